@@ -40,8 +40,8 @@ def files(warnings: list[str]) -> RunnerFiles:
         cast("RuntimeDir", FullDirectory()),
         cast("RunPlan", plan),
         LocalNodes(),
-        foreground=False,
-        warn=warnings.append,
+        False,
+        warnings.append,
     )
 
 

@@ -68,8 +68,8 @@ def change(folder: Path, runner: Runner, *edges: RemoteEdge) -> DaemonMessage:
             cast(RunnerRegistry, runner),
             LinkSetup(Listen("127.0.0.1", plain=True), "", Credentials(folder)),
             lambda _: RECORD,
-            post=lambda _: None,
-            send=sent.append,
+            lambda _: None,
+            sent.append,
         )
         links = PartLinks(edges=edges)
         await changes.change(

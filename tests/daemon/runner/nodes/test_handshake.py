@@ -27,7 +27,7 @@ def test_a_process_of_an_unknown_node_is_told_the_known_ones() -> None:
         unused,
         unused,
         cast("Any", SimpleNamespace(emit=unused)),
-        warn=unused,
+        unused,
     )
     sent: list[Any] = []
     closed: list[bool] = []

@@ -24,8 +24,8 @@ def test_warning_about_a_program_belongs_to_its_node(monkeypatch: pytest.MonkeyP
         plan,
         cast("Any", {}),
         cast("Any", SimpleNamespace(log_queues={})),
-        on_event=logged.append,
-        history=cast("Any", SimpleNamespace(add=added.append)),
+        logged.append,
+        cast("Any", SimpleNamespace(add=added.append)),
     )
     log = SimpleNamespace(create_file=lambda: None)
     monkeypatch.setattr(router, "new_log", lambda prepared: log)
@@ -47,8 +47,8 @@ def test_a_runner_without_free_descriptors_warns_once() -> None:
         plan,
         cast("Any", {}),
         cast("Any", SimpleNamespace(send_text=send_text, log_queues={})),
-        on_event=logged.append,
-        history=cast("Any", SimpleNamespace(add=lambda event: None)),
+        logged.append,
+        cast("Any", SimpleNamespace(add=lambda event: None)),
     )
     router.forward((("viewer", "logs"),), "line")
     router.forward((("viewer", "logs"),), "line")

@@ -94,22 +94,18 @@ class _View:
     seen: list[Seen] = field(default_factory=list)
 
 
+@dataclass(eq=False)
 class FleetControl:
-    def __init__(
-        self,
-        registry: DataflowRegistry,
-        membership: Membership,
-        settings: Settings,
-        wall_offset: float = 0.0,
-    ) -> None:
-        self._registry = registry
-        self._membership = membership
-        self._settings = settings
-        self._wall_offset = wall_offset
-        self.status = fleets.FleetStatus()
-        self._generations: dict[int, fleets.StoredGeneration] = {}
-        self._watches: dict[str, _Watch] = {}
-        self._specs: dict[tuple[int, str], tuple[object, DataflowSpec]] = {}
+    _registry: DataflowRegistry
+    _membership: Membership
+    _settings: Settings
+    _wall_offset: float = 0.0
+    status: fleets.FleetStatus = field(default_factory=fleets.FleetStatus, init=False)
+    _generations: dict[int, fleets.StoredGeneration] = field(default_factory=dict, init=False)
+    _watches: dict[str, _Watch] = field(default_factory=dict, init=False)
+    _specs: dict[tuple[int, str], tuple[object, DataflowSpec]] = field(
+        default_factory=dict, init=False
+    )
 
     def load(self, loaded: StoreLoaded, now: float) -> list[Command]:
         """Continue with what an earlier coordinator stored."""

@@ -139,7 +139,7 @@ class Agent:
         send = self._link.send
         self._changes = PartChanges(
             self._machine, self._runners, links, self._state.record,
-            post=self.post, send=send,
+            self.post, send,
         )  # fmt: skip
         self._logs = LogStreams(tasks, send, self._state.is_live)
         self._history = HistoryReader(self._runners, send)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -48,24 +49,16 @@ def _daemon_port() -> int | None:
     return int(text) if text.isdecimal() else None
 
 
+@dataclass(eq=False)
 class RunnerFiles:
     """The index, by which nodes and daemons find this runner, and the record of processes."""
 
-    def __init__(
-        self,
-        directory: RuntimeDir,
-        plan: RunPlan,
-        nodes: LocalNodes,
-        *,
-        foreground: bool,
-        warn: Callable[[str], None],
-    ) -> None:
-        self._directory = directory
-        self._plan = plan
-        self._nodes = nodes
-        self._foreground = foreground
-        self._warn = warn
-        self._warned = False
+    _directory: RuntimeDir
+    _plan: RunPlan
+    _nodes: LocalNodes
+    _foreground: bool
+    _warn: Callable[[str], None]
+    _warned: bool = False
 
     def write_index(self) -> None:
         """Write the index; call this when nodes have been added or removed."""
@@ -204,9 +197,7 @@ class Runner:
                 summary_in_node_log=not foreground,
             )
             warn = services.logs.warn
-            self.files = RunnerFiles(
-                directory, plan, services.nodes, foreground=foreground, warn=warn
-            )
+            self.files = RunnerFiles(directory, plan, services.nodes, foreground, warn)
             resources.callback(self._close_link)
             record, mark = self.files.record_process, self._mark
             processes = Processes(services, mark=mark, record=record, open_files=open_files)

@@ -110,25 +110,18 @@ class _Running:
         self.changed = anyio.Event()
 
 
+@dataclass(eq=False)
 class BuildProcesses:
-    def __init__(
-        self,
-        tasks: TaskGroup,
-        root: Path,
-        machine: Callable[[], LocalMachine],
-        files: BuildFiles,
-        send: Callable[[DaemonMessage], None],
-        in_use: Callable[[], Collection[str]],
-    ) -> None:
-        """``root`` contains runtime directories; ``in_use`` returns the builds that parts need."""
-        self._tasks = tasks
-        self._root = root
-        self._machine = machine
-        self._files = files
-        self._send = send
-        self._in_use = in_use
-        self._running: dict[str, _Running] = {}
-        self._folders = KeyedLocks[Path]()
+    _tasks: TaskGroup
+    _root: Path
+    """Contains runtime directories."""
+    _machine: Callable[[], LocalMachine]
+    _files: BuildFiles
+    _send: Callable[[DaemonMessage], None]
+    _in_use: Callable[[], Collection[str]]
+    """Returns the builds that parts need."""
+    _running: dict[str, _Running] = field(default_factory=dict, init=False)
+    _folders: KeyedLocks[Path] = field(default_factory=KeyedLocks, init=False)
 
     def handle(self, message: BuildPart | CancelBuild | BuildEventsAck) -> None:
         running = self._running.get(message.build_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dora_config.errors import DoraError
@@ -28,28 +29,20 @@ class ChangeRefused(DoraError):
     """A part cannot be changed; the text says why."""
 
 
+@dataclass(eq=False)
 class PartChanges:
     """One change of a part at a time."""
 
-    def __init__(
-        self,
-        machine: Callable[[], LocalMachine],
-        runners: RunnerRegistry,
-        links: LinkSetup,
-        record: Callable[[str], PartRecord | None],
-        *,
-        post: Callable[[Event], None],
-        send: Callable[[DaemonMessage], None],
-    ) -> None:
-        """``record`` returns the record of a live part; ``send`` sends to the coordinator."""
-        self._machine = machine
-        self._runners = runners
-        self._links = links
-        self._record = record
-        self._post = post
-        self._send = send
-        self._turns = KeyedLocks[str]()
-        """By dataflow."""
+    _machine: Callable[[], LocalMachine]
+    _runners: RunnerRegistry
+    _links: LinkSetup
+    _record: Callable[[str], PartRecord | None]
+    """Returns the record of a live part."""
+    _post: Callable[[Event], None]
+    _send: Callable[[DaemonMessage], None]
+    """Sends to the coordinator."""
+    _turns: KeyedLocks[str] = field(default_factory=KeyedLocks, init=False)
+    """By dataflow."""
 
     async def change(self, message: ChangePart) -> None:
         """Change a part and answer."""

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -85,35 +86,27 @@ class ClockSamples:
         return [*self._kept, *([] if self._best is None else [self._best])]
 
 
+@dataclass(eq=False)
 class Recorders:
     """Recordings by id, each in a folder below ``root``."""
 
-    def __init__(
-        self,
-        tasks: TaskGroup,
-        root: Path,
-        machine: str,
-        endpoint: Callable[[], Endpoint],
-        is_live: Callable[[str], bool],
-        post: Callable[[RecorderSettled | RecordingRequested], None],
-    ) -> None:
-        self._tasks = tasks
-        self._root = root
-        self._machine = machine
-        self._endpoint = endpoint
-        self._is_live = is_live
-        self._post = post
-        self._clock = ClockSamples(boot_id())
-        self._processes: list[subprocess.Popen[bytes]] = []
-        """Recorders that this daemon process has started; their exit status is collected."""
-        self._starting: dict[str, subprocess.Popen[bytes]] = {}
-        """Recorders that have not reported yet, and may not have a status file, by recording."""
-        self._not_started: dict[str, str] = {}
-        """Why a recorder ended before it could report, by recording; it is not started again until
-        the nodes are."""
-        self._starts: dict[str, anyio.Event] = {}
-        """End of the last start in progress, by dataflow."""
-        self._adds_clock = False
+    _tasks: TaskGroup
+    _root: Path
+    _machine: str
+    _endpoint: Callable[[], Endpoint]
+    _is_live: Callable[[str], bool]
+    _post: Callable[[RecorderSettled | RecordingRequested], None]
+    _clock: ClockSamples = field(default_factory=lambda: ClockSamples(boot_id()), init=False)
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
+    """Recorders that this daemon process has started; their exit status is collected."""
+    _starting: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
+    """Recorders that have not reported yet, and may not have a status file, by recording."""
+    _not_started: dict[str, str] = field(default_factory=dict, init=False)
+    """Why a recorder ended before it could report, by recording; it is not started again until
+    the nodes are."""
+    _starts: dict[str, anyio.Event] = field(default_factory=dict, init=False)
+    """End of the last start in progress, by dataflow."""
+    _adds_clock: bool = False
 
     def dataflows(self) -> set[str]:
         """Return the dataflows with a recording that has not ended, for a new daemon process."""

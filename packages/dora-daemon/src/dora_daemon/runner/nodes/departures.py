@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dora_daemon.runner.machine.events import Exit, NodeDetached, NodeExited, StateEvent
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes, Participant
@@ -16,6 +17,7 @@ from dora_node_api.protocol.extensions import ExtensionTable
 from dora_node_api.protocol.messages import StopNode
 
 
+@dataclass(eq=False)
 class NodeDepartures:
     """Reports when nodes end and frees what their processes held.
 
@@ -24,17 +26,10 @@ class NodeDepartures:
     it.
     """
 
-    def __init__(
-        self,
-        nodes: LocalNodes,
-        registry: QueueRegistry,
-        extensions: ExtensionTable,
-        emit: Callable[[StateEvent], None],
-    ) -> None:
-        self._nodes = nodes
-        self._registry = registry
-        self._extensions = extensions
-        self._emit = emit
+    _nodes: LocalNodes
+    _registry: QueueRegistry
+    _extensions: ExtensionTable
+    _emit: Callable[[StateEvent], None]
 
     def exited(self, node: LocalNode, incarnation: int, status: Exit) -> None:
         """Emit the exit of a spawned node, after all it sent was processed."""

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import dora_node_api
 from dora_config.protocol.run_plan import RunPlan
@@ -24,30 +25,18 @@ from dora_node_api.protocol import messages
 from dora_node_api.transport.shared.errors import BoardFull
 
 
+@dataclass(eq=False)
 class NodeHandshake:
     """Processes between Hello and Welcome. The state machine decides who is admitted."""
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        nodes: LocalNodes,
-        registry: QueueRegistry,
-        router: QueueRouter,
-        segments: SegmentTable,
-        dispatcher: Dispatcher,
-        *,
-        warn: Callable[[str], None],
-        cycles: tuple[tuple[str, ...], ...] = (),
-    ) -> None:
-        self._plan = plan
-        self._nodes = nodes
-        self._registry = registry
-        self._router = router
-        self._segments = segments
-        self._dispatcher = dispatcher
-        self._emit = dispatcher.emit
-        self._warn = warn
-        self._cycles = cycles
+    _plan: RunPlan
+    _nodes: LocalNodes
+    _registry: QueueRegistry
+    _router: QueueRouter
+    _segments: SegmentTable
+    _dispatcher: Dispatcher
+    _warn: Callable[[str], None]
+    _cycles: tuple[tuple[str, ...], ...] = ()
 
     def hello(self, connection: NodeConnection, hello: messages.Hello) -> None:
         """Refuse a process, or submit it to the state machine."""
@@ -67,9 +56,11 @@ class NodeHandshake:
             return
         sender.applicant = connection
         if isinstance(sender, LocalNode):
-            self._emit(NodeConnected(sender.id, incarnation, connection.pid or hello.pid))
+            self._dispatcher.emit(
+                NodeConnected(sender.id, incarnation, connection.pid or hello.pid)
+            )
         else:
-            self._emit(LinkConnected(incarnation or 0))
+            self._dispatcher.emit(LinkConnected(incarnation or 0))
 
     def _problem(
         self, connection: NodeConnection, hello: messages.Hello, sender: Participant | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
@@ -18,28 +19,19 @@ from dora_daemon.runner.process.prepare import PreparedNode
 from dora_node_api.transport.shared.errors import TransportError
 
 
+@dataclass(eq=False)
 class LogRouter:
     """Router of the log entries of nodes, of their libraries and of the runner."""
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        nodes: LocalNodes,
-        outputs: RunnerOutputs,
-        *,
-        on_event: Callable[[RunnerEvent], None],
-        history: KeptHistory,
-        gate: Gate | None = None,
-    ) -> None:
-        """``gate`` holds back the output of nodes while ``on_event`` is overloaded."""
-        self._plan = plan
-        self._nodes = nodes
-        self._outputs = outputs
-        self._on_event = on_event
-        self.history = history
-        self._gate = gate
-        self._lifecycle_lines = LifecycleLines()
-        self._warned = False
+    _plan: RunPlan
+    _nodes: LocalNodes
+    _outputs: RunnerOutputs
+    _on_event: Callable[[RunnerEvent], None]
+    history: KeptHistory
+    _gate: Gate | None = None
+    """Holds back the output of nodes while ``on_event`` is overloaded."""
+    _lifecycle_lines: LifecycleLines = field(default_factory=LifecycleLines, init=False)
+    _warned: bool = False
 
     def open_log(self, prepared: PreparedNode) -> NodeLog:
         """Create the log of a node with its file, and log warnings about its program."""

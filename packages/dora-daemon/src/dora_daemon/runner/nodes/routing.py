@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource, parse_source
@@ -24,21 +25,16 @@ from dora_node_api.protocol.messages import AddInput, AddRoute, RemoveInput, Rem
 from dora_node_api.queue_policy import QueuePolicy
 
 
+@dataclass(eq=False)
 class QueueRouter:
     """Queues of nodes, of the link and of the runner's own outputs."""
 
-    def __init__(
-        self,
-        nodes: LocalNodes,
-        registry: QueueRegistry,
-        outputs: RunnerOutputs,
-    ) -> None:
-        self._nodes = nodes
-        self._registry = registry
-        self._outputs = outputs
-        self.remote_nodes: frozenset[str] = frozenset()
-        """Nodes of other machines: the link writes into the queues of their readers."""
-        self._on_link_queues: Callable[[], None] = lambda: None
+    _nodes: LocalNodes
+    _registry: QueueRegistry
+    _outputs: RunnerOutputs
+    remote_nodes: frozenset[str] = frozenset()
+    """Nodes of other machines: the link writes into the queues of their readers."""
+    _on_link_queues: Callable[[], None] = lambda: None
 
     def set_remote_nodes(self, nodes: frozenset[str], on_link_queues: Callable[[], None]) -> None:
         """``on_link_queues`` is called when a queue that the link writes into comes or goes."""

@@ -70,7 +70,7 @@ class NodeServices:
         self.segments = SegmentTable(nodes)
         resources.callback(self.segments.close)
         outputs = RunnerOutputs(board, self.segments)
-        self.logs = LogRouter(plan, nodes, outputs, on_event=on_event, history=history, gate=gate)
+        self.logs = LogRouter(plan, nodes, outputs, on_event, history, gate)
         self.registry = QueueRegistry(board, self.segments, self.logs.warn_in_node_log)
         resources.callback(self.registry.close)
         resources.callback(outputs.close)
@@ -90,8 +90,8 @@ class NodeServices:
             self.router,
             self.segments,
             dispatcher,
-            warn=self.logs.warn,
-            cycles=_cycles(plan),
+            self.logs.warn,
+            _cycles(plan),
         )
         resources.callback(NodeServer(socket, self).close)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from dora_config.protocol.runner_events import LogLine
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
@@ -21,24 +22,19 @@ POLL_SECONDS = 1.0
 MAX_NAMES = 20
 
 
+@dataclass(eq=False)
 class StartUpDrops:
     """Passes log entries on; holds the first warnings about full inputs."""
 
-    def __init__(
-        self,
-        registry: QueueRegistry,
-        log: Callable[[LogLine], None],
-        summarize: Callable[[str, LogLine], None],
-    ) -> None:
-        """``summarize`` gets the one line, and the first of the entries that it replaces."""
-        self._registry = registry
-        self._log = log
-        self._summarize = summarize
-        self._held: dict[str, LogLine] = {}
-        self._dropped: dict[str, int] | None = None
-        """By edge, at the end of the start-up; None before."""
-        self._polls = 0
-        self._handle: asyncio.TimerHandle | None = None
+    _registry: QueueRegistry
+    _log: Callable[[LogLine], None]
+    _summarize: Callable[[str, LogLine], None]
+    """Gets the one line, and the first of the entries that it replaces."""
+    _held: dict[str, LogLine] = field(default_factory=dict, init=False)
+    _dropped: dict[str, int] | None = None
+    """By edge, at the end of the start-up; None before."""
+    _polls: int = 0
+    _handle: asyncio.TimerHandle | None = None
 
     def log(self, entry: LogLine) -> None:
         """Process an entry of a node's library."""
