@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from dora_config.access import private_dir
 from dora_config.errors import DoraError
@@ -38,25 +38,6 @@ class StoreError(DoraError):
 
 class NotWritten(StoreError):
     """None of the changes was written; a later attempt may succeed."""
-
-
-class Store(Protocol):
-    @property
-    def name(self) -> str: ...
-
-    def load(self) -> StoreLoaded:
-        """Return the whole content; raises :class:`StoreError`."""
-
-    def apply(self, changes: Sequence[do.Change]) -> None:
-        """Make all changes durable (if the store is); raises :class:`NotWritten`."""
-
-    def number(self) -> int:
-        """Return how many changes were written; 0: the store cannot be copied."""
-
-    def copy(self) -> tuple[int, bytes]:
-        """Return the number of changes, and the whole content; raises :class:`StoreError`."""
-
-    def close(self) -> None: ...
 
 
 class MemoryStore:
@@ -150,6 +131,7 @@ class SqliteStore:
         return self._read(store_format.read_all)
 
     def number(self) -> int:
+        """Return how many changes were written; 0: the store cannot be copied."""
         return self._read(store_format.read_number)
 
     def copy(self) -> tuple[int, bytes]:
@@ -234,6 +216,9 @@ class SqliteStore:
     def close(self) -> None:
         self._db.close()
         os.close(self._lock)
+
+
+Store = MemoryStore | SqliteStore
 
 
 def _lock_path(path: Path) -> Path:

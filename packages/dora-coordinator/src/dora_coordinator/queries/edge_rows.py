@@ -47,24 +47,16 @@ def _row(
 ) -> EdgeSummary:
     crossing = edge.crossing
     source_machine = machine if crossing is None else crossing.machine
+    shared = EdgeSummary.model_fields.keys() & EdgeStatus.model_fields.keys()
     row = EdgeSummary(
+        **{field: getattr(edge, field) for field in shared},
         dataflow=part.dataflow_id,
         dataflow_name=name,
-        source=edge.source,
-        target=edge.target,
         source_machine=source_machine,
         target_machine=machine,
-        policy=edge.policy,
-        bound=edge.bound,
         full=edge.queued >= max(1, edge.bound - 1),
-        sent=edge.sent,
-        received=edge.received,
-        dropped=edge.dropped,
         lost=0 if crossing is None else crossing.lost,
-        queued=edge.queued,
         bytes=edge.bytes_received,
-        blocked=edge.blocked,
-        idle_seconds=edge.idle_seconds,
         latency=edge.latency_counts,
         at=part.at,
     )

@@ -414,12 +414,7 @@ class Agent:
         if self._files.were_removed():
             self._restore_files()
         metrics = tuple(
-            messages.Metrics(
-                dataflow_id=status.dataflow_id,
-                nodes=status.nodes,
-                link=status.link,
-                version=status.version,
-            )
+            messages.Metrics.model_validate(status, from_attributes=True)
             for status in self._runners.statuses()
             if status.nodes or status.link is not None
         )
