@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from dora_config.protocol import snapshot as snapshots
 from dora_config.protocol.envelope import clean_lines
+from dora_config.protocol.snapshot import (
+    REUSED_SECONDS,
+    MachineSample,
+    MachineSummary,
+    SampleMachine,
+    Snapshot,
+)
 from dora_coordinator.clients.views import daemon_summary, node_summaries
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -30,7 +36,7 @@ class _Kept:
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     """Held while a snapshot is taken."""
-    answer: snapshots.Snapshot | None = None
+    answer: Snapshot | None = None
     until: float = 0.0
 
 
@@ -44,7 +50,7 @@ class Snapshots:
 
     async def get(
         self, cluster: CoordinatorState, dataflow: Dataflow | None, *, edges: bool
-    ) -> snapshots.Snapshot:
+    ) -> Snapshot:
         """``dataflow`` None: all dataflows and machines."""
         if not edges:
             return self._assemble(cluster, dataflow, Replies())
@@ -57,12 +63,12 @@ class Snapshots:
             if kept.answer is None or kept.until <= anyio.current_time():
                 replies = await self._sample(cluster, dataflow)
                 kept.answer = self._assemble(cluster, dataflow, replies)
-                kept.until = anyio.current_time() + snapshots.REUSED_SECONDS
+                kept.until = anyio.current_time() + REUSED_SECONDS
             return kept.answer
 
     async def _sample(
         self, cluster: CoordinatorState, dataflow: Dataflow | None
-    ) -> Replies[snapshots.MachineSample]:
+    ) -> Replies[MachineSample]:
         chosen: tuple[str, ...] = ()
         if dataflow is None:
             connected = [member.key for member in cluster.membership.connected()]
@@ -73,10 +79,8 @@ class Snapshots:
             chosen = (dataflow.id,)
         return await self._calls.gather(
             daemons,
-            lambda call: snapshots.SampleMachine(
-                sample=call, dataflows=chosen, max_edges=self._max_edges
-            ),
-            snapshots.MachineSample,
+            lambda call: SampleMachine(sample=call, dataflows=chosen, max_edges=self._max_edges),
+            MachineSample,
             seconds=SAMPLE_SECONDS,
         )
 
@@ -84,8 +88,8 @@ class Snapshots:
         self,
         cluster: CoordinatorState,
         dataflow: Dataflow | None,
-        replies: Replies[snapshots.MachineSample],
-    ) -> snapshots.Snapshot:
+        replies: Replies[MachineSample],
+    ) -> Snapshot:
         registry, membership, now = cluster.registry, cluster.membership, anyio.current_time()
         if dataflow is None:
             dataflows, members = registry.live(), membership.all()
@@ -98,7 +102,7 @@ class Snapshots:
             summary = daemon_summary(member, registry, membership, now)
             sample = replies.found.get(member.key)
             machines.append(
-                snapshots.MachineSummary(
+                MachineSummary(
                     **dict(summary),
                     load=None if sample is None else sample.load,
                     operation=None if sample is None else sample.operation,
@@ -107,7 +111,7 @@ class Snapshots:
         problems = list(replies.problems.values())
         for daemon, reply in replies.found.items():
             problems += [f'daemon "{daemon}": {clean_lines(text)}' for text in reply.problems]
-        return snapshots.Snapshot(
+        return Snapshot(
             time=now + cluster.wall_offset,
             release=self._release,
             machines=tuple(machines),
