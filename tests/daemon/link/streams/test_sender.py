@@ -177,6 +177,14 @@ def test_a_large_message_crosses_in_frames_of_its_own(stream: Stream) -> None:
     assert not stream.stream.send_only(), "its small messages no longer overtake"
 
 
+def test_frames_fit_into_batches_of_zenoh(stream: Stream) -> None:
+    stream.resume()
+    stream.put(2, size=3 * CHUNK)
+    stream.work()
+    longest = max(len(frame) for _, frame in stream.sink.frames)
+    assert CHUNK < longest < 65_535 - 512, "the rest is for Zenoh's own head with the key"
+
+
 def test_a_lost_session_stops_it_until_the_next_round(stream: Stream) -> None:
     stream.resume()
     stream.sink.connected = False

@@ -106,6 +106,9 @@ class Shared:
             stream.end()
         for stream in self.streams:
             assert stream.finished.wait(20)
+        for thread in threading.enumerate():
+            if thread.name.startswith("out b"):
+                thread.join(20)  # it closes its pipe
 
 
 @pytest.fixture

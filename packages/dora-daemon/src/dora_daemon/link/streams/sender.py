@@ -19,12 +19,12 @@ from dora_node_api.transport.consumer.journal import (
     LinkReceiver,
 )
 
-CHUNK: Final = 56 * 1024
-"""Bytes of a data area in one frame of a message up to MIDDLE. It fits into one batch of Zenoh, so
-it crosses without fragments, and is copied while the next one is on its way."""
-LARGE_CHUNK: Final = 512 * 1024
-"""Bytes in one frame of a larger message, or while the next message waits: fewer frames count for
-more."""
+CHUNK: Final = 63 * 1024
+"""Bytes of a data area in one frame of a message up to MIDDLE. With heads it fits into one batch of
+Zenoh (65,535 bytes), so it crosses without fragments, and is copied while the next one is on its
+way."""
+LARGE_CHUNK: Final = 8 * CHUNK
+"""Bytes in one frame of a larger message: it fills eight batches."""
 MIN_WINDOW: Final = 32
 """Messages that may be in flight whatever the queue's bound is."""
 
@@ -322,7 +322,7 @@ class StreamSender:
         head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
         begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
         size = parts.nbytes
-        step = LARGE_CHUNK if size > MIDDLE or self.receiver.pending() else CHUNK
+        step = LARGE_CHUNK if size > MIDDLE else CHUNK
         if not self._send(priority, b"".join((begin, data[:step])), more=size > step):
             return
         head = frames.head(FrameKind.CHUNK, sink.link_id, receiver, stream=self.number)
