@@ -44,11 +44,11 @@ OPERATOR = """
 """
 
 
-def facts(run: RunningDora, node: str, *, other_than: int = 0) -> list[int]:
+def facts(run: RunningDora, node: str, *, other_than: int = 0, forked: bool = True) -> list[int]:
     """Wait for the line of a node; return the pids of its process, its parent and its child."""
 
     def look() -> list[int] | None:
-        found = re.findall(rf"facts {node} True (\d+) (\d+) (\d+)", run.stdout)
+        found = re.findall(rf"facts {node} {forked} (\d+) (\d+) (\d+)", run.stdout)
         pids = [int(word) for word in found[-1]] if found else [other_than]
         return None if pids[0] == other_than else pids
 
@@ -74,6 +74,7 @@ def test_forked_nodes_restart_and_end_with_their_runner(workspace: Workspace) ->
         again = facts(run, "a", other_than=first[0])
         assert "SIGSEGV" in run.stdout + run.stderr
         others = [facts(run, name) for name in ("b", "op")]
+        unforked = facts(run, "d", forked=False)
         (log,) = workspace.path.glob("out/*/log_d.*")
         wait_until(lambda: "its PYTHONUTF8 differs" in log.read_text(), what="reason in the log")
         assert "not forked" not in run.stdout + run.stderr
@@ -83,3 +84,4 @@ def test_forked_nodes_restart_and_end_with_their_runner(workspace: Workspace) ->
         run.process.kill()
         run.process.wait()
         gone(first[2], again[0], again[2], *others[0], others[1][0], zygotes[0].pid)
+        gone(unforked[0], unforked[2])
