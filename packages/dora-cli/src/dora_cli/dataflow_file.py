@@ -9,11 +9,10 @@ from urllib.parse import unquote, urlsplit
 
 from dora_cli import output
 from dora_config.atomic_write import write_file
-from dora_config.errors import DoraError
+from dora_config.errors import DoraError, Problem
 
 if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow
-    from dora_config.errors import Problem
 
 DOWNLOAD_TIMEOUT = 30.0
 MAX_DOWNLOAD = 16 * 1024 * 1024

@@ -18,11 +18,11 @@ from dora_config.protocol.builds import (
     BuildTriggered,
     Built,
 )
+from dora_config.protocol.dataflow import DataflowSpec
 from dora_daemon.build.session_file import fingerprint, record_build
 
 if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow
-    from dora_config.protocol.dataflow import DataflowSpec
 
 
 def build_on_daemons(

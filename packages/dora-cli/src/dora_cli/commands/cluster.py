@@ -19,7 +19,9 @@ from dora_cli.coordinator.options import (
     with_client,
 )
 from dora_cli.errors import CommandFailed
+from dora_config.errors import DoraError
 from dora_config.protocol.rest import paths
+from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -116,7 +118,6 @@ def followed(cluster: Cluster, path: Path) -> Cluster:
 
 def coordinator_of(cluster: Cluster | None, addr: str | None, port: int | None) -> Client:
     """Return a client for the coordinator of a cluster file, unless options name another one."""
-    from dora_cli.coordinator.options import connect
 
     if cluster is not None:
         addr, port = addr or cluster.coordinator.addr, port or cluster.coordinator.port
@@ -133,7 +134,6 @@ def coordinator_in(path: Path | None, addr: str | None, port: int | None) -> Cli
 
 def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:
     """Return the machines with these ids (None: all); raises DoraError for an unknown id."""
-    from dora_config.errors import DoraError
 
     if not names:
         return cluster.machines
@@ -601,7 +601,6 @@ def rotate_token(
         RotateToken,
         TokenRotated,
     )
-    from dora_config.yaml.quantities import parse_duration
 
     seconds = options.checked(parse_duration)(grace)
     address = endpoint(coordinator_addr, coordinator_port)

@@ -20,6 +20,7 @@ from dora_cli.coordinator.options import (
     with_client,
 )
 from dora_cli.errors import CommandFailed
+from dora_config.errors import DoraError
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
@@ -178,7 +179,6 @@ def down(
     ] = False,
 ) -> None:
     """Shut down the coordinator and its daemons; refused while dataflows run, unless forced."""
-    from dora_config.errors import DoraError
     from dora_config.protocol.control import Destroy, Destroyed
 
     left = client.request(Destroy(force=force), Destroyed).left

@@ -22,6 +22,7 @@ from dora_cli.coordinator.options import (
 )
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.rest import paths
+from dora_config.yaml.quantities import show_age
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -391,7 +392,6 @@ def restarts_text(row: DataflowSummary) -> str:
 
 
 def _restarts(what: str, count: int, last: RestartSummary) -> str:
-    from dora_config.yaml.quantities import show_age
 
     cause = last.cause.splitlines()[0] if last.cause else "unknown"
     where = last.node or last.daemon

@@ -14,7 +14,7 @@ import typer
 from dora_cli import dataflow_file, options, output, templates
 from dora_cli.errors import CommandFailed
 from dora_config.atomic_write import write_file
-from dora_config.errors import DoraError
+from dora_config.errors import ConfigError, DoraError
 
 if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow, LoadedModule
@@ -107,7 +107,6 @@ def validate(
     A program that does not exist on this machine is a warning, because the node may run on another.
     """
     from dora_config.dataflow.loader import load_dataflow
-    from dora_config.errors import ConfigError
 
     dataflow_file.require(path)
     try:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dora_cli import output
+from dora_cli import diagnosis, output
 from dora_cli._version import __version__
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 from dora_cli.diagnosis import WHEELS
@@ -30,7 +30,6 @@ def doctor(
 
     The exit code is 1 if a check fails. Warnings concern features that only some dataflows use.
     """
-    from dora_cli import diagnosis
     from dora_config.access import endpoint
 
     at = endpoint(coordinator_addr, coordinator_port)

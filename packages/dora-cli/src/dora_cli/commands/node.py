@@ -16,7 +16,7 @@ from dora_cli.coordinator.options import (
     dataflow_ref,
     with_client,
 )
-from dora_config.errors import DoraError
+from dora_config.errors import DoraError, InvalidId
 from dora_config.protocol.rest import paths
 from dora_node_api.queue_policy import QueuePolicy
 
@@ -51,7 +51,6 @@ ForceHold = Annotated[
 def edge(source: str, target: str) -> dict[str, str]:
     """Return the fields of an `EdgeChange` between two arguments; raises BadParameter."""
     from dora_config.dataflow.sources import parse_source
-    from dora_config.errors import InvalidId
     from dora_config.ids import parse_data_id, parse_node_id
 
     try:
@@ -147,7 +146,6 @@ def info(
     output_format: options.Output = options.TableFormat.TABLE,
 ) -> None:
     """Show one node: daemon, inputs, outputs, status, CPU and memory."""
-    from dora_cli.coordinator import calls
     from dora_config.protocol.control import ListNodes, NodeList
 
     found = calls.describe(client, dataflow)

@@ -15,6 +15,7 @@ from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepa
 from dora_cli.commands.topic import positive_duration
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named
 from dora_cli.errors import CommandFailed
+from dora_config.errors import DoraError
 from dora_config.yaml.quantities import parse_size
 
 if TYPE_CHECKING:
@@ -211,7 +212,6 @@ def _run_on_cluster(
     from dora_cli.coordinator.start_spec import make_spec
     from dora_cli.logs.attached import follow
     from dora_cli.recordings.starting import conclude, session_of_started
-    from dora_config.errors import DoraError
     from dora_config.protocol.control import StartDataflow
 
     spec = make_spec(dataflow_file.load(path), uv=uv, env_overrides=overrides)

@@ -11,6 +11,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.build.local import LockChoice
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
+from dora_config.atomic_write import write_file
 
 if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow
@@ -56,7 +57,6 @@ def replay(
     Messages of a node keep their order, data and metadata. With `--speed 0` inputs of the other
     nodes have `queue_policy: backpressure`, so that no message is dropped.
     """
-    from dora_config.atomic_write import write_file
     from dora_daemon.recording.reading import Recording
 
     overrides = options.env_overrides(env)

@@ -19,11 +19,12 @@ from dora_cli.errors import CommandFailed
 from dora_cli.logs.log_lines import LogFormat
 from dora_cli.logs.options import LogFilterText, LogLevel, LogStyle, node_levels
 from dora_cli.logs.run_report import RunPrinter, report_result
+from dora_config.dataflow.resolved import NodeLocation
 from dora_config.dataflow.variables import ALLOW_SHELL
+from dora_config.yaml.suggest import closest
 
 if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow
-    from dora_config.dataflow.resolved import NodeLocation
     from dora_config.protocol.run_plan import RunPlan
     from dora_daemon.runner.service import Runner
 
@@ -153,7 +154,6 @@ def run_loaded(
 
 
 def _note_unknown_nodes(filtered: Iterable[str], known: list[str]) -> None:
-    from dora_config.yaml.suggest import closest
 
     for name in filtered:
         if name not in known:

@@ -11,13 +11,23 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import dataflow_ref, with_client
-from dora_cli.monitor import SortKey, View
+from dora_cli.monitor import (
+    EDGE_COLUMNS,
+    NODE_COLUMNS,
+    Page,
+    SortKey,
+    Tables,
+    View,
+    edge_json,
+    fitting,
+    node_json,
+    tables,
+)
 from dora_config.errors import DoraError
+from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_cli.monitor import Page, Tables
-    from dora_config.protocol.snapshot import Snapshot
 
 
 @with_client(or_here=True)
@@ -58,7 +68,6 @@ def top(
     Keys: n, c, m, r sort nodes by name, CPU, memory, restarts; s, b, d, l sort edges by messages,
     bytes, drops, latency; u sorts both by queue; tab selects the tables; q quits.
     """
-    from dora_cli.monitor import Page
 
     if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise DoraError("`dora top` needs a terminal; use --once to print the values once")
@@ -74,7 +83,6 @@ def top(
 def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
     from dora_cli.coordinator.client import QUERY_TIMEOUT
     from dora_config.protocol.control import GetSnapshot
-    from dora_config.protocol.snapshot import Snapshot
 
     which = None if dataflow is None else dataflow_ref(dataflow)
     edges = page.view is not View.NODES
@@ -83,8 +91,6 @@ def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
 
 
 def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[str]) -> Tables:
-    from dora_cli.monitor import tables
-    from dora_config.protocol.snapshot import REUSED_SECONDS
 
     before = _snapshot(client, page, dataflow)
     _check_names(before, names)
@@ -104,7 +110,6 @@ def _check_names(snapshot: Snapshot, names: frozenset[str]) -> None:
 def _live(
     client: Client, page: Page, dataflow: str | None, names: frozenset[str], interval: float
 ) -> None:
-    from dora_cli.monitor import tables
     from dora_cli.screen import screen
 
     before, now = None, _snapshot(client, page, dataflow)
@@ -131,7 +136,6 @@ def _live(
 
 
 def _print(page: Page, found: Tables, style: options.TableFormat) -> None:
-    from dora_cli.monitor import EDGE_COLUMNS, NODE_COLUMNS, edge_json, fitting, node_json
 
     for problem in found.problems:
         output.warn(problem)

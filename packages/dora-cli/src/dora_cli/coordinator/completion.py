@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from dora_config.errors import DoraError
 from dora_config.protocol.rest import paths
 
 TIMEOUT: Final = 2.0
@@ -60,7 +61,6 @@ def _get(ctx: Any, path: str) -> Any:
     """Return the answer to a query; None if it fails."""
     from dora_cli.coordinator.client import Client
     from dora_config.access import endpoint
-    from dora_config.errors import DoraError
 
     try:
         at = endpoint(ctx.params.get("coordinator_addr"), ctx.params.get("coordinator_port"))

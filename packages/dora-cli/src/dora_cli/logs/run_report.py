@@ -7,15 +7,12 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.logs.ended_report import failure_text
 from dora_cli.logs.log_lines import LogEntry, LogFormat, format_entry
-from dora_config.protocol.runner_events import passes
-
-if TYPE_CHECKING:
-    from dora_config.protocol.runner_events import DataflowResult, LogLine, RunnerEvent
+from dora_config.protocol import runner_events as happened
+from dora_config.protocol.runner_events import DataflowResult, LogLine, RunnerEvent, passes
 
 
 class RunPrinter:
@@ -35,7 +32,6 @@ class RunPrinter:
 
     def show(self, event: RunnerEvent) -> None:
         """Print an event unless it is internal."""
-        from dora_config.protocol import runner_events as happened
 
         match event:
             case happened.LogLine():

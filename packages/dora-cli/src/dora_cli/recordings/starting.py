@@ -13,11 +13,13 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.errors import CommandFailed
-from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call, collect
+from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call, collect, find
 from dora_cli.recordings.report import write_report
 from dora_config.access import Endpoint
 from dora_config.protocol import control
-from dora_config.protocol.recorders import RecordingPlan
+from dora_config.protocol.control import DataflowList, ListDataflows
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.recorders import RecordingLimits, RecordingPlan, RecordingRequest
 from dora_config.protocol.recordings import (
     ListRecordings,
     RecorderRequest,
@@ -26,14 +28,7 @@ from dora_config.protocol.recordings import (
 )
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
     from dora_cli.coordinator.stream_socket import Frame
-    from dora_config.protocol.dataflow import DataflowSpec
-    from dora_config.protocol.recorders import (
-        RecordingLimits,
-        RecordingPlan,
-        RecordingRequest,
-    )
 
 
 INTERVAL = 1.0
@@ -221,7 +216,6 @@ class RecordSettings:
 
         ``count_on``: when writing fails, count the lost messages until the dataflow ends.
         """
-        from dora_config.protocol.recorders import RecordingRequest
 
         file = self.target or Path(time.strftime("recording_%Y%m%d_%H%M%S.mcap"))
         return RecordingRequest(
@@ -237,7 +231,6 @@ class RecordSettings:
     ) -> RecordingPlan:
         """Return the plan of a new recording on the machines of a cluster."""
         from dora_config.dataflow.expand import expand_dataflow
-        from dora_config.protocol.recorders import RecordingPlan
 
         return RecordingPlan(
             recording=str(uuid.uuid4()),
@@ -273,7 +266,6 @@ def session_of(client: Client, dataflow: str, settings: RecordSettings) -> Fleet
 
 def _uuid(client: Client, text: str) -> str:
     """Return the UUID of the running dataflow that begins with ``text``, else the text."""
-    from dora_config.protocol.control import DataflowList, ListDataflows
 
     rows = client.request(ListDataflows(), DataflowList).dataflows
     running = [row for row in rows if row.status not in ("Finished", "Failed")]
@@ -286,9 +278,7 @@ def conclude(connect: Callable[[], Client], session: FleetSession, target: Path 
 
     Without a coordinator, the last report of each machine is printed.
     """
-    from dora_cli.coordinator.errors import CoordinatorUnavailable
     from dora_cli.recordings.fetching import fetch, merge_fetched
-    from dora_cli.recordings.fleet import SHORT, find
 
     fetching = f"fetch it with: dora record fetch {session.plan.recording[:SHORT]} -o"
     if target is None:

@@ -15,15 +15,15 @@ from dora_cli.shipping.collection import (
     collect,
 )
 from dora_config.access import Endpoint
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.protocol.control import PlacementPlan, StartDataflow
+from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.transfers import UploadFailed, Uploads, source_size
 from dora_config.yaml.quantities import show_size
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_config.dataflow.resolved import ResolvedNode
-    from dora_config.protocol.dataflow import DataflowSpec
 
 MAX_NAMES = 6
 """Most files that one note lists."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from dora_config.dataflow import descriptor
+from dora_config.dataflow import descriptor, types
 from dora_config.dataflow.expand import describe_dataflow
 from dora_config.dataflow.fields import FreeTextField, TextField, Written
 from dora_config.dataflow.graph import GraphFinding, check_graph
@@ -34,9 +34,6 @@ from dora_config.yaml.reader import read_document
 from dora_config.yaml.scalars import written
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
 from dora_config.yaml.validation import validate
-
-if TYPE_CHECKING:
-    from dora_config.dataflow.types import TypeDefinition
 
 MAX_MODULE_BYTES = 1 << 20
 MAX_MODULE_DEPTH = 8
@@ -413,7 +410,6 @@ def _check_types(
     user_types: list[TypeDefinition],
 ) -> ResolvedDataflow:
     """Check the declared types, and return the dataflow with inferred types."""
-    from dora_config.dataflow import types
 
     if not types.uses_types(dataflow) and not dataflow.type_rules:
         return dataflow

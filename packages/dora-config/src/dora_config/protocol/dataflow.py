@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import Field, field_validator
 
-from dora_config.dataflow.resolved import NodeLocation, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import CurrentNode, NodeLocation, ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.sources import LogLevel
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.recorders import RecordingPlan
-
-if TYPE_CHECKING:
-    from dora_config.dataflow.resolved import CurrentNode
 
 
 class Origin(Message):
