@@ -89,7 +89,6 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         (
             "_version",
             "polling",
-            "clock_offset",
             "templates",
             "self_test",
             "registry",

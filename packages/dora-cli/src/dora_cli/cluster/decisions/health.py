@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dora_cli.clock_offset import show_offset
 from dora_cli.cluster.decisions.preflight import MachineFacts
 from dora_cli.cluster.decisions.units import service_name
+from dora_cli.coordinator.machine_warnings import show_offset
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen

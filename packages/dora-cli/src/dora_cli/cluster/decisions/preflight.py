@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dora_cli.clock_offset import MAX_CLOCK_DIFFERENCE, clock_warning
+from dora_cli.coordinator.machine_warnings import MAX_CLOCK_DIFFERENCE, clock_warning
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
 from dora_config.frozen import Frozen

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dora_cli import output
-from dora_cli.clock_offset import show_offset
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.service import service_remedy
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
@@ -28,7 +27,7 @@ from dora_cli.cluster.machines.parallel import (
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.operations.steps import Findings
 from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
-from dora_cli.coordinator.machine_warnings import plain_warnings
+from dora_cli.coordinator.machine_warnings import plain_warnings, show_offset
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh.connection import Connection

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.clock_offset import show_offset
-from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
+from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings, show_offset
 from dora_config.protocol.control import ClusterReport, StandbyReport
 from dora_config.protocol.fleet import FleetReport
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.clock_offset import clock_warning, show_offset
+from dora_cli.coordinator.machine_warnings import clock_warning, show_offset
 
 
 @pytest.mark.parametrize(
