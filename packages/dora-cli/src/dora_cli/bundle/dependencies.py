@@ -32,7 +32,6 @@ _MISSING: Final = re.compile(
     r"you require ([^\s,]+==[^\s,]+)|No matching distribution .* for (\S+)"
 )
 
-
 OLDEST_PYTHON = (3, 11)
 
 _KEY = re.compile(r"(\w+)-(glibc|musl)(\d+)\.(\d+)-py(\d+)\.(\d+)(t?)")

@@ -40,9 +40,7 @@ KEPT_ARCHIVES = 8
 
 Report = Callable[[str], None]
 
-
 _LARGE: Final = 10 << 20
-
 
 MANIFEST: Final = "bundle.json"
 

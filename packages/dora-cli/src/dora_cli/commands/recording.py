@@ -33,7 +33,6 @@ RecordingArgument = Annotated[
     ),
 ]
 
-
 INFO_COLUMNS = ("TOPIC", "TYPE", "MESSAGES", "BYTES", "HZ", "LONGEST GAP (MS)", "MISSING")
 DASH = "-"
 

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 _COORDINATOR = "the coordinator's"
 
-
 MAX_CLOCK_DIFFERENCE = 0.5
 """Seconds above which timestamps of two machines are not comparable."""
 _UNITS = (("years", 365.25 * 86400), ("days", 86400.0), ("h", 3600.0), ("min", 60.0))

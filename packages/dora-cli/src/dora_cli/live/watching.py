@@ -27,7 +27,6 @@ GRACE = 5.0
 ReloadNode = Callable[[str], Awaitable[str | None]]
 """Reloads a node; returns why it was not reloaded."""
 
-
 SETTLE_SECONDS = 0.15
 """Time without a change until a node is reloaded."""
 MISSING_SECONDS = 2.0

@@ -28,7 +28,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 _LOG = re.compile(r"log_(.+)\.jsonl(?:\.\d+)?")
 
-
 POLL_INTERVAL = 0.2
 """Seconds between two reads of followed files."""
 

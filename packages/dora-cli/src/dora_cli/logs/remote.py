@@ -37,7 +37,6 @@ RETRY = 1.0
 STORE_LOST = 60.0
 """Seconds after the loss of a coordinator in which it may not find the dataflow yet."""
 
-
 HOLD = 0.5
 """Seconds for which an entry waits for older ones; a daemon reads its files every 0.2 s."""
 

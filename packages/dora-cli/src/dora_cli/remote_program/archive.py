@@ -30,7 +30,6 @@ from dora_cli.remote_program.versions import (
 _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
 """Folders of modules that dora rarely imports."""
 
-
 ABANDONED = 24 * 3600.0
 """Seconds after which an unfinished transfer or tree is removed."""
 _SUFFIX = ".part"

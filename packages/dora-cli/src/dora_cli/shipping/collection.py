@@ -38,7 +38,6 @@ _SPECIAL_FILES: Final = (
     (stat.S_ISBLK, "device"),
 )
 
-
 IGNORE_FILE: Final = ".doraignore"
 DEFAULTS: Final = (
     *(".git", ".hg/", ".svn/", ".jj/"),

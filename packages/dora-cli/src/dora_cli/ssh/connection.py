@@ -30,7 +30,6 @@ _SEND_SECONDS = 3600.0
 Progress = Callable[[int], None]
 Listener = Callable[[bytes], None]
 
-
 NEEDS_PASSWORD = (
     "a password is required",
     "a terminal is required",

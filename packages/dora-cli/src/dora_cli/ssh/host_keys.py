@@ -20,7 +20,6 @@ from dora_config.errors import os_error_text
 
 _writing = threading.Lock()
 
-
 _HASHED = "|1|"
 
 

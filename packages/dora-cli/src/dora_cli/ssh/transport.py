@@ -38,7 +38,6 @@ _LOCKED = "needs its passphrase, and dora does not prompt for it; unlock it with
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
-
 _KEPT_LINES = 8
 _END_TIMEOUT = 2.0
 _MAX_LINE = 4096

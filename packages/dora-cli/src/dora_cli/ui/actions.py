@@ -61,9 +61,7 @@ FORWARDED_OF_FLEETS: Final = (
     *("getFleet", "getFleetHistory", "rollBackFleet", "pauseFleet", "resumeFleet"),
 )
 
-
 Handler = Callable[[Request], Awaitable[dict[str, Any] | Response]]
-
 
 PIECE: Final = 256 * 1024
 _SENT: Final = ("content-type", "range")

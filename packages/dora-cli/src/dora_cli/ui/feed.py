@@ -31,7 +31,6 @@ MAX_PAUSE = 5.0
 DETAILS = ("nodes", "edges")
 """Parts of the state that are sent for one dataflow only."""
 
-
 State = Mapping[str, Any]
 """A JSON object without null, which means deletion in a patch."""
 

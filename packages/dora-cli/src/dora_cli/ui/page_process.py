@@ -26,7 +26,6 @@ from dora_config.spawn_argv import run_module
 
 END_SECONDS = 5.0
 
-
 DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 SNAP_BROWSERS: Final = ("firefox", "chromium", "brave", "opera")
 REDIRECT: Final = """<!doctype html><meta charset="utf-8"><title>dora</title>

@@ -33,7 +33,6 @@ SHUTDOWN_SECONDS = 1
 MAX_BODY = 1 << 20
 """Bytes of a request's body."""
 
-
 LOOPBACK: Final = "127.0.0.1"
 KEY: Final = "key"
 """Parameter of the link."""

@@ -50,7 +50,6 @@ _SHORT: Final = ("level", "node", "stream", "target", "file", "line")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-
 MAX_STREAMS = 32
 PROTOCOL_ERROR = 1008
 WRITE_SECONDS = 20.0

@@ -50,7 +50,6 @@ MAX_LOG_LINES: Final = 20_000
 """Lines of logs in an archive; the last ones are kept."""
 FOLDER: Final = "dora-report"
 
-
 REDACTED: Final = "<redacted>"
 SHORTEST: Final = 6
 """Characters of a value that is removed wherever it occurs; shorter ones are too common."""

@@ -20,10 +20,8 @@ MAX_SILENCE = 9.0
 """Seconds without a heartbeat, three intervals, after which a daemon counts as hanging."""
 _STOPPED = ("T", "t")
 
-
 Nodes = Mapping[tuple[str, str], NodeSummary]
 """Nodes with a process, by dataflow and node id."""
-
 
 MAX_LATENCY = 0.1
 

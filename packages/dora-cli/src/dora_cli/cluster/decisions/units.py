@@ -15,10 +15,8 @@ STOP_TIMEOUT = 60
 HAND_OVER_SIGNAL = "SIGUSR2"
 """On it the daemon ends and leaves its nodes to the next daemon."""
 
-
 _SPECIAL = re.compile(r'[\\"$`]')
 _ESCAPED = r"\\\g<0>"
-
 
 _VERSION = re.compile(r"^# dora (\S+)$", re.MULTILINE)
 _START = re.compile(r"^ExecStart=(.*)$", re.MULTILINE)

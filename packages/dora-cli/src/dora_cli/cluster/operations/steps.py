@@ -24,7 +24,6 @@ from dora_config.errors import DoraError
 RECONNECT_TIMEOUT = 30.0
 POLL_INTERVAL = 0.5
 
-
 FAULTS = (DoraError, OSError)
 
 

@@ -50,7 +50,6 @@ FOREVER = 10 * 365 * 24 * 3600.0
 
 Answer = Mapping[str, Any]
 
-
 MAX_KEPT = 100
 
 
