@@ -10,8 +10,15 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator.completion import all_dataflows, nodes
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
-from dora_cli.logs.log_lines import EntryPrinter, LogFormat, parse_level, parse_moment
-from dora_cli.logs.options import LogFilterText, LogStyle, node_levels
+from dora_cli.logs.log_lines import (
+    EntryPrinter,
+    LogFilterText,
+    LogFormat,
+    LogStyle,
+    node_levels,
+    parse_level,
+    parse_moment,
+)
 
 Dataflow = Annotated[
     str | None,

@@ -16,8 +16,7 @@ import typer
 from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice, needs_build, prepare_nodes
 from dora_cli.errors import CommandFailed
-from dora_cli.logs.log_lines import LogFormat
-from dora_cli.logs.options import LogFilterText, LogLevel, LogStyle, node_levels
+from dora_cli.logs.log_lines import LogFilterText, LogFormat, LogLevel, LogStyle, node_levels
 from dora_cli.logs.run_report import RunPrinter, report_result
 from dora_config.dataflow.resolved import NodeLocation
 from dora_config.dataflow.variables import ALLOW_SHELL

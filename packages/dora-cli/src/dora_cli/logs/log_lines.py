@@ -1,4 +1,4 @@
-"""Log entries: parsing, formats, printing; values of options about them."""
+"""Log entries: parsing, formats, printing; the options about them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from dora_cli import output
+from dora_cli.options import checked
 from dora_config.protocol.runner_events import LOG_LEVELS
 from dora_config.yaml.quantities import parse_duration
-
-
-class EntryPrinter:
-    """Prints entries in one format."""
-
-    def __init__(self, style: LogFormat) -> None:
-        self._style = style
-        self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
-
-    def print_lines(self, lines: Iterable[str]) -> None:
-        """Print lines of log files; ignores malformed ones."""
-        self.print(entry for entry in map(parse_log_line, lines) if entry is not None)
-
-    def print(self, entries: Iterable[LogEntry]) -> None:
-        for entry in entries:
-            colour = output.escape(entry.level) if self._coloured else None
-            output.write(format_entry(entry, self._style, colour=colour))
 
 
 class LogFormat(StrEnum):
@@ -136,3 +122,55 @@ def parse_log_filter(text: str) -> dict[str, str]:
             raise ValueError(f"{part!r}: expected node=level, for example camera=warn")
         levels[node.strip()] = parse_level(level)
     return levels
+
+
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        "--log-level",
+        envvar="DORA_LOG_LEVEL",
+        metavar="LEVEL",
+        parser=checked(parse_level),
+        help="Lowest level to show: stdout (everything), trace, debug, info, warn or error.",
+    ),
+]
+LogStyle = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="DORA_LOG_FORMAT",
+        case_sensitive=False,
+        help="Format of log lines; json is one object a line.",
+    ),
+]
+LogFilterText = Annotated[
+    str | None,
+    typer.Option(
+        "--log-filter",
+        envvar="DORA_LOG_FILTER",
+        metavar="NODE=LEVEL,...",
+        help="Lowest level of single nodes; overrides the general level.",
+    ),
+]
+
+
+def node_levels(text: str | None) -> dict[str, str]:
+    """Return the value of `--log-filter`; raises BadParameter."""
+    return checked(parse_log_filter)(text) if text else {}
+
+
+class EntryPrinter:
+    """Prints entries in one format."""
+
+    def __init__(self, style: LogFormat) -> None:
+        self._style = style
+        self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
+
+    def print_lines(self, lines: Iterable[str]) -> None:
+        """Print lines of log files; ignores malformed ones."""
+        self.print(entry for entry in map(parse_log_line, lines) if entry is not None)
+
+    def print(self, entries: Iterable[LogEntry]) -> None:
+        for entry in entries:
+            colour = output.escape(entry.level) if self._coloured else None
+            output.write(format_entry(entry, self._style, colour=colour))
