@@ -118,23 +118,13 @@ def followed(cluster: Cluster, path: Path) -> Cluster:
 
 def coordinator_of(cluster: Cluster | None, addr: str | None, port: int | None) -> Client:
     """Return a client for the coordinator of a cluster file, unless options name another one."""
-
     if cluster is not None:
         addr, port = addr or cluster.coordinator.addr, port or cluster.coordinator.port
     return connect(addr, port)
 
 
-def coordinator_in(path: Path | None, addr: str | None, port: int | None) -> Client:
-    """As `coordinator_of`, for a cluster or fleet file; None: as all commands."""
-    from dora_config.cluster.loader import load_cluster_of
-
-    known = None if path is None else load_cluster_of(path)
-    return coordinator_of(known, addr, port)
-
-
 def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:
     """Return the machines with these ids (None: all); raises DoraError for an unknown id."""
-
     if not names:
         return cluster.machines
     unknown = [name for name in names if name not in {one.id for one in cluster.machines}]
@@ -173,30 +163,19 @@ def up(
     fail_unless(bring_up(cluster, installer, command, recreate_store=recreate_store))
 
 
-def status(
-    path: OptionalFleetFile = None,
-    output_format: options.Output = options.TableFormat.TABLE,
-    coordinator_addr: CoordinatorAddr = None,
-    coordinator_port: CoordinatorPort = None,
-) -> None:
+@with_client(path=OptionalFleetFile)
+def status(client: Client, output_format: options.Output = options.TableFormat.TABLE) -> None:
     """Show the state of the coordinator's daemons and of the links between them."""
     from dora_cli.cluster.operations import leftovers
     from dora_cli.cluster.operations.status import show
     from dora_cli.cluster.ownership import known_clusters
-    from dora_config.access import endpoint
-    from dora_config.cluster.loader import load_cluster_of
     from dora_config.protocol.control import ClusterReport, ClusterStatus
     from dora_config.protocol.fleet import FleetReport, GetFleet
 
-    if path is not None and (cluster := load_cluster_of(path)) is not None:
-        coordinator = cluster.coordinator
-        coordinator_addr = coordinator_addr or coordinator.addr
-        coordinator_port = coordinator_port or coordinator.port
-    with connect(coordinator_addr, coordinator_port) as client:
-        report = client.request(ClusterStatus(), ClusterReport)
-        fleet = client.request(GetFleet(), FleetReport)
+    report = client.request(ClusterStatus(), ClusterReport)
+    fleet = client.request(GetFleet(), FleetReport)
     show(report, fleet, as_json=output_format is options.TableFormat.JSON)
-    if (known := known_clusters.find(endpoint(coordinator_addr, coordinator_port))) is not None:
+    if (known := known_clusters.find(client.endpoint)) is not None:
         leftovers.report_connected(known, report.machines)
 
 
@@ -418,17 +397,12 @@ def _ask() -> None:
         raise CommandFailed
 
 
-def history(
-    path: OptionalFleetFile = None,
-    output_format: options.Output = options.TableFormat.TABLE,
-    coordinator_addr: CoordinatorAddr = None,
-    coordinator_port: CoordinatorPort = None,
-) -> None:
+@with_client(path=OptionalFleetFile)
+def history(client: Client, output_format: options.Output = options.TableFormat.TABLE) -> None:
     """Show who changed the fleet, when, what, and how it went."""
     from dora_config.protocol.fleet import FleetHistory, GetFleetHistory
 
-    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
-        entries = client.request(GetFleetHistory(), FleetHistory).generations
+    entries = client.request(GetFleetHistory(), FleetHistory).generations
     if output_format is options.TableFormat.JSON:
         for entry in entries:
             output.json_line(entry.model_dump())
@@ -443,8 +417,9 @@ def history(
         output.write("nothing was applied")
 
 
+@with_client(path=OptionalFleetFile)
 def rollback(
-    path: OptionalFleetFile = None,
+    client: Client,
     to: Annotated[
         int | None,
         typer.Option("--to", metavar="N", help="This generation (default: the one before)."),
@@ -452,8 +427,6 @@ def rollback(
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
     ] = False,
-    coordinator_addr: CoordinatorAddr = None,
-    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Apply an earlier generation of the fleet again, with the code that it had.
 
@@ -462,39 +435,30 @@ def rollback(
     from dora_cli.live import fleet
     from dora_config.protocol.fleet import FleetReport, RollBackFleet
 
-    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
-        started = client.request(RollBackFleet(to=to, by=fleet.operator()), FleetReport)
-        output.write(f"applying generation {started.generation}")
-        if not detach:
-            fleet.finish(client, started)
+    started = client.request(RollBackFleet(to=to, by=fleet.operator()), FleetReport)
+    output.write(f"applying generation {started.generation}")
+    if not detach:
+        fleet.finish(client, started)
 
 
-def pause(
-    path: OptionalFleetFile = None,
-    coordinator_addr: CoordinatorAddr = None,
-    coordinator_port: CoordinatorPort = None,
-) -> None:
+@with_client(path=OptionalFleetFile)
+def pause(client: Client) -> None:
     """Stop changing machines; what runs keeps running. `dora cluster resume` continues."""
-    from dora_cli.live import fleet
-    from dora_config.protocol.fleet import FleetReport, PauseFleet
-
-    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
-        report = client.request(PauseFleet(paused=True, by=fleet.operator()), FleetReport)
-    output.write(f"generation {report.generation} is paused")
+    output.write(f"generation {_paused(client, paused=True)} is paused")
 
 
-def resume(
-    path: OptionalFleetFile = None,
-    coordinator_addr: CoordinatorAddr = None,
-    coordinator_port: CoordinatorPort = None,
-) -> None:
+@with_client(path=OptionalFleetFile)
+def resume(client: Client) -> None:
     """Continue a roll-out that was paused or failed; what failed is tried again."""
+    output.write(f"generation {_paused(client, paused=False)} is resumed")
+
+
+def _paused(client: Client, *, paused: bool) -> int:
+    """Pause or resume; return the generation."""
     from dora_cli.live import fleet
     from dora_config.protocol.fleet import FleetReport, PauseFleet
 
-    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
-        report = client.request(PauseFleet(paused=False, by=fleet.operator()), FleetReport)
-    output.write(f"generation {report.generation} is resumed")
+    return client.request(PauseFleet(paused=paused, by=fleet.operator()), FleetReport).generation
 
 
 def upgrade(
@@ -581,20 +545,20 @@ def promote(
     fail_unless(promote(cluster, Installer(offline), command, machine, confirm))
 
 
+@with_client()
 def rotate_token(
+    client: Client,
     grace: Annotated[
         str,
         typer.Option("--grace", metavar="DURATION", help="How long the present token stays valid."),
     ] = "24h",
-    coordinator_addr: CoordinatorAddr = None,
-    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Replace the cluster's token; dataflows keep running.
 
     Connected daemons receive the new token at once, others when they connect within the grace
     duration. The token of this account is replaced too.
     """
-    from dora_config.access import AccessError, endpoint, remember_token
+    from dora_config.access import AccessError, remember_token
     from dora_config.protocol.control import (
         ClusterReport,
         ClusterStatus,
@@ -602,21 +566,19 @@ def rotate_token(
         TokenRotated,
     )
 
-    seconds = options.checked(parse_duration)(grace)
-    address = endpoint(coordinator_addr, coordinator_port)
-    with connect(coordinator_addr, coordinator_port) as client:
-        answer = client.request(RotateToken(grace=seconds), TokenRotated)
-        try:
-            remember_token(address, answer.token)
-        except (AccessError, OSError) as error:
-            output.warn(
-                f"the new token could not be stored in this account ({error}); copy the token "
-                "file of the coordinator's account before the old token expires"
-            )
-        sent = output.counted(len(answer.daemons), "connected daemon")
-        output.write(f"New token sent to {sent}")
-        output.write(f"The old token expires after {grace}")
-        report = client.request(ClusterStatus(), ClusterReport)
+    address = client.endpoint
+    request = RotateToken(grace=options.checked(parse_duration)(grace))
+    answer = client.request(request, TokenRotated)
+    try:
+        remember_token(address, answer.token)
+    except (AccessError, OSError) as error:
+        output.warn(
+            f"the new token could not be stored in this account ({error}); copy the token "
+            "file of the coordinator's account before the old token expires"
+        )
+    output.write(f"New token sent to {output.counted(len(answer.daemons), 'connected daemon')}")
+    output.write(f"The old token expires after {grace}")
+    report = client.request(ClusterStatus(), ClusterReport)
     absent = {one.daemon for one in report.machines if not one.ended} - {*answer.daemons}
     if absent:
         names = ", ".join(sorted(absent))

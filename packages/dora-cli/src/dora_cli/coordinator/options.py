@@ -96,10 +96,13 @@ def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) ->
     return client
 
 
-def with_client(*, or_here: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_client(
+    *, or_here: bool = False, path: Any = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let a command have the options that name a coordinator, and pass it a client first.
 
-    ``or_here``: see `connect`.
+    ``or_here``: see `connect`. ``path``: type of an argument with a cluster or fleet file, whose
+    coordinator is asked unless the options name another one.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -108,6 +111,12 @@ def with_client(*, or_here: bool = False) -> Callable[[Callable[..., None]], Cal
             coordinator_port: CoordinatorPort = None,
             **given: Any,
         ) -> None:
+            if path is not None and (file := given.pop("path")) is not None:
+                from dora_config.cluster.loader import load_cluster_of
+
+                if (known := load_cluster_of(file)) is not None:
+                    coordinator_addr = coordinator_addr or known.coordinator.addr
+                    coordinator_port = coordinator_port or known.coordinator.port
             with connect(coordinator_addr, coordinator_port, or_here=or_here) as client:
                 command(client, **given)
 
@@ -115,6 +124,8 @@ def with_client(*, or_here: bool = False) -> Callable[[Callable[..., None]], Cal
         _, *own = signature(command, eval_str=True).parameters.values()
         added = [*signature(run, eval_str=True).parameters.values()][:2]
         kind = Parameter.KEYWORD_ONLY
+        if path is not None:
+            own.insert(0, Parameter("path", kind, default=None, annotation=path))
         every = [parameter.replace(kind=kind) for parameter in (*own, *added)]
         run.__signature__ = Signature(every)  # type: ignore[attr-defined]
         run.__doc__ = command.__doc__
