@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.fleets.daemons import RealFleet, counting, real_fleet
+from support.fleets.linked_fleet import runner_of
+from support.waiting import wait_until
 from support.workspace import Workspace
 
 import dora_config
+import dora_daemon
 from dora_config.protocol.runner import RUNNER_PROTOCOL
+from dora_daemon.link.protocol.frames import VERSION as LINK_VERSION
 
 pytestmark = pytest.mark.integration
 
 
 def with_protocol(folder: Path, version: tuple[int, int]) -> dict[str, str]:
     """The environment of a dora whose protocol between daemon and runner has this version."""
-    copy = folder / "dora_config"
-    shutil.copytree(Path(dora_config.__file__).parent, copy)
-    module = copy / "protocol" / "runner.py"
-    text = module.read_text()
-    raised = text.replace(f"PROTOCOL: Final = {RUNNER_PROTOCOL}", f"PROTOCOL: Final = {version}")
-    assert raised != text
-    module.write_text(raised)
+    return raised(folder, dora_config, "protocol/runner.py", "PROTOCOL", RUNNER_PROTOCOL, version)
+
+
+def with_links(folder: Path, version: tuple[int, int]) -> dict[str, str]:
+    """The environment of a dora whose protocol between links has this version."""
+    module = "link/protocol/frames.py"
+    return raised(folder, dora_daemon, module, "VERSION", LINK_VERSION, version)
+
+
+def raised(
+    folder: Path,
+    package: ModuleType,
+    module: str,
+    name: str,
+    before: tuple[int, int],
+    after: tuple[int, int],
+) -> dict[str, str]:
+    assert package.__file__ is not None
+    copy = folder / package.__name__
+    shutil.copytree(Path(package.__file__).parent, copy)
+    text = (copy / module).read_text()
+    changed = text.replace(f"{name}: Final = {before}", f"{name}: Final = {after}")
+    assert changed != text
+    (copy / module).write_text(changed)
     return {"PYTHONPATH": str(folder)}
 
 
@@ -68,4 +92,35 @@ def test_a_runner_that_the_daemon_cannot_control_is_named_and_replaced(
         fleet.dora("restart", "patrol")
         fleet.wait_for_messages(fleet.wait_for_status("Running").uuid)
         assert fleet.listed()[-1].reason is None
+        fleet.dora("stop", "patrol")
+
+
+def test_a_pair_of_machines_half_upgraded_and_rebooted(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """A link of the next minor version goes on; of a distant one, both are named."""
+    (major, minor), place = LINK_VERSION, {"counter": "a", "collector": "b"}
+    deploy: dict[str, dict[str, object]] = {node: {"machine": at} for node, at in place.items()}
+    with real_fleet(workspace, "a", "b") as fleet:
+        uuid = fleet.start(counting(workspace, **deploy), "--name", "patrol")
+        fleet.wait_for_messages(uuid)
+
+        def reboot(version: tuple[int, int]) -> None:
+            fleet.daemons["b"].kill()
+            os.kill(runner_of("b"), signal.SIGKILL)
+            folder = tmp_path / str(version[0] * 10 + version[1])
+            fleet.start_daemon("b", env=with_links(folder, version))
+
+        reboot((major, minor + 1))
+        fleet.wait_for_status("Running")
+        fleet.wait_for_messages(uuid)
+        reboot((major + 1, 0))
+        found = f"(link protocol {major + 1}.0), this machine with"
+        wait_until(
+            lambda: found in " ".join(fleet.dora("why", "patrol").output.split()),
+            what="both versions in `dora why`",
+        )
+        said = " ".join(fleet.dora("why", "patrol").output.split())
+        assert f"({major}.{minor})" in said
+        assert "then run `dora restart patrol`" in said
         fleet.dora("stop", "patrol")
