@@ -15,7 +15,6 @@ from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import (
     RuntimeDir,
     RuntimeDirError,
-    acknowledge,
     own_identity,
     read_entry,
     runtime_root,
@@ -109,7 +108,7 @@ def test_a_sweep_removes_directories_without_an_owner(tmp_path: Path) -> None:
     assert sweep(tmp_path / "absent") == []
 
 
-def test_a_result_survives_sweeps_until_acknowledged_or_old(tmp_path: Path) -> None:
+def test_a_result_survives_sweeps_until_removed_or_old(tmp_path: Path) -> None:
     directory = RuntimeDir.create(tmp_path)
     directory.write_index(entry(foreground=False))
     directory.write("result.json", "{}")
@@ -117,8 +116,8 @@ def test_a_result_survives_sweeps_until_acknowledged_or_old(tmp_path: Path) -> N
     path = abandon(directory)
     assert sweep(tmp_path) == []
     assert sorted(p.name for p in path.iterdir()) == ["index.json", "lock", "result.json"]
-    acknowledge(path)
-    assert not path.exists()
+    (path / "result.json").unlink()
+    assert sweep(tmp_path) == [path]
     old = RuntimeDir.create(tmp_path)
     old.write("result.json", "{}")
     month = time.time() - runtime_dir.KEEP_RESULT - 1
@@ -129,8 +128,7 @@ def test_a_result_survives_sweeps_until_acknowledged_or_old(tmp_path: Path) -> N
 
 def test_the_directory_of_a_living_runner_is_not_removed(tmp_path: Path) -> None:
     directory = RuntimeDir.create(tmp_path)
-    with pytest.raises(RuntimeDirError, match="still runs"):
-        acknowledge(directory.path)
+    assert sweep(tmp_path) == []
     with pytest.raises(RuntimeDirError, match="is in use by a running process"):
         RuntimeDir.take_over(directory.path)
     directory.release()

@@ -23,7 +23,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.process_tree.runtime_dir import RuntimeDir, acknowledge, runtime_root
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root, sweep
 from dora_daemon.runner.background import main
 from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.control_socket import connect_unix
@@ -543,7 +543,8 @@ def test_an_error_of_the_runner_itself_is_in_its_result(
     text = (directory.path / "result.json").read_text()
     result = protocol.DataflowResult.model_validate_json(text)
     assert result.error == "the runner failed: ZeroDivisionError('a bug')"
-    acknowledge(directory.path)
+    (directory.path / "result.json").unlink()
+    assert sweep(runtime_root()) == [directory.path]
 
 
 def test_a_full_disk_does_not_end_a_dataflow(workspace: Workspace) -> None:

@@ -272,16 +272,3 @@ def _keeps_result(path: Path) -> bool:
     with suppress(OSError):
         return time.time() - (path / RESULT).stat().st_mtime < KEEP_RESULT
     return False
-
-
-def acknowledge(path: Path) -> None:
-    """Remove the directory of an ended runner whose result is stored elsewhere."""
-    with _root_locked(path.parent):
-        with suppress(OSError):
-            descriptor = lock(path / LOCK)
-            if descriptor is None:
-                raise RuntimeDirError(
-                    f"the runner of {path} still runs; acknowledge its result on its socket"
-                )
-            os.close(descriptor)
-        remove_directory(str(path))

@@ -2,7 +2,7 @@
 
 The directory holds ``plan.json``. The process leads its own session and continues
 without its daemon. When the dataflow has ended the result is in ``result.json`` until it is
-acknowledged: on the socket while the process lingers, else with ``runtime_dir.acknowledge``.
+acknowledged on the socket, or removed by the daemon after the end of the process.
 """
 
 from __future__ import annotations
