@@ -151,10 +151,13 @@ class Console:
 
             def shows() -> bool:
                 nonlocal done
-                fits = pattern(command.expected).search(done.output) and done.code == command.code
-                if not fits:
+                if not fits():
                     done = run_dora(*words, cwd=self.folder, timeout=90, program=self._dora)
-                return bool(fits)
+                return fits()
+
+            def fits() -> bool:
+                found = pattern(command.expected).search(done.output)
+                return found is not None and done.code == command.code
 
             wait_until(
                 shows,

@@ -437,6 +437,14 @@ def test_a_borrowed_run_is_released_by_its_owner_only() -> None:
     assert after(state, ReleasePart(dataflow_id=ID, attempt=1)) == []
 
 
+def test_the_link_of_a_borrowed_run_keeps_the_peers_of_its_owner() -> None:
+    """Other certificates, of the coordinator of a command, would cut its connections."""
+    state = AgentState()
+    after(state, RunFound(found_run()), connected("running"))
+    peer = PeerEndpoint(machine="other", run_id="r", endpoints=("h:1",), name="other:1")
+    assert after(state, ConnectPart(dataflow_id=ID, attempt=1, peers=(peer,))) == []
+
+
 def test_a_killed_run_in_the_foreground_is_not_started_again() -> None:
     state = AgentState()
     after(state, RunFound(found_run()), connected("running"))

@@ -151,7 +151,8 @@ class Replacing:
         """Require that at most ``lost`` messages (None: any number) are missing, none twice."""
         got = self.got()
         assert got == sorted(set(got))
-        assert lost is None or got[-1] + 1 - len(got) <= lost
+        missing = sorted(set(range(got[-1] + 1)) - set(got))
+        assert lost is None or len(missing) <= lost, (missing, got[-1])
 
     def hold(self, name: str = "hold") -> None:
         self.workspace.file(name, "")

@@ -304,6 +304,8 @@ class AgentState:
         part = self._live(message.dataflow_id)
         if part is None or part.record.attempt != message.attempt:
             return []
+        if part.record.borrowed:
+            return []  # its link has the peers and certificates of its owner
         return part.set_peers(message)
 
     def _release(self, message: messages.ReleasePart) -> list[do.Command]:
