@@ -189,6 +189,18 @@ def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[
     return inputs, outputs
 
 
+def _post(
+    client: Client, node: str, action: str, dataflow: str | None, grace: float, *, force: bool
+) -> None:
+    """Request ``stop`` or ``restart`` of a node once no update is held there."""
+    from dora_cli.live import holds
+
+    if not force:
+        holds.wait_for_release(client, dataflow, node)
+    wanted = {"dataflow": dataflow, "grace": grace, "force": force}
+    client.post(paths.url(paths.NODES, node, action), wanted)
+
+
 @with_client(or_here=True)
 def stop(
     client: Client,
@@ -198,12 +210,7 @@ def stop(
     force: ForceHold = False,
 ) -> None:
     """Stop one node permanently and wait until it has ended; other nodes keep running."""
-    from dora_cli.live import holds
-
-    wanted = {"dataflow": dataflow, "grace": grace, "force": force}
-    if not force:
-        holds.wait_for_release(client, dataflow, node)
-    client.post(paths.url(paths.NODES, node, "stop"), wanted)
+    _post(client, node, "stop", dataflow, grace, force=force)
     output.write(f'node "{node}" stopped')
 
 
@@ -216,12 +223,7 @@ def restart(
     force: ForceHold = False,
 ) -> None:
     """Stop one node and start it again, regardless of its restart policy; others keep running."""
-    from dora_cli.live import holds
-
-    wanted = {"dataflow": dataflow, "grace": grace, "force": force}
-    if not force:
-        holds.wait_for_release(client, dataflow, node)
-    client.post(paths.url(paths.NODES, node, "restart"), wanted)
+    _post(client, node, "restart", dataflow, grace, force=force)
     output.write(f'node "{node}" restarted')
 
 
