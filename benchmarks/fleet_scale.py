@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -191,7 +191,7 @@ def measure(count: int, *, plain: bool) -> Numbers:
         where = subject.where
         if plain:
             assert where.token is not None
-            where = replace(where, token=Token.parse(where.token).secret)
+            where = where._replace(token=Token.parse(where.token).secret)
         with client(where):
             pass  # the authority's certificate is stored, what is needed is imported
         memory, cpu, begun = subject.memory(), subject.cpu(), time.perf_counter()

@@ -21,7 +21,10 @@ sys.exit(code)
 """
 
 
-LIBRARIES = "pydantic websockets asyncio anyio rich psutil yaml multiprocessing"
+LIBRARIES = (
+    "pydantic websockets asyncio anyio rich psutil yaml multiprocessing fractions encodings.idna"
+    " dora_daemon.process_tree.daemon_entry"
+)
 OF_STARTS = (
     "asyncio anyio rich psutil typer._adapters multiprocessing dora_config.history.entries"
     " dora_config.protocol.control dora_config.protocol.runner dora_config.protocol.links"

@@ -10,19 +10,17 @@ from __future__ import annotations
 import builtins
 import keyword
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """A word with subcommands, as in `dora topic echo`."""
 
     help: str
     commands: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """A heading of a help text and the commands below it: functions or groups by word."""
 
     title: str

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from dora_config.access_token import Successor, Token
 from dora_config.atomic_write import sync_folder, write_file
@@ -62,13 +61,12 @@ def write_private(path: Path, content: bytes) -> None:
     write_file(path, content, mode=0o600, durable=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Host and port of a coordinator, and its token (``None``: no authentication)."""
 
     host: str
     port: int
-    token: str | None = field(default=None, repr=False)
+    token: str | None = None
 
     @property
     def authority(self) -> bytes | None:
@@ -83,6 +81,9 @@ class Endpoint:
         if self.token is None:
             return {}
         return {"Authorization": f"Bearer {Token.parse(self.token).secret}"}
+
+    def __repr__(self) -> str:
+        return f"Endpoint({str(self)!r})"  # tracebacks and logs must not contain the token
 
     def __str__(self) -> str:
         return address_text(self.host, self.port)
@@ -121,8 +122,7 @@ def endpoint(
     return Endpoint(host, port, token if successor is None else successor.replace(token))
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """Where a coordinator is since `dora cluster promote`."""
 
     host: str

@@ -11,8 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 PREFIX: Final = "dora1."
 REPLACED: Final = 16
@@ -20,8 +19,7 @@ REPLACED: Final = 16
 _HASH_LENGTH: Final = 43
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     secret: str
     authority: bytes | None = None
     """SHA-256 of the certificate of the cluster's authority."""
@@ -69,8 +67,7 @@ class Token:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Successor:
+class Successor(NamedTuple):
     """A token that replaces earlier ones of a process or an account.
 
     The files that contain the earlier ones stay unchanged: they may be managed by the user.

@@ -79,12 +79,15 @@ class ControlConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         context = security(self._endpoint)
-        super().connect()
+        # of a text Python converts international names, with a codec that is slow to import
+        host: Any = self.host.encode() if self.host.isascii() else self.host
+        self.sock = socket.create_connection((host, self.port), self.timeout)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         detect_lost_peer(self.sock)
         if context is None:
             return
         try:
-            self.sock = context.wrap_socket(self.sock, server_hostname=SERVER_NAME)
+            self.sock = context.wrap_socket(self.sock, server_hostname=SERVER_NAME.encode())
         except OSError as error:  # an ssl.SSLError, or the connection was lost
             self.close()
             if isinstance(error, ssl.SSLError):

@@ -8,6 +8,7 @@ without them, and no metadata of wheels, which is slow to read.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -72,6 +73,7 @@ def find_command(name: str) -> Command | None:
     try:
         return cast(Command, import_module(COMMANDS[name]).main)
     finally:
+        gc.freeze()  # the next collection would visit all that was imported, and free none of it
         if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, handler)
 

@@ -20,7 +20,7 @@ from anyio.from_thread import start_blocking_portal
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.polling import wait_until
 from dora_config.access import Endpoint
 from dora_config.protocol.control import DataflowSummary, Ended, EndedDataflow
@@ -85,14 +85,8 @@ def client_of_run(dataflow: str) -> Iterator[Client]:
         yield client
 
 
-def client_of_this_machine(at: Endpoint) -> Client:
-    """Return a client of the coordinator, or of one that adopts the runs of this machine."""
-    client = Client(at)
-    try:
-        client.connect()
-        return client
-    except CoordinatorUnreachable:
-        client.close()
+def client_of_this_machine() -> Client:
+    """Return a client of a coordinator that adopts the runs of this machine."""
     daemons = away_daemons()
     for _, one in daemons:
         output.remark(

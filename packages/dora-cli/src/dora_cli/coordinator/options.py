@@ -72,21 +72,27 @@ def is_named(addr: str | None, port: int | None) -> bool:
 def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:
     """Return a client, which connects with its first request.
 
-    ``or_here``: while the coordinator of this machine's daemon is away, no option names another
-    one, and none answers, its requests are about the dataflows on this machine.
+    ``or_here``: unless an option names the coordinator, it connects now. If none answers, and the
+    coordinator of this machine's daemon is away, its requests are about the dataflows on this
+    machine.
     """
     from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import endpoint
 
-    at = endpoint(addr, port)
+    client = Client(endpoint(addr, port))
     if or_here and addr is None and port is None:
-        from dora_daemon.process_tree.daemon_entry import away_daemons, away_runs
+        try:
+            client.connect()
+        except CoordinatorUnreachable:
+            from dora_daemon.process_tree.daemon_entry import away_daemons, away_runs
 
-        if away_runs() or away_daemons():
+            if not (away_runs() or away_daemons()):
+                raise
             from dora_cli.coordinator.local_runs import client_of_this_machine
 
-            return client_of_this_machine(at)
-    return Client(at)
+            return client_of_this_machine()
+    return client
 
 
 def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from fractions import Fraction
 
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 _PART = re.compile(rf"({_NUMBER})\s*([A-Za-z]*)", re.ASCII)
@@ -27,13 +26,13 @@ _SIZE_UNITS = {
 SIZE_PATTERN = r"^\s*(\d+(\.\d+)?|\.\d+)\s*([bB]|[kKmMgG]([iI]?[bB])?)?\s*$"
 _EXPECTED_SIZE = "a number of bytes, or a number and one of B, K, KB, M, MB, G, GB, as in 50MB"
 
-_DURATION_UNITS: Mapping[str, Fraction] = {
-    "": Fraction(1),
-    "ms": Fraction(1, 1000),
-    "s": Fraction(1),
-    "m": Fraction(60),
-    "h": Fraction(3600),
-    "d": Fraction(86400),
+_MILLISECONDS: Mapping[str, int] = {
+    "": 1000,
+    "ms": 1,
+    "s": 1000,
+    "m": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
 }
 _DURATION = re.compile(rf"(?:{_NUMBER})|(?:(?:{_NUMBER})(?:ms|s|m|h|d))+", re.ASCII)
 
@@ -65,6 +64,8 @@ def _parse_size_text(text: str) -> int:
         raise ValueError(f"unknown byte size unit {unit!r} in {text!r}: expected {_EXPECTED_SIZE}")
     if len(number) > _MAX_DIGITS:
         raise ValueError(f"size {text[:12]}... is too large")
+    from fractions import Fraction  # slow to import, and few commands parse a size or a duration
+
     return _bounded_size(int(Fraction(number) * factor), text)
 
 
@@ -83,9 +84,12 @@ def parse_duration(text: str) -> float:
         raise ValueError(
             f"{text[:40]!r} is not a duration, expected e.g. 30, 10s, 5m, 1h30m or 500ms"
         )
+    from fractions import Fraction
+
     parts = _PART.findall(stripped)
     too_long = any(len(number) > _MAX_DIGITS for number, _ in parts)
-    seconds = sum(Fraction(number[:_MAX_DIGITS]) * _DURATION_UNITS[unit] for number, unit in parts)
+    sums = [Fraction(number[:_MAX_DIGITS]) * _MILLISECONDS[unit] for number, unit in parts]
+    seconds = sum(sums) / 1000
     if too_long or seconds > MAX_SECONDS:
         raise ValueError(f"{text[:24]!r} is longer than 31 years")
     return float(seconds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -69,10 +68,10 @@ class CoordinatorAccess:
         given = self._given()
         self._successor = read_successor(self._token_path) or self._successor
         if self._successor is not None:
-            given = replace(given, token=self._successor.replace(given.token))
+            given = given._replace(token=self._successor.replace(given.token))
         addresses = self._addresses(given)
         host, port = split_address(addresses[self._turn % len(addresses)])
-        return replace(given, host=host, port=int(port))
+        return given._replace(host=host, port=int(port))
 
     def _addresses(self, given: Endpoint) -> list[str]:
         known = self._read()

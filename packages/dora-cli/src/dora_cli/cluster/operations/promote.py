@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dora_cli import output
 from dora_cli.bundle.install import Installer
@@ -239,7 +239,7 @@ def _start(
 def _remember(cluster: Cluster, new: Cluster, moved: Moved, command: ClusterCommand) -> None:
     """Use the new address for this account's commands from now on."""
     former = tuple(one for one in new.coordinator.former if one != str(_endpoint(moved)))
-    moved = replace(moved, former=former)
+    moved = moved._replace(former=former)
     addresses = set(former)
     if any(is_local(split_address(one)[0]) for one in former):
         # commands on the machine of the lost one use it without an option
