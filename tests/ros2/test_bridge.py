@@ -260,14 +260,15 @@ def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
         client = ActionClient(other, "/fib", FIBONACCI)
         assert client.wait_for_server(20)
         seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        goal = client.send_goal({"order": 3}, on_feedback=seen.put).result(20)
+        goal_id = uuid.uuid4()
+        client.send_goal({"order": 3}, goal_id=goal_id.bytes, on_feedback=seen.put).result(20)
         output, value, metadata = node.get()
         assert (output, value) == ("goal", {"order": 3})
-        assert metadata == {"goal_id": str(uuid.UUID(bytes=goal.id))}
+        assert metadata == {"goal_id": str(goal_id)}
         node.put("feedback", {"sequence": [0, 1]}, **metadata)
         assert seen.get(timeout=20).to_pylist() == [{"sequence": [0, 1]}]
         node.put("result", {"sequence": [0, 1, 1]}, goal_status="aborted", **metadata)
-        result = goal.result().result(20)
+        result = client.result(goal_id.bytes).result(20)
         assert result.state is GoalState.ABORTED
         assert result.result.to_pylist() == [{"sequence": [0, 1, 1]}]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ def client_and_server(router: Router, **options: Any) -> Iterator[Pair]:
         yield Pair(client, server, goals, statuses)
 
 
+def send(pair: Pair, order: int = 1, **options: Any) -> tuple[bytes, Future[None]]:
+    goal_id = uuid.uuid4().bytes
+    return goal_id, pair.client.send_goal({"order": order}, goal_id=goal_id, **options)
+
+
 def sequence(result: pa.StructArray) -> list[int]:
     found: list[int] = result.to_pylist()[0]["sequence"]
     return found
@@ -71,17 +77,17 @@ def sequence(result: pa.StructArray) -> list[int]:
 def test_a_goal_with_feedback_and_result(router: Router) -> None:
     with client_and_server(router) as pair:
         feedback: list[list[int]] = []
-        sent = pair.client.send_goal(
-            {"order": 3}, on_feedback=lambda message: feedback.append(sequence(message))
+        goal_id, sent = send(
+            pair, 3, on_feedback=lambda message: feedback.append(sequence(message))
         )
         goal = pair.goal()
         assert goal.goal.to_pylist() == [{"order": 3}]
         assert goal.state.name == "UNKNOWN"
         goal.accept()
-        accepted = sent.result(SECONDS)
-        assert accepted.id == goal.id
+        sent.result(SECONDS)
+        assert goal_id == goal.id
         assert goal.state.name == "EXECUTING"
-        waiting = [accepted.result(), accepted.result(timeout=SECONDS)]
+        waiting = [pair.client.result(goal_id), pair.client.result(goal_id, timeout=SECONDS)]
         for length in range(1, 4):
             goal.feedback({"sequence": [1] * length})
         wait_until(lambda: len(feedback) == 3, what="the feedback")
@@ -90,7 +96,7 @@ def test_a_goal_with_feedback_and_result(router: Router) -> None:
             GoalState.SUCCEEDED,
             pa.array([{"sequence": [0, 1, 1]}], FIBONACCI.part("Result").arrow_type),
         )
-        for future in (*waiting, accepted.result()):
+        for future in (*waiting, pair.client.result(goal_id)):
             assert future.result(SECONDS).state is GoalState.SUCCEEDED
             assert sequence(future.result().result) == [0, 1, 1]
         wait_until(
@@ -104,7 +110,7 @@ def test_a_goal_with_feedback_and_result(router: Router) -> None:
 
 def test_a_rejected_goal(router: Router) -> None:
     with client_and_server(router) as pair:
-        sent = pair.client.send_goal({"order": 3}, on_feedback=lambda _: None)
+        _, sent = send(pair, 3, on_feedback=lambda _: None)
         pair.goal().reject()
         with pytest.raises(GoalError, match="/fib: the server rejected the goal"):
             sent.result(SECONDS)
@@ -115,7 +121,7 @@ def test_a_rejected_goal(router: Router) -> None:
 
 def test_canceling(router: Router) -> None:
     with client_and_server(router, on_cancel=lambda goal: goal is not refused) as pair:
-        sent = [pair.client.send_goal({"order": number}) for number in range(3)]
+        sent = [send(pair, number) for number in range(3)]
         by_order: dict[int, ServerGoal] = {}
         wait_until(lambda: len(pair.goals) == 3, what="the goals")
         refused: ServerGoal | None = None
@@ -123,11 +129,16 @@ def test_canceling(router: Router) -> None:
             by_order[goal.goal.to_pylist()[0]["order"]] = goal
             goal.accept()
         refused = by_order[2]
-        handles = [future.result(SECONDS) for future in sent]
-        assert handles[0].cancel().result(SECONDS) is CancelCode.ACCEPTED
+        for _, accepted in sent:
+            accepted.result(SECONDS)
+
+        def cancel(number: int) -> CancelCode:
+            return pair.client.cancel(sent[number][0]).result(SECONDS)
+
+        assert cancel(0) is CancelCode.ACCEPTED
         assert by_order[0].state is GoalState.CANCELING
-        assert handles[0].cancel().result(SECONDS) is CancelCode.ACCEPTED
-        assert handles[2].cancel().result(SECONDS) is CancelCode.REJECTED
+        assert cancel(0) is CancelCode.ACCEPTED
+        assert cancel(2) is CancelCode.REJECTED
         assert pair.client.cancel(ANY_GOAL).result(SECONDS) is CancelCode.ACCEPTED
         assert [by_order[number].state for number in range(3)] == [
             GoalState.CANCELING,
@@ -136,20 +147,20 @@ def test_canceling(router: Router) -> None:
         ]
         by_order[0].finish(GoalState.CANCELED)
         by_order[1].finish(GoalState.SUCCEEDED, {"sequence": [1]})
-        assert handles[0].result().result(SECONDS).state is GoalState.CANCELED
-        assert handles[1].result().result(SECONDS).state is GoalState.SUCCEEDED
-        assert handles[0].cancel().result(SECONDS) is CancelCode.GOAL_ENDED
+        assert pair.client.result(sent[0][0]).result(SECONDS).state is GoalState.CANCELED
+        assert pair.client.result(sent[1][0]).result(SECONDS).state is GoalState.SUCCEEDED
+        assert cancel(0) is CancelCode.GOAL_ENDED
         assert pair.client.cancel(bytes([7] * 16)).result(SECONDS) is CancelCode.UNKNOWN_GOAL
 
 
 def test_an_expired_result_is_an_error(router: Router) -> None:
     with client_and_server(router, keep_results=0) as pair:
-        sent = pair.client.send_goal({"order": 1})
+        goal_id, sent = send(pair)
         pair.goal().accept()
-        accepted = sent.result(SECONDS)
+        sent.result(SECONDS)
         pair.goal().finish(GoalState.ABORTED)
         with pytest.raises(NoReply, match="does not know goal"):
-            accepted.result().result(SECONDS)
+            pair.client.result(goal_id).result(SECONDS)
         assert pair.goal().state is GoalState.UNKNOWN
         with pytest.raises(GoalError, match="is unknown"):
             pair.goal().finish(GoalState.SUCCEEDED)
@@ -157,24 +168,24 @@ def test_an_expired_result_is_an_error(router: Router) -> None:
 
 def test_a_status_that_is_not_an_end_is_an_error(router: Router) -> None:
     with client_and_server(router) as pair:
-        sent = pair.client.send_goal({"order": 1})
+        goal_id, sent = send(pair)
         pair.goal().accept()
-        accepted = sent.result(SECONDS)
+        sent.result(SECONDS)
         response = FIBONACCI.get_result.response
-        pair.server.goals.goals[accepted.id].state = GoalState.ABORTED
-        pair.server.goals.goals[accepted.id].result = response.encode({"status": 9})
+        pair.server.goals.goals[goal_id].state = GoalState.ABORTED
+        pair.server.goals.goals[goal_id].result = response.encode({"status": 9})
         with pytest.raises(NoReply, match="a result with status 9, which is not an end"):
-            accepted.result().result(SECONDS)
+            pair.client.result(goal_id).result(SECONDS)
 
 
 def test_a_server_that_ends_fails_what_waits(router: Router) -> None:
     with client_and_server(router) as pair:
-        first = pair.client.send_goal({"order": 1})
+        goal_id, first = send(pair)
         pair.goal().accept()
-        waiting: list[Future[Any]] = [first.result(SECONDS).result()]
-        waiting.append(pair.client.send_goal({"order": 2}))
+        first.result(SECONDS)
+        waiting: list[Future[Any]] = [pair.client.result(goal_id), send(pair)[1]]
         pair.goal(2)
-        wait_until(lambda: pair.server._waiting, what="the request for a result")
+        wait_until(lambda: pair.goal().waiting, what="the request for a result")
         pair.server.close()
         for future in waiting:
             with pytest.raises(NoReply, match="ended before it replied"):

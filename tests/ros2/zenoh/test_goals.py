@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given, strategies as st
 
 from dora_ros2.errors import GoalError
-from dora_ros2.zenoh.actions import ANY_GOAL, CancelCode, Goal, Goals, GoalState
+from dora_ros2.types import Types
+from dora_ros2.zenoh.actions import ANY_GOAL, CancelCode, Goals, GoalState, ServerGoal
 
+FIBONACCI = Types().action("example_interfaces/action/Fibonacci")
 ONE, TWO = bytes([1] * 16), bytes([2] * 16)
 
 
+def made(goal_id: bytes) -> ServerGoal:
+    value = FIBONACCI.send_goal.request.decode(bytes([0, 1, 0, 0, *goal_id, *bytes(4)]))
+    payload = bytes(4) + goal_id
+    request: Any = SimpleNamespace(payload=payload, value=value)
+    server: Any = None
+    return ServerGoal(server, request)
+
+
 def test_a_goal_is_kept_for_some_time_after_its_end() -> None:
-    goals: Goals[Goal] = Goals(10)
-    goals.accept(Goal(ONE), 5)
+    goals = Goals(10)
+    goals.accept(made(ONE), 5)
     with pytest.raises(GoalError, match="exists already"):
-        goals.accept(Goal(ONE), 6)
+        goals.accept(made(ONE), 6)
     goals.move(ONE, GoalState.EXECUTING, 0)
     goals.move(ONE, GoalState.SUCCEEDED, 1)
     goals.expire(10.9)
@@ -27,8 +40,8 @@ def test_a_goal_is_kept_for_some_time_after_its_end() -> None:
 
 
 def test_wrong_changes_are_refused() -> None:
-    goals: Goals[Goal] = Goals(10)
-    goals.accept(Goal(ONE), 5)
+    goals = Goals(10)
+    goals.accept(made(ONE), 5)
     with pytest.raises(GoalError, match="is accepted and cannot become canceled"):
         goals.move(ONE, GoalState.CANCELED, 0)
     goals.move(ONE, GoalState.CANCELING, 0)
@@ -38,8 +51,8 @@ def test_wrong_changes_are_refused() -> None:
 
 
 def test_which_goals_a_cancel_request_means() -> None:
-    goals: Goals[Goal] = Goals(10)
-    first, second, third = Goal(ONE), Goal(TWO), Goal(bytes([3] * 16))
+    goals = Goals(10)
+    first, second, third = made(ONE), made(TWO), made(bytes([3] * 16))
     for goal, stamp_ns in ((first, 100), (second, 200), (third, 300)):
         goals.accept(goal, stamp_ns)
     assert goals.to_cancel(ANY_GOAL, 0) == (CancelCode.ACCEPTED, [first, second, third])
@@ -55,13 +68,13 @@ def test_which_goals_a_cancel_request_means() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([ONE, TWO]), st.sampled_from(list(GoalState)))))
 def test_any_order_of_changes(changes: list[tuple[bytes, GoalState]]) -> None:
-    goals: Goals[Goal] = Goals(5)
+    goals = Goals(5)
     for now, (goal_id, state) in enumerate(changes):
         before = goals.goals.get(goal_id)
         ended = before is not None and before.state.ended
         try:
             if state is GoalState.ACCEPTED:
-                goals.accept(Goal(goal_id), now)
+                goals.accept(made(goal_id), now)
             else:
                 goals.move(goal_id, state, now)
         except GoalError:

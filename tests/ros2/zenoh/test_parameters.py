@@ -15,7 +15,14 @@ from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
 from dora_ros2.types import Types
 from dora_ros2.zenoh.descriptions import fetch_description, find_description, serve_descriptions
 from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.parameters import ParameterClient, ParameterServer, Value, parameter_type
+from dora_ros2.zenoh.parameters import (
+    ParameterServer,
+    Value,
+    decoded,
+    encoded,
+    parameter_service,
+    parameter_type,
+)
 from dora_ros2.zenoh.tokens import Attachment
 
 TYPES = Types()
@@ -33,6 +40,15 @@ VALUES: Mapping[str, Value] = {
 }
 
 
+def ask(node: Node, target: str, word: str, **request: Any) -> dict[str, Any]:
+    """Ask a service of the parameters of another node."""
+    client = node.service_client(f"{target}/{word}", parameter_service(TYPES, word))
+    client.wait_for_server(SECONDS if target != "/nobody" else 0)
+    answer: dict[str, Any] = client.ask(request).result(SECONDS)[0].as_py()
+    client.close()
+    return answer
+
+
 def test_all_services_of_parameters(router: Router) -> None:
     refusals: dict[str, str] = {"rate": "too fast"}
 
@@ -45,34 +61,35 @@ def test_all_services_of_parameters(router: Router) -> None:
         event = TYPES.message("rcl_interfaces/msg/ParameterEvent")
         own.subscription("/parameter_events", event, lambda *got: events.append(got))
         server = ParameterServer(Node(other, "camera", "/robot"), TYPES, VALUES, on_set=on_set)
-        client = ParameterClient(own, "/robot/camera", TYPES)
-        assert client.wait_for_server(SECONDS)
+
+        def camera(word: str, **request: Any) -> dict[str, Any]:
+            return ask(own, "/robot/camera", word, **request)
+
+        def listed(*prefixes: str, depth: int = 0) -> list[str]:
+            found = camera("list_parameters", prefixes=prefixes, depth=depth)["result"]
+            return list(found["names"])
+
         names = [*VALUES, "none"]
-        assert client.get(names).result(SECONDS) == {**VALUES, "none": None}
-        assert client.list().result(SECONDS) == list(VALUES)
-        assert client.list(["camera"]).result(SECONDS) == [
-            "camera.size",
-            "camera.k",
-            "camera.lens.names",
-        ]
-        assert client.list(["camera"], depth=1).result(SECONDS) == ["camera.size", "camera.k"]
-        assert client.list(depth=1).result(SECONDS) == [
-            "rate",
-            "gain",
-            "frame",
-            "on",
-            "raw",
-            "flags",
-        ]
-        described = client.describe(["gain", "none"]).result(SECONDS)
+        values = camera("get_parameters", names=names)["values"]
+        assert [decoded(value) for value in values] == [*VALUES.values(), None]
+        types = camera("get_parameter_types", names=["gain", "none"])["types"]
+        assert list(types) == [3, 0]
+        assert listed() == list(VALUES)
+        assert listed("camera") == ["camera.size", "camera.k", "camera.lens.names"]
+        assert listed("camera", depth=1) == ["camera.size", "camera.k"]
+        assert listed(depth=1) == ["rate", "gain", "frame", "on", "raw", "flags"]
+        described = camera("describe_parameters", names=["gain", "none"])["descriptors"]
         assert [(one["name"], one["type"]) for one in described] == [("gain", 3), ("none", 0)]
         changes: dict[str, Value] = {"gain": 0.25, "rate": 50, "frame": 1, "none": 1}
-        assert client.set(changes).result(SECONDS) == {
-            "gain": None,
-            "rate": "too fast",
-            "frame": 'parameter "frame" has another type (4, not 2)',
-            "none": 'parameter "none" is not declared',
-        }
+        parameters = [{"name": name, "value": encoded(value)} for name, value in changes.items()]
+        results = camera("set_parameters", parameters=parameters)["results"]
+        assert [result["reason"] for result in results] == [
+            "",
+            "too fast",
+            'parameter "frame" has another type (4, not 2)',
+            'parameter "none" is not declared',
+        ]
+        assert [result["successful"] for result in results] == [True, False, False, False]
         assert server.values == {**VALUES, "gain": 0.25}
         wait_until(
             lambda: any(
@@ -84,7 +101,6 @@ def test_all_services_of_parameters(router: Router) -> None:
         )
         services = {name for name in one.graph.services() if name.startswith("/robot/camera/")}
         assert len(services) == 6
-        server.close()
 
 
 def test_setting_several_at_once_is_all_or_nothing(router: Router) -> None:
@@ -115,10 +131,11 @@ def test_values() -> None:
 
 
 def test_a_node_that_is_missing(router: Router) -> None:
-    with router.open() as session:
-        client = ParameterClient(Node(session, "tool"), "/nobody", TYPES)
-        with pytest.raises(NoReply, match="/nobody/get_parameters: no server"):
-            client.get(["a"]).result(SECONDS)
+    with (
+        router.open() as session,
+        pytest.raises(NoReply, match="/nobody/get_parameters: no server"),
+    ):
+        ask(Node(session, "tool"), "/nobody", "get_parameters", names=["a"])
 
 
 def test_types_described_by_their_users(router: Router) -> None:

@@ -28,12 +28,12 @@ from dora_ros2.errors import (
 from dora_ros2.transport import choose_transport, connect, logger, new_node, qos_of
 from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh.actions import (
+    ANY_GOAL,
     ENDS,
     MAX_GOALS,
     RESULT_SECONDS,
     ActionClient,
     ActionServer,
-    ClientGoal,
     GoalState,
     Result,
     ServerGoal,
@@ -421,36 +421,32 @@ class Ros2ActionClient:
 
     def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
         self._client = ActionClient(node, name, types.action(_slashes(kind)))
-        self._goals: dict[str, ClientGoal] = {}
         self._feedback: dict[str, SimpleQueue[pa.StructArray]] = {}
+        """Of the goals that were accepted and have no result yet."""
         self._results: dict[str, Future[Result]] = {}
 
     def send_goal(self, goal: pa.Array, timeout_s: float | None = None) -> str:
         """Send a goal and return its id once it is accepted. Raises RuntimeError."""
-        if len(self._goals) >= MAX_GOALS:
+        if len(self._feedback) >= MAX_GOALS:
             raise GoalError(f"{MAX_GOALS} goals have no result yet; take or cancel one")
         seconds = REQUEST_SECONDS if timeout_s is None else timeout_s
         until = time.monotonic() + seconds
         self._client.wait_for_server(seconds)
         goal_id = uuid.uuid4()
-        key = str(goal_id)
-        queue = self._feedback[key] = SimpleQueue()
-        try:
-            accepted = self._client.send_goal(
-                goal,
-                goal_id=goal_id.bytes,
-                on_feedback=queue.put,
-                timeout=max(0.1, until - time.monotonic()),
-            )
-            self._goals[key] = accepted.result()
-        except BaseException:
-            del self._feedback[key]
-            raise
-        return key
+        feedback: SimpleQueue[pa.StructArray] = SimpleQueue()
+        self._client.send_goal(
+            goal,
+            goal_id=goal_id.bytes,
+            on_feedback=feedback.put,
+            timeout=max(0.1, until - time.monotonic()),
+        ).result()
+        self._feedback[str(goal_id)] = feedback
+        return str(goal_id)
 
     def take_feedback(self, goal_id: str, timeout_s: float | None = None) -> pa.StructArray | None:
         """Return the next feedback of a goal; None after `timeout_s` (default 1 s)."""
-        return _take(self._feedback[self._known(goal_id)], timeout_s)
+        self._known(goal_id)
+        return _take(self._feedback[goal_id], timeout_s)
 
     def take_result(
         self, goal_id: str, timeout_s: float | None = None
@@ -459,32 +455,27 @@ class Ros2ActionClient:
 
         Returns `succeeded`, `canceled` or `aborted`, and the result.
         """
-        key = self._known(goal_id)
-        future = self._results.get(key)
+        target = self._known(goal_id)
+        future = self._results.get(goal_id)
         if future is None or (future.done() and future.exception() is not None):
-            future = self._results[key] = self._goals[key].result()
+            future = self._results[goal_id] = self._client.result(target)
         try:
             result = future.result(RESULT_SECONDS if timeout_s is None else timeout_s)
         except TimeoutError:
             return None
-        self._forget(key)
+        del self._feedback[goal_id], self._results[goal_id]
         return result.state.name.lower(), result.result
 
     def cancel(self, goal_id: str | None = None, timeout_s: float | None = None) -> int:
         """Ask to cancel a goal, or all; return the code of the answer: 0 if it was accepted."""
         seconds = REQUEST_SECONDS if timeout_s is None else timeout_s
-        key = None if goal_id is None else self._known(goal_id)
-        target = bytes(16) if key is None else uuid.UUID(key).bytes
+        target = ANY_GOAL if goal_id is None else self._known(goal_id)
         return int(self._client.cancel(target, timeout=seconds).result())
 
-    def _known(self, goal_id: str) -> str:
-        if goal_id not in self._goals:
+    def _known(self, goal_id: str) -> bytes:
+        if goal_id not in self._feedback:
             raise GoalError(f"unknown goal_id {goal_id}")
-        return goal_id
-
-    def _forget(self, key: str) -> None:
-        for held in (self._goals, self._feedback, self._results):
-            held.pop(key, None)
+        return uuid.UUID(goal_id).bytes
 
 
 class Ros2ActionServer:

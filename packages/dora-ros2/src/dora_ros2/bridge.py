@@ -17,11 +17,10 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -37,14 +36,13 @@ from dora_ros2.zenoh.actions import (
     RESULT_SECONDS,
     ActionClient,
     ActionServer,
-    ClientGoal,
     GoalState,
     Result,
     ServerGoal,
 )
 from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
 from dora_ros2.zenoh.graph import Graph
-from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request
+from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, then
 from dora_ros2.zenoh.session import Connection
 from dora_ros2.zenoh.tokens import NO_HASH, Attachment, EndpointToken, Kind, absolute
 
@@ -270,13 +268,8 @@ class PublishedTopic(Topic):
         super().close()
 
 
-@dataclass
-class _Waiting:
-    """A request or goal that waits for a server, until a time of the monotonic clock."""
-
-    until: float
-    value: pa.Array
-    metadata: Mapping[str, Any]
+_Answer: TypeAlias = tuple[str, pa.Array, Mapping[str, Any]]
+"""Output, value and metadata."""
 
 
 class _Exchange(BridgeChannel):
@@ -323,96 +316,88 @@ class _Caller(_Exchange):
     """What clients of services and actions share: requests that wait for their server."""
 
     limit: int
+    ordered: bool
+    """Whether answers are in the order of the requests, except to those with a ``request_id``."""
 
     def __init__(
         self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
     ) -> None:
         super().__init__(settings, outputs, sender, types)
-        self._waiting: deque[_Waiting] = deque()
-        self.in_flight = 0
+        self._waiting: deque[tuple[float, pa.Array, Mapping[str, Any]]] = deque()
+        """Requests for which no server is known, and until when they wait for one."""
+        self._in_flight = 0
+        self._order: deque[Future[_Answer]] = deque()
 
-    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> Future[_Answer]:
+        """Send a request; return a future of what the dataflow receives. Raises Ros2Error."""
         raise NotImplementedError
 
     def check(self) -> str | None:
         available = self.endpoint.available
         with self.lock:
-            while self._waiting and (available or self._waiting[0].until < time.monotonic()):
-                one = self._waiting.popleft()
+            while self._waiting and (available or self._waiting[0][0] < time.monotonic()):
+                _, value, metadata = self._waiting.popleft()
                 if available:
-                    self._send(one)
+                    self._send(value, metadata)
                 else:
                     self.drop(f"no server within {REQUEST_SECONDS:g} s")
         return None if available else f"waits for a server of {self.noun} {self.name}"
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
-        one = _Waiting(time.monotonic() + REQUEST_SECONDS, value, metadata)
         with self.lock:
-            if self.in_flight + len(self._waiting) >= self.limit:
+            if self._in_flight + len(self._waiting) >= self.limit:
                 self.drop(f"{self.limit} others wait for their answers")
             elif self._waiting or self.endpoint is None or not self.endpoint.available:
-                self._waiting.append(one)
+                self._waiting.append((time.monotonic() + REQUEST_SECONDS, value, metadata))
             else:
-                self._send(one)
+                self._send(value, metadata)
 
     def busy_until(self) -> float:
         with self.lock:
-            if self.in_flight:
+            if self._in_flight:
                 return math.inf  # each has its own time limit
-            return self._waiting[-1].until if self._waiting else 0.0
+            return self._waiting[-1][0] if self._waiting else 0.0
 
-    def _send(self, one: _Waiting) -> None:
-        self.in_flight += 1
+    def _send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         try:
-            self.send(one.value, one.metadata)
+            future = self.send(value, metadata)
         except Ros2Error as error:
-            self.in_flight -= 1
             self.drop(error)
+            return
+        self._in_flight += 1
+        if self.ordered and "request_id" not in metadata:
+            self._order.append(future)
+            future.add_done_callback(lambda _: self.sender.put(self._finish_first))
+        else:
+            future.add_done_callback(lambda done: self.sender.put(partial(self._finish, done)))
 
-    def ended(self, error: BaseException | None = None) -> None:
-        """Count a request that got its answer, or none."""
-        with self.lock:
-            self.in_flight -= 1
-        if error is not None:
+    def _finish_first(self) -> None:
+        while self._order and self._order[0].done():
+            self._finish(self._order.popleft())
+
+    def _finish(self, done: Future[_Answer]) -> None:
+        """Send the answer of a request. On the thread of the sender."""
+        try:
+            self.output(*done.result())
+        except Ros2Error as error:
             self.drop(error)
+        with self.lock:
+            self._in_flight -= 1
 
 
 class ServiceCaller(_Caller):
-    """Sends inputs as requests, and responses to an output, in the order of the requests.
-
-    Responses have the metadata of their requests. Requests with a ``request_id`` do not wait for
-    the responses before theirs.
-    """
+    """Sends inputs as requests, and responses to an output, with the metadata of the requests."""
 
     noun = "service"
     limit = MAX_REQUESTS
+    ordered = True
 
     def open(self, node: Node) -> Any:
-        self._order: deque[tuple[Future[pa.StructArray], Mapping[str, Any]]] = deque()
         return node.service_client(self.name, self.types.service(self.type_name))
 
-    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> Future[_Answer]:
         future = self.endpoint.ask(value, timeout=REQUEST_SECONDS)
-        if "request_id" in metadata:
-            future.add_done_callback(
-                lambda done: self.sender.put(lambda: self._answer(done, metadata))
-            )
-        else:
-            self._order.append((future, metadata))
-            future.add_done_callback(lambda _: self.sender.put(self._answer_first))
-
-    def _answer_first(self) -> None:
-        while self._order and self._order[0][0].done():
-            self._answer(*self._order.popleft())
-
-    def _answer(self, done: Future[pa.StructArray], metadata: Mapping[str, Any]) -> None:
-        try:
-            value = done.result()
-        except Ros2Error as error:
-            self.ended(error)
-            return
-        self.output("response", value, metadata)
-        self.ended()
+        return then(future, lambda response: ("response", response, metadata))
 
 
 class ServiceHost(_Exchange):
@@ -482,38 +467,34 @@ class ActionCaller(_Caller):
 
     noun = "action"
     limit = MAX_GOALS
+    ordered = False
 
     def open(self, node: Node) -> Any:
         return ActionClient(node, self.name, self.types.action(self.type_name))
 
-    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
-        goal_id = _goal_id(metadata.get("goal_id")) or uuid.uuid4().bytes
-        known = {**metadata, "goal_id": str(uuid.UUID(bytes=goal_id))}
-        accepted: Future[ClientGoal] = self.endpoint.send_goal(
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> Future[_Answer]:
+        try:
+            goal_id = uuid.UUID(str(metadata.get("goal_id")))
+        except ValueError:
+            goal_id = uuid.uuid4()
+        known = {**metadata, "goal_id": str(goal_id)}
+
+        def ended(result: Result) -> _Answer:
+            return "result", result.result, {**known, "goal_status": result.state.name.lower()}
+
+        accepted = self.endpoint.send_goal(
             value,
-            goal_id=goal_id,
+            goal_id=goal_id.bytes,
             on_feedback=lambda feedback: self.output("feedback", feedback, known),
             timeout=REQUEST_SECONDS,
         )
-        accepted.add_done_callback(lambda done: self._accepted(done, known))
-
-    def _accepted(self, done: Future[ClientGoal], known: Mapping[str, Any]) -> None:
-        try:
-            result = done.result().result(timeout=RESULT_SECONDS)
-        except Ros2Error as error:
-            self.ended(error)
-            return
-        result.add_done_callback(lambda done: self._finished(done, known))
-
-    def _finished(self, done: Future[Result], known: Mapping[str, Any]) -> None:
-        try:
-            result = done.result()
-        except Ros2Error as error:
-            self.ended(error)
-            return
-        status = {"goal_status": result.state.name.lower()}
-        self.output("result", result.result, {**known, **status})
-        self.ended()
+        return then(
+            then(
+                accepted,
+                lambda _: self.endpoint.result(goal_id.bytes, timeout=RESULT_SECONDS),
+            ),
+            ended,
+        )
 
 
 class ActionHost(_Exchange):
@@ -573,13 +554,6 @@ class ActionHost(_Exchange):
         for goal in self._running().values():
             self._abort(goal)
         super().close()
-
-
-def _goal_id(text: Any) -> bytes | None:
-    try:
-        return uuid.UUID(str(text)).bytes
-    except ValueError:
-        return None
 
 
 class Bridge:

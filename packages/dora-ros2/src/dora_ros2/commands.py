@@ -7,6 +7,7 @@ from other nodes, so control characters in them are shown escaped.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import math
@@ -18,13 +19,12 @@ import sys
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -36,12 +36,13 @@ from dora_ros2.definitions.description import Structure, action_structures, desc
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error, SessionError
 from dora_ros2.types import ActionType, MessageType, ServiceType, Types
 from dora_ros2.zenoh.actions import ActionClient, CancelCode
-from dora_ros2.zenoh.descriptions import find_description
+from dora_ros2.zenoh.descriptions import SERVICE as DESCRIBE, find_description
 from dora_ros2.zenoh.graph import Channel, Graph, Profile
 from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.parameters import ParameterClient
+from dora_ros2.zenoh.parameters import decoded, encoded, parameter_service
 from dora_ros2.zenoh.session import Session, direct
 from dora_ros2.zenoh.tokens import (
+    NO_HASH,
     OLD_ATTACHMENT,
     SPACE,
     Attachment,
@@ -51,7 +52,6 @@ from dora_ros2.zenoh.tokens import (
     Qos,
     absolute,
     decode_attachment,
-    ros_type,
 )
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -70,6 +70,12 @@ _at_signal: list[Callable[[], None]] = []
 _interrupted = threading.Event()
 _CONTROL = re.compile(r"[^\n\t -~\xa0-\u200d\u2010-\u2027\u202f-\u205f\u2070-\U0010ffff]")
 """Characters that control a terminal, or the direction of its text."""
+_PROFILES = {
+    frozenset(): "unknown without nodes",
+    frozenset({Profile.HUMBLE}): "humble: types have no hashes",
+    frozenset({Profile.REP2016}): "rep2016: types have hashes (Jazzy and newer)",
+    frozenset(Profile): "both: Humble and newer nodes, which cannot talk to each other",
+}
 _ROUTER_SECONDS = 5.0
 _NO_ROUTER = (
     "start the router of ROS: `ros2 run rmw_zenoh_cpp rmw_zenohd`, and the nodes with"
@@ -110,6 +116,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run `dora ros2` with its arguments; return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     parsed = argument_parser().parse_args(arguments)
+    parsed.types = Types(parsed.types)
     try:
         return int(parsed.run(parsed) or 0)
     except Ros2Error as error:
@@ -143,13 +150,11 @@ def argument_parser() -> argparse.ArgumentParser:
         )
         for name in names:
             added.add_argument(name)
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, word=word)
         return added
 
     for word in ("topics", "nodes", "services", "actions"):
-        listed = command(word, _list, f"List {word}.")
-        listed.set_defaults(word=word)
-        listed.add_argument("--json", action="store_true")
+        command(word, _list, f"List {word}.").add_argument("--json", action="store_true")
     echo = command("echo", _echo, "Print the messages of a topic as JSON.", "topic")
     echo.add_argument("type", nargs="?", help="default: that of the topic")
     echo.add_argument("-n", "--count", type=int, default=0, help="end after so many messages")
@@ -162,9 +167,8 @@ def argument_parser() -> argparse.ArgumentParser:
     pub.add_argument("-n", "--count", type=int, default=0, help="end after so many messages")
     call = command("call", _call, "Call a service and print the response.", "service", "value")
     call.add_argument("--type", dest="type", help="default: that of the server")
-    goal = command("send-goal", _send_goal, "Send a goal, print feedback and result.")
-    for name in ("action", "value"):
-        goal.add_argument(name)
+    about = "Send a goal, print feedback and result."
+    goal = command("send-goal", _send_goal, about, "action", "value")
     goal.add_argument("--type", dest="type", help="default: that of the server")
     param = command("param", _param, "List, read or change the parameters of a node.", "node")
     param.add_argument("name", nargs="?", help="default: list all with their values")
@@ -175,30 +179,43 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _open(
+    parsed: Any, wait_seconds: float, on_state: Callable[[str | None], None] | None = None
+) -> Session:
+    return Session(
+        domain=parsed.domain,
+        router=parsed.router,
+        config=parsed.config,
+        # Its router has the whole graph; peers would have to find each other first.
+        client=True,
+        wait_seconds=wait_seconds,
+        profile=Profile.HUMBLE if parsed.humble else None,
+        on_state=on_state,
+    )
+
+
 @contextmanager
 def _session(parsed: Any) -> Iterator[Session]:
     """A session whose graph is complete."""
 
     def on_state(state: str | None) -> None:
         if state:
-            print(
+            show(
                 f"dora ros2 {state}; start one with `ros2 run rmw_zenoh_cpp rmw_zenohd`, or give"
                 " its address: --router tcp/HOST:7447",
-                file=sys.stderr,
+                error=True,
             )
 
-    with Session(
-        domain=parsed.domain,
-        router=parsed.router,
-        config=parsed.config,
-        # Its router has the whole graph; peers would have to find each other first.
-        client=True,
-        wait_seconds=parsed.timeout,
-        profile=Profile.HUMBLE if parsed.humble else None,
-        on_state=on_state,
-    ) as session:
+    with _open(parsed, parsed.timeout, on_state) as session:
         _settle(session)
         yield session
+
+
+@contextmanager
+def _node(parsed: Any) -> Iterator[Node]:
+    """A node for a command, in a session whose graph is complete."""
+    with _session(parsed) as session:
+        yield Node(session, f"dora_ros2_{parsed.word.replace('-', '_')}")
 
 
 def _settle(session: Session) -> None:
@@ -255,15 +272,13 @@ def _channel_rows(graph: Graph, word: str) -> list[dict[str, Any]]:
 
 
 def _echo(parsed: Any) -> None:
-    with _session(parsed) as session:
-        node = Node(session, "dora_ros2_echo")
+    with _node(parsed) as node:
         name = absolute(parsed.topic)
-        types = Types(parsed.types)
-        publishers = _publishers(session, parsed, name)
+        publishers = _publishers(node.session, parsed, name)
         if parsed.type:
-            type = types.message(parsed.type)
+            type = parsed.types.message(parsed.type)
         else:
-            type = MessageType(find_description(node, types, publishers[0]))
+            type = MessageType(find_description(node, parsed.types, publishers[0]))
         received: SimpleQueue[bytes] = SimpleQueue()
         node.subscription(
             name, type, lambda payload, _: received.put(payload), _matching_qos(publishers)
@@ -280,12 +295,11 @@ def _echo(parsed: Any) -> None:
 
 
 def _hz(parsed: Any) -> None:
-    with _session(parsed) as session:
-        node = Node(session, "dora_ros2_hz")
+    with _node(parsed) as node:
         name = absolute(parsed.topic)
-        publishers = _publishers(session, parsed, name)
+        publishers = _publishers(node.session, parsed, name)
         seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
-        count = 0
+        count = before = 0
 
         def on_message(payload: bytes, _: Attachment | None) -> None:
             nonlocal count
@@ -294,100 +308,105 @@ def _hz(parsed: Any) -> None:
 
         wire = NamedType(publishers[0].dds_name, publishers[0].hash)
         node.subscription(name, wire, on_message, _matching_qos(publishers))
-        shown = before = 0
-        while not parsed.count or shown < parsed.count:
+        for _ in range(parsed.count) if parsed.count else itertools.count():
             threading.Event().wait(1.0)
             times, sizes = zip(*list(seen), strict=True) if seen else ((), ())
             if count == before:
                 show("no new messages")
             elif len(times) > 1 and times[-1] > times[0]:
                 rate = (len(times) - 1) / (times[-1] - times[0])
-                gap = max(later - one for one, later in pairwise(times))
+                gap = max(later - one for one, later in itertools.pairwise(times))
                 kilobytes = sum(sizes) / len(sizes) * rate / 1000
                 show(f"{rate:.2f} Hz, longest gap {gap * 1000:.1f} ms, {kilobytes:.1f} kB/s")
             else:
                 show(f"{count} messages")
             before = count
-            shown += 1
 
 
 def _type(parsed: Any) -> None:
-    types = Types(parsed.types)
     if not parsed.name.startswith("/"):
-        show(types.description(full_name(parsed.name, "msg")).concatenated_text.rstrip("\n"))
+        found = parsed.types.description(full_name(parsed.name, "msg"))
+        show(found.concatenated_text.rstrip("\n"))
         return
-    with _session(parsed) as session:
-        found = session.graph.endpoints(name=parsed.name)
-        if not found:
+    with _node(parsed) as node:
+        endpoints = node.session.graph.endpoints(name=parsed.name)
+        if not endpoints:
             raise DefinitionError(f"no topic or service {parsed.name}", remedy="`dora ros2 topics`")
-        described = find_description(Node(session, "dora_ros2_type"), types, found[0])
-        show(f"# {described.name} {found[0].hash}\n{described.concatenated_text}".rstrip("\n"))
+        found = find_description(node, parsed.types, endpoints[0])
+        show(f"# {found.name} {endpoints[0].hash}\n{found.concatenated_text}".rstrip("\n"))
 
 
 def _pub(parsed: Any) -> None:
-    value, types, wanted = _value(parsed.value), Types(parsed.types), full_name(parsed.type, "msg")
+    value, wanted = _value(parsed.value), full_name(parsed.type, "msg")
     try:
-        types.message(wanted).encode(value)  # a mistake is shown before anything waits
+        parsed.types.message(wanted).encode(value)  # a mistake is shown before anything waits
     except DefinitionError as error:
         if error.file:
             raise
-    with _session(parsed) as session:
+    with _node(parsed) as node:
         name = absolute(parsed.topic)
-        node = Node(session, "dora_ros2_pub")
 
         def subscriptions(graph: Graph) -> list[EndpointToken]:
             return graph.endpoints(Kind.SUBSCRIPTION, name=name)
 
-        session.wait_for(subscriptions, 0 if parsed.rate else parsed.timeout)
-        others = subscriptions(session.graph)
+        node.session.wait_for(subscriptions, 0 if parsed.rate else parsed.timeout)
+        others = subscriptions(node.session.graph)
         fitting = [one for one in others if one.type == wanted]
         if others and not fitting:
             raise Ros2Error(f"the subscriptions of {name} have the type {others[0].type}")
         if not others and not parsed.rate:
             raise Ros2Error(f"{name} has no subscription; repeat with --rate to wait for one")
-        type = (
-            types.message(wanted)
-            if not fitting
-            else MessageType(find_description(node, types, fitting[0]))
-        )
+        if fitting:
+            type = MessageType(find_description(node, parsed.types, fitting[0]))
+        else:
+            type = parsed.types.message(wanted)
         payload = type.encode(value)
         publisher = node.publisher(name, type)
-        sent = 0
-        while True:
+        last = parsed.count or (0 if parsed.rate else 1)
+        for sent in itertools.count(1):
             publisher.publish(payload)
-            sent += 1
-            if sent == parsed.count or (not parsed.rate and not parsed.count):
+            if sent == last:
                 break
             threading.Event().wait(1 / (parsed.rate or 1.0))
-        _settle(session)
-        show(f"published {sent} to {name}")
+        _settle(node.session)
+        show(f"published {last} to {name}")
 
 
 def _call(parsed: Any) -> None:
-    with _session(parsed) as session:
-        node = Node(session, "dora_ros2_call")
+    with _node(parsed) as node:
         name = absolute(parsed.service)
-        types = Types(parsed.types)
         if parsed.type:
-            type = types.service(parsed.type)
+            type = parsed.types.service(parsed.type)
         else:
-            servers = session.graph.services().get(name, Channel(name)).offers
-            if not servers:
-                raise DefinitionError(f"no server of {name}", remedy="`dora ros2 services`")
-            type = ServiceType(find_description(node, types, servers[0]))
-        client = node.service_client(name, type)
-        value = _value(parsed.value)
-        type.request.encode(value)  # a mistake is shown before anything waits
-        client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
-        show(_json(client.ask(value, timeout=parsed.timeout).result()[0].as_py()))
+            [server, *_] = _servers(node, name, "services")
+            type = ServiceType(find_description(node, parsed.types, server))
+        show(_json(_ask(node, parsed, name, type, _value(parsed.value))))
+
+
+def _ask(node: Node, parsed: Any, name: str, type: ServiceType, value: Any) -> dict[str, Any]:
+    """Return the answer of a service. Raises MalformedMessage, NoReply."""
+    type.request.encode(value)  # a mistake is shown before anything waits
+    client = node.service_client(name, type)
+    client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
+    answer: dict[str, Any] = client.ask(value, timeout=parsed.timeout).result()[0].as_py()
+    return answer
+
+
+def _servers(node: Node, name: str, word: str) -> list[EndpointToken]:
+    """Return the servers of a service or action, at least one. Raises DefinitionError."""
+    channel: Channel | None = getattr(node.session.graph, word)().get(name)
+    if channel is None or not channel.offers:
+        raise DefinitionError(f"no server of {name}", remedy=f"`dora ros2 {word}`")
+    return channel.offers
 
 
 def _send_goal(parsed: Any) -> None:
-    with _session(parsed) as session:
+    with _node(parsed) as node:
         name = absolute(parsed.action)
-        node = Node(session, "dora_ros2_goal")
-        types = Types(parsed.types)
-        type = types.action(parsed.type) if parsed.type else _served_action(node, types, name)
+        if parsed.type:
+            type = parsed.types.action(parsed.type)
+        else:
+            type = _served_action(node, parsed.types, name)
         client = ActionClient(node, name, type)
         client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
         goal_id, answered = uuid.uuid4().bytes, threading.Event()
@@ -400,7 +419,8 @@ def _send_goal(parsed: Any) -> None:
                 on_feedback=lambda one: show(f"feedback {_json(one.to_pylist()[0])}"),
             )
             accepted.add_done_callback(lambda _: answered.set())
-            result = accepted.result().result().result()
+            accepted.result()
+            result = client.result(goal_id).result()
         finally:
             _at_signal.clear()
         show(f"{result.state.name.lower()} {_json(result.result.to_pylist()[0])}")
@@ -425,36 +445,37 @@ def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> 
 
 def _served_action(node: Node, types: Types, name: str) -> ActionType:
     """Return the type of an action, with the definitions of its server. Raises DefinitionError."""
+    [send_goal, *_] = _servers(node, name, "actions")
+    graph, base = node.session.graph, f"{name}/_action"
+    others = (
+        graph.endpoints(Kind.PUBLISHER, name=f"{base}/feedback"),
+        graph.endpoints(Kind.SERVER, name=f"{base}/get_result"),
+    )
     served: dict[str, Structure] = {}
-    for kind, word in (
-        (Kind.PUBLISHER, "feedback"),
-        (Kind.SERVER, "get_result"),
-        (Kind.SERVER, "send_goal"),
-    ):
-        found = node.session.graph.endpoints(kind, name=f"{name}/_action/{word}")
-        if not found:
-            raise DefinitionError(f"no server of {name}", remedy="`dora ros2 actions`")
-        described = find_description(node, types, found[0])
-        served |= described.structures
-    action = described.name.removesuffix("_SendGoal")
+    for endpoint in (send_goal, *(found[0] for found in others if found)):
+        served |= find_description(node, types, endpoint).structures
+    action = send_goal.type.removesuffix("_SendGoal")
     parts = [served[f"{action}_{part}"] for part in ("Goal", "Result", "Feedback")]
     served |= {one.name: one for one in action_structures(action, *parts)}
     return ActionType(describe(action, served.__getitem__))
 
 
 def _param(parsed: Any) -> int:
-    with _session(parsed) as session:
-        client = ParameterClient(
-            Node(session, "dora_ros2_param"), absolute(parsed.node), Types(parsed.types)
-        )
-        client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
+    with _node(parsed) as node:
+
+        def ask(word: str, request: Mapping[str, Any]) -> dict[str, Any]:
+            name = f"{absolute(parsed.node)}/{word}"
+            return _ask(node, parsed, name, parameter_service(parsed.types, word), request)
+
         if parsed.value is not None:
-            refused = client.set({parsed.name: _value(parsed.value)}).result()[parsed.name]
-            if refused is not None:
-                show(f"{parsed.name}: {refused}", error=True)
-                return 1
-        names = [parsed.name] if parsed.name else client.list().result()
-        for name, value in client.get(names).result().items():
+            changed = {"name": parsed.name, "value": encoded(_value(parsed.value))}
+            for result in ask("set_parameters", {"parameters": [changed]})["results"]:
+                if not result["successful"]:
+                    show(f"{parsed.name}: {result['reason'] or 'refused'}", error=True)
+                    return 1
+        names = [parsed.name] if parsed.name else ask("list_parameters", {})["result"]["names"]
+        values = ask("get_parameters", {"names": names})["values"]
+        for name, value in zip(names, map(decoded, values), strict=False):
             show(f"{name}: {_json(list(value) if isinstance(value, bytes) else value)}")
         return 0
 
@@ -528,33 +549,26 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> None:
 
 @dataclass
 class Seen:
-    """Messages of one key while the check watched."""
+    """Messages of one key while the check watched; size and attachment of the first one."""
 
     count: int = 0
     size: int = 0
-    attachment: bytes | None = None
+    attachment: str | None = None
 
 
 def check(parsed: Any) -> int:
     """Print what is found, write the capture, return 0 if there are nodes."""
     wait_seconds = min(parsed.timeout, _ROUTER_SECONDS)
     try:
-        session = Session(
-            domain=parsed.domain,
-            router=parsed.router,
-            config=parsed.config,
-            client=True,
-            wait_seconds=wait_seconds,
-        )
+        session = _open(parsed, wait_seconds)
     except SessionError as error:
         _line("router", f"{error}; {_NO_ROUTER}")
         return 1
     with session:
         session.wait_for(lambda _: session.waiting is None, wait_seconds)
-        seen: dict[str, Seen] = {}
-        domains = _watch(session, seen, parsed.seconds)
+        seen, domains = _watch(session, parsed.seconds)
         graph = session.graph
-        for word, text in _report(session, seen, domains, Types(parsed.types)):
+        for word, text in _report(session, seen, domains, parsed.types):
             _line(word, text)
         capture = {
             "versions": {
@@ -569,50 +583,37 @@ def check(parsed: Any) -> int:
             "domains": domains,
             "tokens": graph.texts(),
             "skipped_tokens": sorted(graph.skipped),
-            "messages": {
-                key: {
-                    "count": one.count,
-                    "size": one.size,
-                    "attachment": None if one.attachment is None else one.attachment.hex(),
-                }
-                for key, one in sorted(seen.items())
-            },
+            "messages": {key: asdict(one) for key, one in sorted(seen.items())},
         }
     path = Path(parsed.capture)
     try:
         path.write_text(json.dumps(capture, indent=1) + "\n")
     except OSError as error:
-        show(f"[ERROR]\ncannot write the capture {path}: {error.strerror}", error=True)
-        return 1
+        raise Ros2Error(f"cannot write the capture {path}: {error.strerror}") from None
     _line("capture", f"{path}: names, types and sizes, no message contents; attach it to an issue")
     return 0 if graph.nodes() else 1
 
 
-def _watch(session: Session, seen: dict[str, Seen], seconds: float) -> dict[int, int]:
-    """Count messages for some seconds; return the number of nodes by domain."""
+def _watch(session: Session, seconds: float) -> tuple[dict[str, Seen], Counter[int]]:
+    """Return the messages of some seconds by key, and the number of nodes by domain."""
+    seen: dict[str, Seen] = {}
+    everyone = Graph()
 
     def on_sample(sample: zenoh.Sample) -> None:
         one = seen.setdefault(str(sample.key_expr), Seen())
         one.count += 1
         if one.attachment is None and sample.attachment is not None:
-            one.attachment = sample.attachment.to_bytes()
+            one.attachment = sample.attachment.to_bytes().hex()
             one.size = len(sample.payload)
 
     everything = session.raw.declare_subscriber(f"{session.domain}/**", direct(on_sample))
-    everyone = Graph()
-
-    def on_token(sample: zenoh.Sample) -> None:
-        everyone.add(str(sample.key_expr))
-
-    liveliness = session.raw.liveliness()
-    tokens = liveliness.declare_subscriber(f"{SPACE}/**", direct(on_token), history=True)
+    tokens = session.raw.liveliness().declare_subscriber(
+        f"{SPACE}/**", direct(lambda sample: everyone.add(str(sample.key_expr))), history=True
+    )
     threading.Event().wait(seconds)
     for watcher in (everything, tokens):
         watcher.undeclare()  # type: ignore[no-untyped-call]
-    domains: dict[int, int] = {}
-    for node in everyone.nodes():
-        domains[node.domain] = domains.get(node.domain, 0) + 1
-    return domains
+    return seen, Counter(node.domain for node in everyone.nodes())
 
 
 def _report(
@@ -635,7 +636,7 @@ def _report(
             "none: nodes must run with RMW_IMPLEMENTATION=rmw_zenoh_cpp; those on Fast DDS or"
             " Cyclone DDS are not visible here",
         )
-    yield "profile", _profile(graph)
+    yield "profile", _PROFILES[frozenset(graph.profiles())]
     known, unknown = _types(graph, types)
     if known or unknown:
         yield "types", f"{known} known" + "".join(f"\n  {text}" for text in unknown)
@@ -651,42 +652,26 @@ def _report(
         yield "tokens", f"{len(graph.skipped)} could not be read; the capture has them"
 
 
-def _profile(graph: Graph) -> str:
-    match graph.profiles():
-        case found if found == {Profile.HUMBLE}:
-            return "humble: types have no hashes"
-        case found if found == {Profile.REP2016}:
-            return "rep2016: types have hashes (Jazzy and newer)"
-        case found if found:
-            return "both: Humble and newer nodes, which cannot talk to each other"
-        case _:
-            return "unknown without nodes"
-
-
 def _types(graph: Graph, types: Types) -> tuple[int, list[str]]:
-    known, unknown = 0, []
-    describers = {
-        name.removesuffix("/get_type_description")
-        for name in graph.services()
-        if name.endswith("/get_type_description")
-    }
+    """Return how many types are known, and a text for each other one."""
+    known, unknown, services = 0, [], graph.services()
     found: dict[tuple[str, str], set[str]] = {}
     for endpoint in graph.endpoints():
         if "/_action/" not in endpoint.name:
-            users = found.setdefault((endpoint.dds_name, endpoint.hash), set())
+            users = found.setdefault((endpoint.type, endpoint.hash), set())
             users.add(endpoint.node.full_name)
-    for (dds, type_hash), users in sorted(found.items()):
-        name = ros_type(dds)
+    for (name, type_hash), users in sorted(found.items()):
+        describers = [one for one in sorted(users) if f"{one}/{DESCRIBE}" in services]
         try:
             described = types.description(name)
             problem = f"has another hash here ({described.hash}): the ROS versions differ"
-            is_known = type_hash in (described.hash, "TypeHashNotSupported")
+            is_known = type_hash in (described.hash, NO_HASH)
         except DefinitionError:
             is_known, problem = False, "is not installed"
         if is_known:
             known += 1
-        elif users & describers:
-            unknown.append(f"{name} {problem}; taken from {sorted(users & describers)[0]}")
+        elif describers:
+            unknown.append(f"{name} {problem}; taken from {describers[0]}")
         else:
             unknown.append(
                 f"{name} {problem}, and no node describes it: put its .msg, .srv or .action file"
@@ -701,11 +686,9 @@ def _messages(seen: Mapping[str, Seen]) -> str:
     old = without = 0
     for one in seen.values():
         try:
-            attachment = None if one.attachment is None else decode_attachment(one.attachment)
+            old += decode_attachment(bytes.fromhex(one.attachment or "")).old
         except MalformedMessage:
-            attachment = None
-        without += attachment is None
-        old += attachment is not None and attachment.old
+            without += 1
     text = f"{sum(one.count for one in seen.values())} on {len(seen)} topics"
     if old:
         text += f"; {old} topics have {OLD_ATTACHMENT}"

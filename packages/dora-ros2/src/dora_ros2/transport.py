@@ -13,10 +13,9 @@ from dora_ros2.errors import SessionError
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.session import ROUTER, Connection, Kinds, Session
-from dora_ros2.zenoh.tokens import INFINITE, Qos
+from dora_ros2.zenoh.tokens import INFINITE, SECOND, Qos
 
 _ANSWER_SECONDS = 0.5
-_SECOND = 1_000_000_000
 logger = logging.getLogger("dora_ros2")
 
 
@@ -97,5 +96,5 @@ def qos_of(written: Mapping[str, Any]) -> Qos:
         keep_all=written.get("keep_all", False),
         depth=written.get("keep_last", 1),
         manual_liveliness=written.get("liveliness", "automatic") == "manual_by_topic",
-        lease=None if lease is None or lease * _SECOND >= INFINITE else round(lease * _SECOND),
+        lease=None if lease is None or lease * SECOND >= INFINITE else round(lease * SECOND),
     )

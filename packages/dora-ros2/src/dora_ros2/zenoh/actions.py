@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ from dora_ros2.cdr.writer import as_dictionary
 from dora_ros2.errors import GoalError, MalformedMessage, NoReply
 from dora_ros2.types import ActionType
 from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, then
-from dora_ros2.zenoh.tokens import Attachment, Qos, absolute
+from dora_ros2.zenoh.tokens import SECOND, Attachment, Qos, absolute, stamp
 
 Message: TypeAlias = pa.StructArray | pa.StructScalar | dict[str, Any]
 KEEP_SECONDS = 10.0
@@ -30,7 +30,6 @@ MAX_GOALS = 8
 _STATUS_QOS = Qos(transient_local=True, depth=1)
 _ID = slice(4, 20)
 """Place of the goal id in requests and in feedback."""
-_SECOND = 1_000_000_000
 _logger = logging.getLogger(__name__)
 
 
@@ -72,39 +71,21 @@ _NEXT = {
 }
 
 
-@dataclass(eq=False)
-class Goal:
-    """One goal; `stamp_ns` is when it was accepted, `ended_at` on the clock of the caller.
-
-    `state` is UNKNOWN before it is accepted and after its result has expired.
-    """
-
-    id: bytes
-    stamp_ns: int = 0
-    state: GoalState = GoalState.UNKNOWN
-    ended_at: float | None = None
-    result: bytes | bytearray = b""
-    """The encoded response to requests for the result, once the goal ended."""
-
-
-_G = TypeVar("_G", bound=Goal)
-
-
-class Goals(Generic[_G]):
+class Goals:
     """The goals of a server; ended ones are kept for some seconds, so that results can be read."""
 
     def __init__(self, keep_seconds: float) -> None:
-        self.goals: dict[bytes, _G] = {}
+        self.goals: dict[bytes, ServerGoal] = {}
         self._keep_seconds = keep_seconds
 
-    def accept(self, goal: _G, stamp_ns: int) -> None:
+    def accept(self, goal: ServerGoal, stamp_ns: int) -> None:
         """Add a goal. Raises GoalError."""
         if goal.id in self.goals:
             raise GoalError(f"goal {goal.id.hex()} exists already")
         goal.state, goal.stamp_ns = GoalState.ACCEPTED, stamp_ns
         self.goals[goal.id] = goal
 
-    def move(self, goal_id: bytes, state: GoalState, now: float) -> _G:
+    def move(self, goal_id: bytes, state: GoalState, now: float) -> None:
         """Change the state of a goal. Raises GoalError."""
         goal = self.goals.get(goal_id)
         if goal is None:
@@ -114,9 +95,8 @@ class Goals(Generic[_G]):
             raise GoalError(f"goal {goal_id.hex()} is {before} and cannot become {after}")
         goal.state = state
         goal.ended_at = now if state.ended else None
-        return goal
 
-    def to_cancel(self, goal_id: bytes, stamp_ns: int) -> tuple[CancelCode, list[_G]]:
+    def to_cancel(self, goal_id: bytes, stamp_ns: int) -> tuple[CancelCode, list[ServerGoal]]:
         """Return the goals that a cancel request means.
 
         Without id and time: all; with a time, also those that were accepted until then.
@@ -143,34 +123,68 @@ class Goals(Generic[_G]):
                 del self.goals[goal.id]
 
 
-class ServerGoal(Goal):
-    """A goal that was sent to our server. All methods may be called from any thread."""
+class ServerGoal:
+    """A goal that was sent to our server. All methods may be called from any thread.
+
+    `state` is UNKNOWN before it is accepted and after its result has expired; `stamp_ns` is when it
+    was accepted, `ended_at` on the clock of the caller.
+    """
 
     def __init__(self, server: ActionServer, request: Request) -> None:
-        super().__init__(request.payload[_ID])
+        self.id = request.payload[_ID]
         self.goal = request.value.field("goal")
         self.key = str(uuid.UUID(bytes=self.id))
         self.server = server
+        self.state = GoalState.UNKNOWN
+        self.stamp_ns = 0
+        self.ended_at: float | None = None
+        self.result: bytes | bytearray = b""
+        """The encoded response to requests for the result, once the goal ended."""
+        self.waiting: list[Request] = []
+        """Requests for the result."""
         self._request = request
+        self._answered = False
 
     def accept(self) -> None:
         """Accept the goal, which is then executing. Raises GoalError."""
-        self.server._accept(self, self._request)
+        stamp_ns = time.time_ns()
+        with self.server.lock:
+            if self._answered:
+                raise GoalError(f"goal {self.id.hex()} was answered already")
+            self._answered = True
+            self.server.goals.accept(self, stamp_ns)
+        self._request.answer({"accepted": True, "stamp": stamp(stamp_ns)})
+        self.server.publish_status()
+        with self.server.lock:
+            self.server.goals.move(self.id, GoalState.EXECUTING, time.monotonic())
+        self.server.publish_status()
 
     def reject(self) -> None:
         """Reject the goal."""
-        self.server._answer(self._request, accepted=False, stamp_ns=0)
+        self._answered = True
+        self._request.answer({"accepted": False})
 
     def feedback(self, feedback: Message) -> None:
         """Publish feedback. Raises MalformedMessage, SessionError."""
-        self.server._publish_feedback(self.id, feedback)
+        value = {"goal_id": _uuid(self.id), "feedback": as_dictionary(feedback)}
+        self.server.feedback.publish(self.server.type.feedback_message.encode(value))
 
     def finish(self, state: GoalState, result: Message | None = None) -> None:
         """End the goal as SUCCEEDED, CANCELED or ABORTED; an absent result has default values.
 
         Raises GoalError, MalformedMessage.
         """
-        self.server._finish(self.id, state, result)
+        if not state.ended:
+            raise GoalError(f"{state.name.lower()} is not the end of a goal")
+        value = as_dictionary({} if result is None else result)
+        response = self.server.type.get_result.response.encode({"status": state, "result": value})
+        with self.server.lock:
+            self.server.goals.move(self.id, state, time.monotonic())
+            self.result = response
+            waiting, self.waiting = self.waiting, []
+        for request in waiting:
+            request.reply(response)
+        self.server.publish_status()
 
 
 class ActionServer:
@@ -187,21 +201,19 @@ class ActionServer:
         type: ActionType,
         on_goal: Callable[[ServerGoal], None],
         *,
-        on_cancel: Callable[[ServerGoal], bool] | None = None,
+        on_cancel: Callable[[ServerGoal], bool] = lambda _: True,
         keep_results: float = KEEP_SECONDS,
     ) -> None:
         """Announce the server. Raises InvalidName, SessionError."""
         self.name = absolute(name, node.namespace, node.name)
         self.type = type
-        self.goals: Goals[ServerGoal] = Goals(keep_results)
+        self.goals = Goals(keep_results)
+        self.lock = threading.RLock()
         self._on_goal = on_goal
         self._on_cancel = on_cancel
-        self._lock = threading.RLock()
-        self._offered: dict[bytes, ServerGoal] = {}
-        self._waiting: dict[bytes, list[Request]] = {}
         base = f"{self.name}/_action"
         self._status = node.publisher(f"{base}/status", type.status, _STATUS_QOS)
-        self._feedback = node.publisher(f"{base}/feedback", type.feedback_message)
+        self.feedback = node.publisher(f"{base}/feedback", type.feedback_message)
         served = {
             "cancel_goal": (type.cancel_goal, self._cancel_requested),
             "get_result": (type.get_result, self._result_requested),
@@ -214,63 +226,51 @@ class ActionServer:
 
     def close(self) -> None:
         """Withdraw the action; requests without a reply end."""
-        for endpoint in (*self._servers, self._feedback, self._status):
+        for endpoint in (*self._servers, self.feedback, self._status):
             endpoint.close()
 
     def running(self) -> dict[str, ServerGoal]:
         """Return the accepted goals that have not ended, by the texts of their UUIDs."""
-        with self._lock:
+        with self.lock:
             goals = self.goals.goals.values()
             return {goal.key: goal for goal in goals if not goal.state.ended}
 
+    def publish_status(self) -> None:
+        """Publish the states of all goals."""
+        with self.lock:
+            self.goals.expire(time.monotonic())
+            statuses = [
+                {"goal_info": _info(goal.id, goal.stamp_ns), "status": goal.state}
+                for goal in self.goals.goals.values()
+            ]
+            if not self._status.closed:
+                self._status.publish(self.type.status.encode({"status_list": statuses}))
+
     def _goal_requested(self, request: Request) -> None:
-        offered = ServerGoal(self, request)
-        with self._lock:
-            known = offered.id in self.goals.goals or offered.id in self._offered
-            if not known:
-                self._offered[offered.id] = offered
-        if known:
-            offered.reject()
+        goal = ServerGoal(self, request)
+        if goal.id in self.goals.goals:
+            goal.reject()
         else:
-            self._on_goal(offered)
-
-    def _accept(self, goal: ServerGoal, request: Request) -> None:
-        stamp_ns = time.time_ns()
-        with self._lock:
-            if self._offered.pop(goal.id, None) is None:
-                raise GoalError(f"goal {goal.id.hex()} was answered already")
-            self.goals.accept(goal, stamp_ns)
-        self._answer(request, accepted=True, stamp_ns=stamp_ns)
-        self._publish_status()
-        with self._lock:
-            self.goals.move(goal.id, GoalState.EXECUTING, time.monotonic())
-        self._publish_status()
-
-    def _answer(self, request: Request, *, accepted: bool, stamp_ns: int) -> None:
-        with self._lock:
-            self._offered.pop(request.payload[_ID], None)
-        request.answer({"accepted": accepted, "stamp": _stamp(stamp_ns)})
+            self._on_goal(goal)
 
     def _cancel_requested(self, request: Request) -> None:
         asked = request.value[0].as_py()["goal_info"]
-        stamp = asked["stamp"]
-        with self._lock:
-            code, goals = self.goals.to_cancel(
-                bytes(asked["goal_id"]["uuid"]), stamp["sec"] * _SECOND + stamp["nanosec"]
-            )
+        until = asked["stamp"]["sec"] * SECOND + asked["stamp"]["nanosec"]
+        with self.lock:
+            code, goals = self.goals.to_cancel(bytes(asked["goal_id"]["uuid"]), until)
         accepted = [goal for goal in goals if self._may_cancel(goal)]
         if goals and not accepted:
             code = CancelCode.REJECTED
-        canceling = [_info(goal) for goal in accepted]
+        canceling = [_info(goal.id, goal.stamp_ns) for goal in accepted]
         request.answer({"return_code": code, "goals_canceling": canceling})
-        self._publish_status()
+        self.publish_status()
 
     def _may_cancel(self, goal: ServerGoal) -> bool:
         if goal.state is GoalState.CANCELING:
             return True
-        if self._on_cancel is not None and not self._on_cancel(goal):
+        if not self._on_cancel(goal):
             return False
-        with self._lock:
+        with self.lock:
             if goal.state.ended:
                 return False
             self.goals.move(goal.id, GoalState.CANCELING, time.monotonic())
@@ -278,40 +278,14 @@ class ActionServer:
 
     def _result_requested(self, request: Request) -> None:
         goal_id = bytes(request.value[0].as_py()["goal_id"]["uuid"])
-        with self._lock:
+        with self.lock:
             self.goals.expire(time.monotonic())
             goal = self.goals.goals.get(goal_id)
             if goal is not None and not goal.state.ended:
-                self._waiting.setdefault(goal_id, []).append(request)
+                goal.waiting.append(request)
                 return
         response = self.type.get_result.response
         request.reply(goal.result if goal else response.encode({"status": GoalState.UNKNOWN}))
-
-    def _finish(self, goal_id: bytes, state: GoalState, result: Message | None) -> None:
-        if not state.ended:
-            raise GoalError(f"{state.name.lower()} is not the end of a goal")
-        value = as_dictionary({} if result is None else result)
-        response = self.type.get_result.response.encode({"status": state, "result": value})
-        with self._lock:
-            self.goals.move(goal_id, state, time.monotonic()).result = response
-            waiting = self._waiting.pop(goal_id, [])
-        for request in waiting:
-            request.reply(response)
-        self._publish_status()
-
-    def _publish_feedback(self, goal_id: bytes, feedback: Message) -> None:
-        value = {"goal_id": _uuid(goal_id), "feedback": as_dictionary(feedback)}
-        self._feedback.publish(self.type.feedback_message.encode(value))
-
-    def _publish_status(self) -> None:
-        with self._lock:
-            self.goals.expire(time.monotonic())
-            statuses = [
-                {"goal_info": _info(goal), "status": goal.state}
-                for goal in self.goals.goals.values()
-            ]
-            if not self._status.closed:
-                self._status.publish(self.type.status.encode({"status_list": statuses}))
 
 
 @dataclass(frozen=True)
@@ -320,26 +294,6 @@ class Result:
 
     state: GoalState
     result: pa.StructArray
-
-
-class ClientGoal:
-    """A goal that a server accepted."""
-
-    def __init__(self, client: ActionClient, goal_id: bytes) -> None:
-        self.id = goal_id
-        self._client = client
-
-    def result(self, *, timeout: float | None = None) -> Future[Result]:
-        """Return a future of the result; any number may wait.
-
-        It fails with NoReply: after `timeout` seconds (None: never), if the server disappears, or
-        if it does not know the goal.
-        """
-        return self._client._result(self.id, timeout)
-
-    def cancel(self, *, timeout: float = REQUEST_SECONDS) -> Future[CancelCode]:
-        """Ask the server to cancel the goal; the future fails with NoReply."""
-        return self._client.cancel(self.id, timeout=timeout)
 
 
 class ActionClient:
@@ -371,50 +325,38 @@ class ActionClient:
         self,
         goal: Message,
         *,
-        goal_id: bytes | None = None,
+        goal_id: bytes,
         on_feedback: Callable[[pa.StructArray], None] | None = None,
         timeout: float = REQUEST_SECONDS,
-    ) -> Future[ClientGoal]:
+    ) -> Future[None]:
         """Send a goal; return a future that completes when the server has accepted it.
 
         It fails with GoalError if the server rejects the goal, and with NoReply. Raises
         MalformedMessage, SessionError.
         """
-        chosen = uuid.uuid4().bytes if goal_id is None else goal_id
-        request = {"goal_id": _uuid(chosen), "goal": as_dictionary(goal)}
+        request = {"goal_id": _uuid(goal_id), "goal": as_dictionary(goal)}
         if on_feedback is not None:
-            self._on_feedback[chosen] = on_feedback
+            self._on_feedback[goal_id] = on_feedback
 
-        def answered(answer: pa.StructArray) -> ClientGoal:
+        def answered(answer: pa.StructArray) -> None:
             if not answer[0].as_py()["accepted"]:
                 raise GoalError(f"{self.name}: the server rejected the goal")
-            return ClientGoal(self, chosen)
+
+        def forget_failed(done: Future[None]) -> None:
+            if done.cancelled() or done.exception() is not None:
+                self._on_feedback.pop(goal_id, None)
 
         future = then(self._send.ask(request, timeout=timeout), answered)
-        future.add_done_callback(lambda done: self._forget_failed(done, chosen))
+        future.add_done_callback(forget_failed)
         return future
 
-    def cancel(
-        self, goal_id: bytes, *, stamp_ns: int = 0, timeout: float = REQUEST_SECONDS
-    ) -> Future[CancelCode]:
-        """Ask to cancel a goal, or those that `Goals.to_cancel` explains."""
-        info = {"goal_id": _uuid(goal_id), "stamp": _stamp(stamp_ns)}
+    def result(self, goal_id: bytes, *, timeout: float | None = None) -> Future[Result]:
+        """Return a future of the result of an accepted goal; any number may wait.
 
-        def answered(answer: pa.StructArray) -> CancelCode:
-            try:
-                return CancelCode(answer[0].as_py()["return_code"])
-            except ValueError as error:
-                raise NoReply(f"{self.name}: unknown answer to a cancel request: {error}") from None
+        It fails with NoReply: after `timeout` seconds (None: never), if the server disappears, or
+        if it does not know the goal.
+        """
 
-        return then(self._cancel.ask({"goal_info": info}, timeout=timeout), answered)
-
-    def close(self) -> None:
-        """Withdraw the client; requests that wait fail."""
-        for endpoint in (self._feedback, self._send, self._get, self._cancel):
-            endpoint.close()
-        self._on_feedback.clear()
-
-    def _result(self, goal_id: bytes, timeout: float | None) -> Future[Result]:
         def answered(answer: pa.StructArray) -> Result:
             self._on_feedback.pop(goal_id, None)
             status = answer.field("status")[0].as_py()
@@ -429,9 +371,25 @@ class ActionClient:
 
         return then(self._get.ask({"goal_id": _uuid(goal_id)}, timeout=timeout), answered)
 
-    def _forget_failed(self, done: Future[ClientGoal], goal_id: bytes) -> None:
-        if done.cancelled() or done.exception() is not None:
-            self._on_feedback.pop(goal_id, None)
+    def cancel(
+        self, goal_id: bytes, *, stamp_ns: int = 0, timeout: float = REQUEST_SECONDS
+    ) -> Future[CancelCode]:
+        """Ask to cancel a goal, or those that `Goals.to_cancel` explains."""
+
+        def answered(answer: pa.StructArray) -> CancelCode:
+            try:
+                return CancelCode(answer[0].as_py()["return_code"])
+            except ValueError as error:
+                raise NoReply(f"{self.name}: unknown answer to a cancel request: {error}") from None
+
+        request = {"goal_info": _info(goal_id, stamp_ns)}
+        return then(self._cancel.ask(request, timeout=timeout), answered)
+
+    def close(self) -> None:
+        """Withdraw the client; requests that wait fail."""
+        for endpoint in (self._feedback, self._send, self._get, self._cancel):
+            endpoint.close()
+        self._on_feedback.clear()
 
     def _feedback_received(self, payload: bytes, _: Attachment | None) -> None:
         on_feedback = self._on_feedback.get(payload[_ID])
@@ -444,13 +402,9 @@ class ActionClient:
             on_feedback(feedback)
 
 
-def _info(goal: Goal) -> dict[str, Any]:
-    return {"goal_id": _uuid(goal.id), "stamp": _stamp(goal.stamp_ns)}
+def _info(goal_id: bytes, stamp_ns: int) -> dict[str, Any]:
+    return {"goal_id": _uuid(goal_id), "stamp": stamp(stamp_ns)}
 
 
 def _uuid(goal_id: bytes) -> dict[str, Any]:
     return {"uuid": list(goal_id)}
-
-
-def _stamp(time_ns: int) -> dict[str, int]:
-    return {"sec": time_ns // _SECOND, "nanosec": time_ns % _SECOND}

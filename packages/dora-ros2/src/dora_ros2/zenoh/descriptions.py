@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +12,11 @@ import pyarrow as pa
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply
 from dora_ros2.types import Types
-from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, ServiceServer, then
+from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, answering, then
 from dora_ros2.zenoh.tokens import EndpointToken
 
-_SERVICE = "type_description_interfaces/srv/GetTypeDescription"
+SERVICE = "get_type_description"
+_TYPE = "type_description_interfaces/srv/GetTypeDescription"
 
 
 def fetch_description(
@@ -30,7 +32,7 @@ def fetch_description(
     The future fails with NoReply, or with DefinitionError if the node refuses or sends another
     type. Raises InvalidName, SessionError.
     """
-    client = node.service_client(f"{target}/get_type_description", Types().service(_SERVICE))
+    client = node.service_client(f"{target}/{SERVICE}", Types().service(_TYPE))
     asked = {"type_name": name, "type_hash": type_hash, "include_type_sources": True}
 
     def answered(value: pa.StructArray) -> TypeDescription:
@@ -87,13 +89,11 @@ def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeD
         ) from None
 
 
-def serve_descriptions(node: Node, describe: Callable[[str], TypeDescription]) -> ServiceServer:
+def serve_descriptions(node: Node, describe: Callable[[str], TypeDescription]) -> None:
     """Answer requests for types of our node; `describe` may raise DefinitionError."""
-
-    def on_request(request: Request) -> None:
-        request.answer(_answer(describe, request.value[0].as_py()))
-
-    return node.service_server("~/get_type_description", Types().service(_SERVICE), on_request)
+    service = Types().service(_TYPE)
+    answer = answering(partial(_answer, describe))
+    node.service_server(f"~/{SERVICE}", service, answer)
 
 
 def _answer(describe: Callable[[str], TypeDescription], asked: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -580,13 +580,21 @@ class ServiceClient(Endpoint):
         )
 
 
+def answering(answer: Callable[[Any], Mapping[str, Any]]) -> Callable[[Request], None]:
+    """Return a callback that answers each request, a dictionary, with a dictionary."""
+    return lambda request: request.answer(answer(request.value[0].as_py()))
+
+
 def _samples(qos: Qos) -> int:
     """Return how many messages a transient local endpoint keeps or requests."""
     return 1_000_000 if qos.keep_all else qos.depth
 
 
-def then(source: Future[_A], convert: Callable[[_A], _B]) -> Future[_B]:
-    """Return a future of what `convert` makes of the value of another; errors pass through."""
+def then(source: Future[_A], convert: Callable[[_A], _B | Future[_B]]) -> Future[_B]:
+    """Return a future of what `convert` makes of the value of another, or of the future it returns.
+
+    Errors pass through.
+    """
     target: Future[_B] = Future()
 
     def done(done: Future[_A]) -> None:
@@ -594,6 +602,11 @@ def then(source: Future[_A], convert: Callable[[_A], _B]) -> Future[_B]:
             value = convert(done.result())
         except Exception as error:  # noqa: BLE001 - it is the outcome
             _settle(target, error)
+            return
+        if isinstance(value, Future):
+            value.add_done_callback(
+                lambda inner: _settle(target, inner.exception() or inner.result())
+            )
         else:
             _settle(target, value)
 
@@ -601,10 +614,10 @@ def then(source: Future[_A], convert: Callable[[_A], _B]) -> Future[_B]:
     return target
 
 
-def _settle(future: Future[_A], outcome: _A | Exception) -> None:
+def _settle(future: Future[_A], outcome: _A | BaseException) -> None:
     """Complete a future, unless it is complete or was cancelled."""
     with contextlib.suppress(InvalidStateError):
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             future.set_exception(outcome)
         else:
             future.set_result(outcome)

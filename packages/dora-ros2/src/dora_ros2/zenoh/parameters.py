@@ -1,21 +1,19 @@
-"""Parameters of ROS nodes: all six services of a node of ours, and a client for other nodes."""
+"""Parameters of ROS nodes: their values, and the six services that serve those of a node."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from dora_ros2.errors import Ros2Error
 from dora_ros2.types import ServiceType, Types
-from dora_ros2.zenoh.node import Node, Request, ServiceClient, then
-from dora_ros2.zenoh.tokens import Qos
+from dora_ros2.zenoh.node import Node, answering
+from dora_ros2.zenoh.tokens import Qos, stamp
 
 Value: TypeAlias = bool | int | float | str | bytes | Sequence[bool | int | float | str] | None
 """Value of a parameter; None: not set."""
-_T = TypeVar("_T")
 OnSet = Callable[[Mapping[str, Value]], str | None]
 _FIELDS = (
     "",
@@ -31,7 +29,6 @@ _FIELDS = (
 )
 """Fields of `rcl_interfaces/msg/ParameterValue` by type."""
 _SCALARS: Mapping[type, int] = {bool: 1, int: 2, float: 3, str: 4, bytes: 5}
-_EVENTS_QOS = Qos(depth=1000)
 
 
 def parameter_type(value: Value) -> int:
@@ -48,12 +45,14 @@ def parameter_type(value: Value) -> int:
     raise Ros2Error(f"{value!r} is not a value of a ROS parameter")
 
 
-def _encoded(value: Value) -> dict[str, Any]:
+def encoded(value: Value) -> dict[str, Any]:
+    """Return a value as `rcl_interfaces/msg/ParameterValue`. Raises Ros2Error."""
     kind = parameter_type(value)
     return {"type": kind, _FIELDS[kind]: value} if kind else {"type": 0}
 
 
-def _decoded(message: Mapping[str, Any]) -> Value:
+def decoded(message: Mapping[str, Any]) -> Value:
+    """Return the value of a `rcl_interfaces/msg/ParameterValue`."""
     kind = message["type"]
     if not 0 < kind < len(_FIELDS):
         return None
@@ -83,20 +82,31 @@ class ParameterServer:
         self._on_set = on_set
         self._lock = threading.RLock()
         self._event = types.message("rcl_interfaces/msg/ParameterEvent")
-        self._events = node.publisher("/parameter_events", self._event, _EVENTS_QOS)
-        self._servers = [
-            node.service_server(f"~/{word}", _service(types, word), _answering(answer))
-            for word, answer in (
-                ("describe_parameters", self._describe),
-                ("get_parameter_types", self._types),
-                ("get_parameters", self._get),
-                ("list_parameters", self._list),
-                ("set_parameters", self._set),
-                ("set_parameters_atomically", self._set_atomically),
-            )
-            if node.has_services
-        ]
-        self._publish_event(new=list(values))
+        self._events = node.publisher("/parameter_events", self._event, Qos(depth=1000))
+        answers: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
+            "describe_parameters": lambda asked: {
+                "descriptors": [
+                    {"name": name, "type": parameter_type(self.values.get(name))}
+                    for name in asked["names"]
+                ]
+            },
+            "get_parameter_types": lambda asked: {
+                "types": [parameter_type(self.values.get(name)) for name in asked["names"]]
+            },
+            "get_parameters": lambda asked: {
+                "values": [encoded(self.values.get(name)) for name in asked["names"]]
+            },
+            "list_parameters": self._list,
+            "set_parameters": lambda asked: {
+                "results": [self._outcome([one]) for one in asked["parameters"]]
+            },
+            "set_parameters_atomically": lambda asked: {
+                "result": self._outcome(asked["parameters"])
+            },
+        }
+        for word, answer in answers.items() if node.has_services else ():
+            node.service_server(f"~/{word}", parameter_service(types, word), answering(answer))
+        self._publish_event("new_parameters", values)
 
     def set(self, values: Mapping[str, Value]) -> str | None:
         """Change declared parameters together; return why it was refused."""
@@ -111,27 +121,8 @@ class ParameterServer:
             if refused is None:
                 self.values.update(values)
         if refused is None:
-            self._publish_event(changed=list(values))
+            self._publish_event("changed_parameters", values)
         return refused
-
-    def close(self) -> None:
-        """Withdraw the services."""
-        for endpoint in (*self._servers, self._events):
-            endpoint.close()
-
-    def _get(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"values": [_encoded(self.values.get(name)) for name in asked["names"]]}
-
-    def _types(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"types": [parameter_type(self.values.get(name)) for name in asked["names"]]}
-
-    def _describe(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {
-            "descriptors": [
-                {"name": name, "type": parameter_type(self.values.get(name))}
-                for name in asked["names"]
-            ]
-        }
 
     def _list(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         depth = asked["depth"]
@@ -146,98 +137,20 @@ class ParameterServer:
         above = sorted({name.rpartition(".")[0] for name in names} - {""})
         return {"result": {"names": names, "prefixes": above}}
 
-    def _set(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"results": [self._outcome([one]) for one in asked["parameters"]]}
-
-    def _set_atomically(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"result": self._outcome(asked["parameters"])}
-
     def _outcome(self, parameters: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-        refused = self.set({one["name"]: _decoded(one["value"]) for one in parameters})
+        refused = self.set({one["name"]: decoded(one["value"]) for one in parameters})
         return {"successful": refused is None, "reason": refused or ""}
 
-    def _publish_event(self, *, new: Sequence[str] = (), changed: Sequence[str] = ()) -> None:
-        now = time.time_ns()
+    def _publish_event(self, what: str, values: Mapping[str, Value]) -> None:
         event = {
-            "stamp": {"sec": now // 1_000_000_000, "nanosec": now % 1_000_000_000},
+            "stamp": stamp(time.time_ns()),
             "node": self._node.full_name,
-            "new_parameters": [self._parameter(name) for name in new],
-            "changed_parameters": [self._parameter(name) for name in changed],
+            what: [{"name": name, "value": encoded(value)} for name, value in values.items()],
         }
         self._events.publish(self._event.encode(event))
 
-    def _parameter(self, name: str) -> dict[str, Any]:
-        return {"name": name, "value": _encoded(self.values[name])}
 
-
-class ParameterClient:
-    """Reads and changes the parameters of another node. Its futures fail with NoReply."""
-
-    def __init__(self, node: Node, target: str, types: Types) -> None:
-        """`target`: full name of the other node. Raises InvalidName, SessionError."""
-        self.target = target
-        self._node = node
-        self._types = types
-        self._clients: dict[str, ServiceClient] = {}
-
-    def wait_for_server(self, seconds: float) -> bool:
-        """Wait until the node serves its parameters; return whether it does."""
-        clients = [self._client(word) for word in ("list_parameters", "set_parameters")]
-        return all(client.wait_for_server(seconds) for client in clients)
-
-    def get(self, names: Sequence[str]) -> Future[dict[str, Value]]:
-        """Return a future of the values by name; None for a parameter that does not exist."""
-        return self._call(
-            "get_parameters",
-            {"names": names},
-            lambda answer: dict(zip(names, map(_decoded, answer["values"]), strict=False)),
-        )
-
-    def set(self, values: Mapping[str, Value]) -> Future[dict[str, str | None]]:
-        """Return a future of why each value was refused, or None, by name."""
-        parameters = [{"name": name, "value": _encoded(value)} for name, value in values.items()]
-        return self._call(
-            "set_parameters",
-            {"parameters": parameters},
-            lambda answer: {
-                name: None if result["successful"] else result["reason"] or "refused"
-                for name, result in zip(values, answer["results"], strict=False)
-            },
-        )
-
-    def list(self, prefixes: Sequence[str] = (), *, depth: int = 0) -> Future[list[str]]:
-        """Return a future of the names; `depth` 0: at any depth."""
-        asked = {"prefixes": prefixes, "depth": depth}
-        return self._call("list_parameters", asked, lambda answer: answer["result"]["names"])
-
-    def describe(self, names: Sequence[str]) -> Future[Sequence[dict[str, Any]]]:
-        """Return a future of the `rcl_interfaces/msg/ParameterDescriptor` of each name."""
-        asked = {"names": names}
-        return self._call("describe_parameters", asked, lambda answer: answer["descriptors"])
-
-    def close(self) -> None:
-        """Withdraw the clients."""
-        for client in self._clients.values():
-            client.close()
-
-    def _client(self, word: str) -> ServiceClient:
-        if word not in self._clients:
-            service = _service(self._types, word)
-            self._clients[word] = self._node.service_client(f"{self.target}/{word}", service)
-        return self._clients[word]
-
-    def _call(
-        self, word: str, request: Mapping[str, Any], convert: Callable[[dict[str, Any]], _T]
-    ) -> Future[_T]:
-        return then(self._client(word).ask(request), lambda value: convert(value[0].as_py()))
-
-
-def _service(types: Types, word: str) -> ServiceType:
+def parameter_service(types: Types, word: str) -> ServiceType:
+    """Return the type of the service `get_parameters`, or another one of a node's parameters."""
     name = "".join(part.capitalize() for part in word.split("_"))
     return types.service(f"rcl_interfaces/srv/{name}")
-
-
-def _answering(
-    answer: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-) -> Callable[[Request], None]:
-    return lambda request: request.answer(answer(request.value[0].as_py()))

@@ -126,7 +126,7 @@ def _inside_callback() -> bool:
 
 
 def direct(
-    call: Callable[[Any], None], drop: Callable[[], None] | None = None
+    call: Callable[[Any], object], drop: Callable[[], None] | None = None
 ) -> zenoh.handlers.Callback[Any]:
     """Return a callback without a thread of its own; errors are logged."""
 

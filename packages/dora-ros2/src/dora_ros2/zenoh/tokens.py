@@ -30,8 +30,8 @@ OLD_ATTACHMENT = (
 
 DEFAULT_DEPTH = 42
 """Depth that rmw_zenoh leaves out of a token."""
-_SECOND = 1_000_000_000
-INFINITE = 9223372036 * _SECOND
+SECOND = 1_000_000_000
+INFINITE = 9223372036 * SECOND
 """Nanoseconds from which a duration of ROS is infinite."""
 
 
@@ -116,6 +116,11 @@ def parse_domain(text: str) -> int:
     return domain
 
 
+def stamp(time_ns: int) -> dict[str, int]:
+    """Return a time as `builtin_interfaces/msg/Time`."""
+    return {"sec": time_ns // SECOND, "nanosec": time_ns % SECOND}
+
+
 @dataclass(frozen=True)
 class Qos:
     """Quality of service. Durations are nanoseconds; None is infinite."""
@@ -150,7 +155,7 @@ class Qos:
         for name in ("deadline", "lifespan", "lease"):
             value = getattr(self, name)
             if value is not None:
-                words.append(f"{name} {value / _SECOND:g} s")
+                words.append(f"{name} {value / SECOND:g} s")
         if self.manual_liveliness:
             words.append("manual liveliness")
         return ", ".join(words)
@@ -199,14 +204,14 @@ def _code(text: str) -> int:
 
 
 def _duration(value: int | None) -> str:
-    return "," if value is None else f"{value // _SECOND},{value % _SECOND}"
+    return "," if value is None else f"{value // SECOND},{value % SECOND}"
 
 
 def _nanoseconds(text: str) -> int | None:
     seconds, _, rest = text.partition(",")
     if not seconds and not rest:
         return None
-    value = _code(seconds) * _SECOND + _code(rest)
+    value = _code(seconds) * SECOND + _code(rest)
     return None if value >= INFINITE else value
 
 
