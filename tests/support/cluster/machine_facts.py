@@ -6,6 +6,13 @@ from typing import Any
 
 from dora_cli.cluster.decisions.preflight import MachineFacts
 
+MOUNT: dict[str, Any] = {
+    "path": "/home/x",
+    "mount": "/",
+    "read_only": False,
+    "noexec": False,
+    "writable": True,
+}
 HEALTHY_MACHINE: dict[str, Any] = {
     "python": "3.11.2",
     "machine": "x86_64",
@@ -25,6 +32,13 @@ HEALTHY_MACHINE: dict[str, Any] = {
     "service": False,
     "user_service": False,
     "dora": None,
+    "process_state": "S",
+    "missing_program": "",
+    "missing_unit_program": "",
+    "token": None,
+    "last_line": "",
+    "state_mount": MOUNT,
+    "program_mount": MOUNT,
 }
 
 

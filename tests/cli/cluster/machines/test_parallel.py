@@ -75,8 +75,8 @@ def test_an_error_of_standard_output_is_not_a_failure_of_the_machine(
 
     monkeypatch.setattr(ProgressLines, "update", fail)
     monkeypatch.setattr(ProgressLines, "end", lambda *_: None)
-    (done,) = on_machines(CLUSTER, "{id}", lambda *_: 7, machines=MACHINES[:1])
-    assert done.result == 7
+    (done,) = on_machines(CLUSTER, "{id}", lambda *_: None, machines=MACHINES[:1])
+    assert done.ok
     texts = []
 
     def fail_once(_lines: ProgressLines, _number: int, text: str) -> None:
@@ -86,7 +86,7 @@ def test_an_error_of_standard_output_is_not_a_failure_of_the_machine(
 
     monkeypatch.setattr(ProgressLines, "end", fail_once)
     with pytest.raises(OSError, match="standard output"):
-        on_machines(CLUSTER, "{id}", lambda *_: 7, machines=MACHINES[:1])
+        on_machines(CLUSTER, "{id}", lambda *_: None, machines=MACHINES[:1])
     assert texts == ["OK"]
 
 
@@ -103,7 +103,9 @@ def test_ctrl_c_closes_connections_while_work_is_still_submitted(
             opened.wait(30)
             raise KeyboardInterrupt
 
-    def work(connections: Connections, _number: int, machine: Machine) -> None:
+    connections = Connections()
+
+    def work(machine: Machine) -> None:
         with connections.open(machine) as connection:
             assert isinstance(connection, LocalConnection)
             opened.set()
@@ -111,5 +113,5 @@ def test_ctrl_c_closes_connections_while_work_is_still_submitted(
 
     monkeypatch.setattr(parallel, "ThreadPoolExecutor", InterruptedPool)
     with pytest.raises(KeyboardInterrupt):
-        in_parallel(MACHINES[:2], work)
+        in_parallel(connections, MACHINES[:2], work)
     assert closed == [True]

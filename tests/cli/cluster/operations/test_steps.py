@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.decisions.health import Nodes
+from dora_cli.cluster.coordinator.queries import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.operations import steps
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorRefused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,11 @@ def test_commands_with_another_order_of_machines_do_not_deadlock(home: Path) -> 
 
 def test_lost_lock_closes_the_connection(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ClusterCommand("up", home / "cluster.yml", surveys_all=True)
-    with reserve(cluster("a", "b"), command) as reserved:
-        first, second = (reserved.find(machine) for machine in reserved.cluster.machines)
+    with reserve(cluster("a", "b"), command) as reserved, ExitStack() as opened:
+        first, second = (
+            opened.enter_context(reserved.connections.open(machine))
+            for machine in reserved.cluster.machines
+        )
         assert isinstance(first, LocalConnection)
         assert isinstance(second, LocalConnection)
         first.break_off()

@@ -37,19 +37,6 @@ from dora_cli.remote_program.protocol import Problem
 _OF_LOGIN = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_AUTH_SOCK")
 
 
-def health(name: str, unit: str, pid: int | None) -> dict[str, Any]:
-    """Return facts about a daemon, its service and process, and the file systems of its folders."""
-    return {
-        "process_state": _process_state(pid),
-        "missing_program": _missing_program(pid),
-        "missing_unit_program": _missing_unit_program(unit),
-        "token": _fingerprint(daemon_secrets(name) / "dora-token"),
-        "last_line": _last_line(daemon_log(name)),
-        "state_mount": _mount(state_dir()),
-        "program_mount": _mount(Path.home() / ".local" / "share" / "dora"),
-    }
-
-
 def _process_state(pid: int | None) -> str:
     """Return the state letter of proc(5), T for a stopped process; empty without a process."""
     with suppress(OSError, IndexError):
@@ -113,6 +100,8 @@ def _mount_point(path: Path) -> str:
 def facts(name: str, unit: str, dora: str | None, coordinator: str) -> dict[str, Any]:
     """Return all facts about this machine that commands need before they change it."""
     given = _given_environment(name)
+    running = _running(name)
+    pid = None if running is None else running["pid"]
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -127,11 +116,18 @@ def facts(name: str, unit: str, dora: str | None, coordinator: str) -> dict[str,
         "address": _own_address(coordinator),
         "systemd": Path("/run/systemd/system").is_dir(),
         "state": str(state_dir()),
-        "daemon": _running(name),
+        "daemon": running,
         "environment": None if given is None else hashlib.sha256(given).hexdigest(),
         "service": Path(f"/etc/systemd/system/{unit}.service").exists(),
         "user_service": (user_units() / f"{unit}.service").exists(),
         "dora": _version(dora),
+        "process_state": _process_state(pid),
+        "missing_program": _missing_program(pid),
+        "missing_unit_program": _missing_unit_program(unit),
+        "token": _fingerprint(daemon_secrets(name) / "dora-token"),
+        "last_line": _last_line(daemon_log(name)),
+        "state_mount": _mount(state_dir()),
+        "program_mount": _mount(Path.home() / ".local" / "share" / "dora"),
     }
 
 

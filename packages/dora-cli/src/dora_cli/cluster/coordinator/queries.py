@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from dora_cli.cluster.decisions.health import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
 from dora_cli.coordinator.errors import (
@@ -18,13 +17,15 @@ from dora_cli.coordinator.errors import (
 from dora_config.access import Endpoint, address_text, endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol import control
-from dora_config.protocol.snapshot import DaemonSummary
+from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for started daemons to connect."""
 BUSY_TIMEOUT = 10.0
 """Seconds for a busy coordinator to accept a connection."""
 POLL_INTERVAL = 0.5
+Nodes = Mapping[tuple[str, str], NodeSummary]
+"""Nodes with a process, by dataflow and node id."""
 
 
 def endpoint_of(cluster: Cluster) -> Endpoint:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from dora_cli import output
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
@@ -20,6 +20,7 @@ from dora_config.errors import DoraError, error_text
 
 MAX_AT_ONCE = 16
 
+S = TypeVar("S")
 T = TypeVar("T")
 Report = Callable[[str], None]
 """Shows the current step."""
@@ -85,28 +86,57 @@ class Outcome(Generic[T]):
         return self.problem is None
 
 
-class ConnectionSource(Protocol):
-    """Connections that a command has opened already."""
+MachineKey = tuple[str, str, int | None]
 
-    def find(self, machine: Machine) -> Connection | None:
-        """Return the connection to a machine; raises the error of a failed attempt."""
-        ...
+
+def key_of(machine: Machine) -> MachineKey:
+    """Return what identifies an entry of a cluster file."""
+    return machine.id, machine.target, machine.port
 
 
 class Connections:
     """The connections of one command; all are closed when it is interrupted."""
 
-    def __init__(self, source: ConnectionSource | None = None) -> None:
-        self._source = source
+    def __init__(self) -> None:
+        self._kept: dict[MachineKey, Connection | DoraError] = {}
+        """Connections until `close`, and why machines have none."""
         self._open: set[Connection] = set()
         self._lock = threading.Lock()
         self._closed = False
 
+    def connect(self, machines: Sequence[Machine]) -> None:
+        """Log in to all machines at once; `open` uses these connections."""
+        in_parallel(self, machines, self._connect)
+
+    def _connect(self, machine: Machine) -> None:
+        found: Connection | DoraError
+        try:
+            found = connect_to(machine)
+        except DoraError as error:
+            found = error
+        with self._lock:
+            self._kept[key_of(machine)] = found
+
+    def problem(self, machine: Machine) -> DoraError | None:
+        """Return why `open` fails for a machine, if that is certain."""
+        kept = self._kept.get(key_of(machine))
+        return kept if isinstance(kept, DoraError) else None
+
+    def exclude(self, machine: Machine, problem: DoraError) -> None:
+        """Close the connection to a machine; `open` raises ``problem`` from now on."""
+        with self._lock:
+            kept = self._kept.get(key_of(machine))
+            self._kept[key_of(machine)] = problem
+        if kept is not None and not isinstance(kept, DoraError):
+            kept.close()
+
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Connection]:
-        """Use the connection of the source, or a new one; raises SshError."""
-        given = self._source.find(machine) if self._source is not None else None
-        with nullcontext(given) if given is not None else connect_to(machine) as connection:
+        """Use the connection of `connect`, or a new one for the block; raises SshError."""
+        kept = self._kept.get(key_of(machine))
+        if isinstance(kept, DoraError):
+            raise kept
+        with nullcontext(kept) if kept is not None else connect_to(machine) as connection:
             with self._lock:
                 self._open.add(connection)
                 closed = self._closed
@@ -122,27 +152,23 @@ class Connections:
         """Close all connections; commands that run over them fail."""
         with self._lock:
             self._closed = True
-            connections = list(self._open)
+            kept = [one for one in self._kept.values() if not isinstance(one, DoraError)]
+            connections = {*self._open, *kept}
         for connection in connections:
             connection.close()
 
 
-def in_parallel(
-    machines: Sequence[Machine],
-    work: Callable[[Connections, int, Machine], T],
-    source: ConnectionSource | None = None,
-) -> list[T]:
-    """Call ``work`` for each machine and its number in threads; return the results in order.
+def in_parallel(connections: Connections, items: Sequence[S], work: Callable[[S], T]) -> list[T]:
+    """Call ``work`` for each item in threads; return the results in order.
 
-    Ctrl-C closes the connections that ``work`` uses by `Connections.open`, so that it fails; an
-    attempt to connect ends first, at the latest by its time limit.
+    Ctrl-C closes the ``connections``, so that ``work`` fails; an attempt to connect ends first, at
+    the latest by its time limit.
     """
-    connections = Connections(source)
     futures: list[Future[T]] = []
-    with ThreadPoolExecutor(min(MAX_AT_ONCE, len(machines) or 1)) as pool:
+    with ThreadPoolExecutor(min(MAX_AT_ONCE, len(items) or 1)) as pool:
         try:
-            for number, machine in enumerate(machines):
-                futures.append(pool.submit(work, connections, number, machine))
+            for item in items:
+                futures.append(pool.submit(work, item))
             return [future.result() for future in futures]
         except KeyboardInterrupt:
             for future in futures:
@@ -157,8 +183,8 @@ def on_machines(
     work: Callable[[RemoteMachine, Report], T],
     *,
     machines: Sequence[Machine] | None = None,
-    describe: Callable[[T], str] = lambda _result: "OK",
-    source: ConnectionSource | None = None,
+    describe: Callable[[T], str] = lambda result: str(result or "OK"),
+    connections: Connections | None = None,
 ) -> list[Outcome[T]]:
     """Do ``work`` on all machines in parallel; return the outcomes in the order of the file.
 
@@ -166,18 +192,21 @@ def on_machines(
     ``describe`` ends it. A failure on one machine does not affect the others.
     """
     chosen = cluster.machines if machines is None else machines
+    used = Connections() if connections is None else connections
     lines = ProgressLines(
         [label.format(name=ssh_name(one), id=one.id, target=one.target) for one in chosen]
     )
 
-    def work_on(connections: Connections, number: int, machine: Machine) -> Outcome[T]:
+    def work_on(numbered: tuple[int, Machine]) -> Outcome[T]:
+        number, machine = numbered
+
         def report(text: str) -> None:
             with suppress(OSError):  # not a failure of the machine; `end` raises it
                 lines.update(number, text)
 
         try:
             report("connecting")
-            with connections.open(machine) as connection:
+            with used.open(machine) as connection:
                 report("working")
                 result = work(RemoteMachine(cluster, machine, connection), report)
         except (DoraError, OSError) as error:
@@ -187,7 +216,7 @@ def on_machines(
         lines.end(number, describe(result))
         return Outcome(machine, result)
 
-    return in_parallel(chosen, work_on, source)
+    return in_parallel(used, list(enumerate(chosen)), work_on)
 
 
 def success_count(outcomes: Sequence[Outcome[T]]) -> str:

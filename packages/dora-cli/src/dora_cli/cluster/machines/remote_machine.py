@@ -7,7 +7,6 @@ from typing import Any
 
 from dora_cli.bundle.layout import USER, Layout, system
 from dora_cli.cluster.decisions.daemon_argv import daemon_name
-from dora_cli.cluster.decisions.health import Health
 from dora_cli.cluster.decisions.preflight import MachineFacts
 from dora_cli.cluster.decisions.units import service_name
 from dora_cli.remote_call import call
@@ -47,16 +46,6 @@ class RemoteMachine:
     def call(self, command: str, **options: Any) -> dict[str, Any]:
         """Run a command of ``remote_program`` and return its result; raises DoraError."""
         return call(self.connection, command, **options)
-
-    def health(self, facts: MachineFacts) -> Health:
-        """Fetch the health of the machine and its daemon."""
-        found = self.call(
-            "daemon.health",
-            name=self.daemon,
-            unit=self.service,
-            pid=None if facts.daemon is None else facts.daemon.pid,
-        )
-        return Health.model_validate(found)
 
     def facts(self) -> MachineFacts:
         """Fetch the current facts about the machine."""

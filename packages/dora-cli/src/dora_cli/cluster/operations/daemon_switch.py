@@ -7,7 +7,7 @@ the daemon does not reconnect, or reconnects without its dataflows, the machine 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -16,9 +16,9 @@ from dora_cli.bundle.formats import CONTROL_PLANE, Formats
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.queries import Nodes
 from dora_cli.cluster.coordinator.trust import deliver_token
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
-from dora_cli.cluster.decisions.health import Nodes, node_problems
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.decisions.versions import (
     Checked,
@@ -122,6 +122,16 @@ def held_text(node: NodeSummary) -> str:
     """Return that a node holds updates, and why."""
     name = node.dataflow_name or node.dataflow
     return f'node "{node.node}" of dataflow "{name}" holds updates: {node.held}'
+
+
+def node_problems(before: Nodes, after: Nodes) -> Iterator[str]:
+    """Yield a sentence for each node that does not run any more, or was started again."""
+    for key, node in before.items():
+        now = after.get(key)
+        if now is None or now.status in ("Unknown", "Failed"):
+            yield f'node "{node.node}" is {"gone" if now is None else now.status}'
+        elif now.pid != node.pid and now.restarts <= node.restarts:
+            yield f'node "{node.node}" was started again'
 
 
 def connected_release(remote: RemoteMachine) -> str:
@@ -348,8 +358,9 @@ def switch_in_waves(
     by_id = {one.id: one for one in machines}
     result = SwitchedMachines()
     batches = waves.rollout.batches(list(by_id))
+    connections = Connections()
 
-    def work(connections: Connections, _number: int, machine: Machine) -> None:
+    def work(machine: Machine) -> None:
         with prefixed(f"{machine.id} | " if len(batch) > 1 else ""):
             write_line(f"{label(machine)}...")
             try:
@@ -368,9 +379,9 @@ def switch_in_waves(
 
     for number, batch in enumerate(batches):
         if len(batch) == 1:  # in this thread, which Ctrl-C interrupts
-            work(Connections(), 0, by_id[batch[0]])
+            work(by_id[batch[0]])
         else:
-            in_parallel([by_id[name] for name in batch], work)
+            in_parallel(connections, [by_id[name] for name in batch], work)
         left = [name for later in batches[number + 1 :] for name in later]
         if waves.gives_up(result):
             result.gave_up = True

@@ -14,8 +14,13 @@ from dora_cli import output
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.service import service_remedy
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
-from dora_cli.cluster.decisions.health import assess_pair, data_ports, find_problems
-from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
+from dora_cli.cluster.decisions.preflight import (
+    MachineFacts,
+    NotReady,
+    find_problems,
+    require_ready,
+    warnings,
+)
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import (
     Connections,
@@ -24,22 +29,23 @@ from dora_cli.cluster.machines.parallel import (
     in_parallel,
     on_machines,
 )
-from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.steps import Findings
 from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import plain_warnings, show_offset
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.remote_program.protocol import Problem, decode_reply
-from dora_cli.ssh.connection import Connection
 from dora_cli.ssh.errors import RemoteCommandFailed, SudoUnavailable
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
 from dora_config.protocol.control import ClusterReport
+from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 
 START_TIMEOUT = 8.0
 """Seconds in which all machines must have opened a port for pings."""
 LISTEN_TIME = 40.0
 """Seconds after which a machine that was cut off stops to answer pings."""
+MAX_LATENCY = 0.1
 
 
 def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings: Findings) -> None:
@@ -47,18 +53,21 @@ def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings:
     machines = [one for one in cluster.machines if one.id in facts]
     if len(machines) < 2:
         return
-    with ExitStack() as stack:
-        remotes = _connect_all(cluster, machines, stack, findings)
-        machines = [one for one in machines if one.id in remotes]
+    connections = Connections()
+    try:
+        machines = _connect(connections, machines, findings)
         if len(machines) < 2:
             return
         secret = secrets.token_hex(16)
-        listeners = {one.id: _Listener(remotes[one.id], secret) for one in machines}
-        try:
-            pings = _ping_all(machines, remotes, listeners, facts, secret)
-        finally:
-            for listener in listeners.values():
-                listener.end()
+        with ExitStack() as stack:
+            listeners = {}
+            for one in machines:
+                remote = RemoteMachine(cluster, one, stack.enter_context(connections.open(one)))
+                listeners[one.id] = _Listener(remote, secret)
+                stack.callback(listeners[one.id].end)
+            pings = _ping_all(connections, listeners, facts, secret)
+    finally:
+        connections.close()
     rows = []
     for source in machines:
         cells = [
@@ -70,33 +79,28 @@ def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings:
     output.table(("", *(one.id for one in machines)), rows)
 
 
-def _connect_all(
-    cluster: Cluster, machines: Sequence[Machine], stack: ExitStack, findings: Findings
-) -> dict[str, RemoteMachine]:
-    """Connect to all machines at once, until ``stack`` is closed; failures become findings."""
-
-    def connect(_: Connections, _number: int, machine: Machine) -> RemoteMachine | DoraError:
-        try:
-            return RemoteMachine(cluster, machine, stack.enter_context(connect_to(machine)))
-        except DoraError as error:
-            return error
-
-    remotes: dict[str, RemoteMachine] = {}
-    for machine, remote in zip(machines, in_parallel(machines, connect), strict=True):
-        if isinstance(remote, RemoteMachine):
-            remotes[machine.id] = remote
+def _connect(
+    connections: Connections, machines: Sequence[Machine], findings: Findings
+) -> list[Machine]:
+    """Connect to all machines; return those that were reached, others become findings."""
+    connections.connect(machines)
+    reached = []
+    for machine in machines:
+        problem = connections.problem(machine)
+        if problem is None:
+            reached.append(machine)
         else:
             name = ssh_name(machine)
-            reason = without_name(str(remote), name)
+            reason = without_name(str(problem), name)
             findings.add(name, f"missing in the table of data links: {reason}")
-    return remotes
+    return reached
 
 
 class _Listener:
     """A machine that answers pings until ``end``."""
 
     def __init__(self, remote: RemoteMachine, secret: str) -> None:
-        self._remote = remote
+        self.remote = remote
         self._secret = secret
         self._rest = b""
         self._port: int | None = None
@@ -107,9 +111,9 @@ class _Listener:
         self._thread.start()
 
     def _run(self) -> None:
-        ports = list(data_ports(self._remote.machine))
+        ports = list(data_ports(self.remote.machine))
         try:
-            self._remote.call(
+            self.remote.call(
                 "network.answer",
                 on_output=self._take,
                 ports=ports,
@@ -135,18 +139,8 @@ class _Listener:
 
     def end(self) -> None:
         self._ended = True
-        self._remote.connection.close()
+        self.remote.connection.close()
         self._thread.join(5)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """The connections of these machines, as a `ConnectionSource`."""
-
-    remotes: Mapping[str, RemoteMachine]
-
-    def find(self, machine: Machine) -> Connection:
-        return self.remotes[machine.id].connection
 
 
 Pings = Mapping[str, Mapping[str, Any]]
@@ -154,31 +148,56 @@ Pings = Mapping[str, Mapping[str, Any]]
 
 
 def _ping_all(
-    machines: Sequence[Machine],
-    remotes: Mapping[str, RemoteMachine],
+    connections: Connections,
     listeners: Mapping[str, _Listener],
     facts: Mapping[str, MachineFacts],
     secret: str,
 ) -> Pings:
     deadline = time.monotonic() + START_TIMEOUT
     targets = []
-    for one in machines:
-        port = listeners[one.id].port(max(0.0, deadline - time.monotonic()))
+    for name, listener in listeners.items():
+        port = listener.port(max(0.0, deadline - time.monotonic()))
         if port is not None:
-            targets.append((one.id, one.zenoh_addr or facts[one.id].address or one.host, port))
+            one = listener.remote.machine
+            targets.append((name, one.zenoh_addr or facts[name].address or one.host, port))
 
-    def ping_from(connections: Connections, _number: int, source: Machine) -> dict[str, Any]:
-        others = [target for target in targets if target[0] != source.id]
+    def ping_from(source: str) -> dict[str, Any]:
+        others = [target for target in targets if target[0] != source]
         try:
-            with connections.open(source):
-                found = remotes[source.id].call("network.ping", targets=others, secret=secret)
+            found = listeners[source].remote.call("network.ping", targets=others, secret=secret)
         except DoraError as error:
             return {target[0]: {"reason": str(error)} for target in others}
         pings: dict[str, Any] = found["pings"]
         return pings
 
-    results = in_parallel(machines, ping_from, _Opened(remotes))
-    return dict(zip((m.id for m in machines), results, strict=True))
+    results = in_parallel(connections, list(listeners), ping_from)
+    return dict(zip(listeners, results, strict=True))
+
+
+def data_ports(machine: Machine) -> tuple[int, int]:
+    """Return the first and the last port at which links of the machine may listen."""
+    first = machine.zenoh_port or FIRST_PORT
+    return first, min(first + LAST_PORT - FIRST_PORT, 65535)
+
+
+def assess_pair(
+    source: Machine, target: Machine, ping: Mapping[str, Any]
+) -> tuple[str, str | None]:
+    """Return the cell of the table for an answer of ``ping``, and the problem if there is one."""
+    if "reason" in ping:
+        first, last = data_ports(target)
+        return "FAILED", (
+            f"no data link: {ping['reason']}; open ports {first}-{last} (TCP) of {target.id} for "
+            f"{source.id}, or set zenoh_addr to a reachable address"
+        )
+    milliseconds = ping["seconds"] * 1000
+    slow = f"a round trip takes {milliseconds:.0f} ms; check the network"
+    cell = f"{milliseconds:.2f} ms {_clock(ping['clock'])}"
+    return cell, slow if ping["seconds"] > MAX_LATENCY else None
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds * 1000:+.2f} ms" if abs(seconds) < 1 else show_offset(seconds)
 
 
 def _cell(
@@ -195,10 +214,10 @@ def _cell(
         reason = listeners[target.id].problem or late
         findings.add(pair, reason)
         return "FAILED"
-    result = assess_pair(source, target, ping)
-    for problem in result.problems:
+    cell, problem = assess_pair(source, target, ping)
+    if problem is not None:
         findings.add(pair, problem)
-    return result.cell
+    return cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +240,7 @@ def diagnose(cluster: Cluster) -> bool:
     def work(remote: RemoteMachine, progress: Report) -> Examined:
         return _examine(remote, progress, report, address.token)
 
-    done = on_machines(cluster, "Looking at {name}", work)
+    done = on_machines(cluster, "Looking at {name}", work, describe=lambda _: "OK")
     examined = {one.machine.id: one.result.facts for one in done if one.result is not None}
     _write_machines(cluster, done, findings)
     if report is not None:
@@ -267,7 +286,6 @@ def _examine(
         require_ready(facts, remote.machine)
     except NotReady as problem:
         problems.append(str(problem))
-    health = remote.health(facts)
     if not facts.user_service:
         try:
             remote.connection.check(["true"], sudo=True)
@@ -275,12 +293,12 @@ def _examine(
                 service = DaemonService(remote, facts, user=False)
                 given = service.read(service.token) or b""
                 token_there = fingerprint(given.decode(errors="replace"))
-                health = health.model_copy(update={"token": token_there})
+                facts = facts.model_copy(update={"token": token_there})
         except (SudoUnavailable, RemoteCommandFailed) as problem:
             (problems if facts.service else notes).append(
                 without_name(str(problem), ssh_name(remote.machine))
             )
-    problems += find_problems(remote.cluster, remote.machine, facts, health, report, token)
+    problems += find_problems(remote.cluster, remote.machine, facts, report, token)
     found = Examined(facts, None, tuple(problems), tuple(notes))
     if report is None:
         return found

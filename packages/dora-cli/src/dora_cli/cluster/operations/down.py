@@ -39,7 +39,7 @@ def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bo
         def work(remote: RemoteMachine, report: Report) -> str:
             return _clear(remote, reservation, report, purge=purge)
 
-        done = on_machines(known, "Clearing {name}", work, describe=str, source=reservation)
+        done = on_machines(known, "Clearing {name}", work, connections=reservation.connections)
         others = {one.id for _, one in reservation.leftovers()}
         removed = leftovers.remove_from_machines(reservation)
         if left is None:

@@ -110,8 +110,9 @@ def _run(
 
 def _on_each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
     width = max(len(machine.id) for machine in machines)
+    connections = Connections()
 
-    def work_on(connections: Connections, _number: int, machine: Machine) -> bool:
+    def work_on(machine: Machine) -> bool:
         lines = PrefixedLines(machine.id, width)
         try:
             with connections.open(machine) as connection:
@@ -124,4 +125,4 @@ def _on_each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
             lines.remark(error_text(error))
             return False
 
-    return all(in_parallel(machines, work_on))
+    return all(in_parallel(connections, machines, work_on))

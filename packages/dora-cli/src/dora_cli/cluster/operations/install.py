@@ -44,7 +44,7 @@ def uninstall_services(cluster: Cluster, installer: Installer, command: ClusterC
 
     with reserve(cluster, command) as reservation:
         label = "Uninstalling dora-daemon-{id} from {target}"
-        done = on_machines(cluster, label, work, describe=str, source=reservation)
+        done = on_machines(cluster, label, work, connections=reservation.connections)
         output.write(success_count(done))
         removed = uninstall_coordinator(cluster, installer)
     if not removed or not all(one.ok for one in done):
@@ -106,7 +106,7 @@ def install_services(
             queries.set_standbys(cluster)
         token = queries.endpoint_of(cluster).token or token
         label = "Installing dora-daemon-{id} on {target}"
-        done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
+        done = on_machines(cluster, label, work, connections=reservation.connections)
         print_remarks(done)
         output.write(success_count(done))
         now = queries.connected_daemons(queries.fetch_report(cluster))

@@ -22,7 +22,7 @@ from dora_cli.cluster.ownership.reservation import (
 )
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
 from dora_config.cluster.models import Cluster, Machine
-from dora_config.errors import DoraError, error_text
+from dora_config.errors import DoraError
 from dora_config.protocol.snapshot import DaemonSummary
 
 
@@ -107,16 +107,14 @@ def _warn_of_kept(
 
 
 def _is_examined(reservation: Reservation, machine: Machine) -> bool:
-    try:
-        reservation.find(machine)
-    except DoraError as error:
+    problem = reservation.connections.problem(machine)
+    if problem is not None:
         name = ssh_name(machine)
         output.warn(
-            f"{name} was not examined: {without_name(error_text(error), name)}; run this again "
-            "when it can be reached"
+            f"{name} was not examined: {without_name(str(problem), name)}; run this again when it "
+            "can be reached"
         )
-        return False
-    return True
+    return problem is None
 
 
 def _revoke(cluster: Cluster, names: Sequence[str]) -> set[str]:
@@ -143,7 +141,7 @@ def remove_from_machines(reservation: Reservation, names: Sequence[str] | None =
                 f"Removing daemon {one.id} from {{name}}",
                 _eviction(one),
                 machines=[machine],
-                source=reservation,
+                connections=reservation.connections,
             )
             ok = ok and done.ok
     former = known_clusters.former_machines(reservation.cluster)

@@ -21,7 +21,7 @@ from dora_cli.cluster.decisions.promotion import (
     promoted,
 )
 from dora_cli.cluster.machines.daemon_service import DaemonService
-from dora_cli.cluster.machines.parallel import Connections, Report, on_machines
+from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
@@ -129,7 +129,7 @@ def _survey(cluster: Cluster, reservation: Reservation, token: str) -> Survey:
         "Asking {name}",
         work,
         describe=lambda one: _shown(one, authority),
-        source=reservation,
+        connections=reservation.connections,
     )
     found = {one.machine.id: one.result for one in done if one.result is not None}
     return Survey(authority, found, tuple(one.machine.id for one in done if not one.ok))
@@ -209,7 +209,7 @@ def _start(
     token: str,
     epoch: int,
 ) -> None:
-    connections = Connections(reservation)
+    connections = reservation.connections
     chosen = new.machine(source)
     with connections.open(chosen) as connection:
         remote = RemoteMachine(new, chosen, connection)
@@ -275,10 +275,8 @@ def _point_daemons(
         name = daemon_name(remote.machine)
         remote.call("standby.follow", name=name, known=known)
 
-    on_machines(
-        new, "Pointing daemon on {name} to it", work, machines=machines, describe=lambda _: "OK",
-        source=reservation,
-    )  # fmt: skip
+    label = "Pointing daemon on {name} to it"
+    on_machines(new, label, work, machines=machines, connections=reservation.connections)
 
 
 def _advise(new: Cluster, survey: Survey) -> None:

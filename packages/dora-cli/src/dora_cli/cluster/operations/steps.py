@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.queries import Nodes
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
-from dora_cli.cluster.decisions.health import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.machines.parallel import Outcome
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorRefused
@@ -137,6 +137,9 @@ class DaemonResult:
 
     text: str
     remarks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def print_remarks(outcomes: Iterable[Outcome[DaemonResult]]) -> None:

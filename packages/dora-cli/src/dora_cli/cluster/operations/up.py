@@ -12,8 +12,14 @@ from dora_cli.cluster.coordinator import local, queries
 from dora_cli.cluster.coordinator.service import start_service
 from dora_cli.cluster.coordinator.service_install import start_promoted
 from dora_cli.cluster.coordinator.trust import deliver_token, trust_local_authority
-from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
-from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
+from dora_cli.cluster.decisions.preflight import (
+    MachineFacts,
+    NotReady,
+    disk_problems,
+    require_ready,
+    unresponsive_daemon,
+    warnings,
+)
 from dora_cli.cluster.machines.daemon_service import (
     DaemonService,
     changed_settings,
@@ -63,7 +69,7 @@ def bring_up(
             return _start_daemon(remote, installer, connected, reservation, report)
 
         label = "Starting daemon on {name}"
-        done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
+        done = on_machines(cluster, label, work, connections=reservation.connections)
         print_remarks(done)
         started = [one.machine.id for one in done if one.ok]
         if not started:
@@ -107,10 +113,9 @@ def _start_daemon(
     remarks = tuple(warnings(facts))
     service = DaemonService.find(remote, facts)
     seen = connected.get(remote.machine.id)
-    health = remote.health(facts)
-    _require_healthy(remote, facts, health, seen)
+    _require_healthy(remote, facts, seen)
     changed = changed_settings(remote, facts)
-    if health.missing_program and service is None:
+    if facts.missing_program and service is None:
         changed = changed or "program"
     elif seen is not None and not (changed and service is None and _same_version(remote, seen)):
         _require_same_machine(remote, facts, service, seen)
@@ -140,11 +145,11 @@ def _start_daemon(
 
 
 def _require_healthy(
-    remote: RemoteMachine, facts: MachineFacts, health: Health, seen: DaemonSummary | None
+    remote: RemoteMachine, facts: MachineFacts, seen: DaemonSummary | None
 ) -> None:
     """Raise NotReady, before anything waits for a daemon or a disk that does not work."""
-    problems = list(disk_problems(facts, health, remote.machine))
-    problem = unresponsive_daemon(facts, health, seen)
+    problems = list(disk_problems(facts, remote.machine))
+    problem = unresponsive_daemon(facts, seen)
     if problem is not None:
         problems.append(problem)
     if problems:

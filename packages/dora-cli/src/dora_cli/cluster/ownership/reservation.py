@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -29,8 +29,8 @@ from dora_cli.cluster.decisions.existing_daemons import (
     format_time,
     settings_digest,
 )
-from dora_cli.cluster.machines.parallel import Connections, in_parallel
-from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
+from dora_cli.cluster.machines.parallel import Connections, MachineKey, in_parallel, key_of
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.remote_call import NO_PYTHON, call, command_words, program_input, too_old
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.remote_program.protocol import Problem, decode_reply
@@ -203,14 +203,6 @@ class ClusterCommand:
     """Whether it concerns all daemons of a machine, not only those of the file."""
 
 
-MachineKey = tuple[str, str, int | None]
-"""Identifies an entry of a cluster file."""
-
-
-def _key(machine: Machine) -> MachineKey:
-    return machine.id, machine.target, machine.port
-
-
 class Reservation:
     """Connections and locks of one command; created by ``reserve``."""
 
@@ -219,11 +211,10 @@ class Reservation:
     ) -> None:
         self.cluster = cluster
         self.command = command
+        self.connections = Connections()
         self._operator = this_account(command.file)
         self._machines = machines
-        self._connections: dict[MachineKey, Connection] = {}
         self._locks: dict[MachineKey, MachineLock] = {}
-        self._failures: dict[MachineKey, DoraError] = {}
         self._hosts: dict[MachineKey, str] = {}
         """The host that an entry leads to; two entries may lead to the same host."""
         self._unexpected: dict[MachineKey, UnexpectedDaemons] = {}
@@ -237,12 +228,6 @@ class Reservation:
 
     # ------------------------------------------------------------------------ for the command
 
-    def find(self, machine: Machine) -> Connection | None:
-        """Return the connection to a machine; raises the error of a failed attempt."""
-        if (failure := self._failures.get(_key(machine))) is not None:
-            raise failure
-        return self._connections.get(_key(machine))
-
     def conflicts(self, machine: Machine) -> tuple[Conflict, ...]:
         """Return the daemons of others on a machine."""
         return self._unexpected_on(machine).conflicts
@@ -252,7 +237,7 @@ class Reservation:
         found: dict[tuple[str, str], tuple[Machine, ExistingDaemon]] = {}
         for machine in self._machines:
             for one in self._unexpected_on(machine).leftovers:
-                host = self._hosts.get(_key(machine), machine.target)
+                host = self._hosts.get(key_of(machine), machine.target)
                 found.setdefault((host, one.name), (machine, one))
         return list(found.values())
 
@@ -263,13 +248,13 @@ class Reservation:
         remote.call("existing_daemons.record", name=remote.daemon, owner=owner)
 
     def _unexpected_on(self, machine: Machine) -> UnexpectedDaemons:
-        return self._unexpected.get(_key(machine), UnexpectedDaemons())
+        return self._unexpected.get(key_of(machine), UnexpectedDaemons())
 
     # ------------------------------------------------------------------------ begin and end
 
     def begin(self) -> None:
         """Connect, lock and check; raises DoraError."""
-        in_parallel(self._machines, self._connect)
+        self.connections.connect(self._machines)
         self._lock_all()
         # a command that was waited for may have made the account's token
         self._operator = this_account(self.command.file)
@@ -283,26 +268,12 @@ class Reservation:
             lock.begin_release()
         for lock in self._locks.values():
             lock.release()
-        for connection in self._connections.values():
-            connection.close()
+        self.connections.close()
 
-    def _on_each(self, work: Callable[[Connections, int, Machine], None]) -> None:
-        in_parallel([one for one in self._machines if _key(one) in self._connections], work, self)
-
-    def _connect(self, _connections: Connections, _number: int, machine: Machine) -> None:
-        try:
-            connection = connect_to(machine)
-        except DoraError as error:
-            self._failures[_key(machine)] = error
-            return
-        with self._changing:
-            self._connections[_key(machine)] = connection
-
-    def _exclude(self, machine: Machine, error: DoraError) -> None:
-        """Leave a machine unchanged; the command reports the error."""
-        self._failures[_key(machine)] = error
-        with suppress(KeyError):
-            self._connections.pop(_key(machine)).close()
+    def _on_each(self, work: Callable[[Machine], None]) -> None:
+        """Do work on the machines that were not excluded."""
+        there = [one for one in self._machines if self.connections.problem(one) is None]
+        in_parallel(self.connections, there, work)
 
     # ------------------------------------------------------------------------ locks
 
@@ -313,9 +284,9 @@ class Reservation:
         """
         answers: dict[MachineKey, Answer] = {}
 
-        def try_one(_connections: Connections, _number: int, machine: Machine) -> None:
+        def try_one(machine: Machine) -> None:
             if (answer := self._acquire(machine, wait=False)) is not None:
-                answers[_key(machine)] = answer
+                answers[key_of(machine)] = answer
 
         self._on_each(try_one)
         for key, answer in answers.items():
@@ -325,55 +296,53 @@ class Reservation:
         for lock in self._locks.values():
             lock.release()
         self._locks.clear()
-        there = [one for one in self._machines if _key(one) in answers]
-        for machine in sorted(there, key=lambda one: self._hosts[_key(one)]):
+        there = [one for one in self._machines if key_of(one) in answers]
+        for machine in sorted(there, key=lambda one: self._hosts[key_of(one)]):
             self._acquire(machine, wait=True)
 
     def _acquire(self, machine: Machine, *, wait: bool) -> Answer | None:
         """Request the lock; on failure exclude the machine and return None."""
-        connection = self._connections[_key(machine)]
 
         def on_loss() -> None:
-            output.warn(
-                f"{ssh_name(machine)}: its lock was lost, and its connection is closed; run this "
-                "command again"
-            )
-            connection.close()
+            text = "its lock was lost, and its connection is closed; run this command again"
+            output.warn(f"{ssh_name(machine)}: {text}")
+            self.connections.exclude(machine, LockFailed(f"{ssh_name(machine)}: {text}"))
 
         def on_wait(holder: Answer | None) -> None:
             output.remark(f"{ssh_name(machine)} {_describe_holder(holder)}; waiting until it ends")
 
-        lock = MachineLock(connection, self._info, on_loss)
+        with self.connections.open(machine) as connection:
+            lock = MachineLock(connection, self._info, on_loss)
         try:
             answer = lock.acquire(wait=wait, on_wait=on_wait)
         except DoraError as error:
-            self._exclude(machine, error)
+            self.connections.exclude(machine, error)
             return None
         except BaseException:
             lock.release()
             raise
         if answer["held"] and not answer.get("shared"):
             with self._changing:
-                self._locks[_key(machine)] = lock
+                self._locks[key_of(machine)] = lock
         return answer
 
     # ------------------------------------------------------------------------ daemons found
 
-    def _survey(self, connections: Connections, _number: int, machine: Machine) -> None:
+    def _survey(self, machine: Machine) -> None:
         try:
-            with connections.open(machine) as connection:
+            with self.connections.open(machine) as connection:
                 daemons = survey(connection)
         except DoraError as error:
-            self._exclude(machine, error)
+            self.connections.exclude(machine, error)
             return
         wanted = [one for one in self.cluster.machines if self._is_same_host(one, machine)]
         if not self.command.surveys_all:
             ids = {one.id for one in wanted}
             daemons = [one for one in daemons if one.id in ids]
-        self._unexpected[_key(machine)] = classify(daemons, self.cluster, wanted, self._operator)
+        self._unexpected[key_of(machine)] = classify(daemons, self.cluster, wanted, self._operator)
 
     def _is_same_host(self, one: Machine, other: Machine) -> bool:
-        hosts = self._hosts.get(_key(one)), self._hosts.get(_key(other))
+        hosts = self._hosts.get(key_of(one)), self._hosts.get(key_of(other))
         if None not in hosts:
             return hosts[0] == hosts[1]
         return (one.host, one.port) == (other.host, other.port)

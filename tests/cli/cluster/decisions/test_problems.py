@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.cluster.machine_facts import machine_facts
+from support.cluster.machine_facts import MOUNT, machine_facts
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
-from dora_cli.cluster.decisions.health import (
-    Health,
-    find_problems,
-    unresponsive_daemon,
-)
+from dora_cli.cluster.decisions.preflight import find_problems, unresponsive_daemon
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport
@@ -23,28 +19,8 @@ from dora_config.protocol.snapshot import DaemonSummary
 ROBOT = Machine(id="robot", host="h")
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
 TOKEN = "f" * 64
-MOUNT: dict[str, Any] = {
-    "path": "/home/x",
-    "mount": "/",
-    "read_only": False,
-    "noexec": False,
-    "writable": True,
-}
-HEALTHY: dict[str, Any] = {
-    "process_state": "S",
-    "missing_program": "",
-    "missing_unit_program": "",
-    "token": fingerprint(TOKEN),
-    "last_line": "",
-    "state_mount": MOUNT,
-    "program_mount": MOUNT,
-}
 DAEMON = {"pid": 812, "words": ["/opt/python", "/opt/dora", *daemon_arguments(CLUSTER, ROBOT)]}
 CONNECTED = DaemonSummary(daemon="robot", machine_id="robot", release="1.2.0", heartbeat_age=1.0)
-
-
-def health(changed: Mapping[str, Any]) -> Health:
-    return Health.model_validate({**HEALTHY, **changed})
 
 
 def problems(
@@ -56,8 +32,9 @@ def problems(
     daemons = () if daemon is None else (daemon,)
     version = ProgramVersion(program="coordinator", release="1.2.0")
     report = ClusterReport(coordinator=version, machines=daemons, active_dataflows=0)
-    found = machine_facts(**{"daemon": DAEMON, **(facts or {})})
-    return list(find_problems(CLUSTER, ROBOT, found, health(changed or {}), report, TOKEN))
+    known = {"daemon": DAEMON, "token": fingerprint(TOKEN)}
+    found = machine_facts(**{**known, **(changed or {}), **(facts or {})})
+    return list(find_problems(CLUSTER, ROBOT, found, report, TOKEN))
 
 
 def test_healthy_machine_has_no_problems() -> None:
@@ -127,5 +104,5 @@ def test_home_may_be_noexec_for_a_system_service() -> None:
 
 
 def test_healthy_daemon_is_responsive() -> None:
-    assert unresponsive_daemon(machine_facts(daemon=DAEMON), health({}), CONNECTED) is None
-    assert unresponsive_daemon(machine_facts(daemon=None), health({}), None) is None
+    assert unresponsive_daemon(machine_facts(daemon=DAEMON), CONNECTED) is None
+    assert unresponsive_daemon(machine_facts(daemon=None), None) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dora_cli.cluster.decisions.health import assess_pair, data_ports
+from dora_cli.cluster.operations.doctor import assess_pair, data_ports
 from dora_config.cluster.models import Machine
 
 ROBOT = Machine(id="robot", host="10.0.0.2")
@@ -24,10 +24,10 @@ GPU = Machine(id="gpu", host="10.0.0.3", zenoh_port=65500)
     ],
 )
 def test_assessment(ping: dict[str, Any], cell: str, problem: str) -> None:
-    result = assess_pair(ROBOT, GPU, ping)
-    assert result.cell == cell
-    assert len(result.problems) == bool(problem)
-    assert all(text.startswith(problem) for text in result.problems)
+    shown, found = assess_pair(ROBOT, GPU, ping)
+    assert shown == cell
+    assert (found or "").startswith(problem)
+    assert (found is None) == (problem == "")
 
 
 def test_ports_of_a_machine() -> None:
