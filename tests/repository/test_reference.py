@@ -12,7 +12,7 @@ from support.sources import ROOT, packaged_sources
 from dora_config.protocol.control import DataflowStatus
 from dora_config.protocol.runner import ShownState
 from dora_coordinator.state.records import PartState, Phase as DataflowPhase
-from dora_daemon.runner.machine.snapshot import NodeState
+from dora_daemon.runner.machine.node import NodeState
 from dora_daemon.runner.machine.state import Phase as RunnerPhase
 
 VARIABLE = re.compile(r"DORA_[A-Z][A-Z_]*[A-Z]")

@@ -1,4 +1,4 @@
-"""Requests on the control socket: status, statistics, logs and changes of a running dataflow."""
+"""Requests on the control socket: status, statistics and changes of a running dataflow."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.runner.log_files import texts
 from support.runner.runs import (
     LISTENER,
     SLEEPER,
@@ -22,7 +24,9 @@ from support.runner.ticking import TICKER, TICKING, done, finish, prepared, refu
 from support.waiting import wait_until
 from support.workspace import Workspace
 
+from dora_config.ids import log_file_name
 from dora_config.protocol import runner as protocol
+from dora_daemon.out_dir import log_dir
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root, sweep
 from dora_daemon.runner.background import main
 from dora_daemon.runner.service import Runner
@@ -67,17 +71,15 @@ def test_status_and_statistics(workspace: Workspace) -> None:
         assert finish(run).ok
 
 
-def test_events_and_logs_are_followed(workspace: Workspace) -> None:
+def test_events_follow_the_handshake(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
-        done(run, protocol.FollowEvents(node="listener"))
-        wait_until(
-            lambda: bool(run.status().nodes) and len(run.notices) > 3,
-            what="log lines",
-        )
-        assert {n.node for n in run.notices if isinstance(n, protocol.LogLine)} == {"listener"}
+        done(run, protocol.RestartNode(node="ticker", grace=1.0))
+        assert not run.notices
+        run.request(protocol.Handshake())
         finish(run)
         kinds = [n.kind for n in run.notices]
+        assert "log" not in kinds
         assert "dataflow_stopping" in kinds
         assert kinds[-1] == "dataflow_finished"
 
@@ -166,17 +168,13 @@ def test_a_published_sample_is_sent_by_the_node(workspace: Workspace) -> None:
     reader = {"id": "listener", "path": "listener.py", "inputs": inputs}
     with background(workspace, {"nodes": [*nodes, reader]}) as run:
         run.wait_for_phase("running")
-        done(run, protocol.FollowEvents(node="listener"))
+        lines = printed_by(run, "listener")
         for name, data in (("waits", [1, 2]), ("sends", "x")):
             request = protocol.Publish(node=name, output="out", data=data, metadata={"k": 1})
             done(run, request)
 
-        def lines() -> set[str]:
-            run.status()
-            return {n.message for n in run.notices if isinstance(n, protocol.LogLine)}
-
         expected = {"INPUT waits [1, 2]", "INPUT sends ['x']"}
-        wait_until(lambda: expected <= lines(), what="the published samples")
+        wait_until(lambda: expected <= set(lines()), what="the published samples")
         done(run, protocol.Publish(node="waits", output="out", data=[1, "x"]))
         assert "no output" in refused(run, protocol.Publish(node="waits", output="nil"))
         assert "from printed lines" in refused(run, protocol.Publish(node="prints", output="out"))
@@ -245,15 +243,9 @@ def test_a_node_that_is_restarted_while_it_is_removed_is_stopped_again(
 
 def printed_by(run: BackgroundRun, node: str) -> Callable[[], list[str]]:
     """Return a function that returns what a node has printed since now."""
-    done(run, protocol.FollowEvents(node=node))
-    before = len(run.notices)
-
-    def lines() -> list[str]:
-        run.status()
-        found = run.notices[before:]
-        return [one.message.strip() for one in found if isinstance(one, protocol.LogLine)]
-
-    return lines
+    path = log_dir(Path(run.plan.working_dir), run.plan.dataflow_id) / log_file_name(node)
+    before = len(texts(path))
+    return lambda: [text.strip() for text in texts(path)[before:]]
 
 
 @contextmanager
@@ -338,7 +330,7 @@ def test_requests_in_progress_are_answered_when_the_dataflow_ends(workspace: Wor
 def test_a_node_is_replaced_while_its_consumers_run_on(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
-        done(run, protocol.FollowEvents(node="listener"))
+        printed = printed_by(run, "listener")
         first = run.wait_for_state("ticker", "Running")
         workspace.node("other", TICKER.replace("number % 256", "77"))
         fields = {**TICKING["nodes"][0], "path": "other.py"}
@@ -347,12 +339,8 @@ def test_a_node_is_replaced_while_its_consumers_run_on(workspace: Workspace) -> 
         assert second.pid != first.pid
         assert not is_running(first.pid or 0)
 
-        def printed() -> list[str]:
-            run.status()
-            return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
-
         wait_until(lambda: "INPUT count [77]" in printed(), what="the new program")
-        assert "NODE_RESTARTED ticker " in printed()
+        assert "NODE_RESTARTED ticker" in printed()
         assert not any(line.startswith("INPUT_CLOSED") for line in printed())
         assert finish(run).ok
 
@@ -371,7 +359,8 @@ def test_parameters(workspace: Workspace) -> None:
     }
     with background(workspace, content) as run:
         run.wait_for_phase("running")
-        done(run, protocol.FollowEvents())
+        run.request(protocol.Handshake())
+        printed = printed_by(run, "tuned")
         done(run, protocol.SetParam(node="tuned", key="speed", value={"max": [1, 2.5, None]}))
         values = run.request(protocol.GetParams(node="tuned")).values
         assert values == {"speed": {"max": [1, 2.5, None]}}
@@ -385,10 +374,6 @@ def test_parameters(workspace: Workspace) -> None:
         assert "bytes" in refused(run, protocol.SetParam(node="tuned", key="k" * 257, value=1))
         big = protocol.SetParam(node="tuned", key="k", value="v" * 70_000)
         assert "65536" in refused(run, big)
-
-        def printed() -> list[str]:
-            run.status()
-            return [n.message for n in run.notices if isinstance(n, protocol.LogLine)]
 
         wait_until(lambda: "PARAM_DELETED speed None" in printed(), what="the parameters")
         assert "PARAM_UPDATE speed {'max': [1, 2.5, None]}" in printed()
@@ -453,33 +438,6 @@ def test_a_timed_out_input_degrades_its_node_until_it_recovers(workspace: Worksp
         healed = run.wait_for_state("listener", "Running")
         assert healed.input_recoveries > 0
         finish(run)
-
-
-def test_lines_dropped_for_a_slow_follower_are_counted(workspace: Workspace) -> None:
-    workspace.node(
-        "flood",
-        """
-        import sys
-        from dora import Node
-        Node()
-        for _ in range(30_000):
-            sys.stdout.write("x" * 1000 + chr(10))
-        """,
-    )
-    content = {"nodes": [{"id": "f", "path": "flood.py"}]}
-    with background(workspace, content, hold_at_barrier=True) as run:
-        done(run, protocol.FollowEvents())
-        done(run, protocol.Release())
-        # the follower does not read while 30 MB of lines are printed
-        watcher = BackgroundRun(run.daemon, run.path, run.plan)
-        watcher.wait_for_phase("finished")
-        watcher.close()
-        run.status()
-        shed = [n.count for n in run.notices if isinstance(n, protocol.LogLinesDropped)]
-        lines = [n for n in run.notices if isinstance(n, protocol.LogLine) and n.node == "f"]
-        assert sum(shed) + len(lines) == 30_000
-        assert sum(shed) > 0
-        done(run, protocol.AcknowledgeResult())
 
 
 def test_dynamic_nodes_can_attach_repeatedly(workspace: Workspace) -> None:

@@ -12,7 +12,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner import DataflowResult, RunnerEvent
 from dora_daemon.runner.machine import commands as c, events as e
-from dora_daemon.runner.machine.snapshot import NodeSnapshot
+from dora_daemon.runner.machine.node import NodeLifecycle
 from dora_daemon.runner.machine.state import RunnerState
 
 T = TypeVar("T")
@@ -147,17 +147,17 @@ class Simulation:
         """Check the invariants that hold after every event."""
         nodes = self.state.nodes()
         for node in nodes:
-            process = self.processes.get(node.node)
+            process = self.processes.get(node.id)
             if node.ended:
-                assert process is None, f"{node.node} ended with a living process"
+                assert process is None, f"{node.id} ended with a living process"
                 assert node.result is not None
             if process is not None and not node.dynamic:
                 assert node.incarnation == process.incarnation
             if node.dynamic:
-                assert not any(s.node == node.node for s in self.spawns)
+                assert not any(s.node == node.id for s in self.spawns)
         assert (self.result is not None) == (self.state.phase == "finished")
         if self.result is not None:
-            static = {node.node for node in nodes if not node.dynamic}
+            static = {node.id for node in nodes if not node.dynamic}
             assert {r.node for r in self.result.nodes} == static
             order = [r.order for r in self.result.nodes]
             assert order == sorted(order)
@@ -166,7 +166,7 @@ class Simulation:
 
     # ---------------------------------------------------------------------------- reading
 
-    def node(self, node: str) -> NodeSnapshot:
+    def node(self, node: str) -> NodeLifecycle:
         found = self.state.node(node)
         assert found is not None
         return found

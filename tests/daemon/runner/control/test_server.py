@@ -115,7 +115,7 @@ def test_a_request_that_waits_is_refused_when_the_dataflow_ends() -> None:
 def test_a_request_without_descriptors_is_refused() -> None:
     runner = MagicMock()
     runner.dispatcher.emit.side_effect = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    requests = ControlRequests(runner, lambda: 0)
+    requests = ControlRequests(runner)
     reply = anyio.run(requests.answer, protocol.Release())
     problem = "the request failed: [Errno 24] Too many open files"
     assert reply == protocol.Refusal(message=problem)

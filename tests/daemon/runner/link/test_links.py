@@ -333,7 +333,7 @@ def test_a_stop_ends_nodes_before_links(programs: Workspace) -> None:
         one, two = flow["one"], flow["two"]
         links = [one.link_pid(), two.link_pid()]
         for part in flow.parts.values():
-            part.run.request(protocol.FollowEvents(logs=False))
+            part.run.request(protocol.Handshake())
         one.run.request(protocol.StopAllNodes(grace=5.0))
         assert one.result().ok
         assert two.result().ok

@@ -12,7 +12,7 @@ from support.runner.simulation import Simulation
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as c, events as e, link
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.link import LinkLifecycle, LinkNeeded, LinkProcessState, NodesEnded
+from dora_daemon.runner.machine.link import LinkLifecycle, LinkProcessState
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def of(commands: Iterable[c.Command], kind: type[T]) -> list[T]:
 
 def started() -> LinkLifecycle:
     life = LinkLifecycle(count(7).__next__)
-    assert life.handle(LinkNeeded(), 0.0) == [c.SpawnLink(7)]
+    assert life.start(0.0) == [c.SpawnLink(7)]
     assert life.handle(e.LinkSpawned(7, 100), 0.0) == []
     assert life.handle(e.LinkConnected(7), 0.0) == [c.AdmitLink(7)]
     return life
@@ -46,12 +46,12 @@ def fire(life: LinkLifecycle, timer: e.TimerName, now: float) -> list[c.Command]
 
 
 def end(life: LinkLifecycle, now: float, *, stopping: bool, force: bool = False) -> list[c.Command]:
-    return life.handle(NodesEnded(stopping, force), now)
+    return life.finish(now, stopping=stopping, force=force)
 
 
 def test_a_link_is_started_once_and_admitted() -> None:
     life = started()
-    assert life.handle(LinkNeeded(), 1.0) == []
+    assert life.start(1.0) == []
     assert life.state is LinkProcessState.RUNNING
 
 

@@ -10,14 +10,7 @@ from support.runner.nodes import node
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import InvalidTransition
 from dora_daemon.runner.machine import commands as c, events as e
-from dora_daemon.runner.machine.events import (
-    BarrierOpened,
-    InputsEnded,
-    SpawnDue,
-    StopOrdered,
-)
-from dora_daemon.runner.machine.node import NodeLifecycle
-from dora_daemon.runner.machine.snapshot import NodeState
+from dora_daemon.runner.machine.node import NodeLifecycle, NodeState, StopOrder
 
 
 def lifecycle(spec: ResolvedNode | None = None) -> NodeLifecycle:
@@ -26,10 +19,10 @@ def lifecycle(spec: ResolvedNode | None = None) -> NodeLifecycle:
 
 def running() -> NodeLifecycle:
     life = lifecycle()
-    life.handle(SpawnDue(), 0.0)
+    life.spawn()
     life.handle(e.NodeSpawned("a", 1, 7), 0.0)
     life.handle(e.NodeConnected("a", 1, 7), 0.0)
-    life.handle(BarrierOpened(), 0.0)
+    life.open_barrier()
     assert life.state is NodeState.RUNNING
     return life
 
@@ -41,7 +34,6 @@ def running() -> NodeLifecycle:
         e.SpawnFailed("a", 1, "no such file"),
         e.NodeExited("a", 1, e.Exit(code=0)),
         e.NodeDetached("a", 1),
-        StopOrdered(1.0, "replace"),
     ],
 )
 def test_events_of_a_process_are_impossible_without_one(event: e.NodeSpawned) -> None:
@@ -49,12 +41,20 @@ def test_events_of_a_process_are_impossible_without_one(event: e.NodeSpawned) ->
         lifecycle().handle(event, 0.0)
 
 
+def test_a_node_without_a_process_has_no_successor() -> None:
+    with pytest.raises(InvalidTransition, match=r'node "a".*planned'):
+        lifecycle().order(StopOrder(1.0, "replace"), 0.0)
+
+
 def test_late_events_are_ignored_after_the_end() -> None:
     life = running()
     life.handle(e.NodeExited("a", 1, e.Exit(code=0)), 1.0)
     assert life.state is NodeState.ENDED
-    for event in (BarrierOpened(), InputsEnded(), e.TimerFired("a", "kill"), StopOrdered(1.0)):
-        assert life.handle(event, 2.0) == []
+    life.open_barrier()
+    assert life.end_inputs(2.0) == []
+    assert life.handle(e.TimerFired("a", "kill"), 2.0) == []
+    assert life.order(StopOrder(1.0), 2.0) == []
+    assert life.ended
 
 
 def test_a_timer_of_another_state_is_ignored() -> None:
@@ -69,10 +69,3 @@ def test_a_child_that_sends_hello_is_refused_with_the_pid_of_its_parent() -> Non
     (refusal,) = running().handle(e.NodeConnected("a", 1, 8), 0.0)
     assert isinstance(refusal, c.Refuse)
     assert "already connected as process 7" in refusal.message
-
-
-def test_the_snapshot_shows_the_state() -> None:
-    snapshot = running().snapshot()
-    assert (snapshot.state, snapshot.pid, snapshot.connected) == (NodeState.RUNNING, 7, True)
-    assert not snapshot.ended
-    assert not snapshot.stopped

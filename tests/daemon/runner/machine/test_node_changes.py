@@ -7,7 +7,7 @@ from support.runner.simulation import Simulation, pair
 
 from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.snapshot import NodeState
+from dora_daemon.runner.machine.node import NodeState
 
 # --- stop and restart of one node
 

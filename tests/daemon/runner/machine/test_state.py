@@ -15,7 +15,7 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_daemon.runner.machine import commands as c, events as e
-from dora_daemon.runner.machine.snapshot import NodeState
+from dora_daemon.runner.machine.node import NodeState
 
 # --- the start barrier
 

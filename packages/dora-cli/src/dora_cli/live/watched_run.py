@@ -30,7 +30,7 @@ def make_watcher(path: Path, plan: RunPlan) -> NodeWatcher:
 
 async def watch(runner: Runner, watcher: NodeWatcher, plan: RunPlan) -> None:
     """Replace nodes of a runner when their files change, until cancelled."""
-    requests = ControlRequests(runner, lambda: 0)
+    requests = ControlRequests(runner)
 
     async def reload(name: str) -> str | None:
         node = runner.services.nodes.get(name)

@@ -68,6 +68,7 @@ MAX_LINE: Final = 64 * 1024 * 1024
 class Handshake(Frozen):
     """First request on a connection; answered with :class:`HandshakeReply` or :class:`Refusal`.
 
+    After the reply each event but log lines follows as a notice.
     These three never change, so that any two versions can refuse each other.
     """
 
@@ -242,16 +243,6 @@ class Reload(Holdable):
     operator: str | None = None
 
 
-class FollowEvents(Frozen):
-    """Send every further event as a notice; with ``logs`` also each :class:`LogLine`."""
-
-    kind: Literal["follow_events"] = "follow_events"
-    logs: bool = True
-    node: str | None = None
-    """Only the log lines of this node."""
-    level: LogLevel = "stdout"
-
-
 class AcknowledgeResult(Frozen):
     """The result is stored elsewhere, so the runner may remove its directory and end."""
 
@@ -298,7 +289,6 @@ RunnerRequest = Annotated[
     | GetRosGraph
     | Publish
     | Reload
-    | FollowEvents
     | AcknowledgeResult
     | ShutDown,
     Field(discriminator="kind"),
@@ -386,7 +376,6 @@ class RunnerStatus(Frozen):
     result: DataflowResult | None = None
     started_at: float | None = None
     """Unix time at which the start barrier opened."""
-    lines_shed: int = 0
     link: LinkReport | None = None
     """``None`` if no edge leaves or enters this machine."""
     only_virtual_left: bool = False

@@ -83,7 +83,7 @@ class Background:
                     keep_result=self._keep_result,
                     foreground=False,
                 )
-                self._requests = ControlRequests(runner, lambda: self._server.shed)
+                self._requests = ControlRequests(runner)
                 await runner.run(after_start=self._import_the_rest)
             except DoraError as error:
                 self._requests = None  # no node was spawned
@@ -110,8 +110,6 @@ class Background:
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Answer requests about the process, and any request after a failed preparation."""
         match request:
-            case protocol.FollowEvents():
-                return protocol.Done()
             case protocol.AcknowledgeResult():
                 if self.result is None:
                     return protocol.Refusal(message="the dataflow has not ended yet")

@@ -143,9 +143,6 @@ class _Control:
         if self._server is not None:
             self._server.put_event(event)
 
-    def _lines_shed(self) -> int:
-        return 0 if self._server is None else self._server.shed
-
     async def finish(self) -> None:
         """Wait until the clients have read all replies and events, but not long."""
         if self._server is not None:
@@ -168,7 +165,7 @@ class _Control:
         try:
             await anyio.wait_readable(listener)
             requests, server = await anyio.to_thread.run_sync(_control_types)
-            answer = partial(_answer, requests(runner, self._lines_shed))
+            answer = partial(_answer, requests(runner))
             self._server = server(self._path, answer, runner.services.logs.warn, listener)
             await self._server.serve()
         finally:
@@ -187,8 +184,8 @@ async def _answer(requests: ControlRequests, request: RunnerRequest) -> RunnerRe
     from dora_config.protocol import runner as protocol
 
     match request:
-        case protocol.FollowEvents() | protocol.AcknowledgeResult():
-            return protocol.Done()  # the server follows; the result is that of `dora run`
+        case protocol.AcknowledgeResult():
+            return protocol.Done()  # the result is that of `dora run`
         case _:
             return await requests.answer(request)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dora_config.protocol.runner import (
-    FollowEvents,
     GetStatus,
     Handshake,
     RunnerReply,
@@ -26,7 +25,7 @@ this process may have been stopped itself and then first has to read what was se
 OnReply = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or the reason why it has failed."""
 
-FIRST_REQUESTS: Final = (Handshake(release=__version__), FollowEvents(logs=False), GetStatus())
+FIRST_REQUESTS: Final = (Handshake(release=__version__), GetStatus())
 """Sent on every new connection."""
 
 
@@ -54,7 +53,7 @@ class PendingRequests:
     def add(self, request: RunnerRequest, on_reply: OnReply | None = None) -> int:
         """Return the number of a request that is sent now or on the next connection."""
         self._last += 1
-        if on_reply is not None or not isinstance(request, Handshake | FollowEvents | GetStatus):
+        if on_reply is not None or not isinstance(request, Handshake | GetStatus):
             self._pending[self._last] = _Pending(request, on_reply, _limit(request, on_reply))
         return self._last
 

@@ -22,7 +22,7 @@ from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.barrier import joins_barrier
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
 from dora_daemon.runner.service import Runner
@@ -43,23 +43,23 @@ START_SECONDS = 60.0
 _WITHOUT_PROCESS = (NodeState.ENDED, NodeState.BACKING_OFF)
 
 
-def find_node(state: RunnerState, node: str) -> NodeSnapshot:
+def find_node(state: RunnerState, node: str) -> NodeLifecycle:
     """Return the state of a node. Raises RequestRefused if it does not exist here."""
     found = state.node(node)
     if found is None:
-        known = ", ".join(sorted(known.node for known in state.nodes())) or "none"
+        known = ", ".join(sorted(known.id for known in state.nodes())) or "none"
         raise RequestRefused(
             f'node "{node}" does not exist in this part of the dataflow (its nodes: {known})'
         )
     return found
 
 
-def require_success(node: NodeSnapshot) -> None:
+def require_success(node: NodeLifecycle) -> None:
     """Raise RequestRefused if the node's process has failed."""
     result = node.result
     if result is not None and result.outcome != "success":
         cause = f": {result.stderr_tail[-1]}" if result.stderr_tail else ""
-        raise RequestRefused(f'node "{node.node}" {result.message}{cause}')
+        raise RequestRefused(f'node "{node.id}" {result.message}{cause}')
 
 
 def require_running(state: RunnerState) -> None:
@@ -78,10 +78,10 @@ class NodeChanges:
         self._dispatcher = runner.dispatcher
         self._services = runner.services
 
-    def _find(self, node: str) -> NodeSnapshot:
+    def _find(self, node: str) -> NodeLifecycle:
         return find_node(self._dispatcher.state, node)
 
-    async def _until(self, node: str, condition: Callable[[NodeSnapshot], bool]) -> None:
+    async def _until(self, node: str, condition: Callable[[NodeLifecycle], bool]) -> None:
         await self._dispatcher.until(lambda: condition(self._find(node)))
 
     async def stop(self, node: str, grace: float, *, leaves: bool = False) -> None:
@@ -100,21 +100,21 @@ class NodeChanges:
         before = self._find(request.node)
         if before.dynamic:
             raise RequestRefused(
-                f'node "{before.node}" is dynamic: restart its process where you started it'
+                f'node "{before.id}" is dynamic: restart its process where you started it'
             )
+        former = before.incarnation
         self._services.nodes.set_stopped(request.node, stopped=False)
         self._dispatcher.emit(events.NodeRestartRequested(request.node, request.grace))
         with anyio.move_on_after(request.grace * 1.5 + START_SECONDS):
             await self._until(
                 request.node,
                 lambda n: (
-                    n.incarnation != before.incarnation
-                    and (n.pid is not None or n.state is NodeState.ENDED)
+                    n.incarnation != former and (n.pid is not None or n.state is NodeState.ENDED)
                 ),
             )
             if self._find(request.node).pid is not None:
                 return
-        raise RequestRefused(f'node "{before.node}" did not start again; see its log')
+        raise RequestRefused(f'node "{before.id}" did not start again; see its log')
 
     async def until_released(self, name: str, change: protocol.Holdable) -> None:
         """Wait while a node holds updates, unless the change is forced. Raises RequestRefused."""
@@ -303,7 +303,7 @@ class NodeChanges:
         """Add an input to a node."""
         require_running(self._dispatcher.state)
         services = self._services
-        node = services.nodes[self._find(request.target).node]
+        node = services.nodes[self._find(request.target).id]
         target = node.spec
         place = f"{target.id}/{request.input}"
         edge = Edge(request.source, request.output, target.id, request.input)
@@ -312,7 +312,7 @@ class NodeChanges:
             if request.source in services.router.remote_nodes:
                 self._check_link(place, wanted.source)
             else:
-                source = services.nodes[self._find(request.source).node]
+                source = services.nodes[self._find(request.source).id]
                 self._check_source(place, wanted, of=source.spec)
         present = target.inputs.get(request.input)
         if present is not None and (edge.is_virtual or services.registry.get(edge) is not None):
@@ -342,7 +342,7 @@ class NodeChanges:
 
     def disconnect(self, request: protocol.DisconnectInput) -> None:
         """Remove an input from a node."""
-        target = self._services.nodes[self._find(request.target).node].spec
+        target = self._services.nodes[self._find(request.target).id].spec
         require_edge(target, request)
         self._disconnect(Edge(request.source, request.output, target.id, request.input))
 

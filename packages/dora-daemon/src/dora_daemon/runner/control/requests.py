@@ -1,9 +1,9 @@
-"""Dispatches the requests of the control socket to the parts of the runner."""
+"""Answers the requests of the control socket: state, counters, and changes of the runner."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
 
 from pydantic_core import to_json
 
@@ -12,30 +12,47 @@ from dora_config.protocol.graph_checks import InvalidChange
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
 from dora_daemon.runner.control.node_changes import NodeChanges, find_node, require_running
-from dora_daemon.runner.control.status import StatusReporter
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
+from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
+from dora_daemon.runner.machine.streams import RUNNER_NODE, shown_target
+from dora_daemon.runner.nodes.edge_status import edge_status
 from dora_daemon.runner.nodes.local_nodes import LocalNode
+from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.service import Runner
-from dora_node_api.protocol.messages import DeleteParam, ReloadOperator, SendOutput, SetParam
+from dora_node_api.protocol.messages import (
+    INSPECTOR,
+    DeleteParam,
+    ReloadOperator,
+    SendOutput,
+    SetParam,
+)
 
 MAX_KEY_BYTES = 256
 MAX_VALUE_BYTES = 65_536
 MAX_PARAMS = 1024
 """Parameters of one node."""
 
+_SHOWN: dict[NodeState, protocol.ShownState] = {
+    NodeState.PLANNED: "Starting",
+    NodeState.CONNECTING: "Starting",
+    NodeState.WAITING: "Starting",
+    NodeState.RUNNING: "Running",
+    NodeState.STOPPING: "Stopping",
+    NodeState.BACKING_OFF: "Restarting",
+    NodeState.ABSENT: "Stopped",
+}
+
 
 class ControlRequests:
     """Answers what concerns the dataflow; requests about the process are answered before."""
 
-    def __init__(self, runner: Runner, lines_shed: Callable[[], int]) -> None:
-        """``lines_shed``: log lines that were dropped because a follower was too slow."""
+    def __init__(self, runner: Runner) -> None:
         dispatcher, services = runner.dispatcher, runner.services
         self._plan = runner.plan
         self._dispatcher = dispatcher
         self._runner = runner
         self._services = services
-        self._status = StatusReporter(runner, lines_shed)
         self._changes = NodeChanges(runner)
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
@@ -65,11 +82,17 @@ class ControlRequests:
             case protocol.Handshake():
                 return check_handshake(request, self._plan)
             case protocol.GetStatus():
-                return self._status.status()
+                return self._status()
             case protocol.GetStatistics():
-                return self._status.statistics()
+                return self._statistics()
             case protocol.GetHistory():
-                return self._status.history()
+                kept = self._services.logs.history
+                return protocol.RunnerHistory(
+                    entries=kept.entries(),
+                    dropped=kept.dropped,
+                    nodes=self._status().nodes,
+                    edges=self._statistics().edges,
+                )
             case protocol.Release():
                 self._dispatcher.emit(BarrierReleased())
             case protocol.SetLinkPeers():
@@ -121,7 +144,35 @@ class ControlRequests:
         return None
 
     def _find(self, node: str) -> LocalNode:
-        return self._services.nodes[find_node(self._dispatcher.state, node).node]
+        return self._services.nodes[find_node(self._dispatcher.state, node).id]
+
+    def _status(self) -> protocol.RunnerStatus:
+        """Return the state of the dataflow and of each node."""
+        plan, services, supervisor = self._plan, self._services, self._runner.link
+        state, now = self._dispatcher.state, self._dispatcher.now()
+        return protocol.RunnerStatus(
+            dataflow_id=plan.dataflow_id,
+            version=__version__,
+            name=plan.name,
+            phase=state.phase,
+            nodes=tuple(
+                node_status(node, services.nodes[node.id], services.registry, now)
+                for node in state.nodes()
+            ),
+            result=state.result,
+            started_at=self._runner.started_at,
+            link=None if supervisor is None else supervisor.report(),
+            only_virtual_left=state.only_virtual_left,
+            revision=services.nodes.revision,
+        )
+
+    def _statistics(self) -> protocol.Statistics:
+        """Return the counters of each edge."""
+        own = (RUNNER_NODE, INSPECTOR)
+        supervisor = self._runner.link
+        queues = [one for one in self._services.registry.all() if one.edge.target not in own]
+        status = edge_status if supervisor is None else supervisor.edge_status
+        return protocol.Statistics(edges=tuple(map(status, queues)), at=time.monotonic())
 
     def _set_param(self, request: protocol.SetParam) -> None:
         node = self._find(request.node)
@@ -201,4 +252,53 @@ def check_handshake(
         )
     return protocol.HandshakeReply(
         version=__version__, dataflow_id=plan.dataflow_id, name=plan.name, pid=os.getpid()
+    )
+
+
+def shown_state(node: NodeLifecycle, *, degraded: bool) -> protocol.ShownState:
+    """Return the state of a node as shown to users."""
+    if node.state is NodeState.ENDED:
+        if node.result is not None and node.result.outcome != "success":
+            return "Failed"
+        return "Stopped" if node.stopped else "Finished"
+    if node.state is NodeState.RUNNING and degraded:
+        return "Degraded"
+    if node.state is NodeState.CONNECTING and node.restarts:
+        return "Restarting"
+    return _SHOWN[node.state]
+
+
+def node_status(
+    node: NodeLifecycle, local: LocalNode, registry: QueueRegistry, now: float
+) -> protocol.NodeStatus:
+    """Return the state and counters of a node; ``now``: time of the state machine's clock."""
+    cause, at = node.last_restart or (None, now)
+    inputs, process = local.inputs, local.process
+    load = None if process is None else process.load.sample(now)
+    incarnation, waiting = local.waiting
+    if incarnation != node.incarnation or node.result is not None:
+        waiting = None
+    blocked = [q for q in registry.out_of(node.id) if q.keeper.statistics().blocked]
+    return protocol.NodeStatus(
+        node=node.id,
+        status=shown_state(node, degraded=bool(inputs.broken) or waiting is not None),
+        pid=node.pid,
+        incarnation=node.incarnation,
+        restarts=node.restarts,
+        last_restart=cause,
+        last_restart_ago=None if cause is None else max(0.0, now - at),
+        dynamic=node.dynamic,
+        broken_inputs=tuple(sorted(inputs.broken)),
+        blocked_on=shown_target(blocked[0].edge) if blocked else None,
+        cpu_percent=None if load is None else load.cpu_percent,
+        memory_bytes=None if load is None else load.memory_bytes,
+        cpu_seconds=None if load is None else load.cpu_seconds,
+        read_bytes=None if load is None else load.read_bytes,
+        written_bytes=None if load is None else load.written_bytes,
+        queued=registry.queued(node.id),
+        health_kills=node.health_kills,
+        input_timeouts=inputs.timeouts,
+        input_recoveries=inputs.recoveries,
+        error=waiting if node.result is None else node.result.message or None,
+        held=local.held,
     )

@@ -1,4 +1,7 @@
-"""The runner's control socket: requests, replies and notices as lines of JSON."""
+"""The runner's control socket: requests, replies and notices as lines of JSON.
+
+After the handshake a client gets each event of the runner; log lines are read from files.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
-from dora_config.protocol.runner_events import passes
 from dora_daemon.runner.nodes.socket import ACCEPT_RETRY_SECONDS, peer_credentials
 from dora_node_api.protocol.control_socket import bind_unix
 
@@ -24,9 +26,6 @@ ANSWER_SECONDS = 2.0
 READ_SECONDS = 1.0
 """Time for the clients to read the rest then."""
 _POLL = 0.01
-MAX_WAITING_BYTES = 8 * 1024 * 1024
-"""Bytes that may be queued for a client; beyond that log lines are dropped and counted."""
-
 _CHUNK = 65536
 
 
@@ -34,8 +33,8 @@ class Client:
     """One connection."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self.follows: protocol.FollowEvents | None = None
-        self.shed = 0
+        self.follows = False
+        """It gets events, after its handshake."""
         self.unanswered = 0
         """Requests in progress."""
         self._is_finished = False
@@ -45,25 +44,6 @@ class Client:
     def put(self, line: bytes) -> None:
         if not self._writer.is_closing() and not self._is_finished:
             self._writer.write(line)
-
-    def put_event(self, event: protocol.RunnerEvent) -> None:
-        """Send an event if this client follows it."""
-        follows = self.follows
-        if follows is None:
-            return
-        if isinstance(event, protocol.LogLine):
-            if not follows.logs or not passes(event.level, follows.level):
-                return
-            if follows.node is not None and event.node != follows.node:
-                return
-            if self._writer.transport.get_write_buffer_size() > MAX_WAITING_BYTES:
-                self.shed += 1
-                return
-        if self.shed:
-            dropped = protocol.LogLinesDropped(count=self.shed)
-            self.shed = 0
-            self.put(protocol.encode_line(protocol.Envelope(notice=dropped)))
-        self.put(protocol.encode_line(protocol.Envelope(notice=event)))
 
     async def flush(self, seconds: float) -> None:
         """Wait until everything was sent, for at most ``seconds``."""
@@ -94,12 +74,15 @@ class ControlServer:
         self._listener = listener or bind_unix(path)
         self._listener.setblocking(False)
         self.clients: set[Client] = set()
-        self.shed = 0
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
-        """Send an event to every client that follows it."""
+        """Send an event, unless it is a log line, to every client that follows."""
+        if isinstance(event, protocol.LogLine):
+            return
+        line = protocol.encode_line(protocol.Envelope(notice=event))
         for client in self.clients:
-            client.put_event(event)
+            if client.follows:
+                client.put(line)
 
     async def serve(self) -> None:
         """Accept clients until cancelled; then close and remove the socket."""
@@ -155,7 +138,6 @@ class ControlServer:
                 tasks.cancel_scope.cancel()
         finally:
             self.clients.discard(client)
-            self.shed += client.shed
             writer.transport.abort()
 
     async def _read(self, client: Client, reader: asyncio.StreamReader, tasks: TaskGroup) -> None:
@@ -187,8 +169,6 @@ class ControlServer:
             )
             client.put(protocol.encode_line(protocol.Envelope(id=message.id, reply=reply)))
         elif message.request is not None:
-            if isinstance(message.request, protocol.FollowEvents):
-                client.follows = message.request
             client.unanswered += 1
             tasks.start_soon(self._reply, client, message.id, message.request)
 
@@ -198,5 +178,6 @@ class ControlServer:
         try:
             reply = await self._answer(request)
             client.put(protocol.encode_line(protocol.Envelope(id=number, reply=reply)))
+            client.follows |= isinstance(reply, protocol.HandshakeReply)
         finally:
             client.unanswered -= 1

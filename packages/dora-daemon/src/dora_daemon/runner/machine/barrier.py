@@ -7,8 +7,7 @@ from typing import Final
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.runner.machine.commands import ArmTimer, Command, EmitLog
-from dora_daemon.runner.machine.node import NodeLifecycle
-from dora_daemon.runner.machine.snapshot import NodeState
+from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 
 BARRIER_NOTICE: Final = "barrier_notice"
 """Timer of the notice."""

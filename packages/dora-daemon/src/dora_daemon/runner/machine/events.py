@@ -309,58 +309,16 @@ StateEvent = (
     | LinkProcessEvent
 )
 
-# ----------------------------------- from the dataflow's state machine to that of one node
-
-
-class SpawnDue(Frozen):
-    """The node's process is to be started."""
-
-
-class StopOrdered(Frozen):
-    """Send STOP, after ``grace`` SIGTERM, half as long later SIGKILL; grace 0 kills at once."""
-
-    grace: float
-    then: Literal["end", "restart", "replace"] = "end"
-    successor: tuple[ResolvedNode, int] | None = None
-    """For a replacement: the new node and the incarnation of its staged process."""
-
-
-class BarrierOpened(Frozen):
-    """Every node has connected."""
-
-
-class BarrierBroken(Frozen):
-    """Node ``cause`` ended before it connected, so the dataflow does not start."""
-
-    cause: str
-    grace: float
-
-
-class ReplacementStaged(Frozen):
-    """A process with another program is started beside the running one."""
-
-    incarnation: int
-
-
-class InputsEnded(Frozen):
-    """All inputs have ended, so the node should end by itself."""
-
-
 NodeEvent = (
-    SpawnDue
-    | NodeSpawned
+    NodeSpawned
     | SpawnFailed
     | NodeConnected
-    | BarrierOpened
-    | BarrierBroken
     | NodeExited
     | NodeDetached
     | NodeStalled
     | NodeCorrupted
-    | ReplacementStaged
     | ReplacementAbandoned
     | ReplacementLost
-    | StopOrdered
-    | InputsEnded
     | TimerFired
 )
+"""Events that concern a single node."""

@@ -13,7 +13,6 @@ from enum import Enum
 
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as do, events
-from dora_node_api.frozen import Frozen
 
 FIRST_DELAY = 0.1
 MAX_DELAY = 5.0
@@ -42,32 +41,9 @@ class LinkProcessState(Enum):
     ENDED = "ended"
 
 
-class LinkNeeded(Frozen):
-    """Some edge leaves or enters this machine."""
-
-
-class NodesEnded(Frozen):
-    """All nodes have ended. A later event of this kind can only shorten the time to deliver."""
-
-    stopping: bool
-    """The dataflow is being stopped."""
-    force: bool = False
-    """Kill the link at once."""
-
-
-class LinkCut(Frozen):
-    """End the link at once, without a notice to its peers."""
-
-
-LinkEvent = LinkNeeded | events.LinkProcessEvent | NodesEnded | LinkCut | events.TimerFired
-
-
 @dataclass(slots=True)
 class LinkLifecycle:
-    """State of the link process of one dataflow; changed through :meth:`handle` only.
-
-    It expects LinkNeeded first; later ones change nothing.
-    """
+    """State of the link process of one dataflow."""
 
     _next_incarnation: Callable[[], int]
     state: LinkProcessState = LinkProcessState.NONE
@@ -91,23 +67,23 @@ class LinkLifecycle:
         """Whether no link process will run again."""
         return self.state in (LinkProcessState.NONE, LinkProcessState.ENDED)
 
-    def handle(self, event: LinkEvent, now: float) -> list[do.Command]:
+    def handle(
+        self, event: events.LinkProcessEvent | events.TimerFired, now: float
+    ) -> list[do.Command]:
         """Process one event and return commands."""
         match event:
-            case LinkNeeded():
-                return self._spawn(now) if self.state is LinkProcessState.NONE else []
             case events.LinkSpawned(incarnation=number):
                 return self._spawned(number, now)
             case events.LinkConnected(incarnation=number):
                 return self._connected(number)
             case events.LinkExited():
                 return self._exited(event, now)
-            case NodesEnded(stopping=stopping, force=force):
-                return self._finish(now, stopping=stopping, force=force)
-            case LinkCut():
-                return self._cut()
             case events.TimerFired(timer=timer):
                 return self._timer(timer, now)
+
+    def start(self, now: float) -> list[do.Command]:
+        """Some edge leaves or enters this machine: start the link unless it was started."""
+        return self._spawn(now) if self.state is LinkProcessState.NONE else []
 
     def _spawn(self, now: float) -> list[do.Command]:
         self.incarnation = self._next_incarnation()
@@ -145,7 +121,11 @@ class LinkLifecycle:
         text = f"restarting the link to other machines in {delay:g} s: {_cause(event)}"
         return [do.EmitLog("warn", text), do.ArmTimer(LINK_NODE, "backoff", now + delay)]
 
-    def _finish(self, now: float, *, stopping: bool, force: bool) -> list[do.Command]:
+    def finish(self, now: float, *, stopping: bool, force: bool = False) -> list[do.Command]:
+        """All nodes have ended: deliver what is queued, then end. A later call can only shorten it.
+
+        ``stopping``: the dataflow is being stopped; ``force``: kill the link at once.
+        """
         if self.over:
             return []
         if force:
@@ -165,7 +145,8 @@ class LinkLifecycle:
             return [do.CancelTimer(LINK_NODE, "backoff"), *armed, *self._spawn(now)]
         return [*armed, do.FinishLink(seconds)]
 
-    def _cut(self) -> list[do.Command]:
+    def cut(self) -> list[do.Command]:
+        """End the link at once, without a notice to its peers."""
         if self.over:
             return []
         commands = self._kill()

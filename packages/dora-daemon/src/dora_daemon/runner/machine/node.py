@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import InvalidTransition
 from dora_config.history.entries import kept_stderr
 from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine import commands as do, events
-from dora_daemon.runner.machine.refusals import (
-    broken_by,
-    why_corrupted,
-    why_finished,
-    why_refused,
-    why_stalled,
-)
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
-from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.verdict import (
     STOP_EXIT_CODES,
     SUCCESS,
@@ -33,9 +27,23 @@ from dora_daemon.runner.machine.verdict import (
     describe,
     judge,
 )
-from dora_node_api.frozen import replace
+from dora_node_api.frozen import Frozen, replace
 
 REQUESTED = "restart requested"
+
+
+class NodeState(Enum):
+    """State inside the runner; docs/reference/states.md explains each value."""
+
+    PLANNED = "planned"
+    CONNECTING = "connecting"
+    WAITING = "waiting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    BACKING_OFF = "backing off"
+    ENDED = "ended"
+    ABSENT = "absent"
+
 
 _CONNECTED = (NodeState.WAITING, NodeState.RUNNING)
 _STARTED = (NodeState.CONNECTING, *_CONNECTED)
@@ -45,13 +53,22 @@ _WITHOUT_PROCESS = (NodeState.PLANNED, NodeState.BACKING_OFF)
 _FORCED = "the stop was forced"
 
 
+class StopOrder(Frozen):
+    """Send STOP, after ``grace`` SIGTERM, half as long later SIGKILL; grace 0 kills at once."""
+
+    grace: float
+    then: Literal["end", "restart", "replace"] = "end"
+    successor: tuple[ResolvedNode, int] | None = None
+    """For a replacement: the new node and the incarnation of its staged process."""
+
+
 @dataclass(slots=True)
 class StopSequence:
     """Stop of a node's present process. Only STOP is sent to a dynamic node."""
 
     node: str
     dynamic: bool
-    order: events.StopOrdered | None = None
+    order: StopOrder | None = None
     """What was ordered last; None while the process is to run."""
     kill_reason: str | None = None
     """Why SIGKILL was sent."""
@@ -62,7 +79,7 @@ class StopSequence:
         self.kill_reason = None
 
     def begin(
-        self, order: events.StopOrdered, now: float, *, connected: bool, spawned: bool
+        self, order: StopOrder, now: float, *, connected: bool, spawned: bool
     ) -> list[do.Command]:
         """Send the first step of a stop; ``spawned``: the process has a pid."""
         self.order = order
@@ -78,7 +95,7 @@ class StopSequence:
             commands.append(do.SignalNode(self.node, "SIGTERM"))
         return [*commands, do.ArmTimer(self.node, "terminate", now + order.grace)]
 
-    def repeat(self, order: events.StopOrdered, now: float) -> list[do.Command]:
+    def repeat(self, order: StopOrder, now: float) -> list[do.Command]:
         """Apply another order during the stop. An end outweighs a restart."""
         assert self.order is not None
         if order.then == "end" or self.order.then == "end":
@@ -112,7 +129,7 @@ class StopSequence:
 
 @dataclass(slots=True)
 class NodeLifecycle:
-    """One node. Changed through :meth:`handle` only."""
+    """One node. Only `RunnerState` changes it; status and requests read it."""
 
     spec: ResolvedNode
     _next_incarnation: Callable[[], int]
@@ -166,32 +183,18 @@ class NodeLifecycle:
         return self.state is NodeState.ENDED
 
     @property
+    def stopped(self) -> bool:
+        """Whether a stop was requested for its present or last process."""
+        return self.stop.order is not None
+
+    @property
     def _restartable(self) -> bool:
         """Operator hosts and dynamic nodes have no restart policy and no health check."""
         return self.spec.kind not in ("runtime", "dynamic")
 
-    def snapshot(self) -> NodeSnapshot:
-        """Return the state that status and requests read."""
-        return NodeSnapshot(
-            node=self.id,
-            state=self.state,
-            dynamic=self.dynamic,
-            incarnation=self.incarnation,
-            pid=self.pid,
-            connected=self.connected,
-            stopped=self.stop.order is not None,
-            restarts=self.restarts,
-            last_restart=self.last_restart,
-            health_kills=self.health_kills,
-            result=self.result,
-        )
-
     def handle(self, event: events.NodeEvent, now: float) -> list[do.Command]:
         """Process one event. Raises InvalidTransition if it is impossible in this state."""
         match event:
-            case events.SpawnDue():
-                if self.state in _WITHOUT_PROCESS:
-                    return self._spawn()
             case events.NodeSpawned(pid=pid):
                 if self.state in (NodeState.CONNECTING, NodeState.STOPPING):
                     return self._spawned(pid, now)
@@ -200,13 +203,6 @@ class NodeLifecycle:
                     return self._end(Verdict("failed", f"failed to spawn node: {error}"))
             case events.NodeConnected():
                 return self._hello(event)
-            case events.BarrierOpened():
-                self.barrier_open = True
-                if self.state is NodeState.WAITING:
-                    self.state = NodeState.RUNNING
-                return []
-            case events.BarrierBroken():
-                return self._barrier_broken(event, now)
             case events.NodeExited():
                 if self.state in (*_STARTED, NodeState.STOPPING):
                     return self._exited(event, now)
@@ -217,26 +213,19 @@ class NodeLifecycle:
                 return self._stalled(seconds) if self.state in _CONNECTED else []
             case events.NodeCorrupted(problem=problem):
                 return self._corrupted(problem, now) if self.state in _CONNECTED else []
-            case events.InputsEnded():
-                return self._inputs_ended(now) if self.state in _CONNECTED else []
             case events.TimerFired():
                 return self._timer(event, now)
-            case events.ReplacementStaged(incarnation=number):
-                self.staged = number
-                return [do.StageReplacement(self.id, number)]
             case events.ReplacementAbandoned(incarnation=number):
                 return self._abandon(number, now)
             case events.ReplacementLost(incarnation=number):
                 return self._replacement_lost(number, now)
-            case events.StopOrdered():
-                return self._stop_ordered(event, now)
         raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
     def _timer(self, event: events.TimerFired, now: float) -> list[do.Command]:
         """Ignore a timer that fires in another state than the one it was armed for."""
         match self.state, event.timer:
             case NodeState.BACKING_OFF, "backoff":
-                return self._spawn()
+                return self.spawn()
             case NodeState.CONNECTING, "startup":
                 return self._kill(
                     f"it did not connect within {self.spec.startup_timeout:g} s (startup_timeout)"
@@ -252,7 +241,8 @@ class NodeLifecycle:
 
     # ----------------------------------------------------------------------------- starting
 
-    def _spawn(self) -> list[do.Command]:
+    def spawn(self) -> list[do.Command]:
+        """Start a process."""
         self.incarnation = self._next_incarnation()
         self.state = NodeState.CONNECTING
         self.connected = False
@@ -267,7 +257,7 @@ class NodeLifecycle:
         self.result = None
         self.restarts += 1
         self.inputs_ended = False
-        return self._spawn()
+        return self.spawn()
 
     def _spawned(self, pid: int, now: float) -> list[do.Command]:
         self.pid = pid
@@ -289,7 +279,24 @@ class NodeLifecycle:
             return self._connected(event.pid)
         if self.broken_by is not None:
             return self._refuse(self.broken_by)
-        return [do.Refuse(self.id, why_refused(self.snapshot(), event.pid))]
+        return [do.Refuse(self.id, self._why_refused(event.pid))]
+
+    def _why_refused(self, pid: int) -> str:
+        """Return the message to a process that sent Hello although the node has one."""
+        if self.dynamic:
+            return f'node "{self.id}" is already attached (pid {self.pid})'
+        if self.connected and pid == self.pid:
+            return (
+                f'this process has left the dataflow as node "{self.id}": its last Node object was'
+                " closed or garbage collected, which closed all outputs and inputs; keep a"
+                " reference to the first Node while the process takes part"
+            )
+        if self.connected:
+            return (
+                f'node "{self.id}" is already connected as process {self.pid}; a node is one'
+                " process, and its children must exchange data with it by other means"
+            )
+        return f'node "{self.id}" is {self.state.value}'
 
     def _connected(self, pid: int) -> list[do.Command]:
         self.pid = pid
@@ -307,21 +314,28 @@ class NodeLifecycle:
             do.ReportEvent(report),
         ]
 
-    def _barrier_broken(self, event: events.BarrierBroken, now: float) -> list[do.Command]:
+    def open_barrier(self) -> None:
+        """Every node has connected."""
+        self.barrier_open = True
+        if self.state is NodeState.WAITING:
+            self.state = NodeState.RUNNING
+
+    def break_barrier(self, cause: str, now: float) -> list[do.Command]:
+        """Node ``cause`` ended before it connected, so the dataflow does not start."""
         if self.state not in (*_WITHOUT_PROCESS, NodeState.CONNECTING, NodeState.WAITING):
             return []
-        self.broken_by = event.cause
+        self.broken_by = cause
         if self.state in _WITHOUT_PROCESS:
-            return self._end_without_process(events.StopOrdered(0.0))
-        refusal = self._refuse(event.cause) if self.state is NodeState.WAITING else []
+            return self._end_without_process(StopOrder(0.0))
+        refusal = self._refuse(cause) if self.state is NodeState.WAITING else []
         if self.dynamic:
             return refusal
         self.state = NodeState.STOPPING
-        self.stop.order = events.StopOrdered(event.grace)
+        self.stop.order = StopOrder(self.stop_grace)
         return [
             *refusal,
             do.CancelTimer(self.id, "startup"),
-            do.ArmTimer(self.id, "terminate", now + event.grace),
+            do.ArmTimer(self.id, "terminate", now + self.stop_grace),
         ]
 
     def _refuse(self, cause: str) -> list[do.Command]:
@@ -337,32 +351,33 @@ class NodeLifecycle:
 
     # ----------------------------------------------------------------------------- stopping
 
-    def _stop_ordered(self, event: events.StopOrdered, now: float) -> list[do.Command]:
+    def order(self, order: StopOrder, now: float) -> list[do.Command]:
+        """Stop the process, or what takes its place."""
         if self.state in _STARTED:
-            return self._stop(event, now)
+            return self._stop(order, now)
         if self.state is NodeState.STOPPING:
-            return self.stop.repeat(event, now)
-        if event.successor is not None and self.outlived is not None:
-            return self._replace(*event.successor, now)
-        if event.then == "end":
-            return self._end_without_process(event) if self.state in _WITHOUT_PROCESS else []
-        if event.then == "restart" and self.state is NodeState.BACKING_OFF:
-            return self._spawn()
-        if event.then == "restart" and self.state is NodeState.ENDED:
+            return self.stop.repeat(order, now)
+        if order.successor is not None and self.outlived is not None:
+            return self._replace(*order.successor, now)
+        if order.then == "end":
+            return self._end_without_process(order) if self.state in _WITHOUT_PROCESS else []
+        if order.then == "restart" and self.state is NodeState.BACKING_OFF:
+            return self.spawn()
+        if order.then == "restart" and self.state is NodeState.ENDED:
             return self._spawn_after_end(now)
-        raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
+        raise InvalidTransition(f'node "{self.id}"', self.state.value, order)
 
-    def _stop(self, event: events.StopOrdered, now: float) -> list[do.Command]:
+    def _stop(self, order: StopOrder, now: float) -> list[do.Command]:
         was_connected = self.state is not NodeState.CONNECTING
         self.state = NodeState.STOPPING
-        return self.stop.begin(event, now, connected=was_connected, spawned=self.pid is not None)
+        return self.stop.begin(order, now, connected=was_connected, spawned=self.pid is not None)
 
     def _kill(self, reason: str) -> list[do.Command]:
         """Kill the process as a failure of the node, so that its restart policy applies."""
         return [do.EmitLog("warn", f"killing the node: {reason}", self.id), *self.stop.kill(reason)]
 
-    def _end_without_process(self, event: events.StopOrdered) -> list[do.Command]:
-        self.stop.order = event
+    def _end_without_process(self, order: StopOrder) -> list[do.Command]:
+        self.stop.order = order
         return [do.CancelTimer(self.id, "backoff"), *self._end(SUCCESS)]
 
     # ------------------------------------------------------------------------------ running
@@ -371,16 +386,26 @@ class NodeLifecycle:
         if not self._restartable:
             return []
         self.health_kills += 1
-        return self._kill(why_stalled(seconds, self.spec.health_check_timeout or 0.0))
+        limit = self.spec.health_check_timeout or 0.0
+        return self._kill(
+            f"its process could not run for {seconds:.1f} s: stopped, frozen or stuck in the kernel"
+            f" (health_check_timeout {limit:g} s)"
+        )
 
     def _corrupted(self, problem: str, now: float) -> list[do.Command]:
-        reason = why_corrupted(problem)
+        reason = (
+            f"it has overwritten its part of the dataflow's shared memory ({problem}); look for"
+            " native code in it that writes beyond its buffers"
+        )
         if not self.dynamic:
             return self._kill(reason)
         log = do.EmitLog("error", f"stopping the node: {reason}", self.id)
-        return [log, *self._stop(events.StopOrdered(self.stop_grace), now)]
+        return [log, *self._stop(StopOrder(self.stop_grace), now)]
 
-    def _inputs_ended(self, now: float) -> list[do.Command]:
+    def end_inputs(self, now: float) -> list[do.Command]:
+        """All inputs have ended, so the node should end by itself."""
+        if self.state not in _CONNECTED:
+            return []
         self.inputs_ended = True
         if self.finish_grace is None or self.dynamic:
             return []
@@ -391,8 +416,12 @@ class NodeLifecycle:
         if busy:
             # it still processes what was sent before its inputs ended
             return [do.ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace))]
-        log = do.EmitLog("warn", why_finished(self.finish_grace), self.id)
-        return [log, *self._stop(events.StopOrdered(self.stop_grace), now)]
+        text = (
+            f"stopping the node: it still runs {self.finish_grace:g} s after all its inputs ended"
+            " (finish_grace_secs)"
+        )
+        log = do.EmitLog("warn", text, self.id)
+        return [log, *self._stop(StopOrder(self.stop_grace), now)]
 
     # ------------------------------------------------------------------------------ the end
 
@@ -466,7 +495,7 @@ class NodeLifecycle:
         commands = do.announce_restart(report)
         if delay > 0:
             return [*commands, do.ArmTimer(self.id, "backoff", now + delay)]
-        return [*commands, *self._spawn()]
+        return [*commands, *self.spawn()]
 
     def _replace(self, spec: ResolvedNode, incarnation: int, now: float) -> list[do.Command]:
         self.last_restart = ("replaced", now)
@@ -482,6 +511,11 @@ class NodeLifecycle:
             node=self.id, reason="replaced", delay=0.0, restarts=self.restarts, failed=False
         )
         return [*do.announce_restart(report), do.PromoteReplacement(self.id, incarnation)]
+
+    def stage(self, incarnation: int) -> list[do.Command]:
+        """Start a process with another program beside the running one."""
+        self.staged = incarnation
+        return [do.StageReplacement(self.id, incarnation)]
 
     def _abandon(self, incarnation: int, now: float) -> list[do.Command]:
         """Continue without a replacement; the old process may have ended meanwhile."""
@@ -511,6 +545,11 @@ class NodeLifecycle:
         self.connected = False
         self.pid = None
         return do.announce_end(self.result)
+
+
+def broken_by(cause: str) -> str:
+    """Return why nodes are stopped when node ``cause`` has broken the start barrier."""
+    return f'node "{cause}" exited before connecting, so the dataflow cannot start'
 
 
 def _result(

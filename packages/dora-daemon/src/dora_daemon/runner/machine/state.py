@@ -22,9 +22,8 @@ from dora_daemon.runner.machine.barrier import (
     StartBarrier,
     must_connect,
 )
-from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, NodesEnded
-from dora_daemon.runner.machine.node import NodeLifecycle
-from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.machine.link import LinkLifecycle
+from dora_daemon.runner.machine.node import NodeLifecycle, NodeState, StopOrder
 from dora_daemon.runner.machine.wiring import Wiring
 
 Phase = Literal["starting", "ready", "running", "stopping", "finished"]
@@ -102,14 +101,12 @@ class RunnerState:
         """How the dataflow ended; None before."""
         return self._result
 
-    def node(self, node: str) -> NodeSnapshot | None:
-        """Return the state of a node; None if it does not exist here."""
-        life = self._nodes.get(node)
-        return None if life is None else life.snapshot()
+    def node(self, node: str) -> NodeLifecycle | None:
+        """Return a node; None if it does not exist here."""
+        return self._nodes.get(node)
 
-    def nodes(self) -> tuple[NodeSnapshot, ...]:
-        """Return the state of every node."""
-        return tuple(life.snapshot() for life in self._nodes.values())
+    def nodes(self) -> tuple[NodeLifecycle, ...]:
+        return tuple(self._nodes.values())
 
     def closed_inputs(self, reader: str) -> tuple[str, ...]:
         """Return the inputs of a node, or of the link, that have ended."""
@@ -161,7 +158,7 @@ class RunnerState:
                 life = self._nodes.get(event.node)
                 if life is None or life.incarnation != event.incarnation:
                     return []  # a former process of the node
-                return self._to_node(life, event, now)
+                return self._settle(life, life.handle(event, now), now)
             case events.NodeAdded(spec=spec):
                 return self._add_node(spec, now)
             case events.NodeRemoved(node=node):
@@ -177,19 +174,20 @@ class RunnerState:
             ):
                 return self._replace(event, now)
 
-    def _to_node(
-        self, life: NodeLifecycle, event: events.NodeEvent, now: float
+    def _settle(
+        self, life: NodeLifecycle, commands: list[do.Command], now: float
     ) -> list[do.Command]:
-        was_ended = life.ended
-        commands = life.handle(event, now)
-        if life.ended and not was_ended:
-            assert life.result is not None
+        """Return the commands of a node with what follows from its end for others."""
+        if life.ended and life.result is not None and life.result not in self._results:
             self._results.append(life.result)
             commands += self._end_inputs(self._wiring.close(life.id), now)
             commands += self._break_barrier(life, now)
         elif life.state is NodeState.ABSENT:
             commands += self._end_inputs(self._wiring.close(life.id), now)
         return commands
+
+    def _order(self, life: NodeLifecycle, order: StopOrder, now: float) -> list[do.Command]:
+        return self._settle(life, life.order(order, now), now)
 
     def _advance(self, now: float) -> list[do.Command]:
         """Decide what follows from the state as a whole, after any event."""
@@ -207,8 +205,7 @@ class RunnerState:
             if self._link.over:
                 commands += self._finish()
             elif not self._link.finishing:
-                stopping = self._stop_reason is not None
-                commands += self._link.handle(NodesEnded(stopping), now)
+                commands += self._link.finish(now, stopping=self._stop_reason is not None)
         return commands
 
     def _timer(self, event: events.TimerFired, now: float) -> list[do.Command]:
@@ -216,7 +213,7 @@ class RunnerState:
             return self._link.handle(event, now)
         if event.node is not None:
             life = self._nodes.get(event.node)
-            return [] if life is None else self._to_node(life, event, now)
+            return [] if life is None else self._settle(life, life.handle(event, now), now)
         if event.timer == BARRIER_NOTICE and self._phase == "starting":
             return self._barrier.notice(self._nodes, now)
         if event.timer == STOP_AFTER and self._phase not in _OVER:
@@ -229,11 +226,10 @@ class RunnerState:
         commands: list[do.Command] = []
         if self._phase == "starting":
             for life in self._nodes.values():
-                if life.state is NodeState.PLANNED:
-                    stopped = life.id in self._plan.stopped
-                    commands += self._to_node(
-                        life, events.StopOrdered(0.0) if stopped else events.SpawnDue(), now
-                    )
+                if life.state is NodeState.PLANNED and life.id in self._plan.stopped:
+                    commands += self._order(life, StopOrder(0.0), now)
+                elif life.state is NodeState.PLANNED:
+                    commands += life.spawn()
         commands.append(do.ArmTimer(None, BARRIER_NOTICE, now + NOTICE_SECONDS))
         if self._plan.stop_after is not None:
             latest = now + self._plan.stop_after + NOTICE_SECONDS
@@ -249,7 +245,7 @@ class RunnerState:
             return [do.Refuse(event.node, f'node "{life.id}" has another process now')]
         if self._phase in _OVER and life.broken_by is None:
             return [do.Refuse(event.node, "the dataflow is being stopped", cancelled=True)]
-        commands = self._to_node(life, event, now)
+        commands = self._settle(life, life.handle(event, now), now)
         if any(isinstance(command, do.Refuse) for command in commands):
             return commands
         self._leaving.discard(life.id)
@@ -268,7 +264,7 @@ class RunnerState:
         ready = tuple(node for node, life in self._nodes.items() if life.connected)
         commands: list[do.Command] = [do.CancelTimer(None, BARRIER_NOTICE), do.SendGo(ready)]
         for life in self._nodes.values():
-            commands += life.handle(events.BarrierOpened(), now)
+            life.open_barrier()
         commands.append(do.ReportEvent(reports.DataflowStarted(dataflow_id=self._plan.dataflow_id)))
         if self._plan.stop_after is not None:
             commands.append(do.ArmTimer(None, STOP_AFTER, now + self._plan.stop_after))
@@ -280,11 +276,10 @@ class RunnerState:
             return []
         self._phase = "stopping"
         self._stop_reason = f'node "{life.id}" exited before connecting'
-        broken = events.BarrierBroken(life.id, self._plan.stop_grace)
         commands: list[do.Command] = []
-        for other in list(self._nodes.values()):
+        for other in self.nodes():
             if other is not life:
-                commands += self._to_node(other, broken, now)
+                commands += self._settle(other, other.break_barrier(life.id, now), now)
         return commands
 
     # --------------------------------------------------------------------- edges and the link
@@ -299,7 +294,7 @@ class RunnerState:
         for reader in readers:
             life = self._nodes.get(reader)
             if life is not None and self._wiring.all_inputs_closed(reader):
-                commands += self._to_node(life, events.InputsEnded(), now)
+                commands += self._settle(life, life.end_inputs(now), now)
         return commands
 
     def _about_link(
@@ -307,7 +302,7 @@ class RunnerState:
     ) -> list[do.Command]:
         if isinstance(event, events.OutgoingStreamsSet):
             self._wiring.set_reader(LINK_NODE, event.edges)
-            return self._link.handle(LinkNeeded(), now) if self._phase != "finished" else []
+            return self._link.start(now) if self._phase != "finished" else []
         commands = self._link.handle(event, now)
         if isinstance(event, events.LinkConnected) and event.incarnation == self._link.incarnation:
             # the former link may have ended before it reported them
@@ -331,11 +326,11 @@ class RunnerState:
             do.ReportEvent(reports.DataflowStopping(reason=event.reason, grace=grace)),
         ]
         if event.recovering:
-            commands += self._link.handle(LinkCut(), now)
-        for life in list(self._nodes.values()):
-            commands += self._to_node(life, events.StopOrdered(grace), now)
+            commands += self._link.cut()
+        for life in self.nodes():
+            commands += self._order(life, StopOrder(grace), now)
         if self._all_ended():
-            commands += self._link.handle(NodesEnded(stopping=True, force=event.force), now)
+            commands += self._link.finish(now, stopping=True, force=event.force)
         return commands
 
     def _request(
@@ -347,11 +342,11 @@ class RunnerState:
         if isinstance(event, events.NodeStopRequested):
             if event.leaves:
                 self._leaving.add(event.node)
-            return self._to_node(life, events.StopOrdered(event.grace), now)
+            return self._order(life, StopOrder(event.grace), now)
         if self._phase in _OVER:
             return []
         revived = life.ended
-        commands = self._to_node(life, events.StopOrdered(event.grace, "restart"), now)
+        commands = self._order(life, StopOrder(event.grace, "restart"), now)
         if revived:
             self._results = [r for r in self._results if r.node != event.node]
             self._wiring.reopen(event.node)
@@ -360,14 +355,13 @@ class RunnerState:
     def _replace(self, event: events.ReplacementEvent, now: float) -> list[do.Command]:
         match event:
             case events.ReplacementPrepared(node=node):
-                number = self._next_incarnation()
-                return self._to_node(self._nodes[node], events.ReplacementStaged(number), now)
+                return self._nodes[node].stage(self._next_incarnation())
             case events.ReplacementConnected(spec=spec, incarnation=number, grace=grace):
-                order = events.StopOrdered(grace, "replace", successor=(spec, number))
-                return self._to_node(self._nodes[spec.id], order, now)
+                order = StopOrder(grace, "replace", successor=(spec, number))
+                return self._order(self._nodes[spec.id], order, now)
             case events.ReplacementLost(node=node) | events.ReplacementAbandoned(node=node):
                 life = self._nodes.get(node)
-                return [] if life is None else self._to_node(life, event, now)
+                return [] if life is None else self._settle(life, life.handle(event, now), now)
             case events.ProgramChanged(spec=spec):
                 if self._phase in _OVER:
                     return []
@@ -384,8 +378,8 @@ class RunnerState:
         if life.dynamic:
             return []
         if self._phase in _OVER:
-            return self._to_node(life, events.StopOrdered(0.0), now)
-        return life.handle(events.SpawnDue(), now)
+            return self._order(life, StopOrder(0.0), now)
+        return life.spawn()
 
     def _remove_node(self, node: str, now: float) -> list[do.Command]:
         readers = self._wiring.remove_node(node)

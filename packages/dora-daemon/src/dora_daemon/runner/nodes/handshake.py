@@ -14,7 +14,6 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.events import LinkConnected, NodeConnected
-from dora_daemon.runner.machine.refusals import unknown_node
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes, Participant
 from dora_daemon.runner.nodes.node_config import link_input, node_config
 from dora_daemon.runner.nodes.queues import QueueRegistry
@@ -77,7 +76,11 @@ class NodeHandshake:
             )
         if sender is None:
             dataflow = self._plan.name or self._plan.dataflow_id
-            return unknown_node(hello.node_id, dataflow, self._nodes)
+            known = ", ".join(sorted(self._nodes)) or "none"
+            return (
+                f'node "{hello.node_id}" does not exist in dataflow {dataflow} on this machine (its'
+                f" nodes: {known})"
+            )
         if not isinstance(sender, LocalNode):
             return None
         spec = sender.spec

@@ -8,7 +8,7 @@ import time
 from dora_config.history.entries import InputRecovered, InputTimedOut
 from dora_daemon.runner.machine.events import NodeCorrupted, NodeStalled
 from dora_daemon.runner.machine.health import ProcessSample
-from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 from dora_daemon.runner.nodes.services import NodeServices
 
 MEMORY_SECONDS = 2.0
@@ -44,27 +44,25 @@ class HealthMonitor:
         for node in self._dispatcher.state.nodes():
             if node.state is NodeState.RUNNING:
                 self._check_health(node, now)
-                self._check_inputs(node.node, now)
+                self._check_inputs(node.id, now)
         self.schedule()
 
     def _check_memory(self) -> None:
         problems = self._registry.check()
         for node in self._dispatcher.state.nodes() if problems else ():
-            if node.node in problems:
-                self._dispatcher.emit(
-                    NodeCorrupted(node.node, node.incarnation, problems[node.node])
-                )
+            if node.id in problems:
+                self._dispatcher.emit(NodeCorrupted(node.id, node.incarnation, problems[node.id]))
         self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)
 
-    def _check_health(self, node: NodeSnapshot, now: float) -> None:
-        local = self._nodes[node.node]
+    def _check_health(self, node: NodeLifecycle, now: float) -> None:
+        local = self._nodes[node.id]
         timeout = local.spec.health_check_timeout
         if timeout is None or node.pid is None or (sample := sample_process(node.pid)) is None:
             return
         connected_at = local.connected_at
         seconds = local.health.sample(node.pid, sample, connected_at=connected_at, now=now)
         if seconds > timeout:
-            self._dispatcher.emit(NodeStalled(node.node, node.incarnation, seconds))
+            self._dispatcher.emit(NodeStalled(node.id, node.incarnation, seconds))
 
     def _check_inputs(self, node: str, now: float) -> None:
         closed = self._dispatcher.state.closed_inputs(node)
