@@ -37,7 +37,7 @@ session.close()
 CAMERA = """
 import time
 from dora_ros2.types import Types
-from dora_ros2.zenoh.node import Node
+from dora_ros2.connection import Node
 from dora_ros2.zenoh.session import Session
 
 image = Types().message("sensor_msgs/Image")
@@ -54,7 +54,8 @@ with Session() as session:
 """
 BARE = """
 import sys
-from dora_ros2.zenoh.session import Session, direct
+from dora_ros2.zenoh.endpoints import direct
+from dora_ros2.zenoh.session import Session
 
 with Session() as session:
     subscriber = session.raw.declare_subscriber("0/image/**", direct(lambda sample: None))

@@ -22,13 +22,13 @@ from support.waiting import wait_until
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.rosbag import CDR
 from dora_ros2.bridge import Bridge, PublishedTopic, Sender, SubscribedTopic
+from dora_ros2.connection import Node
 from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionClient, ActionServer, GoalState
 from dora_ros2.zenoh.descriptions import find_description
 from dora_ros2.zenoh.graph import Graph
-from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.tokens import EndpointToken, Qos, parse_token
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -126,7 +126,7 @@ def test_both_directions_with_types_of_the_other_side(bridged: Any, other: Node)
         other.subscription("/ns/out", TWIST, hear)
         publisher = other.publisher("/in", TWIST)
         assert received.get(timeout=20)["linear"]["x"] == 1.0
-        graph = other.session.graph
+        graph = other.connection.graph
         wait_until(lambda: len(graph.topics()["/in"].uses) == 1)
         publisher.publish(TWIST.encode({"angular": {"z": 2.0}}))
         output, value, metadata = node.get()
@@ -150,7 +150,7 @@ def test_the_last_message_arrives_and_bad_ones_are_dropped_with_a_warning(
         {"topics": [{**topic, "input": "b"}, sub], "qos": {"reliable": True}}, "a"
     ) as node:
         publisher = other.publisher("/bad", TWIST, Qos())
-        graph = other.session.graph
+        graph = other.connection.graph
         wait_until(lambda: "/bad" in graph.topics() and graph.topics()["/bad"].uses)
         publisher.publish(b"\0\1\0\0short")
         publisher.publish(b"\0\1\0\0short")

@@ -20,11 +20,12 @@ from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
 from dora_ros2 import commands
+from dora_ros2.connection import Node
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionServer, GoalState, ServerGoal
 from dora_ros2.zenoh.descriptions import serve_descriptions
+from dora_ros2.zenoh.endpoints import Request
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.node import Node, Request
 from dora_ros2.zenoh.parameters import ParameterServer
 from dora_ros2.zenoh.session import Session
 from dora_ros2.zenoh.tokens import Attachment, Qos
@@ -80,6 +81,11 @@ def robot(router: Router) -> Iterator[Node]:
         ParameterServer(node, TYPES, {"rate": 10, "frame": "map"})
         serve_descriptions(node, TYPES.description)
         yield node
+
+
+def session_of(node: Node) -> Session:
+    assert isinstance(node.connection, Session)
+    return node.connection
 
 
 @pytest.fixture
@@ -146,7 +152,7 @@ def test_types_of_the_other_side(robot: Node, run: Run, tmp_path: Path) -> None:
     (tmp_path / "own" / "action" / "Go.action").write_text("int32 a\n---\nfloat64 b\n---\n")
     types = Types([tmp_path])
     own, go = types.message("own/Own"), types.action("own/Go")
-    with Session(router=robot.session.router, environ={}) as session:
+    with Session(router=session_of(robot).router, environ={}) as session:
         node = Node(session, "own")
         serve_descriptions(node, types.description)
         received: SimpleQueue[Any] = SimpleQueue()
@@ -205,7 +211,7 @@ def _command(router: Router, *words: str, program: str = "") -> Iterator[subproc
 
 def test_names_cannot_control_the_terminal(robot: Node, run: Run) -> None:
     token = str(replace(robot.token, name="\x1b[31mred\u202e", nid="9"))
-    held = robot.session.raw.liveliness().declare_token(token)
+    held = session_of(robot).raw.liveliness().declare_token(token)
     assert "\\u001b[31mred\\u202e" in "\n".join(run("nodes"))
     held.undeclare()  # type: ignore[no-untyped-call]
 
@@ -273,7 +279,7 @@ def test_check(robot: Node, run: Run, router: Router, tmp_path: Path) -> None:
     def publish() -> None:
         while not ended.wait(0.02):
             publisher.publish(own.encode({"x": 1.0}))
-            robot.session.raw.put("0/old/x/RIHS01_0", b"", attachment=old)
+            session_of(robot).raw.put("0/old/x/RIHS01_0", b"", attachment=old)
 
     thread = threading.Thread(target=publish)
     thread.start()

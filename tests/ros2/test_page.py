@@ -12,8 +12,8 @@ from support.browser.session import chromium, opened, screenshot
 from support.dora import run_dora, running_dora
 from support.workspace import Workspace
 
+from dora_ros2.connection import Node
 from dora_ros2.types import Types
-from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.tokens import Qos
 
 pytestmark = pytest.mark.integration

@@ -12,9 +12,10 @@ from ros2.conftest import ZENOH_SDK
 from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
+from dora_ros2.connection import Node
 from dora_ros2.types import Types
+from dora_ros2.zenoh.endpoints import Request
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.node import Node, Request
 from dora_ros2.zenoh.session import Session
 from dora_ros2.zenoh.tokens import Attachment
 

@@ -16,6 +16,7 @@ import pytest
 from support.ros2_values import random_value
 from support.waiting import wait_until
 
+from dora_ros2.connection import Node
 from dora_ros2.dds.participant import Participant
 from dora_ros2.errors import SessionError
 from dora_ros2.types import Types
@@ -73,7 +74,7 @@ def get(received: queue.Queue[bytes]) -> Any:
 
 
 def test_all_types_both_ways(participant: Participant) -> None:
-    with participant.node("both") as node:
+    with Node(participant, "both") as node:
         received: list[queue.Queue[bytes]] = [queue.Queue() for _ in NAMES]
         publishers = []
         for number, name in enumerate(NAMES):
@@ -97,7 +98,7 @@ def test_all_types_both_ways(participant: Participant) -> None:
 
 
 def test_graph(participant: Participant) -> None:
-    with participant.node("seen", "/ours") as node:
+    with Node(participant, "seen", "/ours") as node:
         received: queue.Queue[bytes] = queue.Queue()
         node.subscription("/names", TEXT, lambda data, _: received.put(data))
         wait_until(lambda: b"seen" in get(received), what="our node in the graph of rclpy")
@@ -120,7 +121,7 @@ def test_graph(participant: Participant) -> None:
 def test_history_and_sender(participant: Participant) -> None:
     """Messages from before arrive, there and here."""
     latching = Qos(transient_local=True, depth=3)
-    with participant.node("late") as node:
+    with Node(participant, "late") as node:
         received: queue.Queue[Any] = queue.Queue()
         node.subscription("/latched", TEXT, lambda *both: received.put(both), latching)
         payload, attachment = get(received)
@@ -147,7 +148,7 @@ def test_history_and_sender(participant: Participant) -> None:
 
 
 def test_mismatched_qos(participant: Participant, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), participant.node("strict") as node:
+    with caplog.at_level(logging.WARNING), Node(participant, "strict") as node:
         received: queue.Queue[bytes] = queue.Queue()
         node.subscription("/picky", TEXT, lambda data, _: received.put(data))
         said = "/picky: no messages: the publisher is best effort, the subscription reliable"
@@ -158,7 +159,7 @@ def test_mismatched_qos(participant: Participant, caplog: pytest.LogCaptureFixtu
 
 
 def test_what_dds_cannot_do(participant: Participant) -> None:
-    with participant.node("limits") as node:
+    with Node(participant, "limits") as node:
         with pytest.raises(SessionError, match="do not work over DDS"):
             node.service_server("/x", TYPES.service("std_srvs/SetBool"), print)
         node.publisher("/typed", TEXT)
@@ -171,8 +172,8 @@ def test_what_dds_cannot_do(participant: Participant) -> None:
 
 def test_two_participants(participant: Participant) -> None:
     """Without ROS: a subscription that is closed receives nothing more."""
-    with Participant(environ=ENVIRONMENT) as other, other.node("other") as there:
-        with participant.node("here") as node:
+    with Participant(environ=ENVIRONMENT) as other, Node(other, "other") as there:
+        with Node(participant, "here") as node:
             received: queue.Queue[bytes] = queue.Queue()
             subscription = there.subscription("/ours", TEXT, lambda data, _: received.put(data))
             publisher = node.publisher("/ours", TEXT, Qos(transient_local=True))
@@ -187,4 +188,4 @@ def test_two_participants(participant: Participant) -> None:
             assert participant.wait_for(lambda graph: not graph.topics()["/ours"].uses, 30)
         other.close()
         with pytest.raises(SessionError):
-            other.node("more")
+            Node(other, "more")

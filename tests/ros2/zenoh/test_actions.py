@@ -14,6 +14,7 @@ import pytest
 from ros2.routers import Router
 from support.waiting import wait_until
 
+from dora_ros2.connection import Node
 from dora_ros2.errors import GoalError, NoReply
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import (
@@ -24,7 +25,6 @@ from dora_ros2.zenoh.actions import (
     GoalState,
     ServerGoal,
 )
-from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.tokens import Qos
 
 FIBONACCI = Types().action("example_interfaces/action/Fibonacci")
@@ -103,7 +103,7 @@ def test_a_goal_with_feedback_and_result(router: Router) -> None:
             lambda: pair.statuses and pair.statuses[-1] == {goal.id: GoalState.SUCCEEDED},
             what="the last status",
         )
-        graph = pair.client._send.node.session.graph
+        graph = pair.client._send.node.connection.graph
         assert graph.actions()["/fib"].types == ["example_interfaces/action/Fibonacci"]
         assert (graph.topics(), graph.services()) == ({}, {})
 

@@ -10,11 +10,11 @@ import pytest
 from ros2.routers import Router
 from support.waiting import wait_until
 
+from dora_ros2.connection import Node
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
 from dora_ros2.types import Types
 from dora_ros2.zenoh.descriptions import fetch_description, find_description, serve_descriptions
-from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.parameters import (
     ParameterServer,
     Value,

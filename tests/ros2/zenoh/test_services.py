@@ -16,9 +16,10 @@ import pytest
 from ros2.routers import Router
 from support.waiting import wait_until
 
+from dora_ros2.connection import Node
 from dora_ros2.definitions.description import dds_name
 from dora_ros2.errors import NoReply, SessionError
-from dora_ros2.zenoh.node import Node, Request, ServiceClient
+from dora_ros2.zenoh.endpoints import Request, ServiceClient
 from dora_ros2.zenoh.tokens import Attachment, NamedType
 
 ADD = NamedType(dds_name("example_interfaces/srv/AddTwoInts"), "RIHS01_e1")
@@ -119,7 +120,7 @@ def test_a_killed_server_ends_its_requests(router: Router, tmp_path: Path) -> No
     program.write_text(
         "import sys, time\n"
         "from dora_ros2.zenoh.tokens import NamedType\n"
-        "from dora_ros2.zenoh.node import Node\n"
+        "from dora_ros2.connection import Node\n"
         "from dora_ros2.zenoh.session import Session\n"
         "kept = []\n"
         "node = Node(Session(router=sys.argv[1]), 'server')\n"
@@ -170,6 +171,6 @@ def test_a_reply_after_the_session_ended(router: Router) -> None:
     with client_and_server(router) as (client, requests):
         future = client.call(b"a", timeout=None)
         request = request_of(requests)
-        request._server.node.session.close()
+        request._server.node.connection.close()
         request.reply(b"too late")
         assert "ended before it replied" in failure(future)

@@ -14,9 +14,9 @@ import zenoh
 from daemon.link.certificates import Authority
 from ros2.routers import Router, free_port
 
+from dora_ros2.connection import Node
 from dora_ros2.errors import InvalidName, SessionError
 from dora_ros2.types import Types
-from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.session import ROUTER, Session, configuration
 
 STRING = Types().message("std_msgs/String")
@@ -162,7 +162,7 @@ def test_tls_of_the_session_file_works_and_others_are_refused(tmp_path: Path) ->
                 name = f"/topic_{number}"
                 receiver.subscription(name, STRING, lambda payload, _: received.put(payload))
                 publisher = sender.publisher(name, STRING)
-                assert sender.session.wait_for(
+                assert sender.connection.wait_for(
                     lambda graph, name=name: graph.topics()[name].uses,  # type: ignore[misc]
                     20,
                 )

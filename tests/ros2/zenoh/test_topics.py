@@ -15,10 +15,11 @@ import pytest
 from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
+from dora_ros2.connection import Node, Publisher
 from dora_ros2.definitions.description import dds_name
 from dora_ros2.errors import InvalidName, SessionError
+from dora_ros2.zenoh.endpoints import ZenohPublisher
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.node import Node, Publisher
 from dora_ros2.zenoh.session import Session
 from dora_ros2.zenoh.tokens import Attachment, Kind, NamedType, Qos
 
@@ -47,6 +48,12 @@ def arrives(publisher: Publisher, received: Received, payload: bytes = b"x") -> 
     wait_until(publish, what="a message")
 
 
+def publish_on(node: Node, topic: str, qos: Qos | None = None) -> ZenohPublisher:
+    publisher = node.publisher(topic, STRING, qos)
+    assert isinstance(publisher, ZenohPublisher)
+    return publisher
+
+
 def pass_on(publisher: Publisher, reader: Session) -> None:
     """Wait until a session has received, and ignored, all that was published before.
 
@@ -62,7 +69,7 @@ def pass_on(publisher: Publisher, reader: Session) -> None:
 def test_messages_with_number_time_and_sender(router: Router) -> None:
     with router.open() as one, router.open() as other:
         received = subscribe(other)
-        publisher = Node(one, "talker", "robot1").publisher("/chatter", STRING)
+        publisher = publish_on(Node(one, "talker", "robot1"), "/chatter")
         assert one.wait_for(lambda graph: len(graph.topics()["/chatter"].uses) == 1, 30)
         publisher.publish(b"a", time_ns=5)
         arrives(publisher, received)
@@ -84,7 +91,7 @@ def test_messages_with_number_time_and_sender(router: Router) -> None:
 
 def test_late_joiners_receive_the_kept_messages(router: Router) -> None:
     with router.open() as one, router.open() as other:
-        publisher = Node(one, "talker").publisher("chatter", STRING, LATCHED)
+        publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)
         for number in range(5):
             publisher.publish(bytes([number]))
         pass_on(publisher, other)
@@ -115,7 +122,7 @@ def test_messages_that_overtake_the_kept_ones_wait_for_them(
 
     monkeypatch.setattr("zenoh.ext.declare_advanced_subscriber", without_history)
     with router.open() as one, router.open() as other:
-        publisher = Node(one, "talker").publisher("chatter", STRING, LATCHED)
+        publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)
         for number in range(5):
             publisher.publish(bytes([number]))
         pass_on(publisher, other)
@@ -157,10 +164,10 @@ def test_endpoints_follow_the_profile_of_the_others(router: Router) -> None:
     ):
         Node(another, "another").publisher("chatter", STRING)
         bridge = Node(ours, "bridge")
-        kept = bridge.publisher("map", STRING, LATCHED)
+        kept = publish_on(bridge, "map", LATCHED)
         for number in range(5):
             kept.publish(bytes([number]))
-        publisher = bridge.publisher("chatter", STRING)
+        publisher = publish_on(bridge, "chatter")
         received_here = subscribe(ours)
         assert publisher.key.endswith(STRING.hash)
         received: Received = []
@@ -177,7 +184,7 @@ def test_endpoints_follow_the_profile_of_the_others(router: Router) -> None:
         wait_until(lambda: len(maps) == 3, what="the kept messages")
         assert [payload for payload, _ in maps] == [b"\x02", b"\x03", b"\x04"]
         assert {one.gid for _, one in maps if one} == {kept.gid}
-        late = Node(ours, "late").publisher("chatter", STRING)
+        late = publish_on(Node(ours, "late"), "chatter")
         assert late.token.humble
         assert humble.wait_for(
             lambda graph: all(one.humble for one in graph.endpoints(Kind.PUBLISHER)), 30
@@ -327,7 +334,7 @@ def test_a_killed_publisher_disappears(router: Router, tmp_path: Path) -> None:
     program.write_text(
         "import sys, time\n"
         "from dora_ros2.zenoh.tokens import NamedType\n"
-        "from dora_ros2.zenoh.node import Node\n"
+        "from dora_ros2.connection import Node\n"
         "from dora_ros2.zenoh.session import Session\n"
         "session = Session(router=sys.argv[1])\n"
         f"publisher = Node(session, 'talker').publisher('chatter', {STRING!r})\n"
@@ -354,7 +361,7 @@ def test_waiting_for_a_router_that_starts_and_restarts() -> None:
         with router.open(on_state=states.append) as one, router.open() as other:
             assert one.waiting == f"waits for a Zenoh router at {router.endpoint}"
             received = subscribe(other)
-            publisher = Node(one, "talker").publisher("chatter", STRING, LATCHED)
+            publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)
             router.start()
             wait_until(lambda: one.waiting is None, what="the router")
             arrives(publisher, received)

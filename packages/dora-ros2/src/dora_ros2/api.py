@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
+from dora_ros2.connection import Connection, Node
 from dora_ros2.definitions.description import full_name
 from dora_ros2.errors import (
     DefinitionError,
@@ -25,7 +26,7 @@ from dora_ros2.errors import (
     MalformedMessage,
     NoReply,
 )
-from dora_ros2.transport import choose_transport, connect, logger, new_node, qos_of
+from dora_ros2.transport import choose_transport, connect, logger, qos_of
 from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh.actions import (
     ANY_GOAL,
@@ -39,9 +40,8 @@ from dora_ros2.zenoh.actions import (
     ServerGoal,
 )
 from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
-from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request
+from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, Request, ServiceClient
 from dora_ros2.zenoh.parameters import ParameterServer, Value
-from dora_ros2.zenoh.session import Connection
 from dora_ros2.zenoh.tokens import Attachment, Kind, Qos, absolute
 
 _T = TypeVar("_T")
@@ -227,7 +227,7 @@ class Ros2Node:
             raise InvalidName(f"{_SIM_TIME} cannot be declared; {_NO_CLOCK}")
         self._connection = connection
         self._types = types
-        self._node: Node = new_node(connection, name, namespace)
+        self._node = Node(connection, name, namespace)
         try:
             if self._node.has_services:
                 serve_descriptions(self._node, types.description)
@@ -371,7 +371,7 @@ class Ros2ServiceClient:
     """Sends requests to a service."""
 
     def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
-        self._client = node.service_client(name, types.service(_slashes(kind)))
+        self._client: ServiceClient = node.service_client(name, types.service(_slashes(kind)))
         if not self.wait_for_service():
             self._client.close()
             raise NoReply(f"service `{name}` not available within {_SERVER_SECONDS:g} s")

@@ -26,9 +26,10 @@ import pyarrow as pa
 
 from dora_node_api import Node as DoraNode
 from dora_node_api.ids import uuid7
+from dora_ros2.connection import Connection, Node
 from dora_ros2.definitions.description import full_name
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
-from dora_ros2.transport import Choice, choose_transport, connect, logger, new_node, qos_of
+from dora_ros2.transport import Choice, choose_transport, connect, logger, qos_of
 from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh.actions import (
     ENDS,
@@ -41,9 +42,8 @@ from dora_ros2.zenoh.actions import (
     ServerGoal,
 )
 from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
+from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, Request, then
 from dora_ros2.zenoh.graph import Graph
-from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, then
-from dora_ros2.zenoh.session import Connection
 from dora_ros2.zenoh.tokens import NO_HASH, Attachment, EndpointToken, Kind, absolute
 
 SETTINGS = "DORA_ROS2"
@@ -623,7 +623,7 @@ class Bridge:
                 on_graph=self._wake.set,
             )
             name = self._settings.get("node_name") or _ros_name(self._node.node_id)
-            node = new_node(connection, name, self._settings.get("namespace", "/"))
+            node = Node(connection, name, self._settings.get("namespace", "/"))
             if choice.kind == "zenoh":
                 serve_descriptions(node, self._types.description)
             while not self._stopping.is_set():

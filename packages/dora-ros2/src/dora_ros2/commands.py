@@ -32,15 +32,16 @@ from typing import Any
 import zenoh
 
 from dora_ros2 import __version__
+from dora_ros2.connection import Connection, Node
 from dora_ros2.definitions.description import Structure, action_structures, describe, full_name
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error, SessionError
 from dora_ros2.types import ActionType, MessageType, ServiceType, Types
 from dora_ros2.zenoh.actions import ActionClient, CancelCode
 from dora_ros2.zenoh.descriptions import SERVICE as DESCRIBE, find_description
+from dora_ros2.zenoh.endpoints import ServiceClient, direct
 from dora_ros2.zenoh.graph import Channel, Graph, Profile
-from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.parameters import decoded, encoded, parameter_service
-from dora_ros2.zenoh.session import Session, direct
+from dora_ros2.zenoh.session import Session
 from dora_ros2.zenoh.tokens import (
     NO_HASH,
     OLD_ATTACHMENT,
@@ -218,7 +219,7 @@ def _node(parsed: Any) -> Iterator[Node]:
         yield Node(session, f"dora_ros2_{parsed.word.replace('-', '_')}")
 
 
-def _settle(session: Session) -> None:
+def _settle(session: Connection) -> None:
     """Wait until the graph stops changing."""
     deadline = time.monotonic() + _GRAPH_SECONDS
     while time.monotonic() < deadline:
@@ -274,7 +275,7 @@ def _channel_rows(graph: Graph, word: str) -> list[dict[str, Any]]:
 def _echo(parsed: Any) -> None:
     with _node(parsed) as node:
         name = absolute(parsed.topic)
-        publishers = _publishers(node.session, parsed, name)
+        publishers = _publishers(node.connection, parsed, name)
         if parsed.type:
             type = parsed.types.message(parsed.type)
         else:
@@ -297,7 +298,7 @@ def _echo(parsed: Any) -> None:
 def _hz(parsed: Any) -> None:
     with _node(parsed) as node:
         name = absolute(parsed.topic)
-        publishers = _publishers(node.session, parsed, name)
+        publishers = _publishers(node.connection, parsed, name)
         seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         count = before = 0
 
@@ -329,7 +330,7 @@ def _type(parsed: Any) -> None:
         show(found.concatenated_text.rstrip("\n"))
         return
     with _node(parsed) as node:
-        endpoints = node.session.graph.endpoints(name=parsed.name)
+        endpoints = node.connection.graph.endpoints(name=parsed.name)
         if not endpoints:
             raise DefinitionError(f"no topic or service {parsed.name}", remedy="`dora ros2 topics`")
         found = find_description(node, parsed.types, endpoints[0])
@@ -349,8 +350,8 @@ def _pub(parsed: Any) -> None:
         def subscriptions(graph: Graph) -> list[EndpointToken]:
             return graph.endpoints(Kind.SUBSCRIPTION, name=name)
 
-        node.session.wait_for(subscriptions, 0 if parsed.rate else parsed.timeout)
-        others = subscriptions(node.session.graph)
+        node.connection.wait_for(subscriptions, 0 if parsed.rate else parsed.timeout)
+        others = subscriptions(node.connection.graph)
         fitting = [one for one in others if one.type == wanted]
         if others and not fitting:
             raise Ros2Error(f"the subscriptions of {name} have the type {others[0].type}")
@@ -368,7 +369,7 @@ def _pub(parsed: Any) -> None:
             if sent == last:
                 break
             threading.Event().wait(1 / (parsed.rate or 1.0))
-        _settle(node.session)
+        _settle(node.connection)
         show(f"published {last} to {name}")
 
 
@@ -386,7 +387,7 @@ def _call(parsed: Any) -> None:
 def _ask(node: Node, parsed: Any, name: str, type: ServiceType, value: Any) -> dict[str, Any]:
     """Return the answer of a service. Raises MalformedMessage, NoReply."""
     type.request.encode(value)  # a mistake is shown before anything waits
-    client = node.service_client(name, type)
+    client: ServiceClient = node.service_client(name, type)
     client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
     answer: dict[str, Any] = client.ask(value, timeout=parsed.timeout).result()[0].as_py()
     return answer
@@ -394,7 +395,7 @@ def _ask(node: Node, parsed: Any, name: str, type: ServiceType, value: Any) -> d
 
 def _servers(node: Node, name: str, word: str) -> list[EndpointToken]:
     """Return the servers of a service or action, at least one. Raises DefinitionError."""
-    channel: Channel | None = getattr(node.session.graph, word)().get(name)
+    channel: Channel | None = getattr(node.connection.graph, word)().get(name)
     if channel is None or not channel.offers:
         raise DefinitionError(f"no server of {name}", remedy=f"`dora ros2 {word}`")
     return channel.offers
@@ -446,7 +447,7 @@ def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> 
 def _served_action(node: Node, types: Types, name: str) -> ActionType:
     """Return the type of an action, with the definitions of its server. Raises DefinitionError."""
     [send_goal, *_] = _servers(node, name, "actions")
-    graph, base = node.session.graph, f"{name}/_action"
+    graph, base = node.connection.graph, f"{name}/_action"
     others = (
         graph.endpoints(Kind.PUBLISHER, name=f"{base}/feedback"),
         graph.endpoints(Kind.SERVER, name=f"{base}/get_result"),
@@ -480,7 +481,7 @@ def _param(parsed: Any) -> int:
         return 0
 
 
-def _publishers(session: Session, parsed: Any, name: str) -> list[EndpointToken]:
+def _publishers(session: Connection, parsed: Any, name: str) -> list[EndpointToken]:
     """Return the publishers of a topic; wait for one, unless the type is given."""
 
     def found(graph: Graph) -> list[EndpointToken]:

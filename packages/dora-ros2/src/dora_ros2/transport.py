@@ -7,12 +7,12 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
+from dora_ros2.connection import Connection, Kinds
 from dora_ros2.errors import SessionError
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.session import ROUTER, Connection, Kinds, Session
+from dora_ros2.zenoh.session import ROUTER, Session
 from dora_ros2.zenoh.tokens import INFINITE, SECOND, Qos
 
 _ANSWER_SECONDS = 0.5
@@ -75,16 +75,6 @@ def connect(
     from dora_ros2.dds.participant import Participant
 
     return Participant(domain=domain, on_graph=on_graph)
-
-
-def new_node(connection: Connection, name: str, namespace: str = "/") -> Node:
-    """Announce a node; those of both transports have the same methods.
-
-    Raises InvalidName, SessionError.
-    """
-    if isinstance(connection, Session):
-        return Node(connection, name, namespace)
-    return cast(Any, connection).node(name, namespace)  # type: ignore[no-any-return]
 
 
 def qos_of(written: Mapping[str, Any]) -> Qos:

@@ -13,11 +13,11 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from uuid import UUID
 
 from cyclonedds.builtin import (
@@ -42,30 +42,23 @@ from cyclonedds.pub import DataWriter
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
+from dora_ros2.connection import Connection, Endpoint, Node, OnMessage, Payload, Publisher
 from dora_ros2.errors import MalformedMessage, SessionError
-from dora_ros2.types import MessageType, Types
-from dora_ros2.zenoh.session import Connection
+from dora_ros2.types import Types
 from dora_ros2.zenoh.tokens import (
     NO_HASH,
+    SECOND,
     Attachment,
     EndpointToken,
     Kind,
     NodeToken,
     Qos,
-    absolute,
-    check_namespace,
-    check_node_name,
+    WireType,
     gid,
-    incompatibility,
+    ros_type,
 )
 
-OnMessage = Callable[[bytes, Attachment | None], None]
-NO_SERVICES: Final = (
-    "services and actions of ROS 2 do not work over DDS here: Cyclone DDS for Python does not "
-    "give access to the identity of a request; use Zenoh"
-)
 _UNKNOWN: Final = "_NODE_NAME_UNKNOWN_"
-_SECOND: Final = 1_000_000_000
 _AT_ONCE: Final = 64
 _FIRST_PORT: Final = 7400
 _PORTS: Final = 250
@@ -149,7 +142,7 @@ def carry(carrier: Any, payload: bytes | bytearray) -> Any:
     return sample
 
 
-def carrier_of(kind: MessageType) -> Any:
+def carrier_of(kind: WireType) -> Any:
     """Return a DDS type whose samples have the CDR of a message in ``payload``.
 
     Only its name counts: Cyclone DDS is configured to ignore the fields of types.
@@ -193,22 +186,115 @@ def _receive_from_loopback(domain: int) -> None:
                         held.setsockopt(socket.SOL_SOCKET, device, b"lo")
 
 
-@dataclass(frozen=True)
-class _Found:
-    """An endpoint that was discovered."""
+class DdsEndpoint(Endpoint):
+    """What publishers and subscriptions share."""
 
-    writes: bool
-    participant: UUID
-    topic: str
-    type: str
-    hash: str
-    qos: Qos
+    def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
+        self._participant: Participant = node.connection  # type: ignore[assignment]
+        super().__init__(node, name, type, qos)
+
+    def refresh(self) -> None:
+        self._participant.publish_nodes()
+
+
+class DdsPublisher(DdsEndpoint, Publisher):
+    """Publishes messages to a topic."""
+
+    def _announce(self) -> None:
+        self._topic = self._participant.topic(f"rt{self.name}", self.type)
+        qos = dds_qos(self.qos, self.type.hash)
+        self._writer: Any = _made(DataWriter, self._participant, self._topic, qos)
+        self.key: UUID = self._writer.get_guid()
+
+    def publish(self, payload: Payload, *, time_ns: int | None = None) -> None:
+        self._check_open()
+        try:
+            self._writer.write(carry(self._topic.data_type, payload), time_ns)
+        except DDSException as error:
+            raise SessionError(f"cannot publish to {self.name}: {error}") from error
+
+    def _withdraw(self) -> None:
+        """Withdraw the publisher once readers have what it sent."""
+        if self.qos.reliable:
+            with contextlib.suppress(DDSException):  # a reader may be stuck
+                self._writer.wait_for_acks(_ACK_SECONDS * SECOND)
+        self._participant.publish_nodes()
+        self._writer = None  # DDS deletes what has no references
+
+
+class DdsSubscription(DdsEndpoint):
+    """Receives the messages of a topic."""
+
+    kind = Kind.SUBSCRIPTION
+
+    def __init__(
+        self, node: Node, name: str, type: WireType, qos: Qos, on_message: OnMessage
+    ) -> None:
+        self._on_message = on_message
+        self._senders: dict[int, UUID] = {}
+        super().__init__(node, name, type, qos)
+
+    def _announce(self) -> None:
+        topic = self._participant.topic(f"rt{self.name}", self.type)
+        qos = dds_qos(self.qos, self.type.hash)
+        self._reader: Any = _made(DataReader, self._participant, topic, qos)
+        self.key: UUID = self._reader.get_guid()
+        self._condition: ReadCondition | None = self._participant.watch(self._reader)
+
+    def take(self) -> None:
+        """Call the callback with all messages that wait; on the participant's thread."""
+        reader = self._reader
+        if self.closed or reader is None:
+            return
+        for sample in reader.take(N=_AT_ONCE):  # the others have their turn before the rest
+            if self.closed:
+                return
+            if hasattr(sample, "payload"):
+                info = sample.sample_info
+                sender = self._sender(reader, info.publication_handle)
+                self._deliver(sample.payload, Attachment(0, info.source_timestamp, sender))
+
+    def _sender(self, reader: Any, handle: int) -> bytes:
+        if handle not in self._senders:
+            data = reader.get_matched_publication_data(handle)
+            if data is None:
+                return bytes(16)
+            self._senders[handle] = data.key
+        return self._participant.gid_of(self._senders[handle])
+
+    def _deliver(self, payload: bytes, attachment: Attachment) -> None:
+        try:
+            self._on_message(payload, attachment)
+        except Exception:
+            _logger.exception("error in a callback of the subscription to %s", self.name)
+
+    def _withdraw(self) -> None:
+        self._participant.unwatch(self._condition)
+        self._participant.publish_nodes()
+        self._condition = self._reader = None  # DDS deletes what has no references
+
+
+def _made(kind: Any, participant: Participant, topic: Any, qos: Any) -> Any:
+    try:
+        return kind(participant.dds, topic, qos)
+    except DDSException as error:
+        raise SessionError(f"DDS refuses the topic {topic.name}: {error}") from error
+
+
+def _no_services(*_: object) -> Any:
+    raise SessionError(
+        "services and actions of ROS 2 do not work over DDS here: Cyclone DDS for Python does not "
+        "give access to the identity of a request; use Zenoh"
+    )
 
 
 class Participant(Connection):
     """All nodes of this process in one domain."""
 
     kind = "dds"
+    publisher = DdsPublisher
+    subscription = DdsSubscription
+    service_server = service_client = _no_services
 
     def __init__(
         self,
@@ -219,14 +305,12 @@ class Participant(Connection):
     ) -> None:
         """Join a domain. Raises SessionError, InvalidName."""
         super().__init__(domain, environ, on_graph)
-        self.lock = threading.RLock()
         self._tokens: set[str] = set()
-        self._found: dict[UUID, _Found] = {}
+        self._found: dict[UUID, tuple[UUID, EndpointToken | None]] = {}
+        """Participant and token of each discovered endpoint; tokens do not have their node."""
         self._named: dict[bytes, list[dict[str, Any]]] = {}
         self._gids: dict[UUID, bytes] = {}
-        self._warned: set[tuple[UUID, UUID]] = set()
-        self._nodes: list[DdsNode] = []
-        self.subscriptions: list[DdsSubscription] = []
+        self._warned: set[tuple[str, str]] = set()
         self.topics: dict[str, Any] = {}
         try:
             network = configuration(environ)
@@ -240,10 +324,11 @@ class Participant(Connection):
             self._publications = BuiltinDataReader(self.dds, BuiltinTopicDcpsPublication)
             self._subscriptions = BuiltinDataReader(self.dds, BuiltinTopicDcpsSubscription)
             self.key: UUID = self.dds.get_guid()
+            self.id = self.key.hex
             self._info = Types().message("rmw_dds_common/msg/ParticipantEntitiesInfo")
             named = Qos(transient_local=True, depth=1)
             topic = self.topic("ros_discovery_info", self._info)
-            self._announce = DataWriter(self.dds, topic, dds_qos(named, self._info.hash))
+            self._announcer = DataWriter(self.dds, topic, dds_qos(named, self._info.hash))
             every = Qos(transient_local=True, keep_all=True)
             self._infos = DataReader(self.dds, topic, dds_qos(every, self._info.hash))
         except DDSException as error:
@@ -254,28 +339,18 @@ class Participant(Connection):
         self._thread = threading.Thread(target=self._run, name="ros2-dds", daemon=True)
         self._thread.start()
 
-    def node(self, name: str, namespace: str = "/") -> DdsNode:
-        """Announce a node. Raises InvalidName, SessionError."""
-        return DdsNode(self, name, namespace)
-
-    def topic(self, name: str, kind: MessageType) -> Any:
+    def topic(self, name: str, kind: WireType) -> Any:
         """Return the DDS topic of a name; its type cannot change."""
         with self.lock:
             held = self.topics.get(name)
             if held is None:
                 held = self.topics[name] = Topic(self.dds, name, carrier_of(kind))
         if held.data_type.__idl__.idl_transformed_typename != kind.dds_name:
-            raise SessionError(f"the topic {name} already has another type than {kind.name}")
+            wanted = ros_type(kind.dds_name)
+            raise SessionError(f"the topic {name} already has another type than {wanted}")
         return held
 
-    def close(self) -> None:
-        """Leave the domain; may be called again."""
-        with self.lock:
-            if self.closed:
-                return
-            self.closed = True
-        for node in list(self._nodes):
-            node.close()
+    def _disconnect(self) -> None:
         self._wake.set(True)
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -287,36 +362,46 @@ class Participant(Connection):
         self._wake.set(True)
         return condition
 
-    def unwatch(self, condition: ReadCondition) -> None:
+    def unwatch(self, condition: ReadCondition | None) -> None:
         self._wait.detach(condition)
 
-    def announce(self, nodes: Iterable[DdsNode] | None = None) -> None:
+    def announce(self, node: Node) -> None:
+        if self.closed:
+            raise SessionError("the participant is closed")
+        self.nodes[node] = None
+        self.publish_nodes()
+
+    def withdraw(self, node: Node) -> None:
+        del self.nodes[node]
+        self.publish_nodes()
+
+    def publish_nodes(self) -> None:
         """Publish which endpoints belong to which node."""
+
+        def keys(node: Node, kind: Kind) -> list[dict[str, bytes]]:
+            found: list[Any] = [one for one in list(node.endpoints) if one.kind is kind]
+            return [{"data": one.key.bytes} for one in found]
+
         with self.lock:
-            if nodes is not None:
-                self._nodes = list(nodes)
             entries = [
                 {
                     "node_namespace": node.namespace,
                     "node_name": node.name,
-                    "reader_gid_seq": [{"data": one.key.bytes} for one in node.readers],
-                    "writer_gid_seq": [{"data": one.key.bytes} for one in node.writers],
+                    "reader_gid_seq": keys(node, Kind.SUBSCRIPTION),
+                    "writer_gid_seq": keys(node, Kind.PUBLISHER),
                 }
-                for node in self._nodes
+                for node in list(self.nodes)
             ]
             value = {"gid": {"data": self.key.bytes}, "node_entities_info_seq": entries}
             carrier = self.topics["ros_discovery_info"].data_type
-            self._announce.write(carry(carrier, self._info.encode(value)))
-
-    def nodes(self) -> list[DdsNode]:
-        return list(self._nodes)
+            self._announcer.write(carry(carrier, self._info.encode(value)))
 
     # the thread
 
     def _run(self) -> None:
         while not self.closed:
             try:
-                self._wait.wait(_SECOND)
+                self._wait.wait(SECOND)
                 self._wake.set(False)
                 if self.closed:
                     break
@@ -324,8 +409,9 @@ class Participant(Connection):
                 named = self._take_names()
                 if self._take_endpoints() or named:
                     self._update()
-                for subscription in list(self.subscriptions):
-                    subscription.take()
+                for endpoint in [one for node in list(self.nodes) for one in list(node.endpoints)]:
+                    if isinstance(endpoint, DdsSubscription):
+                        endpoint.take()
             except Exception:
                 _logger.exception("error in a participant of DDS")
                 time.sleep(0.1)
@@ -336,14 +422,8 @@ class Participant(Connection):
             for sample in _all_of(reader):
                 changed = True
                 if sample.sample_info.valid_data and sample.qos is not None:
-                    self._found[sample.key] = _Found(
-                        writes,
-                        sample.participant_key,
-                        sample.topic_name,
-                        sample.type_name,
-                        type_hash(sample.qos),
-                        ros_qos(sample.qos),
-                    )
+                    token = self._token(sample, writes=writes)
+                    self._found[sample.key] = (sample.participant_key, token)
                 else:
                     self._found.pop(sample.key, None)
         return changed
@@ -363,7 +443,7 @@ class Participant(Connection):
 
     def _update(self) -> None:
         """Make the graph from what was discovered, and warn of endpoints that do not match."""
-        present = {one.participant.bytes for one in self._found.values()} | {self.key.bytes}
+        present = {one.bytes for one, _ in self._found.values()} | {self.key.bytes}
         self._named = {key: nodes for key, nodes in self._named.items() if key in present}
         nodes: dict[bytes, NodeToken] = {}
         tokens: set[str] = set()
@@ -380,12 +460,11 @@ class Participant(Connection):
                 for one in (*entry["reader_gid_seq"], *entry["writer_gid_seq"]):
                     nodes[bytes(one["data"])] = node
         gids = {}
-        for key, found in self._found.items():
-            unknown = NodeToken(self.domain, found.participant.hex, "0", "/", _UNKNOWN)
-            token = _token(key, found, nodes.get(key.bytes, unknown))
-            if token is not None:
-                tokens.add(str(token))
-                gids[key] = gid(str(token))
+        for key, (_, found) in self._found.items():
+            if found is not None:
+                text = str(replace(found, node=nodes.get(key.bytes, found.node)))
+                tokens.add(text)
+                gids[key] = gid(text)
         self._gids = gids
         with self._changed:
             for text in self._tokens - tokens:
@@ -399,21 +478,29 @@ class Participant(Connection):
             self._on_graph()
 
     def _warn_of_mismatches(self) -> None:
-        """Warn once of each pair of ours and another endpoint with incompatible QoS."""
-        for key, own in self._found.items():
-            if own.participant != self.key or not own.topic.startswith("rt/"):
-                continue
-            for other_key, other in self._found.items():
-                pair = (key, other_key)
-                if other.topic != own.topic or other.writes is own.writes or pair in self._warned:
-                    continue
-                offered, requested = (own.qos, other.qos) if own.writes else (other.qos, own.qos)
-                reason = incompatibility(offered, requested)
-                if other.type != own.type:
-                    reason = f"the types differ, {own.type} here and {other.type} there"
-                if reason:
+        """Warn once of each pair of ours and another endpoint that do not match."""
+        for name, channel in self.graph.topics().items():
+            for offer, use, reason in channel.problems(dds=True):
+                pair = (str(offer), str(use))
+                if self.id in (offer.node.zid, use.node.zid) and pair not in self._warned:
                     self._warned.add(pair)
-                    _logger.warning("%s: no messages: %s", own.topic.removeprefix("rt"), reason)
+                    _logger.warning("%s: no messages: %s", name, reason)
+
+    def _token(self, sample: Any, *, writes: bool) -> EndpointToken | None:
+        """Return the token of a discovered endpoint; None for those that ROS does not show."""
+        prefix, _, name = sample.topic_name.partition("/")
+        type_name = sample.type_name
+        if prefix == "rt":
+            kind = Kind.PUBLISHER if writes else Kind.SUBSCRIPTION
+        elif prefix == "rq":
+            kind = Kind.CLIENT if writes else Kind.SERVER
+            name = name.removesuffix("Request")
+            type_name = type_name.removesuffix("Request_").rstrip("_") + "_"
+        else:
+            return None
+        node = NodeToken(self.domain, sample.participant_key.hex, "0", "/", _UNKNOWN)
+        known = type_hash(sample.qos), ros_qos(sample.qos)
+        return EndpointToken(node, sample.key.hex, kind, f"/{name}", type_name, *known)
 
     def gid_of(self, key: UUID) -> bytes:
         """Return the GID by which the graph knows an endpoint; zeros if it is unknown."""
@@ -424,196 +511,3 @@ def _all_of(reader: Any) -> Iterator[Any]:
     """Take all samples that wait in a reader."""
     while samples := reader.take(N=_AT_ONCE):
         yield from samples
-
-
-def _token(key: UUID, found: _Found, node: NodeToken) -> EndpointToken | None:
-    """Return the token of a discovered endpoint; None for those that ROS does not show."""
-    prefix, _, name = found.topic.partition("/")
-    type_name = found.type
-    match prefix, found.writes:
-        case "rt", True:
-            kind = Kind.PUBLISHER
-        case "rt", False:
-            kind = Kind.SUBSCRIPTION
-        case "rq", _:
-            kind = Kind.CLIENT if found.writes else Kind.SERVER
-            name = name.removesuffix("Request")
-            type_name = type_name.removesuffix("Request_").rstrip("_") + "_"
-        case _:
-            return None
-    return EndpointToken(node, key.hex, kind, f"/{name}", type_name, found.hash, found.qos)
-
-
-class DdsNode:
-    """A node in the ROS graph."""
-
-    has_services: ClassVar = False
-
-    def __init__(self, participant: Participant, name: str, namespace: str = "/") -> None:
-        """Announce the node. Raises InvalidName, SessionError."""
-        self.name = check_node_name(name)
-        self.namespace = check_namespace(namespace)
-        self.participant = participant
-        self.readers: list[DdsSubscription] = []
-        self.writers: list[DdsPublisher] = []
-        self.closed = False
-        if participant.closed:
-            raise SessionError("the participant is closed")
-        with participant.lock:
-            participant.announce([*participant.nodes(), self])
-
-    @property
-    def full_name(self) -> str:
-        """Namespace and name, as ``/robot1/camera``."""
-        return f"{self.namespace.rstrip('/')}/{self.name}"
-
-    def publisher(self, topic: str, type: MessageType, qos: Qos | None = None) -> DdsPublisher:
-        """Announce a publisher. Raises InvalidName, SessionError, DefinitionError."""
-        return DdsPublisher(self, topic, type, qos or Qos())
-
-    def subscription(
-        self, topic: str, type: MessageType, on_message: OnMessage, qos: Qos | None = None
-    ) -> DdsSubscription:
-        """Call `on_message` with each message. Raises InvalidName, SessionError, DefinitionError.
-
-        The attachment has the time at the sender and its GID, and no number.
-        """
-        return DdsSubscription(self, topic, type, on_message, qos or Qos())
-
-    def service_server(self, *_: Any) -> Any:
-        """Raises SessionError, always."""
-        raise SessionError(NO_SERVICES)
-
-    service_client = service_server
-
-    def close(self) -> None:
-        """Close all endpoints and withdraw the node; again does nothing."""
-        with self.participant.lock:
-            if self.closed:
-                return
-            self.closed = True
-            for endpoint in (*self.readers, *self.writers):
-                endpoint.close()
-            self.participant.announce(node for node in self.participant.nodes() if node is not self)
-
-    def __enter__(self) -> DdsNode:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class _Endpoint:
-    """What publishers and subscriptions share."""
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __init__(self, node: DdsNode, name: str, kind: MessageType) -> None:
-        if node.closed:
-            raise SessionError(f"the node {node.full_name} is closed")
-        self.node = node
-        self.name = absolute(name, node.namespace, node.name)
-        self.closed = False
-        self.topic = node.participant.topic(f"rt{self.name}", kind)
-
-    def _announce(self, held: list[Any], *, add: bool) -> None:
-        with self.node.participant.lock:
-            (held.append if add else held.remove)(self)
-            self.node.participant.announce()
-
-
-class DdsPublisher(_Endpoint):
-    """Publishes messages to a topic."""
-
-    def __init__(self, node: DdsNode, name: str, kind: MessageType, qos: Qos) -> None:
-        super().__init__(node, name, kind)
-        self._reliable = qos.reliable
-        self._writer: Any | None = _made(
-            DataWriter, node.participant, self.topic, dds_qos(qos, kind.hash)
-        )
-        self.key: UUID = self._writer.get_guid()
-        self._announce(node.writers, add=True)
-
-    def publish(self, payload: bytes | bytearray, *, time_ns: int | None = None) -> None:
-        """Send a message; `time_ns`: its source time (default: now). Raises SessionError."""
-        writer = self._writer
-        if writer is None:
-            raise SessionError(f"the publisher of {self.name} is closed")
-        try:
-            writer.write(carry(self.topic.data_type, payload), time_ns)
-        except DDSException as error:
-            raise SessionError(f"cannot publish to {self.name}: {error}") from error
-
-    def close(self) -> None:
-        """Withdraw the publisher once readers have what it sent; again does nothing."""
-        if not self.closed:
-            self.closed = True
-            if self._writer is not None and self._reliable:
-                with contextlib.suppress(DDSException):  # a reader may be stuck
-                    self._writer.wait_for_acks(_ACK_SECONDS * _SECOND)
-            self._announce(self.node.writers, add=False)
-            self._writer = None
-
-
-class DdsSubscription(_Endpoint):
-    """Receives the messages of a topic."""
-
-    def __init__(
-        self, node: DdsNode, name: str, kind: MessageType, on_message: OnMessage, qos: Qos
-    ) -> None:
-        super().__init__(node, name, kind)
-        self._on_message = on_message
-        self._senders: dict[int, UUID] = {}
-        participant = node.participant
-        self._reader: Any | None = _made(
-            DataReader, participant, self.topic, dds_qos(qos, kind.hash)
-        )
-        self.key: UUID = self._reader.get_guid()
-        self._announce(node.readers, add=True)
-        participant.subscriptions.append(self)
-        self._condition: ReadCondition | None = participant.watch(self._reader)
-
-    def take(self) -> None:
-        """Call the callback with all messages that wait; on the participant's thread."""
-        reader = self._reader
-        if reader is None:
-            return
-        for sample in reader.take(N=_AT_ONCE):  # the others have their turn before the rest
-            if self.closed:
-                return
-            if hasattr(sample, "payload"):
-                info = sample.sample_info
-                sender = self._sender(reader, info.publication_handle)
-                self._deliver(sample.payload, Attachment(0, info.source_timestamp, sender))
-
-    def _sender(self, reader: Any, handle: int) -> bytes:
-        if handle not in self._senders:
-            data = reader.get_matched_publication_data(handle)
-            if data is None:
-                return bytes(16)
-            self._senders[handle] = data.key
-        return self.node.participant.gid_of(self._senders[handle])
-
-    def _deliver(self, payload: bytes, attachment: Attachment) -> None:
-        try:
-            self._on_message(payload, attachment)
-        except Exception:
-            _logger.exception("error in a callback of the subscription to %s", self.name)
-
-    def close(self) -> None:
-        """Withdraw the subscription; again does nothing. A call of its callback may end after."""
-        if not self.closed:
-            self.closed = True
-            participant = self.node.participant
-            participant.subscriptions.remove(self)
-            participant.unwatch(self._condition)
-            self._announce(self.node.readers, add=False)
-            self._condition = self._reader = None  # DDS deletes what has no references
-
-
-def _made(kind: Any, participant: Participant, topic: Any, qos: Any) -> Any:
-    try:
-        return kind(participant.dds, topic, qos)
-    except DDSException as error:
-        raise SessionError(f"DDS refuses the topic {topic.name}: {error}") from error

@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from dora_ros2.cdr.writer import as_dictionary
+from dora_ros2.connection import Node
 from dora_ros2.errors import GoalError, MalformedMessage, NoReply
 from dora_ros2.types import ActionType
-from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, then
+from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, Request, ServiceClient, then
 from dora_ros2.zenoh.tokens import SECOND, Attachment, Qos, absolute, stamp
 
 Message: TypeAlias = pa.StructArray | pa.StructScalar | dict[str, Any]
@@ -305,9 +306,9 @@ class ActionClient:
         self.type = type
         self._on_feedback: dict[bytes, Callable[[pa.StructArray], None]] = {}
         base = f"{self.name}/_action"
-        self._send = node.service_client(f"{base}/send_goal", type.send_goal)
-        self._get = node.service_client(f"{base}/get_result", type.get_result)
-        self._cancel = node.service_client(f"{base}/cancel_goal", type.cancel_goal)
+        self._send: ServiceClient = node.service_client(f"{base}/send_goal", type.send_goal)
+        self._get: ServiceClient = node.service_client(f"{base}/get_result", type.get_result)
+        self._cancel: ServiceClient = node.service_client(f"{base}/cancel_goal", type.cancel_goal)
         self._feedback = node.subscription(
             f"{base}/feedback", type.feedback_message, self._feedback_received
         )
@@ -319,7 +320,7 @@ class ActionClient:
 
     def wait_for_server(self, seconds: float) -> bool:
         """Wait until a server is available; return whether it is. Not from a callback."""
-        return self._send.node.session.wait_for(lambda _: self.available, seconds)
+        return self._send.node.connection.wait_for(lambda _: self.available, seconds)
 
     def send_goal(
         self,

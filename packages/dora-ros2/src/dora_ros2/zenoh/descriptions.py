@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from dora_ros2.connection import Node
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply
 from dora_ros2.types import Types
-from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, answering, then
+from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, ServiceClient, answering, then
 from dora_ros2.zenoh.tokens import EndpointToken
 
 SERVICE = "get_type_description"
@@ -32,7 +33,7 @@ def fetch_description(
     The future fails with NoReply, or with DefinitionError if the node refuses or sends another
     type. Raises InvalidName, SessionError.
     """
-    client = node.service_client(f"{target}/{SERVICE}", Types().service(_TYPE))
+    client: ServiceClient = node.service_client(f"{target}/{SERVICE}", Types().service(_TYPE))
     asked = {"type_name": name, "type_hash": type_hash, "include_type_sources": True}
 
     def answered(value: pa.StructArray) -> TypeDescription:

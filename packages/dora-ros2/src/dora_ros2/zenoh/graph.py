@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import product
 from typing import Any
 
 from dora_ros2.zenoh.tokens import (
@@ -46,6 +48,17 @@ class Channel:
     name: str
     offers: list[EndpointToken] = field(default_factory=list)
     uses: list[EndpointToken] = field(default_factory=list)
+
+    def problems(self, *, dds: bool) -> Iterator[tuple[EndpointToken, EndpointToken, str]]:
+        """Yield the pairs of endpoints that do not exchange messages, and why."""
+        for offer, use in product(self.offers, self.uses):
+            reason = incompatibility(offer.qos, use.qos) if dds else None
+            if offer.dds_name != use.dds_name:
+                reason = f"the types differ: {offer.type} and {use.type}"
+            elif offer.hash != use.hash and not (dds and NO_HASH in (offer.hash, use.hash)):
+                reason = f"the definitions of {offer.type} differ"
+            if reason:
+                yield offer, use, reason
 
     @property
     def types(self) -> list[str]:
@@ -166,16 +179,10 @@ class Graph:
 def _row(kind: str, name: str, channel: Channel, own: str, *, dds: bool) -> dict[str, Any]:
     """Return a channel as JSON, with the first problem between its endpoints."""
     problem = None
-    for offer in channel.offers:
-        for use in channel.uses:
-            other = use.node if offer.node.full_name == own else offer.node
-            reason = incompatibility(offer.qos, use.qos) if dds and kind == "topic" else None
-            if offer.dds_name != use.dds_name:
-                reason = f"the types differ: {offer.type} and {use.type}"
-            elif offer.hash != use.hash and not (dds and NO_HASH in (offer.hash, use.hash)):
-                reason = f"the definitions of {offer.type} differ"
-            if reason and (problem is None or own in (offer.node.full_name, use.node.full_name)):
-                problem = f"{other.full_name}: {reason}"
+    for offer, use, reason in channel.problems(dds=dds):
+        other = use.node if offer.node.full_name == own else offer.node
+        if problem is None or own in (offer.node.full_name, use.node.full_name):
+            problem = f"{other.full_name}: {reason}"
     offers, uses = (
         list(dict.fromkeys(one.node.full_name for one in ends))
         for ends in (channel.offers, channel.uses)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from dora_ros2.connection import Node
 from dora_ros2.errors import Ros2Error
 from dora_ros2.types import ServiceType, Types
-from dora_ros2.zenoh.node import Node, answering
+from dora_ros2.zenoh.endpoints import answering
 from dora_ros2.zenoh.tokens import Qos, stamp
 
 Value: TypeAlias = bool | int | float | str | bytes | Sequence[bool | int | float | str] | None

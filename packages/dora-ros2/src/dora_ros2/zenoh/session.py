@@ -6,7 +6,6 @@ Callbacks run on Zenoh's threads. They must not wait; an exception is logged.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import math
@@ -14,20 +13,28 @@ import os
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Mapping
-from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any
 
 import zenoh
 
+from dora_ros2.connection import Node
 from dora_ros2.errors import SessionError
-from dora_ros2.zenoh.graph import FOLLOWER, Graph, Profile
-from dora_ros2.zenoh.tokens import SPACE, parse_domain
+from dora_ros2.zenoh.endpoints import (
+    ServiceClient,
+    ServiceServer,
+    Subscription,
+    ZenohConnection,
+    ZenohPublisher,
+    direct,
+    outside_callback,
+    undeclare,
+)
+from dora_ros2.zenoh.graph import FOLLOWER, Profile
+from dora_ros2.zenoh.tokens import SPACE
 
-Kinds = Literal["zenoh", "dds"]
 ROUTER = "tcp/localhost:7447"
 _DEFAULTS: Mapping[str, Any] = {
     "connect/endpoints": [ROUTER],
@@ -48,10 +55,6 @@ _LOOPBACK = re.compile(r"/(localhost|127\.\d+\.\d+\.\d+|\[::1\]):")
 _ROUTER_SECONDS = 1.0
 """Longest wait for the router when a session opens."""
 _logger = logging.getLogger(__name__)
-_callback = threading.local()
-_ensure = ctypes.pythonapi.PyGILState_Ensure
-_ensure.restype = ctypes.c_int
-_ensure.argtypes = ()
 
 
 def configuration(
@@ -104,87 +107,7 @@ def configuration(
     return made
 
 
-def _keep_thread_state() -> None:
-    """Keep the interpreter's state of a thread of Zenoh, which it would create for each call.
-
-    One call of PyGILState_Ensure without its counterpart does; the attribute is part of the state.
-    """
-    if not hasattr(_callback, "state"):
-        _callback.state = _ensure()
-
-
-def outside_callback(call: Callable[[], None]) -> None:
-    """Call what waits for callbacks of Zenoh: here, or in a thread if this is one of them."""
-    if _inside_callback():
-        threading.Thread(target=call, name="ros2-outside").start()
-    else:
-        call()
-
-
-def _inside_callback() -> bool:
-    return getattr(_callback, "active", False)
-
-
-def direct(
-    call: Callable[[Any], object], drop: Callable[[], None] | None = None
-) -> zenoh.handlers.Callback[Any]:
-    """Return a callback without a thread of its own; errors are logged."""
-
-    def guarded(*value: Any) -> None:
-        _keep_thread_state()
-        outer = _inside_callback()
-        _callback.active = True
-        try:
-            (call if value else drop)(*value)  # type: ignore[misc]
-        except Exception:
-            _logger.exception("error in a callback of Zenoh")
-        finally:
-            _callback.active = outer
-
-    return zenoh.handlers.Callback(guarded, drop and guarded, indirect=False)
-
-
-class _Node(Protocol):
-    def close(self) -> None: ...
-    def profile_changed(self) -> None: ...
-
-
-class Connection:
-    """Base of a Zenoh session and a DDS participant: a ROS domain, its graph, and nodes in it.
-
-    `on_graph` is called when nodes or endpoints appear or disappear.
-    """
-
-    kind: ClassVar[Kinds]
-
-    def __init__(
-        self, domain: int | None, environ: Mapping[str, str], on_graph: Callable[[], None] | None
-    ) -> None:
-        """Raises InvalidName: the domain is not valid."""
-        named = environ.get("ROS_DOMAIN_ID", "")
-        self.domain = parse_domain(named if domain is None else str(domain))
-        self.graph = Graph()
-        self.closed = False
-        self._on_graph = on_graph
-        self._changed = threading.Condition()
-
-    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
-        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
-        with self._changed:
-            return bool(self._changed.wait_for(lambda: condition(self.graph), seconds))
-
-    def close(self) -> None:
-        """Close all nodes and the connection; may be called again."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Session(Connection):
+class Session(ZenohConnection):
     """A session in one ROS domain.
 
     `on_state` is called with a text while the session waits for a router, and with None when it is
@@ -192,6 +115,10 @@ class Session(Connection):
     """
 
     kind = "zenoh"
+    publisher = ZenohPublisher
+    subscription = Subscription
+    service_server = ServiceServer
+    service_client = ServiceClient
 
     def __init__(
         self,
@@ -215,14 +142,10 @@ class Session(Connection):
         super().__init__(domain, environ, on_graph)
         self.waiting: str | None = None
         self.profile = profile or Profile.REP2016
-        """That of `profile`, else of the other nodes; announced endpoints follow a change."""
         self.follows = profile is None
         self.enclave = FOLLOWER if self.follows else ""
         self._on_state = on_state
-        self._reporting = threading.RLock()
         self._routers: set[str] = set()
-        self.nodes: set[_Node] = set()
-        self._numbers = count()
         made = configuration(environ, config=config, router=router, client=client)
         endpoints = json.loads(made.get_json("connect/endpoints"))
         is_router = json.loads(made.get_json("mode")) == "router"
@@ -232,7 +155,7 @@ class Session(Connection):
         waits = self.router and not is_router
         self._missing = f"waits for a Zenoh router at {self.router}" if waits else None
         self._zenoh = self._open(made, wait_seconds)
-        self.zid = str(self._zenoh.zid())
+        self.id = str(self._zenoh.zid())
         self._watchers: list[Any] = [
             self._zenoh.info.declare_transport_events_listener(
                 direct(self._transport_changed), history=True
@@ -249,41 +172,23 @@ class Session(Connection):
             self._add_tls_problem(made)
         self._report()
 
-    @property
-    def raw(self) -> zenoh.Session:
-        """The open session. Raises SessionError."""
-        if self.closed:
-            raise SessionError("the session is closed")
-        return self._zenoh
+    def announce(self, node: Node) -> None:
+        self.nodes[node] = self.raw.liveliness().declare_token(str(node.token))
 
-    def number(self) -> str:
-        """Return the next number of a node or endpoint."""
-        return str(next(self._numbers))
+    def withdraw(self, node: Node) -> None:
+        undeclare(self.nodes.pop(node))
 
-    def notify(self) -> None:
-        """Check the conditions of all `wait_for` again."""
-        with self._changed:
-            self._changed.notify_all()
+    def _disconnect(self) -> None:
+        """Close the session: from a callback, by another thread soon after."""
 
-    def close(self) -> None:
-        """Close all nodes and the session; may be called at any time, and again.
-
-        From a callback, the session is closed by another thread soon after.
-        """
-        with self._reporting:
-            if self.closed:
-                return
-            self.closed = True
-        for node in list(self.nodes):
-            node.close()
-        outside_callback(self._close)
-
-    def _close(self) -> None:
-        for watcher in self._watchers:
+        def disconnect() -> None:
+            for watcher in self._watchers:
+                with contextlib.suppress(zenoh.ZError):
+                    watcher.undeclare()
             with contextlib.suppress(zenoh.ZError):
-                watcher.undeclare()
-        with contextlib.suppress(zenoh.ZError):
-            self._zenoh.close()  # type: ignore[no-untyped-call]
+                self._zenoh.close()  # type: ignore[no-untyped-call]
+
+        outside_callback(disconnect)
 
     def _open(self, made: zenoh.Config, wait_seconds: float) -> zenoh.Session:
         is_client = json.loads(made.get_json("mode")) == "client"
@@ -319,7 +224,7 @@ class Session(Connection):
         self._report()
 
     def _report(self) -> None:
-        with self._reporting:
+        with self.lock:
             waiting = None if self._routers else self._missing
             if waiting != self.waiting and not self.closed:
                 self.waiting = waiting
@@ -358,8 +263,8 @@ class Session(Connection):
 
     def _profile_changed(self) -> None:
         with contextlib.suppress(SessionError):  # closed meanwhile
-            for node in list(self.nodes):
-                node.profile_changed()
+            for endpoint in [one for node in list(self.nodes) for one in list(node.endpoints)]:
+                endpoint.refresh()
 
 
 def tls_problem(made: zenoh.Config, endpoint: str) -> str | None:

@@ -1,11 +1,12 @@
-"""Nodes of ROS and their endpoints: publishers, subscriptions, service servers and clients.
+"""Publishers, subscriptions, service servers and clients over Zenoh.
 
-All methods may be called from any thread. Messages are CDR bytes, with their header.
+Callbacks run on Zenoh's threads. They must not wait; an exception is logged.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import threading
 import time
@@ -14,34 +15,28 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import zenoh
 import zenoh.ext
 
+from dora_ros2.connection import Connection, Endpoint, Node, OnMessage, Payload, Publisher
 from dora_ros2.errors import MalformedMessage, NoReply, SessionError
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.session import Session, direct, outside_callback
 from dora_ros2.zenoh.tokens import (
     NO_HASH,
     OLD_ATTACHMENT,
     Attachment,
     EndpointToken,
     Kind,
-    NodeToken,
     Qos,
     WireType,
-    absolute,
-    check_namespace,
-    check_node_name,
     data_key,
     decode_attachment,
     gid,
 )
 
-Payload = bytes | bytearray
-OnMessage = Callable[[bytes, Attachment | None], None]
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 REQUEST_SECONDS = 30.0
@@ -53,133 +48,110 @@ _NO_LIMIT = 365 * 86400.0
 """Seconds of a request that never times out."""
 _SERVICE_QOS = Qos()
 _logger = logging.getLogger(__name__)
+_callback = threading.local()
+_ensure = ctypes.pythonapi.PyGILState_Ensure
+_ensure.restype = ctypes.c_int
+_ensure.argtypes = ()
+
+
+def _keep_thread_state() -> None:
+    """Keep the interpreter's state of a thread of Zenoh, which it would create for each call.
+
+    One call of PyGILState_Ensure without its counterpart does; the attribute is part of the state.
+    """
+    if not hasattr(_callback, "state"):
+        _callback.state = _ensure()
+
+
+def outside_callback(call: Callable[[], None]) -> None:
+    """Call what waits for callbacks of Zenoh: here, or in a thread if this is one of them."""
+    if _inside_callback():
+        threading.Thread(target=call, name="ros2-outside").start()
+    else:
+        call()
+
+
+def _inside_callback() -> bool:
+    return getattr(_callback, "active", False)
+
+
+def direct(
+    call: Callable[[Any], object], drop: Callable[[], None] | None = None
+) -> zenoh.handlers.Callback[Any]:
+    """Return a callback without a thread of its own; errors are logged."""
+
+    def guarded(*value: Any) -> None:
+        _keep_thread_state()
+        outer = _inside_callback()
+        _callback.active = True
+        try:
+            (call if value else drop)(*value)  # type: ignore[misc]
+        except Exception:
+            _logger.exception("error in a callback of Zenoh")
+        finally:
+            _callback.active = outer
+
+    return zenoh.handlers.Callback(guarded, drop and guarded, indirect=False)
 
 
 class _Declared(Protocol):
     def undeclare(self) -> Any: ...
 
 
-class Node:
-    """A node in the ROS graph."""
+class ZenohConnection(Connection):
+    """What endpoints use of their session."""
 
-    has_services: ClassVar = True
-
-    def __init__(self, session: Session, name: str, namespace: str = "/") -> None:
-        """Announce the node. Raises InvalidName, SessionError."""
-        self.name = check_node_name(name)
-        self.namespace = check_namespace(namespace)
-        self.session = session
-        self.token = NodeToken(
-            session.domain, session.zid, session.number(), self.namespace, name, session.enclave
-        )
-        self.closed = False
-        self._lock = threading.Lock()
-        self.endpoints: set[Endpoint] = set()
-        self._announcement = session.raw.liveliness().declare_token(str(self.token))
-        session.nodes.add(self)
+    profile: Profile
+    """That of the user, else of the other nodes; announced endpoints follow a change."""
+    follows: bool
+    """Whether it is that of the other nodes."""
+    _zenoh: zenoh.Session
 
     @property
-    def full_name(self) -> str:
-        """Namespace and name, as ``/robot1/camera``."""
-        return self.token.full_name
+    def raw(self) -> zenoh.Session:
+        """The open session. Raises SessionError."""
+        if self.closed:
+            raise SessionError("the session is closed")
+        return self._zenoh
 
-    def publisher(self, topic: str, type: WireType, qos: Qos | None = None) -> Publisher:
-        """Announce a publisher. Raises InvalidName, SessionError."""
-        return Publisher(self, topic, type, qos or Qos())
-
-    def subscription(
-        self, topic: str, type: WireType, on_message: OnMessage, qos: Qos | None = None
-    ) -> Subscription:
-        """Call `on_message` with each message and its attachment. Raises InvalidName, SessionError.
-
-        The attachment is None if the message has none that can be read.
-        """
-        return Subscription(self, topic, type, on_message, qos or Qos())
-
-    def service_server(
-        self, service: str, type: WireType, on_request: Callable[[Request], None]
-    ) -> ServiceServer:
-        """Call `on_request` with each request. Raises InvalidName, SessionError."""
-        return ServiceServer(self, service, type, on_request)
-
-    def service_client(self, service: str, type: WireType) -> ServiceClient:
-        """Announce a client. Raises InvalidName, SessionError."""
-        return ServiceClient(self, service, type)
-
-    def close(self) -> None:
-        """Close all endpoints and withdraw the node; again does nothing."""
-        with self._lock:
-            if self.closed:
-                return
-            self.closed = True
-        for endpoint in list(self.endpoints):
-            endpoint.close()
-        _undeclare(self._announcement)
-        self.session.nodes.discard(self)
-
-    def profile_changed(self) -> None:
-        """Announce the endpoints again, with or without hashes of types."""
-        for endpoint in list(self.endpoints):
-            endpoint.profile_changed()
-
-    def __enter__(self) -> Node:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def notify(self) -> None:
+        """Check the conditions of all `wait_for` again."""
+        with self._changed:
+            self._changed.notify_all()
 
 
-class Endpoint:
+class ZenohEndpoint(Endpoint):
     """What publishers, subscriptions, servers and clients share: key, token and GID."""
 
-    kind: ClassVar[Kind]
-    noun: ClassVar[str]
-
     def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
-        if node.closed:
-            raise SessionError(f"the node {node.full_name} is closed")
-        self.node = node
-        self.name = absolute(name, node.namespace, node.name)
-        self.type = type
-        self.qos = qos
-        self.closed = False
-        self._lock = threading.RLock()
+        self.session: ZenohConnection = node.connection  # type: ignore[assignment]
         self._sequence = count(1)
         self._warned = False
-        self._announce()
-        node.endpoints.add(self)
-        self.profile_changed()  # in the meantime
+        super().__init__(node, name, type, qos)
 
-    def profile_changed(self) -> None:
-        """Announce the endpoint again, with or without the hash."""
+    def refresh(self) -> None:
+        """Announce the endpoint again if it shall have a hash and has none, or vice versa."""
         with self._lock:
             if not self.closed and self.token.hash != self._hash():
                 for declared in reversed(self._declared):
-                    _undeclare(declared)
+                    undeclare(declared)
                 self._announce()
 
-    def close(self) -> None:
-        """Withdraw the endpoint; again does nothing. A call of its callback may still end after."""
-        with self._lock:
-            if self.closed:
-                return
-            self.closed = True
+    def _withdraw(self) -> None:
         *declared, token = self._declared
-        _undeclare(token)
+        undeclare(token)
         self._end_requests()
         for one in reversed(declared):
-            _undeclare(one)
-        self.node.endpoints.discard(self)
+            undeclare(one)
 
     def _end_requests(self) -> None:
         """End what waits for a reply; the token is withdrawn already."""
 
     def _hash(self) -> str:
-        humble = self.node.session.profile is Profile.HUMBLE
-        return NO_HASH if humble else self.type.hash
+        return NO_HASH if self.session.profile is Profile.HUMBLE else self.type.hash
 
     def _announce(self) -> None:
-        session, dds_name, type_hash = self.node.session, self.type.dds_name, self._hash()
+        session, dds_name, type_hash = self.session, self.type.dds_name, self._hash()
         self.token = EndpointToken(
             self.node.token, session.number(), self.kind, self.name, dds_name, type_hash, self.qos
         )
@@ -213,29 +185,22 @@ class Endpoint:
             self._warned = True
             _logger.warning(*message)
 
-    def _check_open(self) -> None:
-        if self.closed:
-            raise SessionError(f"the {self.noun} of {self.name} is closed")
 
+class ZenohPublisher(ZenohEndpoint, Publisher):
+    """Publishes messages to a topic.
 
-class Publisher(Endpoint):
-    """Publishes messages to a topic."""
-
-    kind = Kind.PUBLISHER
-    noun = "publisher"
+    Only a reliable publisher that keeps all messages waits for slow connections.
+    """
 
     def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
-        keeps = qos.transient_local and node.session.follows
+        session: ZenohConnection = node.connection  # type: ignore[assignment]
+        keeps = qos.transient_local and session.follows
         self._kept: deque[tuple[Payload, Attachment]] = deque(
             maxlen=(_samples(qos) if keeps else 0)
         )
         super().__init__(node, name, type, qos)
 
     def publish(self, payload: Payload, *, time_ns: int | None = None) -> None:
-        """Send a message; `time_ns`: its source time (default: now). Raises SessionError.
-
-        Only a reliable publisher that keeps all messages waits for slow connections.
-        """
         with self._lock:
             self._check_open()
             attachment = self._attachment()
@@ -244,11 +209,11 @@ class Publisher(Endpoint):
             self._kept.append((payload, attachment))
             self._put(payload, attachment)
 
-    def profile_changed(self) -> None:
+    def refresh(self) -> None:
         """Announce the publisher again, and send again what late joiners should receive."""
         with self._lock:
             before = self.gid
-            super().profile_changed()
+            super().refresh()
             if self.gid != before:
                 for payload, attachment in self._kept:
                     self._put(payload, replace(attachment, gid=self.gid))
@@ -281,14 +246,13 @@ class Publisher(Endpoint):
         return [self._publisher]
 
 
-class Subscription(Endpoint):
+class Subscription(ZenohEndpoint):
     """Receives the messages of a topic, those of each publisher in their order."""
 
     kind = Kind.SUBSCRIPTION
-    noun = "subscription"
 
     def __init__(
-        self, node: Node, name: str, type: WireType, on_message: OnMessage, qos: Qos
+        self, node: Node, name: str, type: WireType, qos: Qos, on_message: OnMessage
     ) -> None:
         self._on_message = on_message
         self._joining: dict[bytes, _Joining] = {}
@@ -354,7 +318,7 @@ class Subscription(Endpoint):
                     joining.messages.setdefault(attachment.sequence, kept)
 
         def ended() -> None:
-            token = self.node.session.graph.sender(sender)
+            token = self.session.graph.sender(sender)
             keeps = token is None or token.qos.transient_local
             if not answered.is_set() and keeps and time.monotonic() < joining.until:
                 timer = threading.Timer(_JOIN_SECONDS / 10, self._query_kept, [sender])
@@ -367,7 +331,7 @@ class Subscription(Endpoint):
                         self._on_message(*message)
 
         try:
-            self.node.session.raw.get(
+            self.session.raw.get(
                 f"{self.key}/@adv/**?_max={_samples(self.qos)};_anyke",
                 direct(replied, ended),
                 target=zenoh.QueryTarget.ALL,
@@ -432,11 +396,10 @@ class Request:
             query.drop()  # type: ignore[no-untyped-call]
 
 
-class ServiceServer(Endpoint):
+class ServiceServer(ZenohEndpoint):
     """Receives the requests of a service; the callback or another thread replies to each."""
 
     kind = Kind.SERVER
-    noun = "server"
 
     def __init__(
         self, node: Node, name: str, type: WireType, on_request: Callable[[Request], None]
@@ -467,11 +430,10 @@ class ServiceServer(Endpoint):
             self._warn_once("%s: received a request that cannot be read: %s", self.name, error)
 
 
-class ServiceClient(Endpoint):
+class ServiceClient(ZenohEndpoint):
     """Sends requests to a service. Any number of them may wait for a reply."""
 
     kind = Kind.CLIENT
-    noun = "client"
 
     def __init__(self, node: Node, name: str, type: WireType) -> None:
         self._pending: set[Future[bytes]] = set()
@@ -488,7 +450,7 @@ class ServiceClient(Endpoint):
 
     def wait_for_server(self, seconds: float) -> bool:
         """Wait until a server is available; return whether it is. Not from a callback."""
-        return self.node.session.wait_for(lambda _: self.available, seconds)
+        return self.session.wait_for(lambda _: self.available, seconds)
 
     def ask(self, value: Any, *, timeout: float | None = REQUEST_SECONDS) -> Future[pa.StructArray]:
         """Encode and `call`; return a future of the decoded response. Raises MalformedMessage."""
@@ -502,7 +464,7 @@ class ServiceClient(Endpoint):
         or if the server disappears.
         """
         self._check_open()
-        session = self.node.session.raw
+        session = self.session.raw
         attachment = self._attachment()
         future: Future[bytes] = Future()
         self._pending.add(future)
@@ -553,7 +515,7 @@ class ServiceClient(Endpoint):
     def _declare(self, session: zenoh.Session, qos: Qos) -> list[_Declared]:
         # Requests use the session, for a time limit of their own; this finds servers.
         self._querier = session.declare_querier(self.key, target=zenoh.QueryTarget.ALL_COMPLETE)
-        changed = self.node.session.notify
+        changed = self.session.notify
         listener = self._querier.declare_matching_listener(direct(lambda _: changed()))
         return [self._querier, listener]
 
@@ -561,7 +523,7 @@ class ServiceClient(Endpoint):
         own = self.token
         return [
             server
-            for server in self.node.session.graph.endpoints(Kind.SERVER, name=self.name)
+            for server in self.session.graph.endpoints(Kind.SERVER, name=self.name)
             if not same or (server.dds_name, server.hash) == (own.dds_name, own.hash)
         ]
 
@@ -623,7 +585,7 @@ def _settle(future: Future[_A], outcome: _A | BaseException) -> None:
             future.set_result(outcome)
 
 
-def _undeclare(declared: _Declared) -> None:
+def undeclare(declared: _Declared) -> None:
     """Withdraw a declaration; its session may be closed.
 
     Zenoh waits for calls of the callback that are in progress, rarely without end: it gets limited

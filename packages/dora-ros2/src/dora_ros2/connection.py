@@ -1,0 +1,220 @@
+"""Connections to a ROS domain, nodes and endpoints: what Zenoh and DDS share.
+
+All methods may be called from any thread. Messages are CDR bytes, with their header.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any, ClassVar, Literal, Self
+
+from dora_ros2.errors import SessionError
+from dora_ros2.zenoh.graph import Graph
+from dora_ros2.zenoh.tokens import (
+    Attachment,
+    Kind,
+    NodeToken,
+    Qos,
+    WireType,
+    absolute,
+    check_namespace,
+    check_node_name,
+    parse_domain,
+)
+
+Kinds = Literal["zenoh", "dds"]
+Payload = bytes | bytearray
+OnMessage = Callable[[bytes, Attachment | None], None]
+OnRequest = Callable[[Any], None]
+"""Called with a `dora_ros2.zenoh.endpoints.Request`."""
+
+
+class Connection:
+    """A ROS domain over Zenoh or DDS, its graph, and nodes in it.
+
+    `on_graph` is called when nodes or endpoints appear or disappear.
+    """
+
+    kind: ClassVar[Kinds]
+    publisher: ClassVar[Callable[..., Publisher]]
+    subscription: ClassVar[Callable[..., Endpoint]]
+    service_server: ClassVar[Callable[..., Any]]
+    service_client: ClassVar[Callable[..., Any]]
+    """Of `dora_ros2.zenoh.endpoints`; over DDS they raise SessionError."""
+    id: str
+    """Part of the tokens of its nodes."""
+    enclave = ""
+
+    def __init__(
+        self, domain: int | None, environ: Mapping[str, str], on_graph: Callable[[], None] | None
+    ) -> None:
+        """Raises InvalidName: the domain is not valid."""
+        named = environ.get("ROS_DOMAIN_ID", "")
+        self.domain = parse_domain(named if domain is None else str(domain))
+        self.graph = Graph()
+        self.nodes: dict[Node, Any] = {}
+        """The nodes of this process, and what announces each."""
+        self.closed = False
+        self.lock = threading.RLock()
+        self._numbers = count()
+        self._on_graph = on_graph
+        self._changed = threading.Condition()
+
+    def number(self) -> str:
+        """Return the next number of a node or endpoint."""
+        return str(next(self._numbers))
+
+    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
+        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: condition(self.graph), seconds))
+
+    def announce(self, node: Node) -> None:
+        """Add a node to the graph. Raises SessionError."""
+        raise NotImplementedError
+
+    def withdraw(self, node: Node) -> None:
+        """Remove a node from the graph."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close all nodes and the connection; may be called at any time, and again."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+        for node in list(self.nodes):
+            node.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Node:
+    """A node in the ROS graph."""
+
+    def __init__(self, connection: Connection, name: str, namespace: str = "/") -> None:
+        """Announce the node. Raises InvalidName, SessionError."""
+        self.name = check_node_name(name)
+        self.namespace = check_namespace(namespace)
+        self.connection = connection
+        self.token = NodeToken(
+            connection.domain,
+            connection.id,
+            connection.number(),
+            self.namespace,
+            name,
+            connection.enclave,
+        )
+        self.closed = False
+        self._lock = threading.Lock()
+        self.endpoints: set[Endpoint] = set()
+        connection.announce(self)
+
+    @property
+    def full_name(self) -> str:
+        """Namespace and name, as ``/robot1/camera``."""
+        return self.token.full_name
+
+    @property
+    def has_services(self) -> bool:
+        """Whether services, actions and parameters are possible: not over DDS."""
+        return self.connection.kind == "zenoh"
+
+    def publisher(self, topic: str, type: WireType, qos: Qos | None = None) -> Publisher:
+        """Announce a publisher. Raises InvalidName, SessionError."""
+        return self.connection.publisher(self, topic, type, qos or Qos())
+
+    def subscription(
+        self, topic: str, type: WireType, on_message: OnMessage, qos: Qos | None = None
+    ) -> Endpoint:
+        """Call `on_message` with each message and its attachment. Raises InvalidName, SessionError.
+
+        The attachment is None if the message has none that can be read; over DDS it has no number.
+        """
+        return self.connection.subscription(self, topic, type, qos or Qos(), on_message)
+
+    def service_server(self, service: str, type: WireType, on_request: OnRequest) -> Any:
+        """Call `on_request` with each request. Raises InvalidName, SessionError."""
+        return self.connection.service_server(self, service, type, on_request)
+
+    def service_client(self, service: str, type: WireType) -> Any:
+        """Announce a client. Raises InvalidName, SessionError."""
+        return self.connection.service_client(self, service, type)
+
+    def close(self) -> None:
+        """Close all endpoints and withdraw the node; again does nothing."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+        for endpoint in list(self.endpoints):
+            endpoint.close()
+        self.connection.withdraw(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Endpoint:
+    """A publisher, subscription, server or client."""
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
+        if node.closed:
+            raise SessionError(f"the node {node.full_name} is closed")
+        self.node = node
+        self.name = absolute(name, node.namespace, node.name)
+        self.type = type
+        self.qos = qos
+        self.closed = False
+        self._lock = threading.RLock()
+        self._announce()
+        node.endpoints.add(self)
+        self.refresh()
+
+    def close(self) -> None:
+        """Withdraw the endpoint; again does nothing. A call of its callback may still end after."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+        self.node.endpoints.discard(self)
+        self._withdraw()
+
+    def refresh(self) -> None:
+        """Announce the endpoint again if what it depends on has changed."""
+        raise NotImplementedError
+
+    def _announce(self) -> None:
+        raise NotImplementedError
+
+    def _withdraw(self) -> None:
+        raise NotImplementedError
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise SessionError(f"the {self.kind.name.lower()} of {self.name} is closed")
+
+
+class Publisher(Endpoint):
+    """Publishes messages to a topic."""
+
+    kind = Kind.PUBLISHER
+
+    def publish(self, payload: Payload, *, time_ns: int | None = None) -> None:
+        """Send a message; `time_ns`: its source time (default: now). Raises SessionError."""
+        raise NotImplementedError
