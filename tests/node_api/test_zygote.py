@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from dora_node_api.protocol.spawn_request import SpawnRequest
@@ -96,3 +99,19 @@ def test_what_a_folder_has_to_import() -> None:
     files = ["a.py", "b.cpython-311-x86_64-linux-gnu.so", "c.pyc", "notes.txt", "data.yml"]
     entries = [*((name, False) for name in files), ("types", True)]
     assert importable(entries) == ["a", "b", "c", "types"]
+
+
+def test_unchanged_pages_of_files_are_given_back() -> None:
+    program = (
+        "import pyarrow\n"
+        "from dora_node_api.zygote import release_files\n"
+        "def resident():\n"
+        "    lines = open('/proc/self/smaps_rollup')\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith('Rss:'))\n"
+        "before = resident()\n"
+        "release_files()\n"
+        "after = resident()\n"
+        "print(before > after + 10_000, pyarrow.array([1, None]).null_count)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.stdout.split() == [b"True", b"1"], done.stderr

@@ -24,6 +24,7 @@ import io
 import itertools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -68,6 +69,13 @@ BUFFERING = ("pyarrow", "numpy")
 """Libraries with objects that may write, or end others, at their end."""
 _PATH = "PYTHONPATH"
 _PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP = 1, 35, 14
+_MADV_DONTNEED = 4
+_UNCHANGED = re.compile(
+    rb"^(\w+)-(\w+) (?:\S+ +){4}/.*\n(?:[A-Z].*\n)*?Anonymous: +0 kB", re.MULTILINE
+)
+"""Addresses of a file in /proc/self/smaps of which no page was written."""
+_QUIET = 50
+"""Milliseconds without a request after which there is time for other work."""
 _REPARENTING = 10.0
 _C = ctypes.CDLL(None, use_errno=True)
 _C.sbrk.restype = ctypes.c_void_p
@@ -186,7 +194,8 @@ class Zygote:
         self._channel = channel
         self._runner = runner
         self._environ = dict(os.environ)
-        self._known: dict[str, object] = {}
+        self._files: str = ""
+        self._known: list[str] = []
         """State of the modules after their import."""
         self._tried: set[str] = set()
         self._strange: str | None = None
@@ -219,7 +228,8 @@ class Zygote:
             if threading.active_count() > 1:
                 self._strange = f"a module of `warm` starts threads ({', '.join(missing)})"
             _end.keep()
-            self._known = snapshot()
+            self._files = imported_files()
+            self._known = snapshot(self._files)
             gc.collect()
             gc.freeze()
 
@@ -229,11 +239,18 @@ class Zygote:
 
     def serve(self) -> Request | None:
         """Answer requests until the runner closes its end; then return None."""
-        while requests := self._receive():
+        waiting = select.poll()
+        waiting.register(self._channel, select.POLLIN)
+        released = False
+        while True:
+            if not released and not waiting.poll(_QUIET):
+                release_files()
+                released = True
+            if not (requests := self._receive()):
+                return None
             warm = {name: None for request in requests for name in request.warm}
             self.load(warm)
-            now = snapshot()
-            changed = next((path for path in now if now[path] != self._known.get(path)), None)
+            changed = self._changed()
             facts = Facts(self._environ, sys.modules.keys(), changed, self._strange)
             accepted = []
             for request in requests:
@@ -243,7 +260,12 @@ class Zygote:
                     accepted.append(request)
             if accepted and (own := self._fork(accepted)) is not None:
                 return own
-        return None
+
+    def _changed(self) -> str | None:
+        """Return an imported file or a folder of them that has changed."""
+        lines = itertools.zip_longest(snapshot(self._files), self._known, fillvalue="")
+        changed = ((now or known) for now, known in lines if now != known)
+        return next((line.partition("\0")[0] for line in changed), None)
 
     def _problem(self, request: Request, facts: Facts) -> str | None:
         try:
@@ -316,21 +338,47 @@ def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def snapshot() -> dict[str, object]:
-    """Return the state of the imported files, and what can be imported from each folder."""
+def imported_files() -> str:
+    """Return the files of all modules, one a line."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    found: dict[str, object] = {path: _state(path) for path in files if isinstance(path, str)}
+    return "\n".join(path for path in files if isinstance(path, str))
+
+
+def snapshot(files: str) -> list[str]:
+    """Return the state of imported files, and what can be imported from each folder: a line each.
+
+    It reads a text, not the modules: Python writes to each object that it reads, and a page that is
+    written is no longer shared with the nodes.
+    """
+    found = [f"{path}\0{_state(path)}" for path in files.split("\n")]
     for folder in sys.path:
         try:
             names = os.listdir(folder)
         except OSError:
             continue
-        found[folder] = {
+        entries = [
             (name, _state(os.path.join(folder, name)) if name.endswith(".pth") else None)
             for name in names
             if name.endswith((".py", ".pyc", ".so", ".pth", "-info")) or "." not in name
-        }
+        ]
+        found.append(f"{folder}\0{sorted(entries)}")
     return found
+
+
+def release_files() -> None:
+    """Unmap the pages of files that have not changed in memory.
+
+    The linker reads tens of megabytes of pyarrow's libraries once. A page that is read again is
+    mapped again.
+    """
+    try:
+        with open("/proc/self/smaps", "rb") as file:
+            mappings = _UNCHANGED.findall(file.read())
+    except OSError:  # a kernel without CONFIG_PROC_PAGE_MONITOR
+        return
+    for mapping in mappings:
+        begin, end = (int(address, 16) for address in mapping)
+        _C.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
 
 
 def _state(path: str) -> object:

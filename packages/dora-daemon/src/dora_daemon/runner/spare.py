@@ -38,7 +38,7 @@ _PR_SET_PDEATHSIG = 1
 
 def wait(descriptor: int) -> tuple[Path, int]:
     """Import everything and wait; return the runtime directory and its lock."""
-    from dora_node_api.zygote import show, snapshot
+    from dora_node_api.zygote import imported_files, show, snapshot
 
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -47,13 +47,14 @@ def wait(descriptor: int) -> tuple[Path, int]:
         show(sys.orig_argv, os.environ)  # fails at once where the system does not allow it
         _import_quietly()
         start_early()
-        known = snapshot()
+        files = imported_files()
+        known = snapshot(files)
         gc.collect()
         gc.freeze()
         daemon.send(b"ready")
         room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
         data, control, _, _ = daemon.recvmsg(1 << 16, room)
-        if not data or snapshot() != known:
+        if not data or snapshot(files) != known:
             sys.exit(0)
         numbers = array.array("i")
         for _, _, part in control:
