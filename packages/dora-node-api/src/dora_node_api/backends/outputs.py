@@ -19,7 +19,6 @@ from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
 
 if TYPE_CHECKING:
     from dora_node_api.transport.producer.blocks import Sample
-    from dora_node_api.transport.shared.payload import Payload
 
 PROTECTED_KEYS = ("request_id", "goal_id", "goal_status")
 """A message with one of these metadata keys is never evicted from a queue."""
@@ -34,11 +33,9 @@ class Outputs:
         self._calls = connection.calls
         self._declared = connection.config.outputs
         self._open = frozenset(self._declared)
+        self._warn = connection.warn
         self._types = TypeCheck.from_environment(connection.config.output_types, self._warn)
         connection.publish = self._publish
-
-    def _warn(self, sentence: str) -> None:
-        self._connection.warn(sentence)
 
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         """Send one message. Raises RuntimeError in a signal handler that interrupted a call."""
@@ -53,21 +50,20 @@ class Outputs:
                 return
             if time.monotonic_ns() - self._connection.pumped > PUMP_EVERY_NS:
                 self._look_at_control()
-            payload = self._encode(output, data, metadata)
-            self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
+            self._send(output, data, metadata)
         finally:
             calls.inside.discard(me)
             if calls.closing:
                 calls.close()
 
-    def _encode(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> Payload:
+    def _send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         try:
             payload = encode(data, metadata, on_warning=self._warn)
         except TypeError as error:
             raise InvalidData(f"output `{output}`: {error}") from error
         if self._types is not None:
             self._types.check(output, data, metadata)
-        return payload
+        self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
 
     def _publish(self, message: SendOutput) -> None:
         """Send a message that was published through the runner; errors are only logged."""
@@ -77,8 +73,7 @@ class Outputs:
         try:
             if output not in self._open:
                 raise UnknownOutput(self._not_open(output))
-            payload = self._encode(output, array_from_json(message.data), metadata)
-            self._sender.send(output, payload, delivery_flags(metadata))
+            self._send(output, array_from_json(message.data), metadata)
         except (TypeError, ValueError, DoraNodeError, MemoryError) as error:
             self._warn(f"a message published on output `{output}` was not sent: {error}")
 

@@ -481,7 +481,7 @@ def decode_in_place(
     data = types.foreign_buffer(address, size, base)
     plain = types.plain.get(descriptor)
     if plain is not None and layout == FLAT and length * plain[1] == size:
-        return types.restore((plain[0], length, 0, 0, [None, data], [], None))
+        return types.restore((plain[0], length, 0, 0, (None, data), (), None))
     return decode(descriptor, layout, length, null_count, data, validate=validate)
 
 

@@ -23,20 +23,28 @@ class UnsupportedData(DoraNodeError, TypeError, RuntimeError):
     """Data or metadata that cannot be sent. Also a RuntimeError, as in dora-rs."""
 
 
-_second: tuple[int, tuple[int, int, int, int, int, int]] = (-1, (1, 1, 1, 0, 0, 0))
+_second: tuple[int, bytes] = (-1_000_000_000, b"")
+"""Start of the second of the last time, in nanoseconds, and the part of its pickle before the
+microseconds."""
+_unpickle: Any = datetime
 
 
 def utc_datetime(nanoseconds: int) -> datetime:
     """Convert CLOCK_REALTIME nanoseconds to a datetime in UTC, cut to microseconds."""
     global _second
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    known, fields = _second
-    if known != seconds:
+    start, state = _second
+    rest = nanoseconds - start
+    if not 0 <= rest < 1_000_000_000:
         # Cached for a second: converting the seconds costs more than the rest.
-        whole = _EPOCH + timedelta(seconds=seconds)
-        fields = whole.year, whole.month, whole.day, whole.hour, whole.minute, whole.second
-        _second = seconds, fields
-    return datetime(*fields, rest // 1000, _UTC)
+        rest = nanoseconds % 1_000_000_000
+        start = nanoseconds - rest
+        whole = _EPOCH + timedelta(microseconds=start // 1000)
+        pickled: Any = whole.__reduce__()[1]
+        state = pickled[0][:-3]
+        _second = start, state
+    # As pickle makes it, in a third of the time that its constructor takes with seven numbers.
+    made: datetime = _unpickle(state + (rest // 1000).to_bytes(3, "big"), _UTC)
+    return made
 
 
 def encode_metadata(

@@ -76,7 +76,7 @@ class LinkReceiver(Receiver):
         super().__init__(spec, ends, board, open_segment)
         # No copies: they would release the block that the next process must find. The caller holds
         # at most the spec's `hold_limit` and one message.
-        self._max_held = self._hold_limit = sys.maxsize
+        self._max_held = self._hold_limit = self._flood = sys.maxsize
         journal = board.journal(spec)
         self._notes = journal[RECORD_SIZE:].cast("Q")
         self._noted: deque[tuple[int, int]] = deque()
@@ -85,7 +85,7 @@ class LinkReceiver(Receiver):
         taken = journal[:RECORD_SIZE]
         # Records read by an earlier incarnation are not void: they are handed out again.
         if spec.backpressure:
-            self._journaled = self._data_words = taken.cast("Q")
+            self._journaled = self._first = self._data_words = taken.cast("Q")
             self._data_into = [taken]
             self._last, self._floor = layout.C_LAST_DATA, layout.F_FLOOR_DATA
         else:

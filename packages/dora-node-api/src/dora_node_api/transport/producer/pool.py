@@ -227,11 +227,13 @@ class Pool:
             new = [Block(home, segment, start + at, size) for at in range(0, run - size + 1, size)]
             segment.used = start + run
             home.cold.extend(reversed(new))
+        # Small ones are never cold again, so a page is reserved with the first of them.
         block = home.cold[-1]
-        reserve(block.segment.fd, block.segment.memory, block.offset, size)
-        self.reserved_bytes += size
-        home.cold.pop()
-        home.free.append(block)
+        count = min(len(home.cold), max(1, PAGE // size))
+        reserve(block.segment.fd, block.segment.memory, block.offset, count * size)
+        self.reserved_bytes += count * size
+        home.free.extend(home.cold[-count:])
+        del home.cold[-count:]
         return True
 
     def _segment_with(self, nbytes: int) -> Segment:

@@ -56,6 +56,8 @@ class Route:
         self.bound_bytes = spec.bound * RECORD_SIZE
         self.bound = spec.bound
         self._data_write = ends.data_write
+        self._room_to = 0
+        """Last sequence number for which the pipe has room, as the counters have shown."""
         room = pipe_capacity(ends.urgent_write) if not self.backpressure else layout.LIFECYCLE_ROOM
         self.urgent_bytes = (room - min(layout.LIFECYCLE_ROOM, room // 4)) * RECORD_SIZE
 
@@ -102,12 +104,14 @@ class Route:
         """
         own = self.words
         fd = self._data_write
-        # The counters show at least what waits, and cost no system call.
-        if flags or own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED] >= self.bound:
-            fd = self._pipe_with_room(flags)
-            if fd < 0:
-                return fd == _REFUSED
         sequence = own[_P_SENT] + 1
+        if flags or sequence > self._room_to:
+            # The counters show at least what waits, and cost no system call.
+            self._room_to = own[_C_RECEIVED] + own[_P_EVICTED] + self.bound
+            if flags or sequence > self._room_to:
+                fd = self._pipe_with_room(flags)
+                if fd < 0:
+                    return fd == _REFUSED
         marked = self._marked(sequence, flags) if flags else sequence
         if not self.free_slots:
             self.sweep(None)
@@ -285,7 +289,7 @@ class Route:
                 self.free_slots.append(slot)
                 block.refs -= 1
                 if not block.refs and not block.pinned:
-                    pool.give(block)
+                    block.home.free.append(block)  # as `Pool.give`, without a call
         if self.slotless:
             self._collect_slotless(pool)
         if len(order) >= self.sweep_at:
