@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -28,9 +28,21 @@ def readable_by(ours: tuple[int, int]) -> AfterValidator:
 class Frozen(BaseModel):
     """Immutable model that ignores fields of newer versions, which allows rollbacks.
 
-    Validators are built at first use, since most processes need few of the models.
+    Validators are built at first use, since most processes need few of the models. The class
+    argument ``kind`` adds the field of this name, which selects the class in a tagged union.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def kind(self) -> str: ...
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", ser_json_inf_nan="constants", defer_build=True
     )
+
+    def __init_subclass__(cls, kind: str | None = None, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if kind is not None:  # before pydantic reads the annotations
+            cls.__annotations__ = {"kind": Literal[kind], **cls.__annotations__}
+            setattr(cls, "kind", kind)  # noqa: B010 - a property for type checkers

@@ -55,10 +55,9 @@ def edges_of(dataflow: ResolvedDataflow) -> tuple[EdgeEnds, ...]:
     )
 
 
-class RunBegan(Frozen):
+class RunBegan(Frozen, kind="run_began"):
     """A runner was started for the nodes of one dataflow on one machine."""
 
-    kind: Literal["run_began"] = "run_began"
     name: str | None = None
     nodes: tuple[str, ...] = ()
     edges: tuple[EdgeEnds, ...] = ()
@@ -69,60 +68,53 @@ class RunBegan(Frozen):
     version: str = ""
 
 
-class RunEnded(Frozen):
+class RunEnded(Frozen, kind="run_ended"):
     """All nodes on one machine have ended, or (``error``) none was started."""
 
-    kind: Literal["run_ended"] = "run_ended"
     ok: bool
     stop_reason: str | None = None
     error: str | None = None
 
 
-class RunnerDied(Frozen):
+class RunnerDied(Frozen, kind="runner_died"):
     """A runner ended without a result; added by the reader of its file."""
 
-    kind: Literal["runner_died"] = "runner_died"
     pid: int
 
 
-class RunnerWarned(Frozen):
+class RunnerWarned(Frozen, kind="warned"):
     """A warning or an error of the runner itself."""
 
-    kind: Literal["warned"] = "warned"
     level: LogLevel
     text: str
     node: str | None = None
 
 
-class InputTimedOut(Frozen):
+class InputTimedOut(Frozen, kind="input_timed_out"):
     """An input received nothing for its ``input_timeout``, in seconds."""
 
-    kind: Literal["input_timed_out"] = "input_timed_out"
     node: str
     input: str
     timeout: float
 
 
-class InputRecovered(Frozen):
+class InputRecovered(Frozen, kind="input_recovered"):
     """A message arrived on an input that had timed out."""
 
-    kind: Literal["input_recovered"] = "input_recovered"
     node: str
     input: str
 
 
-class NodeWaits(Frozen):
+class NodeWaits(Frozen, kind="node_waits"):
     """What a node reported to wait for outside of the dataflow; None: it is over."""
 
-    kind: Literal["node_waits"] = "node_waits"
     node: str
     text: str | None = None
 
 
-class LinkPeerChanged(Frozen):
+class LinkPeerChanged(Frozen, kind="link_peer"):
     """The state of the link to a peer changed."""
 
-    kind: Literal["link_peer"] = "link_peer"
     peer: str
     state: PeerState
     reason: str | None = None
@@ -131,66 +123,58 @@ class LinkPeerChanged(Frozen):
 # -------------------------------------------------------------------------- of a coordinator
 
 
-class StartAccepted(Frozen):
+class StartAccepted(Frozen, kind="start_accepted"):
     """A start was requested; ``placement`` maps machines to nodes."""
 
-    kind: Literal["start_accepted"] = "start_accepted"
     placement: dict[str, tuple[str, ...]]
 
 
-class StartRefused(Frozen):
+class StartRefused(Frozen, kind="start_refused"):
     """A dataflow could not be built or placed, so nothing was started."""
 
-    kind: Literal["start_refused"] = "start_refused"
     step: Literal["placement", "build"]
     name: str | None = None
     reason: str
 
 
-class PhaseReached(Frozen):
+class PhaseReached(Frozen, kind="phase"):
     """The dataflow entered another phase; ``reason``: of a failure or a stop."""
 
-    kind: Literal["phase"] = "phase"
     phase: str
     reason: str | None = None
 
 
-class StopRequested(Frozen):
+class StopRequested(Frozen, kind="stop_requested"):
     """A user requested the stop of the dataflow."""
 
-    kind: Literal["stop_requested"] = "stop_requested"
     force: bool = False
 
 
-class MachineLost(Frozen):
+class MachineLost(Frozen, kind="machine_lost"):
     """The connection to a machine with nodes of the dataflow was lost."""
 
-    kind: Literal["machine_lost"] = "machine_lost"
     machine: str
     silent: float | None = None
     """Seconds for which it had been silent; ``None``: the connection was closed after a
     recent message."""
 
 
-class MachineReturned(Frozen):
+class MachineReturned(Frozen, kind="machine_returned"):
     """A machine with nodes of the dataflow connected again."""
 
-    kind: Literal["machine_returned"] = "machine_returned"
     machine: str
 
 
-class PartUncontrolled(Frozen):
+class PartUncontrolled(Frozen, kind="part_uncontrolled"):
     """The daemon of a machine cannot control the nodes, which run on; ``reason`` None: it can."""
 
-    kind: Literal["part_uncontrolled"] = "part_uncontrolled"
     machine: str
     reason: str | None = None
 
 
-class PartRecovering(Frozen):
+class PartRecovering(Frozen, kind="part_lost"):
     """The nodes of one machine were lost and are spawned again after ``delay`` seconds."""
 
-    kind: Literal["part_lost"] = "part_lost"
     machine: str
     nodes: tuple[str, ...]
     reason: str
@@ -198,17 +182,15 @@ class PartRecovering(Frozen):
     """``None``: once the machine is connected."""
 
 
-class PartRuns(Frozen):
+class PartRuns(Frozen, kind="part_runs"):
     """The nodes of one machine run again after a recovery."""
 
-    kind: Literal["part_runs"] = "part_runs"
     machine: str
 
 
-class RollOutFailed(Frozen):
+class RollOutFailed(Frozen, kind="roll_out_failed"):
     """The dataflow did not become what a generation of the fleet wants."""
 
-    kind: Literal["roll_out_failed"] = "roll_out_failed"
     generation: int
     reason: str
 

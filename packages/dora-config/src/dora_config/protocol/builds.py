@@ -59,10 +59,9 @@ class BuiltNode(Message):
 # ------------------------------------------------------------------- coordinator -> daemon
 
 
-class BuildPart(Message):
+class BuildPart(Message, kind="build_part"):
     """Prepare nodes; answered with :class:`BuildEnded`."""
 
-    kind: Literal["build_part"] = "build_part"
     build_id: DataflowUuid
     spec: DataflowSpec
     """Contains only the nodes of this daemon."""
@@ -71,37 +70,33 @@ class BuildPart(Message):
     """Running dataflow whose nodes these will replace."""
 
 
-class CancelBuild(Message):
+class CancelBuild(Message, kind="cancel_build"):
     """Cancel a build and end its commands; not answered."""
 
-    kind: Literal["cancel_build"] = "cancel_build"
     build_id: DataflowUuid
 
 
-class BuildEventsAck(Message):
+class BuildEventsAck(Message, kind="build_events_ack"):
     """Acknowledge the last :class:`BuildEvents`, so that the next may be sent."""
 
-    kind: Literal["build_events_ack"] = "build_events_ack"
     build_id: DataflowUuid
 
 
 # ------------------------------------------------------------------- daemon -> coordinator
 
 
-class BuildEvents(Message):
+class BuildEvents(Message, kind="build_events"):
     """Events of a build; the next are sent after :class:`BuildEventsAck`."""
 
-    kind: Literal["build_events"] = "build_events"
     build_id: DataflowUuid
     events: tuple[NodeBuildEvent, ...] = ()
     dropped: int = 0
     """Number of output lines dropped before these because the reader was slow."""
 
 
-class BuildEnded(Message):
+class BuildEnded(Message, kind="build_ended"):
     """Result of a build: prepared nodes, or failures."""
 
-    kind: Literal["build_ended"] = "build_ended"
     build_id: DataflowUuid
     nodes: tuple[BuiltNode, ...] = ()
     failures: tuple[FailedNode, ...] = ()
@@ -112,34 +107,30 @@ class BuildEnded(Message):
 # ------------------------------------------------------------------------- CLI, coordinator
 
 
-class BuildDataflow(Message):
+class BuildDataflow(Message, kind="build"):
     """Build on all daemons; progress :class:`BuildTriggered` and :class:`BuildProgress`, answer
     :class:`Built`.
     """
 
-    kind: Literal["build"] = "build"
     spec: DataflowSpec
     settings: BuildSettings = BuildSettings()
     replaces: DataflowUuid | None = None
 
 
-class BuildTriggered(Message):
-    kind: Literal["build_triggered"] = "build_triggered"
+class BuildTriggered(Message, kind="build_triggered"):
     build_id: str
 
 
-class BuildProgress(Message):
+class BuildProgress(Message, kind="build_progress"):
     """Events from one daemon; see :class:`BuildEvents`."""
 
-    kind: Literal["build_progress"] = "build_progress"
     build_id: str
     daemon: str
     events: tuple[NodeBuildEvent, ...] = ()
     dropped: int = 0
 
 
-class Built(Message):
-    kind: Literal["built"] = "built"
+class Built(Message, kind="built"):
     build_id: str
     nodes: tuple[BuiltNode, ...] = Field(default=())
     """Nodes that had something to prepare."""

@@ -8,7 +8,7 @@ and the links of the other machines.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -45,21 +45,19 @@ NodeRequest = Annotated[
 """Requests that are forwarded: those that do not change the coordinator's state of a dataflow."""
 
 
-class RunnerCall(Message):
+class RunnerCall(Message, kind="runner_call"):
     """Coordinator to daemon: forward a request to the runner of a part; answered with
     :class:`RunnerAnswered`.
     """
 
-    kind: Literal["runner_call"] = "runner_call"
     call: str
     dataflow_id: DataflowUuid
     request: NodeRequest
 
 
-class RunnerAnswered(Message):
+class RunnerAnswered(Message, kind="runner_answered"):
     """Daemon to coordinator: answer to :class:`RunnerCall`, with either a reply or a problem."""
 
-    kind: Literal["runner_answered"] = "runner_answered"
     call: str
     reply: RunnerReply | None = None
     problem: str | None = None
@@ -73,10 +71,9 @@ class PartReply(Message):
     reply: RunnerReply
 
 
-class RunnerReplies(Message):
+class RunnerReplies(Message, kind="runner_replies"):
     """Answer to `CallRunner`."""
 
-    kind: Literal["runner_replies"] = "runner_replies"
     replies: tuple[PartReply, ...] = ()
     problems: tuple[str, ...] = ()
     """Daemons without a reply, with the reason."""
@@ -96,19 +93,17 @@ class PartLinks(Message):
     """Whether the dataflow has no other parts."""
 
 
-class LinkPart(Message):
+class LinkPart(Message, kind="link_part"):
     """Set the links of a running part; idempotent."""
 
-    kind: Literal["link_part"] = "link_part"
     dataflow_id: DataflowUuid
     attempt: int
     links: PartLinks
 
 
-class ChangePart(Message):
+class ChangePart(Message, kind="change_part"):
     """Set the links of a running part, then change its nodes; answered with :class:`PartResult`."""
 
-    kind: Literal["change_part"] = "change_part"
     call: str
     dataflow_id: DataflowUuid
     attempt: int
@@ -116,10 +111,9 @@ class ChangePart(Message):
     change: GraphChange
 
 
-class PartResult(Message):
+class PartResult(Message, kind="part_result"):
     """Answer to :class:`ChangePart`; if it succeeded, ``PartDescribed`` was sent before."""
 
-    kind: Literal["part_result"] = "part_result"
     call: str
     problem: str | None = None
     """Why nothing was changed."""

@@ -56,71 +56,59 @@ from dora_config.protocol.topics import (
 # -------------------------------------------------------------------------------- requests
 
 
-class StopDataflow(Message):
+class StopDataflow(Message, kind="stop"):
     """Stop a dataflow and wait for its end; answered with :class:`Ended`."""
 
-    kind: Literal["stop"] = "stop"
     dataflow: DataflowRef = DataflowRef()
     all: bool = False
     grace: float | None = None
     force: bool = False
 
 
-class RestartDataflow(Message):
+class RestartDataflow(Message, kind="restart"):
     """Stop a dataflow and start its stored specification; answered with :class:`Restarted`."""
 
-    kind: Literal["restart"] = "restart"
     dataflow: DataflowRef = DataflowRef()
     grace: float | None = None
     force: bool = False
 
 
-class WaitForEnd(Message):
+class WaitForEnd(Message, kind="wait"):
     """Wait for the end of a dataflow; answered with :class:`Ended`."""
 
-    kind: Literal["wait"] = "wait"
     dataflow: DataflowRef = DataflowRef()
 
 
-class ListDataflows(Message):
+class ListDataflows(Message, kind="list"):
     """List dataflows; answered with :class:`DataflowList`."""
 
-    kind: Literal["list"] = "list"
 
-
-class ListNodes(Message):
+class ListNodes(Message, kind="nodes"):
     """List nodes, by default of all running dataflows; answered with :class:`NodeList`."""
 
-    kind: Literal["nodes"] = "nodes"
     dataflow: DataflowRef | None = None
 
 
-class ForgetEnded(Message):
+class ForgetEnded(Message, kind="clean"):
     """Forget ended dataflows; answered with the :class:`DataflowList` of these."""
 
-    kind: Literal["clean"] = "clean"
 
-
-class ClusterStatus(Message):
+class ClusterStatus(Message, kind="status"):
     """Get the state of all daemons; answered with :class:`ClusterReport`."""
 
-    kind: Literal["status"] = "status"
 
-
-class GetSnapshot(Message):
+class GetSnapshot(Message, kind="snapshot"):
     """Get machines, nodes and edges with their counters; answered with :class:`Snapshot`."""
 
-    kind: Literal["snapshot"] = "snapshot"
     dataflow: DataflowRef | None = None
     """``None``: all running dataflows and all machines."""
     edges: bool = True
     """False: without edges and loads of machines; then no daemon is queried."""
 
 
-class ReadLogs(Message):
+class ReadLogs(Message, kind="logs"):
     """Read logs: progress :class:`LogLines`, answered with :class:`LogsEnd` unless ``follow``."""
 
-    kind: Literal["logs"] = "logs"
     dataflow: DataflowRef = DataflowRef()
     nodes: tuple[str, ...] = ()
     """Empty: all nodes."""
@@ -132,26 +120,23 @@ class ReadLogs(Message):
     """End it when a daemon is lost or returns: the client sends it again with ``after``."""
 
 
-class Destroy(Message):
+class Destroy(Message, kind="destroy"):
     """End all daemons and the coordinator; answered with :class:`Destroyed` before it ends."""
 
-    kind: Literal["destroy"] = "destroy"
     force: bool = False
     """Stop the dataflows that still run instead of refusing."""
 
 
-class RotateToken(Message):
+class RotateToken(Message, kind="rotate_token"):
     """Replace the cluster's token; answered with :class:`TokenRotated`."""
 
-    kind: Literal["rotate_token"] = "rotate_token"
     grace: float = Field(ge=0, allow_inf_nan=False)
     """Seconds for which the present token stays valid."""
 
 
-class RemoveMachines(Message):
+class RemoveMachines(Message, kind="remove_machines"):
     """Forget the keys of machines; answered with :class:`MachinesRemoved`."""
 
-    kind: Literal["remove_machines"] = "remove_machines"
     machines: tuple[str, ...]
     revoke: bool = True
     """Disconnect the machines, end their parts of dataflows, and refuse their keys permanently;
@@ -167,59 +152,53 @@ class Standby(Message):
     """Where the coordinator is then, as HOST:PORT."""
 
 
-class SetStandbys(Message):
+class SetStandbys(Message, kind="set_standbys"):
     """Replace the standbys; answered with :class:`StandbysSet`."""
 
-    kind: Literal["set_standbys"] = "set_standbys"
     address: str
     """Address of this coordinator, as HOST:PORT."""
     standbys: tuple[Standby, ...] = ()
 
 
-class CallRunner(Message):
+class CallRunner(Message, kind="call_runner"):
     """Forward a request to the runners of a dataflow; answered with :class:`RunnerReplies`."""
 
-    kind: Literal["call_runner"] = "call_runner"
     dataflow: DataflowRef = DataflowRef()
     node: str | None = None
     """Send it to the runner of this node; ``None``: to every runner."""
     request: NodeRequest
 
 
-class ChangeGraph(Message):
+class ChangeGraph(Message, kind="change_graph"):
     """Change the nodes or edges of a running dataflow; answered with :class:`GraphChanged`."""
 
-    kind: Literal["change_graph"] = "change_graph"
     dataflow: DataflowRef = DataflowRef()
     change: GraphChange
 
 
-class DescribeDataflow(Message):
+class DescribeDataflow(Message, kind="describe"):
     """Get a dataflow's specification; answered with :class:`Described`."""
 
-    kind: Literal["describe"] = "describe"
     dataflow: DataflowRef = DataflowRef()
 
 
-class Explain(Message):
+class Explain(Message, kind="explain"):
     """Explain the state of a dataflow, or why it was not started; answered with
     :class:`Explained`.
 
     Without a reference: the only running dataflow, else the only one in trouble, else the last.
     """
 
-    kind: Literal["explain"] = "explain"
     dataflow: DataflowRef = DataflowRef()
     evidence: bool = False
     """Include all events, states and counters from which the explanation is derived."""
 
 
-class WatchTopics(Message):
+class WatchTopics(Message, kind="watch_topics"):
     """Watch messages of outputs or their rates: progress :class:`WatchedTopics`, answered with
     :class:`TopicsEnd` when the dataflow has ended.
     """
 
-    kind: Literal["watch_topics"] = "watch_topics"
     dataflow: DataflowRef = DataflowRef()
     topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)] = ()
     """As ``node/output``; empty: every output."""
@@ -317,25 +296,21 @@ class EndedDataflow(Message):
     """In the order in which they ended, over all daemons."""
 
 
-class Ended(Message):
-    kind: Literal["ended"] = "ended"
+class Ended(Message, kind="ended"):
     dataflows: tuple[EndedDataflow, ...] = ()
 
 
-class Restarted(Message):
-    kind: Literal["restarted"] = "restarted"
+class Restarted(Message, kind="restarted"):
     old: str
     new: str
     warnings: tuple[str, ...] = ()
 
 
-class DataflowList(Message):
-    kind: Literal["dataflows"] = "dataflows"
+class DataflowList(Message, kind="dataflows"):
     dataflows: tuple[DataflowSummary, ...] = ()
 
 
-class NodeList(Message):
-    kind: Literal["nodes"] = "nodes"
+class NodeList(Message, kind="nodes"):
     nodes: tuple[NodeSummary, ...] = ()
 
 
@@ -355,10 +330,9 @@ class StandbyReport(Message):
     """Why the machine could not keep the last copy."""
 
 
-class ClusterReport(Message):
+class ClusterReport(Message, kind="cluster"):
     """The coordinator, its machines, and the number of dataflows that have not ended."""
 
-    kind: Literal["cluster"] = "cluster"
     coordinator: ProgramVersion
     machines: tuple[DaemonSummary, ...] = ()
     active_dataflows: int = 0
@@ -366,10 +340,9 @@ class ClusterReport(Message):
     standbys: tuple[StandbyReport, ...] = ()
 
 
-class LogLines(Message):
+class LogLines(Message, kind="log_lines"):
     """Unchanged lines of the JSONL files, oldest first."""
 
-    kind: Literal["log_lines"] = "log_lines"
     daemon: str
     stream: int
     lines: tuple[str, ...]
@@ -377,56 +350,49 @@ class LogLines(Message):
     """Behind the last line of each node that was read so far."""
 
 
-class LogsEnd(Message):
-    kind: Literal["logs_end"] = "logs_end"
+class LogsEnd(Message, kind="logs_end"):
     problems: tuple[str, ...] = ()
     """Daemons whose logs could not be read, with the reason."""
 
 
-class Destroyed(Message):
-    kind: Literal["destroyed"] = "destroyed"
+class Destroyed(Message, kind="destroyed"):
     dataflows: tuple[EndedDataflow, ...] = ()
     left: tuple[str, ...] = ()
     """Daemons that did not answer; they and their nodes may still be running."""
 
 
-class MachinesRemoved(Message):
+class MachinesRemoved(Message, kind="machines_removed"):
     """The coordinator removed the keys of these machines."""
 
-    kind: Literal["machines_removed"] = "machines_removed"
     machines: tuple[str, ...] = ()
 
 
-class StandbysSet(Message):
-    kind: Literal["standbys_set"] = "standbys_set"
+class StandbysSet(Message, kind="standbys_set"):
+    pass
 
 
-class TokenRotated(Message):
-    kind: Literal["token_rotated"] = "token_rotated"
+class TokenRotated(Message, kind="token_rotated"):
     token: str
     daemons: tuple[str, ...] = ()
     """Daemons to which the new token was sent; others receive it when they connect."""
 
 
-class Explained(Message):
-    kind: Literal["explained"] = "explained"
+class Explained(Message, kind="explained"):
     explanation: Explanation
     evidence: Evidence | None = None
     """What it was derived from, if requested."""
 
 
-class GraphChanged(Message):
+class GraphChanged(Message, kind="graph_changed"):
     """The change took place on ``daemon``."""
 
-    kind: Literal["graph_changed"] = "graph_changed"
     uuid: str
     daemon: str
 
 
-class Described(Message):
+class Described(Message, kind="described"):
     """A dataflow as it was started, and the daemon of each node."""
 
-    kind: Literal["described"] = "described"
     uuid: str
     spec: DataflowSpec
     daemons: dict[str, str] = Field(default_factory=dict)
@@ -466,30 +432,26 @@ ControlProgress = Annotated[
 # ---------------------------------------------------------------------------------- frames
 
 
-class Hello(Message):
+class Hello(Message, kind="hello"):
     """First frame of a client."""
 
-    kind: Literal["hello"] = "hello"
     party: ProgramVersion
 
 
-class ClientRequest(Message):
-    kind: Literal["request"] = "request"
+class ClientRequest(Message, kind="request"):
     id: int
     request: ControlRequest
 
 
-class Cancel(Message):
+class Cancel(Message, kind="cancel"):
     """Cancel the request ``id``; not answered, and nothing is undone."""
 
-    kind: Literal["cancel"] = "cancel"
     id: int
 
 
-class StreamAck(Message):
+class StreamAck(Message, kind="stream_ack"):
     """Acknowledge the last :class:`WatchedTopics` of a stream, so that the next may be sent."""
 
-    kind: Literal["stream_ack"] = "stream_ack"
     id: int
     stream: int
 
@@ -497,27 +459,23 @@ class StreamAck(Message):
 ClientFrame = Annotated[Hello | ClientRequest | Cancel | StreamAck, Field(discriminator="kind")]
 
 
-class Welcome(Message):
-    kind: Literal["welcome"] = "welcome"
+class Welcome(Message, kind="welcome"):
     party: ProgramVersion
     max_message_bytes: int
 
 
-class Refused(Message):
+class Refused(Message, kind="refused"):
     """Refuse the connection, which is then closed; ``message`` is a full sentence."""
 
-    kind: Literal["refused"] = "refused"
     message: str
 
 
-class Progress(Message):
-    kind: Literal["progress"] = "progress"
+class Progress(Message, kind="progress"):
     id: int
     progress: ControlProgress
 
 
-class Answer(Message):
-    kind: Literal["answer"] = "answer"
+class Answer(Message, kind="answer"):
     id: int
     answer: ControlAnswer
 
@@ -525,10 +483,9 @@ class Answer(Message):
 FailureCode = Literal["failed", "not_found", "ambiguous", "conflict", "nothing_runs", "placement"]
 
 
-class Failure(Message):
+class Failure(Message, kind="failure"):
     """The request failed; ``message`` contains what failed, where, and the remedy."""
 
-    kind: Literal["failure"] = "failure"
     id: int
     message: str
     code: FailureCode = "failed"

@@ -70,12 +70,11 @@ class PartReport(Message):
     """Why the daemon cannot control its nodes, which run on, and the remedy."""
 
 
-class Register(Message):
+class Register(Message, kind="register"):
     """First frame of a daemon: identity and parts; answered with :class:`Registered` or
     :class:`RegistrationRefused`.
     """
 
-    kind: Literal["register"] = "register"
     party: ProgramVersion
     instance: str
     """Id from the daemon's state directory; survives restarts and differs on a copied disk."""
@@ -107,12 +106,11 @@ class Register(Message):
         }
 
 
-class Coordinators(Message):
+class Coordinators(Message, kind="coordinators"):
     """Which coordinator a daemon obeys, and where it tries to connect in turn; also sent when that
     changes.
     """
 
-    kind: Literal["coordinators"] = "coordinators"
     epoch: int = 1
     """A coordinator that takes over has a higher one than its predecessor."""
     machine: str = ""
@@ -131,30 +129,27 @@ class Coordinators(Message):
         return self.epoch, self.machine
 
 
-class IdentityProof(Message):
+class IdentityProof(Message, kind="identity_proof"):
     """Answer to :class:`Challenge`, before :class:`Registered`."""
 
-    kind: Literal["identity_proof"] = "identity_proof"
     signature: str
     """Of `challenge_text` with the machine's key (base64)."""
     coordinators: Coordinators = Coordinators(epoch=0)
     """The highest coordinator of this cluster that the daemon has seen."""
 
 
-class CopyKept(Message):
+class CopyKept(Message, kind="copy_kept"):
     """Answer to :class:`CoordinatorCopy`."""
 
-    kind: Literal["copy_kept"] = "copy_kept"
     epoch: int
     number: int
     problem: str | None = None
     """Why it is not on the disk."""
 
 
-class CodeFound(Message):
+class CodeFound(Message, kind="code_found"):
     """Answer to :class:`SendCode`."""
 
-    kind: Literal["code_found"] = "code_found"
     call: str
     found: bool
     """Whether the file is on this machine, and was uploaded if that was requested."""
@@ -173,10 +168,9 @@ class Metrics(Message):
     """Version of the runner."""
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, kind="heartbeat"):
     """Sent each :data:`HEARTBEAT_INTERVAL`; answered with :class:`HeartbeatAck`."""
 
-    kind: Literal["heartbeat"] = "heartbeat"
     metrics: tuple[Metrics, ...] = ()
     time: Quantity | None = None
     """Unix time of the daemon's machine, whose clock may be wrong."""
@@ -184,17 +178,15 @@ class Heartbeat(Message):
     """CLOCK_MONOTONIC of the daemon's machine."""
 
 
-class PartChanged(Message):
+class PartChanged(Message, kind="part_changed"):
     """A part entered another phase."""
 
-    kind: Literal["part_changed"] = "part_changed"
     report: PartReport
 
 
-class PartLost(Message):
+class PartLost(Message, kind="part_lost"):
     """A part was lost or could not be prepared; nothing of it runs on this machine."""
 
-    kind: Literal["part_lost"] = "part_lost"
     dataflow_id: DataflowUuid
     attempt: int
     reason: str
@@ -202,10 +194,9 @@ class PartLost(Message):
     result: DataflowResult | None = None
 
 
-class PartDescribed(Message):
+class PartDescribed(Message, kind="part_described"):
     """Answer to :class:`DescribePart`; also sent after the nodes of a part were changed."""
 
-    kind: Literal["part_described"] = "part_described"
     dataflow_id: DataflowUuid
     attempt: int
     spec: DataflowSpec
@@ -214,18 +205,16 @@ class PartDescribed(Message):
     """Nothing of it runs."""
 
 
-class SignRequest(Message):
+class SignRequest(Message, kind="sign_request"):
     """Request a certificate for the daemon's links; answered with :class:`Certificate`."""
 
-    kind: Literal["sign_request"] = "sign_request"
     request: str
     """Certificate signing request (PEM); only its public key is used."""
 
 
-class LogChunk(Message):
+class LogChunk(Message, kind="log_chunk"):
     """Lines for :class:`StreamLogs`; the next chunk is sent after :class:`MoreLogs`."""
 
-    kind: Literal["log_chunk"] = "log_chunk"
     stream: int
     lines: tuple[str, ...] = ()
     positions: dict[str, LogPosition] = Field(default_factory=dict)
@@ -236,10 +225,9 @@ class LogChunk(Message):
     """With ``done``: requested nodes without a log here; None: not determined."""
 
 
-class PartHistory(Message):
+class PartHistory(Message, kind="part_history"):
     """Answer to :class:`ReadHistory`."""
 
-    kind: Literal["part_history"] = "part_history"
     read: str
     entries: tuple[HistoryEntry, ...] = ()
     dropped: int = 0
@@ -255,10 +243,9 @@ class PartHistory(Message):
     """Why events are missing, as a sentence."""
 
 
-class DaemonLeaving(Message):
+class DaemonLeaving(Message, kind="leaving"):
     """The daemon ends; with ``hand_over`` its nodes keep running for the next daemon."""
 
-    kind: Literal["leaving"] = "leaving"
     hand_over: bool
 
 
@@ -288,10 +275,9 @@ DaemonMessage = Annotated[
 # ------------------------------------------------------------------- coordinator -> daemon
 
 
-class CoordinatorCopy(Message):
+class CoordinatorCopy(Message, kind="coordinator_copy"):
     """State of the coordinator, to be kept by the machine; answered with :class:`CopyKept`."""
 
-    kind: Literal["coordinator_copy"] = "coordinator_copy"
     authority: str
     """As in :class:`Registered`."""
     epoch: int
@@ -303,18 +289,16 @@ class CoordinatorCopy(Message):
     """The encrypted state (base64)."""
 
 
-class SendCode(Message):
+class SendCode(Message, kind="send_code"):
     """Look for a file of code that the coordinator lacks; answered with :class:`CodeFound`."""
 
-    kind: Literal["send_code"] = "send_code"
     call: str
     digest: Digest
     upload: bool = False
     """Also upload it, to its path below `FILES_PATH`."""
 
 
-class Registered(Message):
-    kind: Literal["registered"] = "registered"
+class Registered(Message, kind="registered"):
     party: ProgramVersion
     daemon: str
     """Key of this daemon in the coordinator."""
@@ -329,8 +313,7 @@ class Registered(Message):
     coordinators: Coordinators = Coordinators()
 
 
-class RegistrationRefused(Message):
-    kind: Literal["registration_refused"] = "registration_refused"
+class RegistrationRefused(Message, kind="registration_refused"):
     message: str
     permanent: bool = False
     """Retrying is useless (wrong version)."""
@@ -338,29 +321,26 @@ class RegistrationRefused(Message):
     """Another coordinator has taken over."""
 
 
-class Challenge(Message):
+class Challenge(Message, kind="challenge"):
     """First answer to a :class:`Register`; answered with
     :class:`IdentityProof`.
     """
 
-    kind: Literal["challenge"] = "challenge"
     nonce: str
     authority: str
     """As in :class:`Registered`."""
 
 
-class HeartbeatAck(Message):
-    kind: Literal["heartbeat_ack"] = "heartbeat_ack"
+class HeartbeatAck(Message, kind="heartbeat_ack"):
     monotonic_ns: int | None = None
     """As in the heartbeat."""
     coordinator_ns: int | None = None
     """Unix time of the coordinator when it answered; never steps back while it runs."""
 
 
-class PreparePart(Message):
+class PreparePart(Message, kind="prepare_part"):
     """Spawn nodes and hold them at the start barrier."""
 
-    kind: Literal["prepare_part"] = "prepare_part"
     dataflow_id: DataflowUuid
     attempt: int
     spec: DataflowSpec
@@ -374,10 +354,9 @@ class PreparePart(Message):
     """Number of changes of the nodes before this start."""
 
 
-class ConnectPart(Message):
+class ConnectPart(Message, kind="connect_part"):
     """Add or change endpoints of a part's peers; idempotent."""
 
-    kind: Literal["connect_part"] = "connect_part"
     dataflow_id: DataflowUuid
     attempt: int
     peers: tuple[PeerEndpoint, ...] = ()
@@ -385,67 +364,59 @@ class ConnectPart(Message):
     """Machines whose part has ended."""
 
 
-class Certificate(Message):
+class Certificate(Message, kind="certificate"):
     """Certificate of the daemon's links, and the authority they trust; both PEM."""
 
-    kind: Literal["certificate"] = "certificate"
     certificate: str
     authority: str
 
 
-class NewToken(Message):
+class NewToken(Message, kind="new_token"):
     """Token of the cluster, to be used from now on; sent on verified connections only."""
 
-    kind: Literal["new_token"] = "new_token"
     token: str
 
 
-class ReleasePart(Message):
+class ReleasePart(Message, kind="release_part"):
     """Open the start barrier; idempotent."""
 
-    kind: Literal["release_part"] = "release_part"
     dataflow_id: DataflowUuid
     attempt: int
 
 
-class StopPart(Message):
+class StopPart(Message, kind="stop_part"):
     """Stop the nodes of any attempt; answered with :class:`PartLost` for an unknown part."""
 
-    kind: Literal["stop_part"] = "stop_part"
     dataflow_id: DataflowUuid
     grace: float | None = None
     force: bool = False
     reason: str = "stop requested"
 
 
-class ForgetPart(Message):
+class ForgetPart(Message, kind="forget_part"):
     """The end of a part is stored: the daemon stops reporting it, but keeps its logs."""
 
-    kind: Literal["forget_part"] = "forget_part"
     dataflow_id: DataflowUuid
     attempt: int
 
 
-class DescribePart(Message):
+class DescribePart(Message, kind="describe_part"):
     """Request the specification of a part that the coordinator does not have."""
 
-    kind: Literal["describe_part"] = "describe_part"
     dataflow_id: DataflowUuid
 
 
-class ReadHistory(Message):
+class ReadHistory(Message, kind="read_history"):
     """Read the events of a part; answered with :class:`PartHistory`."""
 
-    kind: Literal["read_history"] = "read_history"
     read: str
     """Repeated in the answer."""
     dataflow_id: DataflowUuid
 
 
-class StreamLogs(Message):
+class StreamLogs(Message, kind="stream_logs"):
     """Read log files; answered with :class:`LogChunk` frames."""
 
-    kind: Literal["stream_logs"] = "stream_logs"
     stream: int
     dataflow_id: DataflowUuid
     nodes: tuple[str, ...] = ()
@@ -455,22 +426,18 @@ class StreamLogs(Message):
     """Read only what follows these positions, by node."""
 
 
-class MoreLogs(Message):
+class MoreLogs(Message, kind="more_logs"):
     """Acknowledge the last chunk, so that the next may be sent."""
 
-    kind: Literal["more_logs"] = "more_logs"
     stream: int
 
 
-class EndLogs(Message):
-    kind: Literal["end_logs"] = "end_logs"
+class EndLogs(Message, kind="end_logs"):
     stream: int
 
 
-class EndDaemon(Message):
+class EndDaemon(Message, kind="end_daemon"):
     """Stop all dataflows and end the daemon process (``dora down``)."""
-
-    kind: Literal["end_daemon"] = "end_daemon"
 
 
 CoordinatorMessage = Annotated[

@@ -131,19 +131,17 @@ class DataflowRef(Message):
             return cls(name=text)
 
 
-class StartDataflow(Message):
+class StartDataflow(Message, kind="start"):
     """Place, prepare and release a dataflow; progress :class:`StartTriggered`, answer
     :class:`Started`.
     """
 
-    kind: Literal["start"] = "start"
     spec: DataflowSpec
     dry_run: bool = False
     """Start nothing; answered with :class:`PlacementPlan`, or with the refusal of a start."""
 
 
-class StartTriggered(Message):
-    kind: Literal["start_triggered"] = "start_triggered"
+class StartTriggered(Message, kind="start_triggered"):
     uuid: str
     waits_for: str | None = None
     """What the start is waiting for; sent again when it changes."""
@@ -157,13 +155,11 @@ class Placed(Message):
     reason: str
 
 
-class PlacementPlan(Message):
-    kind: Literal["placement"] = "placement"
+class PlacementPlan(Message, kind="placement"):
     nodes: tuple[Placed, ...]
 
 
-class Started(Message):
-    kind: Literal["started"] = "started"
+class Started(Message, kind="started"):
     uuid: str
     warnings: tuple[str, ...] = ()
 

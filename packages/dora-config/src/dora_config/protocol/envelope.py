@@ -13,17 +13,18 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dora_config.errors import RemoteProtocolError
+from dora_config.frozen import Frozen
 from dora_config.protocol import VERSION
 
 DataflowUuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 """Used in file names on daemons, hence the strict pattern."""
 
 
-class Message(BaseModel):
+class Message(Frozen):
     """Immutable message that ignores fields of newer versions."""
 
     # Infinities and NaN would be encoded as null.
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="null")
 
 
 class ProtocolVersion(Message):

@@ -210,21 +210,19 @@ class FleetStatus(Message):
 # ---------------------------------------------------------------------- requests and answers
 
 
-class CompareFleet(Message):
+class CompareFleet(Message, kind="compare_fleet"):
     """Compare a fleet with what runs; answered with :class:`FleetComparison`."""
 
-    kind: Literal["compare_fleet"] = "compare_fleet"
     fleet: Fleet
     only: tuple[str, ...] = ()
 
 
-class ApplyFleet(Message):
+class ApplyFleet(Message, kind="apply_fleet"):
     """Make a fleet the desired one; answered with :class:`FleetReport`, before it is carried out.
 
     Refused if ``generation`` is not the present one.
     """
 
-    kind: Literal["apply_fleet"] = "apply_fleet"
     fleet: Fleet
     only: tuple[str, ...] = ()
     generation: int
@@ -234,39 +232,32 @@ class ApplyFleet(Message):
     """Also change nodes that hold updates."""
 
 
-class RollBackFleet(Message):
+class RollBackFleet(Message, kind="roll_back_fleet"):
     """Apply an earlier generation again; answered with :class:`FleetReport`."""
 
-    kind: Literal["roll_back_fleet"] = "roll_back_fleet"
     to: int | None = None
     """None: the last one that is not the present one."""
     by: str = ""
 
 
-class PauseFleet(Message):
+class PauseFleet(Message, kind="pause_fleet"):
     """Stop changing machines, or continue; answered with :class:`FleetReport`."""
 
-    kind: Literal["pause_fleet"] = "pause_fleet"
     paused: bool = True
     by: str = ""
 
 
-class GetFleet(Message):
+class GetFleet(Message, kind="get_fleet"):
     """Get what should run and what runs; answered with :class:`FleetReport`."""
 
-    kind: Literal["get_fleet"] = "get_fleet"
 
-
-class GetFleetHistory(Message):
+class GetFleetHistory(Message, kind="get_fleet_history"):
     """Get the generations; answered with :class:`FleetHistory`."""
 
-    kind: Literal["get_fleet_history"] = "get_fleet_history"
 
-
-class FleetComparison(Message):
+class FleetComparison(Message, kind="fleet_comparison"):
     """Answer to :class:`CompareFleet`; `generation` is that to pass to :class:`ApplyFleet`."""
 
-    kind: Literal["fleet_comparison"] = "fleet_comparison"
     generation: int
     copies: tuple[CopyDifference, ...] = ()
     differs: bool = False
@@ -304,10 +295,9 @@ class ObservedCopy(Message):
     """Nodes that hold updates, each with its reason."""
 
 
-class FleetReport(Message):
+class FleetReport(Message, kind="fleet"):
     """State of the fleet; generation 0: nothing was applied."""
 
-    kind: Literal["fleet"] = "fleet"
     generation: int = 0
     by: str = ""
     at: UnixTime = 0.0
@@ -323,8 +313,7 @@ class FleetReport(Message):
     copies: tuple[ObservedCopy, ...] = ()
 
 
-class FleetHistory(Message):
+class FleetHistory(Message, kind="fleet_history"):
     """Answer to :class:`GetFleetHistory`, newest last."""
 
-    kind: Literal["fleet_history"] = "fleet_history"
     generations: tuple[FleetEntry, ...] = ()

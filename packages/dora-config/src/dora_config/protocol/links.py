@@ -131,22 +131,20 @@ class LinkReport(Frozen):
         return self.model_copy(update={"peers": peers})
 
 
-class SetLinkPeers(Frozen):
+class SetLinkPeers(Frozen, kind="set_link_peers"):
     """Add or change endpoints of peers; the runner keeps those that are not listed."""
 
-    kind: Literal["set_link_peers"] = "set_link_peers"
     peers: tuple[PeerEndpoint, ...] = ()
     ended: tuple[str, ...] = ()
     """Machines whose part has ended: messages to them are dropped and inputs from them closed."""
 
 
-class SetLinks(Frozen):
+class SetLinks(Frozen, kind="set_links"):
     """Replace all edges to and from other machines, for changes while the dataflow runs.
 
     An edge must be listed here before ``ConnectInput`` or ``AddNode`` connects its input.
     """
 
-    kind: Literal["set_links"] = "set_links"
     links: LinkPlan
     credentials: str | None = None
 

@@ -30,41 +30,35 @@ class RecordedFile(Message):
 # ------------------------------------------------------------------------------- requests
 
 
-class RecordPart(Message):
+class RecordPart(Message, kind="record_part"):
     """Record the outputs of this machine, also of later attempts of the part; idempotent.
 
     Answered with the :class:`RecordingStates` of this recording, which are empty on a machine
     without a part of the dataflow.
     """
 
-    kind: Literal["record_part"] = "record_part"
     plan: RecordingPlan
 
 
-class StopRecording(Message):
+class StopRecording(Message, kind="stop_recording"):
     """Finish the files; answered at once with :class:`RecordingStates`."""
 
-    kind: Literal["stop_recording"] = "stop_recording"
     recording: RecordingId
 
 
-class ListRecordings(Message):
+class ListRecordings(Message, kind="list_recordings"):
     """List the recordings on this machine; answered with :class:`RecordingStates`."""
 
-    kind: Literal["list_recordings"] = "list_recordings"
 
-
-class DescribeRecording(Message):
+class DescribeRecording(Message, kind="describe_recording"):
     """Get what a merged file needs; answered with :class:`RecordingDescribed`."""
 
-    kind: Literal["describe_recording"] = "describe_recording"
     recording: RecordingId
 
 
-class SendRecording(Message):
+class SendRecording(Message, kind="send_recording"):
     """Upload a part of a file; answered at once with :class:`RecordingSize`."""
 
-    kind: Literal["send_recording"] = "send_recording"
     recording: RecordingId
     file: FileName
     first: Offset = 0
@@ -74,10 +68,9 @@ class SendRecording(Message):
     """Path to which the part is PUT unless it is empty; without it, only the size is returned."""
 
 
-class RemoveRecording(Message):
+class RemoveRecording(Message, kind="remove_recording"):
     """Remove an ended recording from this machine; answered with :class:`RecordingStates`."""
 
-    kind: Literal["remove_recording"] = "remove_recording"
     recording: RecordingId
     files: tuple[RecordedFile, ...] | None = None
     """Refused if these are not its files: more was recorded since they were fetched."""
@@ -120,8 +113,7 @@ class RecordingState(Message):
     """Why messages are missing, as sentences."""
 
 
-class RecordingStates(Message):
-    kind: Literal["recording_states"] = "recording_states"
+class RecordingStates(Message, kind="recording_states"):
     recordings: tuple[RecordingState, ...] = ()
 
 
@@ -136,14 +128,12 @@ class ClockSample(Message):
     """The sample is off by half of this at most."""
 
 
-class RecordingDescribed(Message):
-    kind: Literal["recording_described"] = "recording_described"
+class RecordingDescribed(Message, kind="recording_described"):
     plan: RecordingPlan
     clock: tuple[ClockSample, ...] = ()
 
 
-class RecordingSize(Message):
-    kind: Literal["recording_size"] = "recording_size"
+class RecordingSize(Message, kind="recording_size"):
     size: Count
 
 
@@ -154,26 +144,23 @@ RecorderReply = Annotated[
 # ------------------------------------------------------------- coordinator and daemon, client
 
 
-class RecorderCall(Message):
+class RecorderCall(Message, kind="recorder_call"):
     """Coordinator to daemon: answered with :class:`RecorderAnswered`."""
 
-    kind: Literal["recorder_call"] = "recorder_call"
     call: str
     request: RecorderRequest
 
 
-class RecorderAnswered(Message):
-    kind: Literal["recorder_answered"] = "recorder_answered"
+class RecorderAnswered(Message, kind="recorder_answered"):
     call: str
     reply: RecorderReply | None = None
     problem: str | None = None
     """Why the call has failed, as a full sentence."""
 
 
-class CallRecorders(Message):
+class CallRecorders(Message, kind="call_recorders"):
     """Client to coordinator: answered with :class:`RecorderReplies`."""
 
-    kind: Literal["call_recorders"] = "call_recorders"
     daemons: tuple[str, ...] = ()
     """Empty: all that are connected."""
     request: RecorderRequest
@@ -184,8 +171,7 @@ class MachineReply(Message):
     reply: RecorderReply
 
 
-class RecorderReplies(Message):
-    kind: Literal["recorder_replies"] = "recorder_replies"
+class RecorderReplies(Message, kind="recorder_replies"):
     replies: tuple[MachineReply, ...] = ()
     problems: dict[str, str] = Field(default_factory=dict)
     """Daemons without a reply, with the reason as a full sentence."""

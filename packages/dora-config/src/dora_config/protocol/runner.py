@@ -65,47 +65,37 @@ MAX_LINE: Final = 64 * 1024 * 1024
 # ---------------------------------------------------------------------------------- requests
 
 
-class Handshake(Frozen):
+class Handshake(Frozen, kind="handshake"):
     """First request on a connection; answered with :class:`HandshakeReply` or :class:`Refusal`.
 
     After the reply each event but log lines follows as a notice.
     These three never change, so that any two versions can refuse each other.
     """
 
-    kind: Literal["handshake"] = "handshake"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
     release: str = ""
     """Version of the daemon."""
 
 
-class GetStatus(Frozen):
+class GetStatus(Frozen, kind="get_status"):
     """Get the state of all nodes; answered with :class:`RunnerStatus`."""
 
-    kind: Literal["get_status"] = "get_status"
 
-
-class GetStatistics(Frozen):
+class GetStatistics(Frozen, kind="get_statistics"):
     """Get the counters of all edges that end here; answered with :class:`Statistics`."""
 
-    kind: Literal["get_statistics"] = "get_statistics"
 
-
-class GetHistory(Frozen):
+class GetHistory(Frozen, kind="get_history"):
     """Get the events that are kept, and the present state; answered with :class:`RunnerHistory`."""
 
-    kind: Literal["get_history"] = "get_history"
 
-
-class Release(Frozen):
+class Release(Frozen, kind="release"):
     """Open the start barrier (see ``RunPlan.hold_at_barrier``); idempotent."""
 
-    kind: Literal["release"] = "release"
 
-
-class StopAllNodes(Frozen):
+class StopAllNodes(Frozen, kind="stop_dataflow"):
     """Stop all nodes, by default with the plan's grace; answered when the stop has begun."""
 
-    kind: Literal["stop_dataflow"] = "stop_dataflow"
     grace: float | None = None
     force: bool = False
     reason: str = "stop requested"
@@ -120,40 +110,34 @@ class Holdable(Frozen):
     """Do not wait."""
 
 
-class StopNode(Holdable):
+class StopNode(Holdable, kind="stop_node"):
     """Stop one node without restart; answered when it has ended."""
 
-    kind: Literal["stop_node"] = "stop_node"
     node: str
     grace: float = 10.0
 
 
-class RestartNode(Holdable):
+class RestartNode(Holdable, kind="restart_node"):
     """Restart one node regardless of its policy; answered when the new process runs."""
 
-    kind: Literal["restart_node"] = "restart_node"
     node: str
     grace: float = 5.0
 
 
-class AddNode(CurrentNode):
+class AddNode(CurrentNode, kind="add_node"):
     """Add a node to the running dataflow; answered when it has connected, or after a while."""
 
-    kind: Literal["add_node"] = "add_node"
 
-
-class RemoveNode(Holdable):
+class RemoveNode(Holdable, kind="remove_node"):
     """Stop a node and remove its edges; answered when it has ended."""
 
-    kind: Literal["remove_node"] = "remove_node"
     node: str
     grace: float = 10.0
 
 
-class ReplaceNode(CurrentNode, Holdable):
+class ReplaceNode(CurrentNode, Holdable, kind="replace_node"):
     """Run another program under a node's id and inputs; the new process starts first."""
 
-    kind: Literal["replace_node"] = "replace_node"
     grace: float = 10.0
 
 
@@ -169,65 +153,53 @@ class EdgeChange(Frozen):
     input: str
 
 
-class HoldNode(Frozen):
+class HoldNode(Frozen, kind="hold_node"):
     """Hold updates of a node for an operator; empty ``reason``: release them."""
 
-    kind: Literal["hold_node"] = "hold_node"
     node: str
     reason: str = ""
 
 
-class ConnectInput(EdgeChange, QueueSettings):
+class ConnectInput(EdgeChange, QueueSettings, kind="connect_input"):
     """Add an edge."""
 
-    kind: Literal["connect_input"] = "connect_input"
 
-
-class DisconnectInput(EdgeChange):
+class DisconnectInput(EdgeChange, kind="disconnect_input"):
     """Remove an edge."""
 
-    kind: Literal["disconnect_input"] = "disconnect_input"
 
-
-class GetNodes(Frozen):
+class GetNodes(Frozen, kind="get_nodes"):
     """Get all nodes with their parameters; answered with :class:`NodeDefinitions`."""
 
-    kind: Literal["get_nodes"] = "get_nodes"
 
-
-class SetParam(Frozen):
+class SetParam(Frozen, kind="set_param"):
     """Store a parameter of a node (any JSON value) and notify the node."""
 
-    kind: Literal["set_param"] = "set_param"
     node: str
     key: str
     value: Any = None
 
 
-class DeleteParam(Frozen):
-    kind: Literal["delete_param"] = "delete_param"
+class DeleteParam(Frozen, kind="delete_param"):
     node: str
     key: str
 
 
-class GetParams(Frozen):
+class GetParams(Frozen, kind="get_params"):
     """Get the parameters of a node; answered with :class:`Params`."""
 
-    kind: Literal["get_params"] = "get_params"
     node: str
 
 
-class GetRosGraph(Frozen):
+class GetRosGraph(Frozen, kind="get_ros_graph"):
     """Get what a `ros2` node last reported of its graph; answered with :class:`RosGraph`."""
 
-    kind: Literal["get_ros_graph"] = "get_ros_graph"
     node: str
 
 
-class Publish(Frozen):
+class Publish(Frozen, kind="publish"):
     """Send one message on ``output`` in place of ``node``."""
 
-    kind: Literal["publish"] = "publish"
     node: str
     output: str
     data: Any = None
@@ -235,26 +207,22 @@ class Publish(Frozen):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class Reload(Holdable):
+class Reload(Holdable, kind="reload"):
     """Reload an operator of a node; ``None``: all operators."""
 
-    kind: Literal["reload"] = "reload"
     node: str
     operator: str | None = None
 
 
-class AcknowledgeResult(Frozen):
+class AcknowledgeResult(Frozen, kind="acknowledge_result"):
     """The result is stored elsewhere, so the runner may remove its directory and end."""
 
-    kind: Literal["acknowledge_result"] = "acknowledge_result"
 
-
-class ShutDown(Frozen):
+class ShutDown(Frozen, kind="shut_down"):
     """End the nodes as if the machine had lost power: no result is stored and peers are not
     notified. Sent before the part is spawned again.
     """
 
-    kind: Literal["shut_down"] = "shut_down"
     grace: float | None = None
     """Seconds from STOP to SIGTERM; ``None``: SIGKILL at once."""
 
@@ -297,20 +265,17 @@ RunnerRequest = Annotated[
 # ----------------------------------------------------------------------------------- replies
 
 
-class Done(Frozen):
-    kind: Literal["done"] = "done"
+class Done(Frozen, kind="done"):
     warnings: tuple[str, ...] = ()
 
 
-class Refusal(Frozen):
+class Refusal(Frozen, kind="refusal"):
     """The request failed; ``message`` contains what failed, where, and the remedy."""
 
-    kind: Literal["refusal"] = "refusal"
     message: str
 
 
-class HandshakeReply(Frozen):
-    kind: Literal["handshake_reply"] = "handshake_reply"
+class HandshakeReply(Frozen, kind="handshake_reply"):
     protocol: tuple[int, int] = RUNNER_PROTOCOL
     version: str
     dataflow_id: str
@@ -367,8 +332,7 @@ class NodeStatus(Frozen):
     """Why it must not be replaced, removed or restarted now."""
 
 
-class RunnerStatus(Frozen):
-    kind: Literal["status"] = "status"
+class RunnerStatus(Frozen, kind="status"):
     dataflow_id: str
     name: str | None = None
     phase: Literal["starting", "ready", "running", "stopping", "finished"]
@@ -434,15 +398,13 @@ class EdgeStatus(Frozen):
     latency_counts: LatencyCounts = ()
 
 
-class Statistics(Frozen):
-    kind: Literal["statistics"] = "statistics"
+class Statistics(Frozen, kind="statistics"):
     edges: tuple[EdgeStatus, ...] = ()
     at: Quantity = 0.0
     """When they were read, in seconds of CLOCK_MONOTONIC."""
 
 
-class NodeDefinitions(Frozen):
-    kind: Literal["nodes"] = "nodes"
+class NodeDefinitions(Frozen, kind="nodes"):
     revision: int
     nodes: tuple[CurrentNode, ...] = ()
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -451,10 +413,9 @@ class NodeDefinitions(Frozen):
     """Nodes that an operator has stopped."""
 
 
-class RunnerHistory(Frozen):
+class RunnerHistory(Frozen, kind="history"):
     """Events of this runner and its predecessors, with the present state."""
 
-    kind: Literal["history"] = "history"
     entries: tuple[HistoryEntry, ...] = ()
     dropped: int = 0
     """Events between the first and the last ones that were not kept."""
@@ -462,13 +423,11 @@ class RunnerHistory(Frozen):
     edges: tuple[EdgeStatus, ...] = ()
 
 
-class Params(Frozen):
-    kind: Literal["params"] = "params"
+class Params(Frozen, kind="params"):
     values: dict[str, Any] = Field(default_factory=dict)
 
 
-class RosGraph(Frozen):
-    kind: Literal["ros_graph"] = "ros_graph"
+class RosGraph(Frozen, kind="ros_graph"):
     graph: dict[str, Any] | None = None
     """As `Graph.summary` of dora-ros2 returns it; None: the node has not reported one."""
 

@@ -77,10 +77,9 @@ class DataflowResult(Frozen):
 # ------------------------------------------------------------------------------------ events
 
 
-class LogLine(Frozen):
+class LogLine(Frozen, kind="log"):
     """One log line of a node, or of the runner (``node`` is ``None``)."""
 
-    kind: Literal["log"] = "log"
     ts: str
     """RFC 3339, milliseconds, UTC."""
     level: LogLevel
@@ -93,30 +92,27 @@ class LogLine(Frozen):
     fields: dict[str, Any] | None = None
 
 
-class NodeSpawned(Frozen):
+class NodeSpawned(Frozen, kind="node_spawned"):
     """The process of a node was started."""
 
-    kind: Literal["node_spawned"] = "node_spawned"
     node: str
     pid: int
     incarnation: int
     restarts: int = 0
 
 
-class NodeConnected(Frozen):
+class NodeConnected(Frozen, kind="node_connected"):
     """A node has subscribed to its inputs; a dynamic node has attached."""
 
-    kind: Literal["node_connected"] = "node_connected"
     node: str
     pid: int
     incarnation: int
     dynamic: bool = False
 
 
-class NodeRestarting(Frozen):
+class NodeRestarting(Frozen, kind="node_restarting"):
     """The process of a node ended and is started again after ``delay`` seconds."""
 
-    kind: Literal["node_restarting"] = "node_restarting"
     node: str
     reason: str
     delay: float
@@ -127,77 +123,65 @@ class NodeRestarting(Frozen):
     """Last lines of its stderr, if it failed."""
 
 
-class NodeEnded(Frozen):
+class NodeEnded(Frozen, kind="node_ended"):
     """A node has ended successfully, or a dynamic node has detached."""
 
-    kind: Literal["node_ended"] = "node_ended"
     node: str
     dynamic: bool = False
 
 
-class NodeFailed(Frozen):
+class NodeFailed(Frozen, kind="node_failed"):
     """A node has failed and is not restarted."""
 
-    kind: Literal["node_failed"] = "node_failed"
     result: NodeResult
 
 
-class NodesReady(Frozen):
+class NodesReady(Frozen, kind="nodes_ready"):
     """All local nodes have connected; with ``hold_at_barrier`` the runner waits for ``Release``."""
 
-    kind: Literal["nodes_ready"] = "nodes_ready"
 
-
-class DataflowStarted(Frozen):
+class DataflowStarted(Frozen, kind="dataflow_started"):
     """The start barrier opened."""
 
-    kind: Literal["dataflow_started"] = "dataflow_started"
     dataflow_id: str
 
 
-class DataflowStopping(Frozen):
+class DataflowStopping(Frozen, kind="dataflow_stopping"):
     """STOP was sent to all nodes; SIGTERM follows after ``grace`` seconds (0: SIGKILL at once)."""
 
-    kind: Literal["dataflow_stopping"] = "dataflow_stopping"
     reason: str
     grace: float
 
 
-class DataflowFinished(Frozen):
+class DataflowFinished(Frozen, kind="dataflow_finished"):
     """Every node has ended; the last event."""
 
-    kind: Literal["dataflow_finished"] = "dataflow_finished"
     result: DataflowResult
 
 
-class LogLinesDropped(Frozen):
+class LogLinesDropped(Frozen, kind="lines_shed"):
     """``count`` log lines were dropped because the reader of these events was slow."""
 
-    kind: Literal["lines_shed"] = "lines_shed"
     count: int
 
 
-class LinkChanged(Frozen):
+class LinkChanged(Frozen, kind="link_changed"):
     """The endpoints of the link or the state of a peer changed."""
 
-    kind: Literal["link_changed"] = "link_changed"
     report: LinkReport
 
 
-class WaitingChanged(Frozen):
+class WaitingChanged(Frozen, kind="waiting_changed"):
     """Whether the remaining local nodes read only timers or logs.
 
     Sent for ``exit_when_nodes_finish``, where the dataflow ends once this holds on all machines.
     """
 
-    kind: Literal["waiting_changed"] = "waiting_changed"
     only_virtual_left: bool
 
 
-class NodesChanged(Frozen):
+class NodesChanged(Frozen, kind="nodes_changed"):
     """A request has changed what :class:`GetNodes` returns."""
-
-    kind: Literal["nodes_changed"] = "nodes_changed"
 
 
 RunnerEvent = Annotated[

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import Field
 
@@ -26,10 +26,9 @@ REUSED_SECONDS: Final = 1.0
 # ------------------------------------------------------------------- coordinator and daemon
 
 
-class SampleMachine(Message):
+class SampleMachine(Message, kind="sample_machine"):
     """Coordinator to daemon: read the counters; answered with :class:`MachineSample`."""
 
-    kind: Literal["sample_machine"] = "sample_machine"
     sample: str
     """Id that the answer repeats."""
     dataflows: tuple[DataflowUuid, ...] = ()
@@ -72,10 +71,9 @@ class MachineOperation(Message):
     """Unix time of the machine."""
 
 
-class MachineSample(Message):
+class MachineSample(Message, kind="machine_sample"):
     """Daemon to coordinator: answer to :class:`SampleMachine`."""
 
-    kind: Literal["machine_sample"] = "machine_sample"
     sample: str
     parts: tuple[PartSample, ...] = ()
     load: MachineLoad = MachineLoad()
@@ -194,10 +192,9 @@ class EdgeSummary(Message):
         return (self.dataflow, self.source, self.target)
 
 
-class Snapshot(Message):
+class Snapshot(Message, kind="snapshot"):
     """Answer to `GetSnapshot`. Machines and nodes are those of the last heartbeats."""
 
-    kind: Literal["snapshot"] = "snapshot"
     time: float = 0.0
     """Unix time of the coordinator."""
     release: str = ""

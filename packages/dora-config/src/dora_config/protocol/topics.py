@@ -7,7 +7,7 @@ the last. Messages in between are kept up to a limit; the oldest are dropped and
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -43,10 +43,9 @@ class TopicRate(Message):
     """Standard deviation; ``None`` for fewer than two messages."""
 
 
-class StreamTopics(Message):
+class StreamTopics(Message, kind="stream_topics"):
     """Coordinator to daemon: watch outputs; answered with :class:`TopicChunk` frames."""
 
-    kind: Literal["stream_topics"] = "stream_topics"
     stream: int
     dataflow_id: DataflowUuid
     topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)]
@@ -61,17 +60,15 @@ class StreamTopics(Message):
     """Lower where the coordinator accepts only short messages."""
 
 
-class MoreTopics(Message):
+class MoreTopics(Message, kind="more_topics"):
     """Coordinator to daemon: acknowledge the last chunk."""
 
-    kind: Literal["more_topics"] = "more_topics"
     stream: int
 
 
-class EndTopics(Message):
+class EndTopics(Message, kind="end_topics"):
     """Coordinator to daemon: end the stream."""
 
-    kind: Literal["end_topics"] = "end_topics"
     stream: int
 
 
@@ -93,10 +90,9 @@ class TopicUpdate(Message):
     """Further parts follow; otherwise the message is complete with ``piece``."""
 
 
-class TopicChunk(Message):
+class TopicChunk(Message, kind="topic_chunk"):
     """Daemon to coordinator: an update of a stream, or with ``done`` its end."""
 
-    kind: Literal["topic_chunk"] = "topic_chunk"
     stream: int
     update: TopicUpdate = TopicUpdate()
     done: bool = False
@@ -104,17 +100,15 @@ class TopicChunk(Message):
     """Why watching again is useless; ``None``: the runner has ended."""
 
 
-class WatchedTopics(Message):
+class WatchedTopics(Message, kind="watched_topics"):
     """Progress of a client's watch; acknowledged with a ``StreamAck`` frame."""
 
-    kind: Literal["watched_topics"] = "watched_topics"
     daemon: str
     stream: int
     update: TopicUpdate
 
 
-class TopicsEnd(Message):
+class TopicsEnd(Message, kind="topics_end"):
     """Answer to a client's watch: it has ended."""
 
-    kind: Literal["topics_end"] = "topics_end"
     problems: tuple[str, ...] = ()

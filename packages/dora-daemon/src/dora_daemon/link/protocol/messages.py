@@ -23,8 +23,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from dora_config.frozen import Frozen
 from dora_config.protocol.links import PeerEndpoint, PeerReport
 
 VERSION: Final = 1
@@ -32,19 +33,12 @@ MAX_LINE: Final = 16 * 1024 * 1024
 """Largest message in bytes."""
 
 
-class LinkMessage(BaseModel):
-    """Base of all messages: immutable, ignores fields that a newer version added."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
-
-
 # ------------------------------------------------------------------------------ runner to link
 
 
-class Configure(LinkMessage):
+class Configure(Frozen, kind="configure"):
     """First message: identity, addresses and credentials of the link."""
 
-    kind: Literal["configure"] = "configure"
     version: int = VERSION
     """Of this protocol; a link of another version refuses to run."""
     dataflow_id: str
@@ -73,7 +67,7 @@ class Configure(LinkMessage):
     window_messages: int = 256
 
 
-class SetPeers(LinkMessage):
+class SetPeers(Frozen, kind="set_peers"):
     """All links that this one exchanges messages with.
 
     A peer with another run_id runs another part: messages that the old one had not acknowledged go
@@ -81,11 +75,10 @@ class SetPeers(LinkMessage):
     dropped, and its streams are closed.
     """
 
-    kind: Literal["set_peers"] = "set_peers"
     peers: tuple[PeerEndpoint, ...]
 
 
-class Outgoing(LinkMessage):
+class Outgoing(Frozen):
     """A stream from a queue of LINK_NODE to a machine."""
 
     machine: str
@@ -96,14 +89,13 @@ class Outgoing(LinkMessage):
     """Number of the queue (`QueueSpec.queue`) that the link consumes."""
 
 
-class SetOutgoing(LinkMessage):
+class SetOutgoing(Frozen, kind="set_outgoing"):
     """All streams that leave this machine."""
 
-    kind: Literal["set_outgoing"] = "set_outgoing"
     streams: tuple[Outgoing, ...]
 
 
-class Incoming(LinkMessage):
+class Incoming(Frozen):
     """A stream from a machine into local queues."""
 
     machine: str
@@ -115,49 +107,43 @@ class Incoming(LinkMessage):
     Empty: the sending side is informed, and its producer does not wait."""
 
 
-class SetIncoming(LinkMessage):
+class SetIncoming(Frozen, kind="set_incoming"):
     """All streams that enter this machine."""
 
-    kind: Literal["set_incoming"] = "set_incoming"
     streams: tuple[Incoming, ...]
 
 
-class Finish(LinkMessage):
+class Finish(Frozen, kind="finish"):
     """Every local node has ended and its queues hold the event. The link sends what waits, for at
     most ``seconds``, informs its peers, answers Finished and exits."""
 
-    kind: Literal["finish"] = "finish"
     seconds: float
 
 
 # ------------------------------------------------------------------------------ link to runner
 
 
-class Listening(LinkMessage):
+class Listening(Frozen, kind="listening"):
     """The session is open at these addresses (``HOST:PORT``)."""
 
-    kind: Literal["listening"] = "listening"
     endpoints: tuple[str, ...]
 
 
-class Failed(LinkMessage):
+class Failed(Frozen, kind="failed"):
     """The link cannot run and exits; the reason includes the remedy."""
 
-    kind: Literal["failed"] = "failed"
     reason: str
 
 
-class PeerChanged(LinkMessage):
+class PeerChanged(Frozen, kind="peer_changed"):
     """State of one peer, sent whenever it changes."""
 
-    kind: Literal["peer_changed"] = "peer_changed"
     peer: PeerReport
 
 
-class SourceEvent(LinkMessage):
+class SourceEvent(Frozen, kind="source_event"):
     """Lifecycle event of a node on another machine; the local queues already hold the record."""
 
-    kind: Literal["source_event"] = "source_event"
     machine: str
     node: str
     output: str
@@ -165,7 +151,7 @@ class SourceEvent(LinkMessage):
     error: str = ""
 
 
-class StreamCount(LinkMessage):
+class StreamCount(Frozen):
     """One stream's counters since the link started."""
 
     machine: str
@@ -185,25 +171,22 @@ class StreamCount(LinkMessage):
     """Messages dropped because their content failed validation."""
 
 
-class StreamCounts(LinkMessage):
+class StreamCounts(Frozen, kind="stream_counts"):
     """Streams whose counters changed, at most once a second."""
 
-    kind: Literal["stream_counts"] = "stream_counts"
     streams: tuple[StreamCount, ...]
 
 
-class Note(LinkMessage):
+class Note(Frozen, kind="note"):
     """A line for the dataflow's log."""
 
-    kind: Literal["note"] = "note"
     level: Literal["error", "warn", "info", "debug"]
     message: str
 
 
-class Finished(LinkMessage):
+class Finished(Frozen, kind="finished"):
     """Answer to Finish: all but ``undelivered`` messages were acknowledged."""
 
-    kind: Literal["finished"] = "finished"
     undelivered: int = 0
 
 
