@@ -18,7 +18,7 @@ module my_msgs {
     module Example_Constants { const string TEXT = "a; \"b\""; };
     @verbatim (language="comment", text="what (it) is" "\n")
     struct Example {
-      @default (value=-3)
+      @default (value=3)
       @unit(value="m")
       unsigned long long big;
       double__9 matrix;
@@ -49,7 +49,7 @@ def test_structures() -> None:
         ("b", 15, 0, 0, ""),
         ("other", 1, 0, 0, "my_msgs/msg/Other"),
     ]
-    assert example.fields[0].default == -3
+    assert example.fields[0].default == 3
     assert other.name == "my_msgs/msg/Other"
 
 
@@ -60,6 +60,10 @@ def test_structures() -> None:
         ("module a { module msg { struct Y { long x; }; }; };", 'does not define "a/msg/X"'),
         ("module a {\n module msg {", "X.idl:2: the definition is incomplete"),
         ("module a { module msg { struct X { what::is x; }; }; };", '"what::is" is not a type'),
+        (
+            "module a { module msg { struct X {\n @default (value=-1) octet x; }; }; };",
+            "X.idl:2: -1 is not a default value of this type",
+        ),
         ("interface X {};", 'found "interface" instead of "module"'),
     ],
 )

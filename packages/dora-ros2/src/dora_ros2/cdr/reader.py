@@ -111,10 +111,8 @@ class _ReaderGenerator(Generator):
             "swapped": _swapped,
             "column": _column,
             "offsets": _offsets,
-            "numbers": lambda held, kind: _filled(description, kind, iter([held]), len(held), {}),
-            "filled": lambda columns, kind, count: _filled(
-                description, kind, iter(columns), count, {}
-            ),
+            "numbers": lambda held, kind: _filled(description, kind, iter([held]), len(held)),
+            "filled": lambda columns, kind, count: _filled(description, kind, iter(columns), count),
         }
 
     def pad(self, count: int) -> None:
@@ -317,23 +315,17 @@ def _sizes(description: TypeDescription, kind: FieldType) -> tuple[int, float]:
 
     And by how many more than twice of it are needed for its columns, which is rarely positive.
     """
-    capacities: set[int] = set()
-
-    def sizes(kind: FieldType) -> tuple[int, float]:
-        if kind.kind == "array":
-            capacities.add(kind.capacity)
-            element = replace(kind, type_id=kind.element, capacity=0)
-            of_one = _sizes(description, element)
-            return of_one[0] * kind.capacity, of_one[1] * kind.capacity
-        code = NUMBERS.get(kind.element) if kind.kind == "single" else None
-        if kind.element == NESTED and kind.kind == "single":
-            both = [sizes(field.type) for field in description.structures[kind.nested].fields]
-            return sum(one for one, _ in both), sum(one for _, one in both)
-        size = struct.calcsize(f"={code}") if code else 4
-        return size, -size * 15 / 16  # a column has room for a sixteenth more
-
-    size, surplus = sizes(kind)
-    return size, surplus + 4 * len(capacities)  # arrays of equal size share their offsets
+    if kind.kind == "array":
+        element = replace(kind, type_id=kind.element, capacity=0)
+        size, surplus = _sizes(description, element)
+        return size * kind.capacity, surplus * kind.capacity + 4
+    if kind.kind == "single" and kind.element == NESTED:
+        fields = description.structures[kind.nested].fields
+        sizes, more = zip(*(_sizes(description, field.type) for field in fields), strict=True)
+        return sum(sizes), sum(more)
+    code = NUMBERS.get(kind.element) if kind.kind == "single" else None
+    size = struct.calcsize(f"={code}") if code else 4
+    return size, -size * 15 / 16  # a column has room for a sixteenth more
 
 
 def _filled(
@@ -341,30 +333,27 @@ def _filled(
     kind: FieldType,
     columns: Iterator[Any],
     count: int,
-    shared: dict[tuple[int, int], Any],
 ) -> pa.Array:
-    """Return elements whose columns were filled; arrays of equal size share their offsets.
+    """Return elements whose columns were filled.
 
     Raises ArrowInvalid: a text is not valid UTF-8.
     """
     element = replace(kind, type_id=kind.element, capacity=0)
     arrow = element_type(description, element)
     if kind.kind != "single":
+        of_lists = pa.list_(pa.field("item", arrow))
         if kind.kind == "array":
-            key = (kind.capacity, count)
-            if key not in shared:
-                shared[key] = _multiples(*key)
-            offsets = shared[key]
+            ends = range(0, count * kind.capacity + 1, kind.capacity)
+            offsets = array.array("i", ends)
         else:
             offsets = next(columns)
-        child = _filled(description, element, columns, offsets[-1], shared)
+        child = _filled(description, element, columns, offsets[-1])
         buffers = [None, pa.py_buffer(offsets)]
-        of_lists = pa.list_(pa.field("item", arrow))
         return pa.ListArray.from_buffers(of_lists, count, buffers, children=[child])
     if kind.element == NESTED:
         fields = description.structures[kind.nested].fields
         children = [
-            _filled(description, field.type, columns, count, shared)
+            _filled(description, field.type, columns, count)
             for field in fields
             if field.name != PLACEHOLDER
         ]
@@ -377,10 +366,3 @@ def _filled(
     text = pa.Array.from_buffers(arrow, count, [None, pa.py_buffer(next(columns)), held])
     text.validate(full=True)
     return text
-
-
-def _multiples(size: int, count: int) -> array.array[int]:
-    offsets = array.array("i", [0]) * (count + 1)
-    for index in range(1, count + 1):
-        offsets[index] = index * size
-    return offsets

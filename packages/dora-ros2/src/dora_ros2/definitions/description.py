@@ -7,8 +7,11 @@ The shape is that of `type_description_interfaces/msg/TypeDescription`, which pu
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
+import re
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -92,8 +95,8 @@ class Field:
     type: FieldType
     default: Any = None
 
-    def as_message(self, *, default: bool) -> dict[str, Any]:
-        described: dict[str, Any] = {
+    def as_message(self) -> dict[str, Any]:
+        return {
             "name": self.name,
             "type": {
                 "type_id": self.type.type_id,
@@ -101,10 +104,8 @@ class Field:
                 "string_capacity": self.type.string_capacity,
                 "nested_type_name": self.type.nested,
             },
+            "default_value": "" if self.default is None else str(self.default),
         }
-        if default:
-            described["default_value"] = "" if self.default is None else str(self.default)
-        return described
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,8 @@ class Structure:
     source: str = field(default="", compare=False)
     """Text of its definition; empty for implicit types and those of `.idl` files."""
 
-    def as_message(self, *, defaults: bool) -> dict[str, Any]:
-        fields = [field.as_message(default=defaults) for field in self.fields]
-        return {"type_name": self.name, "fields": fields}
+    def as_message(self) -> dict[str, Any]:
+        return {"type_name": self.name, "fields": [field.as_message() for field in self.fields]}
 
     @property
     def text(self) -> str:
@@ -146,16 +146,17 @@ class TypeDescription:
     @cached_property
     def hash(self) -> str:
         """RIHS01 hash; independent of default values and comments."""
-        text = json.dumps(self.as_message(defaults=False))
-        return f"RIHS01_{hashlib.sha256(text.encode()).hexdigest()}"
+        message = self.as_message()
+        for one in (message["type_description"], *message["referenced_type_descriptions"]):
+            for described in one["fields"]:
+                del described["default_value"]
+        return f"RIHS01_{hashlib.sha256(json.dumps(message).encode()).hexdigest()}"
 
-    def as_message(self, *, defaults: bool = True) -> dict[str, Any]:
+    def as_message(self) -> dict[str, Any]:
         """Return the fields of `type_description_interfaces/msg/TypeDescription`."""
         return {
-            "type_description": self.main.as_message(defaults=defaults),
-            "referenced_type_descriptions": [
-                one.as_message(defaults=defaults) for one in self.referenced
-            ],
+            "type_description": self.main.as_message(),
+            "referenced_type_descriptions": [one.as_message() for one in self.referenced],
         }
 
     def of(self, name: str) -> TypeDescription:
@@ -180,16 +181,9 @@ class TypeDescription:
 
         Its references are checked, so that a name that it lacks is an error here and not later.
         """
-        sources = sources or {}
         found = {
-            one.name: one
-            for one in (
-                _structure(entry, sources)
-                for entry in (
-                    message["type_description"],
-                    *message["referenced_type_descriptions"],
-                )
-            )
+            str(one["type_name"]): _structure(one, sources or {})
+            for one in (message["type_description"], *message["referenced_type_descriptions"])
         }
         name = str(message["type_description"]["type_name"])
 
@@ -215,18 +209,43 @@ def _structure(entry: Mapping[str, Any], sources: Mapping[str, str]) -> Structur
         )
         if not 0 < field_type.type_id <= 4 * _ARRAY:
             raise DefinitionError(f'"{name}" has a field of unknown type {field_type.type_id}')
-        default = described.get("default_value") or None
-        if default is not None and not (field_type.kind == "single" and _is_text(field_type)):
-            try:
-                default = ast.literal_eval(default)
-            except (ValueError, SyntaxError):
-                default = None  # of use to this sender only
+        default = None
+        with contextlib.suppress(DefinitionError):  # of use to this sender only
+            if described.get("default_value"):
+                default = value_of(field_type, described["default_value"])
         fields.append(Field(str(described["name"]), field_type, default))
     return Structure(name, tuple(fields), sources.get(name, ""))
 
 
-def _is_text(kind: FieldType) -> bool:
-    return kind.element in (STRING, WSTRING, BOUNDED_STRING, BOUNDED_WSTRING)
+def value_of(kind: FieldType, text: str) -> Any:
+    """Return the default value that is written as ``text``. Raises DefinitionError."""
+    if kind.kind == "single":
+        return _element_of(kind, text)
+    if text[0] + text[-1] not in ("[]", "()"):
+        raise DefinitionError(f"{text} is not a list", remedy="write [value, value]")
+    inside = re.findall(r"""(?:[^,"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')+""", text[1:-1])
+    values = tuple(_element_of(kind, one.strip()) for one in inside if one.strip())
+    if kind.capacity and (
+        len(values) != kind.capacity if kind.kind == "array" else len(values) > kind.capacity
+    ):
+        raise DefinitionError(f"{text} has {len(values)} values, not {kind.capacity}")
+    return values
+
+
+def _element_of(kind: FieldType, text: str) -> Any:
+    code = NUMBERS.get(kind.element)
+    if code is None and kind.element != NESTED:
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+            text = re.sub(r"\\(['\"])", r"\1", text[1:-1])
+        return text
+    try:
+        if code == "?":
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        value = float(text) if code in ("f", "d") else ast.literal_eval(text)
+        struct.pack(f"={code}", value)
+    except (KeyError, ValueError, SyntaxError, OverflowError, struct.error):
+        raise DefinitionError(f"{text} is not a default value of this type") from None
+    return value
 
 
 def describe(name: str, lookup: Callable[[str], Structure]) -> TypeDescription:
@@ -292,32 +311,6 @@ def structure(name: str, fields: Iterable[Field], source: str = "") -> Structure
     return Structure(name, held, source)
 
 
-def _nested(name: str, field_name: str, bound: int = 0) -> Field:
-    single = FieldType(NESTED, nested=name)
-    return Field(field_name, single.several("bounded", bound) if bound else single)
-
-
-def service_structures(name: str, request: Structure, response: Structure) -> list[Structure]:
-    """Return the structures of the service ``name``: itself, request, response and event."""
-    event = structure(
-        f"{name}_Event",
-        [
-            _nested("service_msgs/msg/ServiceEventInfo", "info"),
-            _nested(request.name, "request", 1),
-            _nested(response.name, "response", 1),
-        ],
-    )
-    service = structure(
-        name,
-        [
-            _nested(request.name, "request_message"),
-            _nested(response.name, "response_message"),
-            _nested(event.name, "event_message"),
-        ],
-    )
-    return [service, request, response, event]
-
-
 PARTS: Final[Mapping[str, Sequence[str]]] = {
     "msg": [""],
     "srv": ["_Request", "_Response"],
@@ -337,35 +330,57 @@ def with_implicit(name: str, parts: Sequence[Structure]) -> list[Structure]:
             return action_structures(name, *parts)
 
 
+def _nested(name: str) -> FieldType:
+    return FieldType(NESTED, nested=name)
+
+
+def _made(name: str, **types: FieldType) -> Structure:
+    """Return a structure of fields without default values."""
+    return Structure(name, tuple(Field(*field) for field in types.items()))
+
+
+def service_structures(name: str, request: Structure, response: Structure) -> list[Structure]:
+    """Return the structures of the service ``name``: itself, request, response and event."""
+    event = _made(
+        f"{name}_Event",
+        info=_nested("service_msgs/msg/ServiceEventInfo"),
+        request=_nested(request.name).several("bounded", 1),
+        response=_nested(response.name).several("bounded", 1),
+    )
+    service = _made(
+        name,
+        request_message=_nested(request.name),
+        response_message=_nested(response.name),
+        event_message=_nested(event.name),
+    )
+    return [service, request, response, event]
+
+
 def action_structures(
     name: str, goal: Structure, result: Structure, feedback: Structure
 ) -> list[Structure]:
     """Return the 14 structures of the action ``name``."""
-    goal_id = _nested("unique_identifier_msgs/msg/UUID", "goal_id")
-    accepted = Field("accepted", FieldType(BOOL))
-    stamp = _nested("builtin_interfaces/msg/Time", "stamp")
-    status = Field("status", FieldType(IDS["int8"]))
+    goal_id = _nested("unique_identifier_msgs/msg/UUID")
+    stamp = _nested("builtin_interfaces/msg/Time")
     send, get = f"{name}_SendGoal", f"{name}_GetResult"
     send_goal = service_structures(
         send,
-        structure(f"{send}_Request", [goal_id, _nested(goal.name, "goal")]),
-        structure(f"{send}_Response", [accepted, stamp]),
+        _made(f"{send}_Request", goal_id=goal_id, goal=_nested(goal.name)),
+        _made(f"{send}_Response", accepted=FieldType(BOOL), stamp=stamp),
     )
     get_result = service_structures(
         get,
-        structure(f"{get}_Request", [goal_id]),
-        structure(f"{get}_Response", [status, _nested(result.name, "result")]),
+        _made(f"{get}_Request", goal_id=goal_id),
+        _made(f"{get}_Response", status=FieldType(IDS["int8"]), result=_nested(result.name)),
     )
-    message = structure(f"{name}_FeedbackMessage", [goal_id, _nested(feedback.name, "feedback")])
-    action = structure(
+    message = _made(f"{name}_FeedbackMessage", goal_id=goal_id, feedback=_nested(feedback.name))
+    action = _made(
         name,
-        [
-            _nested(goal.name, "goal"),
-            _nested(result.name, "result"),
-            _nested(feedback.name, "feedback"),
-            _nested(send, "send_goal_service"),
-            _nested(get, "get_result_service"),
-            _nested(message.name, "feedback_message"),
-        ],
+        goal=_nested(goal.name),
+        result=_nested(result.name),
+        feedback=_nested(feedback.name),
+        send_goal_service=_nested(send),
+        get_result_service=_nested(get),
+        feedback_message=_nested(message.name),
     )
     return [action, goal, result, feedback, *send_goal, *get_result, message]

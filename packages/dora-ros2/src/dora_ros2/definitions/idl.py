@@ -16,6 +16,7 @@ from dora_ros2.definitions.description import (
     FieldType,
     Structure,
     structure,
+    value_of,
     with_implicit,
 )
 from dora_ros2.errors import DefinitionError
@@ -119,19 +120,28 @@ class _Parser:
         fields = []
         self._take("{")
         while not self._accept("}"):
-            default = self._annotations()
-            kind = self._type()
+            written = self._annotations()
+            element = self._type()
             while True:
                 field_name = self._take()
-                fields.append(Field(field_name, self._with_size(kind), default))
+                kind = self._with_size(element)
+                fields.append(Field(field_name, kind, self._default(kind, written)))
                 if not self._accept(","):
                     break
             self._take(";")
         self._found[name] = structure(name, fields)
 
-    def _annotations(self) -> object:
+    def _default(self, kind: FieldType, written: str | None) -> object:
+        if written is None or kind.kind != "single":  # IDL cannot express those of lists
+            return None
+        try:
+            return value_of(kind, written)
+        except DefinitionError as error:
+            raise self._fail(error.problem) from None
+
+    def _annotations(self) -> str | None:
         """Skip annotations; return the value of ``@default``."""
-        default: object = None
+        default = None
         while self._accept("@"):
             name = self._take()
             if self._accept("("):
@@ -139,20 +149,8 @@ class _Parser:
                 while not self._accept(")"):
                     held.append(self._take())
                 if name == "default" and held[:2] == ["value", "="]:
-                    default = self._literal("".join(held[2:]))
+                    default = "".join(held[2:])
         return default
-
-    def _literal(self, text: str) -> object:
-        if text.startswith(('"', "'")):
-            return re.sub(r"\\(.)", r"\1", text[1:-1])
-        if text in ("TRUE", "FALSE"):
-            return text == "TRUE"
-        for read in (int, float):
-            try:
-                return read(text)
-            except ValueError:
-                pass
-        return None  # defaults of arrays, which this notation cannot express
 
     def _number(self) -> int:
         token = self._take()

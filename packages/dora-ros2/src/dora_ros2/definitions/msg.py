@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from dora_ros2.definitions.description import (
     BOUNDED_STRING,
-    BOUNDED_WSTRING,
     IDS,
     NESTED,
-    NUMBERS,
     PARTS,
     STRING,
     WSTRING,
@@ -20,6 +16,7 @@ from dora_ros2.definitions.description import (
     FieldType,
     Structure,
     structure,
+    value_of,
     with_implicit,
 )
 from dora_ros2.errors import DefinitionError
@@ -30,10 +27,6 @@ _TYPE = re.compile(
 )
 _CONSTANT = re.compile(r"[A-Z]\w*\s*=")
 SEPARATOR = re.compile(r"^---.*$\n?", re.MULTILINE)
-_INTEGERS = {
-    code: (-(1 << bits - 1), (1 << bits - 1) - 1) if code.islower() else (0, (1 << bits) - 1)
-    for code, bits in zip("bBhHiIqQ", (8, 8, 16, 16, 32, 32, 64, 64), strict=True)
-}
 
 
 def parse(name: str, text: str, *, file: str = "") -> list[Structure]:
@@ -99,7 +92,7 @@ def _field(words: Sequence[str], package: str) -> Field | None:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         problem = f'"{name}" is not the name of a field' if name else "the line has no field name"
         raise DefinitionError(problem, remedy="write: type name [default]")
-    return Field(name, kind, _default(kind, default.strip()) if default.strip() else None)
+    return Field(name, kind, value_of(kind, default.strip()) if default.strip() else None)
 
 
 def _field_type(text: str, package: str) -> FieldType:
@@ -133,39 +126,3 @@ def _nested_name(name: str, package: str) -> str:
     if len(parts) == 3 and parts[1] != "msg":
         raise DefinitionError(f'"{name}" is not a message; a field cannot have this type')
     return f"{parts[0] if len(parts) > 1 else package}/msg/{parts[-1]}"
-
-
-def _default(kind: FieldType, text: str) -> Any:
-    if kind.kind == "single":
-        return _value(kind, text)
-    if not (text.startswith("[") and text.endswith("]")):
-        raise DefinitionError(f"{text} is not a list", remedy="write [value, value]")
-    inside = re.findall(r"""(?:[^,"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')+""", text[1:-1])
-    values = tuple(_value(kind, one.strip()) for one in inside if one.strip())
-    if kind.capacity and (
-        len(values) != kind.capacity if kind.kind == "array" else len(values) > kind.capacity
-    ):
-        raise DefinitionError(f"{text} has {len(values)} values, not {kind.capacity}")
-    return values
-
-
-def _value(kind: FieldType, text: str) -> Any:
-    """Return the value of one element that is written as ``text``."""
-    if kind.element in (STRING, WSTRING, BOUNDED_STRING, BOUNDED_WSTRING):
-        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-            text = re.sub(r"\\(['\"])", r"\1", text[1:-1])
-        return text
-    code = NUMBERS.get(kind.element)
-    try:
-        if code == "?":
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if code in ("f", "d"):
-            return float(text)
-        if code is not None:
-            number = ast.literal_eval(text)
-            low, high = _INTEGERS[code]
-            if isinstance(number, int) and low <= number <= high:
-                return int(number)
-    except (KeyError, ValueError, SyntaxError):
-        pass
-    raise DefinitionError(f"{text} is not a default value of this type")
