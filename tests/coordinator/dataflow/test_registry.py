@@ -92,19 +92,6 @@ def test_an_adopted_part_does_not_hide_that_the_dataflow_was_changed() -> None:
     assert len(record.parts) == 2
 
 
-def test_times_of_recoveries_are_removed_with_their_dataflow() -> None:
-    fleet, robot, _ = running_fleet()
-    fleet.kill_runner(robot.runners[0], robot)
-    fleet.settle()
-    assert fleet.coordinator is not None
-    backoff = fleet.coordinator.registry._context.backoff
-    assert backoff._last
-    fleet.request(StopDataflow())
-    fleet.settle()
-    fleet.request(ForgetEnded())
-    assert not backoff._last
-
-
 def test_archived_dataflows_are_limited_and_can_be_forgotten() -> None:
     fleet, _ = running_dataflows("a", "b", "c")
     fleet.request(StopDataflow(all=True))

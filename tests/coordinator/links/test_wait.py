@@ -6,7 +6,7 @@ from support.simulation.fleet_simulation import pipeline
 
 from dora_config.protocol.links import LinkReport, PeerReport
 from dora_coordinator.links.edges import remote_edges
-from dora_coordinator.links.links import LinkReported, Links
+from dora_coordinator.links.links import Links
 from dora_coordinator.links.wait import LinkWait
 from dora_coordinator.settings import Settings
 
@@ -18,7 +18,7 @@ def unlinked(*, slow: bool = False) -> Links:
     spec = pipeline(camera="robot", plot="base")
     links = Links(remote_edges(spec.resolved, {"camera": "robot", "plot": "base"}))
     peer = PeerReport(machine="base", run_id=None, state="connecting", reason="timeout", slow=slow)
-    links.handle(LinkReported("robot", LinkReport(run_id="r", peers=(peer,))))
+    links.reported("robot", LinkReport(run_id="r", peers=(peer,)))
     return links
 
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dora_config.protocol.daemon import Register
 from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.events import DaemonDisconnected, DaemonRegistered
+from dora_coordinator.state.events import DaemonRegistered
 from dora_coordinator.state.identities import Identities, MachineRecord, Proof
-from dora_coordinator.state.membership import (
-    DaemonForgotten,
-    MemberAdmitted,
-    MemberRefused,
-    Membership,
-)
+from dora_coordinator.state.membership import MemberAdmitted, Membership
 
 KEY, OTHER = Proof("a1"), Proof("b2")
 NOW = 0.0
@@ -80,7 +75,7 @@ def test_a_key_that_may_be_replaced_can_be_revoked() -> None:
 
 def register(
     membership: Membership, connection: int, proof: Proof, machine_id: str | None = "robot"
-) -> MemberAdmitted | MemberRefused:
+) -> MemberAdmitted | str:
     message = Register(
         party=ProgramVersion(program="daemon", release="1"),
         instance="instance",
@@ -88,9 +83,7 @@ def register(
         machine_id=machine_id,
         public_key="",
     )
-    (change,) = membership.handle(DaemonRegistered(connection, message, "a:1", proof), NOW)
-    assert isinstance(change, MemberAdmitted | MemberRefused)
-    return change
+    return membership.register(DaemonRegistered(connection, message, "a:1", proof), NOW)
 
 
 def test_a_daemon_with_another_key_does_not_replace_a_machine() -> None:
@@ -100,12 +93,12 @@ def test_a_daemon_with_another_key_does_not_replace_a_machine() -> None:
     assert first.enrolled == MachineRecord(machine="robot", digest="a1")
     assert first.member.certificate_name == "robot:a1"
     refused = register(membership, 2, OTHER)
-    assert isinstance(refused, MemberRefused)
-    assert 'the daemon at a:1 is refused as "robot"' in refused.reason
+    assert isinstance(refused, str)
+    assert 'the daemon at a:1 is refused as "robot"' in refused
     assert membership.is_connected("robot")
-    membership.handle(DaemonDisconnected(1), NOW)
-    membership.handle(DaemonForgotten("robot"), NOW)
-    assert isinstance(register(membership, 3, OTHER), MemberRefused), "also when it is away"
+    membership.disconnect(1)
+    membership.forget("robot")
+    assert isinstance(register(membership, 3, OTHER), str), "also when it is away"
 
 
 def test_a_name_that_no_user_gave_belongs_to_a_key_while_it_is_listed() -> None:
@@ -113,7 +106,7 @@ def test_a_name_that_no_user_gave_belongs_to_a_key_while_it_is_listed() -> None:
     first = register(membership, 1, KEY, None)
     assert isinstance(first, MemberAdmitted)
     assert first.enrolled is None, "these names are not stored"
-    assert isinstance(register(membership, 2, OTHER, None), MemberRefused)
-    membership.handle(DaemonDisconnected(1), NOW)
-    membership.handle(DaemonForgotten("default-instance"), NOW)
+    assert isinstance(register(membership, 2, OTHER, None), str)
+    membership.disconnect(1)
+    membership.forget("default-instance")
     assert isinstance(register(membership, 3, OTHER, None), MemberAdmitted)

@@ -31,6 +31,7 @@ from dora_config.protocol.control import (
     ControlRequest,
     DataflowList,
     ListDataflows,
+    Query,
     StartDataflow,
 )
 from dora_config.protocol.daemon import (
@@ -55,7 +56,7 @@ from dora_config.protocol.runner import (
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
-from dora_coordinator.queries.queries import Queries, Query
+from dora_coordinator.queries.queries import Queries
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as coordinator_commands
 from dora_coordinator.state.commands import Command

@@ -1,37 +1,36 @@
 """State machine of the coordinator: events and a clock reading in, commands out; pure.
 
+Requests of clients are dispatched here; `clients` has what takes several steps.
+
 The commands of one call are executed in order. `membership` and `registry` are public for reading;
 only :meth:`CoordinatorState.handle` changes them.
 """
 
 from __future__ import annotations
 
-from dora_config.protocol import daemon as messages
-from dora_config.protocol.builds import BuildEnded, BuildEvents
+from dora_config.dataflow.placement import UnplacedNodes
+from dora_config.errors import PlacementError
+from dora_config.protocol import control, daemon as messages, fleet as fleets
+from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
-from dora_config.protocol.control import MachinesRemoved, RemoveMachines, SetStandbys, StandbysSet
 from dora_config.protocol.envelope import ProgramVersion, clean_text
 from dora_config.protocol.recordings import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
-from dora_coordinator.clients.request_dispatcher import RequestDispatcher
+from dora_coordinator.clients.builds import Builds
+from dora_coordinator.clients.destroy import Destruction
+from dora_coordinator.clients.graph_changes import GraphChanges
+from dora_coordinator.clients.lifecycle import LifecycleRequests
+from dora_coordinator.clients.log_streams import LogStreams
+from dora_coordinator.clients.topic_streams import TopicStreams
+from dora_coordinator.clients.views import dataflow_summary
 from dora_coordinator.dataflow.events import ParamChanged, TimerExpired
-from dora_coordinator.dataflow.registry import DataflowRegistry
+from dora_coordinator.dataflow.placement import place
+from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
 from dora_coordinator.fleet.fleet import FleetControl
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as do, events
-from dora_coordinator.state.membership import (
-    LATE_HEARTBEAT,
-    DaemonForgotten,
-    MachineRemoved,
-    MemberAdmitted,
-    MemberLost,
-    MemberRefused,
-    MemberResumed,
-    Membership,
-    MembershipEvent,
-    SilenceChecked,
-)
+from dora_coordinator.state.membership import LATE_HEARTBEAT, Member, MemberAdmitted, Membership
 from dora_coordinator.state.succession import Succession
 
 _SILENCE = events.TimerKey("silence")
@@ -59,22 +58,27 @@ class CoordinatorState:
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
         self.fleet = FleetControl(self.registry, self.membership, settings, wall_offset)
-        self._clients = RequestDispatcher(
-            self.registry,
-            self.membership,
-            settings,
-            self._remove_machines,
-            self._set_standbys,
-            self.fleet,
-        )
+        self._lifecycle = LifecycleRequests(self.registry, self.membership)
+        self._destruction = Destruction(self.registry, self.membership, settings)
+        self._logs = LogStreams(self.membership, settings)
+        self._topics = TopicStreams(self.registry, self.membership, settings)
+        self._builds = Builds(settings, self.registry.history)
+        self._changes = GraphChanges(self.registry, self.membership)
         self._silence_armed = False
 
     def handle(self, event: events.Event, now: float) -> list[do.Command]:
         commands = self._decide(event, now)
         while changes := self.registry.take_changes():
             for change in changes:
-                commands += self._clients.dataflow_changed(change, now)
-        return [*commands, *self._clients.settle()]
+                commands += self._dataflow_changed(change, now)
+        # a part that starts may have streams to reopen, or be the answer to a request
+        return [*commands, *self._topics.reopen(), *self._changes.settle()]
+
+    def _dataflow_changed(self, change: DataflowChanged, now: float) -> list[do.Command]:
+        found = self._lifecycle.dataflow_changed(change, now)
+        if change.dataflow.has_ended:
+            found += self._destruction.dataflow_ended(change.dataflow)
+        return found
 
     def _decide(self, event: events.Event, now: float) -> list[do.Command]:
         match event:
@@ -86,9 +90,9 @@ class CoordinatorState:
             case events.DaemonMessageReceived():
                 return self._daemon_message(event, now)
             case events.DaemonRegistered():
-                return self._update_membership(event, now)
-            case events.DaemonDisconnected():
-                return self._update_membership(event, now)
+                return self._register(event, now)
+            case events.DaemonDisconnected(connection=connection):
+                return self._disconnected(connection, now)
             case events.TimerFired(key=key):
                 return self._timer_fired(key, now)
             case events.ParamChangedByRunner(dataflow_id=dataflow_id, change=change):
@@ -96,33 +100,27 @@ class CoordinatorState:
                 changed = ParamChanged(change)
                 saved = [] if dataflow is None else self.registry.apply(dataflow, changed, now)
                 return [*saved, do.AnswerClient(event.client, event.number, RunnerReplies())]
-            case (
-                events.ClientRequested()
-                | events.ClientCancelled()
-                | events.ClientDisconnected()
-                | events.TopicChunkTaken()
-                | events.LogLinesSent()
-                | events.BuildProgressSent()
-            ):
-                return self._clients.handle(event, now)
+            case events.ClientRequested():
+                return self._requested(event, now)
+            case events.ClientCancelled(client=client, number=number):
+                return self._drop(client, number)
+            case events.ClientDisconnected(client=client):
+                return self._drop(client, None)
+            case events.TopicChunkTaken(client=client, number=number, stream=stream):
+                return self._topics.taken(client, number, stream)
+            case events.LogLinesSent(stream=stream):
+                return self._logs.sent(stream)
+            case events.BuildProgressSent(build_id=build_id, daemon=daemon):
+                return self._builds.sent(build_id, daemon)
 
     # -------------------------------------------------------------------- daemons
 
-    def _update_membership(self, event: MembershipEvent, now: float) -> list[do.Command]:
-        commands: list[do.Command] = []
-        for change in self.membership.handle(event, now):
-            match change:
-                case MemberAdmitted():
-                    commands += self._admit(change, now)
-                case MemberRefused(connection=connection, reason=reason):
-                    commands.append(do.Log("warning", reason))
-                    refusal = messages.RegistrationRefused(message=reason)
-                    commands.append(do.CloseConnection(connection, refusal))
-                case MemberResumed(member=member, silence=silence):
-                    commands += self.registry.daemon_resumed(member.key, silence, now)
-                case MemberLost():
-                    commands += self._daemon_lost(change, now)
-        return commands
+    def _register(self, event: events.DaemonRegistered, now: float) -> list[do.Command]:
+        found = self.membership.register(event, now)
+        if isinstance(found, MemberAdmitted):
+            return self._admit(found, now)
+        refusal = messages.RegistrationRefused(message=found)
+        return [do.Log("warning", found), do.CloseConnection(event.connection, refusal)]
 
     def _admit(self, admitted: MemberAdmitted, now: float) -> list[do.Command]:
         member = admitted.member
@@ -133,7 +131,7 @@ class CoordinatorState:
         if admitted.replaced is not None:
             self.succession.disconnected(member.key)
             commands.append(do.CloseConnection(admitted.replaced))
-            commands += self._clients.daemon_lost(member.key, now)
+            commands += self._end_requests(member.key, now)
         welcome = messages.Registered(
             party=self._party,
             daemon=member.key,
@@ -152,7 +150,7 @@ class CoordinatorState:
             do.RenewToken(member.key),
             do.Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
             *self.registry.daemon_registered(member, now),
-            *self._clients.daemon_connected(member.key),
+            *self._logs.daemon_connected(member.key),
             *self._arm_silence(),
         ]
 
@@ -160,7 +158,8 @@ class CoordinatorState:
         member = self.membership.on_connection(event.connection)
         if member is None:
             return []  # the connection was replaced
-        commands = self._update_membership(event, now)
+        silence = self.membership.heard(member, event, now)
+        commands = [] if silence is None else self.registry.daemon_resumed(member.key, silence, now)
         message = event.message
         match message:
             case messages.Heartbeat(monotonic_ns=monotonic_ns):
@@ -171,8 +170,16 @@ class CoordinatorState:
                 commands += self.registry.part_message(member.key, message, now)
             case messages.SignRequest(request=request):
                 commands.append(do.SignCertificate(member.key, request, member.digest))
-            case messages.LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | PartResult():
-                commands += self._clients.daemon_reply(member.key, message, now)
+            case messages.LogChunk():
+                commands += self._logs.chunk(member.key, message)
+            case TopicChunk():
+                commands += self._topics.chunk(member.key, message, now)
+            case BuildEvents():
+                commands += self._builds.progress(member.key, message)
+            case BuildEnded():
+                commands += self._builds.ended(member.key, message, now)
+            case PartResult():
+                commands += self._changes.answered(member.key, message)
             case messages.CopyKept():
                 self.succession.answered(member.key, message, now)
             case RunnerAnswered() | RecorderAnswered() | messages.PartHistory() | MachineSample():
@@ -187,31 +194,58 @@ class CoordinatorState:
                 commands.append(do.Log("warning", text))
         return commands
 
-    def _daemon_lost(self, lost: MemberLost, now: float) -> list[do.Command]:
-        member, settings = lost.member, self.settings
+    def _disconnected(self, connection: int, now: float) -> list[do.Command]:
+        member = self.membership.disconnect(connection)
+        return [] if member is None else self._daemon_lost(member, now)
+
+    def _disconnect_silent(self, now: float) -> list[do.Command]:
+        """Disconnect the members that have been silent for too long."""
+        silent = self.membership.silent(now)
+        lost = [(number, self.membership.disconnect(number)) for number in silent]
+        return [
+            command
+            for number, member in lost
+            if member is not None
+            for command in self._daemon_lost(member, now, open_connection=number)
+        ]
+
+    def _end_requests(self, daemon: str, now: float) -> list[do.Command]:
+        """End what was in progress on a lost or replaced connection to a daemon."""
+        return [
+            *self._logs.daemon_lost(daemon),
+            *self._topics.daemon_lost(daemon),
+            *self._builds.daemon_lost(daemon, now),
+            *self._changes.daemon_lost(daemon),
+        ]
+
+    def _daemon_lost(
+        self, member: Member, now: float, open_connection: int | None = None
+    ) -> list[do.Command]:
+        """``open_connection``: to be closed, because the daemon was silent."""
+        settings = self.settings
         commands: list[do.Command] = []
         manner = "disconnected"
         silence = now - member.last_message
         late = silence > LATE_HEARTBEAT * settings.heartbeat_interval
-        silent = silence if lost.silent or late else None
+        silent = silence if open_connection is not None or late else None
         self.succession.disconnected(member.key)
-        if lost.silent:
-            commands.append(do.CloseConnection(lost.connection))
+        if open_connection is not None:
+            commands.append(do.CloseConnection(open_connection))
             manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"
         listed = settings.ended_daemon_shown if member.left else settings.lost_daemon_shown
         commands += [
             do.Log("warning", f'daemon "{member.key}" {manner}'),
             do.ArmTimer(events.TimerKey("forget", member.key), now + listed),
-            *self._clients.daemon_lost(member.key, now),
+            *self._end_requests(member.key, now),
             *self.registry.daemon_lost(member.key, now, silent),
         ]
         if member.register.machine_id is None and not self.registry.unfinished_on(member.key):
-            commands += self._update_membership(DaemonForgotten(member.key), now)
-        return [*commands, *self._clients.continue_destruction()]
+            self.membership.forget(member.key)
+        return [*commands, *self._destruction.proceed()]
 
     def _remove_machines(
-        self, requested: events.ClientRequested, request: RemoveMachines, now: float
-    ) -> list[do.Command]:
+        self, request: control.RemoveMachines, now: float
+    ) -> tuple[control.MachinesRemoved, list[do.Command]]:
         """Forget the keys of machines; if revoked, nothing of them remains in the cluster."""
         commands: list[do.Command] = []
         removed = []
@@ -227,21 +261,16 @@ class CoordinatorState:
             elif record is not None:
                 text = f'machine "{machine}": its key was removed; a new key may register once'
                 commands.append(do.Log("warning", text))
-        answer = MachinesRemoved(machines=tuple(removed))
-        return [*commands, do.AnswerClient(requested.client, requested.number, answer)]
+        return control.MachinesRemoved(machines=tuple(removed)), commands
 
-    def _set_standbys(
-        self, requested: events.ClientRequested, request: SetStandbys
-    ) -> list[do.Command]:
-        answer = do.AnswerClient(requested.client, requested.number, StandbysSet())
+    def _set_standbys(self, request: control.SetStandbys) -> list[do.Command]:
         if not self.succession.set_standbys(request):
-            return [answer]
-        place = self.succession.coordinators
+            return []
+        coordinators = self.succession.coordinators
         members = self.membership.connected()
         return [
             do.SaveSuccession(),
-            *(do.SendToDaemon(member.key, place) for member in members),
-            answer,
+            *(do.SendToDaemon(member.key, coordinators) for member in members),
         ]
 
     def _exclude(self, machine: str, now: float) -> list[do.Command]:
@@ -249,12 +278,95 @@ class CoordinatorState:
         reason = "it was removed from the cluster"
         commands: list[do.Command] = [do.Log("warning", f'machine "{machine}": {reason}')]
         member = self.membership.get(machine)
-        if member is not None and member.connection is not None:
+        connection = None if member is None else member.connection
+        if connection is not None:
             refusal = messages.RegistrationRefused(message=f'machine "{machine}": {reason}')
-            commands.append(do.CloseConnection(member.connection, refusal))
+            commands.append(do.CloseConnection(connection, refusal))
         commands += self.registry.machine_removed(machine, now)
-        commands += self._update_membership(MachineRemoved(machine), now)
-        return [*commands, *self._update_membership(DaemonForgotten(machine), now)]
+        if connection is not None:
+            commands += self._disconnected(connection, now)
+        self.membership.forget(machine)
+        return commands
+
+    # ------------------------------------------------------------------- requests
+
+    def _drop(self, client: int, number: int | None) -> list[do.Command]:
+        """Forget one request of a client (None: all of them)."""
+        self._lifecycle.drop(client, number)
+        self._changes.drop(client, number)
+        return [
+            *self._logs.drop(client, number),
+            *self._topics.drop(client, number),
+            *self._builds.drop(client, number),
+        ]
+
+    def _requested(self, requested: events.ClientRequested, now: float) -> list[do.Command]:
+        try:
+            return self._dispatch(requested, now)
+        except RequestRefused as problem:
+            return [do.FailClient(requested.client, requested.number, str(problem), problem.code)]
+        except (PlacementError, UnplacedNodes) as problem:
+            failure = do.FailClient(requested.client, requested.number, str(problem), "placement")
+            return [*self._note_refusal(requested.request, str(problem), now), failure]
+
+    def _note_refusal(
+        self, request: control.ControlRequest, problem: str, now: float
+    ) -> list[do.Command]:
+        """Keep why a dataflow was not placed, for `dora why`."""
+        match request:
+            case control.StartDataflow(spec=spec, dry_run=True) if not spec.code:
+                return []
+            case control.StartDataflow(spec=spec) | BuildDataflow(spec=spec):
+                return self.registry.history.start_refused(spec.name, "placement", problem, now)
+            case _:
+                return []
+
+    def _dispatch(self, requested: events.ClientRequested, now: float) -> list[do.Command]:
+        registry, request = self.registry, requested.request
+        ending = self._destruction.is_requested
+        answer: control.ControlAnswer
+        if isinstance(request, control.Query):
+            raise RequestRefused("failed", "queries are answered by the REST API")
+        match request:
+            case control.StartDataflow() | control.RestartDataflow() if ending:
+                raise RequestRefused("failed", "the coordinator is ending; start refused")
+            case control.StartDataflow():
+                return self._lifecycle.start(requested, request, now)
+            case control.StopDataflow():
+                return self._lifecycle.stop(requested, request, now)
+            case control.RestartDataflow():
+                return self._lifecycle.restart(requested, request, now)
+            case control.WaitForEnd(dataflow=ref):
+                return self._lifecycle.wait_for_end(requested, ref)
+            case control.ReadLogs(dataflow=ref):
+                return self._logs.open(requested, request, registry.find(ref, archived=True))
+            case BuildDataflow():
+                plan = place(request.spec.resolved, self.membership.connected())
+                return self._builds.start(requested, request, plan.parts, now)
+            case control.ChangeGraph(dataflow=ref):
+                dataflow = registry.find(ref, archived=False)
+                return self._changes.open(requested, request, dataflow, now)
+            case control.WatchTopics(dataflow=ref):
+                return self._topics.open(requested, request, registry.find(ref, archived=False))
+            case control.Destroy():
+                live = registry.live()
+                stops = self._destruction.request(requested, request, now)
+                reason = "the coordinator is ending"
+                return [*self._lifecycle.cancel_restarts(live, reason), *stops]
+            case control.ForgetEnded():
+                gone, changes = registry.forget_ended()
+                rows = [dataflow_summary(one, self.membership, now) for one in gone]
+                answer = control.DataflowList(dataflows=tuple(rows))
+            case control.RotateToken(grace=grace):
+                ready = [member.key for member in self.membership.connected()]
+                return [do.RotateToken(requested.client, requested.number, grace, tuple(ready))]
+            case fleets.ApplyFleet() | fleets.RollBackFleet() | fleets.PauseFleet():
+                answer, changes = self.fleet.request(request, now)
+            case control.RemoveMachines():
+                answer, changes = self._remove_machines(request, now)
+            case control.SetStandbys():
+                answer, changes = control.StandbysSet(), self._set_standbys(request)
+        return [*changes, do.AnswerClient(requested.client, requested.number, answer)]
 
     # --------------------------------------------------------------------- timers
 
@@ -262,17 +374,17 @@ class CoordinatorState:
         match key.purpose:
             case "silence":
                 self._silence_armed = False
-                return [*self._update_membership(SilenceChecked(), now), *self._arm_silence()]
+                return [*self._disconnect_silent(now), *self._arm_silence()]
             case "forget":
                 return self._forget_daemon(key, now)
             case "destroy":
-                return self._clients.continue_destruction(overdue=True)
+                return self._destruction.proceed(overdue=True)
             case "build":
-                return self._clients.build_timed_out(key.subject, now)
+                return self._builds.timed_out(key.subject, now)
             case "fleet":
                 return self.fleet.tick(now)
             case "viewer":
-                return self._clients.viewer_timer_fired(key.subject, now)
+                return self._topics.timer_fired(key.subject, now)
             case "start" | "link" | "recovery" | "retry" | "stop":
                 dataflow = self.registry.get(key.subject)
                 if dataflow is None:
@@ -285,7 +397,8 @@ class CoordinatorState:
             key.subject
         ):
             return [do.ArmTimer(key, now + self.settings.ended_daemon_shown)]
-        return self._update_membership(DaemonForgotten(key.subject), now)
+        self.membership.forget(key.subject)
+        return []
 
     def _arm_silence(self) -> list[do.Command]:
         deadline = self.membership.next_deadline()

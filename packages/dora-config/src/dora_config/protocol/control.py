@@ -210,34 +210,38 @@ class WatchTopics(Message, kind="watch_topics"):
     whole_picture_bytes: WholePictureBytes = 0
 
 
+Query = (
+    ListDataflows
+    | ListNodes
+    | ClusterStatus
+    | GetSnapshot
+    | CallRunner
+    | DescribeDataflow
+    | Explain
+    | CallRecorders
+    | CompareFleet
+    | GetFleet
+    | GetFleetHistory
+)
+"""Requests that change nothing in the coordinator; one answer each."""
 ControlRequest = Annotated[
-    StartDataflow
+    Query
+    | StartDataflow
     | StopDataflow
     | RestartDataflow
     | WaitForEnd
-    | ListDataflows
-    | ListNodes
     | ForgetEnded
-    | ClusterStatus
-    | GetSnapshot
     | ReadLogs
     | Destroy
     | RotateToken
     | RemoveMachines
     | SetStandbys
     | BuildDataflow
-    | CallRunner
     | ChangeGraph
-    | DescribeDataflow
-    | Explain
     | WatchTopics
-    | CallRecorders
-    | CompareFleet
     | ApplyFleet
     | RollBackFleet
-    | PauseFleet
-    | GetFleet
-    | GetFleetHistory,
+    | PauseFleet,
     Field(discriminator="kind"),
 ]
 

@@ -21,7 +21,7 @@ from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import Phase
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Wait:
     """A request that is answered once its dataflows have reached ``until``."""
 
@@ -34,46 +34,11 @@ class _Wait:
     """For a restart: the dataflow that was stopped."""
 
 
-class _Waits:
-    """Waiting requests by dataflow."""
-
-    def __init__(self) -> None:
-        self._by_dataflow: dict[str, list[_Wait]] = {}
-
-    def add(self, wait: _Wait) -> None:
-        for dataflow_id in wait.left:
-            self._by_dataflow.setdefault(dataflow_id, []).append(wait)
-
-    def of(self, dataflow_id: str) -> list[_Wait]:
-        return list(self._by_dataflow.get(dataflow_id, ()))
-
-    def restart_of(self, dataflow_id: str) -> _Wait | None:
-        """Return the request that stops a dataflow to start it again."""
-        every = (wait for waits in self._by_dataflow.values() for wait in waits)
-        return next((wait for wait in every if wait.old == dataflow_id), None)
-
-    def remove(self, wait: _Wait, dataflow_id: str) -> None:
-        """The dataflow has reached what the request waits for."""
-        wait.left.discard(dataflow_id)
-        waits = self._by_dataflow[dataflow_id]
-        waits.remove(wait)
-        if not waits:
-            del self._by_dataflow[dataflow_id]
-
-    def drop(self, client: int, number: int | None) -> None:
-        """Forget one request of a client (None: all of them)."""
-        for waits in list(self._by_dataflow.values()):
-            for wait in list(waits):
-                if wait.requested.client == client and number in (None, wait.requested.number):
-                    for dataflow_id in list(wait.left):
-                        self.remove(wait, dataflow_id)
-
-
 class LifecycleRequests:
     def __init__(self, registry: DataflowRegistry, membership: Membership) -> None:
         self._registry = registry
         self._membership = membership
-        self._waits = _Waits()
+        self._waits: list[_Wait] = []
 
     def start(
         self, requested: ClientRequested, start: control.StartDataflow, now: float
@@ -89,7 +54,7 @@ class LifecycleRequests:
             require_built(spec, plan.parts)
         if start.dry_run:
             return [AnswerClient(requested.client, requested.number, plan.explained)]
-        self._waits.add(_Wait(requested, "started", {requested.fresh_id}))
+        self._waits.append(_Wait(requested, "started", {requested.fresh_id}))
         triggered = control.StartTriggered(uuid=requested.fresh_id)
         return [
             SendProgress(requested.client, requested.number, triggered),
@@ -125,8 +90,10 @@ class LifecycleRequests:
         commands += [c for dataflow in chosen for c in self._registry.apply(dataflow, event, now)]
         left = {dataflow.id for dataflow in chosen if not dataflow.has_ended}
         wait = _Wait(requested, "ended", left, [one.ended() for one in chosen if one.has_ended])
-        self._waits.add(wait)
-        return commands if left else [*commands, _answer_ended(wait)]
+        if not left:
+            return [*commands, _answer_ended(wait)]
+        self._waits.append(wait)
+        return commands
 
     def restart(
         self, requested: ClientRequested, restart: control.RestartDataflow, now: float
@@ -149,7 +116,7 @@ class LifecycleRequests:
                 f"dataflow {dataflow.label} was not restarted, since it could not be started "
                 f"again: {problem}",
             ) from problem
-        self._waits.add(_Wait(requested, "started", {requested.fresh_id}, old=dataflow.id))
+        self._waits.append(_Wait(requested, "started", {requested.fresh_id}, old=dataflow.id))
         stop = StopRequested(restart.grace, restart.force, restart_as=requested.fresh_id)
         commands = self._registry.apply(dataflow, stop, now)
         return [*commands, *self._start_again(dataflow, now)] if ended_before else commands
@@ -166,10 +133,10 @@ class LifecycleRequests:
         self, old: Dataflow, message: str, code: control.FailureCode
     ) -> list[Command]:
         """Answer the request that restarts a dataflow, if its client still waits."""
-        wait = self._waits.restart_of(old.id)
+        wait = next((wait for wait in self._waits if wait.old == old.id), None)
         if wait is None:
             return []
-        self._waits.remove(wait, wait.requested.fresh_id)
+        self._waits.remove(wait)
         return [FailClient(wait.requested.client, wait.requested.number, message, code)]
 
     def wait_for_end(self, requested: ClientRequested, ref: control.DataflowRef) -> list[Command]:
@@ -177,12 +144,16 @@ class LifecycleRequests:
         dataflow = self._registry.find(ref, archived=True)
         if dataflow.has_ended:
             return [_answer_ended(_Wait(requested, "ended", set(), [dataflow.ended()]))]
-        self._waits.add(_Wait(requested, "ended", {dataflow.id}))
+        self._waits.append(_Wait(requested, "ended", {dataflow.id}))
         return []
 
     def drop(self, client: int, number: int | None) -> None:
         """Forget one request of a client (None: all of them)."""
-        self._waits.drop(client, number)
+        self._waits = [
+            wait
+            for wait in self._waits
+            if wait.requested.client != client or number not in (None, wait.requested.number)
+        ]
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
         """Answer the requests that waited for this change; start again what was to be restarted.
@@ -191,16 +162,18 @@ class LifecycleRequests:
         """
         dataflow = change.dataflow
         commands: list[Command] = []
-        for wait in self._waits.of(dataflow.id):
+        for wait in [wait for wait in self._waits if dataflow.id in wait.left]:
             match wait.until:
                 case "started":
                     commands += self._start_changed(wait, change)
                 case "ended" if not dataflow.has_ended:
                     pass
                 case "ended":
-                    self._waits.remove(wait, dataflow.id)
+                    wait.left.discard(dataflow.id)
                     wait.ended.append(dataflow.ended())
-                    commands += [] if wait.left else [_answer_ended(wait)]
+                    if not wait.left:
+                        self._waits.remove(wait)
+                        commands.append(_answer_ended(wait))
         if dataflow.has_ended and not change.before.has_ended:
             commands += self._start_again(dataflow, now)
         return commands
@@ -215,7 +188,7 @@ class LifecycleRequests:
             dataflow.has_ended and change.before in (Phase.RELEASING, Phase.RUNNING, Phase.STOPPING)
         )
         if started or dataflow.has_ended:
-            self._waits.remove(wait, dataflow.id)
+            self._waits.remove(wait)
             commands.append(_answer_start(wait, dataflow, started=started))
         return commands
 

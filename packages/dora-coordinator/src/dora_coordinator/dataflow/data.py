@@ -10,11 +10,10 @@ from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
-from dora_coordinator.dataflow.backoff import Backoff
 from dora_coordinator.dataflow.completion import CompletionRule, rolled_back
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.links.edges import remote_edges
-from dora_coordinator.links.links import Links, PartEnded
+from dora_coordinator.links.links import Links
 from dora_coordinator.links.wait import LinkWait
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import CancelTimer, Command, SendToDaemon
@@ -42,7 +41,7 @@ class Parts(Mapping[str, Part]):
         links = Links(remote_edges(spec.resolved, self.by_node()), earlier)
         for part in self._by_daemon.values():
             if part.ended:
-                links.handle(PartEnded(part.daemon))
+                links.part_ended(part.daemon)
         return links
 
     def __getitem__(self, daemon: str) -> Part:
@@ -68,7 +67,7 @@ class Parts(Mapping[str, Part]):
         self.mark(part)
         self.move(part, PartState.ENDED)
         part.result = result
-        self.links.handle(PartEnded(part.daemon))
+        self.links.part_ended(part.daemon)
 
     def rewire(self, spec: DataflowSpec, nodes: Mapping[str, tuple[str, ...]]) -> list[Part]:
         """Set the nodes of some parts; return the parts whose links differ afterwards."""
@@ -191,7 +190,6 @@ class DataflowContext:
     """What all dataflows share."""
 
     membership: Membership
-    backoff: Backoff
     settings: Settings
     wall_offset: float = 0.0
     """Unix time minus the coordinator's clock."""
@@ -215,6 +213,8 @@ class DataflowData:
         """Position in the order of starts."""
         self.spec = spec
         self.parts = Parts(record, spec, None if earlier is None else earlier.links)
+        for part in () if earlier is None else earlier.parts.values():
+            self.parts[part.daemon].attempted_at = part.attempted_at
         self.completion = CompletionRule(
             spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish
         )

@@ -22,54 +22,8 @@ from dora_coordinator.dataflow import ended, events, live, rewiring, starting, s
 from dora_coordinator.dataflow.completion import ended_dataflow
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import Part, names
-from dora_coordinator.links.links import LinkReported, Links
 from dora_coordinator.state.commands import ArmTimer, Command, SaveRecord
-from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import PartState, Phase
-
-
-def status_of(
-    phase: Phase,
-    reasons: tuple[str | None, str | None],
-    parts: Sequence[Part],
-    links: Links,
-    membership: Membership,
-) -> tuple[DataflowStatus, str | None]:
-    """``reasons``: why it failed as a whole; why it was stopped, unless a user requested it."""
-    failure, stop_reason = reasons
-    match phase:
-        case Phase.PREPARING | Phase.LINKING | Phase.RELEASING:
-            return "Starting", None
-        case Phase.RECOVERING:
-            waiting = [part for part in parts if not part.ended and not part.reported]
-            return "Recovering", f"waiting for {names(waiting)}" if waiting else None
-        case Phase.STOPPING | Phase.ROLLING_BACK:
-            return "Stopping", failure or stop_reason
-        case Phase.FINISHED:
-            return "Finished", stop_reason
-        case Phase.FAILED:
-            return "Failed", failure or _part_failures(parts, stop_reason)
-        case Phase.RUNNING:
-            left = [part for part in parts if not part.ended]
-            return _while_running(left, links, membership)
-
-
-def _while_running(
-    left: Sequence[Part], links: Links, membership: Membership
-) -> tuple[DataflowStatus, str | None]:
-    disconnected = [part for part in left if not membership.is_connected(part.daemon)]
-    if disconnected:
-        return "Degraded", f"no connection to {names(disconnected)}"
-    respawning = [part for part in left if part.state is not PartState.RUNNING]
-    if respawning:
-        return "Recovering", f"spawning again on {names(respawning)}"
-    problems = [f'daemon "{part.daemon}": {part.problem}' for part in left if part.problem]
-    if problems:
-        return "Degraded", "; ".join(problems)
-    if links.all_linked:
-        return "Running", None
-    reason = links.degraded()
-    return ("Degraded", reason) if reason else ("Recovering", "machines are being linked")
 
 
 def _part_failures(parts: Sequence[Part], stop_reason: str | None) -> str | None:
@@ -186,7 +140,7 @@ class Dataflow(DataflowData):
         part, report = self.parts[event.daemon], event.report.link
         if report is None or part.ended or event.report.attempt < part.attempt:
             return []
-        changes = self.links.handle(LinkReported(part.daemon, report))
+        changes = self.links.reported(part.daemon, report)
         given_up = self.has_ended and not self.unreported
         if given_up or self.phase in (Phase.PREPARING, Phase.ROLLING_BACK):
             return []
@@ -224,9 +178,38 @@ class Dataflow(DataflowData):
 
     def status(self) -> tuple[DataflowStatus, str | None]:
         """Status and reason, as ``dora list`` shows them."""
-        reasons = (self._failure_reason(), self.stopped_since)
-        parts = list(self.parts.values())
-        return status_of(self.phase, reasons, parts, self.links, self.context.membership)
+        failure = self._failure_reason()
+        match self.phase:
+            case Phase.PREPARING | Phase.LINKING | Phase.RELEASING:
+                return "Starting", None
+            case Phase.RECOVERING:
+                waiting = [part for part in self.parts.left() if not part.reported]
+                return "Recovering", f"waiting for {names(waiting)}" if waiting else None
+            case Phase.STOPPING | Phase.ROLLING_BACK:
+                return "Stopping", failure or self.stopped_since
+            case Phase.FINISHED:
+                return "Finished", self.stopped_since
+            case Phase.FAILED:
+                parts = list(self.parts.values())
+                return "Failed", failure or _part_failures(parts, self.stopped_since)
+            case Phase.RUNNING:
+                return self._while_running()
+
+    def _while_running(self) -> tuple[DataflowStatus, str | None]:
+        left = self.parts.left()
+        disconnected = [part for part in left if not self.is_connected(part)]
+        if disconnected:
+            return "Degraded", f"no connection to {names(disconnected)}"
+        respawning = [part for part in left if part.state is not PartState.RUNNING]
+        if respawning:
+            return "Recovering", f"spawning again on {names(respawning)}"
+        problems = [f'daemon "{part.daemon}": {part.problem}' for part in left if part.problem]
+        if problems:
+            return "Degraded", "; ".join(problems)
+        if self.links.all_linked:
+            return "Running", None
+        reason = self.links.degraded()
+        return ("Degraded", reason) if reason else ("Recovering", "machines are being linked")
 
     def ended(self) -> EndedDataflow:
         """How it ended, over all daemons."""

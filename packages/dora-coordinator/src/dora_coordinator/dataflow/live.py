@@ -10,7 +10,6 @@ from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.dataflow.rewiring import drop_part
 from dora_coordinator.dataflow.stopping import finish_if_all_ended, stop, stop_because
-from dora_coordinator.links.links import RunnerLost
 from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log
 from dora_coordinator.state.records import PartState, Phase
 
@@ -78,7 +77,7 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
             return [part.release()]
         case "running":
             if event.registering:
-                data.context.backoff.clear(part.daemon, data.id)
+                part.attempted_at = None
             data.parts.move(part, PartState.RUNNING)
             part.fresh = False
             return [CancelTimer(data.timer("retry", part.daemon)), *_settle(data, now)]
@@ -112,7 +111,7 @@ def _part_absent(data: DataflowData, part: Part, rebooted: bool, now: float) -> 
         return []
     if part.state is PartState.RUNNING:
         # its daemon or machine was lost, not its nodes: this is not a crash loop
-        data.context.backoff.clear(part.daemon, data.id)
+        part.attempted_at = None
     reason = f'daemon "{part.daemon}" came back without its nodes'
     if rebooted:
         reason = f'machine "{part.daemon}" was rebooted'
@@ -139,21 +138,19 @@ def _recover(
     """
     if not part.nodes:  # all were removed
         return _end(data, part, None, now)
-    backoff = data.context.backoff
     part.recovery_reason = reason or part.recovery_reason
     data.parts.mark(part)
-    data.links.handle(RunnerLost(part.daemon))
+    data.links.runner_lost(part.daemon)
     part.only_virtual_left = False
     data.parts.move(part, PartState.MISSING)
     if not data.is_connected(part):
         return []
-    wait = backoff.wait(part.daemon, data.id, now)
+    wait = part.wait(data.settings.recovery_backoff, now)
     if wait > 0:
         retry = ArmTimer(data.timer("retry", part.daemon), now + wait)
         return [Log("info", part.recovery_waits_text(data.label, wait)), retry]
-    backoff.attempted(part.daemon, data.id, now)
     part.attempt += 1
-    part.recovered_at = now
+    part.attempted_at = part.recovered_at = now
     data.parts.move(part, PartState.PREPARING)
     return [Log("info", part.recovery_text(data.label)), data.prepare(part)]
 

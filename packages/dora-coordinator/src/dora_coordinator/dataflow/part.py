@@ -42,6 +42,8 @@ class Part:
     """Why it is being spawned again, or was last."""
     recovered_at: float | None = None
     """Time of the last recovery by the coordinator's clock."""
+    attempted_at: float | None = None
+    """The same, unless its nodes have run since: the next recovery waits for a while."""
 
     @property
     def ended(self) -> bool:
@@ -51,6 +53,10 @@ class Part:
     def may_have_ended(self) -> bool:
         """Whether an earlier coordinator may have stored its end, after the copy that was read."""
         return not (self.reported or self.fresh)
+
+    def wait(self, backoff: float, now: float) -> float:
+        """Return the seconds until it may be spawned again; the first time is at once."""
+        return 0.0 if self.attempted_at is None else max(0.0, self.attempted_at + backoff - now)
 
     def recovery_text(self, dataflow: str) -> str:
         """Return the log line for a recovery."""

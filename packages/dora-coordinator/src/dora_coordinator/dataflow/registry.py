@@ -11,7 +11,6 @@ from dora_config.protocol import daemon as messages
 from dora_config.protocol.control import DataflowRef, FailureCode
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow import events
-from dora_coordinator.dataflow.backoff import Backoff
 from dora_coordinator.dataflow.data import DataflowContext
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.history import Before, ClusterHistory
@@ -50,9 +49,7 @@ class DataflowRegistry:
     ) -> None:
         self._settings = settings
         self.history = ClusterHistory(wall_offset)
-        self._context = DataflowContext(
-            membership, Backoff(settings.recovery_backoff), settings, wall_offset
-        )
+        self._context = DataflowContext(membership, settings, wall_offset)
         self._dataflows: dict[str, Dataflow] = {}
         self._unfinished_by_daemon: dict[str, dict[str, Dataflow]] = {}
         self._live_by_name: dict[str, Dataflow] = {}
@@ -159,7 +156,6 @@ class DataflowRegistry:
         del self._dataflows[dataflow.id]
         del self._ended[dataflow.id]
         self.history.forget(dataflow.id)
-        self._context.backoff.forget(dataflow.id)
         return [DeleteRecord(dataflow.id)]
 
     def forget_ended(self) -> tuple[list[Dataflow], list[Command]]:

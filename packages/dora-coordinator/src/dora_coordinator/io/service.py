@@ -38,6 +38,7 @@ from dora_config.protocol.control import (
     Failure,
     LogLines,
     Progress,
+    Query,
     TokenRotated,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
@@ -53,7 +54,7 @@ from dora_coordinator.io.store import NotWritten, Store, StoreError
 from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_copy
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Replies, Reply
-from dora_coordinator.queries.queries import Queries, Query, find_code
+from dora_coordinator.queries.queries import Queries, find_code
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as do
 from dora_coordinator.state.events import (

@@ -80,31 +80,6 @@ class LinkChanges:
         return [*broken, *linked]
 
 
-@dataclass(frozen=True, slots=True)
-class LinkReported:
-    """A part reported the state of its link."""
-
-    machine: str
-    report: LinkReport
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerLost:
-    """The runner of a part is gone, and its link with it; another may follow."""
-
-    machine: str
-
-
-@dataclass(frozen=True, slots=True)
-class PartEnded:
-    """A part has ended permanently; its peers no longer need a link to it."""
-
-    machine: str
-
-
-LinkEvent = LinkReported | RunnerLost | PartEnded
-
-
 @dataclass(slots=True)
 class _LinkEnd:
     """One part as an end of links."""
@@ -138,18 +113,10 @@ class Links:
             self._refresh(machine)
         if earlier is not None:
             for machine, report in earlier._reports():
-                self.handle(LinkReported(machine, report))
+                self.reported(machine, report)
 
-    def handle(self, event: LinkEvent) -> LinkChanges:
-        match event:
-            case LinkReported(machine=machine, report=report):
-                return self._reported(machine, report)
-            case RunnerLost(machine=machine):
-                return self._runner_lost(machine)
-            case PartEnded(machine=machine):
-                return self._part_ended(machine)
-
-    def _reported(self, machine: str, report: LinkReport) -> LinkChanges:
+    def reported(self, machine: str, report: LinkReport) -> LinkChanges:
+        """Take the state of its link that a part reported."""
         end = self._ends.get(machine)
         if end is None:
             self._early[machine] = report
@@ -170,25 +137,23 @@ class Links:
         after = self.endpoint(machine)
         return LinkChanges(after is not None and after != before, broken, linked)
 
-    def _runner_lost(self, machine: str) -> LinkChanges:
+    def runner_lost(self, machine: str) -> None:
+        """The runner of a part is gone, and its link with it; another may follow."""
         self._early.pop(machine, None)
-        end = self._ends.get(machine)
-        if end is None:
-            return LinkChanges()
-        end.report = None
-        end.by_peer = {}
-        self._unable_to_listen.pop(machine, None)
-        self._unreported[machine] = None
-        return LinkChanges(False, *self._refresh(machine))
+        if (end := self._ends.get(machine)) is not None:
+            end.report = None
+            end.by_peer = {}
+            self._unable_to_listen.pop(machine, None)
+            self._unreported[machine] = None
+            self._refresh(machine)
 
-    def _part_ended(self, machine: str) -> LinkChanges:
-        end = self._ends.get(machine)
-        if end is None:
-            return LinkChanges()
-        end.ended = True
-        self._unreported.pop(machine, None)
-        self._unable_to_listen.pop(machine, None)
-        return LinkChanges(False, *self._refresh(machine))
+    def part_ended(self, machine: str) -> None:
+        """A part has ended permanently; its peers no longer need a link to it."""
+        if (end := self._ends.get(machine)) is not None:
+            end.ended = True
+            self._unreported.pop(machine, None)
+            self._unable_to_listen.pop(machine, None)
+            self._refresh(machine)
 
     def _refresh(self, machine: str) -> tuple[tuple[Unlinked, ...], tuple[Pair, ...]]:
         """Evaluate all pairs of one machine again; return those just lost and those just linked."""

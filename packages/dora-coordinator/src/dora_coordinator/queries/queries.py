@@ -33,19 +33,6 @@ from dora_coordinator.settings import Settings
 RECORDER_SECONDS: Final = 150.0
 """More than twice the 60 s of a recorder's start, which may wait for an earlier one."""
 
-Query = (
-    control.CallRunner
-    | recordings.CallRecorders
-    | control.ClusterStatus
-    | CompareFleet
-    | control.DescribeDataflow
-    | control.Explain
-    | GetFleet
-    | GetFleetHistory
-    | control.GetSnapshot
-    | control.ListDataflows
-    | control.ListNodes
-)
 StoreParam = Callable[[str, SetParam | DeleteParam], Awaitable[None]]
 """Stores a parameter of a dataflow that a runner has changed; returns once it is durable."""
 
@@ -96,7 +83,9 @@ class Queries:
             calls, release=party.release, max_message_bytes=settings.max_message_bytes
         )
 
-    async def answer(self, query: Query, cluster: CoordinatorState) -> control.ControlAnswer:
+    async def answer(
+        self, query: control.Query, cluster: CoordinatorState
+    ) -> control.ControlAnswer:
         """Raises :class:`RequestRefused`."""
         registry, membership = cluster.registry, cluster.membership
         now = anyio.current_time()

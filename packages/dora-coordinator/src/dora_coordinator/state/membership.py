@@ -13,11 +13,7 @@ from typing import Final
 from dora_config.machine_identity import certificate_name
 from dora_config.protocol.daemon import DaemonLeaving, Heartbeat, Metrics, Register
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.events import (
-    DaemonDisconnected,
-    DaemonMessageReceived,
-    DaemonRegistered,
-)
+from dora_coordinator.state.events import DaemonMessageReceived, DaemonRegistered
 from dora_coordinator.state.identities import Identities, MachineRecord
 
 _MAX_PAST = 8
@@ -32,35 +28,6 @@ MAX_DELAY: Final = 0.1
 """Seconds by which the delay of a heartbeat may make the offset of a clock look smaller."""
 LATE_HEARTBEAT: Final = 1.5
 """Heartbeat intervals without a message after which the next one is late."""
-
-
-@dataclass(frozen=True, slots=True)
-class SilenceChecked:
-    """Disconnect the members that have been silent for too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class DaemonForgotten:
-    """Remove a member, unless it is connected."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class MachineRemoved:
-    """A machine was removed from the cluster; its connection is being closed."""
-
-    key: str
-
-
-MembershipEvent = (
-    DaemonRegistered
-    | DaemonMessageReceived
-    | DaemonDisconnected
-    | SilenceChecked
-    | DaemonForgotten
-    | MachineRemoved
-)
 
 
 @dataclass(slots=True)
@@ -106,32 +73,6 @@ class MemberAdmitted:
     """The record to store of a machine with a new key."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemberRefused:
-    connection: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class MemberLost:
-    member: Member
-    connection: int
-    silent: bool
-    """It was disconnected for its silence; the connection is still to be closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemberResumed:
-    """A member that was silent for long sends again over the same connection."""
-
-    member: Member
-    silence: float
-    """Seconds."""
-
-
-MembershipChange = MemberAdmitted | MemberRefused | MemberLost | MemberResumed
-
-
 def daemon_key(register: Register) -> str:
     return register.machine_id or f"default-{register.instance[:8]}"
 
@@ -167,32 +108,11 @@ class Membership:
         self._by_connection: dict[int, Member] = {}
         self._quietest_first: OrderedDict[str, None] = OrderedDict()
 
-    def handle(self, event: MembershipEvent, now: float) -> list[MembershipChange]:
-        match event:
-            case DaemonRegistered():
-                return [self._register(event, now)]
-            case DaemonMessageReceived():
-                return self._message(event, now)
-            case DaemonDisconnected(connection=connection):
-                return self._disconnect(connection, silent=False)
-            case SilenceChecked():
-                return [
-                    change
-                    for connection in self._silent(now)
-                    for change in self._disconnect(connection, silent=True)
-                ]
-            case DaemonForgotten(key=key):
-                if not self.is_connected(key):
-                    self._members.pop(key, None)
-                return []
-            case MachineRemoved(key=key):
-                member = self._members.get(key)
-                if member is None or member.connection is None:
-                    return []
-                return self._disconnect(member.connection, silent=False)
+    def register(self, event: DaemonRegistered, now: float) -> MemberAdmitted | str:
+        """Admit a daemon, unless another instance answers under the same key.
 
-    def _register(self, event: DaemonRegistered, now: float) -> MembershipChange:
-        """Admit a daemon, unless another instance answers under the same key."""
+        Returns the reason if it is refused.
+        """
         connection, register = event.connection, event.register
         key = daemon_key(register)
         known = self._members.get(key)
@@ -201,15 +121,13 @@ class Membership:
         if known is not None:
             conflict = self._conflict(known, register, now)
             if conflict is not None:
-                return MemberRefused(
-                    connection,
+                return (
                     f'machine id "{key}" is taken by the connected daemon at {known.address}; '
-                    f"the daemon at {event.address} {conflict}",
+                    f"the daemon at {event.address} {conflict}"
                 )
         problem = self._identity_problem(known, event)
         if problem is not None:
-            reason = f'the daemon at {event.address} is refused as "{key}": {problem}'
-            return MemberRefused(connection, reason)
+            return f'the daemon at {event.address} is refused as "{key}": {problem}'
         if known is not None:
             replaced = known.connection
             member.rebooted = _other_boot(known.register, register)
@@ -256,10 +174,8 @@ class Membership:
             )
         return None
 
-    def _message(self, event: DaemonMessageReceived, now: float) -> list[MembershipChange]:
-        member = self._by_connection.get(event.connection)
-        if member is None:
-            return []
+    def heard(self, member: Member, event: DaemonMessageReceived, now: float) -> float | None:
+        """Note a message of a member; return for how long it was silent, if that is reported."""
         silent = now - member.last_message
         stalled = silent > self._long_silence and self._was_stalled(now)
         member.last_message = now
@@ -274,9 +190,9 @@ class Membership:
             case _:
                 pass  # of other messages only the time counts
         if silent <= self._long_silence or stalled or now - member.resumed_at < RESUMED_EVERY:
-            return []
+            return None
         member.resumed_at = now
-        return [MemberResumed(member, silent)]
+        return silent
 
     def _was_stalled(self, now: float) -> bool:
         """Return whether all of several members were silent: the coordinator itself was stopped.
@@ -291,17 +207,21 @@ class Membership:
         self._stalled_at = now
         return True
 
-    def _disconnect(self, connection: int, *, silent: bool) -> list[MembershipChange]:
-        """Mark a member as disconnected, unless it was replaced before."""
+    def disconnect(self, connection: int) -> Member | None:
+        """Mark a member as disconnected and return it; None: it was replaced before."""
         member = self._by_connection.pop(connection, None)
-        if member is None:
-            return []
-        member.connection = None
-        member.metrics.clear()
-        del self._quietest_first[member.key]
-        return [MemberLost(member, connection, silent)]
+        if member is not None:
+            member.connection = None
+            member.metrics.clear()
+            del self._quietest_first[member.key]
+        return member
 
-    def _silent(self, now: float) -> list[int]:
+    def forget(self, key: str) -> None:
+        """Remove a member, unless it is connected."""
+        if not self.is_connected(key):
+            self._members.pop(key, None)
+
+    def silent(self, now: float) -> list[int]:
         """Return the connections of members that have been silent for too long, quietest first."""
         found = []
         for key in self._quietest_first:
