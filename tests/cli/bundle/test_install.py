@@ -7,16 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 from support.cluster.installation import Installation, LocalMachine
+from support.sources import ROOT
 from support.waiting import wait_until
 
 from dora_cli.bundle import install
-from dora_cli.bundle.dependencies import WheelsMissing
+from dora_cli.bundle.dependencies import Platform, WheelsMissing, pins_for
 from dora_cli.bundle.install import Installed, Installer, probe
 from dora_cli.bundle.layout import SYSTEM, USER, Layout, system
 from dora_cli.bundle.own_packages import NotBundled, own_packages
@@ -320,6 +323,21 @@ def test_disk_that_is_full_during_unpacking_keeps_no_file(
 def test_editable_installation_is_refused() -> None:
     with pytest.raises(NotBundled, match="editable installation"):
         own_packages()
+
+
+def test_the_bridge_to_ros_is_sent_if_it_is_installed(
+    old_version: Installation, tmp_path: Path
+) -> None:
+    for entry in old_version.site.iterdir():
+        if not entry.name.startswith("dora_ros2"):
+            (tmp_path / entry.name).symlink_to(entry)
+    bridge = PurePosixPath("dora_ros2/bridge.py")
+    assert bridge in [file.path for file in own_packages([str(old_version.site)]).files]
+    assert bridge not in [file.path for file in own_packages([str(tmp_path)]).files]
+    pins = {pin.split("==")[0] for pin in pins_for(Platform.from_key("x86_64-glibc2.36-py3.11"))}
+    needed = tomllib.loads((ROOT / "packages/dora-ros2/pyproject.toml").read_text())["project"]
+    names = {Requirement(line).name for line in needed["dependencies"]}
+    assert names - pins == {"dora-node-api"}
 
 
 def test_changed_files_are_refused(old_version: Installation) -> None:

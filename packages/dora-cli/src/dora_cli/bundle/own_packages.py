@@ -15,6 +15,8 @@ from typing import Any, Final
 from dora_config.errors import DoraError
 
 OWN_WHEELS: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
+OPTIONAL_WHEELS: Final = ("dora-ros2",)
+"""Machines get them if they are installed; the lock has what they need."""
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 """Files in a dist-info about how a wheel was installed."""
@@ -56,8 +58,10 @@ def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
     files: dict[PurePosixPath, bytes] = {}
     versions: dict[str, str] = {}
     where = list(sys.path if folders is None else folders)
-    for name in OWN_WHEELS:
+    for name in (*OWN_WHEELS, *OPTIONAL_WHEELS):
         found = next(iter(Distribution.discover(name=name, path=where)), None)
+        if found is None and name in OPTIONAL_WHEELS:
+            continue
         if found is None:
             raise NotBundled(
                 f"the package {name} is not installed beside this dora, but machines need it: "
