@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import pyarrow as pa
 
@@ -68,6 +68,7 @@ class Sender:
 
     def __init__(self, node: DoraNode) -> None:
         self.node = node
+        self.outputs: Sequence[str] = node.node_config()["outputs"]
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ros2-sender", daemon=True)
         self._thread.start()
@@ -92,11 +93,16 @@ class Sender:
 class BridgeChannel:
     """One topic, service or action."""
 
-    def __init__(self, name: str, sender: Sender, types: Types) -> None:
-        self.name = name
+    noun: ClassVar[str]
+
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        self.name: str = settings[self.noun]
+        kind = "message" if self.noun == "topic" else self.noun
+        self.type_name: str = settings.get(f"{kind}_type", "")
         self.sender = sender
         self.types = types
         self.endpoint: Any = None
+        self.lock = threading.RLock()
         self._dropped = 0
 
     def update(self, node: Node, graph: Graph) -> str | None:
@@ -128,12 +134,13 @@ class BridgeChannel:
 class Topic(BridgeChannel):
     """A topic; its type may be that of the other side."""
 
-    other: Kind
-    waits_for: str
+    noun = "topic"
+    other: ClassVar[Kind]
+    """Of endpoints on the other side."""
 
     def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
-        super().__init__(settings["topic"], sender, types)
-        self._type_name = settings.get("message_type", "")
+        super().__init__(settings, sender, types)
+        self.output: str = settings.get("output", "")
         self.qos = qos_of(settings.get("qos") or {})
         limit = None if self.qos.keep_all else max(self.qos.depth, _QUEUED)
         self.held: deque[Any] = deque(maxlen=limit)
@@ -146,20 +153,20 @@ class Topic(BridgeChannel):
 
     def update(self, node: Node, graph: Graph) -> str | None:
         self._graph = graph
-        if self.type is None and self._type_name:
+        if self.type is None and self.type_name:
             try:
-                self._open(node, self.types.message(self._type_name))
+                self._open(node, self.types.message(self.type_name))
             except DefinitionError as error:
                 if error.file:
                     raise  # it is there, and wrong; else the other side may describe it
-        wanted = full_name(self._type_name, "msg") if self._type_name else None
+        wanted = full_name(self.type_name, "msg") if self.type_name else None
         name = absolute(self.name, node.namespace, node.name)
         others = [
             one for one in graph.endpoints(self.other, name=name) if wanted in (None, one.type)
         ]
         if self.type is None and not others:
             what = "with a type" if wanted is None else f"that describes {wanted}"
-            return f"waits for a {self.waits_for} of {self.name} {what}"
+            return f"waits for a {self.other.name.lower()} of {self.name} {what}"
         if others and not any(self._matches(one) for one in others):
             return self._follow(node, others[0])
         return None
@@ -194,11 +201,6 @@ class SubscribedTopic(Topic):
     """Sends the messages of a topic to an output."""
 
     other = Kind.PUBLISHER
-    waits_for = "publisher"
-
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
-        super().__init__(settings, sender, types)
-        self._output = settings["output"]
 
     def open(self, node: Node, kind: MessageType) -> None:
         self.endpoint = node.subscription(self.name, kind, partial(self._received, kind), self.qos)
@@ -218,8 +220,8 @@ class SubscribedTopic(Topic):
         except MalformedMessage as error:
             self.drop(f"{error} (from {self._publisher(attachment)})")
             return
-        known = {} if self._type_name else {TYPE_KEY: kind.name}
-        self.sender.node.send_output(self._output, value, known)
+        known = {} if self.type_name else {TYPE_KEY: kind.name}
+        self.sender.node.send_output(self.output, value, known)
 
     def _publisher(self, attachment: Attachment | None) -> str:
         token = self._graph.sender(attachment.gid) if attachment is not None else None
@@ -230,21 +232,16 @@ class PublishedTopic(Topic):
     """Publishes the messages of an input."""
 
     other = Kind.SUBSCRIPTION
-    waits_for = "subscription"
-
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
-        super().__init__(settings, sender, types)
-        self._lock = threading.Lock()
-        self._held_until = 0.0
+    _held_until = 0.0
 
     def open(self, node: Node, kind: MessageType) -> None:
-        with self._lock:
+        with self.lock:
             self.endpoint = node.publisher(self.name, kind, self.qos)
             while self.held:
                 self._publish(kind, self.held.popleft())
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
-        with self._lock:
+        with self.lock:
             if self.endpoint is not None and self.type is not None:
                 self._publish(self.type, value)
                 return
@@ -275,16 +272,6 @@ _Answer: TypeAlias = tuple[str, pa.Array, Mapping[str, Any]]
 class _Exchange(BridgeChannel):
     """What clients and servers of services and actions share."""
 
-    noun: str
-
-    def __init__(
-        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
-    ) -> None:
-        super().__init__(settings[self.noun], sender, types)
-        self.type_name = settings[f"{self.noun}_type"]
-        self.outputs = outputs
-        self.lock = threading.RLock()
-
     def open(self, node: Node) -> Any:
         """Return the client or server. Raises DefinitionError."""
         raise NotImplementedError
@@ -305,10 +292,10 @@ class _Exchange(BridgeChannel):
 
     def output(self, name: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         """Send to the output of a name, or to the first one that is not of feedback."""
-        if name not in self.outputs:
+        if name not in self.sender.outputs:
             if name == "feedback":
                 return
-            name = next((one for one in self.outputs if one != "feedback"), name)
+            name = next((one for one in self.sender.outputs if one != "feedback"), name)
         self.sender.put(partial(self.sender.node.send_output, name, value, metadata))
 
 
@@ -319,10 +306,8 @@ class _Caller(_Exchange):
     ordered: bool
     """Whether answers are in the order of the requests, except to those with a ``request_id``."""
 
-    def __init__(
-        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
-    ) -> None:
-        super().__init__(settings, outputs, sender, types)
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
         self._waiting: deque[tuple[float, pa.Array, Mapping[str, Any]]] = deque()
         """Requests for which no server is known, and until when they wait for one."""
         self._in_flight = 0
@@ -408,10 +393,8 @@ class ServiceHost(_Exchange):
 
     noun = "service"
 
-    def __init__(
-        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
-    ) -> None:
-        super().__init__(settings, outputs, sender, types)
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
         self.pending: dict[str, tuple[float, Request]] = {}
         """Requests that the dataflow has not answered, by id, and until when it may."""
 
@@ -527,21 +510,18 @@ class ActionHost(_Exchange):
         if goal is None:
             self.drop(f"the `goal_id` {key} is not that of a goal without a result")
             return
-        if port == "feedback":
-            try:
-                goal.feedback(value)
-            except Ros2Error as error:
-                self.drop(error)
-            return
-        written = str(metadata.get("goal_status", "succeeded"))
-        state = ENDS.get(written)
-        if state is None:
-            self.drop(f'"{written}" is not a `goal_status`; the goal is aborted')
         try:
-            goal.finish(state or GoalState.ABORTED, value)
+            if port == "feedback":
+                goal.feedback(value)
+                return
+            written = str(metadata.get("goal_status", "succeeded"))
+            if written not in ENDS:
+                self.drop(f'"{written}" is not a `goal_status`; the goal is aborted')
+            goal.finish(ENDS.get(written, GoalState.ABORTED), value)
         except Ros2Error as error:
             self.drop(error)
-            self._abort(goal)
+            if port != "feedback":
+                self._abort(goal)
 
     def _running(self) -> dict[str, ServerGoal]:
         return {} if self.endpoint is None else self.endpoint.running()
@@ -564,9 +544,7 @@ class Bridge:
         self._settings = settings
         self._types = Types([Path.cwd()])
         self._sender = Sender(node)
-        self._channels = _channels(
-            settings, self._sender, self._types, node.node_config()["outputs"]
-        )
+        self._channels = _channels(settings, self._sender, self._types)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._connection: Connection | None = None
@@ -671,29 +649,26 @@ def _choice(settings: Mapping[str, Any]) -> Choice:
 
 
 def _channels(
-    settings: Mapping[str, Any],
-    sender: Sender,
-    types: Types,
-    outputs: Sequence[str],
+    settings: Mapping[str, Any], sender: Sender, types: Types
 ) -> list[tuple[str, BridgeChannel]]:
     """Return the channels and the input of each: `_ANY`, or empty for none."""
-    if "topics" in settings:
-        found: list[tuple[str, BridgeChannel]] = []
-        for topic in settings["topics"]:
-            full = {"qos": settings.get("qos"), **topic}
-            if topic.get("direction") == "publish":
-                found.append((topic["input"], PublishedTopic(full, sender, types)))
-            else:
-                found.append(("", SubscribedTopic(full, sender, types)))
-        return found
-    kind = "service" if "service" in settings else "action"
-    one = {
-        ("service", "client"): ServiceCaller,
-        ("service", "server"): ServiceHost,
-        ("action", "client"): ActionCaller,
-        ("action", "server"): ActionHost,
-    }[kind, settings["role"]]
-    return [(_ANY, one(settings, outputs, sender, types))]
+    if "topics" not in settings:
+        kinds: Mapping[tuple[bool, str], type[BridgeChannel]] = {
+            (True, "client"): ServiceCaller,
+            (True, "server"): ServiceHost,
+            (False, "client"): ActionCaller,
+            (False, "server"): ActionHost,
+        }
+        kind = kinds["service" in settings, settings["role"]]
+        return [(_ANY, kind(settings, sender, types))]
+    found: list[tuple[str, BridgeChannel]] = []
+    for topic in settings["topics"]:
+        publishes = topic.get("direction") == "publish"
+        made = (PublishedTopic if publishes else SubscribedTopic)(
+            {"qos": settings.get("qos"), **topic}, sender, types
+        )
+        found.append((topic["input"] if publishes else "", made))
+    return found
 
 
 def _ros_name(node_id: str) -> str:
