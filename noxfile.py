@@ -110,7 +110,7 @@ def slow(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """All tests except integration tests."""
     _install(session, "test")
-    _pytest(session, "-m", "not integration and not ros")
+    _pytest(session, "-m", "not (integration or slow or ros)")
 
 
 @nox.session(venv_backend="uv")
