@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import select
@@ -17,6 +18,7 @@ from support.runner.runs import gone, is_running
 from support.waiting import wait_until
 
 from dora_daemon.runner.machine.events import Exit
+from dora_daemon.runner.process import spawn as spawning
 from dora_daemon.runner.process.spawn import (
     NodeProcess,
     raise_open_files,
@@ -174,6 +176,23 @@ def test_shared_memory_of_a_killed_process_is_removed(start: Start) -> None:
     assert process.exit == Exit(signal="SIGKILL")
     gone(int(child))
     wait_until(lambda: not Path("/dev/shm", name).exists(), what="the end of shared memory")
+
+
+@pytest.mark.parametrize(
+    ("second", "is_killed"), [(b"multiprocessing.resource_tracker", False), (b"sleep", True)]
+)
+def test_a_program_that_is_just_being_executed_may_be_a_tracker(
+    start: Start, monkeypatch: pytest.MonkeyPatch, second: bytes, is_killed: bool
+) -> None:
+    process = start("sh", "-c", "sleep 1000 & echo $!")
+    child = int(os.read(process.stdout, 100) if _readable(process.stdout) else b"0")
+    lines = itertools.chain([b"", b""], itertools.repeat(second))
+    monkeypatch.setattr(spawning, "_command_lines", lambda _: {child: next(lines)})
+    assert ended(process) == Exit(code=0)
+    if not is_killed:
+        assert is_running(child)
+        os.kill(child, signal.SIGKILL)
+    gone(child)
 
 
 def _readable(descriptor: int) -> bool:

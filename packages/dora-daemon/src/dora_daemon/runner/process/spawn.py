@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,9 @@ from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.process.metrics import LoadMeter
 from dora_node_api.protocol.spawn_request import SpawnRequest
 
-MAX_ROUNDS = 10
+TRACKER = b"multiprocessing.resource_tracker"
+MAX_ROUNDS = 100
+ROUND_SECONDS = 0.001
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None).prctl
 
@@ -83,17 +86,20 @@ class NodeProcess:
 
         These remove the shared memory and semaphores that the node has left, and then end.
         """
-        for _ in range(MAX_ROUNDS):  # a process may fork meanwhile
-            others = _group_of(self.pid)
-            trackers = {pid for pid in others if _is_tracker(pid)}
-            if not trackers:
+        for rounds_left in reversed(range(MAX_ROUNDS)):  # a process may fork meanwhile
+            others = _command_lines(self.pid)
+            trackers = {pid for pid, line in others.items() if TRACKER in line}
+            # The command line of a program that is just being executed is empty.
+            starting = {pid for pid, line in others.items() if not line and rounds_left}
+            if not trackers and not starting:
                 self.signal_group("SIGKILL")
                 return
-            if trackers == others:
+            if trackers == set(others):
                 return
-            for pid in others - trackers:
+            for pid in set(others) - trackers - starting:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+            time.sleep(ROUND_SECONDS)
 
     def wait(self) -> None:
         """Block until the end; call this after SIGKILL."""
@@ -120,21 +126,17 @@ class NodeProcess:
                 stream.close()
 
 
-def _group_of(leader: int) -> set[int]:
-    """Return the other processes of a group; none where the system does not list processes."""
-    found = set()
+def _command_lines(leader: int) -> dict[int, bytes]:
+    """Return the other running processes of a group; none where the system does not list them."""
+    found = {}
     with suppress(OSError):
         for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError):
-                if os.getpgid(int(name)) == leader:
-                    found.add(int(name))
-    return found - {leader}
-
-
-def _is_tracker(pid: int) -> bool:
-    with suppress(OSError):
-        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
+                if os.getpgid(int(name)) == leader and int(name) != leader:
+                    state = Path("/proc", name, "stat").read_bytes().rpartition(b") ")[2][:1]
+                    if state not in (b"Z", b"X"):
+                        found[int(name)] = Path("/proc", name, "cmdline").read_bytes()
+    return found
 
 
 def spawn(request: SpawnRequest) -> NodeProcess:
