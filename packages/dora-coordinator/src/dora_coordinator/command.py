@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dora_config.quick_imports  # noqa: F401
+
+# isort: split
 import argparse
 import asyncio
 import contextlib
@@ -20,11 +23,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import uvicorn
 from pydantic import ValidationError
+from uvicorn.config import Config
+from uvicorn.server import Server
 from websockets.exceptions import InvalidState
 
-import dora_config.quick_imports  # noqa: F401
 from dora_config.access import DEFAULT_HOST, DEFAULT_PORT, Endpoint, state_dir
 from dora_config.access_token import Token
 from dora_config.errors import DoraError, exit_code
@@ -303,10 +306,10 @@ def _is_relevant(record: logging.LogRecord) -> bool:
     return record.getMessage() != "ASGI callable returned without completing handshake."
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn without its signal handlers, listening sockets and polling."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._exit = asyncio.Event()
 
@@ -336,7 +339,7 @@ class _Server(uvicorn.Server):
 
 
 def _server(application: Any, settings: Settings) -> _Server:
-    config = uvicorn.Config(
+    config = Config(
         application,
         ws="websockets-sansio",
         ws_per_message_deflate=False,

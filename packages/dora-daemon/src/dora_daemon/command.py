@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dora_config.quick_imports  # noqa: F401
+
+# isort: split
 import argparse
 import logging
 import math
@@ -19,7 +22,6 @@ from typing import Final
 
 import anyio
 
-import dora_config.quick_imports  # noqa: F401
 from dora_config.access import Endpoint, endpoint
 from dora_config.errors import InvalidId, exit_code
 from dora_config.ids import parse_label, parse_machine_id

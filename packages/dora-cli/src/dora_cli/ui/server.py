@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
-import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request, cookie_parser
@@ -22,6 +21,8 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from dora_cli.ui import page
 from dora_cli.ui.actions import Actions
@@ -272,7 +273,7 @@ def serve(
     until_input_ends: bool = False,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
-    config = uvicorn.Config(
+    config = Config(
         application(access, coordinator),
         log_config=None,
         log_level="warning",
@@ -284,7 +285,7 @@ def serve(
         ws_max_size=64 * 1024,
         ws_per_message_deflate=False,  # costs more than it saves on one computer
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
 
     def end_with_input() -> None:
         sys.stdin.buffer.read()

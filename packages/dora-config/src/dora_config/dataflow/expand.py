@@ -24,7 +24,6 @@ from dora_config.dataflow.resolved import (
 )
 from dora_config.dataflow.variables import escape_variables
 from dora_config.frozen import Frozen
-from dora_config.yaml.writer import dump_yaml
 
 
 def expand_dataflow(dataflow: ResolvedDataflow) -> str:
@@ -32,6 +31,8 @@ def expand_dataflow(dataflow: ResolvedDataflow) -> str:
 
     Variables are expanded, and `$` is written as `$$`.
     """
+    from dora_config.yaml.writer import dump_yaml  # imports PyYAML
+
     return dump_yaml(dataflow_to_dict(dataflow))
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from typing import TYPE_CHECKING, Any
 
 from dora_config.errors import Problem, Severity
 from dora_config.yaml.scalars import MERGE
+
+if TYPE_CHECKING:
+    from yaml.nodes import MappingNode, Node, ScalarNode  # slow to import, and rarely needed
+
+    _Step = tuple[ScalarNode | None, Node]
+    """The key, if the parent is a mapping, and the value."""
 
 MAX_MESSAGE = 2000
 
@@ -18,9 +22,6 @@ OLD_NAMES = {"deploy": "_unstable_deploy", "debug": "_unstable_debug"}
 
 KeyPath = tuple[str | int, ...]
 """Keys and indices from the root of a document to one of its values."""
-
-_Step = tuple[ScalarNode | None, Node]
-"""The key, if the parent is a mapping, and the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class Document:
         steps = list(self._steps(path))
         if not steps:
             return span_of(self.root).start
+        from yaml.nodes import ScalarNode
+
         key, node = steps[-1]
         if not isinstance(node, ScalarNode):
             return span_of(node).start if key is None else span_of(key)
@@ -105,6 +108,8 @@ class Document:
 
     def scalar_text(self, path: KeyPath) -> str | None:
         """Return the text of the scalar at `path` as in the file; None for other values."""
+        from yaml.nodes import ScalarNode
+
         steps = list(self._steps(path))
         node = steps[-1][1] if steps else self.root
         if len(steps) < len(path) or not isinstance(node, ScalarNode):
@@ -122,6 +127,8 @@ class Document:
             yield step
 
     def _child(self, node: Node | None, part: str | int) -> _Step | None:
+        from yaml.nodes import MappingNode, SequenceNode
+
         if isinstance(node, SequenceNode):
             if isinstance(part, int) and 0 <= part < len(node.value):
                 return None, node.value[part]
@@ -140,6 +147,8 @@ class Document:
 
 
 def _keys_of(node: MappingNode) -> dict[str, _Step]:
+    from yaml.nodes import ScalarNode
+
     keys: dict[str, _Step] = {}
     for key, value in node.value:
         if isinstance(key, ScalarNode) and key.tag != MERGE:
@@ -149,6 +158,8 @@ def _keys_of(node: MappingNode) -> dict[str, _Step]:
 
 def merged_nodes(node: MappingNode) -> Iterator[Node]:
     """Yield what the `<<` keys of a mapping refer to."""
+    from yaml.nodes import SequenceNode
+
     for key, value in node.value:
         if key.tag == MERGE:
             yield from value.value if isinstance(value, SequenceNode) else [value]

@@ -14,6 +14,7 @@ from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
+from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner, ScannerError
 
 from dora_config.errors import Problem
@@ -27,7 +28,7 @@ from dora_config.yaml.scalars import (
     NULL,
     SEQ,
     STR,
-    CoreResolver,
+    plain_tag,
     scalar_value,
 )
 
@@ -49,12 +50,21 @@ class _UnknownAlias(ScalarNode):
     """Stands for the value of an alias without anchor."""
 
 
-class _Composer(Composer, CoreResolver):
+class _CoreResolver(BaseResolver):
+    """Resolves tags by the core schema, for the composer of PyYAML."""
+
+    def resolve(self, kind: Any, value: str, implicit: tuple[bool, bool]) -> str:
+        if kind is ScalarNode:
+            return plain_tag(value) if implicit[0] else STR
+        return SEQ if kind is SequenceNode else MAP
+
+
+class _Composer(Composer, _CoreResolver):
     """PyYAML's composer with a limit of depth; unknown aliases do not end the document."""
 
     def __init__(self, document: Document) -> None:
         Composer.__init__(self)
-        CoreResolver.__init__(self)
+        _CoreResolver.__init__(self)
         self._document = document
         self._depth = 0
 

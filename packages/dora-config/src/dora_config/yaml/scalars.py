@@ -9,9 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
-from yaml.resolver import BaseResolver
-
 MAX_DIGITS = 400
 """Longer numbers are read as texts."""
 
@@ -46,15 +43,6 @@ def plain_tag(text: str) -> str:
         if len(text) <= MAX_DIGITS and pattern.fullmatch(text):
             return tag
     return STR
-
-
-class CoreResolver(BaseResolver):
-    """Resolves tags by the core schema, for the composer of PyYAML."""
-
-    def resolve(self, kind: Any, value: str, implicit: tuple[bool, bool]) -> str:
-        if kind is yaml.ScalarNode:
-            return plain_tag(value) if implicit[0] else STR
-        return SEQ if kind is yaml.SequenceNode else MAP
 
 
 class WrittenInt(int):

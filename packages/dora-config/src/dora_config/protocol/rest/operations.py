@@ -19,7 +19,6 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from dora_config.dataflow.loader import parse_dataflow
 from dora_config.errors import ConfigError
 from dora_config.history.explanation import Explanation
 from dora_config.process_identity import boot_id
@@ -63,6 +62,8 @@ _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 
 def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, ...]]:
     """Return the specification and warnings; raises OperationFailed."""
+    from dora_config.dataflow.loader import parse_dataflow  # few coordinators read a file
+
     directory, origin = _directory(wanted.directory)
     given = wanted.descriptor
     text = given if isinstance(given, str) else _as_yaml(given)
