@@ -74,6 +74,23 @@ def test_parts_are_linked_before_they_are_released() -> None:
     )
 
 
+def test_links_connect_while_nodes_are_still_being_prepared() -> None:
+    fleet = fleet_of("robot", "base", "arm")
+    chain(fleet)
+    moved = True
+    while moved:
+        moved = False
+        for daemon in fleet.daemons.values():
+            moved |= fleet.step_to_coordinator(daemon) or fleet.step_to_daemon(daemon)
+            moved |= fleet.step_runner_event(daemon)
+            for one in daemon.runners:
+                moved |= fleet.step_link(one, daemon)
+    assert "ready" not in [runner(fleet, name).phase for name in fleet.daemons]
+    assert peers(fleet, "base") == {"robot": "connected", "arm": "connected"}
+    fleet.settle()
+    assert fleet.listed() == [("Running", None)]
+
+
 def test_a_known_reason_is_reported_without_advice_about_firewalls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from daemon.link.certificates import Authority
 from support.waiting import wait_until
 
 from dora_daemon.link.errors import CannotConnect
+from dora_daemon.link.io.connect_errors import probed
 from dora_daemon.link.io.session import LinkSession, _open
 from dora_daemon.link.protocol.access import Channel, channel
 from dora_daemon.link.protocol.priority import Priority
@@ -24,6 +26,18 @@ from dora_daemon.link.protocol.priority import Priority
 def between(machine: str, peer: str) -> Channel:
     """Keys of a machine; tests name certificates as machines."""
     return channel("dora/test/flow", machine, peer, peer)
+
+
+def test_a_probe_stays_connected_until_the_dial_has_ended() -> None:
+    """A listener of Zenoh pauses 100 ms after a connection that ends without a handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with probed("{}:{}".format(*server.getsockname()), 10.0) as took:
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    accepted.recv(1)
+        assert 0.0 <= took < 10.0
 
 
 @pytest.mark.parametrize(

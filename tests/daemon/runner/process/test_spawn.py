@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import resource
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +104,67 @@ def test_descriptors_of_the_runner_are_not_inherited(start: Start) -> None:
         os.close(writing)
     # Three streams, and the listing itself.
     assert len(text.split()) == 4
+
+
+FORKS = """
+import ctypes, json, os, resource, signal, subprocess, sys, threading, time
+from dora_daemon.runner.process.spawn import fork
+from dora_node_api.protocol.spawn_request import SpawnRequest
+
+def run():
+    number = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number))
+    with open("/proc/self/cmdline") as file:
+        shown = file.read().split("\\0")
+    print(json.dumps({
+        "leads": os.getsid(0) == os.getpid() == os.getpgid(0), "on death": number.value,
+        "input": sys.stdin.read(), "open": len(os.listdir("/proc/self/fd")), "env": [*os.environ],
+        "kept": os.fstat(kept).st_size, "shown": shown, "folder": os.getcwd(),
+        "limit": resource.getrlimit(7), "default": signal.getsignal(signal.SIGTERM) == 0,
+    }), flush=True)
+    raise ValueError("on purpose")
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+kept = os.open(__file__, os.O_RDONLY)
+request = SpawnRequest(
+    ("some", "program"), "/", {"ONLY": "this"}, open_files=(123, 456), inherited=(kept,)
+)
+process = fork(request, run)
+for number in (process.stdout, process.stderr):
+    os.set_blocking(number, True)
+print(os.read(process.stdout, 65536).decode().strip())
+error = b""
+while more := os.read(process.stderr, 65536):
+    error += more
+print(error.decode().splitlines()[-1])
+process.wait()
+print(process.exit.code)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+print(fork(request, run))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+def test_a_fork_gets_what_a_program_gets(tmp_path: Path) -> None:
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS)
+    printed = subprocess.run(
+        [sys.executable, script], input="", capture_output=True, text=True, check=True
+    )
+    facts, error, code, beside_threads = printed.stdout.splitlines()
+    assert json.loads(facts) == {
+        "leads": True,
+        "on death": int(signal.SIGKILL),
+        "input": "",
+        "open": 5,  # three streams, the inherited one, and the listing itself
+        "env": ["ONLY"],
+        "kept": script.stat().st_size,
+        "shown": ["some", "program", ""],
+        "folder": "/",
+        "limit": [123, 456],
+        "default": True,
+    }
+    assert (error, code, beside_threads) == ("ValueError: on purpose", "1", "None")
 
 
 def test_cores_and_limits(start: Start) -> None:

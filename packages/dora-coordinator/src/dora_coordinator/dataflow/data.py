@@ -272,6 +272,11 @@ class DataflowData:
         """Return the command to spawn the nodes of a part."""
         return self.parts.prepare(part, self.spec, self.context.membership)
 
+    def connect_all(self) -> list[Command]:
+        """Return the messages with the addresses of all links to all of them."""
+        linked = (self.parts[machine] for machine in self.links.machines)
+        return [self.parts.connect(part, self.context.membership) for part in linked]
+
     def end_part(self, part: Part, result: DataflowResult | None) -> None:
         if result is not None and self.phase is Phase.ROLLING_BACK:
             result = rolled_back(result)

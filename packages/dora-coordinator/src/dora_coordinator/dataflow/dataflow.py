@@ -140,10 +140,14 @@ class Dataflow(DataflowData):
         part, report = self.parts[event.daemon], event.report.link
         if report is None or part.ended or event.report.attempt < part.attempt:
             return []
+        listening = self.links.all_listen
         changes = self.links.reported(part.daemon, report)
         given_up = self.has_ended and not self.unreported
-        if given_up or self.phase in (Phase.PREPARING, Phase.ROLLING_BACK):
+        if given_up or self.phase is Phase.ROLLING_BACK:
             return []
+        if self.phase is Phase.PREPARING:
+            introduced = self.links.all_listen and (changes.moved or not listening)
+            return self.connect_all() if introduced else []
         expected = self.phase in (Phase.LINKING, Phase.STOPPING)  # not worth a log line
         commands = [] if expected else changes.log(self.label)
         if changes.moved:

@@ -1,6 +1,7 @@
 """Phases preparing and linking: all parts are prepared and linked before any is released; pure.
 
-A failure rolls back what was prepared.
+Links connect as soon as all of them listen, while nodes are still being prepared. A failure rolls
+back what was prepared.
 """
 
 from __future__ import annotations
@@ -102,9 +103,9 @@ def _continue(data: DataflowData, now: float) -> list[Command]:
         return []
     data.phase = Phase.LINKING
     data.link_wait.begin(now)
-    linked = [data.parts[machine] for machine in data.links.machines]
-    check = ArmTimer(data.timer("link"), data.link_wait.next_check(now))
-    return [*(data.parts.connect(part, data.context.membership) for part in linked), check]
+    if data.links.all_linked:
+        return _release_all(data, now)
+    return [ArmTimer(data.timer("link"), data.link_wait.next_check(now))]
 
 
 def _check_links(data: DataflowData, now: float) -> list[Command]:

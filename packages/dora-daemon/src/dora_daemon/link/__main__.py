@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import socket
 import sys
 
 import dora_config.quick_imports  # noqa: F401
-from dora_daemon.link.errors import LinkProcessError
-from dora_daemon.link.io.session import silence
-from dora_daemon.link.process import Link
-from dora_daemon.link.protocol.messages import Failed, encode
+from dora_daemon.link.process import run_link
 
 
 def main() -> int:
@@ -22,18 +17,7 @@ def main() -> int:
     parser.add_argument("--incarnation", required=True, type=int, help="the link's incarnation")
     parser.add_argument("--carrier", required=True, type=int, help="descriptor of a socketpair")
     given = parser.parse_args()
-    # The runner ends the link; an interrupt at the terminal is for the runner.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    silence()
-    carrier = socket.socket(fileno=given.carrier)
-    try:
-        return Link(carrier, given.socket, given.incarnation).run()
-    except LinkProcessError as error:
-        try:
-            carrier.sendall(encode(Failed(reason=str(error))))
-        except OSError:
-            print(f"dora link: {error}", file=sys.stderr)
-        return 1
+    return run_link(given.socket, given.incarnation, given.carrier)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import contextlib
 import os
 import secrets
 import select
+import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -17,10 +19,10 @@ from typing import assert_never
 from urllib.parse import quote
 
 from dora_config.protocol.links import PeerEndpoint
-from dora_daemon.link.errors import CannotListen, LinkEnds
+from dora_daemon.link.errors import CannotListen, LinkEnds, LinkProcessError
 from dora_daemon.link.io.node_client import NodeClient
 from dora_daemon.link.io.runner_connection import RunnerConnection
-from dora_daemon.link.io.session import LinkSession
+from dora_daemon.link.io.session import LinkSession, silence
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.dialer import Dialer
 from dora_daemon.link.peers.low_latency import low_latency_ports
@@ -39,6 +41,7 @@ from dora_daemon.link.protocol.messages import (
     SetOutgoing,
     SetPeers,
     ToLink,
+    encode,
 )
 from dora_node_api.transport import QueueSpec
 from dora_node_api.transport.producer.sending import wait_readable
@@ -407,3 +410,23 @@ def _port_of(session: LinkSession) -> int:
 
 def _key_prefix(config: Configure) -> str:
     return f"dora/{quote(config.network, safe='')}/{quote(config.dataflow_id, safe='')}"
+
+
+def run_link(node_socket: str, incarnation: int, carrier: int) -> int:
+    """Run the link of a runner in this process; return the exit code.
+
+    ``carrier``: descriptor of a socket to the runner. Do not finalize the interpreter afterwards:
+    Zenoh's threads may still use it.
+    """
+    # The runner ends the link; an interrupt at the terminal is for the runner.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    silence()
+    connection = socket.socket(fileno=carrier)
+    try:
+        return Link(connection, node_socket, incarnation).run()
+    except LinkProcessError as error:
+        try:
+            connection.sendall(encode(Failed(reason=str(error))))
+        except OSError:
+            print(f"dora link: {error}", file=sys.stderr)
+        return 1

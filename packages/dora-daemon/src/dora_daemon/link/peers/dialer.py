@@ -14,7 +14,7 @@ from typing import Final
 
 from dora_config.access import address_text
 from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.io.connect_errors import is_open, probe, split_address
+from dora_daemon.link.io.connect_errors import is_open, probed, split_address
 from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.peer import PeerLink
@@ -216,11 +216,12 @@ class Dialer:
         """Return why there is no connection; None if there is one, or none is needed any more."""
         peer = self._peer
         try:
-            if probe(endpoint, timeout) > _SLOW_CONNECT:
-                peer.slow = True
-                self._changed(peer)
-            channel = self._channel()
-            session = LinkSession.dial(endpoint, self._credentials, channel, seconds=timeout)
+            with probed(endpoint, timeout) as took:
+                if took > _SLOW_CONNECT:
+                    peer.slow = True
+                    self._changed(peer)
+                channel = self._channel()
+                session = LinkSession.dial(endpoint, self._credentials, channel, seconds=timeout)
         except CannotConnect as error:
             return str(error)
         if self._ended.is_set():
@@ -229,6 +230,7 @@ class Dialer:
         self._session = session
         self._prepare(session)
         peer.use(session)
+        self._changed(peer)
         if self._answered(session, timeout):
             self._searched = time.monotonic()
             if peer.session is session:

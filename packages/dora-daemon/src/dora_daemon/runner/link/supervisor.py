@@ -429,12 +429,20 @@ class LinkSupervisor:
         """Return a link process, and this end of the socket that it inherits. Raises OSError."""
         runner_end, link_end = socket.socketpair()
         with link_end:
-            argv = [*PROGRAM, "--socket", str(self._services.socket)]
-            argv += ["--incarnation", str(incarnation), "--carrier", str(link_end.fileno())]
+            node_socket, carrier = str(self._services.socket), link_end.fileno()
+            argv = [*PROGRAM, "--socket", node_socket]
+            argv += ["--incarnation", str(incarnation), "--carrier", str(carrier)]
             env = {k: v for k, v in os.environ.items() if not is_reserved(k)}
-            request = SpawnRequest(tuple(argv), "/", env, inherited=(link_end.fileno(),))
+            request = SpawnRequest(tuple(argv), "/", env, inherited=(carrier,))
+
+            def run() -> int:
+                # the runner must not import Zenoh
+                from dora_daemon.link.process import run_link
+
+                return run_link(node_socket, incarnation, carrier)
+
             try:
-                return self._processes.start(request, incarnation, self), runner_end
+                return self._processes.start(request, incarnation, self, run), runner_end
             except OSError:
                 runner_end.close()
                 raise

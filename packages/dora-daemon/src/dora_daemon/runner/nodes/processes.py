@@ -16,7 +16,7 @@ from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_daemon.runner.process.spawn import NodeProcess, spawn, why_not
+from dora_daemon.runner.process.spawn import NodeProcess, fork, spawn, why_not
 from dora_daemon.runner.process.zygote import Zygote, is_forkable
 from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.protocol.spawn_request import SpawnRequest
@@ -177,10 +177,19 @@ class Processes:
             operators=operator_configs(spec),
         )
 
-    def start(self, request: SpawnRequest, incarnation: int, log: LineHandler) -> NodeProcess:
-        """Start a process at once; its output goes to ``log``. Raises OSError."""
+    def start(
+        self,
+        request: SpawnRequest,
+        incarnation: int,
+        log: LineHandler,
+        run: Callable[[], int] | None = None,
+    ) -> NodeProcess:
+        """Start a process at once; its output goes to ``log``. Raises OSError.
+
+        ``run`` does the same as the program, and is called in a fork where that is possible.
+        """
         try:
-            running = spawn(request)
+            running = (fork(request, run) if run else None) or spawn(request)
         except (OSError, ValueError) as error:
             program = request.argv[0]
             raise OSError(f"{program} in {request.cwd}: {why_not(program, error)}") from error

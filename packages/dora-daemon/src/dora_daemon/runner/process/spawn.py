@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import resource
 import signal
 import subprocess
+import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from dora_daemon.runner.logs.logs import LineHandler, OutputReader
 from dora_daemon.runner.machine.events import Exit
@@ -168,6 +172,79 @@ def spawn(request: SpawnRequest) -> NodeProcess:
         finally:
             os.close(report)
     return NodeProcess(popen)
+
+
+def fork(request: SpawnRequest, run: Callable[[], int]) -> NodeProcess | None:
+    """Start a process that calls a function instead of the program, which does the same.
+
+    The modules of this process need not be imported again. None if it has other threads, or the
+    system lacks what that needs: then start the program. Raises OSError.
+    """
+    try:
+        if len(os.listdir("/proc/self/task")) > 1:
+            return None
+    except OSError:
+        return None
+    parent = os.getpid()
+    stdout, stderr = os.pipe(), os.pipe()
+    try:
+        pid = os.fork()
+    except OSError:
+        for number in (*stdout, *stderr):
+            os.close(number)
+        raise
+    if pid == 0:
+        _become(request, run, parent, (stdout[1], stderr[1]))
+    os.close(stdout[1])
+    os.close(stderr[1])
+    return NodeProcess(ForkedProcess(pid, stdout[0], stderr[0]))
+
+
+def _become(
+    request: SpawnRequest, run: Callable[[], int], parent: int, outputs: tuple[int, int]
+) -> NoReturn:
+    """Give a forked process what `spawn` gives a program, and call ``run``."""
+    code = 1
+    try:
+        gc.freeze()  # the end of the parent's objects would close descriptors of this process
+        _reset_signals()
+        os.setsid()
+        _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(127)
+        with open(os.devnull, "rb", buffering=0) as null:
+            for number, descriptor in enumerate((null.fileno(), *outputs)):
+                os.dup2(descriptor, number)
+        for before, after in pairwise((2, *sorted(request.inherited), 1 << 30)):
+            if before + 1 < after:  # an empty range would be all
+                os.closerange(before + 1, after)
+        os.chdir(request.cwd)
+        request.apply()
+        from dora_node_api.zygote import show
+
+        try:
+            show(request.argv, request.env)
+        except OSError:  # `ps` would show the parent
+            for number in request.inherited:
+                os.set_inheritable(number, True)
+            os.execve(request.argv[0], request.argv, dict(request.env))
+        os.environ.clear()
+        os.environ.update(request.env)
+        code = run()
+    except BaseException:  # noqa: BLE001 - nothing of the parent must run here
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def why_not(program: str, error: OSError | ValueError) -> str:
