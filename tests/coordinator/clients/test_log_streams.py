@@ -17,9 +17,9 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.daemon import (
     TO_DAEMON,
-    EndLogs,
+    EndStream,
     LogChunk,
-    MoreLogs,
+    ReadOn,
     StreamLogs,
 )
 from dora_config.protocol.dataflow import LogFilter
@@ -58,7 +58,7 @@ def test_logs_are_requested_chunk_by_chunk() -> None:
     )
     assert not daemon.from_coordinator  # the next chunk is requested once the client has this one
     fleet.handle(LogLinesSent(request.stream))
-    assert TO_DAEMON.decode(daemon.from_coordinator[0]) == MoreLogs(stream=request.stream)
+    assert TO_DAEMON.decode(daemon.from_coordinator[0]) == ReadOn(stream=request.stream)
     _chunk(fleet, daemon, LogChunk(stream=request.stream, done=True))
     assert fleet.answers[number] == LogsEnd()
 
@@ -110,12 +110,12 @@ def test_a_client_that_disconnects_ends_its_streams() -> None:
     second = _stream(daemon).stream
     assert "at most 2 log streams" in fleet.failures[fleet.request(ReadLogs())].message
     fleet.handle(ClientCancelled(1, number))
-    assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndLogs(stream=second)
+    assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndStream(stream=second)
     fleet.handle(ClientDisconnected(1))
-    assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndLogs(stream=first)
+    assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndStream(stream=first)
     late = LogChunk(stream=first, lines=("late",))
     _chunk(fleet, daemon, late)
-    assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndLogs(stream=first)
+    assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndStream(stream=first)
 
 
 def test_positions_are_sent_to_the_daemons_of_their_nodes() -> None:
@@ -136,7 +136,7 @@ def test_a_request_that_is_sent_again_ends_when_a_daemon_is_lost_or_returns() ->
     assert [type(TO_DAEMON.decode(text)) for text in robot.from_coordinator] == [
         StreamLogs,
         StreamLogs,
-        EndLogs,
+        EndStream,
     ]
     again = fleet.request(ReadLogs(follow=True, resumes=True))
     assert again not in fleet.answers

@@ -10,12 +10,16 @@ from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.dataflow.resolved import ResolvedDeploy
 from dora_config.protocol.control import ChangeGraph, StopDataflow, WatchTopics
-from dora_config.protocol.daemon import TO_DAEMON, CoordinatorMessage, DaemonMessage
+from dora_config.protocol.daemon import (
+    TO_DAEMON,
+    CoordinatorMessage,
+    DaemonMessage,
+    EndStream,
+    ReadOn,
+)
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import AddNode
 from dora_config.protocol.topics import (
-    EndTopics,
-    MoreTopics,
     StreamTopics,
     TopicChunk,
     TopicsEnd,
@@ -60,7 +64,7 @@ class Watched:
         """Return and remove the message about the watch to the daemon."""
         messages = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
         daemon.from_coordinator.clear()
-        about = [m for m in messages if isinstance(m, StreamTopics | MoreTopics | EndTopics)]
+        about = [m for m in messages if isinstance(m, StreamTopics | ReadOn | EndStream)]
         assert len(about) <= 1
         return about[0] if about else None
 
@@ -93,7 +97,7 @@ def test_each_daemon_streams_its_own_outputs_chunk_by_chunk() -> None:
     assert world.fleet.progress == [WatchedTopics(daemon="robot", stream=robot.stream, update=news)]
     assert world.received(world.robot) is None
     world.fleet.handle(TopicChunkTaken(1, number, robot.stream))
-    assert world.received(world.robot) == MoreTopics(stream=robot.stream)
+    assert world.received(world.robot) == ReadOn(stream=robot.stream)
     world.fleet.handle(TopicChunkTaken(1, number, 99))
     world.fleet.handle(TopicChunkTaken(2, number, gpu.stream))
     assert world.received(world.gpu) is None
@@ -171,9 +175,9 @@ def test_a_client_that_leaves_ends_its_watch(how: str) -> None:
     number = world.fleet.request(WatchTopics())
     stream = world.stream(world.robot).stream
     world.fleet.handle(ClientCancelled(1, number) if how == "cancelled" else ClientDisconnected(1))
-    assert world.received(world.robot) == EndTopics(stream=stream)
+    assert world.received(world.robot) == EndStream(stream=stream)
     world.send(world.robot, TopicChunk(stream=stream))
-    assert world.received(world.robot) == EndTopics(
+    assert world.received(world.robot) == EndStream(
         stream=stream
     )  # the chunk was sent before the end arrived
     world.send(world.robot, TopicChunk(stream=stream, done=True))
@@ -319,7 +323,7 @@ class Shared(Watched):
     def display(self, number: int) -> bool:
         """Acknowledge for a watch; return whether the daemon may send the next update."""
         self.fleet.handle(TopicChunkTaken(1, number, self.request.stream))
-        return self.received(self.robot) == MoreTopics(stream=self.request.stream)
+        return self.received(self.robot) == ReadOn(stream=self.request.stream)
 
 
 def test_equal_watches_cost_the_robot_one_stream() -> None:
@@ -361,7 +365,7 @@ def test_a_message_in_pieces_waits_for_its_readers_only() -> None:
     assert not world.display(world.first)
     assert world.display(world.second)
     assert world.update(piece="b").keys() == {world.first, world.second}
-    assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
+    assert world.received(world.robot) == ReadOn(stream=world.request.stream)
     assert world.update(samples=("c",))[third].dropped == {"camera/out0": 1}
 
 
@@ -370,9 +374,9 @@ def test_a_viewer_that_leaves_in_the_middle_of_a_message_does_not_stop_the_other
     world.update(piece="a", more=True)
     assert not world.display(world.first)
     world.fleet.handle(ClientCancelled(1, world.second))
-    assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
+    assert world.received(world.robot) == ReadOn(stream=world.request.stream)
     world.fleet.handle(ClientCancelled(1, world.first))
-    assert world.received(world.robot) == EndTopics(stream=world.request.stream)
+    assert world.received(world.robot) == EndStream(stream=world.request.stream)
 
 
 def test_a_viewer_that_stopped_delays_a_long_message_only_for_a_while() -> None:
@@ -384,7 +388,7 @@ def test_a_viewer_that_stopped_delays_a_long_message_only_for_a_while() -> None:
     assert world.received(world.robot) is None
     world.fleet.now += 1
     world.fleet.fire_due()
-    assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
+    assert world.received(world.robot) == ReadOn(stream=world.request.stream)
     assert world.update(piece="b").keys() == {world.first}
     assert world.display(world.first)
     assert world.update(samples=("c",)).keys() == {world.first}
@@ -406,7 +410,7 @@ def test_a_viewer_that_returns_in_the_middle_of_a_message_misses_its_rest() -> N
     assert world.arrived() == {world.second: TopicUpdate(piece=" ")}
     world.display(world.second)
     assert world.update(piece="b").keys() == {world.first}
-    assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
+    assert world.received(world.robot) == ReadOn(stream=world.request.stream)
     assert world.update(piece="c", more=True)[world.second] == TopicUpdate(piece="c", more=True)
 
 
@@ -422,9 +426,9 @@ def test_a_message_waits_for_its_only_viewer_until_a_second_one_comes() -> None:
     world.fleet.request(VIEW)
     world.fleet.now += LATE_SECONDS
     world.fleet.fire_due()
-    assert world.received(world.robot) == MoreTopics(stream=stream)
+    assert world.received(world.robot) == ReadOn(stream=stream)
     world.fleet.handle(ClientDisconnected(1))
-    assert world.received(world.robot) == EndTopics(stream=stream)
+    assert world.received(world.robot) == EndStream(stream=stream)
     world.fleet.handle(TimerFired(TimerKey("viewer", str(stream))))
     assert world.received(world.robot) is None
 

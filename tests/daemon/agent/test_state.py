@@ -47,8 +47,6 @@ from dora_daemon.agent.commands import (
     DropPart,
     ExitDaemon,
     KillRunner,
-    OpenInspector,
-    OpenLogs,
     ReadNodes,
     SavePart,
     SendToCoordinator,
@@ -234,7 +232,7 @@ def test_requests_about_unknown_parts_are_answered() -> None:
     (lost,) = messages(after(state, StopPart(dataflow_id=ID)))
     assert isinstance(lost, PartLost)
     assert after(state, DescribePart(dataflow_id=ID)) == []
-    (chunk,) = messages(after(state, StreamLogs(stream=1, dataflow_id=ID)))
+    chunk = state.read(StreamLogs(stream=1, dataflow_id=ID))
     assert "no longer has logs" in str(chunk)
     assert after(state, finished(), RunnerEnded(ID, "x"), connected()) == []
 
@@ -353,19 +351,19 @@ def test_later_news_of_a_machine_replaces_earlier_ones() -> None:
 def test_inspector_needs_a_runner_with_a_directory() -> None:
     state = AgentState()
     request = StreamTopics(stream=7, dataflow_id=ID, topics=("camera/image",))
-    end = [SendToCoordinator(TopicChunk(stream=7, done=True))]
-    assert state.handle(request, 0) == end
+    end = TopicChunk(stream=7, done=True)
+    assert state.read(request) == end
     state.handle(prepare(), 0)
-    assert state.handle(request, 0) == end
+    assert state.read(request) == end
     state.handle(placed(), 0)
-    assert state.handle(request, 0) == [OpenInspector(record_of(state), request)]
+    assert state.read(request) == record_of(state)
 
 
 def test_logs_are_opened_after_the_end() -> None:
     state = AgentState()
     after(state, prepare(), placed(), connected(), finished())
-    request = StreamLogs(stream=1, dataflow_id=ID)
-    assert after(state, request) == [OpenLogs(record_of(state), request)]
+    assert state.read(StreamLogs(stream=1, dataflow_id=ID)) == record_of(state)
+    assert not state.answers(ID)
 
 
 def test_waiting_nodes_are_reported_until_the_end() -> None:

@@ -40,9 +40,11 @@ from dora_config.protocol.daemon import (
     CoordinatorMessage,
     EndDaemon,
     Heartbeat,
+    ReadHistory,
     Register,
     Registered,
     RegistrationRefused,
+    StreamLogs,
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
@@ -53,6 +55,7 @@ from dora_config.protocol.runner import (
     SetParam,
     WaitingChanged,
 )
+from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
@@ -423,6 +426,8 @@ class SimulatedFleet:
             self.disconnect(daemon)
         elif isinstance(message, ChangePart):
             daemon.change(message, self.now)
+        elif isinstance(message, StreamLogs | ReadHistory | StreamTopics):
+            daemon.read(message)
         elif isinstance(message, agent_events.PartMessage | EndDaemon):
             self._agent(daemon, message)
         return True

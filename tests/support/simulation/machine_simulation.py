@@ -14,6 +14,8 @@ from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     DaemonMessage,
     PartHistory,
+    ReadHistory,
+    StreamLogs,
 )
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
@@ -241,20 +243,27 @@ class FakeDaemon:
             case agent_commands.KillRunner(dataflow_id=dataflow_id):
                 for runner in self.living(dataflow_id):
                     self.kill_runner(runner)
-            case agent_commands.SendHistory(request=wanted):
-                self._send_to_coordinator(PartHistory(read=wanted.read))
             case agent_commands.SetRunnerLinks(record=record):
                 for runner in self.living(record.dataflow_id):
                     self._link(runner, record)
             case agent_commands.ReadNodes(dataflow_id=dataflow_id):
                 for runner in self.living(dataflow_id):
                     self.runner_events.append(self._nodes_of(runner))
-            case agent_commands.OpenInspector(request=request):
-                self.watches.append(request)
             case agent_commands.ExitDaemon():
                 self.agent = None
             case _:
                 pass
+
+    def read(self, request: StreamLogs | ReadHistory | StreamTopics) -> None:
+        """Read from a part, if it has something to read."""
+        assert self.agent is not None
+        found = self.agent.read(request)
+        if not isinstance(found, PartRecord):
+            self._send_to_coordinator(found)
+        elif isinstance(request, ReadHistory):
+            self._send_to_coordinator(PartHistory(read=request.read))
+        elif isinstance(request, StreamTopics):
+            self.watches.append(request)
 
     def change(self, message: ChangePart, now: float, *, dies: bool = False) -> None:
         """Let the runner of a part change its nodes; ``dies``: the daemon is killed before it

@@ -8,6 +8,8 @@ only :meth:`CoordinatorState.handle` changes them.
 
 from __future__ import annotations
 
+from itertools import count
+
 from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
 from dora_config.protocol import control, daemon as messages, fleet as fleets
@@ -60,8 +62,9 @@ class CoordinatorState:
         self.fleet = FleetControl(self.registry, self.membership, settings, wall_offset)
         self._lifecycle = LifecycleRequests(self.registry, self.membership)
         self._destruction = Destruction(self.registry, self.membership, settings)
-        self._logs = LogStreams(self.membership, settings)
-        self._topics = TopicStreams(self.registry, self.membership, settings)
+        streams = count(1)
+        self._logs = LogStreams(self.membership, settings, streams)
+        self._topics = TopicStreams(self.registry, self.membership, settings, streams)
         self._builds = Builds(settings, self.registry.history)
         self._changes = GraphChanges(self.registry, self.membership)
         self._silence_armed = False

@@ -36,7 +36,7 @@ from dora_config.protocol.links import LinkReport, PeerEndpoint
 from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
-from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
+from dora_config.protocol.topics import StreamTopics, TopicChunk
 
 HEARTBEAT_INTERVAL: Final = 3.0
 """Seconds between heartbeats, unless :class:`Registered` contains another value."""
@@ -213,7 +213,7 @@ class SignRequest(Message, kind="sign_request"):
 
 
 class LogChunk(Message, kind="log_chunk"):
-    """Lines for :class:`StreamLogs`; the next chunk is sent after :class:`MoreLogs`."""
+    """Lines for :class:`StreamLogs`; the next chunk is sent after :class:`ReadOn`."""
 
     stream: int
     lines: tuple[str, ...] = ()
@@ -426,13 +426,15 @@ class StreamLogs(Message, kind="stream_logs"):
     """Read only what follows these positions, by node."""
 
 
-class MoreLogs(Message, kind="more_logs"):
-    """Acknowledge the last chunk, so that the next may be sent."""
+class ReadOn(Message, kind="read_on"):
+    """Acknowledge the last chunk of logs or outputs, so that the next may be sent."""
 
     stream: int
 
 
-class EndLogs(Message, kind="end_logs"):
+class EndStream(Message, kind="end_stream"):
+    """End a stream of logs or outputs."""
+
     stream: int
 
 
@@ -455,8 +457,8 @@ CoordinatorMessage = Annotated[
     | DescribePart
     | ReadHistory
     | StreamLogs
-    | MoreLogs
-    | EndLogs
+    | ReadOn
+    | EndStream
     | EndDaemon
     | Coordinators
     | CoordinatorCopy
@@ -468,8 +470,6 @@ CoordinatorMessage = Annotated[
     | LinkPart
     | ChangePart
     | StreamTopics
-    | MoreTopics
-    | EndTopics
     | RecorderCall
     | SampleMachine,
     Field(discriminator="kind"),

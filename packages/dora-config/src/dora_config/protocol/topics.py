@@ -1,7 +1,7 @@
 """Messages for watching outputs of a running dataflow; no I/O.
 
 A client's watch becomes one *stream* per daemon; equal watches can share one. Each stream has at
-most one chunk in flight: the next is sent after :class:`MoreTopics`, when a client has acknowledged
+most one chunk in flight: the next is sent after :class:`ReadOn`, when a client has acknowledged
 the last. Messages in between are kept up to a limit; the oldest are dropped and counted.
 """
 
@@ -58,18 +58,6 @@ class StreamTopics(Message, kind="stream_topics"):
     whole_picture_bytes: WholePictureBytes = 0
     chunk_bytes: int = MAX_CHUNK
     """Lower where the coordinator accepts only short messages."""
-
-
-class MoreTopics(Message, kind="more_topics"):
-    """Coordinator to daemon: acknowledge the last chunk."""
-
-    stream: int
-
-
-class EndTopics(Message, kind="end_topics"):
-    """Coordinator to daemon: end the stream."""
-
-    stream: int
 
 
 class TopicUpdate(Message):

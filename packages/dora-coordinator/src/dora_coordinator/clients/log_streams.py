@@ -6,10 +6,11 @@ breaks with the connection of its daemon is named in the answer.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dora_config.protocol.control import LogLines, LogsEnd, ReadLogs
-from dora_config.protocol.daemon import EndLogs, LogChunk, MoreLogs, StreamLogs
+from dora_config.protocol.daemon import EndStream, LogChunk, ReadOn, StreamLogs
 from dora_config.protocol.envelope import clean_lines
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import RequestRefused
@@ -43,12 +44,13 @@ class _Reading:
 
 
 class LogStreams:
-    def __init__(self, membership: Membership, settings: Settings) -> None:
+    def __init__(self, membership: Membership, settings: Settings, numbers: Iterator[int]) -> None:
+        """``numbers``: of streams."""
         self._membership = membership
         self._settings = settings
         self._readings: dict[tuple[int, int], _Reading] = {}
         self._by_stream: dict[int, _Reading] = {}
-        self._last_stream = 0
+        self._numbers = numbers
 
     def open(
         self, requested: ClientRequested, request: ReadLogs, dataflow: Dataflow
@@ -89,11 +91,11 @@ class LogStreams:
             )
 
     def _open_stream(self, reading: _Reading, daemon: str, nodes: tuple[str, ...]) -> do.Command:
-        self._last_stream += 1
-        reading.streams[self._last_stream] = daemon
-        self._by_stream[self._last_stream] = reading
+        number = next(self._numbers)
+        reading.streams[number] = daemon
+        self._by_stream[number] = reading
         message = StreamLogs(
-            stream=self._last_stream,
+            stream=number,
             dataflow_id=reading.dataflow_id,
             nodes=nodes,
             filter=reading.request.filter,
@@ -106,7 +108,7 @@ class LogStreams:
         """Forward a chunk of a daemon to its client."""
         reading = self._by_stream.get(chunk.stream)
         if reading is None or reading.streams.get(chunk.stream) != daemon:
-            return [] if chunk.done else [do.SendToDaemon(daemon, EndLogs(stream=chunk.stream))]
+            return [] if chunk.done else [do.SendToDaemon(daemon, EndStream(stream=chunk.stream))]
         commands: list[do.Command] = []
         if chunk.lines:
             lines = LogLines(
@@ -127,7 +129,7 @@ class LogStreams:
         reading = self._by_stream.get(stream)
         if reading is None:
             return []
-        return [do.SendToDaemon(reading.streams[stream], MoreLogs(stream=stream))]
+        return [do.SendToDaemon(reading.streams[stream], ReadOn(stream=stream))]
 
     def daemon_lost(self, daemon: str) -> list[do.Command]:
         commands: list[do.Command] = []
@@ -162,7 +164,7 @@ class LogStreams:
         open_streams = dict(reading.streams)
         for stream in open_streams:
             self._close_stream(reading, stream)
-        return [do.SendToDaemon(d, EndLogs(stream=stream)) for stream, d in open_streams.items()]
+        return [do.SendToDaemon(d, EndStream(stream=stream)) for stream, d in open_streams.items()]
 
     def _close_stream(self, reading: _Reading, stream: int) -> None:
         del reading.streams[stream]

@@ -10,15 +10,15 @@ once that part runs again; the watch ends with the dataflow or with its client.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dora_config.protocol.control import WatchTopics
+from dora_config.protocol.daemon import EndStream, ReadOn
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.topics import (
     MAX_CHUNK,
     MAX_TOPICS,
-    EndTopics,
-    MoreTopics,
     StreamTopics,
     TopicChunk,
     TopicsEnd,
@@ -169,7 +169,7 @@ class _Stream:
         del self.readers[watch.client, watch.number]
         if self.readers:
             return self._advance()
-        return [do.SendToDaemon(self.daemon, EndTopics(stream=self.request.stream))]
+        return [do.SendToDaemon(self.daemon, EndStream(stream=self.request.stream))]
 
     def _progress(self, reader: _Reader, update: TopicUpdate) -> do.Command:
         update = reader.take(update, self.request.topics[0])
@@ -185,7 +185,7 @@ class _Stream:
         if self._requested or not ready:
             return []
         self._requested = True
-        return [do.SendToDaemon(self.daemon, MoreTopics(stream=self.request.stream))]
+        return [do.SendToDaemon(self.daemon, ReadOn(stream=self.request.stream))]
 
 
 _TOO_MANY = (
@@ -196,14 +196,19 @@ _TOO_MANY = (
 
 class TopicStreams:
     def __init__(
-        self, registry: DataflowRegistry, membership: Membership, settings: Settings
+        self,
+        registry: DataflowRegistry,
+        membership: Membership,
+        settings: Settings,
+        numbers: Iterator[int],
     ) -> None:
+        """``numbers``: of streams."""
         self._registry = registry
         self._membership = membership
         self._settings = settings
         self._watches: dict[tuple[int, int], _Watch] = {}
         self._streams: dict[int, _Stream] = {}
-        self._last_stream = 0
+        self._numbers = numbers
 
     def open(
         self, requested: ClientRequested, request: WatchTopics, dataflow: Dataflow
@@ -227,7 +232,7 @@ class TopicStreams:
     def chunk(self, daemon: str, chunk: TopicChunk, now: float) -> list[do.Command]:
         stream = self._streams.get(chunk.stream)
         if stream is None or stream.daemon != daemon:
-            return [] if chunk.done else [do.SendToDaemon(daemon, EndTopics(stream=chunk.stream))]
+            return [] if chunk.done else [do.SendToDaemon(daemon, EndStream(stream=chunk.stream))]
         if not chunk.done:
             notes = tuple(clean_lines(note) for note in chunk.update.notes)
             return stream.updated(chunk.update.model_copy(update={"notes": notes}), now)
@@ -302,14 +307,13 @@ class TopicStreams:
 
     def _open_stream(self, watch: _Watch, daemon: str) -> list[do.Command]:
         """Add the watch to the stream of an equal one, or open a stream."""
-        request = self._stream_request(watch, daemon, self._last_stream + 1)
+        request = self._stream_request(watch, daemon, next(self._numbers))
         if _may_be_shared(request):
             for number, stream in self._streams.items():
                 same = request.model_copy(update={"stream": number})
                 if stream.daemon == daemon and stream.request == same:
                     watch.streams[number] = stream
                     return stream.add(watch)
-        self._last_stream = request.stream
         stream = self._streams[request.stream] = _Stream(daemon, request)
         watch.streams[request.stream] = stream
         return [do.SendToDaemon(daemon, request), *stream.add(watch)]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_config.protocol.daemon import DaemonMessage, ReadHistory, StreamLogs
+from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.runner import RunnerRequest
-from dora_config.protocol.topics import StreamTopics
 from dora_daemon.agent.records import PartRecord
 
 
@@ -92,27 +91,6 @@ class KillRunner:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenLogs:
-    record: PartRecord
-    request: StreamLogs
-
-
-@dataclass(frozen=True, slots=True)
-class SendHistory:
-    """Send the events of a part, from its runner or from its file."""
-
-    record: PartRecord
-    request: ReadHistory
-    live: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OpenInspector:
-    record: PartRecord
-    request: StreamTopics
-
-
-@dataclass(frozen=True, slots=True)
 class StartRecorders:
     """Answered with ``RecorderSettled``; recorders that run already are left alone."""
 
@@ -145,9 +123,6 @@ Command = (
     | ReadNodes
     | EndRunner
     | KillRunner
-    | OpenLogs
-    | SendHistory
-    | OpenInspector
     | StartRecorders
     | WriteLog
     | ExitDaemon

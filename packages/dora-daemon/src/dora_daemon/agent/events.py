@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import LinkPart
 from dora_config.protocol.runner import NodeDefinitions, RunnerEvent, RunnerStatus
-from dora_config.protocol.topics import StreamTopics
 from dora_daemon.agent.records import PartRecord
 
 
@@ -161,9 +160,6 @@ PartMessage = (
     | messages.StopPart
     | messages.ForgetPart
     | messages.DescribePart
-    | messages.ReadHistory
-    | messages.StreamLogs
-    | StreamTopics
 )
 RunnerNotice = (
     RunnerPlaced

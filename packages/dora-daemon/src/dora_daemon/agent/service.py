@@ -24,7 +24,7 @@ from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import RunnerReply
 from dora_config.protocol.snapshot import SampleMachine
-from dora_config.protocol.topics import EndTopics, MoreTopics
+from dora_config.protocol.topics import StreamTopics
 from dora_daemon._version import __version__
 from dora_daemon.agent import commands as do, events
 from dora_daemon.agent.builds.files import BuildFiles
@@ -32,10 +32,8 @@ from dora_daemon.agent.builds.processes import BuildProcesses
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
-from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.logs.history import HistoryReader
-from dora_daemon.agent.logs.streams import LogStreams
 from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.parts.changes import PartChanges
@@ -45,6 +43,7 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.registry import RunnerRegistry
 from dora_daemon.agent.sampler import Sampler
 from dora_daemon.agent.state import AgentState
+from dora_daemon.agent.streams import Streams
 from dora_daemon.code.delivery import Delivery
 from dora_daemon.process_tree import daemon_entry
 from dora_daemon.process_tree.daemon_entry import DaemonEntry, WaitingPart
@@ -141,9 +140,8 @@ class Agent:
             self._machine, self._runners, links, self._state.record,
             self.post, send,
         )  # fmt: skip
-        self._logs = LogStreams(tasks, send, self._state.is_live)
+        self._streams = Streams(tasks, send, self._state.is_live)
         self._history = HistoryReader(self._runners, send)
-        self._inspectors = Inspectors(tasks, send)
         self._sampler = Sampler(self._runners, send)
         self._builds = BuildProcesses(
             tasks, runtime_root, self._machine, self._build_files, send, self._builds_in_use
@@ -265,12 +263,6 @@ class Agent:
                 self._runners.end(dataflow_id)
             case do.KillRunner(dataflow_id=dataflow_id):
                 self._runners.kill(dataflow_id)
-            case do.OpenLogs(record=record, request=logs):
-                self._logs.open(record, logs)
-            case do.SendHistory(record=record, request=history, live=live):
-                self._tasks.start_soon(self._history.answer, record, history, live)
-            case do.OpenInspector(record=record, request=topics):
-                self._inspectors.open(record, topics)
             case do.StartRecorders(record=record, new_attempt=new_attempt):
                 self._recorders.start(record, new_attempt=new_attempt)
             case do.WriteLog(level=level, text=text):
@@ -293,14 +285,12 @@ class Agent:
                 self._store(message)
             case messages.NewToken(token=token):
                 self._store_token(token)
-            case messages.MoreLogs(stream=stream):
-                self._logs.read_on(stream)
-            case messages.EndLogs(stream=stream):
-                self._logs.close(stream)
-            case MoreTopics(stream=stream):
-                self._inspectors.read_on(stream)
-            case EndTopics(stream=stream):
-                self._inspectors.close(stream)
+            case messages.StreamLogs() | messages.ReadHistory() | StreamTopics():
+                self._read(message)
+            case messages.ReadOn(stream=stream):
+                self._streams.read_on(stream)
+            case messages.EndStream(stream=stream):
+                self._streams.close(stream)
             case BuildPart() | CancelBuild() | BuildEventsAck():
                 self._builds.handle(message)
             case RunnerCall():
@@ -321,6 +311,16 @@ class Agent:
                 pass  # handled by the link
             case _:
                 self.post(message)
+
+    def _read(self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics) -> None:
+        found = self._state.read(request)
+        if not isinstance(found, PartRecord):
+            self._link.send(found)
+        elif isinstance(request, messages.ReadHistory):
+            live = self._state.answers(request.dataflow_id)
+            self._tasks.start_soon(self._history.answer, found, request, live)
+        else:
+            self._streams.open(found, request)
 
     def _store_token(self, token: str) -> None:
         try:
@@ -377,8 +377,7 @@ class Agent:
 
     def _disconnected(self) -> None:
         """Close the streams and builds of clients, which were connected to the coordinator."""
-        self._logs.close_all()
-        self._inspectors.close_all()
+        self._streams.close_all()
         self._builds.cancel_all()
         self._note_connection(connected=False)
         self.post(events.CoordinatorLost())

@@ -62,6 +62,30 @@ class AgentState:
         part = self._live(dataflow_id)
         return None if part is None or part.lost is not None else part.record
 
+    def read(
+        self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics
+    ) -> PartRecord | messages.DaemonMessage:
+        """Return the record of the part to read from, or the answer if there is nothing to read."""
+        part = self._parts.get(request.dataflow_id)
+        match request:
+            case messages.StreamLogs(stream=stream) if part is None:
+                problem = "this machine no longer has logs of that dataflow"
+                return messages.LogChunk(stream=stream, done=True, problem=problem)
+            case messages.ReadHistory(read=read) if part is None:
+                problem = "this machine no longer has a history of that dataflow"
+                return messages.PartHistory(read=read, problem=problem)
+            case StreamTopics(stream=stream) if (
+                part is None or not part.live or not part.record.runtime_dir
+            ):
+                return TopicChunk(stream=stream, done=True)
+        assert part is not None
+        return part.record
+
+    def answers(self, dataflow_id: str) -> bool:
+        """Whether the runner of a part takes requests."""
+        part = self._live(dataflow_id)
+        return part is not None and part.refusal is None
+
     def waiting(self) -> list[tuple[PartRecord, float]]:
         """Return the parts of which nothing runs, and when each is started (see `LocalPart`)."""
         lost = [part for part in self._parts.values() if part.lost is not None]
@@ -122,8 +146,6 @@ class AgentState:
                 if part is None or part.record.attempt != attempt:
                     return []
                 return part.relink(links, now)
-            case messages.StreamLogs() | messages.ReadHistory() | StreamTopics():
-                return self._read(event)
             case events.RecordingRequested() | events.RecorderSettled():
                 return self._handle_recorders(event, now)
             case messages.EndDaemon():
@@ -135,28 +157,6 @@ class AgentState:
                     do.SendToCoordinator(messages.DaemonLeaving(hand_over=True)),
                     do.ExitDaemon(),
                 ]
-
-    def _read(
-        self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics
-    ) -> list[do.Command]:
-        part = self._parts.get(request.dataflow_id)
-        match request:
-            case messages.StreamLogs(stream=stream):
-                if part is None:
-                    problem = "this machine no longer has logs of that dataflow"
-                    chunk = messages.LogChunk(stream=stream, done=True, problem=problem)
-                    return [do.SendToCoordinator(chunk)]
-                return [do.OpenLogs(part.record, request)]
-            case messages.ReadHistory(read=read):
-                if part is None:
-                    problem = "this machine no longer has a history of that dataflow"
-                    return [do.SendToCoordinator(messages.PartHistory(read=read, problem=problem))]
-                live = part.live and part.refusal is None
-                return [do.SendHistory(part.record, request, live=live)]
-            case StreamTopics(stream=stream):
-                if part is None or not part.live or not part.record.runtime_dir:
-                    return [do.SendToCoordinator(TopicChunk(stream=stream, done=True))]
-                return [do.OpenInspector(part.record, request)]
 
     def _prune(self) -> list[do.Command]:
         """Drop the oldest records of ended parts whose results the coordinator has stored."""

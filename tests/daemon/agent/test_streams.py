@@ -1,4 +1,4 @@
-"""Inspector processes: one per stream, ended with it."""
+"""Streams to the coordinator: how they end, and their inspector processes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import anyio.to_thread
 import pytest
 from support.simulation.fleet_simulation import dataflow
 
+from dora_config.protocol.daemon import LogChunk, StreamLogs
 from dora_config.protocol.topics import StreamTopics, TopicChunk
-from dora_daemon.agent import inspectors as module
-from dora_daemon.agent.inspectors import Inspectors
+from dora_daemon.agent import streams as module
 from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.streams import Streams
 from dora_daemon.inspection import process
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_node_api.protocol.control_socket import bind_unix
@@ -40,33 +41,33 @@ def until_gone(connection: socket.socket) -> None:
         pass
 
 
-def inspected(path: Path) -> list[TopicChunk]:
+def inspected(path: Path) -> list[LogChunk | TopicChunk]:
     """Return what an inspector sends until it has ended."""
-    sent: list[TopicChunk] = []
+    sent: list[LogChunk | TopicChunk] = []
 
     async def inspect() -> None:
         async with anyio.create_task_group() as tasks:
-            Inspectors(tasks, sent.append).open(record(path), REQUEST)
+            Streams(tasks, sent.append, lambda dataflow: True).open(record(path), REQUEST)
 
     anyio.run(inspect)
     return sent
 
 
 def test_number_of_a_stream_is_reused_while_its_process_ends(tmp_path: Path) -> None:
-    sent: list[TopicChunk] = []
+    sent: list[LogChunk | TopicChunk] = []
 
     async def inspect() -> None:
         with bind_unix(tmp_path / NODE_SOCKET) as listener:
             async with anyio.create_task_group() as tasks:
-                inspectors = Inspectors(tasks, sent.append)
-                inspectors.open(record(tmp_path), REQUEST)
+                streams = Streams(tasks, sent.append, lambda dataflow: True)
+                streams.open(record(tmp_path), REQUEST)
                 with await accept(listener) as first:
-                    inspectors.close_all()
-                    inspectors.open(record(tmp_path), REQUEST)
+                    streams.close_all()
+                    streams.open(record(tmp_path), REQUEST)
                     with await accept(listener):
                         await anyio.to_thread.run_sync(until_gone, first)
                         assert sent == []
-                        inspectors.read_on(1)
+                        streams.read_on(1)
 
     anyio.run(inspect)
     assert sent == [TopicChunk(stream=1, done=True)]
@@ -102,3 +103,23 @@ def test_number_of_inspectors_is_limited(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "MAX_INSPECTORS", 0)
     sent = inspected(tmp_path)
     assert "at most 0 `dora topic` streams" in (sent[0].problem or "")
+
+
+def test_a_folder_that_cannot_be_read_has_no_log(tmp_path: Path) -> None:
+    """Its name is too long, so looking at it is an error."""
+    part = PartRecord(
+        dataflow_id=ID, attempt=1, spec=dataflow(), log_dirs={"a": str(tmp_path / ("x" * 300))}
+    )
+    sent: list[LogChunk | TopicChunk] = []
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            streams = Streams(tasks, sent.append, lambda dataflow: False)
+            streams.open(part, StreamLogs(stream=1, dataflow_id=ID, nodes=("a",)))
+
+    anyio.run(main)
+    (chunk,) = sent
+    assert isinstance(chunk, LogChunk)
+    assert chunk.done
+    assert chunk.missing == ("a",)
+    assert chunk.problem is not None
