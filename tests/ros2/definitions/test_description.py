@@ -11,7 +11,6 @@ from dora_ros2.definitions.description import (
     dds_name,
     describe,
     full_name,
-    ros_name,
     structure,
 )
 from dora_ros2.definitions.sources import Definitions
@@ -86,10 +85,7 @@ def test_text_of_an_implicit_type() -> None:
 
 def test_names() -> None:
     assert dds_name("std_msgs/msg/String") == "std_msgs::msg::dds_::String_"
-    assert ros_name("a::action::dds_::Go_FeedbackMessage_") == "a/action/Go_FeedbackMessage"
     assert full_name("std_msgs/String", "msg") == "std_msgs/msg/String"
     for wrong in ("String", "a/b/c/d", "std_msgs/foo/X", "std-msgs/X", "../msg/X"):
         with pytest.raises(DefinitionError, match="is not the name of a ROS interface"):
             full_name(wrong, "msg")
-    with pytest.raises(DefinitionError):
-        ros_name("std_msgs::msg::String")

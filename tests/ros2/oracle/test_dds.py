@@ -8,6 +8,7 @@ import queue
 import random
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def get(received: queue.Queue[bytes]) -> Any:
 
 
 def test_all_types_both_ways(participant: Participant) -> None:
-    with Node(participant, "both") as node:
+    with closing(Node(participant, "both")) as node:
         received: list[queue.Queue[bytes]] = [queue.Queue() for _ in NAMES]
         publishers = []
         for number, name in enumerate(NAMES):
@@ -98,7 +99,7 @@ def test_all_types_both_ways(participant: Participant) -> None:
 
 
 def test_graph(participant: Participant) -> None:
-    with Node(participant, "seen", "/ours") as node:
+    with closing(Node(participant, "seen", "/ours")) as node:
         received: queue.Queue[bytes] = queue.Queue()
         node.subscription("/names", TEXT, lambda data, _: received.put(data))
         wait_until(lambda: b"seen" in get(received), what="our node in the graph of rclpy")
@@ -121,7 +122,7 @@ def test_graph(participant: Participant) -> None:
 def test_history_and_sender(participant: Participant) -> None:
     """Messages from before arrive, there and here."""
     latching = Qos(transient_local=True, depth=3)
-    with Node(participant, "late") as node:
+    with closing(Node(participant, "late")) as node:
         received: queue.Queue[Any] = queue.Queue()
         node.subscription("/latched", TEXT, lambda *both: received.put(both), latching)
         payload, attachment = get(received)
@@ -148,7 +149,7 @@ def test_history_and_sender(participant: Participant) -> None:
 
 
 def test_mismatched_qos(participant: Participant, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), Node(participant, "strict") as node:
+    with caplog.at_level(logging.WARNING), closing(Node(participant, "strict")) as node:
         received: queue.Queue[bytes] = queue.Queue()
         node.subscription("/picky", TEXT, lambda data, _: received.put(data))
         said = "/picky: no messages: the publisher is best effort, the subscription reliable"
@@ -159,7 +160,7 @@ def test_mismatched_qos(participant: Participant, caplog: pytest.LogCaptureFixtu
 
 
 def test_what_dds_cannot_do(participant: Participant) -> None:
-    with Node(participant, "limits") as node:
+    with closing(Node(participant, "limits")) as node:
         with pytest.raises(SessionError, match="do not work over DDS"):
             node.service_server("/x", TYPES.service("std_srvs/SetBool"), print)
         node.publisher("/typed", TEXT)
@@ -172,8 +173,8 @@ def test_what_dds_cannot_do(participant: Participant) -> None:
 
 def test_two_participants(participant: Participant) -> None:
     """Without ROS: a subscription that is closed receives nothing more."""
-    with Participant(environ=ENVIRONMENT) as other, Node(other, "other") as there:
-        with Node(participant, "here") as node:
+    with Participant(environ=ENVIRONMENT) as other, closing(Node(other, "other")) as there:
+        with closing(Node(participant, "here")) as node:
             received: queue.Queue[bytes] = queue.Queue()
             subscription = there.subscription("/ours", TEXT, lambda data, _: received.put(data))
             publisher = node.publisher("/ours", TEXT, Qos(transient_local=True))

@@ -34,7 +34,9 @@ QOS = st.builds(
 def test_data_keys() -> None:
     string = "std_msgs::msg::dds_::String_"
     assert ros_type(string) == "std_msgs/msg/String"
-    assert ros_type("other") == "other"
+    assert ros_type("a::action::dds_::Go_FeedbackMessage_") == "a/action/Go_FeedbackMessage"
+    for other in ("other", "std_msgs::msg::String", "a::b::dds_::C_"):
+        assert ros_type(other) == other
     key = data_key(2, "/robot1/chatter", string, "RIHS01_df")
     assert key == "2/robot1/chatter/std_msgs::msg::dds_::String_/RIHS01_df"
 

@@ -49,7 +49,6 @@ from dora_ros2.zenoh.tokens import (
     Attachment,
     EndpointToken,
     Kind,
-    NamedType,
     Qos,
     absolute,
     decode_attachment,
@@ -307,8 +306,7 @@ def _hz(parsed: Any) -> None:
             count += 1
             seen.append((time.monotonic(), len(payload)))
 
-        wire = NamedType(publishers[0].dds_name, publishers[0].hash)
-        node.subscription(name, wire, on_message, _matching_qos(publishers))
+        node.subscription(name, publishers[0], on_message, _matching_qos(publishers))
         for _ in range(parsed.count) if parsed.count else itertools.count():
             threading.Event().wait(1.0)
             times, sizes = zip(*list(seen), strict=True) if seen else ((), ())

@@ -161,12 +161,6 @@ class Node:
             endpoint.close()
         self.connection.withdraw(self)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class Endpoint:
     """A publisher, subscription, server or client."""
@@ -215,6 +209,6 @@ class Publisher(Endpoint):
 
     kind = Kind.PUBLISHER
 
-    def publish(self, payload: Payload, *, time_ns: int | None = None) -> None:
-        """Send a message; `time_ns`: its source time (default: now). Raises SessionError."""
+    def publish(self, payload: Payload) -> None:
+        """Send a message. Raises SessionError."""
         raise NotImplementedError

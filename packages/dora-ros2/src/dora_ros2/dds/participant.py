@@ -206,10 +206,10 @@ class DdsPublisher(DdsEndpoint, Publisher):
         self._writer: Any = _made(DataWriter, self._participant, self._topic, qos)
         self.key: UUID = self._writer.get_guid()
 
-    def publish(self, payload: Payload, *, time_ns: int | None = None) -> None:
+    def publish(self, payload: Payload) -> None:
         self._check_open()
         try:
-            self._writer.write(carry(self._topic.data_type, payload), time_ns)
+            self._writer.write(carry(self._topic.data_type, payload))
         except DDSException as error:
             raise SessionError(f"cannot publish to {self.name}: {error}") from error
 

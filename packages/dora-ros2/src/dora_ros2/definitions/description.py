@@ -297,14 +297,6 @@ def dds_name(name: str) -> str:
     return f"{package}::{kind}::dds_::{last}_"
 
 
-def ros_name(dds: str) -> str:
-    """Return the name of which ``dds`` is the name on the wire."""
-    parts = dds.split("::")
-    if len(parts) != 4 or parts[2] != "dds_" or not parts[3].endswith("_"):
-        raise DefinitionError(f'"{dds}" is not a type name of ROS 2')
-    return check_name(f"{parts[0]}/{parts[1]}/{parts[3][:-1]}")
-
-
 def structure(name: str, fields: Iterable[Field], source: str = "") -> Structure:
     """Return a structure, with the placeholder if it has no fields."""
     held = tuple(fields) or (Field(PLACEHOLDER, FieldType(IDS["uint8"])),)

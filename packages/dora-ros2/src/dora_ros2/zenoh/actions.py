@@ -372,10 +372,8 @@ class ActionClient:
 
         return then(self._get.ask({"goal_id": _uuid(goal_id)}, timeout=timeout), answered)
 
-    def cancel(
-        self, goal_id: bytes, *, stamp_ns: int = 0, timeout: float = REQUEST_SECONDS
-    ) -> Future[CancelCode]:
-        """Ask to cancel a goal, or those that `Goals.to_cancel` explains."""
+    def cancel(self, goal_id: bytes, *, timeout: float = REQUEST_SECONDS) -> Future[CancelCode]:
+        """Ask to cancel a goal, or all of them: `ANY_GOAL`."""
 
         def answered(answer: pa.StructArray) -> CancelCode:
             try:
@@ -383,7 +381,7 @@ class ActionClient:
             except ValueError as error:
                 raise NoReply(f"{self.name}: unknown answer to a cancel request: {error}") from None
 
-        request = {"goal_info": _info(goal_id, stamp_ns)}
+        request = {"goal_info": _info(goal_id, 0)}
         return then(self._cancel.ask(request, timeout=timeout), answered)
 
     def close(self) -> None:

@@ -3,61 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
-
-import pyarrow as pa
 
 from dora_ros2.connection import Node
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply
 from dora_ros2.types import Types
-from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, ServiceClient, answering, then
+from dora_ros2.zenoh.endpoints import ServiceClient, answering
 from dora_ros2.zenoh.tokens import EndpointToken
 
 SERVICE = "get_type_description"
 _TYPE = "type_description_interfaces/srv/GetTypeDescription"
 
 
-def fetch_description(
-    node: Node,
-    target: str,
-    name: str,
-    type_hash: str,
-    *,
-    timeout: float = REQUEST_SECONDS,
-) -> Future[TypeDescription]:
+def fetch_description(node: Node, target: str, name: str, type_hash: str) -> TypeDescription:
     """Request the description of a type from the node `target`, which uses it.
 
-    The future fails with NoReply, or with DefinitionError if the node refuses or sends another
-    type. Raises InvalidName, SessionError.
+    Not from a callback. Raises NoReply; DefinitionError: the node refuses, or sends another type;
+    InvalidName, SessionError.
     """
     client: ServiceClient = node.service_client(f"{target}/{SERVICE}", Types().service(_TYPE))
     asked = {"type_name": name, "type_hash": type_hash, "include_type_sources": True}
-
-    def answered(value: pa.StructArray) -> TypeDescription:
-        answer = value[0].as_py()
-        if not answer["successful"]:
-            raise DefinitionError(
-                f'{target} does not describe the type "{name}": {answer["failure_reason"]}'
-            )
-        sources = {
-            source["type_name"]: source["raw_file_contents"]
-            for source in answer["type_sources"]
-            if source["encoding"] == "msg"
-        }
-        described = TypeDescription.from_message(answer["type_description"], sources)
-        if described.name != name or described.hash != type_hash:
-            raise DefinitionError(
-                f'{target} described {described.name} {described.hash} instead of "{name}"'
-                f" {type_hash}"
-            )
-        return described
-
-    future = then(client.ask(asked, timeout=timeout), answered)
-    future.add_done_callback(lambda _: client.close())
-    return future
+    try:
+        answer = client.ask(asked).result()[0].as_py()
+    finally:
+        client.close()
+    if not answer["successful"]:
+        raise DefinitionError(
+            f'{target} does not describe the type "{name}": {answer["failure_reason"]}'
+        )
+    sources = {
+        source["type_name"]: source["raw_file_contents"]
+        for source in answer["type_sources"]
+        if source["encoding"] == "msg"
+    }
+    described = TypeDescription.from_message(answer["type_description"], sources)
+    if described.name != name or described.hash != type_hash:
+        raise DefinitionError(
+            f'{target} described {described.name} {described.hash} instead of "{name}" {type_hash}'
+        )
+    return described
 
 
 def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeDescription:
@@ -83,7 +69,7 @@ def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeD
             f" {endpoint.type.split('/')[1]} beside the dataflow",
         )
     try:
-        return fetch_description(node, name, endpoint.type, endpoint.hash).result()
+        return fetch_description(node, name, endpoint.type, endpoint.hash)
     except (NoReply, DefinitionError) as error:
         raise DefinitionError(
             f"{problem}, and {name}, which uses {endpoint.hash}, does not describe it: {error}"

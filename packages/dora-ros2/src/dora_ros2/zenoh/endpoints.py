@@ -200,12 +200,10 @@ class ZenohPublisher(ZenohEndpoint, Publisher):
         )
         super().__init__(node, name, type, qos)
 
-    def publish(self, payload: Payload, *, time_ns: int | None = None) -> None:
+    def publish(self, payload: Payload) -> None:
         with self._lock:
             self._check_open()
             attachment = self._attachment()
-            if time_ns is not None:
-                attachment = replace(attachment, time_ns=time_ns)
             self._kept.append((payload, attachment))
             self._put(payload, attachment)
 
@@ -519,26 +517,18 @@ class ServiceClient(ZenohEndpoint):
         listener = self._querier.declare_matching_listener(direct(lambda _: changed()))
         return [self._querier, listener]
 
-    def _servers(self, *, same: bool) -> list[EndpointToken]:
-        own = self.token
-        return [
-            server
-            for server in self.session.graph.endpoints(Kind.SERVER, name=self.name)
-            if not same or (server.dds_name, server.hash) == (own.dds_name, own.hash)
-        ]
-
     def _why_not(self) -> str:
+        own, servers = self.token, self.session.graph.endpoints(Kind.SERVER, name=self.name)
         if self.closed:
             return "the client was closed"
-        if self._servers(same=True):
+        if any((one.dds_name, one.hash) == (own.dds_name, own.hash) for one in servers):
             return "the server ended before it replied"
-        others = self._servers(same=False)
-        if not others:
+        if not servers:
             return "no server, or it ended before it replied"
-        other = others[0]
+        other = servers[0]
         return (
             f"the server in {other.node.full_name} has the type {other.type} {other.hash},"
-            f" this client {self.token.type} {self.token.hash}"
+            f" this client {own.type} {own.hash}"
         )
 
 

@@ -16,18 +16,9 @@ from dora_ros2.zenoh.tokens import Qos, stamp
 Value: TypeAlias = bool | int | float | str | bytes | Sequence[bool | int | float | str] | None
 """Value of a parameter; None: not set."""
 OnSet = Callable[[Mapping[str, Value]], str | None]
-_FIELDS = (
-    "",
-    "bool_value",
-    "integer_value",
-    "double_value",
-    "string_value",
-    "byte_array_value",
-    "bool_array_value",
-    "integer_array_value",
-    "double_array_value",
-    "string_array_value",
-)
+_KINDS = ("bool", "integer", "double", "string", "byte_array")
+_LISTS = ("bool_array", "integer_array", "double_array", "string_array")
+_FIELDS = ("", *(f"{kind}_value" for kind in (*_KINDS, *_LISTS)))
 """Fields of `rcl_interfaces/msg/ParameterValue` by type."""
 _SCALARS: Mapping[type, int] = {bool: 1, int: 2, float: 3, str: 4, bytes: 5}
 

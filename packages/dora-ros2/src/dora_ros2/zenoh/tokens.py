@@ -10,8 +10,7 @@ from typing import Protocol
 
 import xxhash
 
-from dora_ros2.definitions.description import ros_name
-from dora_ros2.errors import DefinitionError, InvalidName, MalformedMessage
+from dora_ros2.errors import InvalidName, MalformedMessage
 
 SPACE = "@ros2_lv"
 """First part of every token; wildcards do not match it."""
@@ -38,6 +37,7 @@ INFINITE = 9223372036 * SECOND
 NO_HASH = "TypeHashNotSupported"
 """In place of the type hash: Humble has none."""
 
+_WIRE_NAME = re.compile(r"(\w+)::(msg|srv|action)::dds_::(\w+)_", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -60,10 +60,8 @@ class NamedType:
 
 def ros_type(dds: str) -> str:
     """Return ``std_msgs/msg/String`` for its name on the wire; other texts are unchanged."""
-    try:
-        return ros_name(dds)
-    except DefinitionError:
-        return dds
+    match = _WIRE_NAME.fullmatch(dds)
+    return "/".join(match.groups()) if match else dds
 
 
 def check_node_name(name: str) -> str:
