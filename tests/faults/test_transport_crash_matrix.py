@@ -144,7 +144,7 @@ def test_kill_at_every_step_of_a_receive(case: str, monkeypatch: pytest.MonkeyPa
     before = {"second": 1, "flood": 1, "in_hand": 2, "held": 2, "news": 3}.get(case, 0)
     flood = case in ("flood", "in_hand")  # the second read takes two records
     if flood:
-        monkeypatch.setattr(receiving, "FLOOD", 1)
+        monkeypatch.setattr(receiving, "FLOOD", 0)
     with world() as (board, registry):
         queue = 0
 

@@ -78,7 +78,7 @@ class Inputs:
         event = None
         try:  # as `Calls.run`, without calls
             calls.inside.add(me)
-            deadline = until(timeout)
+            deadline = None if timeout is None else until(timeout)
             with self._receiving:
                 while not self.closing:
                     event = self._next(now := time.monotonic_ns())

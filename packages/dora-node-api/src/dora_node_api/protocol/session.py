@@ -37,7 +37,7 @@ DECODE_ERRORS = (BrokenRecord, ValueError, TypeError, LookupError, OverflowError
 """Errors of decoding a record; each becomes an ERROR event."""
 
 # Looking up an enum member costs more than comparing it.
-_DATA = int(RecordKind.DATA)
+_DATA = RecordKind.DATA
 _CLOSED = int(RecordKind.CLOSED)
 _NODE_RESTARTED = int(RecordKind.NODE_RESTARTED)
 _NODE_FAILED = int(RecordKind.NODE_FAILED)
@@ -264,11 +264,12 @@ class Session:
             if delivery is None:
                 self.taking = False
                 return None
-        self.taking = True
-        entry.held = None
+        else:
+            self.taking = True
+            entry.held = None
         event: Event | None = None
         try:
-            if delivery.kind == _DATA:
+            if delivery.kind is _DATA:
                 if entry.broken:
                     entry.broken = False
                     entry.held = delivery

@@ -124,10 +124,21 @@ class PeerSender:
         """Send one small message, as `send_images` with ``quick``."""
         ack = self._take_ack() if self._acks else _NO_ACK
         head = frames.single_image_head(
-            *(self.link_id, self._known.their_link, ack, stream, sequence, previous, sent_ns),
-            flags,
+            self.link_id, self._known.their_link, ack, stream, sequence, previous, sent_ns, flags
         )
-        return self._send_small(head, (image,), quick=True)
+        session, nbytes = self._low_latency.session, len(head) + len(image)
+        if session is None or nbytes > MAX_LOW_LATENCY:
+            return self._send_small(head, (image,), quick=True)
+        # As `_send_small`, in fewer instructions.
+        put = self._low_latency.take(nbytes)
+        if put is None:
+            return self.send(Priority.SMALL, head + image)
+        try:
+            put(head + image)
+        except ConnectionError as error:
+            self._broken(session, f"the connection broke: {error}")
+            return False
+        return True
 
     def _send_small(
         self, head: bytes, images: Sequence[bytes | memoryview], *, quick: bool

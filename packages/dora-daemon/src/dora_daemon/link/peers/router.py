@@ -9,7 +9,7 @@ from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol import access, frames, hello
 from dora_daemon.link.protocol.access import Channel
-from dora_daemon.link.protocol.frames import FrameKind
+from dora_daemon.link.protocol.frames import HELLO_KIND
 
 
 class FrameRouter:
@@ -48,9 +48,8 @@ class FrameRouter:
     def receive(self, machine: str, session: LinkSession, frame: bytes) -> None:
         """Handle a frame on the key of a machine, on a thread of Zenoh; raises nothing."""
         try:
-            head = frames.read_head(frame)
-            kind, _, _, sender, receiver = head
-            if kind == FrameKind.HELLO:
+            kind, _, _, sender, receiver = head = frames.read_head(frame)
+            if kind == HELLO_KIND:
                 self._receive_hello(machine, session, sender, receiver, frame)
                 return
             peer = self._by_link.get(sender)

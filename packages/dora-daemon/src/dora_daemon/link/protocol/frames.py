@@ -100,6 +100,7 @@ class FrameKind(IntEnum):
     IMAGE = 12
 
 
+HELLO_KIND: Final = int(FrameKind.HELLO)
 IMAGE_KIND: Final = int(FrameKind.IMAGE)
 CHUNK_KIND: Final = int(FrameKind.CHUNK)
 """A comparison with a member of an enumeration takes several times as long."""

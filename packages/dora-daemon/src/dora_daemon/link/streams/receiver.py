@@ -29,6 +29,7 @@ from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.forwarding import Forwarder
 
 _RETRY_SECONDS = 0.02
+_MESSAGES: Final = (ImageMessage, Assembly)
 LARGE: Final = 64 * 1024
 """A larger message is acknowledged at once: its sender keeps memory for it."""
 MAX_BYTES: Final = 1024 * 1024
@@ -290,7 +291,7 @@ class StreamReceiver:
     def _accept(self, sequence: int, previous: int, item: Item) -> None:
         for number, ready in self._order.accept(sequence, previous, item):
             done = False
-            if not self._todo and isinstance(ready, ImageMessage | Assembly):
+            if not self._todo and isinstance(ready, _MESSAGES):
                 # OSError: the stream's thread repeats it, and then the link fails and restarts
                 with contextlib.suppress(OSError):
                     done = self._delivery.push(number, ready, wait=False)
@@ -392,7 +393,7 @@ class StreamReceiver:
 
     def _count(self, sequence: int, item: Item) -> None:
         """Count a stored message; `_acknowledge` follows."""
-        nbytes = item.size if isinstance(item, ImageMessage | Assembly) else 0
+        nbytes = item.size if isinstance(item, _MESSAGES) else 0
         if not self._runs_ahead and sequence > self.stored:
             self.stored = sequence
         self.messages += 1

@@ -86,7 +86,7 @@ class LinkReceiver(Receiver):
         # Records read by an earlier incarnation are not void: they are handed out again.
         if spec.backpressure:
             self._journaled = self._first = self._data_words = taken.cast("Q")
-            self._data_into = [taken]
+            self._data_into = self._one = [taken]
             self._last, self._floor = layout.C_LAST_DATA, layout.F_FLOOR_DATA
         else:
             self._journaled = self._urgent_words = taken.cast("Q")

@@ -35,7 +35,7 @@ which the receiver closes, and the size. Raises LookupError for an unknown segme
 TOGETHER = 8
 """Records that one read takes in a flood; a killed consumer loses what it has read."""
 FLOOD = 64
-"""Successive reads, of small messages, that find the queue not empty: then it is a flood."""
+"""Messages after which it is a flood: all small, and the queue was not found empty."""
 SMALL = 4096
 """Largest block in bytes of a small message: its producer does without the memory for longer."""
 _DATA = RecordKind.DATA
@@ -109,11 +109,11 @@ class Receiver(ForkAware):
         self._first = self._data_words = self._records[0]
         self._later: list[memoryview] = []
         """Records that were read after `_data_words`, the last one first."""
-        self._data_into: list[bytearray | memoryview] = [data[:RECORD_SIZE]]
-        self._data_into_many: list[bytearray | memoryview] = [data]
-        self._reads = 0
-        """Successive reads of small messages."""
+        self._one: list[bytearray | memoryview] = [data[:RECORD_SIZE]]
+        self._many: list[bytearray | memoryview] = [data]
+        self._data_into = self._one
         self._flood = sys.maxsize if spec.backpressure else FLOOD
+        self._calm(self._settled)
         urgent = bytearray(RECORD_SIZE)
         self._urgent_words = memoryview(urgent).cast("Q")
         self._urgent_into: list[bytearray | memoryview] = [urgent]
@@ -169,7 +169,7 @@ class Receiver(ForkAware):
         if not data[0]:
             # Everything up to `settled` was handed out, so there can be nothing else.
             if sent == self._settled and not urgent[0]:
-                self._reads = 0
+                self._calm(sent)
                 return None
             self._read_data()
             data = self._data_words
@@ -185,9 +185,14 @@ class Receiver(ForkAware):
             return self._hand_out(urgent)
         if not data[0]:
             self._empty_at = sent
-            self._reads = 0
+            self._calm(sent)
             return None
         return self._hand_out(data)
+
+    def _calm(self, sequence: int) -> None:
+        """Note that it is not a flood at this message; then one read takes one record."""
+        self._flood_from = sequence + self._flood
+        self._data_into = self._one
 
     def _next_held(self) -> memoryview:
         """Return the first record that was read before and is not overtaken, or an empty one."""
@@ -200,20 +205,18 @@ class Receiver(ForkAware):
         return data
 
     def _read_data(self) -> None:
-        many = self._reads >= self._flood
         try:
-            size = _readv(self._data_read, self._data_into_many if many else self._data_into)
+            size = _readv(self._data_read, self._data_into)
         except BlockingIOError:
-            return
-        self._reads += 1
-        if many:
-            self._count_many(size)
             return
         record = self._data_words = self._first
         if size != RECORD_SIZE:
-            self._resynchronise(self._data_read, record, size)
+            self._count_many(size)
+            return
         own = self._words
         sequence = record[0]
+        if sequence > self._flood_from:
+            self._data_into = self._many
         if self._fresh_data or record[7] ^ sequence != _CHECK:
             self._count(record, _C_LAST_DATA, layout.F_FLOOR_DATA)
         else:
@@ -225,6 +228,8 @@ class Receiver(ForkAware):
 
     def _count_many(self, size: int) -> None:
         """Count the records that one read has taken, and drop malformed ones."""
+        if self._data_into is not self._many:
+            self._resynchronise(self._data_read, self._first, size)
         own = self._words
         taken = self._records[: size // RECORD_SIZE]
         good = [one for one in taken if one[0] and one[7] ^ one[0] == _CHECK]
@@ -333,7 +338,7 @@ class Receiver(ForkAware):
         if head[4] != stamp or head[0] != _MAGIC or head[6] > length:
             self._drop_broken(record, f"the block of message {sequence} was replaced", release=True)
         if length > SMALL:
-            self._reads = 0
+            self._calm(sequence)
         slot = tags & 0xFFFF
         account = self._account
         if slot >= self._max_slots or (

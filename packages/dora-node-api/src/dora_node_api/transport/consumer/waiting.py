@@ -171,12 +171,13 @@ class Waiter(ForkAware):
             found = by_fd.get(fd)
             if found is None:
                 continue
-            if not events & _POLLIN and isinstance(found, Receiver):
-                # All other ends are closed and the pipe is empty: it would always be ready.
-                self._forget(fd)
-            elif found not in ready:
-                if isinstance(found, Receiver):
-                    found.woken()
+            if isinstance(found, Receiver):
+                if not events & _POLLIN:
+                    # All other ends are closed and the pipe is empty: it would always be ready.
+                    self._forget(fd)
+                    continue
+                found.woken()
+            if not ready or found not in ready:
                 ready.append(found)
         return ready
 

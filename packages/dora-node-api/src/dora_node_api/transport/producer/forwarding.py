@@ -122,7 +122,7 @@ class Forwarder(Sender):
                 integrity.check()
                 self._take_back()
             try:
-                for route in routes:
+                for route in routes if known.backpressure else ():
                     if route.backpressure and (own := route.words)[_P_SOURCE] < source:
                         waiting = own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED]
                         if (
