@@ -224,18 +224,25 @@ from multiprocessing.shared_memory import SharedMemory
 memory = SharedMemory(sys.argv[1], create=True, size=1000)
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
 child.start()
-print(memory.name, child.pid, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+print(f"{memory.name} {child.pid}\\n", end="", flush=True)
+if sys.argv[2] == "itself":
+    os.kill(os.getpid(), signal.SIGKILL)
+signal.pause()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are listed in /proc")
-def test_shared_memory_of_a_killed_process_is_removed(start: Start) -> None:
+@pytest.mark.parametrize("killed_by", ["itself", "runner"])
+def test_shared_memory_of_a_killed_process_is_removed(start: Start, killed_by: str) -> None:
     """Python's resource tracker does that; it is a process of the same group."""
     # other tests ignore names with a tag that is not theirs
     name = LEFT_BY_A_TEST + os.environ[TAG]
-    process = start(sys.executable, "-c", LEAKING, name)
-    name, child = output(process).split()
+    process = start(sys.executable, "-c", LEAKING, name, killed_by)
+    assert _readable(process.stdout)
+    name, child = os.read(process.stdout, 1000).decode().split()
+    if killed_by == "runner":
+        process.signal_group("SIGKILL")
+    ended(process)
     assert process.exit == Exit(signal="SIGKILL")
     gone(int(child))
     wait_until(lambda: not Path("/dev/shm", name).exists(), what="the end of shared memory")

@@ -72,10 +72,14 @@ class NodeProcess:
         self._readers = (OutputReader(out, "stdout", log), OutputReader(err, "stderr", log))
 
     def signal_group(self, name: str) -> None:
-        """Signal the whole group, unless the process was reaped and the group has ended."""
+        """Signal the whole group, unless the process was reaped and the group has ended.
+
+        SIGKILL ends the process itself; `reap` kills the rest.
+        """
         if self.exit is None:
+            send = os.kill if name == "SIGKILL" else os.killpg
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.Signals[name])
+                send(self.pid, signal.Signals[name])
 
     def reap(self) -> Exit | None:
         """Return the exit if the process has ended, after killing the rest of its group."""
@@ -96,7 +100,8 @@ class NodeProcess:
             # The command line of a program that is just being executed is empty.
             starting = {pid for pid, line in others.items() if not line and rounds_left}
             if not trackers and not starting:
-                self.signal_group("SIGKILL")
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
                 return
             if trackers == set(others):
                 return
@@ -107,7 +112,8 @@ class NodeProcess:
 
     def wait(self) -> None:
         """Block until the end; call this after SIGKILL."""
-        self._popen.wait()
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         self.reap()
 
     def _has_ended(self) -> bool:
