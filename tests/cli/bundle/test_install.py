@@ -310,7 +310,7 @@ def test_disk_that_is_full_during_unpacking_keeps_no_file(
     run = machine.run
 
     def run_with_limit(argv: Sequence[str], **options: Any) -> Finished:
-        if argv[-1] == "archive.unpack":
+        if argv[-1] == "versions.unpack":
             argv = ["prlimit", "--fsize=100000", *argv]
         return run(argv, **options)
 

@@ -15,7 +15,7 @@ import pytest
 from support.waiting import PATIENCE, wait_until
 
 from dora_cli.remote_call import command_words, program_input
-from dora_cli.remote_program import archive, versions
+from dora_cli.remote_program import versions
 
 
 def packed(folder: Path) -> tuple[Path, str]:
@@ -40,7 +40,7 @@ def test_full_disk_leaves_no_part_of_a_version(
 
     monkeypatch.setattr(tarfile.TarFile, "extractall", fill)
     with pytest.raises(OSError, match="No space left"):
-        archive.unpack(str(path), sha256, str(tmp_path / "prefix"), "2")
+        versions.unpack(str(path), sha256, str(tmp_path / "prefix"), "2")
     assert list((tmp_path / "prefix").iterdir()) == []
     assert path.exists(), "it can be unpacked again without a transfer"
 
@@ -55,11 +55,11 @@ def test_unpacking_ends_with_its_connection(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     arguments = {"path": str(path), "sha256": sha256, "prefix": str(prefix), "name": "2"}
     process = subprocess.Popen(
-        command_words("archive.unpack"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        command_words("versions.unpack"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(program_input("archive.unpack", arguments))
+    process.stdin.write(program_input("versions.unpack", arguments))
     process.stdin.close()
     wait_until(lambda: list(prefix.glob(".new-*/large")), what="the beginning")
     process.stdout.close()
@@ -101,7 +101,7 @@ def test_version_is_on_disk_before_it_has_its_name(
     else:
         monkeypatch.setitem(sys.modules, "ctypes", None)
         monkeypatch.setattr(os, "sync", lambda: synced.append(list(prefix.iterdir())))
-    tree = archive.unpack(str(path), sha256, str(prefix), "2")["tree"]
+    tree = versions.unpack(str(path), sha256, str(prefix), "2")["tree"]
     (before,) = synced
     assert [one.name.startswith(".new-") for one in before] == [True]
     assert list(prefix.iterdir()) == [Path(tree)]
@@ -115,9 +115,9 @@ def test_version_that_the_disk_does_not_take_is_removed(
     def fail(folder: Path) -> None:
         raise OSError(errno.EIO, "Input/output error", str(folder.parent))
 
-    monkeypatch.setattr(archive, "_sync", fail)
+    monkeypatch.setattr(versions, "_sync", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        archive.unpack(str(path), sha256, str(tmp_path / "prefix"), "2")
+        versions.unpack(str(path), sha256, str(tmp_path / "prefix"), "2")
     assert list((tmp_path / "prefix").iterdir()) == []
 
 
@@ -125,4 +125,4 @@ def test_error_of_the_file_system_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "open", lambda *_: -1)  # not a descriptor
     monkeypatch.setattr(os, "close", lambda _: None)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        archive._sync(Path("/prefix/.new-1"))
+        versions._sync(Path("/prefix/.new-1"))

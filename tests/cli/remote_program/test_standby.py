@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dora_cli.remote_program import standby
+from dora_cli.remote_program import coordinator
 from dora_cli.remote_program.paths import daemon_folder
 from dora_cli.remote_program.protocol import Problem
 
@@ -20,17 +20,17 @@ def folder(home: object) -> None:
 
 
 def test_survey_returns_no_secret() -> None:
-    assert standby.survey("base") == {"authority": "", "epoch": 0, "machine": "", "copy": None}
+    assert coordinator.survey("base") == {"authority": "", "epoch": 0, "machine": "", "copy": None}
     path = daemon_folder("base") / "coordinator-copy.json"
     head = {"authority": "ab", "epoch": 1, "machine": "", "number": 7}
     copy = {**head, "sealed": "secret"}
     path.write_text(json.dumps(copy))
-    found = standby.survey("base")["copy"]
+    found = coordinator.survey("base")["copy"]
     assert found.pop("age") < 60
     assert found == head
-    assert standby.read("base") == {"copy": copy}
+    assert coordinator.read("base") == {"copy": copy}
     path.write_text("{")  # damaged
-    assert standby.survey("base")["copy"] is None
+    assert coordinator.survey("base")["copy"] is None
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_only_a_higher_rank_is_followed(before: dict[str, object] | None, follow
     path = daemon_folder("base") / "coordinators.json"
     if before is not None:
         path.write_text(json.dumps(before))
-    standby.follow("base", OURS)
+    coordinator.follow("base", OURS)
     assert (json.loads(path.read_text()) == OURS) == followed
-    standby.follow("absent", OURS)
+    coordinator.follow("absent", OURS)
     assert not daemon_folder("absent").exists()
 
 
 def test_a_coordinator_that_cannot_start_is_reported() -> None:
     with pytest.raises(Problem, match="exit code 3"):
-        standby.start(["sh", "-c", "exit 3"], "token")
-    assert standby.end() == {"ended": False}
+        coordinator.start(["sh", "-c", "exit 3"], "token")
+    assert coordinator.end() == {"ended": False}

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from support.cluster.machine_facts import machine_facts
 
-from dora_cli.cluster.coordinator import service_install
+from dora_cli.cluster.coordinator import service as module
 from dora_cli.cluster.coordinator.service import CoordinatorMachine, CoordinatorService
 from dora_cli.ssh.connection import Connection
 from dora_config.cluster.models import Cluster, Coordinator, Machine
@@ -80,7 +80,7 @@ def test_a_copy_of_dora_elsewhere_gets_no_variables(
     service = FakeService(remote=True, dora=dora)
     service.install("unit", "token")
     assert (service.environment in service.files) is stored
-    problem = service_install._export_problem(service.host.cluster)
+    problem = module._export_problem(service.host.cluster)
     if stored:
         assert problem is None
     else:
@@ -93,7 +93,7 @@ def test_a_service_here_exports_if_this_installation_can(
     monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
     cluster = FakeService().host.cluster
-    assert service_install._export_problem(cluster) is None
+    assert module._export_problem(cluster) is None
     monkeypatch.setenv(ENDPOINT, "http://collector:4318")
     monkeypatch.setattr(export_settings, "_is_installed", lambda: installed)
-    assert (service_install._export_problem(cluster) is None) is installed
+    assert (module._export_problem(cluster) is None) is installed

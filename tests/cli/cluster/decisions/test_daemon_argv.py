@@ -5,12 +5,7 @@ from __future__ import annotations
 import pytest
 from cli.cluster.decisions.clusters import MACHINES, cluster
 
-from dora_cli.cluster.decisions.daemon_argv import (
-    daemon_arguments,
-    daemon_name,
-    ssh_name,
-    without_name,
-)
+from dora_cli.cluster.decisions.units import daemon_arguments
 from dora_config.cluster.models import Machine
 from dora_daemon.agent.service import OFFLINE_AFTER
 from dora_daemon.command import argument_parser
@@ -47,15 +42,10 @@ def test_plain_links_are_passed_to_the_daemon() -> None:
 
 
 def test_two_daemons_of_a_machine_have_different_names() -> None:
-    assert daemon_name(MACHINES[0]) == "robot"
-    assert daemon_name(MACHINES[1]) == "r.1_a-b@6000"
+    assert MACHINES[0].daemon == "robot"
+    assert MACHINES[1].daemon == "r.1_a-b@6000"
 
 
 def test_name_in_messages_has_the_ssh_target() -> None:
-    assert ssh_name(MACHINES[0]) == "robot (10.0.0.2)"
-    assert ssh_name(MACHINES[1]) == "r.1_a-b (u@h)"
-
-
-def test_name_of_the_machine_is_removed_from_a_message() -> None:
-    assert without_name("a (u@h): broke", "a (u@h)") == "broke"
-    assert without_name("b: broke", "a") == "b: broke"
+    assert MACHINES[0].label == "robot (10.0.0.2)"
+    assert MACHINES[1].label == "r.1_a-b (u@h)"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support.cluster.machine_facts import MOUNT, machine_facts
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
 from dora_cli.cluster.decisions.preflight import find_problems, unresponsive_daemon
+from dora_cli.cluster.decisions.units import daemon_arguments
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport

@@ -7,8 +7,12 @@ import shlex
 import pytest
 from cli.cluster.decisions.clusters import MACHINES, cluster
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
-from dora_cli.cluster.decisions.units import ServicePaths, render_environment, render_unit
+from dora_cli.cluster.decisions.units import (
+    ServicePaths,
+    daemon_arguments,
+    render_environment,
+    render_unit,
+)
 from dora_config.cluster.models import Machine
 
 

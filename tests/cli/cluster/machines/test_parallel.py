@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from support.cluster.local_machine import LocalConnection
 
-from dora_cli.cluster.machines import parallel, remote_machine
-from dora_cli.cluster.machines.parallel import (
+from dora_cli.cluster.machines import remote_machine
+from dora_cli.cluster.machines.remote_machine import (
     Connections,
     ProgressLines,
+    RemoteMachine,
     Report,
     in_parallel,
     on_machines,
     success_count,
 )
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh.connection import Target
 from dora_cli.ssh.errors import Unreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
@@ -111,7 +111,7 @@ def test_ctrl_c_closes_connections_while_work_is_still_submitted(
             opened.set()
             closed.append(connection.is_closed.wait(30))
 
-    monkeypatch.setattr(parallel, "ThreadPoolExecutor", InterruptedPool)
+    monkeypatch.setattr(remote_machine, "ThreadPoolExecutor", InterruptedPool)
     with pytest.raises(KeyboardInterrupt):
         in_parallel(connections, MACHINES[:2], work)
     assert closed == [True]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dora_cli.cluster.machines.parallel import ProgressLines
+from dora_cli.cluster.machines.remote_machine import ProgressLines
 
 
 def test_lines_are_printed_in_order(capsys: pytest.CaptureFixture[str]) -> None:

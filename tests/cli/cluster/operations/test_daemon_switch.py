@@ -14,19 +14,16 @@ from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.cluster.machines import parallel, remote_machine
-from dora_cli.cluster.operations import (
-    daemon_switch,
-    steps,
-    upgrade as upgrade_module,
-)
-from dora_cli.cluster.operations.daemon_switch import (
+from dora_cli.cluster.machines import remote_machine
+from dora_cli.cluster.operations import steps, upgrade as upgrade_module
+from dora_cli.cluster.operations.upgrade import (
     SwitchedMachines,
     Waves,
+    roll_back,
     switch_in_waves,
+    upgrade_cluster,
     waves_of,
 )
-from dora_cli.cluster.operations.upgrade import roll_back, upgrade_cluster
 from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_cli.ssh.connection import Connection
 from dora_cli.ssh.errors import Unreachable
@@ -231,7 +228,7 @@ def test_a_machine_whose_node_holds_updates_is_waited_for(
     released: bool,
 ) -> None:
     machine = make_machine(cut_at=0)
-    monkeypatch.setattr(daemon_switch, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(upgrade_module, "POLL_INTERVAL", 0.0)
     reports: list[str | None] = ["arm is moving"] * 6
     if released:
         reports += [None]
@@ -299,8 +296,8 @@ def test_a_version_reaches_the_machines_in_waves(
                     raise Unreachable(self.machine, "no answer")
             return True
 
-    monkeypatch.setattr(daemon_switch, "DaemonSwitch", FakeSwitch)
-    monkeypatch.setattr(parallel, "connect_to", lambda _: nullcontext(None))
+    monkeypatch.setattr(upgrade_module, "DaemonSwitch", FakeSwitch)
+    monkeypatch.setattr(remote_machine, "connect_to", lambda _: nullcontext(None))
     cluster = MANY if rollout is None else MANY.model_copy(update={"rollout": rollout})
     waves = waves_of(cluster, keep_going=False, force=False)
     done = switch_in_waves(
@@ -327,7 +324,7 @@ def test_a_machine_that_does_not_stay_healthy_is_returned(
 ) -> None:
     """The node is killed while the machine is watched."""
     machine = make_machine(cut_at=0)
-    monkeypatch.setattr(daemon_switch, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(upgrade_module, "POLL_INTERVAL", 0.0)
     pids = iter(range(1, 10_000))
 
     def fetch(_: Cluster) -> dict[tuple[str, str], NodeSummary]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.cluster.operations.daemon_switch import node_problems
+from dora_cli.cluster.operations.upgrade import node_problems
 from dora_config.protocol.snapshot import NodeSummary
 
 KEY = ("flow", "camera")

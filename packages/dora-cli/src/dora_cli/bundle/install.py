@@ -437,20 +437,20 @@ def _require_room(machine: Connection, archive: Archive, facts: dict[str, Any]) 
 
 def _send(machine: Connection, archive: Archive, layout: Layout, report: Report) -> str:
     """Send what is missing of an archive and unpack it; return its tree."""
-    there = call(machine, "archive.partial", sha256=archive.sha256)
+    there = call(machine, "versions.partial", sha256=archive.sha256)
     path, size = str(there["path"]), int(there["size"])
     if size < archive.size:
         progress = sending(report, archive.size, offset=size)
         try:
             machine.send(archive.path, path, offset=size, progress=progress)
         except RemoteCommandFailed:  # a full disk, not a lost connection: cannot be resumed
-            call(machine, "archive.discard", path=path)
+            call(machine, "versions.discard", path=path)
             raise
     report("unpacking")
     try:
         answer = call(
             machine,
-            "archive.unpack",
+            "versions.unpack",
             sudo=layout.sudo,
             timeout=UNPACK_TIMEOUT,
             path=path,
@@ -459,7 +459,7 @@ def _send(machine: Connection, archive: Archive, layout: Layout, report: Report)
             name=archive.name,
         )
     except MachineProblem:
-        call(machine, "archive.discard", path=path)
+        call(machine, "versions.discard", path=path)
         raise
-    call(machine, "archive.discard", path=path)
+    call(machine, "versions.discard", path=path)
     return str(answer["tree"])

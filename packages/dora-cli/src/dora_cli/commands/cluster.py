@@ -474,8 +474,7 @@ def upgrade(
     Machines follow one by one, or in the waves of `rollout` in the cluster file.
     """
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster.operations.daemon_switch import waves_of
-    from dora_cli.cluster.operations.upgrade import upgrade_cluster
+    from dora_cli.cluster.operations.upgrade import upgrade_cluster, waves_of
     from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
     loaded = load_cluster_file(path)
@@ -502,8 +501,7 @@ def downgrade(
     take_over: TakeOver = False,
 ) -> None:
     """Undo the last upgrade: return its machines to the version before."""
-    from dora_cli.cluster.operations.daemon_switch import waves_of
-    from dora_cli.cluster.operations.upgrade import roll_back
+    from dora_cli.cluster.operations.upgrade import roll_back, waves_of
     from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
     loaded = load_cluster_file(path)

@@ -19,8 +19,8 @@ def main() -> int:
     try:
         command, arguments = decode_request(sys.stdin.buffer.readline())
         # versions are for all users of the machine, everything else for this one
-        os.umask(0o022 if command.startswith(("archive.", "versions.")) else 0o077)
-        if command == "archive.unpack":
+        os.umask(0o022 if command.startswith("versions.") else 0o077)
+        if command == "versions.unpack":
             _end_with_connection()
         result = run(command, arguments)
     except Problem as problem:

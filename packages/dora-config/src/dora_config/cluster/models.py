@@ -341,6 +341,17 @@ class Machine(Frozen):
         return f"{self.user}@{self.host}" if self.user else self.host
 
     @property
+    def label(self) -> str:
+        """Id and target, for messages: `robot (ubuntu@10.0.0.2)`."""
+        return f"{self.id} ({self.target})"
+
+    @property
+    def daemon(self) -> str:
+        """Name of the daemon's state folder on the machine."""
+        usual = self.daemon_port == DEFAULT_DAEMON_PORT
+        return self.id if usual else f"{self.id}@{self.daemon_port}"
+
+    @property
     def address(self) -> str | None:
         """IP address that the other machines may reach; None: the file has none."""
         return self.zenoh_addr or _reachable_address(self.host)

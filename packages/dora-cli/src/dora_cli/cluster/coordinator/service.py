@@ -1,29 +1,48 @@
-"""The coordinator's systemd service, on this machine or on `coordinator.host` over SSH."""
+"""The coordinator's systemd service, on this machine or on `coordinator.host` over SSH.
+
+It is installed, removed and moved here; the coordinator's authority and its tokens are delivered.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pwd
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import cast
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 from dora_cli import output
+from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import COORDINATOR, USERS_COORDINATOR
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.local import MODULE, coordinator_arguments, is_local
-from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
+from dora_cli.cluster.coordinator.local import (
+    MODULE,
+    coordinator_arguments,
+    end_process,
+    find_process,
+    is_local,
+)
+from dora_cli.cluster.decisions.preflight import (
+    MachineFacts,
+    NotReady,
+    require_one_kind,
+    require_ready,
+)
 from dora_cli.cluster.decisions.units import (
     address,
     coordinator_service_name,
     environment_file,
     render_coordinator_unit,
     unit_address,
+    unit_version,
 )
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.machines.systemd import SystemdService
@@ -31,9 +50,13 @@ from dora_cli.polling import wait_until
 from dora_cli.ssh.connection import SUDO_LOCALE, Connection, Finished, Listener, shown, sudo_problem
 from dora_cli.ssh.errors import NOT_ENDED, RemoteTimeout, SudoUnavailable
 from dora_cli.ssh.transport import Transport
+from dora_config.access import address_text, read_successor, successor_path, write_successor
+from dora_config.access_token import Successor, Token
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.control_plane import local_authority
 from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
+from dora_coordinator.telemetry.export_settings import endpoint_variable, export_problem
 
 START_TIMEOUT = 30.0
 LAST_LINES = 12
@@ -41,73 +64,11 @@ POLL_INTERVAL = 0.2
 END_TIMEOUT = 5.0
 NAME = "this machine"
 _SYSTEMD = Path("/run/systemd/system")
+AUTHORITY = ".local/state/dora/coordinator/authority/ca.pem"
+"""In the home of the account that the service runs as."""
 
 
-def start_service(cluster: Cluster, *, recreate_store: bool) -> bool:
-    """Start the service and wait until it answers; return False if it is not installed."""
-    with installed_service(cluster) as service:
-        if service is None:
-            if cluster.coordinator.host is not None:
-                raise NotReady(
-                    f"no coordinator answers at {address(cluster)}, and none is installed on "
-                    f"{cluster.coordinator.target} (`coordinator.host`); install it: "
-                    "dora cluster install"
-                )
-            return False
-        name = service.host.service
-        try:
-            if recreate_store:
-                service.stop()
-                service.host.call("coordinator.put_store_aside")
-            service.start()
-        except SudoUnavailable as problem:
-            raise NotReady(
-                f"the coordinator's service {name} does not run, and only root can start it; run "
-                f"`sudo systemctl start {name}` on {service.host.where}, then this command again"
-            ) from problem
-        service.wait_until_it_answers()
-    return True
-
-
-def service_remedy(cluster: Cluster) -> str | None:
-    """Return how to repair a service that does not answer; None if it is not installed."""
-    try:
-        with installed_service(cluster) as service:
-            if service is not None:
-                name, where = service.host.service, service.host.where
-                unit = "--user-unit" if service.user else "-u"
-                return (
-                    f"its service {name} on {where} is {service.state()}; see its output there: "
-                    f"journalctl {unit} {name}; start it: dora cluster up"
-                )
-    except (DoraError, OSError) as problem:
-        return f"its machine cannot be examined: {problem}"
-    return None
-
-
-def stop_service(cluster: Cluster) -> None:
-    """Stop the service if it is installed; call it after the coordinator was destroyed."""
-    try:
-        with installed_service(cluster) as service:
-            if service is None:
-                return
-            if not _ended(service):
-                service.stop()
-            output.remark(
-                f"The coordinator's service {service.host.service} starts again with "
-                f"{service.host.where}; see `dora cluster uninstall`"
-            )
-    except SudoUnavailable:
-        name = coordinator_service_name(cluster)
-        output.warn(f"the coordinator's service may still run: run `sudo systemctl stop {name}`")
-    except (DoraError, OSError) as problem:
-        output.warn(f"the coordinator's service was not examined: {problem}")
-
-
-def _ended(service: CoordinatorService) -> bool:
-    """Return whether it ends without `systemctl stop`, which only root can run."""
-    ends = ("inactive", "failed")
-    return wait_until(lambda: service.state() in ends, END_TIMEOUT, every=POLL_INTERVAL)
+RESTORE_TIMEOUT = 120.0
 
 
 class LocalConnection(Connection):
@@ -333,3 +294,331 @@ def program_words(host: CoordinatorMachine, installer: Installer, *, user: bool)
     layout = USERS_COORDINATOR if user else COORDINATOR
     tree = installer.ensure_installed(host.connection, layout, lambda text: None).tree
     return [f"{tree}/bin/python", "-I", "-m", MODULE]
+
+
+def start_service(cluster: Cluster, *, recreate_store: bool) -> bool:
+    """Start the service and wait until it answers; return False if it is not installed."""
+    with installed_service(cluster) as service:
+        if service is None:
+            if cluster.coordinator.host is not None:
+                raise NotReady(
+                    f"no coordinator answers at {address(cluster)}, and none is installed on "
+                    f"{cluster.coordinator.target} (`coordinator.host`); install it: "
+                    "dora cluster install"
+                )
+            return False
+        name = service.host.service
+        try:
+            if recreate_store:
+                service.stop()
+                service.host.call("coordinator.put_store_aside")
+            service.start()
+        except SudoUnavailable as problem:
+            raise NotReady(
+                f"the coordinator's service {name} does not run, and only root can start it; run "
+                f"`sudo systemctl start {name}` on {service.host.where}, then this command again"
+            ) from problem
+        service.wait_until_it_answers()
+    return True
+
+
+def service_remedy(cluster: Cluster) -> str | None:
+    """Return how to repair a service that does not answer; None if it is not installed."""
+    try:
+        with installed_service(cluster) as service:
+            if service is not None:
+                name, where = service.host.service, service.host.where
+                unit = "--user-unit" if service.user else "-u"
+                return (
+                    f"its service {name} on {where} is {service.state()}; see its output there: "
+                    f"journalctl {unit} {name}; start it: dora cluster up"
+                )
+    except (DoraError, OSError) as problem:
+        return f"its machine cannot be examined: {problem}"
+    return None
+
+
+def stop_service(cluster: Cluster) -> None:
+    """Stop the service if it is installed; call it after the coordinator was destroyed."""
+    try:
+        with installed_service(cluster) as service:
+            if service is None:
+                return
+            if not _ended(service):
+                service.stop()
+            output.remark(
+                f"The coordinator's service {service.host.service} starts again with "
+                f"{service.host.where}; see `dora cluster uninstall`"
+            )
+    except SudoUnavailable:
+        name = coordinator_service_name(cluster)
+        output.warn(f"the coordinator's service may still run: run `sudo systemctl stop {name}`")
+    except (DoraError, OSError) as problem:
+        output.warn(f"the coordinator's service was not examined: {problem}")
+
+
+def _ended(service: CoordinatorService) -> bool:
+    """Return whether it ends without `systemctl stop`, which only root can run."""
+    ends = ("inactive", "failed")
+    return wait_until(lambda: service.state() in ends, END_TIMEOUT, every=POLL_INTERVAL)
+
+
+def trust_authority(service: CoordinatorService) -> None:
+    """Wait for the authority of a started service, and store the account's token with its hash."""
+    token = queries.endpoint_of(service.host.cluster).token
+    if token is None:
+        return
+    path = f"{service.facts.home}/{AUTHORITY}"
+    connection = service.host.connection
+    service.wait_until(lambda: connection.read(path) is not None, "has no authority")
+    certificate = (connection.read(path) or b"").decode("ascii")
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).digest()
+    remember(service.host.cluster, Token(Token.parse(token).secret, digest))
+
+
+def trust_local_authority(cluster: Cluster) -> None:
+    """Add the authority of a coordinator on this machine to a token without one.
+
+    The coordinator cannot: its address in the cluster file need not be one of its arguments.
+    """
+    address = queries.endpoint_of(cluster)
+    if address.token is None or address.authority is not None:
+        return
+    digest = local_authority(address)
+    if digest is not None:
+        remember(cluster, Token(Token.parse(address.token).secret, digest))
+
+
+def remember(cluster: Cluster, token: Token) -> None:
+    """Store the token for a cluster's address in this account."""
+    path = successor_path(cluster.coordinator.addr, cluster.coordinator.port)
+    write_successor(path, Successor(token))
+
+
+def deliver_token(remote: RemoteMachine) -> None:
+    """Store the cluster's token in the state directory of a daemon."""
+    text = queries.endpoint_of(remote.cluster).token
+    if text is None or Token.parse(text).authority is None:
+        return
+    coordinator = remote.cluster.coordinator
+    successor = Successor(Token.parse(text))
+    successor = successor.following(
+        read_successor(successor_path(coordinator.addr, coordinator.port))
+    )
+    folder = remote.call("daemon.prepare", name=remote.machine.daemon)["folder"]
+    path = f"{PurePosixPath(folder).parent}/token"
+    remote.connection.write(path, f"{successor}\n".encode(), mode=0o600)
+
+
+def restore_and_start(
+    cluster: Cluster,
+    installer: Installer,
+    copy: dict[str, Any],
+    token: str,
+    *,
+    epoch: int,
+    machine: str,
+    service: bool,
+    user: bool,
+) -> dict[str, Any]:
+    """Start the coordinator of a copy on its machine; return what that printed.
+
+    ``service``: as a systemd service (``user``: of the account), otherwise in the background.
+    """
+    with open_coordinator_machine(cluster) as host:
+        assert host is not None  # it has a host
+        words = program_words(host, installer, user=user or not service)
+        place = cluster.coordinator
+        given = {
+            "token": token,
+            "state": copy,
+            "epoch": epoch,
+            "machine": machine,
+            "address": address_text(place.addr, place.port),
+        }
+        restored: dict[str, Any] = json.loads(
+            host.connection.check(
+                [*words, "--restore", "--port", str(place.port)],
+                stdin=json.dumps(given).encode(),
+                timeout=RESTORE_TIMEOUT,
+            ).splitlines()[-1]
+        )
+        remember(cluster, Token.parse(token))
+        if service:
+            install_on(host, installer, token, user=user)
+        else:
+            _start(host, words, token)
+    return restored
+
+
+def start_promoted(cluster: Cluster, installer: Installer) -> bool:
+    """Start a promoted coordinator again in the background; False: it has a service."""
+    token = queries.endpoint_of(cluster).token
+    with installed_service(cluster) as service:
+        if service is not None or token is None:
+            return False
+    with open_coordinator_machine(cluster) as host:
+        if host is None or not host.is_remote:
+            return False
+        _start(host, program_words(host, installer, user=True), token)
+    return True
+
+
+def _start(host: CoordinatorMachine, words: list[str], token: str) -> None:
+    arguments = coordinator_arguments(host.cluster)
+    started = host.call("coordinator.start", words=[*words, *arguments], token=token)
+    if not wait_until(
+        lambda: queries.fetch_report(host.cluster) is not None, START_TIMEOUT, every=POLL_INTERVAL
+    ):
+        raise NotReady(
+            f"the coordinator was started on {host.where} and does not answer at "
+            f"{queries.endpoint_of(host.cluster)} within {START_TIMEOUT:g} s; open the port, or "
+            f"see its output there: {started['log']}"
+        )
+
+
+def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, user: bool) -> bool:
+    """Install the service where it belongs, and print the result.
+
+    Return False if that failed; True also if it is not this command's task.
+    """
+
+    def work() -> str | None:
+        with open_coordinator_machine(cluster) as host:
+            if host is None:
+                output.remark(_why_not_here(cluster))
+                return None
+            return install_on(host, installer, token, user=user)
+
+    if (problem := _export_problem(cluster)) is not None:
+        output.warn(problem)
+    label = f"Installing {coordinator_service_name(cluster)} on {location(cluster)}"
+    return _run_and_print(label, cluster, work)
+
+
+def _export_problem(cluster: Cluster) -> str | None:
+    """Return why the service will not export metrics and traces, although it should."""
+    variable, coordinator = endpoint_variable(), cluster.coordinator
+    if coordinator.host is None:
+        return export_problem()
+    if variable is None or coordinator.dora is not None:
+        return None  # the program that the file names may have OpenTelemetry, and logs if not
+    return (
+        f"{variable} is set, but the coordinator's service on {location(cluster)} runs from a copy "
+        "of dora without OpenTelemetry and does not export metrics and traces: let the collector "
+        f"scrape https://{address(cluster)}/metrics, or install dora-coordinator[otel] there and "
+        "name its program as `coordinator.dora`"
+    )
+
+
+def _run_and_print(label: str, cluster: Cluster, work: Callable[[], str | None]) -> bool:
+    """Print the result of ``work``, if any; return whether it succeeded."""
+    try:
+        result = work()
+    except (DoraError, OSError) as problem:
+        output.write(f"{label}... FAILED: {_reason(problem, cluster)}")
+        return False
+    if result is not None:
+        output.write(f"{label}... {result}")
+    return True
+
+
+def _reason(problem: Exception, cluster: Cluster) -> str:
+    """Return the message without the name of the machine, which the line contains already."""
+    names = ("this machine", f"coordinator ({location(cluster)})")
+    reason = str(problem)
+    for name in names:
+        reason = reason.removeprefix(f"{name}: ")
+    return reason
+
+
+def _why_not_here(cluster: Cluster) -> str:
+    addr = cluster.coordinator.addr
+    if not is_local(addr):
+        return (
+            f"The coordinator was not installed: {addr} is not an address of this machine; run "
+            "this command on the machine that has it, or name that machine as `coordinator.host`"
+        )
+    return (
+        "The coordinator was not installed: systemd does not run on this machine; "
+        "`dora cluster up` starts it in the background"
+    )
+
+
+def install_on(host: CoordinatorMachine, installer: Installer, token: str, *, user: bool) -> str:
+    """Install and start the service on a machine; return what was done. Raises DoraError."""
+    facts = host.facts()
+    require_ready(facts, host.machine, service=True)
+    require_one_kind(facts, host.service, user=user)
+    service = CoordinatorService(host, facts, user=user)
+    old = service.text()
+    if old is not None and unit_address(old) != address(host.cluster):
+        raise NotReady(
+            f"{host.service} there is the coordinator of another cluster, at "
+            f"{unit_address(old) or 'an unknown address'}; uninstall that one first, or set "
+            "another coordinator.port in this cluster file"
+        )
+    host.connection.check(["true"], sudo=not user)  # fails before anything is changed
+    text = service.render(
+        program_words(host, installer, user=user), _program_version(host, installer, facts)
+    )
+    if old is None and host.is_remote:
+        host.call("coordinator.end")  # one that `dora cluster promote` started in the background
+        host.call("coordinator.claim")
+    elif old is None:
+        _replace_process(host)
+    elif old != text:
+        host.call("coordinator.copy_store", version=unit_version(old))
+    result = service.install(text, token)
+    if host.is_remote:
+        trust_authority(service)
+    service.wait_until_it_answers()
+    return result
+
+
+def _program_version(host: CoordinatorMachine, installer: Installer, facts: MachineFacts) -> str:
+    if not host.is_remote:
+        return __version__
+    return installer.version if facts.dora is None else facts.dora
+
+
+def _replace_process(host: CoordinatorMachine) -> None:
+    """End the coordinator that `up` started here; the service uses its store."""
+    process = find_process(host.cluster)
+    if process is None:
+        return
+    if process.store != process.default_store:
+        raise NotReady(
+            f"a coordinator with another store runs on this machine (process {process.pid}, store "
+            f"{process.store or 'in memory'}), and the service uses {process.default_store}; end "
+            "that coordinator first"
+        )
+    end_process(process)
+
+
+def uninstall_coordinator(cluster: Cluster, installer: Installer) -> bool:
+    """Remove the service, and print the result; return whether that succeeded.
+
+    Its store stays if it is on this machine, and is removed from another one.
+    """
+
+    def work() -> str | None:
+        with installed_service(cluster) as service:
+            if service is None:
+                return None
+            _uninstall(service, installer)
+            return "OK"
+
+    label = f"Uninstalling {coordinator_service_name(cluster)} from {location(cluster)}"
+    return _run_and_print(label, cluster, work)
+
+
+def _uninstall(service: CoordinatorService, installer: Installer) -> None:
+    service.disable()
+    host = service.host
+    if host.is_remote:
+        coordinator = host.cluster.coordinator
+        host.call("coordinator.forget", addr=coordinator.addr, port=coordinator.port)
+        if host.machine.dora is None:
+            installer.remove(host.connection, USERS_COORDINATOR if service.user else COORDINATOR)
+    service.remove_unit()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
+from dora_cli.cluster.decisions.units import daemon_arguments
 from dora_config.access import address_text
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen

@@ -1,4 +1,4 @@
-"""The systemd units of daemons and of the coordinator, with the environment file; pure."""
+"""Command lines and systemd units of daemons and of the coordinator; pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
-from dora_config.cluster.models import DEFAULT_COORDINATOR_PORT, Cluster, Machine
+from dora_config.access import address_text
+from dora_config.cluster.models import (
+    DEFAULT_COORDINATOR_PORT,
+    DEFAULT_DAEMON_PORT,
+    Cluster,
+    Machine,
+)
 
 STOP_TIMEOUT = 60
 """Seconds for the machine's dataflows to end."""
@@ -227,3 +232,23 @@ def _start_nodes_unit(machine: Machine, paths: ServicePaths) -> str:
 def render_environment(machine: Machine) -> str | None:
     """Return the text of the environment file; None if the machine has no `env`."""
     return environment_file(machine.env) if machine.env else None
+
+
+def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
+    """Return the arguments of `dora`; none of them is secret."""
+    words = ["daemon", "--machine-id", machine.id]
+    words += ["--coordinator-addr", cluster.coordinator.addr]
+    words += ["--coordinator-port", str(cluster.coordinator.port)]
+    if machine.labels:
+        pairs = (f"{key}={value}" for key, value in sorted(machine.labels.items()))
+        words += ["--labels", ",".join(pairs)]
+    if machine.daemon_port != DEFAULT_DAEMON_PORT:
+        words += ["--local-listen-port", str(machine.daemon_port)]
+    if machine.zenoh_addr is not None:
+        address, port = machine.zenoh_addr, machine.zenoh_port
+        words += ["--zenoh-listen", address if port is None else address_text(address, port)]
+    if cluster.links == "plain":
+        words += ["--links", "plain"]
+    if cluster.offline_after is not None:
+        words += ["--offline-after", f"{cluster.offline_after:g}"]
+    return [*words, "--quiet"]

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.decisions.units import (
     STOP_TIMEOUT,
     ServicePaths,
+    daemon_arguments,
     nodes_unit,
     render_environment,
     render_unit,
@@ -24,25 +24,25 @@ HAND_OVER_TIMEOUT = 20.0
 
 def hand_over(remote: RemoteMachine) -> None:
     """End the daemon; its dataflows keep running and wait for the next daemon."""
-    remote.call("daemon.stop", name=remote.daemon, hand_over=True, within=HAND_OVER_TIMEOUT)
+    remote.call("daemon.stop", name=remote.machine.daemon, hand_over=True, within=HAND_OVER_TIMEOUT)
 
 
 def stop_and_clean(remote: RemoteMachine) -> None:
     """End the daemon with its dataflows, and remove its state."""
     _stop(remote, hand_over=False)
-    remote.call("daemon.clean", name=remote.daemon, keep_state=False)
+    remote.call("daemon.clean", name=remote.machine.daemon, keep_state=False)
 
 
 def stop_for_service(remote: RemoteMachine) -> None:
     """End the daemon; its dataflows keep running, and its state stays for that of the service."""
     _stop(remote, hand_over=True)
-    remote.call("daemon.clean", name=remote.daemon, keep_state=True)
+    remote.call("daemon.clean", name=remote.machine.daemon, keep_state=True)
 
 
 def _stop(remote: RemoteMachine, *, hand_over: bool) -> None:
     remote.call(
         "daemon.stop",
-        name=remote.daemon,
+        name=remote.machine.daemon,
         hand_over=hand_over,
         within=STOP_TIMEOUT,
         timeout=STOP_TIMEOUT + 30.0,  # so that the program there reports a daemon that hangs
@@ -51,12 +51,12 @@ def _stop(remote: RemoteMachine, *, hand_over: bool) -> None:
 
 def start_daemon(remote: RemoteMachine, dora: str, *, token: str | None = None) -> None:
     """Start the daemon; ``token`` None: with the token that is on the machine."""
-    folder = remote.call("daemon.prepare", name=remote.daemon)["folder"]
+    folder = remote.call("daemon.prepare", name=remote.machine.daemon)["folder"]
     if token is not None:
         remote.connection.write(f"{folder}/dora-token", f"{token}\n".encode(), mode=0o600)
     remote.connection.write(f"{folder}/environment", _environment(remote), mode=0o600)
     words = [dora, *daemon_arguments(remote.cluster, remote.machine)]
-    remote.call("daemon.start", name=remote.daemon, words=words)
+    remote.call("daemon.start", name=remote.machine.daemon, words=words)
 
 
 def changed_settings(remote: RemoteMachine, facts: MachineFacts) -> str:
@@ -139,5 +139,5 @@ def last_lines(remote: RemoteMachine, facts: MachineFacts, count: int) -> list[s
     service = DaemonService.find(remote, facts)
     if service is not None:
         return service.journal(count)
-    found = remote.call("daemon.tail", name=remote.daemon, lines=count)
+    found = remote.call("daemon.tail", name=remote.machine.daemon, lines=count)
     return [*(found["lines"] or ["(it printed nothing)"]), f"(log: {found['path']})"]

@@ -30,8 +30,8 @@ from dora_cli.cluster.coordinator.service import (
     installed_service,
     program_words,
     this_machine,
+    trust_authority,
 )
-from dora_cli.cluster.coordinator.trust import trust_authority
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.decisions.units import unit_program, unit_version
 from dora_cli.cluster.decisions.versions import Versions

@@ -13,7 +13,6 @@ from typing import Any
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.service import service_remedy
-from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
     NotReady,
@@ -22,14 +21,14 @@ from dora_cli.cluster.decisions.preflight import (
     warnings,
 )
 from dora_cli.cluster.machines.daemon_service import DaemonService
-from dora_cli.cluster.machines.parallel import (
+from dora_cli.cluster.machines.remote_machine import (
     Connections,
     Outcome,
+    RemoteMachine,
     Report,
     in_parallel,
     on_machines,
 )
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.steps import Findings
 from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import plain_warnings, show_offset
@@ -90,8 +89,8 @@ def _connect(
         if problem is None:
             reached.append(machine)
         else:
-            name = ssh_name(machine)
-            reason = without_name(str(problem), name)
+            name = machine.label
+            reason = str(problem).removeprefix(f"{name}: ")
             findings.add(name, f"missing in the table of data links: {reason}")
     return reached
 
@@ -296,7 +295,7 @@ def _examine(
                 facts = facts.model_copy(update={"token": token_there})
         except (SudoUnavailable, RemoteCommandFailed) as problem:
             (problems if facts.service else notes).append(
-                without_name(str(problem), ssh_name(remote.machine))
+                str(problem).removeprefix(f"{remote.machine.label}: ")
             )
     problems += find_problems(remote.cluster, remote.machine, facts, report, token)
     found = Examined(facts, None, tuple(problems), tuple(notes))
@@ -315,7 +314,7 @@ def _write_machines(
     rows = []
     for outcome in outcomes:
         machine, one = outcome.machine, outcome.result
-        name = ssh_name(machine)
+        name = machine.label
         if one is None:
             findings.add(name, outcome.problem or "it was not examined")
             rows.append((machine.id, "FAILED", *(["-"] * 6)))
@@ -346,7 +345,7 @@ def _coordinator_cell(cluster: Cluster, machine: Machine, one: Examined, finding
         return f"{one.coordinator['seconds'] * 1000:.1f} ms"
     address = cluster.coordinator
     findings.add(
-        ssh_name(machine),
+        machine.label,
         f"cannot reach the coordinator at {address.addr} port {address.port}: "
         f"{one.coordinator['reason']}; open that port on the coordinator's machine",
     )

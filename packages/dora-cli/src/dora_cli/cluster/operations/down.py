@@ -9,8 +9,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator.service import stop_service
 from dora_cli.cluster.machines.daemon_service import DaemonService, stop_and_clean
-from dora_cli.cluster.machines.parallel import Report, on_machines
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, Report, on_machines
 from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve

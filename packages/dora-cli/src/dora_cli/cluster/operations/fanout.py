@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 
 from dora_cli import output
 from dora_cli.cluster.machines.daemon_service import DaemonService
-from dora_cli.cluster.machines.parallel import Connections, in_parallel
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.machines.remote_machine import Connections, RemoteMachine, in_parallel
 from dora_cli.ssh.connection import Finished
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text
@@ -79,7 +78,7 @@ def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, foll
             argv = service.journal_words(count, follow=follow)
             done = _run(remote, argv, lines, sudo=not service.user)
         else:
-            log = remote.call("daemon.tail", name=remote.daemon, lines=0)
+            log = remote.call("daemon.tail", name=remote.machine.daemon, lines=0)
             if log["lines"] is None:
                 lines.remark(
                     f"no log: no daemon was started there ({log['path']} does not exist); start "

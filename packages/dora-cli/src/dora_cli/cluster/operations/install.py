@@ -8,22 +8,30 @@ from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.service_install import install_coordinator, uninstall_coordinator
-from dora_cli.cluster.coordinator.trust import trust_local_authority
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
+from dora_cli.cluster.coordinator.service import (
+    install_coordinator,
+    trust_local_authority,
+    uninstall_coordinator,
+)
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
     require_one_kind,
     require_ready,
     warnings,
 )
+from dora_cli.cluster.decisions.units import daemon_arguments
 from dora_cli.cluster.machines.daemon_service import DaemonService, stop_for_service
-from dora_cli.cluster.machines.parallel import Report, on_machines, success_count
-from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
+from dora_cli.cluster.machines.remote_machine import (
+    RemoteMachine,
+    Report,
+    layout_of,
+    on_machines,
+    success_count,
+)
 from dora_cli.cluster.operations import leftovers
+from dora_cli.cluster.operations.leftovers import take_over
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
-from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, keep_token, reserve
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnavailable
 from dora_config.access import ensure_token, state_dir
@@ -69,7 +77,7 @@ def _uninstall(remote: RemoteMachine, installer: Installer, report: Report) -> s
     report("stopping the service")
     for service in services:
         service.disable()
-    remote.call("daemon.clean", name=remote.daemon, keep_state=False)
+    remote.call("daemon.clean", name=remote.machine.daemon, keep_state=False)
     for layout in layouts:
         report("removing dora")
         installer.remove(remote.connection, layout)

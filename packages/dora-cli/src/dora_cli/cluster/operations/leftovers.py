@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon, describe_conflicts
-from dora_cli.cluster.machines.parallel import Report, on_machines
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.decisions.units import STOP_TIMEOUT
+from dora_cli.cluster.machines.daemon_service import DaemonService, stop_and_clean
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, Report, on_machines
 from dora_cli.cluster.ownership import known_clusters
-from dora_cli.cluster.ownership.eviction import evict
 from dora_cli.cluster.ownership.reservation import (
     ClusterCommand,
     Reservation,
@@ -26,11 +25,44 @@ from dora_config.errors import DoraError
 from dora_config.protocol.snapshot import DaemonSummary
 
 
+def take_over(remote: RemoteMachine, reservation: Reservation, report: Report) -> bool:
+    """End the daemons of others with their dataflows; return whether there were any."""
+    foreign = [one.daemon for one in reservation.conflicts(remote.machine) if one.ends]
+    for daemon in foreign:
+        report(f'ending daemon "{daemon.id}" of {daemon.user}')
+        evict(remote, daemon)
+    return bool(foreign)
+
+
+def evict(remote: RemoteMachine, daemon: ExistingDaemon) -> None:
+    """End the daemon with its dataflows, and remove its service, token and state."""
+    changes = {"id": daemon.id or "", "daemon_port": daemon.port}
+    there = RemoteMachine(
+        remote.cluster, remote.machine.model_copy(update=changes), remote.connection
+    )
+    service = None
+    if daemon.service is not None:
+        service = DaemonService(there, there.facts(), user=daemon.user_service)
+        service.disable()
+    if daemon.mine:
+        stop_and_clean(there)
+    elif daemon.pid is not None:
+        there.call(
+            "existing_daemons.end",
+            sudo=True,
+            timeout=STOP_TIMEOUT + 30.0,
+            pid=daemon.pid,
+            within=STOP_TIMEOUT,
+        )
+    if service is not None:
+        service.remove_unit()
+
+
 def report_on_machines(reservation: Reservation, daemons: Iterable[DaemonSummary]) -> None:
     """List the leftovers on reserved machines and those among the coordinator's ``daemons``."""
     seen = {}
     for machine, one in reservation.leftovers():
-        seen[one.id or ""] = f"on {ssh_name(machine)}"
+        seen[one.id or ""] = f"on {machine.label}"
     _list(reservation.cluster, str(reservation.command.file), seen, daemons)
 
 
@@ -98,7 +130,7 @@ def _warn_of_kept(
             if one.daemon.id in names and one.daemon.coordinator_is_of(cluster)
         ]
         if foreign:
-            text = describe_conflicts(ssh_name(machine), foreign, cluster, operator, now=now)
+            text = describe_conflicts(machine.label, foreign, cluster, operator, now=now)
             output.warn(f"{text}\nit was not ended; the account that set it up can remove it")
             kept |= {one.daemon.id for one in foreign}
         if machine.id in names and machine in here and not _is_examined(reservation, machine):
@@ -109,11 +141,9 @@ def _warn_of_kept(
 def _is_examined(reservation: Reservation, machine: Machine) -> bool:
     problem = reservation.connections.problem(machine)
     if problem is not None:
-        name = ssh_name(machine)
-        output.warn(
-            f"{name} was not examined: {without_name(str(problem), name)}; run this again when it "
-            "can be reached"
-        )
+        name = machine.label
+        reason = str(problem).removeprefix(f"{name}: ")
+        output.warn(f"{name} was not examined: {reason}; run this again when it can be reached")
     return problem is None
 
 

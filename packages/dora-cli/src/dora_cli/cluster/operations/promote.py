@@ -9,9 +9,7 @@ from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.local import is_local
-from dora_cli.cluster.coordinator.service_install import restore_and_start
-from dora_cli.cluster.coordinator.trust import remember
-from dora_cli.cluster.decisions.daemon_argv import daemon_name, ssh_name
+from dora_cli.cluster.coordinator.service import remember, restore_and_start
 from dora_cli.cluster.decisions.preflight import NotReady, require_ready
 from dora_cli.cluster.decisions.promotion import (
     StandbyFacts,
@@ -21,8 +19,7 @@ from dora_cli.cluster.decisions.promotion import (
     promoted,
 )
 from dora_cli.cluster.machines.daemon_service import DaemonService
-from dora_cli.cluster.machines.parallel import Report, on_machines
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, Report, on_machines
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
@@ -121,7 +118,7 @@ def _token(cluster: Cluster) -> str:
 
 def _survey(cluster: Cluster, reservation: Reservation, token: str) -> Survey:
     def work(remote: RemoteMachine, report: Report) -> StandbyFacts:
-        return StandbyFacts.of(remote.call("standby.survey", name=daemon_name(remote.machine)))
+        return StandbyFacts.of(remote.call("coordinator.survey", name=remote.machine.daemon))
 
     authority = (Token.parse(token).authority or b"").hex()
     done = on_machines(
@@ -189,7 +186,7 @@ def _describe(cluster: Cluster, machine: Machine, survey: Survey) -> str:
             "and change nothing any more"
         )
     if machine.id in survey.missing:
-        raise NotReady(f"{ssh_name(machine)} was not reached, so it cannot take over")
+        raise NotReady(f"{machine.label} was not reached, so it cannot take over")
     return name
 
 
@@ -213,7 +210,7 @@ def _start(
     chosen = new.machine(source)
     with connections.open(chosen) as connection:
         remote = RemoteMachine(new, chosen, connection)
-        copy = remote.call("standby.read", name=daemon_name(chosen))["copy"]
+        copy = remote.call("coordinator.read", name=chosen.daemon)["copy"]
     with connections.open(machine) as connection:
         remote = RemoteMachine(new, machine, connection)
         facts = remote.facts()
@@ -231,7 +228,7 @@ def _start(
     )
     way = "in the background" if service is None else "as a service"
     output.write(
-        f"Starting coordinator on {ssh_name(machine)}... OK ({way}, epoch {epoch}, "
+        f"Starting coordinator on {machine.label}... OK ({way}, epoch {epoch}, "
         f"{restored['dataflows']} dataflows)"
     )
 
@@ -272,8 +269,8 @@ def _point_daemons(
     known = {"authority": survey.authority, "highest": highest}
 
     def work(remote: RemoteMachine, report: Report) -> None:
-        name = daemon_name(remote.machine)
-        remote.call("standby.follow", name=name, known=known)
+        name = remote.machine.daemon
+        remote.call("coordinator.follow", name=name, known=known)
 
     label = "Pointing daemon on {name} to it"
     on_machines(new, label, work, machines=machines, connections=reservation.connections)

@@ -13,9 +13,8 @@ from typing import ClassVar
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.queries import Nodes
-from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.cluster.machines.parallel import Outcome
+from dora_cli.cluster.machines.remote_machine import Outcome
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorRefused
 from dora_cli.polling import wait_until
 from dora_config.cluster.models import Cluster
@@ -125,7 +124,7 @@ class VersionSwitch(ABC):
                     failure = f"dora {self.old} did not {self.ANSWER} either"
                     poll(lambda: self.release() == self.old, failure)
         except FAULTS as second:
-            reason = without_name(str(second), self.place)
+            reason = str(second).removeprefix(f"{self.place}: ")
             raise NotReady(
                 f"{text}\n  and it could not be returned: {reason}\n  {self.REMEDY}"
             ) from second
@@ -145,7 +144,7 @@ class DaemonResult:
 def print_remarks(outcomes: Iterable[Outcome[DaemonResult]]) -> None:
     for one in outcomes:
         for remark in one.result.remarks if one.result is not None else ():
-            output.warn(f"{ssh_name(one.machine)}: {remark}")
+            output.warn(f"{one.machine.label}: {remark}")
 
 
 @dataclass(slots=True)

@@ -9,9 +9,12 @@ from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator import local, queries
-from dora_cli.cluster.coordinator.service import start_service
-from dora_cli.cluster.coordinator.service_install import start_promoted
-from dora_cli.cluster.coordinator.trust import deliver_token, trust_local_authority
+from dora_cli.cluster.coordinator.service import (
+    deliver_token,
+    start_promoted,
+    start_service,
+    trust_local_authority,
+)
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
     NotReady,
@@ -27,12 +30,11 @@ from dora_cli.cluster.machines.daemon_service import (
     last_lines,
     start_daemon,
 )
-from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.machines.remote_machine import Outcome, RemoteMachine, Report, on_machines
 from dora_cli.cluster.operations import leftovers
+from dora_cli.cluster.operations.leftovers import take_over
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
-from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, keep_token, reserve
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.snapshot import DaemonSummary

@@ -18,7 +18,6 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from dora_cli import output
-from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.existing_daemons import (
     Conflict,
     ExistingDaemon,
@@ -29,8 +28,13 @@ from dora_cli.cluster.decisions.existing_daemons import (
     format_time,
     settings_digest,
 )
-from dora_cli.cluster.machines.parallel import Connections, MachineKey, in_parallel, key_of
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.cluster.machines.remote_machine import (
+    Connections,
+    MachineKey,
+    RemoteMachine,
+    in_parallel,
+    key_of,
+)
 from dora_cli.remote_call import NO_PYTHON, call, command_words, program_input, too_old
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.remote_program.protocol import Problem, decode_reply
@@ -245,7 +249,7 @@ class Reservation:
         """Store on the machine who sets up its daemon, and for which cluster."""
         operator = this_account(self.command.file)  # this command may have made the token
         owner = operator.record(settings_digest(remote.cluster, remote.machine))
-        remote.call("existing_daemons.record", name=remote.daemon, owner=owner)
+        remote.call("existing_daemons.record", name=remote.machine.daemon, owner=owner)
 
     def _unexpected_on(self, machine: Machine) -> UnexpectedDaemons:
         return self._unexpected.get(key_of(machine), UnexpectedDaemons())
@@ -305,11 +309,11 @@ class Reservation:
 
         def on_loss() -> None:
             text = "its lock was lost, and its connection is closed; run this command again"
-            output.warn(f"{ssh_name(machine)}: {text}")
-            self.connections.exclude(machine, LockFailed(f"{ssh_name(machine)}: {text}"))
+            output.warn(f"{machine.label}: {text}")
+            self.connections.exclude(machine, LockFailed(f"{machine.label}: {text}"))
 
         def on_wait(holder: Answer | None) -> None:
-            output.remark(f"{ssh_name(machine)} {_describe_holder(holder)}; waiting until it ends")
+            output.remark(f"{machine.label} {_describe_holder(holder)}; waiting until it ends")
 
         with self.connections.open(machine) as connection:
             lock = MachineLock(connection, self._info, on_loss)
@@ -350,7 +354,7 @@ class Reservation:
     def _require_no_conflict(self) -> None:
         now = time.time()
         found = [
-            describe_conflicts(ssh_name(machine), conflicts, self.cluster, self._operator, now=now)
+            describe_conflicts(machine.label, conflicts, self.cluster, self._operator, now=now)
             for machine in self._machines
             if (conflicts := self.conflicts(machine))
         ]
