@@ -58,6 +58,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _END_SECONDS = 1.5
 """Time to cancel a goal at a signal."""
 _CANCEL_SECONDS = 0.7
+_CANCELED = {
+    CancelCode.ACCEPTED: "canceling the goal",
+    CancelCode.REJECTED: "the server refuses to cancel the goal, which runs on",
+    CancelCode.GOAL_ENDED: "the goal has ended, or the server did not accept it",
+}
 _QUIET_SECONDS = 0.5
 """The graph is complete after so long without a change."""
 _GRAPH_SECONDS = 5.0
@@ -433,13 +438,7 @@ def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> 
     except Ros2Error as error:
         show(f"the goal may run on: {error}", error=True)
     else:
-        match code:
-            case CancelCode.ACCEPTED:
-                show("canceling the goal", error=True)
-            case CancelCode.REJECTED:
-                show("the server refuses to cancel the goal, which runs on", error=True)
-            case _:
-                show("the goal has ended, or the server did not accept it", error=True)
+        show(_CANCELED.get(code, _CANCELED[CancelCode.GOAL_ENDED]), error=True)
 
 
 def _served_action(node: Node, types: Types, name: str) -> ActionType:

@@ -138,12 +138,8 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-def short(what: str) -> MalformedMessage:
-    return MalformedMessage(f"the payload ends within {what}")
-
-
-def too_many(what: str, count: int, allowed: int) -> MalformedMessage:
-    return MalformedMessage(f"{what} has {count} elements; its type allows {allowed}")
+def malformed(*parts: object) -> MalformedMessage:
+    return MalformedMessage("".join(map(str, parts)))
 
 
 class Generator:
@@ -152,7 +148,7 @@ class Generator:
     def __init__(self, description: TypeDescription, order: str) -> None:
         self.description = description
         self.order = order
-        self.names: dict[str, Any] = {"short": short, "too_many": too_many, "LONG": LONG}
+        self.names: dict[str, Any] = {"malformed": malformed, "LONG": LONG}
         """What the generated code refers to."""
         self._lines: list[str] = []
         self._depth = 1
@@ -171,6 +167,15 @@ class Generator:
 
     def emit(self, *lines: str) -> None:
         self._lines += [" " * self._depth + line for line in lines]
+
+    def refuse(self, condition: str, text: str, count: str = "", more: str = "") -> None:
+        """Emit an error with a text: all of it, or what stands before and after a count."""
+        parts = f"{text!r}, {count}, {more!r}" if count else repr(text)
+        self.emit(f"if {condition}: raise malformed({parts})")
+
+    def refuse_more(self, label: str, count: str, allowed: int) -> None:
+        more = f" elements; its type allows {allowed}"
+        self.refuse(f"{count} > {allowed}", f"{label} has ", count, more)
 
     def new(self, prefix: str) -> str:
         """Return the name of a new variable."""

@@ -28,7 +28,6 @@ from dora_ros2.definitions.description import (
     FieldType,
     TypeDescription,
 )
-from dora_ros2.errors import MalformedMessage
 
 Reader = Callable[[memoryview, list[View]], tuple[Any, ...]]
 """Reads what follows the header; appends the lists that it leaves to be shared."""
@@ -47,22 +46,9 @@ def generate_reader(description: TypeDescription, order: str, large: bool) -> Re
     generator.flush()
     # Writers pad to a multiple of 4. rclpy's buffers also have room for the padding of empty lists
     # and the ends of wide strings, neither of which it writes.
-    tail = f" if e - p > 3 + slack: raise rest(e - p)\n return {row}"
-    return generator.compile("(b, views):\n p = slack = surplus = 0; e = len(b)", tail)
-
-
-def _unterminated(what: str) -> MalformedMessage:
-    return MalformedMessage(f"{what} does not end with a NUL")
-
-
-def _rest(count: int) -> MalformedMessage:
-    return MalformedMessage(f"{count} bytes follow the last field")
-
-
-def _tiny(what: str, count: int) -> MalformedMessage:
-    return MalformedMessage(
-        f"{what} has {count} elements, which need more than twice the memory of the message"
-    )
+    generator.refuse("e - p > 3 + slack", "", "e - p", " bytes follow the last field")
+    head = "(b, views):\n p = slack = surplus = 0; e = len(b)"
+    return generator.compile(head, f" return {row}")
 
 
 def _wide(raw: memoryview, order: str) -> str:
@@ -104,9 +90,6 @@ class _ReaderGenerator(Generator):
         self.names |= {
             "u32": struct.Struct(f"{order}I").unpack_from,
             "unpack": struct.unpack_from,
-            "unterminated": _unterminated,
-            "rest": _rest,
-            "tiny": _tiny,
             "wide": _wide,
             "swapped": _swapped,
             "column": _column,
@@ -124,10 +107,8 @@ class _ReaderGenerator(Generator):
     def emit_group(self, packed: struct.Struct) -> None:
         unpack = self.new("u")
         self.names[unpack] = packed.unpack_from
-        self.emit(
-            f"if p + {packed.size} > e: raise short('a number')",
-            f"{self._tuple} = {unpack}(b, p); p += {packed.size}",
-        )
+        self.refuse(f"p + {packed.size} > e", "the payload ends within a number")
+        self.emit(f"{self._tuple} = {unpack}(b, p); p += {packed.size}")
         self._items = 0
 
     def structure(self, name: str, path: tuple[int, ...] | None, label: str) -> str:
@@ -197,12 +178,10 @@ class _ReaderGenerator(Generator):
         """Read a number of elements; return its variable."""
         self.align(4)
         count = self.new("n")
-        self.emit(
-            f"if p + 4 > e: raise short({label!r})",
-            f"{count}, = u32(b, p); p += 4",
-        )
+        self.refuse("p + 4 > e", f"the payload ends within {label}")
+        self.emit(f"{count}, = u32(b, p); p += 4")
         if allowed:
-            self.emit(f"if {count} > {allowed}: raise too_many({label!r}, {count}, {allowed})")
+            self.refuse_more(label, count, allowed)
         self.know(4)
         return count
 
@@ -215,10 +194,8 @@ class _ReaderGenerator(Generator):
         else:
             self.align(size)
         value, end = self.new("v"), self.new("q")
-        self.emit(
-            f"if {count} > (e - p) // {size}: raise short({label!r})",
-            f"{end} = p + {count} * {size}",
-        )
+        self.refuse(f"{count} > (e - p) // {size}", f"the payload ends within {label}")
+        self.emit(f"{end} = p + {count} * {size}")
         unpacked = f"{value} = unpack(f'{self.order}{{{count}}}{code}', b, p)"
         is_swapped = self.order != _NATIVE and size > 1
         if self._appends is not None:
@@ -253,16 +230,14 @@ class _ReaderGenerator(Generator):
         bound = kind.string_capacity
         count = self._count(bound + (not wide) if bound else 0, label)
         end, value = self.new("q"), self.new("v")
-        self.emit(
-            f"{end} = p + {count}{' * 4' if wide else ''}",
-            f"if {end} > e: raise short({label!r})",
-        )
+        self.emit(f"{end} = p + {count}{' * 4' if wide else ''}")
+        self.refuse(f"{end} > e", f"the payload ends within {label}")
         text = f"wide(b[p:{end}], {self.order!r})"
         if wide:
             self.emit("slack += 4")
         else:
             text = f"str(b[p:{end} - 1], 'utf-8') if {count} else ''"
-            self.emit(f"if {count} and b[{end} - 1]: raise unterminated({label!r})")
+            self.refuse(f"{count} and b[{end} - 1]", f"{label} does not end with a NUL")
         if self._appends is not None:
             held, offsets = self._new_column("?"), self._new_column()
             raw = f"{text}.encode()" if wide else f"b[p:{end} - 1] if {count} else b''"
@@ -281,13 +256,12 @@ class _ReaderGenerator(Generator):
         """Read messages or strings one by one: into a list, or into columns."""
         element = replace(kind, type_id=kind.element, capacity=0)
         least, surplus = _sizes(self.description, element)
-        self.emit(f"if {count} > (e - p) // {least}: raise short({label!r})")
+        self.refuse(f"{count} > (e - p) // {least}", f"the payload ends within {label}")
         value, begin, outer = self.new("v"), len(self._lines), self._appends
         if self._large and surplus > 0 and (outer is None or kind.kind != "array"):
-            self.emit(
-                f"surplus += {count} * {surplus}",
-                f"if surplus > {_SURPLUS}: raise tiny({label!r}, {count})",
-            )
+            self.emit(f"surplus += {count} * {surplus}")
+            more = " elements, which need more than twice the memory of the message"
+            self.refuse(f"surplus > {_SURPLUS}", f"{label} has ", count, more)
 
         def body() -> None:
             self._appends = [] if self._large else None

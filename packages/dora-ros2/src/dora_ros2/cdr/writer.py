@@ -97,10 +97,6 @@ def _wide(text: str) -> bytes:
     return bytes(wide)
 
 
-def _wrong_count(what: str, count: int, wanted: int) -> MalformedMessage:
-    return MalformedMessage(f"{what} has {count} elements; its type has {wanted}")
-
-
 class _WriterGenerator(Generator):
     """The code has the bytes in ``o``."""
 
@@ -114,7 +110,6 @@ class _WriterGenerator(Generator):
             "numbers": numbers,
             "wide": _wide,
             "completed": completed,
-            "wrong_count": _wrong_count,
         }
 
     def pad(self, count: int) -> None:
@@ -151,7 +146,8 @@ class _WriterGenerator(Generator):
         items = self.new("a")
         if kind.kind == "array":
             self.emit(f"{items} = {value}; n = len({items})")
-            self.emit(f"if n != {kind.capacity}: raise wrong_count({label!r}, n, {kind.capacity})")
+            more = f" elements; its type has {kind.capacity}"
+            self.refuse(f"n != {kind.capacity}", f"{label} has ", "n", more)
             if code and code != "?" and kind.capacity < LONG:
                 self.add_to_group(code, kind.capacity)
                 self._items.append(f"*{items}")
@@ -161,7 +157,7 @@ class _WriterGenerator(Generator):
             self.align(4)
             self.emit(f"{items} = {value}; n = len({items}); o += u32(n)")
             if kind.capacity:
-                self.emit(f"if n > {kind.capacity}: raise too_many({label!r}, n, {kind.capacity})")
+                self.refuse_more(label, "n", kind.capacity)
             self.know(4)
         if code:
             size = struct.calcsize(f"={code}")
@@ -198,8 +194,7 @@ class _WriterGenerator(Generator):
             self.emit(f"s = {value}.encode(); n = len(s); o += u32(n + 1) + s + zeros[1]")
             self.know(1)
         if kind.string_capacity:
-            allowed = kind.string_capacity
-            self.emit(f"if n > {allowed}: raise too_many({label!r}, n, {allowed})")
+            self.refuse_more(label, "n", kind.string_capacity)
 
 
 def as_dictionary(value: Any) -> Mapping[str, Any]:
