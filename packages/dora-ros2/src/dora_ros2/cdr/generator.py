@@ -13,13 +13,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from dora_ros2.definitions.description import (
-    NESTED,
-    NUMBERS,
-    PLACEHOLDER,
-    FieldType,
-    TypeDescription,
-)
+from dora_ros2.definitions.description import FieldType, TypeDescription
 from dora_ros2.errors import DefinitionError, MalformedMessage
 
 LONG = 512
@@ -42,32 +36,26 @@ their number."""
 
 def arrow_type(description: TypeDescription, name: str | None = None) -> pa.StructType:
     """Return the Arrow type of a message, by default that of the whole description."""
-    held = description.structures[name or description.name]
     return pa.struct(
         [
-            pa.field(
-                field.name,
-                element_type(description, field.type)
-                if field.type.kind == "single"
-                else pa.list_(pa.field("item", element_type(description, field.type))),
-            )
-            for field in held.fields
-            if field.name != PLACEHOLDER
+            pa.field(field.name, field_type(description, field.type))
+            for field in description.structures[name or description.name].named
         ]
     )
 
 
-def element_type(description: TypeDescription, kind: FieldType) -> pa.DataType:
-    """Return the Arrow type of a field that is single, or of its elements."""
-    if kind.element == NESTED:
+def field_type(description: TypeDescription, kind: FieldType) -> pa.DataType:
+    """Return the Arrow type of a field."""
+    if kind.kind != "single":
+        return pa.list_(pa.field("item", field_type(description, kind.single)))
+    if kind.nested:
         return arrow_type(description, kind.nested)
     if kind.element in (12, 14):
         raise DefinitionError(
             f'"{description.name}" has a field of type '
             f"{'long double' if kind.element == 12 else 'wchar'}, which is not supported"
         )
-    code = NUMBERS.get(kind.element)
-    return pa.utf8() if code is None else _NUMBERS[code]
+    return pa.utf8() if kind.code is None else _NUMBERS[kind.code]
 
 
 def with_views(array: pa.StructArray, views: Sequence[View], payload: pa.Buffer) -> pa.StructArray:

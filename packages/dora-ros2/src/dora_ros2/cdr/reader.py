@@ -12,18 +12,13 @@ import array
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
 
-from dora_ros2.cdr.generator import LONG, Generator, View, element_type
+from dora_ros2.cdr.generator import LONG, Generator, View, field_type
 from dora_ros2.definitions.description import (
-    BOUNDED_WSTRING,
-    NESTED,
-    NUMBERS,
     PLACEHOLDER,
-    WSTRING,
     Field,
     FieldType,
     TypeDescription,
@@ -127,7 +122,7 @@ class _ReaderGenerator(Generator):
 
     def _field(self, field: Field, path: tuple[int, ...] | None, label: str) -> str:
         kind = field.type
-        code = NUMBERS.get(kind.element)
+        code = kind.code
         if kind.kind == "single":
             return self._single(kind, path, label)
         if kind.kind == "array":
@@ -149,14 +144,14 @@ class _ReaderGenerator(Generator):
         return self._loop(kind, count, path, label)
 
     def _single(self, kind: FieldType, path: tuple[int, ...] | None, label: str) -> str:
-        code = NUMBERS.get(kind.element)
+        code = kind.code
         if code:
             value = f"[{self._grouped(code, 1)}]"
             value = f"{self._tuple}{value}"
             if self._appends is not None:
                 self._appends.append(f"{self._new_column(code)}.append({value})")
             return value
-        if kind.element == NESTED:
+        if kind.nested:
             return self.structure(kind.nested, path, f"{label}.")
         return self._string(kind, path, label)
 
@@ -209,7 +204,7 @@ class _ReaderGenerator(Generator):
         else:
             start = "p"
             if is_swapped:
-                element = self._named(replace(kind, type_id=kind.element, capacity=0))
+                element = self._named(kind.single)
                 start = f"numbers(swapped(b[p:{end}], {code!r}), {element})"
             view = self._view(path, start, count)
             self.emit(f"if {count} < LONG: {unpacked}", f"else: {value} = (); {view}")
@@ -226,7 +221,7 @@ class _ReaderGenerator(Generator):
         return f"views.append(({path!r}, {start}, {count}))"
 
     def _string(self, kind: FieldType, path: tuple[int, ...] | None, label: str) -> str:
-        wide = kind.element in (WSTRING, BOUNDED_WSTRING)
+        wide = kind.wide
         bound = kind.string_capacity
         count = self._count(bound + (not wide) if bound else 0, label)
         end, value = self.new("q"), self.new("v")
@@ -254,7 +249,7 @@ class _ReaderGenerator(Generator):
 
     def _loop(self, kind: FieldType, count: str, path: tuple[int, ...] | None, label: str) -> str:
         """Read messages or strings one by one: into a list, or into columns."""
-        element = replace(kind, type_id=kind.element, capacity=0)
+        element = kind.single
         least, surplus = _sizes(self.description, element)
         self.refuse(f"{count} > (e - p) // {least}", f"the payload ends within {label}")
         value, begin, outer = self.new("v"), len(self._lines), self._appends
@@ -290,14 +285,14 @@ def _sizes(description: TypeDescription, kind: FieldType) -> tuple[int, float]:
     And by how many more than twice of it are needed for its columns, which is rarely positive.
     """
     if kind.kind == "array":
-        element = replace(kind, type_id=kind.element, capacity=0)
+        element = kind.single
         size, surplus = _sizes(description, element)
         return size * kind.capacity, surplus * kind.capacity + 4
-    if kind.kind == "single" and kind.element == NESTED:
+    if kind.kind == "single" and kind.nested:
         fields = description.structures[kind.nested].fields
         sizes, more = zip(*(_sizes(description, field.type) for field in fields), strict=True)
         return sum(sizes), sum(more)
-    code = NUMBERS.get(kind.element) if kind.kind == "single" else None
+    code = kind.code if kind.kind == "single" else None
     size = struct.calcsize(f"={code}") if code else 4
     return size, -size * 15 / 16  # a column has room for a sixteenth more
 
@@ -312,24 +307,20 @@ def _filled(
 
     Raises ArrowInvalid: a text is not valid UTF-8.
     """
-    element = replace(kind, type_id=kind.element, capacity=0)
-    arrow = element_type(description, element)
+    arrow = field_type(description, kind)
     if kind.kind != "single":
-        of_lists = pa.list_(pa.field("item", arrow))
         if kind.kind == "array":
             ends = range(0, count * kind.capacity + 1, kind.capacity)
             offsets = array.array("i", ends)
         else:
             offsets = next(columns)
-        child = _filled(description, element, columns, offsets[-1])
+        child = _filled(description, kind.single, columns, offsets[-1])
         buffers = [None, pa.py_buffer(offsets)]
-        return pa.ListArray.from_buffers(of_lists, count, buffers, children=[child])
-    if kind.element == NESTED:
-        fields = description.structures[kind.nested].fields
+        return pa.ListArray.from_buffers(arrow, count, buffers, children=[child])
+    if kind.nested:
         children = [
             _filled(description, field.type, columns, count)
-            for field in fields
-            if field.name != PLACEHOLDER
+            for field in description.structures[kind.nested].named
         ]
         return pa.StructArray.from_buffers(arrow, count, [None], children=children)
     if arrow == pa.bool_():

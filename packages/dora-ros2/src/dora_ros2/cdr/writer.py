@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
 
 from dora_ros2.cdr.generator import LONG, Generator, values
 from dora_ros2.definitions.description import (
-    BOUNDED_WSTRING,
-    NESTED,
-    NUMBERS,
     PLACEHOLDER,
-    WSTRING,
     Field,
     FieldType,
     Structure,
@@ -47,7 +42,7 @@ def generate_writer(description: TypeDescription) -> Writer:
 
 def completed(value: Mapping[str, Any], structure: Structure) -> Mapping[str, Any]:
     """Return ``value`` with the defaults of absent fields; unknown fields are errors."""
-    fields = {field.name: field for field in structure.fields if field.name != PLACEHOLDER}
+    fields = {field.name: field for field in structure.named}
     unknown = sorted(str(name) for name in value.keys() - fields.keys())
     if unknown:
         raise MalformedMessage(
@@ -64,7 +59,7 @@ def _default(field: Field) -> Any:
         return field.default
     if kind.kind in ("bounded", "sequence"):
         return ()
-    single: Any = 0 if kind.element in NUMBERS else {} if kind.element == NESTED else ""
+    single: Any = 0 if kind.code else {} if kind.nested else ""
     return single if kind.kind == "single" else (single,) * kind.capacity
 
 
@@ -129,7 +124,7 @@ class _WriterGenerator(Generator):
         structure = self.description.structures[name]
         held, keys = self.new("s"), self.new("k")
         self.names[held] = structure
-        self.names[keys] = {field.name for field in structure.fields} - {PLACEHOLDER}
+        self.names[keys] = {field.name for field in structure.named}
         self.emit(f"if {value}.keys() != {keys}: {value} = completed({value}, {held})")
         for field in structure.fields:
             if field.name == PLACEHOLDER:
@@ -139,7 +134,7 @@ class _WriterGenerator(Generator):
                 self._field(field.type, f"{value}[{field.name!r}]", f"{label}{field.name}")
 
     def _field(self, kind: FieldType, value: str, label: str) -> None:
-        code = NUMBERS.get(kind.element)
+        code = kind.code
         if kind.kind == "single":
             self._single(kind, value, label)
             return
@@ -168,17 +163,17 @@ class _WriterGenerator(Generator):
             self.emit(f"o += numbers({items}, {code!r})")
             self.know(min(size, 4))
         else:
-            element = replace(kind, type_id=kind.element, capacity=0)
+            element = kind.single
             one = self.new("v")
             self.emit(f"if type({items}) is str: raise TypeError('a list')")
             self.loop(f"for {one} in {items}:", lambda: self._single(element, one, f"{label}[]"))
 
     def _single(self, kind: FieldType, value: str, label: str) -> None:
-        code = NUMBERS.get(kind.element)
+        code = kind.code
         if code:
             self.add_to_group(code)
             self._items.append(f"booleans[{value}]" if code == "?" else value)
-        elif kind.element == NESTED:
+        elif kind.nested:
             held = self.new("v")
             self.emit(f"{held} = {value}")
             self.structure(kind.nested, held, f"{label}.")
@@ -187,7 +182,7 @@ class _WriterGenerator(Generator):
 
     def _string(self, kind: FieldType, value: str, label: str) -> None:
         self.align(4)
-        if kind.element in (WSTRING, BOUNDED_WSTRING):
+        if kind.wide:
             self.emit(f"s = wide({value}); n = len(s) // 4; o += u32(n) + s")
             self.know(4)
         else:
@@ -238,15 +233,15 @@ def _problem(description: TypeDescription, kind: FieldType, value: Any, label: s
     if kind.kind != "single":
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
             return f'field "{label}" is {_brief(value)}, not a list'
-        element = replace(kind, type_id=kind.element, capacity=0)
+        element = kind.single
         found = (
             _problem(description, element, one, f"{label}[{index}]")
             for index, one in enumerate(value)
         )
         return next((one for one in found if one is not None), None)
-    if kind.element == NESTED:
+    if kind.nested:
         return _problem_of_structure(description, description.structures[kind.nested], value, label)
-    code = NUMBERS.get(kind.element)
+    code = kind.code
     try:
         if code is None:
             value.encode("utf-16-le")

@@ -12,8 +12,8 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -66,10 +66,25 @@ class FieldType:
     def kind(self) -> Literal["single", "array", "bounded", "sequence"]:
         return _KINDS[(self.type_id - 1) // _ARRAY]
 
+    @property
+    def code(self) -> str | None:
+        """Code of the module `struct` for one element; None for texts and messages."""
+        return NUMBERS.get(self.element)
+
+    @property
+    def wide(self) -> bool:
+        """Whether an element is a text of wide characters."""
+        return self.element in (WSTRING, BOUNDED_WSTRING)
+
+    @property
+    def single(self) -> FieldType:
+        """The type of one element."""
+        return replace(self, type_id=self.element, capacity=0)
+
     def several(self, kind: str, capacity: int) -> FieldType:
         """Return the array or sequence of this element."""
         type_id = self.type_id + _ARRAY * _KINDS.index(kind)
-        return FieldType(type_id, capacity, self.string_capacity, self.nested)
+        return replace(self, type_id=type_id, capacity=capacity)
 
     @property
     def text(self) -> str:
@@ -121,10 +136,14 @@ class Structure:
         return {"type_name": self.name, "fields": [field.as_message() for field in self.fields]}
 
     @property
+    def named(self) -> Iterator[Field]:
+        """The fields without the placeholder."""
+        return (field for field in self.fields if field.name != PLACEHOLDER)
+
+    @property
     def text(self) -> str:
         """The definition as a `.msg` file has it."""
-        fields = (field for field in self.fields if field.name != PLACEHOLDER)
-        return self.source or "".join(f"{field.type.text} {field.name}\n" for field in fields)
+        return self.source or "".join(f"{field.type.text} {field.name}\n" for field in self.named)
 
 
 @dataclass(frozen=True)
@@ -207,7 +226,8 @@ def _structure(entry: Mapping[str, Any], sources: Mapping[str, str]) -> Structur
             int(kind["string_capacity"]),
             str(kind["nested_type_name"]),
         )
-        if not 0 < field_type.type_id <= 4 * _ARRAY:
+        is_message = field_type.element == NESTED
+        if not 0 < field_type.type_id <= 4 * _ARRAY or is_message != bool(field_type.nested):
             raise DefinitionError(f'"{name}" has a field of unknown type {field_type.type_id}')
         default = None
         with contextlib.suppress(DefinitionError):  # of use to this sender only
@@ -233,8 +253,8 @@ def value_of(kind: FieldType, text: str) -> Any:
 
 
 def _element_of(kind: FieldType, text: str) -> Any:
-    code = NUMBERS.get(kind.element)
-    if code is None and kind.element != NESTED:
+    code = kind.code
+    if code is None and not kind.nested:
         if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
             text = re.sub(r"\\(['\"])", r"\1", text[1:-1])
         return text
