@@ -105,7 +105,7 @@ class Machine:
         for process in psutil.process_iter():
             try:
                 words = process.cmdline()
-                if process.environ().get("HOME") == str(self.home):
+                if process.environ().get("HOME") == str(self.home) and "--spare" not in words:
                     found |= {module: process for module in modules if module in words}
             except psutil.Error:
                 continue

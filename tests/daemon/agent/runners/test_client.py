@@ -25,6 +25,7 @@ from dora_config.protocol.runner import (
     GetHistory,
     encode_line,
 )
+from dora_config.protocol.runner_events import NodeSpawned
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import RunnerConnected, RunnerEnded, RunnerNotice
 from dora_daemon.agent.linking import LinkSetup, Listen
@@ -116,6 +117,26 @@ def test_unanswered_request_is_repeated_on_the_next_connection(tmp_path: Path) -
 
     anyio.run(scenario)
     assert isinstance(runner.events[0], RunnerConnected)
+
+
+def test_notices_that_arrive_together_lead_to_one_request_of_the_status(tmp_path: Path) -> None:
+    runner = Runner(tmp_path)
+
+    async def scenario() -> None:
+        async with runner.attended() as client:
+            with await runner.accept() as connection:
+                await receive(connection, "get_status")  # the first one
+                reply(connection, 0, STATUS)
+                await wait_until_async(lambda: client.status, what="the status")
+                notice = Envelope(notice=NodeSpawned(node="n", pid=1, incarnation=1))
+                connection.sendall(encode_line(notice) * 30)
+                await wait_until_async(lambda: len(runner.events) == 31, what="the notices")
+                client.send(GetHistory(), lambda *_: None)
+                message = await receive(connection, "get_history")
+                # after handshake and status: at most one more status was requested
+                assert message["id"] <= 4
+
+    anyio.run(scenario)
 
 
 def test_call_of_a_runner_without_connection_fails_at_once(tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ from dora_node_api.protocol.control_socket import connect_unix
 
 RETRY = 0.02
 """Seconds between attempts to connect to a runner that starts."""
+STATUS_PAUSE = 0.001
+"""Seconds, for each node, from a notice until the status is requested that covers later ones, too:
+a status takes time with each node, and there are several notices about each.
+"""
 REFUSED_PAUSE = 0.5
 """Seconds between checks whether a runner of another version has ended."""
 PART_VARIABLE = "DORA_RUNNER_PART"
@@ -89,6 +93,7 @@ class RunnerClient:
         """Why the runner, of another version, takes no requests."""
         self._has_ended = False
         self._is_mute = False
+        self._status_timer: asyncio.TimerHandle | None = None
         self._lifecycle_lines = LifecycleLines()
 
     @property
@@ -284,7 +289,7 @@ class RunnerClient:
                 self._log(notice)
                 self._has_ended |= isinstance(notice, protocol.DataflowFinished)
                 self._deliver(self, RunnerReported(self.dataflow_id, notice))
-                self.send(protocol.GetStatus())
+                self._request_status_soon()
             case protocol.Envelope(reply=protocol.RunnerStatus() as status):
                 before, self.status = self.status, status
                 if _processes(before) != _processes(status):
@@ -308,6 +313,16 @@ class RunnerClient:
                 logger.warning("runner of dataflow %s refuses: %s", self.dataflow_id, message)
             case _:
                 pass
+
+    def _request_status_soon(self) -> None:
+        if self._status_timer is None:
+            nodes = 0 if self.status is None else len(self.status.nodes)
+            loop = asyncio.get_running_loop()
+            self._status_timer = loop.call_later(nodes * STATUS_PAUSE, self._request_status)
+
+    def _request_status(self) -> None:
+        self._status_timer = None
+        self.send(protocol.GetStatus())
 
     def _log(self, notice: protocol.RunnerEvent) -> None:
         """Log restarts and failures of nodes."""
