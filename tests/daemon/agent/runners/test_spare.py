@@ -129,6 +129,21 @@ def test_a_spare_is_not_used_after_an_upgrade_or_before_it_is_ready(
     use(monkeypatch, check)
 
 
+def test_the_first_spare_comes_earlier_without_a_dataflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    delay = module.DELAY
+
+    async def check(runner: SpareRunner) -> None:
+        monkeypatch.setattr(module, "DELAY", delay)
+        due = []
+        for idle in (True, False):
+            runner.prepare(idle=idle)
+            assert runner._timer is not None
+            due.append(runner._timer.when())
+        assert due[1] - due[0] > 5
+
+    use(monkeypatch, check)
+
+
 def test_machines_without_a_spare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DELAY", 0.0)
 

@@ -157,7 +157,7 @@ class Agent:
             with anyio.move_on_after(ADOPTION_TIMEOUT):
                 await self._adopted.wait()
             if self._options.spare_runner:
-                self._runners.spare.prepare()
+                self._runners.spare.prepare(idle=not self._runners.connected())
             async with anyio.create_task_group() as connection:
                 connection.start_soon(self._link.run)
                 await self._ended.wait()

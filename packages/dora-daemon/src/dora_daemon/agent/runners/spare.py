@@ -23,6 +23,8 @@ DELAY = 10.0
 Its imports delay messages of the started dataflow by 3 ms each time that they share a core; a low
 priority does not prevent it where Linux groups processes by session (autogroup).
 """
+IDLE_DELAY = 2.0
+"""The same while no dataflow runs."""
 LIMIT = 1.0
 """Seconds for a spare to take an order."""
 MIN_MEMORY = 2 << 30
@@ -39,8 +41,8 @@ class SpareRunner:
         self._channel: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def prepare(self) -> None:
-        """Start one soon, and after its use another one.
+    def prepare(self, *, idle: bool = False) -> None:
+        """Start one soon, and after its use another one. ``idle``: no dataflow runs.
 
         Nothing happens if that is turned off or the machine has little memory.
         """
@@ -51,7 +53,8 @@ class SpareRunner:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(DELAY, self._start)
+        delay = IDLE_DELAY if idle else DELAY
+        self._timer = asyncio.get_running_loop().call_later(delay, self._start)
 
     def _start(self) -> None:
         if self._process is not None:
