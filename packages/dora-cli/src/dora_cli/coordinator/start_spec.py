@@ -57,7 +57,6 @@ def make_spec(
             directory=str(path.parent),
             device=folder.st_dev,
             inode=folder.st_ino,
-            file_name=path.name,
         ),
         workspace=_workspace(path),
         places=session.places(path.parent),

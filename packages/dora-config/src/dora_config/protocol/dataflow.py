@@ -25,7 +25,6 @@ class Origin(Message):
     device: int = 0
     inode: int = 0
     """Of that folder, since a container with the same kernel may have another of that name."""
-    file_name: str = "dataflow.yml"
 
 
 class DataflowSpec(Message):

@@ -122,7 +122,7 @@ class Builds:
         return [
             command
             for build in list(self._builds.values())
-            if build.requested.client == client and number in (None, build.requested.number)
+            if build.requested.is_of(client, number)
             for command in self._drop(build)
         ]
 

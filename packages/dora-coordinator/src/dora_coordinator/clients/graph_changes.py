@@ -318,8 +318,7 @@ class GraphChanges:
     def drop(self, client: int, number: int | None) -> None:
         """Forget the client of a request (None: of all its requests); the change continues."""
         for operation in self._operations.values():
-            requested = operation.requested
-            if requested.client == client and number in (None, requested.number):
+            if operation.requested.is_of(client, number):
                 operation.client_waits = False
 
     def _succeed(self, operation: _Operation) -> list[Command]:

@@ -149,11 +149,7 @@ class LifecycleRequests:
 
     def drop(self, client: int, number: int | None) -> None:
         """Forget one request of a client (None: all of them)."""
-        self._waits = [
-            wait
-            for wait in self._waits
-            if wait.requested.client != client or number not in (None, wait.requested.number)
-        ]
+        self._waits = [one for one in self._waits if not one.requested.is_of(client, number)]
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
         """Answer the requests that waited for this change; start again what was to be restarted.

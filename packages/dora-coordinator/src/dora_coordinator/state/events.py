@@ -59,6 +59,10 @@ class ClientRequested:
     request: ControlRequest
     fresh_id: str
 
+    def is_of(self, client: int, number: int | None) -> bool:
+        """Return whether it is this request of a client (None: any of the client)."""
+        return self.client == client and number in (None, self.number)
+
 
 @dataclass(frozen=True, slots=True)
 class ClientCancelled:

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.runner import RunnerRequest
 from dora_daemon.agent.records import PartRecord
+from dora_node_api.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class SavePart:
+class SavePart(Frozen):
     """Write the record to disk before any later command is executed."""
 
     record: PartRecord
 
 
-@dataclass(frozen=True, slots=True)
-class DropPart:
+class DropPart(Frozen):
     dataflow_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SendToCoordinator:
+class SendToCoordinator(Frozen):
     """Without a connection the message is dropped: a registration contains the same facts."""
 
     message: DaemonMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Frozen):
     """Connect to the coordinator: the state of all adopted runners is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartRunner:
+class StartRunner(Frozen):
     record: PartRecord
 
 
-@dataclass(frozen=True, slots=True)
-class StartLater:
+class StartLater(Frozen):
     """Post ``PartDue`` after some seconds."""
 
     dataflow_id: str
@@ -48,50 +42,43 @@ class StartLater:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptRunner:
+class AdoptRunner(Frozen):
     """Connect to a runner that an earlier daemon process started."""
 
     record: PartRecord
 
 
-@dataclass(frozen=True, slots=True)
-class SendToRunner:
+class SendToRunner(Frozen):
     dataflow_id: str
     request: RunnerRequest
 
 
-@dataclass(frozen=True, slots=True)
-class SetRunnerLinks:
+class SetRunnerLinks(Frozen):
     """Send the links of a part to its runner."""
 
     record: PartRecord
 
 
-@dataclass(frozen=True, slots=True)
-class ReadNodes:
+class ReadNodes(Frozen):
     """Request the nodes of a runner; ``NodesRead`` follows."""
 
     dataflow_id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndRunner:
+class EndRunner(Frozen):
     """Stop the nodes of a runner that takes no requests, with SIGTERM; ``RunnerEnded`` follows."""
 
     dataflow_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class KillRunner:
+class KillRunner(Frozen):
     """``RunnerEnded`` follows once all its processes have ended."""
 
     dataflow_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartRecorders:
+class StartRecorders(Frozen):
     """Answered with ``RecorderSettled``; recorders that run already are left alone."""
 
     record: PartRecord
@@ -99,14 +86,12 @@ class StartRecorders:
     """The nodes are being started, not recorded already."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteLog:
+class WriteLog(Frozen):
     level: Literal["info", "warning"]
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExitDaemon:
+class ExitDaemon(Frozen):
     """End the process after queued messages were sent; the last command."""
 
 

@@ -5,38 +5,32 @@ Messages of the coordinator about parts are events as they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import LinkPart
 from dora_config.protocol.runner import NodeDefinitions, RunnerEvent, RunnerStatus
 from dora_daemon.agent.records import PartRecord
+from dora_node_api.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonStarted:
+class DaemonStarted(Frozen):
     """The first event: runners of an earlier daemon process can be adopted."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoordinatorConnected:
+class CoordinatorConnected(Frozen):
     """The daemon is registered: the coordinator decides what starts."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoordinatorLost:
+class CoordinatorLost(Frozen):
     """The connection to the coordinator ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoordinatorAway:
+class CoordinatorAway(Frozen):
     """There was no connection for ``seconds``: the machine starts its parts alone."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class PartDue:
+class PartDue(Frozen):
     """The pause before another start of a part without the coordinator has passed."""
 
     dataflow_id: str
@@ -44,15 +38,13 @@ class PartDue:
     """Of its record, when the pause began."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunFound:
+class RunFound(Frozen):
     """A `dora run` can be adopted."""
 
     record: PartRecord
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerPlaced:
+class RunnerPlaced(Frozen):
     """A runner has its directory and is about to be spawned."""
 
     dataflow_id: str
@@ -66,32 +58,28 @@ class RunnerPlaced:
     """Where the runner writes its events."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerConnected:
+class RunnerConnected(Frozen):
     """A spawned or adopted runner answers on its control socket."""
 
     dataflow_id: str
     status: RunnerStatus
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerRefused:
+class RunnerRefused(Frozen):
     """A runner of another version does not take requests; its nodes run on."""
 
     dataflow_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerReported:
+class RunnerReported(Frozen):
     """A runner sent an event."""
 
     dataflow_id: str
     event: RunnerEvent
 
 
-@dataclass(frozen=True, slots=True)
-class NodesRead:
+class NodesRead(Frozen):
     """The nodes that a runner has now, after a change."""
 
     dataflow_id: str
@@ -101,8 +89,7 @@ class NodesRead:
     """Folder of each node's log file, by node id."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeNotAdded:
+class NodeNotAdded(Frozen):
     """A node could not be started; its log remains."""
 
     dataflow_id: str
@@ -112,43 +99,37 @@ class NodeNotAdded:
     """Folder of its log file."""
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionChanged:
+class RevisionChanged(Frozen):
     """A runner reported a change of its nodes."""
 
     dataflow_id: str
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerEnded:
+class RunnerEnded(Frozen):
     """A runner and all processes that it started have ended; a result was reported before."""
 
     dataflow_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingRequested:
+class RecordingRequested(Frozen):
     """The outputs of a dataflow on this machine are to be recorded."""
 
     dataflow_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RecorderSettled:
+class RecorderSettled(Frozen):
     """The recorders of a part record, or could not be started."""
 
     dataflow_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class MachineStopping:
+class MachineStopping(Frozen):
     """End the nodes; their dataflows continue here when the machine is back."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandoverRequested:
+class HandoverRequested(Frozen):
     """End, and leave the runners to the next daemon process."""
 
 

@@ -97,30 +97,16 @@ class AgentState:
 
     def handle(self, event: events.Event, now: float) -> list[do.Command]:
         """Change the state and return the commands that follow; ``now`` is Unix time."""
+        if isinstance(event, events.RunnerNotice):
+            return [*self._handle_runner(event, now), *self._settle(event.dataflow_id)]
+        if isinstance(event, events.CoordinatorNotice):
+            return self._handle_coordinator(event, now)
         match event:
             case events.DaemonStarted():
                 return [*self._prune(), *self._adopt(now)]
             case events.RunFound(record=record):
                 found = self._parts[record.dataflow_id] = LocalPart(record)
                 return [do.AdoptRunner(record), found.report_state()]
-            case (
-                events.RunnerPlaced()
-                | events.RunnerConnected()
-                | events.RunnerRefused()
-                | events.RunnerReported()
-                | events.RunnerEnded()
-                | events.NodesRead()
-                | events.NodeNotAdded()
-                | events.RevisionChanged()
-            ):
-                return [*self._handle_runner(event, now), *self._settle(event.dataflow_id)]
-            case (
-                events.CoordinatorConnected()
-                | events.CoordinatorLost()
-                | events.CoordinatorAway()
-                | events.PartDue()
-            ):
-                return self._handle_coordinator(event, now)
             case messages.PreparePart():
                 return self._prepare(event)
             case messages.ConnectPart():
@@ -243,10 +229,6 @@ class AgentState:
         if self._coordinator == "connected" or self._ending:
             return False
         return part.record.starts_alone and part.stop is None and part.next is None
-
-    def _is_tried_again(self, part: LocalPart, now: float) -> bool:
-        """Whether a part whose nodes failed soon after a start alone is started once more."""
-        return part.fails_soon(now)
 
     def _hold(self, part: LocalPart, lost: messages.PartLost, now: float) -> list[do.Command]:
         """Keep a part of which nothing runs until it is started again, here or by request."""
@@ -449,7 +431,7 @@ class AgentState:
         unreleased = record.phase in ("preparing", "prepared")
         if not result.ok and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
-            if self._starts_alone(part) and (unreleased or self._is_tried_again(part, now)):
+            if self._starts_alone(part) and (unreleased or part.fails_soon(now)):
                 part.cause = reason if node is None else f'node "{node}" {reason}'
                 return acknowledge  # its runner ends now
             if unreleased:

@@ -278,6 +278,13 @@ class Runner:
 
     def _execute(self, command: commands.Command) -> None:
         services, nodes = self.services, self.services.nodes
+        if isinstance(command, commands.Announcement):
+            services.registry.announce(command)
+            services.registry.schedule_cleanup()
+            return
+        if isinstance(command, commands.LinkCommand):
+            self._command_link(command)
+            return
         match command:
             case commands.SpawnNode(node=node, incarnation=number):
                 self.processes.spawn(nodes[node], number)
@@ -309,21 +316,6 @@ class Runner:
                 services.logs.emit(level, message, about)
             case commands.DropInputs(node=node):
                 services.router.drop_inputs(node)
-            case (
-                commands.AnnounceClosed()
-                | commands.AnnounceRestarted()
-                | commands.AnnounceFailed()
-                | commands.RepeatClosed()
-            ):
-                services.registry.announce(command)
-                services.registry.schedule_cleanup()
-            case (
-                commands.SpawnLink()
-                | commands.AdmitLink()
-                | commands.FinishLink()
-                | commands.SignalLink()
-            ):
-                self._command_link(command)
             case commands.FinishDataflow(result=result):
                 self._keep_result(result)
                 self._finished.set()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import re
 import stat
 from collections.abc import Awaitable, Callable, Mapping
@@ -106,23 +105,18 @@ def _directory(text: str) -> tuple[Path | None, Origin]:
         folder = path.stat()
         if stat.S_ISDIR(folder.st_mode):
             directory = path.resolve()
-            return directory, _origin(directory, folder)
+            return directory, Origin(
+                boot_id=boot_id(),
+                directory=str(directory),
+                device=folder.st_dev,
+                inode=folder.st_ino,
+            )
     except (OSError, ValueError):
         pass  # reported below
     raise OperationFailed(
         "invalid",
         f'directory: "{text}" is not a folder on the coordinator\'s machine; omit it if the '
         "nodes need no files of that folder",
-    )
-
-
-def _origin(directory: Path, folder: os.stat_result) -> Origin:
-    return Origin(
-        boot_id=boot_id(),
-        directory=str(directory),
-        device=folder.st_dev,
-        inode=folder.st_ino,
-        file_name=_FILE_NAME,
     )
 
 

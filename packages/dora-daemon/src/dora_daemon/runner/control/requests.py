@@ -16,9 +16,8 @@ from dora_daemon.runner.errors import PreparationError, QueueUnavailable, Reques
 from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 from dora_daemon.runner.machine.streams import RUNNER_NODE, shown_target
-from dora_daemon.runner.nodes.edge_status import edge_status
 from dora_daemon.runner.nodes.local_nodes import LocalNode
-from dora_daemon.runner.nodes.queues import QueueRegistry
+from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
 from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.messages import (
     INSPECTOR,
@@ -171,7 +170,7 @@ class ControlRequests:
         own = (RUNNER_NODE, INSPECTOR)
         supervisor = self._runner.link
         queues = [one for one in self._services.registry.all() if one.edge.target not in own]
-        status = edge_status if supervisor is None else supervisor.edge_status
+        status = QueueEntry.status if supervisor is None else supervisor.edge_status
         return protocol.Statistics(edges=tuple(map(status, queues)), at=time.monotonic())
 
     def _set_param(self, request: protocol.SetParam) -> None:

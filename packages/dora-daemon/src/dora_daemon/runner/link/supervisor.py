@@ -34,7 +34,6 @@ from dora_daemon.runner.logs.logs import Stream, now_text
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import LOG_LINES, MachineStreams, streams_of
-from dora_daemon.runner.nodes.edge_status import edge_status
 from dora_daemon.runner.nodes.processes import Processes
 from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
 from dora_daemon.runner.nodes.segments import SegmentTable
@@ -293,7 +292,7 @@ class StreamQueues:
 
     def status(self, entry: QueueEntry, view: LinkView) -> EdgeStatus:
         """Return the counters of a queue, with those of the link for an edge between machines."""
-        status = edge_status(entry)
+        status = entry.status()
         edge = entry.edge
         if (stream := self.streams.outgoing_at(edge)) is not None:
             crossing = view.crossing(stream.machine, stream.node, stream.output, "out")

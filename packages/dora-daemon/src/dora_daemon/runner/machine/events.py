@@ -287,20 +287,18 @@ class LinkExited(Frozen):
 
 LinkProcessEvent = LinkSpawned | LinkConnected | LinkExited
 
+ProcessEvent = NodeSpawned | SpawnFailed | NodeExited | NodeDetached | NodeStalled | NodeCorrupted
+"""Events of one process of a node."""
+
 StateEvent = (
     Prepared
-    | NodeSpawned
-    | SpawnFailed
+    | ProcessEvent
     | NodeConnected
-    | NodeExited
-    | NodeDetached
     | TimerFired
     | StopRequested
     | NodeStopRequested
     | NodeRestartRequested
     | ReplacementEvent
-    | NodeStalled
-    | NodeCorrupted
     | BarrierReleased
     | NodeAdded
     | NodeRemoved
@@ -309,16 +307,5 @@ StateEvent = (
     | LinkProcessEvent
 )
 
-NodeEvent = (
-    NodeSpawned
-    | SpawnFailed
-    | NodeConnected
-    | NodeExited
-    | NodeDetached
-    | NodeStalled
-    | NodeCorrupted
-    | ReplacementAbandoned
-    | ReplacementLost
-    | TimerFired
-)
+NodeEvent = ProcessEvent | NodeConnected | ReplacementAbandoned | ReplacementLost | TimerFired
 """Events that concern a single node."""

@@ -119,6 +119,17 @@ class RunnerState:
         return [*self._handle(event, now), *self._advance(now)]
 
     def _handle(self, event: events.StateEvent, now: float) -> list[do.Command]:
+        if isinstance(event, events.ProcessEvent):
+            life = self._nodes.get(event.node)
+            if life is None or life.incarnation != event.incarnation:
+                return []  # a former process of the node
+            return self._settle(life, life.handle(event, now), now)
+        if isinstance(event, events.EdgeEvent):
+            return self._change_edges(event, now)
+        if isinstance(event, events.OutgoingStreamsSet | events.LinkProcessEvent):
+            return self._about_link(event, now)
+        if isinstance(event, events.ReplacementEvent):
+            return self._replace(event, now)
         match event:
             case events.Prepared():
                 return self._begin(now)
@@ -129,50 +140,14 @@ class RunnerState:
                 return self._stop(event, now)
             case events.TimerFired():
                 return self._timer(event, now)
-            case (
-                events.OutputsClosed()
-                | events.EdgeAdded()
-                | events.EdgeRemoved()
-                | events.SourceClosed()
-                | events.SourceReopened()
-                | events.SourceLost()
-            ):
-                return self._change_edges(event, now)
-            case (
-                events.OutgoingStreamsSet()
-                | events.LinkSpawned()
-                | events.LinkConnected()
-                | events.LinkExited()
-            ):
-                return self._about_link(event, now)
             case events.NodeConnected():
                 return self._connected(event, now)
-            case (
-                events.NodeSpawned()
-                | events.SpawnFailed()
-                | events.NodeExited()
-                | events.NodeDetached()
-                | events.NodeStalled()
-                | events.NodeCorrupted()
-            ):
-                life = self._nodes.get(event.node)
-                if life is None or life.incarnation != event.incarnation:
-                    return []  # a former process of the node
-                return self._settle(life, life.handle(event, now), now)
             case events.NodeAdded(spec=spec):
                 return self._add_node(spec, now)
             case events.NodeRemoved(node=node):
                 return self._remove_node(node, now)
             case events.NodeStopRequested() | events.NodeRestartRequested():
                 return self._request(event, now)
-            case (
-                events.ReplacementPrepared()
-                | events.ReplacementConnected()
-                | events.ReplacementAbandoned()
-                | events.ReplacementLost()
-                | events.ProgramChanged()
-            ):
-                return self._replace(event, now)
 
     def _settle(
         self, life: NodeLifecycle, commands: list[do.Command], now: float

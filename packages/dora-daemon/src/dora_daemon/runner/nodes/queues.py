@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
+from dora_config.protocol.runner import EdgeStatus, quantile
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.streams import RUNNER_NODE
+from dora_daemon.runner.machine.streams import RUNNER_NODE, shown_target
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.producer.pool import POOL_SIZE_VARIABLE, parse_pool_size
@@ -77,6 +79,36 @@ class QueueEntry:
     """The link is its producer: the source is a node of another machine."""
     log_source: LogSource | None = None
     """It takes log lines of these nodes and levels, as the runner sends them."""
+
+    def status(self) -> EdgeStatus:
+        """Return the counters as reported on the control socket."""
+
+        counted = self.keeper.statistics()
+        edge = self.edge
+        idle = None
+        if counted.last_arrival_ns:
+            idle = max(0.0, (time.monotonic_ns() - counted.last_arrival_ns) / 1e9)
+        latency: dict[str, float] = {}
+        for name, fraction in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+            seconds = quantile(counted.latency, fraction)
+            if seconds is not None:
+                latency[name] = seconds * 1e6
+        return EdgeStatus(
+            source=f"{edge.source}/{edge.output}",
+            target=shown_target(edge),
+            policy=self.spec.policy,
+            bound=self.spec.bound,
+            sent=counted.sent,
+            received=counted.received,
+            dropped=counted.dropped,
+            queued=counted.queued,
+            bytes_sent=counted.bytes_sent,
+            bytes_received=counted.bytes_received,
+            blocked=counted.blocked,
+            idle_seconds=idle,
+            latency_us=latency,
+            latency_counts=counted.latency,
+        )
 
     @property
     def writer(self) -> str:
