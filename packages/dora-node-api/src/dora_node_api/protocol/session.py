@@ -275,7 +275,16 @@ class Session:
                     entry.held = delivery
                     self.taking = False
                     return {"type": "INPUT_RECOVERED", "id": entry.id, "kind": "dora"}
-                event = self._message(entry, delivery, now)
+                event = {
+                    "type": "INPUT",
+                    "id": entry.id,
+                    "value": delivery.value,
+                    "metadata": delivery.metadata,
+                    "kind": "dora",
+                }
+                if entry.timeout is not None:
+                    # Time that it waited here is not silence of its sender; an old send time is.
+                    entry.deadline = min(now, delivery.sent_ns or now) + entry.timeout
             else:
                 self._first.extend(self._lifecycle(entry, delivery))
         except DECODE_ERRORS as error:
@@ -319,20 +328,6 @@ class Session:
         if order[-1] is not entry:
             order.remove(entry)
             order.append(entry)
-
-    def _message(self, entry: InputState, delivery: Delivery, now: int) -> Event:
-        event: Event = {
-            "type": "INPUT",
-            "id": entry.id,
-            "value": delivery.value,
-            "metadata": delivery.metadata,
-            "kind": "dora",
-        }
-        if entry.timeout is None:
-            return event
-        # Time that a message waited here is not silence of its sender; an old send time is.
-        entry.deadline = min(now, delivery.sent_ns or now) + entry.timeout
-        return event
 
     def _due(self, entry: InputState, now: int) -> int:
         """Return the number of a timer's last due tick; -1 before the first."""
