@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from support.leftovers import LEFT_BY_A_TEST, TAG
 from support.runner.found_runners import list_runners
 from support.runner.runs import (
     LISTENER,
@@ -150,6 +151,31 @@ def test_a_process_of_another_runner_is_not_killed(workspace: Workspace) -> None
         assert all(is_running(child) for child in children)
         reaper.kill_marked(mark)
         gone(*children)
+
+
+LEAKING = """
+import os, time
+from multiprocessing.shared_memory import SharedMemory
+from dora import Node
+node = Node()
+memory = SharedMemory(os.environ["NAME"], create=True, size=1000)
+{ending}
+"""
+
+
+@pytest.mark.parametrize("ending", ["pass", "time.sleep(1000)"], ids=["ends", "killed"])
+def test_shared_memory_that_a_node_has_left_is_removed(workspace: Workspace, ending: str) -> None:
+    """Also by a tracker that has just started when the dataflow ends or its runner is killed."""
+    workspace.node("leaking", LEAKING.format(ending=ending))
+    name = LEFT_BY_A_TEST + os.environ[TAG]
+    nodes = [{"id": "leaking", "path": "leaking.py", "env": {"NAME": name}}]
+    with foreground(workspace, {"nodes": nodes}) as run:
+        if ending != "pass":
+            wait_until(Path("/dev/shm", name).exists, what="shared memory")
+            run.process.kill()
+        run.process.wait()
+        wait_until(lambda: not Path("/dev/shm", name).exists(), what="the end of shared memory")
+        nothing_left()
 
 
 def environment(pid: int) -> dict[str, str]:

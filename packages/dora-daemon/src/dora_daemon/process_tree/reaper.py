@@ -32,6 +32,7 @@ LOG = "runner.log"
 RESULT = "result.json"
 KEPT_WITH_RESULT = (RESULT, INDEX, LOG, LOCK, OWNER)
 MAX_ROUNDS = 100
+TRACKER = b"multiprocessing.resource_tracker"
 
 _MARK = "mark"
 
@@ -47,26 +48,14 @@ def mark_line(mark: str) -> str:
 
 
 def kill_sessions(leaders: dict[int, int]) -> None:
-    """SIGKILL all processes of the sessions led by these processes (pid: start time).
-
-    Repeats until none is left, because a process may fork meanwhile.
-    """
+    """SIGKILL all processes of the sessions led by these processes (pid: start time)."""
     if not os.path.isdir("/proc/self"):
         for leader in leaders:
-            _kill(leader, group=True)
+            _quietly(os.killpg, leader, signal.SIGKILL)
         return
     # a reused pid leads a session of unrelated processes
     known = {p: s for p, s in leaders.items() if _start_time(p) in (None, s)}
-    for leader, started in known.items():
-        if _start_time(leader) == started:
-            _kill(leader, group=True)
-    for _ in range(MAX_ROUNDS):
-        members = _members(known)
-        for pid in members:
-            _kill(pid, group=False)
-        if not members:
-            return
-        time.sleep(0.01)
+    _kill_all(lambda: _members(known))
 
 
 def _members(leaders: dict[int, int]) -> list[int]:
@@ -84,18 +73,33 @@ def _members(leaders: dict[int, int]) -> list[int]:
 def kill_marked(mark: str) -> None:
     """SIGKILL every process of this user whose environment contains the mark.
 
-    Repeats until none is left. A process that cleared its environment is not found.
+    A process that cleared its environment is not found.
     """
     if not mark or not os.path.isdir("/proc/self"):
         return
     own = os.getpid()
     text = mark.encode() + b'"'  # the end of the JSON string, so that a longer mark does not match
-    for _ in range(MAX_ROUNDS):
+
+    def marked() -> list[int]:
         found = [pid for pid in _pids() if pid != own and text in _bytes(f"/proc/{pid}/environ")]
-        living = [pid for pid in found if _is_alive(_stat(pid))]
-        for pid in living:
-            _kill(pid, group=False)
-        if not living:
+        return [pid for pid in found if _is_alive(_stat(pid))]
+
+    _kill_all(marked)
+
+
+def _kill_all(find: Callable[[], list[int]]) -> None:
+    """SIGKILL what `find` returns until it returns none, because a process may fork meanwhile.
+
+    Resource trackers of multiprocessing have a second to remove the shared memory and semaphores
+    of the others. The command line of a program that is just being executed is empty.
+    """
+    for rounds_left in reversed(range(MAX_ROUNDS)):
+        found = find()
+        for pid in found:
+            line = _bytes(f"/proc/{pid}/cmdline")
+            if not rounds_left or (line and TRACKER not in line):
+                _quietly(os.kill, pid, signal.SIGKILL)
+        if not found:
             return
         time.sleep(0.01)
 
@@ -185,10 +189,6 @@ def _bytes(path: str) -> bytes:
             return file.read()
     except OSError:
         return b""
-
-
-def _kill(pid: int, *, group: bool) -> None:
-    _quietly(os.killpg if group else os.kill, pid, signal.SIGKILL)
 
 
 def _quietly(call: Callable[..., None], *arguments: object) -> None:

@@ -19,12 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, NoReturn
 
+from dora_daemon.process_tree.reaper import TRACKER
 from dora_daemon.runner.logs.logs import LineHandler, OutputReader
 from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.process.metrics import LoadMeter
 from dora_node_api.protocol.spawn_request import SpawnRequest
 
-TRACKER = b"multiprocessing.resource_tracker"
 MAX_ROUNDS = 100
 ROUND_SECONDS = 0.001
 _PR_SET_PDEATHSIG = 1
