@@ -205,11 +205,7 @@ def _session(parsed: Any) -> Iterator[Session]:
 
     def on_state(state: str | None) -> None:
         if state:
-            show(
-                f"dora ros2 {state}; start one with `ros2 run rmw_zenoh_cpp rmw_zenohd`, or give"
-                " its address: --router tcp/HOST:7447",
-                error=True,
-            )
+            show(f"dora ros2 {state}; {_NO_ROUTER}", error=True)
 
     with _open(parsed, parsed.timeout, on_state) as session:
         _settle(session)

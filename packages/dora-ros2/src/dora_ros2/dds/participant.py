@@ -305,7 +305,6 @@ class Participant(Connection):
     ) -> None:
         """Join a domain. Raises SessionError, InvalidName."""
         super().__init__(domain, environ, on_graph)
-        self._tokens: set[str] = set()
         self._found: dict[UUID, tuple[UUID, EndpointToken | None]] = {}
         """Participant and token of each discovered endpoint; tokens do not have their node."""
         self._named: dict[bytes, list[dict[str, Any]]] = {}
@@ -467,11 +466,11 @@ class Participant(Connection):
                 gids[key] = gid(text)
         self._gids = gids
         with self._changed:
-            for text in self._tokens - tokens:
+            known = set(self.graph.texts())
+            for text in known - tokens:
                 self.graph.remove(text)
-            for text in tokens - self._tokens:
+            for text in tokens - known:
                 self.graph.add(text)
-            self._tokens = tokens
             self._changed.notify_all()
         self._warn_of_mismatches()
         if self._on_graph is not None and not self.closed:
@@ -481,7 +480,7 @@ class Participant(Connection):
         """Warn once of each pair of ours and another endpoint that do not match."""
         for name, channel in self.graph.topics().items():
             for offer, use, reason in channel.problems(dds=True):
-                pair = (str(offer), str(use))
+                pair = (offer.eid, use.eid)
                 if self.id in (offer.node.zid, use.node.zid) and pair not in self._warned:
                     self._warned.add(pair)
                     _logger.warning("%s: no messages: %s", name, reason)
