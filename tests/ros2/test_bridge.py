@@ -27,8 +27,8 @@ from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionClient, ActionServer, GoalState
-from dora_ros2.zenoh.descriptions import find_description
 from dora_ros2.zenoh.graph import Graph
+from dora_ros2.zenoh.node_services import find_description
 from dora_ros2.zenoh.tokens import EndpointToken, Qos, parse_token
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

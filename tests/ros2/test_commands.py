@@ -23,10 +23,9 @@ from dora_ros2 import commands
 from dora_ros2.connection import Node
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionServer, GoalState, ServerGoal
-from dora_ros2.zenoh.descriptions import serve_descriptions
 from dora_ros2.zenoh.endpoints import Request
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.parameters import ParameterServer
+from dora_ros2.zenoh.node_services import ParameterServer, serve_descriptions
 from dora_ros2.zenoh.session import Session
 from dora_ros2.zenoh.tokens import Attachment, Qos
 

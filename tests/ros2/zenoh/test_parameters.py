@@ -14,14 +14,16 @@ from dora_ros2.connection import Node
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
 from dora_ros2.types import Types
-from dora_ros2.zenoh.descriptions import fetch_description, find_description, serve_descriptions
-from dora_ros2.zenoh.parameters import (
+from dora_ros2.zenoh.node_services import (
     ParameterServer,
     Value,
     decoded,
     encoded,
+    fetch_description,
+    find_description,
     parameter_service,
     parameter_type,
+    serve_descriptions,
 )
 from dora_ros2.zenoh.tokens import Attachment
 

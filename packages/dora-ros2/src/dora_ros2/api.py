@@ -39,9 +39,13 @@ from dora_ros2.zenoh.actions import (
     Result,
     ServerGoal,
 )
-from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
 from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, Request, ServiceClient
-from dora_ros2.zenoh.parameters import ParameterServer, Value
+from dora_ros2.zenoh.node_services import (
+    ParameterServer,
+    Value,
+    find_description,
+    serve_descriptions,
+)
 from dora_ros2.zenoh.tokens import Attachment, Kind, Qos, absolute
 
 _T = TypeVar("_T")

@@ -41,9 +41,9 @@ from dora_ros2.zenoh.actions import (
     Result,
     ServerGoal,
 )
-from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
 from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, Request, then
 from dora_ros2.zenoh.graph import Graph
+from dora_ros2.zenoh.node_services import find_description, serve_descriptions
 from dora_ros2.zenoh.tokens import NO_HASH, Attachment, EndpointToken, Kind, absolute
 
 SETTINGS = "DORA_ROS2"

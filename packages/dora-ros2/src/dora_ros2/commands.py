@@ -37,10 +37,15 @@ from dora_ros2.definitions.description import Structure, action_structures, desc
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error, SessionError
 from dora_ros2.types import ActionType, MessageType, ServiceType, Types
 from dora_ros2.zenoh.actions import ActionClient, CancelCode
-from dora_ros2.zenoh.descriptions import SERVICE as DESCRIBE, find_description
 from dora_ros2.zenoh.endpoints import ServiceClient, direct
 from dora_ros2.zenoh.graph import Channel, Graph, Profile
-from dora_ros2.zenoh.parameters import decoded, encoded, parameter_service
+from dora_ros2.zenoh.node_services import (
+    DESCRIBE,
+    decoded,
+    encoded,
+    find_description,
+    parameter_service,
+)
 from dora_ros2.zenoh.session import Session
 from dora_ros2.zenoh.tokens import (
     NO_HASH,

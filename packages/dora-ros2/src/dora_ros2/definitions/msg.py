@@ -26,6 +26,8 @@ _TYPE = re.compile(
     r"(?:\[(?P<size>(?:<=)?\d+|)\])?"
 )
 _CONSTANT = re.compile(r"[A-Z]\w*\s*=")
+_UNCOMMENTED = re.compile(r"""(?:[^#"']|"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'|$))*""")
+"""A line without what follows a ``#`` outside of quotes; an apostrophe in a comment is none."""
 SEPARATOR = re.compile(r"^---.*$\n?", re.MULTILINE)
 
 
@@ -52,7 +54,7 @@ def parse(name: str, text: str, *, file: str = "") -> list[Structure]:
 def _section(name: str, text: str, file: str, first: int) -> Structure:
     fields: dict[str, Field] = {}
     for number, line in enumerate(text.split("\n"), first):
-        words = _without_comment(line).split(None, 1)
+        words = _UNCOMMENTED.findall(line)[0].split(None, 1)
         if not words:
             continue
         try:
@@ -66,20 +68,6 @@ def _section(name: str, text: str, file: str, first: int) -> Structure:
         if found is not None:
             fields[found.name] = found
     return structure(name, fields.values(), text)
-
-
-def _without_comment(line: str) -> str:
-    """Remove what follows a ``#`` outside of quotes; an apostrophe in a comment is none."""
-    quote = ""
-    for index, character in enumerate(line):
-        if quote:
-            if character == quote and line[index - 1] != "\\":
-                quote = ""
-        elif character in "\"'":
-            quote = character
-        elif character == "#":
-            return line[:index]
-    return line
 
 
 def _field(words: Sequence[str], package: str) -> Field | None:

@@ -1,18 +1,25 @@
-"""Parameters of ROS nodes: their values, and the six services that serve those of a node."""
+"""Services that every node of ROS has: of its parameters, and of the types that it uses.
+
+Values of parameters, and the services of those of our nodes; type descriptions from and for others.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from dora_ros2.connection import Node
-from dora_ros2.errors import Ros2Error
+from dora_ros2.definitions.description import TypeDescription
+from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
 from dora_ros2.types import ServiceType, Types
-from dora_ros2.zenoh.endpoints import answering
-from dora_ros2.zenoh.tokens import Qos, stamp
+from dora_ros2.zenoh.endpoints import ServiceClient, answering
+from dora_ros2.zenoh.tokens import EndpointToken, Qos, stamp
 
+DESCRIBE = "get_type_description"
+_DESCRIBE_TYPE = "type_description_interfaces/srv/GetTypeDescription"
 Value: TypeAlias = bool | int | float | str | bytes | Sequence[bool | int | float | str] | None
 """Value of a parameter; None: not set."""
 OnSet = Callable[[Mapping[str, Value]], str | None]
@@ -146,3 +153,90 @@ def parameter_service(types: Types, word: str) -> ServiceType:
     """Return the type of the service `get_parameters`, or another one of a node's parameters."""
     name = "".join(part.capitalize() for part in word.split("_"))
     return types.service(f"rcl_interfaces/srv/{name}")
+
+
+def fetch_description(node: Node, target: str, name: str, type_hash: str) -> TypeDescription:
+    """Request the description of a type from the node `target`, which uses it.
+
+    Not from a callback. Raises NoReply; DefinitionError: the node refuses, or sends another type;
+    InvalidName, SessionError.
+    """
+    client: ServiceClient = node.service_client(
+        f"{target}/{DESCRIBE}", Types().service(_DESCRIBE_TYPE)
+    )
+    asked = {"type_name": name, "type_hash": type_hash, "include_type_sources": True}
+    try:
+        answer = client.ask(asked).result()[0].as_py()
+    finally:
+        client.close()
+    if not answer["successful"]:
+        raise DefinitionError(
+            f'{target} does not describe the type "{name}": {answer["failure_reason"]}'
+        )
+    sources = {
+        source["type_name"]: source["raw_file_contents"]
+        for source in answer["type_sources"]
+        if source["encoding"] == "msg"
+    }
+    described = TypeDescription.from_message(answer["type_description"], sources)
+    if described.name != name or described.hash != type_hash:
+        raise DefinitionError(
+            f'{target} described {described.name} {described.hash} instead of "{name}" {type_hash}'
+        )
+    return described
+
+
+def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeDescription:
+    """Return the description of an endpoint's type: one that is installed, or that of its node.
+
+    Not from a callback. Raises DefinitionError: none has the endpoint's hash.
+    """
+    problem = ""
+    try:
+        described = types.description(endpoint.type)
+        if endpoint.humble or described.hash == endpoint.hash:
+            return described
+        problem = f"the definition of {endpoint.type} here has the hash {described.hash}"
+    except DefinitionError as error:
+        if endpoint.humble:
+            raise
+        problem = str(error)
+    name = endpoint.node.full_name
+    if not node.has_services:
+        raise DefinitionError(
+            f"{problem}, and {name} uses {endpoint.hash}",
+            remedy="over DDS a node cannot describe its types: put its definition into a folder"
+            f" {endpoint.type.split('/')[1]} beside the dataflow",
+        )
+    try:
+        return fetch_description(node, name, endpoint.type, endpoint.hash)
+    except (NoReply, DefinitionError) as error:
+        raise DefinitionError(
+            f"{problem}, and {name}, which uses {endpoint.hash}, does not describe it: {error}"
+        ) from None
+
+
+def serve_descriptions(node: Node, describe: Callable[[str], TypeDescription]) -> None:
+    """Answer requests for types of our node; `describe` may raise DefinitionError."""
+    service = Types().service(_DESCRIBE_TYPE)
+    answer = answering(partial(_answer, describe))
+    node.service_server(f"~/{DESCRIBE}", service, answer)
+
+
+def _answer(describe: Callable[[str], TypeDescription], asked: dict[str, Any]) -> dict[str, Any]:
+    try:
+        described = describe(asked["type_name"])
+    except DefinitionError as error:
+        return {"successful": False, "failure_reason": str(error)}
+    if asked["type_hash"] not in ("", described.hash):
+        return {"successful": False, "failure_reason": f"the hash here is {described.hash}"}
+    sources = [
+        {"type_name": one.name, "encoding": "msg", "raw_file_contents": one.source}
+        for one in described.structures.values()
+        if one.source and asked["include_type_sources"]
+    ]
+    return {
+        "successful": True,
+        "type_description": described.as_message(),
+        "type_sources": sources,
+    }
