@@ -69,7 +69,6 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("logs",),
         ("process",),
         ("nodes",),
-        ("files", "preparation"),
         ("link",),
         ("service",),
         ("control",),

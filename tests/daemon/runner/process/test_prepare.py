@@ -26,7 +26,9 @@ def preparer(folder: Path, node: ResolvedNode, place: NodeLocation) -> Preparer:
 
 def test_a_missing_working_directory_is_created(tmp_path: Path) -> None:
     node = ResolvedNode(id="n", path=sys.executable)
-    (prepared,) = preparer(tmp_path, node, NodeLocation(working_dir="a/b")).prepare_all()
+    nodes = preparer(tmp_path, node, NodeLocation(working_dir="a/b"))
+    nodes.prepare_all()
+    (prepared,) = nodes.nodes
     assert prepared.cwd == tmp_path / "a" / "b"
     assert prepared.cwd.is_dir()
 

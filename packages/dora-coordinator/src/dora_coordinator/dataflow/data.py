@@ -14,7 +14,6 @@ from dora_coordinator.dataflow.completion import CompletionRule, rolled_back
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.links.edges import remote_edges
 from dora_coordinator.links.links import Links
-from dora_coordinator.links.wait import LinkWait
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import CancelTimer, Command, SendToDaemon
 from dora_coordinator.state.events import DataflowTimer, TimerKey
@@ -220,7 +219,10 @@ class DataflowData:
         )
         self.loading = ""
         """Nodes that a long start waits for."""
-        self.link_wait = LinkWait(context.settings)
+        self.linking_since = 0.0
+        """Time at which all parts were prepared and had the addresses of their peers."""
+        self.missing_links: str | None = None
+        """Links that the start waits for, once the first check found some."""
         self.phase = record.phase
         self.reason = record.reason
         """Why it failed as a whole."""

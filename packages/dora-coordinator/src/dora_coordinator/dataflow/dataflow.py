@@ -9,7 +9,8 @@ that is lost is spawned again on the same daemon and linked to the others again.
 | preparing, linking | `starting` |
 | releasing, running, recovering | `live` |
 | rolling back, stopping | `stopping` |
-| finished, failed | `ended` |
+
+What follows in the phases finished and failed is decided here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.runner import DeleteParam, SetParam
-from dora_coordinator.dataflow import ended, events, live, rewiring, starting, stopping
+from dora_coordinator.dataflow import events, live, rewiring, starting, stopping
 from dora_coordinator.dataflow.completion import ended_dataflow
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import Part, names
@@ -92,7 +93,37 @@ class Dataflow(DataflowData):
             case Phase.RELEASING | Phase.RUNNING | Phase.RECOVERING:
                 return live.handle(self, event, now)
             case Phase.FINISHED | Phase.FAILED:
-                return ended.handle(self, event, now)
+                return self._after_end(event, now)
+
+    def _after_end(self, event: events.PhaseEvent, now: float) -> list[Command]:
+        """Clean up daemons that return, or recover the dataflow if it was given up too early."""
+        if self.unreported and isinstance(event, events.PartReported | events.PartAbsent):
+            return self._revive(event, now)
+        match event:
+            case events.StopRequested():
+                self.unreported = False  # a daemon that returns kills its part
+                return [SaveRecord(self.changed_record())]
+            case events.PartReported(daemon=daemon, report=report):
+                part = self.parts[daemon]
+                if report.phase == "ended":
+                    self.end_part(part, report.result)
+                    return [part.forget()]
+                return [part.kill()] if event.registering else []
+            case events.PartGone(daemon=daemon) | events.PartAbsent(daemon=daemon):
+                self.end_part(self.parts[daemon], None)
+                return []
+            case events.StartAccepted() | events.DaemonLost() | events.TimerExpired():
+                return []
+
+    def _revive(self, event: events.PartReported | events.PartAbsent, now: float) -> list[Command]:
+        """A daemon that was given up has registered: recover the dataflow."""
+        self.unreported = False
+        self.phase = Phase.RECOVERING
+        self.reason = None
+        for part in self.parts.values():
+            part.reported = False
+        recovery = ArmTimer(self.timer("recovery"), now + self.settings.recovery_timeout)
+        return [recovery, *live.handle(self, event, now)]
 
     def _resume(self, now: float) -> list[Command]:
         """Continue after a restart of the coordinator."""
@@ -162,7 +193,7 @@ class Dataflow(DataflowData):
     def waits_for(self) -> str | None:
         """What delays the start, once that takes long."""
         loading = self.loading if self.phase is Phase.PREPARING else ""
-        return loading or self.link_wait.waits_for
+        return loading or self.missing_links
 
     @property
     def may_resume(self) -> bool:

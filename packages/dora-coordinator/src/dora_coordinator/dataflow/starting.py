@@ -16,9 +16,16 @@ from dora_coordinator.dataflow.completion import (
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import names
 from dora_coordinator.dataflow.stopping import roll_back
+from dora_coordinator.links.links import Links
+from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command
 from dora_coordinator.state.events import DataflowTimer
 from dora_coordinator.state.records import PartState, Phase
+
+MAX_CHECK_INTERVAL = 5.0
+"""Seconds between two checks of the missing links, and so between two progress messages."""
+CLOCK_PRECISION = 0.01
+"""Seconds by which a timer may fire early."""
 
 
 def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Command]:
@@ -102,16 +109,31 @@ def _continue(data: DataflowData, now: float) -> list[Command]:
     if not data.links.all_listen:
         return []
     data.phase = Phase.LINKING
-    data.link_wait.begin(now)
-    if data.links.all_linked:
-        return _release_all(data, now)
-    return [ArmTimer(data.timer("link"), data.link_wait.next_check(now))]
+    data.linking_since = now
+    return _release_all(data, now) if data.links.all_linked else [_next_check(data, now)]
+
+
+def _next_check(data: DataflowData, now: float) -> Command:
+    interval = min(data.settings.link_timeout / 2, MAX_CHECK_INTERVAL)
+    return ArmTimer(data.timer("link"), now + interval)
+
+
+def may_wait(links: Links, waited: float, settings: Settings, *, allow_unlinked: bool) -> bool:
+    """Return whether there is time left for missing links.
+
+    Machines that answer slowly get more time than machines that do not answer.
+    """
+    slow = links.only_slow and not allow_unlinked
+    limit = settings.slow_link_timeout if slow else settings.link_timeout
+    return waited < limit - CLOCK_PRECISION
 
 
 def _check_links(data: DataflowData, now: float) -> list[Command]:
     allow_unlinked = data.spec.allow_unlinked
-    if data.link_wait.check(data.links, now, allow_unlinked=allow_unlinked):
-        return [ArmTimer(data.timer("link"), data.link_wait.next_check(now))]
+    waited = now - data.linking_since
+    if may_wait(data.links, waited, data.settings, allow_unlinked=allow_unlinked):
+        data.missing_links = f"links: {data.links.pending()}"
+        return [_next_check(data, now)]
     if allow_unlinked:
         data.warnings = (data.links.explain_unlinked(),)
         return _release_all(data, now)
@@ -120,7 +142,7 @@ def _check_links(data: DataflowData, now: float) -> list[Command]:
 
 def _release_all(data: DataflowData, now: float) -> list[Command]:
     data.phase = Phase.RELEASING
-    data.link_wait.end()
+    data.missing_links = None
     return [
         CancelTimer(data.timer("link")),
         *(part.release() for part in data.parts.values()),

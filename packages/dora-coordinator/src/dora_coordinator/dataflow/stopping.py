@@ -71,7 +71,7 @@ def stop_because(data: DataflowData, reason: str, now: float) -> list[Command]:
 def roll_back(data: DataflowData, reason: str, now: float) -> list[Command]:
     """Give up a start and kill what was prepared."""
     data.phase = Phase.ROLLING_BACK
-    data.link_wait.end()
+    data.missing_links = None
     data.reason = reason
     data.force = True
     prepared = data.parts.left()

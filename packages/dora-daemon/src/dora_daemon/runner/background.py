@@ -27,7 +27,8 @@ from dora_daemon.runner.control.server import ControlServer
 from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
-from dora_daemon.runner.preparation import prepare
+from dora_daemon.runner.process.injection import make_package_folder
+from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.service import Runner
 
 LINGER_SECONDS = 30.0
@@ -73,10 +74,12 @@ class Background:
     async def _run_dataflow(self) -> None:
         with signals_stop(self._emit):
             try:
-                preparation = prepare(self._plan, self._directory)
+                packages = make_package_folder(self._directory.path / "packages")
+                preparer = Preparer(self._plan, packages)
+                preparer.prepare_all()
                 self._reaper.start()
                 self._runner = runner = Runner(
-                    preparation,
+                    preparer,
                     self._directory,
                     self._reaper,
                     on_event=self._put_event,

@@ -26,7 +26,8 @@ from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.logs.logs import Gate
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
-from dora_daemon.runner.preparation import prepare
+from dora_daemon.runner.process.injection import make_package_folder
+from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.control_socket import bind_unix
 
@@ -68,7 +69,9 @@ def run(
                 directory.write(OWNER, plan.dataflow_id)
                 directory.write(PLAN, plan.model_dump_json())
             try:
-                preparation = prepare(plan, directory, environ)
+                packages = make_package_folder(directory.path / "packages")
+                preparer = Preparer(plan, packages, environ)
+                preparer.prepare_all()
             except DoraError as error:
                 record_failed_start(history_file(plan), plan, str(error))
                 raise
@@ -81,9 +84,7 @@ def run(
                 control.put(event)
 
             def create() -> Runner:
-                return Runner(
-                    preparation, directory, reaper, on_event=put, foreground=True, gate=gate
-                )
+                return Runner(preparer, directory, reaper, on_event=put, foreground=True, gate=gate)
 
             ready = None if before_start is None else partial(before_start, directory.path)
             return anyio.run(_run, create, control, on_signal, ready, beside)

@@ -34,8 +34,7 @@ from dora_daemon.runner.nodes.monitor import HealthMonitor
 from dora_daemon.runner.nodes.processes import Processes
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.preparation import Preparation
-from dora_daemon.runner.process.prepare import PreparedNode
+from dora_daemon.runner.process.prepare import PreparedNode, Preparer
 from dora_daemon.runner.process.spawn import raise_open_files
 from dora_node_api.protocol.messages import StopNode
 
@@ -148,7 +147,7 @@ class Runner:
 
     def __init__(
         self,
-        preparation: Preparation,
+        preparer: Preparer,
         directory: RuntimeDir,
         reaper: ReaperProcess,
         *,
@@ -161,8 +160,8 @@ class Runner:
 
         ``gate`` holds back the output of nodes while ``on_event`` is overloaded.
         """
-        self.plan = plan = preparation.plan
-        self.preparer = preparation.preparer
+        self.plan = plan = preparer.plan
+        self.preparer = preparer
         self.started_at: float | None = None
         self.link: LinkSupervisor | None = None
         """Created when the first edge crosses machines; only then its modules are imported."""
@@ -177,8 +176,8 @@ class Runner:
         state = RunnerState(
             plan.local_nodes(),
             plan,
-            default_finish_grace=preparation.default_finish_grace,
-            log_dir=preparation.log_dir,
+            default_finish_grace=preparer.default_finish_grace,
+            log_dir=preparer.log_dir,
         )
         self.dispatcher = Dispatcher(state, self._execute)
         open_files = raise_open_files()
@@ -204,7 +203,7 @@ class Runner:
             self.processes = opened(closing(processes))
             self.monitor = opened(closing(HealthMonitor(services)))
             self._timers = opened(closing(Timers(services.registry, self.dispatcher.emit)))
-            self._open(preparation.nodes)
+            self._open(preparer.nodes)
             reaper.watch(self._loop, warn)
             resources.callback(reaper.unwatch)
             self._resources = resources.pop_all()

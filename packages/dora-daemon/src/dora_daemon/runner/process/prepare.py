@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dora_config.dataflow.resolved import NodeLocation, ResolvedNode
+from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, NodeLocation, ResolvedNode
 from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.ids import log_file_name
 from dora_config.protocol.run_plan import RunPlan
+from dora_config.yaml.quantities import parse_duration
 from dora_config.yaml.text_files import is_file
 from dora_daemon.out_dir import log_dir
 from dora_daemon.runner.errors import PreparationError, RunnerError
@@ -21,6 +22,7 @@ from dora_daemon.runner.process.python_choice import PythonChooser
 from dora_daemon.runner.process.sources import find_program, require_executable
 from dora_daemon.runner.process.spawn import usable_cpus
 
+FINISH_GRACE = "DORA_FINISH_DRAIN_GRACE_SECS"
 OPERATOR_HOST = "dora_node_api.operators"
 ROS2 = "dora_ros2"
 """Package that runs `ros2` nodes; it need not be installed."""
@@ -47,23 +49,43 @@ class Preparer:
     def __init__(
         self, plan: RunPlan, packages: Path, environ: Mapping[str, str] = os.environ
     ) -> None:
-        self._plan = plan
+        self.plan = plan
+        self.nodes: tuple[PreparedNode, ...] = ()
+        """The nodes of the plan, once :meth:`prepare_all` has prepared them."""
         self._packages = packages
         self._environ = environ
         self._python = PythonChooser(uv=plan.uv)
 
-    def prepare_all(self) -> tuple[PreparedNode, ...]:
+    @property
+    def default_finish_grace(self) -> float | None:
+        """Seconds that nodes may run on after their inputs have ended; None: no limit."""
+        text = self._environ.get(FINISH_GRACE, "").strip().lower()
+        if text == "off":
+            return None
+        try:
+            return parse_duration(text)
+        except ValueError:
+            return DEFAULT_FINISH_GRACE
+
+    @property
+    def log_dir(self) -> str:
+        """The folder of the log files: beside the dataflow file, unless no node uses that."""
+        usual = log_dir(Path(self.plan.working_dir), self.plan.dataflow_id)
+        used = sorted({node.log_file.parent for node in self.nodes})
+        return str(usual if usual in used or not used else used[0])
+
+    def prepare_all(self) -> None:
         """Prepare every node of the plan. Raises PreparationError with all problems."""
         prepared: list[PreparedNode] = []
         problems: list[str] = []
-        for spec in self._plan.local_nodes():
+        for spec in self.plan.local_nodes():
             try:
-                prepared.append(self.prepare(spec, self._plan.places.get(spec.id, NodeLocation())))
+                prepared.append(self.prepare(spec, self.plan.places.get(spec.id, NodeLocation())))
             except PreparationError as error:
                 problems += error.problems
         if problems:
             raise PreparationError(tuple(problems))
-        return tuple(prepared)
+        self.nodes = tuple(prepared)
 
     def prepare(self, spec: ResolvedNode, place: NodeLocation) -> PreparedNode:
         """Prepare one node. Raises PreparationError."""
@@ -80,13 +102,13 @@ class Preparer:
             facts = LaunchFacts((), None)
             return PreparedNode(spec, (), cwd, {}, facts, self._log_file(cwd, spec))
         merged = merge_environment(
-            self._environ, self._plan.resolved.env, self._plan.env_overrides, spec.env
+            self._environ, self.plan.resolved.env, self.plan.env_overrides, spec.env
         )
         if merged.problems:
             raise PreparationError(tuple(f'node "{spec.id}": {p}' for p in merged.problems))
         variables = with_packages(merged.variables, str(self._packages))
-        if self._plan.machine_id is not None:
-            variables["DORA_MACHINE_ID"] = self._plan.machine_id
+        if self.plan.machine_id is not None:
+            variables["DORA_MACHINE_ID"] = self.plan.machine_id
         if spec.ros2 is not None:
             variables["DORA_ROS2"] = json.dumps(spec.ros2)
         argv, facts = self._command(spec, place, cwd, variables)
@@ -107,11 +129,11 @@ class Preparer:
         )
 
     def _working_dir(self, place: NodeLocation) -> Path:
-        path = Path(self._plan.working_dir)
+        path = Path(self.plan.working_dir)
         if place.working_dir is not None:
             path = path / place.working_dir
         if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises, as for a name too long
-            if not self._plan.create_working_dirs:
+            if not self.plan.create_working_dirs:
                 raise RunnerError(f"working directory does not exist: {path}")
             try:
                 path.mkdir(parents=True)
@@ -122,7 +144,7 @@ class Preparer:
         return path
 
     def _log_file(self, cwd: Path, spec: ResolvedNode) -> Path:
-        return log_dir(cwd, self._plan.dataflow_id) / log_file_name(spec.id)
+        return log_dir(cwd, self.plan.dataflow_id) / log_file_name(spec.id)
 
     def _command(
         self, spec: ResolvedNode, place: NodeLocation, cwd: Path, variables: Mapping[str, str]
@@ -152,7 +174,7 @@ class Preparer:
         require_executable(program, path)
         # a program of a managed environment names its interpreter itself
         run: tuple[str, ...] = ()
-        if self._plan.uv and place.python is None:
+        if self.plan.uv and place.python is None:
             from dora_daemon.build.python_env import find_uv
 
             uv = find_uv(variables)
@@ -162,7 +184,7 @@ class Preparer:
 
     def _shell_command(self, spec: ResolvedNode) -> tuple[tuple[str, ...], LaunchFacts]:
         given = self._environ.get(ALLOW_SHELL, "").lower()
-        if not self._plan.allow_shell and given not in ("true", "1"):
+        if not self.plan.allow_shell and given not in ("true", "1"):
             raise RunnerError(
                 "shell nodes are disabled, because a dataflow file with them can run any command;"
                 f" if you trust the file, use --allow-shell-nodes or set {ALLOW_SHELL}=true"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from support.simulation.fleet_simulation import pipeline
 
 from dora_config.protocol.links import LinkReport, PeerReport
+from dora_coordinator.dataflow.starting import may_wait
 from dora_coordinator.links.edges import remote_edges
 from dora_coordinator.links.links import Links
-from dora_coordinator.links.wait import LinkWait
 from dora_coordinator.settings import Settings
 
 SETTINGS = Settings(link_timeout=10.0, slow_link_timeout=60.0)
@@ -22,26 +22,22 @@ def unlinked(*, slow: bool = False) -> Links:
     return links
 
 
+def waits(links: Links, waited: float, *, allow_unlinked: bool = False) -> bool:
+    return may_wait(links, waited, SETTINGS, allow_unlinked=allow_unlinked)
+
+
 def test_a_wait_ends_after_the_link_timeout() -> None:
-    wait = LinkWait(SETTINGS)
-    wait.begin(100.0)
-    assert wait.next_check(100.0) == 105.0
-    assert wait.check(unlinked(), 105.0, allow_unlinked=False)
-    assert wait.waits_for is not None
-    assert '"base" and "robot" have not reached each other yet' in wait.waits_for
-    assert not wait.check(unlinked(), 110.0, allow_unlinked=False)
-    assert wait.waits_for is None
+    links = unlinked()
+    assert waits(links, 5.0)
+    assert '"base" and "robot" have not reached each other yet' in links.pending()
+    assert not waits(links, 10.0)
 
 
 def test_a_wait_over_a_slow_network_is_longer_unless_links_may_be_missing() -> None:
-    wait = LinkWait(SETTINGS)
-    wait.begin(100.0)
-    assert wait.check(unlinked(slow=True), 159.0, allow_unlinked=False)
-    assert not wait.check(unlinked(slow=True), 160.0, allow_unlinked=False)
-    assert not wait.check(unlinked(slow=True), 110.0, allow_unlinked=True)
+    assert waits(unlinked(slow=True), 59.0)
+    assert not waits(unlinked(slow=True), 60.0)
+    assert not waits(unlinked(slow=True), 10.0, allow_unlinked=True)
 
 
 def test_a_timer_that_fires_early_does_not_prolong_the_wait() -> None:
-    wait = LinkWait(SETTINGS)
-    wait.begin(100.0)
-    assert not wait.check(unlinked(), 109.995, allow_unlinked=False)
+    assert not waits(unlinked(), 9.995)
