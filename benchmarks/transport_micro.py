@@ -20,15 +20,13 @@ import pyarrow as pa
 
 from dora_node_api.data import arrow
 from dora_node_api.queue_policy import QueuePolicy
-from dora_node_api.transport import (
-    Board,
-    Pool,
-    QueueSpec,
-    Receiver,
-    Sender,
-    Waiter,
-    create_queue,
-)
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.consumer.waiting import Waiter
+from dora_node_api.transport.producer.pool import Pool
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.queue import create_queue
+from dora_node_api.transport.shared.specs import QueueSpec
 
 SIZES = (8, 512, 4096, 65536, 1 << 20, 4 << 20, 16 << 20, 40 << 20)
 CAP = 1 << 30
@@ -158,7 +156,7 @@ def one_way(size: int, seconds: float) -> tuple[float, float, float]:
                 sender.send("out", arrow.encode(payload))
             sent += 10
         took = time.perf_counter() - start
-    from dora_node_api.transport import read_statistics
+    from dora_node_api.transport.shared.queue_keeper import read_statistics
 
     seen = read_statistics(board, wire.spec, wire.ends)
     return sent / took, seen.received / took, seen.dropped / max(seen.sent, 1)

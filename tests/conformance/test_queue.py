@@ -19,16 +19,13 @@ from support.waiting import wait_until
 from dora_config.dataflow.resolved import QueuePolicy
 from dora_node_api import queue_policy
 from dora_node_api.data import arrow
-from dora_node_api.transport import (
-    Board,
-    QueueSpec,
-    Receiver,
-    RecordKind,
-    Sender,
-    Waiter,
-)
 from dora_node_api.transport.consumer.journal import LinkReceiver
-from dora_node_api.transport.shared.layout import PAGE
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.consumer.waiting import Waiter
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.layout import PAGE, RecordKind
+from dora_node_api.transport.shared.specs import QueueSpec
 
 POLICIES = get_args(QueuePolicy)
 SIZES = (24, 4096, 300_000)
@@ -590,7 +587,7 @@ def test_statistics_are_readable_in_any_process_with_the_board() -> None:
         pid = os.fork()
         if pid == 0:
             board = Board.attach(os.dup(edge.board.fd), edge.board.size)
-            from dora_node_api.transport import read_statistics
+            from dora_node_api.transport.shared.queue_keeper import read_statistics
 
             seen = read_statistics(board, edge.spec, edge.ends)
             good = (seen.sent, seen.received, seen.queued, seen.dropped) == (6, 1, 3, 2)

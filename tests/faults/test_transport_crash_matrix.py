@@ -15,9 +15,10 @@ from support.queues import Edge, Registry, drain, message, number_of, numbers, s
 from support.simulation.stepping import Steps, die
 
 from dora_node_api.data import arrow
-from dora_node_api.transport import Board, Delivery, RecordKind
 from dora_node_api.transport.consumer import receiving
-from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 
 MODULES = tuple(
     f"transport/{name}.py"

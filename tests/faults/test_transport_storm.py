@@ -24,16 +24,13 @@ from support.waiting import PATIENCE, wait_until
 
 from dora_node_api.data import arrow
 from dora_node_api.errors import NodeForked
-from dora_node_api.transport import (
-    Board,
-    Delivery,
-    Pool,
-    Receiver,
-    RecordKind,
-    Sender,
-    Waiter,
-)
-from dora_node_api.transport.shared.layout import FLAG_PROTECTED
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.consumer.waiting import Waiter
+from dora_node_api.transport.producer.pool import Pool
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.layout import FLAG_PROTECTED, RecordKind
 
 SEEDS = [int(os.environ["DORA_STORM_SEED"])] if "DORA_STORM_SEED" in os.environ else [1, 2, 3]
 ROUNDS = 120

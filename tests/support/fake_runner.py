@@ -25,7 +25,10 @@ from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.protocol.messages import Hello, InputConfig, Message, NodeConfig
 from dora_node_api.queue_policy import QueuePolicy
-from dora_node_api.transport import Board, QueueKeeper, QueueSpec, create_queue
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.queue import create_queue
+from dora_node_api.transport.shared.queue_keeper import QueueKeeper
+from dora_node_api.transport.shared.specs import QueueSpec
 
 DATAFLOW_ID = "01a20e4b-f5a3-7858-99fe-d510d04b9561"
 

@@ -13,19 +13,16 @@ from typing import Any
 
 from dora_node_api.data import arrow
 from dora_node_api.queue_policy import QueuePolicy
-from dora_node_api.transport import (
-    Board,
-    Delivery,
-    Pool,
-    QueueEnds,
-    QueueKeeper,
-    QueueSpec,
-    Receiver,
-    Sender,
-    create_queue,
-)
+from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.consumer.journal import LinkReceiver
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.producer.pool import Pool
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
+from dora_node_api.transport.shared.queue import QueueEnds, create_queue
+from dora_node_api.transport.shared.queue_keeper import QueueKeeper
+from dora_node_api.transport.shared.specs import QueueSpec
 
 _PATTERN = random.Random(20240607).randbytes(1 << 20)
 _HEAD = struct.Struct("=QII")

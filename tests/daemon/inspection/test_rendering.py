@@ -14,7 +14,7 @@ from support.queues import Edge, Segments
 from dora_daemon.inspection.pictures import PictureLimits
 from dora_daemon.inspection.rendering import Cut, render
 from dora_node_api.data import arrow
-from dora_node_api.transport import Board
+from dora_node_api.transport.shared.board import Board
 
 
 def text_of(

@@ -59,14 +59,12 @@ from dora_node_api.protocol.messages import (
     Welcome,
 )
 from dora_node_api.queue_policy import QueuePolicy
-from dora_node_api.transport import (
-    Board,
-    Pool,
-    QueueEnds,
-    Receiver,
-    Sender,
-    Waiter,
-)
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.consumer.waiting import Waiter
+from dora_node_api.transport.producer.pool import Pool
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.queue import QueueEnds
 
 M = TypeVar("M")
 _PROGRAM = """

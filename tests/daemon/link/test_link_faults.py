@@ -24,8 +24,8 @@ from support.waiting import let_last, wait_until
 from dora_daemon.link.protocol.messages import Note, StreamCounts
 from dora_daemon.link.streams.sender import MIN_WINDOW
 from dora_node_api.data import arrow
-from dora_node_api.transport import RecordKind
 from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.layout import RecordKind
 
 pytestmark = pytest.mark.integration
 

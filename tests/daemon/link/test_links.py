@@ -19,8 +19,7 @@ from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncomin
 from dora_daemon.link.protocol.status import other_security
 from dora_daemon.link.streams.sender import MIN_WINDOW
 from dora_node_api.data import arrow
-from dora_node_api.transport import RecordKind
-from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
+from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 
 pytestmark = pytest.mark.integration
 

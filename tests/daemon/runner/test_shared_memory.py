@@ -42,7 +42,8 @@ READER = """
 VANDAL = """
     import gc, pathlib, sys, time
     from dora import Node
-    from dora_node_api.transport import Board, Receiver
+    from dora_node_api.transport.consumer.receiving import Receiver
+    from dora_node_api.transport.shared.board import Board
     from dora_node_api.transport.producer.route import Route
     from dora_node_api.transport.shared import layout
     does, mark = sys.argv[1], pathlib.Path(sys.argv[2])

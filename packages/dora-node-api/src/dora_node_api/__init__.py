@@ -12,10 +12,9 @@ if sys.version_info < (3, 11):  # noqa: UP036
     )
 
 from dora_node_api._version import __version__
-from dora_node_api.backends.sample import SampleHandler
-from dora_node_api.node import Node
 
 if TYPE_CHECKING:
+    from dora_node_api.backends.sample import SampleHandler
     from dora_node_api.errors import (
         BackpressureDeadlock,
         ControlError,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
         Stop,
         UnknownEvent,
     )
+    from dora_node_api.node import Node
     from dora_node_api.operators import DoraStatus
     from dora_node_api.testing import MockNode
     from dora_node_api.transport.shared.errors import BrokenRecord, PoolExhausted, TransportError
@@ -84,6 +84,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "backends.sample": ("SampleHandler",),
     "errors": (
         *("BackpressureDeadlock", "ControlError", "DoraNodeError", "ExtensionError"),
         *("InvalidData", "NodeClosed"),
@@ -94,6 +95,7 @@ _HOMES = {
         *("NodeFailed", "NodeRestarted", "ParamDeleted", "ParamUpdated", "Reload", "Stop"),
         "UnknownEvent",
     ),
+    "node": ("Node",),
     "operators": ("DoraStatus",),
     "testing": ("MockNode",),
     "transport.shared.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),
@@ -102,7 +104,7 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 
 
 def __getattr__(name: str) -> Any:
-    """Import the other public names when they are used, so that nodes start faster."""
+    """Import a public name when it is used: nodes and daemons need few of them."""
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,9 +25,11 @@ from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.data import arrow
-from dora_node_api.transport import Board, Pool, QueueEnds
 from dora_node_api.transport.consumer.journal import LinkReceiver
+from dora_node_api.transport.producer.pool import Pool
 from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.queue import QueueEnds
 
 KEY = ("b", "n", "o")
 

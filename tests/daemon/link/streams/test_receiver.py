@@ -17,8 +17,8 @@ from dora_daemon.link.protocol.frames import LifecycleEvent
 from dora_daemon.link.protocol.hello import LeavingStream
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.receiver import LARGE, MAX_BYTES, AckPolicy, StreamReceiver
-from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.forwarding import Forwarder
+from dora_node_api.transport.shared.layout import RecordKind
 from dora_node_api.transport.shared.payload import BlockImage
 
 IMAGE = image_of(pa.array([1, 2, 3]))

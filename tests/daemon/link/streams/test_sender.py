@@ -13,8 +13,8 @@ from dora_daemon.link.protocol.hello import EnteringStream
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.streams.sender import CHUNK, MIN_WINDOW, StreamSender
 from dora_daemon.link.streams.sender_thread import Outbox, Turn
-from dora_node_api.transport import Board
 from dora_node_api.transport.consumer.journal import LinkReceiver
+from dora_node_api.transport.shared.board import Board
 
 NUMBER = 5
 

@@ -13,7 +13,7 @@ from support.waiting import wait_until
 
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.streams.sender_thread import BATCH, Outbox, SenderThread, Turn
-from dora_node_api.transport import Receiver
+from dora_node_api.transport.consumer.receiving import Receiver
 
 
 class Sink:

@@ -6,14 +6,16 @@ import pytest
 from support.queues import Edge, Segments, drain, message, number_of, numbers
 
 from dora_node_api.data import arrow
-from dora_node_api.transport import Board, Pool, RecordKind
 from dora_node_api.transport.consumer.journal import (
     MAX_IMAGE,
     ImageDelivery,
     LinkReceiver,
 )
 from dora_node_api.transport.producer.forwarding import Forwarder
+from dora_node_api.transport.producer.pool import Pool
 from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.layout import RecordKind
 from dora_node_api.transport.shared.payload import BlockImage
 
 

@@ -13,8 +13,10 @@ import pytest
 from support.queues import Edge, Registry, Segments, drain, number_of, numbers, send
 from support.waiting import wait_until
 
-from dora_node_api.transport import Board, Delivery, RecordKind
+from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.consumer.journal import LinkReceiver
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.layout import RecordKind
 
 
 class HeldEdge(Edge):

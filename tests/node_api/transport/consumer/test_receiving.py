@@ -12,10 +12,13 @@ from hypothesis import given, settings, strategies as st
 from support.queues import Edge, Segments, drain, number_of, numbers, send
 
 from dora_node_api.data import arrow
-from dora_node_api.transport import Board, BrokenRecord, Receiver, RecordKind, Sender
 from dora_node_api.transport.consumer import receiving
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.producer.sending import Sender
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.layout import RECORD
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.errors import BrokenRecord
+from dora_node_api.transport.shared.layout import RECORD, RecordKind
 
 
 @contextmanager

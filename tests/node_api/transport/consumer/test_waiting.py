@@ -16,9 +16,12 @@ from support.queues import Edge, Segments, drain, numbers, send
 from support.waiting import PATIENCE
 
 from dora_node_api.errors import NodeForked
-from dora_node_api.transport import Board, Receiver, Sender, Waiter
 from dora_node_api.transport.consumer import waiting
 from dora_node_api.transport.consumer.poll_policy import POLL_NS
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.consumer.waiting import Waiter
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
 
 
 @contextmanager

@@ -6,9 +6,10 @@ import fcntl
 
 from support.queues import Edge, Segments, drain, numbers, send
 
-from dora_node_api.transport import Board, Pool
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.forwarding import Forwarder
+from dora_node_api.transport.producer.pool import Pool
+from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.layout import PAGE, RECORD_SIZE
 from dora_node_api.transport.shared.payload import Payload
 

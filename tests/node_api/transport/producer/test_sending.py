@@ -18,8 +18,12 @@ from support.waiting import wait_until
 from dora_node_api.data import arrow
 from dora_node_api.data.metadata import encode_metadata
 from dora_node_api.errors import NodeForked
-from dora_node_api.transport import Board, Delivery, PoolExhausted, Receiver, SampleError, Sender
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.producer import pool
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.errors import PoolExhausted, SampleError
 from dora_node_api.transport.shared.payload import Payload
 
 

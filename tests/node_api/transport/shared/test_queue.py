@@ -10,10 +10,11 @@ import pytest
 from support.queues import Edge, Segments, drain, numbers, send
 
 from dora_node_api.queue_policy import QueuePolicy
-from dora_node_api.transport import Board, QueueEnds, QueueSpec, RecordKind, create_queue
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.layout import MAX_BOUND, RECORD_SIZE
-from dora_node_api.transport.shared.queue import pipe_capacity
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.layout import MAX_BOUND, RECORD_SIZE, RecordKind
+from dora_node_api.transport.shared.queue import QueueEnds, create_queue, pipe_capacity
+from dora_node_api.transport.shared.specs import QueueSpec
 
 
 def spec(bound: int, policy: str = "drop_oldest") -> QueueSpec:
@@ -90,7 +91,7 @@ def test_a_board_refuses_other_memory_and_reports_when_it_is_full() -> None:
     area, slots = board.allocate_edge(10)
     assert slots >= 20
     board.free_edge(area)
-    from dora_node_api.transport import BoardFull
+    from dora_node_api.transport.shared.errors import BoardFull
 
     areas = {board.allocate_edge(10)[0] for _ in range(7)}
     assert area in areas  # freed ones are used again, last

@@ -13,7 +13,9 @@ from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol import messages
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received, close_all
-from dora_node_api.transport import Board, QueueEnds, Receiver
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.queue import QueueEnds
 
 ANSWER_TIMEOUT = 10.0
 

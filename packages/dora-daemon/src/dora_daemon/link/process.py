@@ -43,8 +43,8 @@ from dora_daemon.link.protocol.messages import (
     ToLink,
     encode,
 )
-from dora_node_api.transport import QueueSpec
 from dora_node_api.transport.producer.sending import wait_readable
+from dora_node_api.transport.shared.specs import QueueSpec
 
 _TICK = 0.05
 _IDLE_TICK = 0.5

@@ -17,8 +17,11 @@ from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
 from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import AddInput, RemoveInput
 from dora_node_api.protocol.session import Session
-from dora_node_api.transport import QueueEnds, QueueSpec, Receiver, Waiter
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.consumer.waiting import Waiter
 from dora_node_api.transport.shared.interruption import OwnedLock, interrupting
+from dora_node_api.transport.shared.queue import QueueEnds
+from dora_node_api.transport.shared.specs import QueueSpec
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event

@@ -26,18 +26,14 @@ from dora_node_api.protocol import messages
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.extensions import Extensions
 from dora_node_api.protocol.frames import Received, close_all
-from dora_node_api.transport import (
-    Board,
-    NodeWords,
-    Pool,
-    QueueEnds,
-    QueueSpec,
-    Sender,
-)
 from dora_node_api.transport.consumer.delivery import MappedSegment
-from dora_node_api.transport.producer.pool import pool_size
+from dora_node_api.transport.producer.pool import Pool, pool_size
+from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared.board import Board, NodeWords
 from dora_node_api.transport.shared.interruption import Calls, Integrity, OwnedLock, interrupting
 from dora_node_api.transport.shared.memory import map_memory
+from dora_node_api.transport.shared.queue import QueueEnds
+from dora_node_api.transport.shared.specs import QueueSpec
 
 PUMP_EVERY_NS = 2_000_000
 """A busy node looks at its control socket this often: STOP takes at most 2 ms longer."""

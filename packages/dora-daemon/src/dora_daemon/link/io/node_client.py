@@ -26,10 +26,13 @@ from dora_node_api.protocol.messages import (
     SegmentUnknown,
     Welcome,
 )
-from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, default_pool_cap
 from dora_node_api.transport.consumer.journal import LinkReceiver
 from dora_node_api.transport.producer.forwarding import Forwarder
+from dora_node_api.transport.producer.pool import Pool, default_pool_cap
 from dora_node_api.transport.producer.sending import WaitForRoom
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.queue import QueueEnds
+from dora_node_api.transport.shared.specs import QueueSpec
 
 _ANSWER_SECONDS = 10.0
 _WELCOME_SECONDS = 30.0

@@ -13,9 +13,9 @@ from dora_daemon.link.streams.assembly import Assembly
 from dora_daemon.link.streams.images import ImageMessage
 from dora_daemon.link.streams.validation import is_plain
 from dora_node_api.frozen import Frozen
-from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.forwarding import Forwarder
+from dora_node_api.transport.shared.layout import RecordKind
 from dora_node_api.transport.shared.payload import BlockImage
 
 VALIDATED_AT_ONCE: Final = 1024 * 1024

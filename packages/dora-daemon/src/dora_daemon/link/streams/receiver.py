@@ -25,8 +25,9 @@ from dora_daemon.link.protocol.windows import ReceiveOrder
 from dora_daemon.link.streams.assembly import Assembly
 from dora_daemon.link.streams.delivery import Item, LocalDelivery, NewRun, SourceEnded
 from dora_daemon.link.streams.images import ImageMessage, ImageReader
-from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.forwarding import Forwarder
+from dora_node_api.transport.shared.errors import PoolExhausted
+from dora_node_api.transport.shared.layout import RecordKind
 
 _RETRY_SECONDS = 0.02
 _MESSAGES: Final = (ImageMessage, Assembly)

@@ -12,12 +12,14 @@ from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
 from dora_daemon.link.protocol.priority import MIDDLE, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
-from dora_node_api.transport import BrokenRecord, Delivery, RecordKind
+from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.consumer.journal import (
     MAX_IMAGE,
     ImageDelivery,
     LinkReceiver,
 )
+from dora_node_api.transport.shared.errors import BrokenRecord
+from dora_node_api.transport.shared.layout import RecordKind
 
 CHUNK: Final = 63 * 1024
 """Bytes of a data area in one frame of a message up to MIDDLE. With heads it fits into one batch of

@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.priority import Priority
-from dora_node_api.transport import Receiver, Waiter
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.consumer.waiting import Waiter
 
 BATCH: Final = 32 * 1024
 """Bytes of small messages from which on a frame is sent."""
