@@ -52,6 +52,17 @@ def test_incomplete_description() -> None:
         TypeDescription.from_message(message)
 
 
+@pytest.mark.parametrize(("kind", "nested"), [(1, ""), (6, "std_msgs/msg/Header"), (200, "")])
+def test_field_of_no_type(kind: int, nested: str) -> None:
+    message = Definitions().describe("std_msgs/msg/String").as_message()
+    message["type_description"]["fields"][0]["type"] |= {
+        "type_id": kind,
+        "nested_type_name": nested,
+    }
+    with pytest.raises(DefinitionError, match=f"has a field of unknown type {kind}"):
+        TypeDescription.from_message(message)
+
+
 def test_description_that_grows_without_end() -> None:
     """A few lines can describe billions of fields."""
     structures = {

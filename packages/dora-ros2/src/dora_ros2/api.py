@@ -467,7 +467,8 @@ class Ros2ActionClient:
             result = future.result(RESULT_SECONDS if timeout_s is None else timeout_s)
         except TimeoutError:
             return None
-        del self._feedback[goal_id], self._results[goal_id]
+        for held in (self._feedback, self._results):
+            held.pop(goal_id, None)  # another thread may have taken it as well
         return result.state.name.lower(), result.result
 
     def cancel(self, goal_id: str | None = None, timeout_s: float | None = None) -> int:

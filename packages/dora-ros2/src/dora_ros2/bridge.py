@@ -366,8 +366,9 @@ class _Caller(_Exchange):
             self.output(*done.result())
         except Ros2Error as error:
             self.drop(error)
-        with self.lock:
-            self._in_flight -= 1
+        finally:
+            with self.lock:
+                self._in_flight -= 1
 
 
 class ServiceCaller(_Caller):
@@ -471,13 +472,10 @@ class ActionCaller(_Caller):
             on_feedback=lambda feedback: self.output("feedback", feedback, known),
             timeout=REQUEST_SECONDS,
         )
-        return then(
-            then(
-                accepted,
-                lambda _: self.endpoint.result(goal_id.bytes, timeout=RESULT_SECONDS),
-            ),
-            ended,
+        result = then(
+            accepted, lambda _: self.endpoint.result(goal_id.bytes, timeout=RESULT_SECONDS)
         )
+        return then(result, ended)
 
 
 class ActionHost(_Exchange):

@@ -383,7 +383,7 @@ def _call(parsed: Any) -> None:
         if parsed.type:
             type = parsed.types.service(parsed.type)
         else:
-            [server, *_] = _servers(node, name, "services")
+            server = _server(node, Kind.SERVER, name, "services")
             type = ServiceType(find_description(node, parsed.types, server))
         show(_json(_ask(node, parsed, name, type, _value(parsed.value))))
 
@@ -397,12 +397,12 @@ def _ask(node: Node, parsed: Any, name: str, type: ServiceType, value: Any) -> d
     return answer
 
 
-def _servers(node: Node, name: str, word: str) -> list[EndpointToken]:
-    """Return the servers of a service or action, at least one. Raises DefinitionError."""
-    channel: Channel | None = getattr(node.connection.graph, word)().get(name)
-    if channel is None or not channel.offers:
+def _server(node: Node, kind: Kind, name: str, word: str, part: str = "") -> EndpointToken:
+    """Return an endpoint of the server of a service or action. Raises DefinitionError."""
+    found = node.connection.graph.endpoints(kind, name=f"{name}{part}")
+    if not found:
         raise DefinitionError(f"no server of {name}", remedy=f"`dora ros2 {word}`")
-    return channel.offers
+    return found[0]
 
 
 def _send_goal(parsed: Any) -> None:
@@ -444,16 +444,16 @@ def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> 
 
 def _served_action(node: Node, types: Types, name: str) -> ActionType:
     """Return the type of an action, with the definitions of its server. Raises DefinitionError."""
-    [send_goal, *_] = _servers(node, name, "actions")
-    graph, base = node.connection.graph, f"{name}/_action"
-    others = (
-        graph.endpoints(Kind.PUBLISHER, name=f"{base}/feedback"),
-        graph.endpoints(Kind.SERVER, name=f"{base}/get_result"),
-    )
     served: dict[str, Structure] = {}
-    for endpoint in (send_goal, *(found[0] for found in others if found)):
-        served |= find_description(node, types, endpoint).structures
-    action = send_goal.type.removesuffix("_SendGoal")
+    for kind, word in (
+        (Kind.PUBLISHER, "feedback"),
+        (Kind.SERVER, "get_result"),
+        (Kind.SERVER, "send_goal"),
+    ):
+        endpoint = _server(node, kind, name, "actions", f"/_action/{word}")
+        described = find_description(node, types, endpoint)
+        served |= described.structures
+    action = described.name.removesuffix("_SendGoal")
     parts = [served[f"{action}_{part}"] for part in ("Goal", "Result", "Feedback")]
     served |= {one.name: one for one in action_structures(action, *parts)}
     return ActionType(describe(action, served.__getitem__))

@@ -152,8 +152,8 @@ class ServerGoal:
         with self.server.lock:
             if self._answered:
                 raise GoalError(f"goal {self.id.hex()} was answered already")
-            self._answered = True
             self.server.goals.accept(self, stamp_ns)
+            self._answered = True
         self._request.answer({"accepted": True, "stamp": stamp(stamp_ns)})
         self.server.publish_status()
         with self.server.lock:
