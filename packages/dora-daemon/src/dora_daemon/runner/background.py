@@ -31,6 +31,8 @@ from dora_daemon.runner.process.injection import make_package_folder
 from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.service import Runner
 
+LATE_SECONDS = 1.0
+"""Until modules are imported that are needed later: nodes and link import theirs first."""
 LINGER_SECONDS = 30.0
 """Time for the result to be acknowledged on the socket."""
 
@@ -152,8 +154,7 @@ class Background:
         self._directory.forget_result()
 
     def _import_the_rest(self, tasks: TaskGroup) -> None:
-        """Import in a thread, while nodes and link import their modules."""
-        tasks.start_soon(anyio.to_thread.run_sync, _import_late_modules, self._plan)
+        tasks.start_soon(_import_late_modules, self._plan)
 
 
 def main(
@@ -199,14 +200,15 @@ def _write_result(directory: RuntimeDir, result: protocol.DataflowResult) -> Non
         print(f"cannot write {directory.path / RESULT}: {error}", file=sys.stderr, flush=True)
 
 
-def _import_late_modules(plan: protocol.RunPlan) -> None:
+async def _import_late_modules(plan: protocol.RunPlan) -> None:
     """Import what is needed later: an upgrade may replace the files while the runner runs."""
     modules = ["psutil", "dora_config.dataflow.graph", "dora_daemon.build.python_env"]
     modules += ["dora_daemon.runner.link.supervisor", "dora_daemon.runner.process.download"]
     if any(_sends_lines(node) for node in plan.resolved.nodes):
         modules += ["pyarrow", "dora_node_api.data.arrow"]
-    for name in modules:
-        importlib.import_module(name)
+    else:
+        await anyio.sleep(LATE_SECONDS)
+    await anyio.to_thread.run_sync(lambda: [importlib.import_module(name) for name in modules])
 
 
 def _sends_lines(node: ResolvedNode) -> bool:

@@ -32,6 +32,13 @@ MODULES = (
     "psutil",
     "anyio._backends._asyncio",
 )
+MODELS = (
+    "dora_config.protocol.run_plan.RunPlan",
+    "dora_config.protocol.runner.Envelope",
+    "dora_config.history.entries.HistoryEntry",
+    "dora_daemon.link.protocol.messages.Configure",
+)
+"""Large models, which are otherwise built at their first use."""
 LOW = 19
 _PR_SET_PDEATHSIG = 1
 
@@ -81,6 +88,9 @@ def _import_quietly() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW)
         for name in MODULES:
             importlib.import_module(name)
+        for name in MODELS:
+            module, _, model = name.rpartition(".")
+            getattr(importlib.import_module(module), model).model_rebuild()
 
     thread = threading.Thread(target=work)
     thread.start()
