@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.workspace import Workspace
 
-from dora_cli.shipping.collection import CollectionError, collect
+from dora_cli.shipping.sending import CollectionError, collect
 from dora_config.dataflow.resolved import ResolvedNode
 
 

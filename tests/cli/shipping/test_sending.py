@@ -10,8 +10,7 @@ from support.fleets.coordinator import running_coordinator
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.shipping.collection import Collected
-from dora_cli.shipping.sending import upload
+from dora_cli.shipping.sending import Collected, upload
 from dora_config.protocol.code import CodeSet
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.fleets.coordinator import RunningCoordinator, running_coordinator
 
 from dora_cli.shipping import sending
-from dora_cli.shipping.collection import Collected
+from dora_cli.shipping.sending import Collected
 from dora_config.protocol.code import CodeSet
 from dora_config.transfers import UploadFailed
 

@@ -14,15 +14,20 @@ from dora_node_api.data.visual_values import Image
 from dora_node_api.events import InputEvent
 from dora_node_api.viewers.foxglove_messages import json_message
 from dora_node_api.viewers.foxglove_node import read_address as foxglove_address
-from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage, image_defaults, read_message
 from dora_node_api.viewers.rerun_node import (
-    LinkStep,
     OperatingMode,
-    ViewerLink,
     read_address,
     read_mode,
 )
-from dora_node_api.viewers.viewer_node import CannotShow, NewestMessages, Presenter
+from dora_node_api.viewers.viewer_node import (
+    CannotShow,
+    NewestMessages,
+    Presenter,
+    ViewerInput,
+    ViewerMessage,
+    image_defaults,
+    read_message,
+)
 
 
 def event(name: str, size: int = 1, metadata: Mapping[str, Any] | None = None) -> InputEvent:
@@ -51,19 +56,6 @@ def test_large_messages_count_by_their_bytes_and_the_newest_stays() -> None:
     assert only is not None
     assert len(only.value) == 100
     assert waiting.dropped == {"a": 3}
-
-
-def test_a_link_retries_and_reports_a_loss_once() -> None:
-    link = ViewerLink()
-    assert link.step(0.0) is LinkStep.CONNECT
-    assert link.step(0.5) is LinkStep.NOTHING
-    assert link.step(1.0) is LinkStep.CONNECT
-    link.connected()
-    assert link.open
-    assert link.step(2.0) is LinkStep.CHECK
-    assert link.lost()
-    assert not link.lost()
-    assert link.step(3.0) is LinkStep.CONNECT
 
 
 class Shown:

@@ -9,9 +9,8 @@ from typing import cast
 import pytest
 
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
-from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.daemon_service import DaemonService, SystemdService
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.cluster.machines.systemd import SystemdService
 from dora_cli.ssh.connection import Finished
 
 

@@ -25,7 +25,7 @@ from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
 from dora_cli.live.sending import reload
-from dora_cli.shipping.collection import CollectionError
+from dora_cli.shipping.sending import CollectionError
 from dora_config.access import state_dir
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec

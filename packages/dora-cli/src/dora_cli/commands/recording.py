@@ -194,7 +194,7 @@ def export(
     (MCAP) of the topics of `ros2:` nodes; needs the wheel dora-ros2. What is damaged is left out,
     and the exit code is then 1.
     """
-    from dora_cli.recordings.report import damage_of
+    from dora_cli.recordings.fleet import damage_of
     from dora_daemon.recording.reading import Recording
 
     recordings = [Recording(path) for path in files]

@@ -90,7 +90,7 @@ def _replay(
     skip_damaged: bool,
 ) -> tuple[str, Path]:
     """Return the dataflow that replays the files, and the folder of its relative paths."""
-    from dora_cli.recordings.report import damage_of
+    from dora_cli.recordings.fleet import damage_of
     from dora_config.yaml.writer import dump_yaml
     from dora_daemon.recording.reading import merged
     from dora_daemon.recording.replaying import (

@@ -17,8 +17,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed
-from dora_cli.shipping.collection import Collected
-from dora_cli.shipping.sending import collect_all, upload
+from dora_cli.shipping.sending import Collected, collect_all, upload
 from dora_config.cluster.fleet import FleetDataflow
 from dora_config.cluster.loader import LoadedFleet, load_fleet
 from dora_config.dataflow.resolved import ResolvedNode

@@ -18,7 +18,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.errors import describe
 from dora_cli.live.sending import reload
 from dora_cli.live.watching import GRACE, NodeWatcher
-from dora_cli.shipping.collection import source_directory
+from dora_cli.shipping.sending import source_directory
 from dora_config.access import Endpoint
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError

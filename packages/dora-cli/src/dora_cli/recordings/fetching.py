@@ -10,8 +10,7 @@ from pathlib import Path
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
-from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call_one
-from dora_cli.recordings.report import write_report
+from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call_one, write_report
 from dora_config.access import private_dir
 from dora_config.atomic_write import write_file
 from dora_config.errors import InvalidId

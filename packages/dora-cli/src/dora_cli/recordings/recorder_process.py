@@ -7,8 +7,7 @@ from pathlib import Path
 
 from dora_cli import output
 from dora_cli.errors import CommandFailed
-from dora_cli.recordings.fleet import RecordingError
-from dora_cli.recordings.report import write_report
+from dora_cli.recordings.fleet import RecordingError, write_report
 from dora_config.errors import DoraError
 from dora_config.protocol.recorders import RecorderStatus, RecordingRequest
 from dora_daemon.inspection.process import RECORDER_MODULE, SideProcess

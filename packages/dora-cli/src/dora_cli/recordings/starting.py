@@ -13,8 +13,15 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.errors import CommandFailed
-from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call, collect, find
-from dora_cli.recordings.report import write_report
+from dora_cli.recordings.fleet import (
+    SHORT,
+    FleetRecording,
+    RecordingError,
+    call,
+    collect,
+    find,
+    write_report,
+)
 from dora_config.access import Endpoint
 from dora_config.protocol import control
 from dora_config.protocol.control import DataflowList, ListDataflows

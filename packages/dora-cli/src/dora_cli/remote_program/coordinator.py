@@ -13,13 +13,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cli.remote_program.daemon import start_detached, wait_for_end
+from dora_cli.remote_program.daemon import start_detached
 from dora_cli.remote_program.paths import (
     daemon_folder,
     lock_holder,
     remove_empty,
     remove_unused,
     state_dir,
+    wait_for_end,
 )
 from dora_cli.remote_program.protocol import Problem
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from dora_cli.remote_program.paths import (
     remove_empty,
     state_dir,
     user_units,
+    wait_for_end,
 )
 from dora_cli.remote_program.protocol import Problem
 
@@ -236,18 +237,6 @@ def stop(name: str, hand_over: bool, within: float) -> dict[str, Any]:
     pid = found["pid"]
     wait_for_end("daemon", pid, lambda: (_running(name) or {}).get("pid") == pid, within)
     return {"stopped": True}
-
-
-def wait_for_end(program: str, pid: int, runs: Callable[[], bool], within: float) -> None:
-    """Wait until a process has ended; raises Problem after so many seconds."""
-    deadline = time.monotonic() + within
-    while runs():
-        if time.monotonic() > deadline:
-            raise Problem(
-                f"the {program} (process {pid}) did not end within {within:g} s; there: "
-                f"kill -KILL {pid}"
-            )
-        time.sleep(0.05)
 
 
 def clean(name: str, keep_state: bool) -> dict[str, Any]:

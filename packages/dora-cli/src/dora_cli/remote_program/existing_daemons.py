@@ -15,8 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cli.remote_program.paths import command_line, user_units
-from dora_cli.remote_program.protocol import Problem
+from dora_cli.remote_program.paths import command_line, user_units, wait_for_end
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEFAULT_PORT = "6013"
@@ -218,16 +217,12 @@ def record(name: str, owner: dict[str, Any]) -> dict[str, Any]:
 
 def end(pid: int, within: float) -> dict[str, Any]:
     """End a daemon process of any user, with its dataflows."""
-    if _daemon_arguments(command_line(pid)) is None:
-        return {}
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + within
-    while _daemon_arguments(command_line(pid)) is not None:
-        if time.monotonic() > deadline:
-            raise Problem(
-                f"the daemon (process {pid}) did not end within {within:g} s; there, as root: "
-                f"kill -KILL {pid}"
-            )
-        time.sleep(0.05)
+
+    def runs() -> bool:
+        return _daemon_arguments(command_line(pid)) is not None
+
+    if runs():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        wait_for_end("daemon", pid, runs, within, "there, as root")
     return {}

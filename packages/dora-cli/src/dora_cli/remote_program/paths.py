@@ -1,11 +1,15 @@
-"""Folders of dora on this machine, and locks of its processes."""
+"""Folders of dora on this machine, and its processes."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from dora_cli.remote_program.protocol import Problem
 
 _TAIL = 1 << 16
 
@@ -95,3 +99,17 @@ def command_line(pid: int | str | None) -> list[str]:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
         return [os.fsdecode(word) for word in words]
     return []
+
+
+def wait_for_end(
+    program: str, pid: int, runs: Callable[[], bool], within: float, there: str = "there"
+) -> None:
+    """Wait until a process has ended; raises Problem after so many seconds."""
+    deadline = time.monotonic() + within
+    while runs():
+        if time.monotonic() > deadline:
+            raise Problem(
+                f"the {program} (process {pid}) did not end within {within:g} s; {there}: "
+                f"kill -KILL {pid}"
+            )
+        time.sleep(0.05)

@@ -18,8 +18,7 @@ from dora_node_api.viewers.foxglove_messages import (
     json_message,
     schema_name,
 )
-from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage
-from dora_node_api.viewers.viewer_node import CannotShow, run_viewer
+from dora_node_api.viewers.viewer_node import CannotShow, ViewerInput, ViewerMessage, run_viewer
 
 if TYPE_CHECKING:
     from dora_node_api.node import Node

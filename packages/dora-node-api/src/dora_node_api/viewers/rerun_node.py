@@ -15,16 +15,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dora_node_api.data.visual_values import Joints
-from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage
 from dora_node_api.viewers.rerun_archetypes import entities
 from dora_node_api.viewers.robot_model import RobotModel, robot_models
-from dora_node_api.viewers.viewer_node import CannotShow, run_viewer
+from dora_node_api.viewers.viewer_node import CannotShow, ViewerInput, ViewerMessage, run_viewer
 
 if TYPE_CHECKING:
     from dora_node_api.node import Node
@@ -39,40 +38,6 @@ START_SECONDS = 5.0
 
 RETRY_SECONDS = 1.0
 """Between two attempts, and between two checks of a connection."""
-
-
-class LinkStep(Enum):
-    """What to do next."""
-
-    NOTHING = 0
-    CONNECT = 1
-    """Connect, then report the result with `connected` or `lost`."""
-    CHECK = 2
-    """Check the connection; report `lost` if it is broken."""
-
-
-class ViewerLink:
-    """State of the connection to a viewer, which may start later, close and come back."""
-
-    def __init__(self) -> None:
-        self.open = False
-        """Whether messages can be sent; others are dropped."""
-        self._next = 0.0
-
-    def step(self, now: float) -> LinkStep:
-        """``now``: seconds of a monotonic clock."""
-        if now < self._next:
-            return LinkStep.NOTHING
-        self._next = now + RETRY_SECONDS
-        return LinkStep.CHECK if self.open else LinkStep.CONNECT
-
-    def connected(self) -> None:
-        self.open = True
-
-    def lost(self) -> bool:
-        """Return whether the connection was open, which is worth a warning."""
-        was_open, self.open = self.open, False
-        return was_open
 
 
 class OperatingMode(StrEnum):
@@ -178,21 +143,24 @@ class ConnectedViewer(RerunViewer):
         super().__init__(recording, robots, readme)
         self._address = address
         self._log = log
-        self._link = ViewerLink()
+        self._open = False
+        """Whether messages can be sent; others are dropped."""
+        self._check_at = 0.0
         self._announce_at = time.monotonic() + start_seconds
 
     def accepts(self, source: ViewerInput) -> bool:
         self.check()
-        return self._link.open
+        return self._open
 
     def check(self) -> None:
-        match self._link.step(time.monotonic()):
-            case LinkStep.CONNECT:
-                self._connect()
-            case LinkStep.CHECK:
-                self._flush()
-            case LinkStep.NOTHING:
-                pass
+        now = time.monotonic()
+        if now < self._check_at:
+            return
+        self._check_at = now + RETRY_SECONDS
+        if self._open:
+            self._flush()
+        else:
+            self._connect()
 
     def _connect(self) -> None:
         address = self._address
@@ -209,7 +177,7 @@ class ConnectedViewer(RerunViewer):
                 )
             return
         self._recording.connect_grpc(address.url)
-        self._link.connected()
+        self._open = True
         self._announce_at = math.inf
         self._log("info", f"connected to the Rerun viewer at {address.host}:{address.port}")
         self.log_start()
@@ -221,15 +189,15 @@ class ConnectedViewer(RerunViewer):
         except RuntimeError as error:
             if "timeout" in str(error).lower() or "timed out" in str(error).lower():
                 return
-            if self._link.lost():
-                self._log(
-                    "warn",
-                    "the Rerun viewer closed the connection; messages are dropped until one"
-                    f" listens at {self._address.host}:{self._address.port}",
-                )
+            self._open = False
+            self._log(
+                "warn",
+                "the Rerun viewer closed the connection; messages are dropped until one"
+                f" listens at {self._address.host}:{self._address.port}",
+            )
 
     def close(self) -> None:
-        if self._link.open:
+        if self._open:
             with suppress(RuntimeError):
                 super().close()
 

@@ -44,8 +44,8 @@ from dora_cli.cluster.decisions.units import (
     unit_address,
     unit_version,
 )
+from dora_cli.cluster.machines.daemon_service import SystemdService
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
-from dora_cli.cluster.machines.systemd import SystemdService
 from dora_cli.polling import wait_until
 from dora_cli.ssh.connection import SUDO_LOCALE, Connection, Finished, Listener, shown, sudo_problem
 from dora_cli.ssh.errors import NOT_ENDED, RemoteTimeout, SudoUnavailable

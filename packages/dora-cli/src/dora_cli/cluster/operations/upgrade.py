@@ -18,7 +18,6 @@ from dora_cli.cluster.coordinator.queries import Nodes
 from dora_cli.cluster.coordinator.service import deliver_token
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.decisions.versions import (
-    Checked,
     NewVersion,
     RollbackPlan,
     VersionLinks,
@@ -440,31 +439,39 @@ def _describe(versions: Versions | None) -> str:
     return "`dora` of the cluster file, not changed" if versions is None else str(versions)
 
 
-def check(
+def require_switch(
     cluster: Cluster,
     versions: Mapping[str, Versions],
     targets: Mapping[str, NewVersion],
     coordinator: Formats | None = None,
-) -> Checked:
-    """Check a switch before it begins; ``coordinator`` None: the one that runs."""
+    more: Sequence[str] = (),
+) -> None:
+    """Raise NotReady if a version cannot work with what the present one has written or runs.
+
+    Prints remarks. ``coordinator`` None: the one that runs; ``more``: further problems.
+    """
     report = queries.report_if_running(cluster)
     if coordinator is None:
         protocol = None if report is None else report.coordinator.protocol
         coordinator = {} if protocol is None else {CONTROL_PLANE: (protocol.major, protocol.minor)}
     daemons = report.machines if report is not None else ()
     links = {(link.dataflow, link.machine) for daemon in daemons for link in daemon.links}
-    running: dict[str, dict[str, None]] = {}
-    linked: dict[str, dict[str, None]] = {}
-    for node in queries.fetch_nodes(cluster).values():
-        name = node.dataflow_name or node.dataflow
-        running.setdefault(node.daemon, {})[name] = None
-        if (node.dataflow, node.daemon) in links:
-            linked.setdefault(node.daemon, {})[name] = None
-    return check_switch(versions, targets, _sorted(running), _sorted(linked), coordinator)
-
-
-def _sorted(names: Mapping[str, Mapping[str, None]]) -> dict[str, list[str]]:
-    return {machine: sorted(some) for machine, some in names.items()}
+    running: dict[str, list[str]] = {}
+    linked: dict[str, list[str]] = {}
+    names = {
+        (node.daemon, node.dataflow_name or node.dataflow, (node.dataflow, node.daemon) in links)
+        for node in queries.fetch_nodes(cluster).values()
+    }
+    for machine, name, is_linked in sorted(names):
+        running.setdefault(machine, []).append(name)
+        if is_linked:
+            linked.setdefault(machine, []).append(name)
+    checked = check_switch(versions, targets, running, linked, coordinator)
+    problems = [*checked.problems, *more]
+    if problems:
+        raise NotReady("\n".join((*problems, "Nothing was changed")))
+    for remark in checked.remarks:
+        output.warn(remark)
 
 
 def with_version_report(cluster: Cluster, work: Callable[[], bool], remedy: str) -> bool:
@@ -539,7 +546,13 @@ def roll_back(
     absent = [one for one in done if one.problem is not None and one.machine.id in chosen]
     if not targets and not (everything and planned.coordinator):
         return _nothing_to_do(versions, absent, to)
-    _require_readable(cluster, versions, targets, planned if everything else None)
+    wanted = {
+        name: NewVersion(to, versions[name].formats.get(to, {})) for name, to in targets.items()
+    }
+    store = None
+    if everything and planned.coordinator is not None:
+        store = store_problem(cluster, planned.coordinator)
+    require_switch(cluster, versions, wanted, more=[store] if store else [])
     _announce(planned, targets, chosen)
 
     def work() -> bool:
@@ -563,30 +576,6 @@ def _require_installed(
             f"dora {to} is not on every machine ({'; '.join(lacking)}); nothing was changed. "
             f"`dora cluster upgrade` from an installation of dora {to} puts it there"
         )
-
-
-def _require_readable(
-    cluster: Cluster,
-    versions: Mapping[str, Versions],
-    targets: Mapping[str, str],
-    planned: RollbackPlan | None,
-) -> None:
-    """Raise NotReady if a version cannot work with what the present one has written or runs.
-
-    ``planned`` None: the coordinator stays.
-    """
-    wanted = {
-        name: NewVersion(to, versions[name].formats.get(to, {})) for name, to in targets.items()
-    }
-    checked = check(cluster, versions, wanted)
-    store = None
-    if planned is not None and planned.coordinator is not None:
-        store = store_problem(cluster, planned.coordinator)
-    problems = [*checked.problems, *([store] if store else [])]
-    if problems:
-        raise NotReady("\n".join((*problems, "Nothing was changed")))
-    for remark in checked.remarks:
-        output.warn(remark)
 
 
 def _nothing_to_do(
@@ -715,8 +704,7 @@ def _check(cluster: Cluster, machines: Sequence[Machine], version: str) -> dict[
     """
     done, versions = look_at_versions(cluster)
     chosen = [one.id for one in machines if one.id in versions]
-    checked = check(cluster, versions, {name: NewVersion(version, OURS) for name in chosen}, OURS)
-    problems = list(checked.problems)
+    problems = []
     for name, there in versions.items():
         found = differs(OURS, there.formats.get(there.now, {}), CONTROL_PLANE)
         if found is not None:
@@ -724,10 +712,8 @@ def _check(cluster: Cluster, machines: Sequence[Machine], version: str) -> dict[
                 f"{name}: its daemon, dora {there.now}, could not connect to the coordinator of "
                 f"dora {version} ({found}); upgrade to a version in between first"
             )
-    if problems:
-        raise NotReady("\n".join((*problems, "Nothing was changed")))
-    for remark in checked.remarks:
-        output.warn(remark)
+    wanted = {name: NewVersion(version, OURS) for name in chosen}
+    require_switch(cluster, versions, wanted, OURS, problems)
     return {one.machine.id: one.problem for one in done if one.problem is not None}
 
 
