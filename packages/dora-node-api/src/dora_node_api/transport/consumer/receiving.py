@@ -32,7 +32,7 @@ OpenSegment = Callable[[int, int], tuple[int, int]]
 """Called as ``open_segment(incarnation, number)`` on a segment's first use; returns a descriptor,
 which the receiver closes, and the size. Raises LookupError for an unknown segment."""
 
-TOGETHER = 8
+TOGETHER = 16
 """Records that one read takes in a flood; a killed consumer loses what it has read."""
 FLOOD = 64
 """Messages after which it is a flood: all small, and the queue was not found empty."""
