@@ -11,18 +11,20 @@ from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ros2.routers import Router
 from support.waiting import wait_until
 
 from dora_ros2.connection import Node
-from dora_ros2.definitions.description import dds_name
 from dora_ros2.errors import NoReply, SessionError
+from dora_ros2.types import Types
 from dora_ros2.zenoh.endpoints import Request, ServiceClient
-from dora_ros2.zenoh.tokens import Attachment, NamedType
+from dora_ros2.zenoh.tokens import Attachment
 
-ADD = NamedType(dds_name("example_interfaces/srv/AddTwoInts"), "RIHS01_e1")
+ADD = Types().service("example_interfaces/AddTwoInts")
 
 
 @contextmanager
@@ -119,13 +121,13 @@ def test_a_killed_server_ends_its_requests(router: Router, tmp_path: Path) -> No
     program = tmp_path / "server.py"
     program.write_text(
         "import sys, time\n"
-        "from dora_ros2.zenoh.tokens import NamedType\n"
+        "from dora_ros2.types import Types\n"
         "from dora_ros2.connection import Node\n"
         "from dora_ros2.zenoh.session import Session\n"
         "kept = []\n"
         "node = Node(Session(router=sys.argv[1]), 'server')\n"
         "keep = lambda request: (kept.append(request), print(flush=True))\n"
-        f"node.service_server('add', {ADD!r}, keep)\n"
+        "node.service_server('add', Types().service('example_interfaces/AddTwoInts'), keep)\n"
         "time.sleep(600)\n"
     )
     with router.open() as session:
@@ -144,11 +146,11 @@ def test_a_killed_server_ends_its_requests(router: Router, tmp_path: Path) -> No
 
 def test_a_server_of_another_type_is_named(router: Router) -> None:
     with client_and_server(router) as (client, _):
-        newer = NamedType(ADD.dds_name, "RIHS01_e2")
+        newer: Any = SimpleNamespace(dds_name=ADD.dds_name, hash="RIHS01_e2")
         other = client.node.service_client("/robot/add", newer)
         assert failure(other.call(b"")) == (
             "/robot/add: the server in /robot/server has the type example_interfaces/srv/AddTwoInts"
-            " RIHS01_e1, this client example_interfaces/srv/AddTwoInts RIHS01_e2"
+            f" {ADD.hash}, this client example_interfaces/srv/AddTwoInts RIHS01_e2"
         )
 
 

@@ -16,17 +16,14 @@ from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
 from dora_ros2.connection import Node, Publisher
-from dora_ros2.definitions.description import dds_name
 from dora_ros2.errors import InvalidName, SessionError
+from dora_ros2.types import Types
 from dora_ros2.zenoh.endpoints import ZenohPublisher
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.session import Session
-from dora_ros2.zenoh.tokens import Attachment, Kind, NamedType, Qos
+from dora_ros2.zenoh.tokens import Attachment, Kind, Qos
 
-STRING = NamedType(
-    dds_name("std_msgs/msg/String"),
-    "RIHS01_df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18",
-)
+STRING = Types().message("std_msgs/String")
 LATCHED = Qos(transient_local=True, depth=3)
 Received = list[tuple[bytes, Attachment | None]]
 
@@ -333,11 +330,12 @@ def test_a_killed_publisher_disappears(router: Router, tmp_path: Path) -> None:
     program = tmp_path / "talker.py"
     program.write_text(
         "import sys, time\n"
-        "from dora_ros2.zenoh.tokens import NamedType\n"
+        "from dora_ros2.types import Types\n"
         "from dora_ros2.connection import Node\n"
         "from dora_ros2.zenoh.session import Session\n"
         "session = Session(router=sys.argv[1])\n"
-        f"publisher = Node(session, 'talker').publisher('chatter', {STRING!r})\n"
+        "string = Types().message('std_msgs/String')\n"
+        "publisher = Node(session, 'talker').publisher('chatter', string)\n"
         "while True:\n"
         "    publisher.publish(b'x')\n"
         "    time.sleep(0.05)\n"

@@ -376,13 +376,9 @@ class Ros2ServiceClient:
 
     def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
         self._client: ServiceClient = node.service_client(name, types.service(_slashes(kind)))
-        if not self.wait_for_service():
+        if not self._client.wait_for_server(_SERVER_SECONDS):
             self._client.close()
             raise NoReply(f"service `{name}` not available within {_SERVER_SECONDS:g} s")
-
-    def wait_for_service(self, timeout_s: float | None = None) -> bool:
-        """Wait for a server, by default up to 20 s; return whether there is one."""
-        return self._client.wait_for_server(_SERVER_SECONDS if timeout_s is None else timeout_s)
 
     def call(self, request: pa.Array, timeout_s: float | None = None) -> pa.StructArray:
         """Send a request and return the response; raises RuntimeError after 30 s by default."""

@@ -61,15 +61,6 @@ def _swapped(raw: memoryview, code: str) -> array.array[Any]:
     return held
 
 
-def _column(code: str) -> Any:
-    """Return an empty column: of numbers, or of bytes for booleans and texts."""
-    return bytearray() if code == "?" else array.array(code)
-
-
-def _offsets() -> array.array[int]:
-    return array.array("i", [0])
-
-
 class _ReaderGenerator(Generator):
     """The code has the bytes in ``b``, the position in ``p`` and the end in ``e``."""
 
@@ -87,8 +78,7 @@ class _ReaderGenerator(Generator):
             "unpack": struct.unpack_from,
             "wide": _wide,
             "swapped": _swapped,
-            "column": _column,
-            "offsets": _offsets,
+            "array": array.array,
             "numbers": lambda held, kind: _filled(description, kind, iter([held]), len(held)),
             "filled": lambda columns, kind, count: _filled(description, kind, iter(columns), count),
         }
@@ -166,7 +156,8 @@ class _ReaderGenerator(Generator):
     def _new_column(self, code: str = "") -> str:
         """Return the variable of a new column of numbers, or of offsets."""
         held = self.new("c")
-        self._columns.append(f"{held} = column({code!r})" if code else f"{held} = offsets()")
+        made = f"array({code!r})" if code else "array('i', [0])"
+        self._columns.append(f"{held} = {'bytearray()' if code == '?' else made}")
         return held
 
     def _count(self, allowed: int, label: str) -> str:

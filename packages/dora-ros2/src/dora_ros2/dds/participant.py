@@ -260,7 +260,7 @@ class DdsSubscription(DdsEndpoint):
             if data is None:
                 return bytes(16)
             self._senders[handle] = data.key
-        return self._participant.gid_of(self._senders[handle])
+        return self._participant.gids.get(self._senders[handle], bytes(16))
 
     def _deliver(self, payload: bytes, attachment: Attachment) -> None:
         try:
@@ -308,7 +308,8 @@ class Participant(Connection):
         self._found: dict[UUID, tuple[UUID, EndpointToken | None]] = {}
         """Participant and token of each discovered endpoint; tokens do not have their node."""
         self._named: dict[bytes, list[dict[str, Any]]] = {}
-        self._gids: dict[UUID, bytes] = {}
+        self.gids: dict[UUID, bytes] = {}
+        """Identifiers of endpoints as the graph knows them."""
         self._warned: set[tuple[str, str]] = set()
         self.topics: dict[str, Any] = {}
         try:
@@ -464,7 +465,7 @@ class Participant(Connection):
                 text = str(replace(found, node=nodes.get(key.bytes, found.node)))
                 tokens.add(text)
                 gids[key] = gid(text)
-        self._gids = gids
+        self.gids = gids
         with self._changed:
             known = set(self.graph.texts())
             for text in known - tokens:
@@ -500,10 +501,6 @@ class Participant(Connection):
         node = NodeToken(self.domain, sample.participant_key.hex, "0", "/", _UNKNOWN)
         known = type_hash(sample.qos), ros_qos(sample.qos)
         return EndpointToken(node, sample.key.hex, kind, f"/{name}", type_name, *known)
-
-    def gid_of(self, key: UUID) -> bytes:
-        """Return the GID by which the graph knows an endpoint; zeros if it is unknown."""
-        return self._gids.get(key, bytes(16))
 
 
 def _all_of(reader: Any) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from dora_ros2.zenoh.tokens import (
 FOLLOWER = "/dora"
 """Enclave of nodes whose profile is that of the others, so that two of them do not agree alone."""
 _ACTION = "/_action/"
+_ACTION_PART = re.compile(r"(/action/.*)_(SendGoal|GetResult|FeedbackMessage)$")
 _HIDDEN = re.compile(
     r"/(rosout|parameter_events|get_type_description|describe_parameters|get_parameters"
     r"|get_parameter_types|list_parameters|set_parameters|set_parameters_atomically)$"
@@ -64,7 +65,7 @@ class Channel:
     def types(self) -> list[str]:
         """Names of all types that its endpoints have; more than one is a fault."""
         found = {endpoint.type for endpoint in (*self.offers, *self.uses)}
-        return sorted(_without_suffix(name) if "/action/" in name else name for name in found)
+        return sorted({_ACTION_PART.sub(r"\1", name) for name in found})
 
 
 class Graph:
@@ -198,9 +199,3 @@ def _row(kind: str, name: str, channel: Channel, own: str, *, dds: bool) -> dict
         "own": "offers" if own in offers else "uses" if own in uses else None,
         "problem": problem,
     }
-
-
-def _without_suffix(name: str) -> str:
-    return (
-        name.removesuffix("_SendGoal").removesuffix("_GetResult").removesuffix("_FeedbackMessage")
-    )

@@ -50,14 +50,6 @@ class WireType(Protocol):
     def hash(self) -> str: ...
 
 
-@dataclass(frozen=True)
-class NamedType:
-    """A type without a definition, as in the token of another node."""
-
-    dds_name: str
-    hash: str
-
-
 def ros_type(dds: str) -> str:
     """Return ``std_msgs/msg/String`` for its name on the wire; other texts are unchanged."""
     match = _WIRE_NAME.fullmatch(dds)
