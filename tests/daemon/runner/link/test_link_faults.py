@@ -79,12 +79,19 @@ def test_repeatedly_killed_links(programs: Workspace, victims: tuple[str, ...]) 
     assert not [e for e in events(out) if e[0] == "NODE_RESTARTED"]
 
 
-def test_a_link_has_the_same_port_again(programs: Workspace) -> None:
+def is_forked(pid: int) -> bool:
+    """Return whether a process has not executed a program since its fork (PF_FORKNOEXEC)."""
+    flags = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6]
+    return bool(int(flags) & 0x40)
+
+
+def test_a_link_is_forked_and_has_the_same_port_again(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = counting(out, 100_000, 0.001)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         one = flow["one"]
         before = one.report().endpoints
+        assert is_forked(one.link_pid())
         kill_link(one)
         flow.wait_until_connected()
         assert one.report().endpoints == before

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -142,6 +143,9 @@ class QueueRegistry:
         self._warn = warn
         self._warned = False
         self._queues: dict[Edge, QueueEntry] = {}
+        self._into: defaultdict[str, dict[Edge, QueueEntry]] = defaultdict(dict)
+        self._out_of: defaultdict[str, dict[Edge, QueueEntry]] = defaultdict(dict)
+        """The same by target and by source: each status looks at the queues of each node."""
         self.dropped_before: dict[str, int] = {}
         """Messages that closed queues have dropped, by edge."""
         self._numbers = 0
@@ -184,7 +188,7 @@ class QueueRegistry:
             self._warn(edge.target, f"{edge}: {short}. Other queues may be as short")
         entry.from_runner, entry.from_link = from_runner, from_link
         entry.log_source = log_source
-        self._queues[edge] = entry
+        self._queues[edge] = self._into[edge.target][edge] = self._out_of[edge.source][edge] = entry
         return entry, True
 
     def _create(
@@ -221,16 +225,13 @@ class QueueRegistry:
 
     def into(self, node: str) -> list[QueueEntry]:
         """Return the queues that a node reads."""
-        return [entry for entry in self._queues.values() if entry.edge.target == node]
+        return list(self._into[node].values())
 
     def out_of(self, node: str, outputs: Iterable[str] | None = None) -> list[QueueEntry]:
         """Return the queues of a node's outputs (``None``: all)."""
         wanted = None if outputs is None else set(outputs)
-        return [
-            entry
-            for entry in self._queues.values()
-            if entry.edge.source == node and (wanted is None or entry.edge.output in wanted)
-        ]
+        found = self._out_of[node].values()
+        return [entry for entry in found if wanted is None or entry.edge.output in wanted]
 
     def written_by(self, writer: str) -> list[QueueEntry]:
         """Return the queues that a process writes into: a node's, the link's or the runner's."""
@@ -241,6 +242,7 @@ class QueueRegistry:
         entry = self._queues.pop(edge, None)
         if entry is None:
             return
+        del self._into[edge.target][edge], self._out_of[edge.source][edge]
         self.dropped_before[entry.spec.edge] = entry.keeper.statistics().dropped
         for producer in self._retired:
             producer.queues = [pair for pair in producer.queues if pair[0] is not entry]
@@ -337,6 +339,8 @@ class QueueRegistry:
         for entry in self._queues.values():
             entry.keeper.close()
         self._queues.clear()
+        self._into.clear()
+        self._out_of.clear()
         self._retired.clear()
         self.board.close()
         del self.board  # its memory is unmapped with the last reference
