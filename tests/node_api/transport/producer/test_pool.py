@@ -95,6 +95,13 @@ def test_other_sizes_make_room_up_to_the_cap() -> None:
     pool.close()
 
 
+def test_small_blocks_end_at_the_cap() -> None:
+    pool = Pool(1000)
+    assert [pool.take(200) is not None for _ in range(4)] == [True, True, True, False]
+    assert pool.reserved_bytes == 3 * 256
+    pool.close()
+
+
 def test_trim_returns_unneeded_memory() -> None:
     pool = Pool(64 << 20)
     blocks = [take(pool, 1 << 20) for _ in range(16)]

@@ -229,7 +229,8 @@ class Pool:
             home.cold.extend(reversed(new))
         # Small ones are never cold again, so a page is reserved with the first of them.
         block = home.cold[-1]
-        count = min(len(home.cold), max(1, PAGE // size))
+        room = (self.cap_bytes - self.reserved_bytes) // size
+        count = min(len(home.cold), max(1, PAGE // size), room)
         reserve(block.segment.fd, block.segment.memory, block.offset, count * size)
         self.reserved_bytes += count * size
         home.free.extend(home.cold[-count:])
