@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dora_node_api.protocol.spawn_request import SpawnRequest
-from dora_node_api.zygote import Facts, importable, why_not
+from dora_node_api.zygote import _UNCHANGED, Facts, importable, why_not
 
 ENVIRON = {"HOME": "/home/a", "LANG": "C.UTF-8", "PYTHONPATH": "/lib", "USER": "a"}
 NODE = {**ENVIRON, "PYTHONPATH": "/run/packages:/lib", "DORA_NODE_CONFIG": "{}", "MY": "1"}
@@ -99,6 +99,19 @@ def test_what_a_folder_has_to_import() -> None:
     files = ["a.py", "b.cpython-311-x86_64-linux-gnu.so", "c.pyc", "notes.txt", "data.yml"]
     entries = [*((name, False) for name in files), ("types", True)]
     assert importable(entries) == ["a", "b", "c", "types"]
+
+
+@pytest.mark.parametrize(("anonymous", "swapped", "count"), [(0, 0, 1), (4, 0, 0), (0, 4, 0)])
+def test_pages_that_differ_from_their_file_are_kept(
+    anonymous: int, swapped: int, count: int
+) -> None:
+    """The linker writes to some; they may be in the swap space."""
+    text = (
+        "7f00-7f08 r--p 00000000 fe:00 42    /usr/lib/libarrow.so\n"
+        f"Size:    32 kB\nAnonymous:  {anonymous} kB\nKSM:  0 kB\nSwap:    {swapped} kB\n"
+        "7f08-7f10 r--p 00000000 00:00 0 \nSize:  32 kB\nAnonymous:  0 kB\nSwap:  0 kB\n"
+    )
+    assert len(_UNCHANGED.findall(text.encode())) == count
 
 
 def test_unchanged_pages_of_files_are_given_back() -> None:

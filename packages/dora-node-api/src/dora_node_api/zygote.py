@@ -71,7 +71,9 @@ _PATH = "PYTHONPATH"
 _PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP = 1, 35, 14
 _MADV_DONTNEED = 4
 _UNCHANGED = re.compile(
-    rb"^(\w+)-(\w+) r-.p (?:\S+ +){3}/.*\n(?:[A-Z].*\n)*?Anonymous: +0 kB", re.MULTILINE
+    rb"^(\w+)-(\w+) r-.p (?:\S+ +){3}/.*\n"
+    rb"(?:[A-Z].*\n)*?Anonymous: +0 kB\n(?:[A-Z].*\n)*?Swap: +0 kB",
+    re.MULTILINE,
 )
 """Addresses in /proc/self/smaps of a file that cannot be written, nor was any page of it."""
 _QUIET = 50
