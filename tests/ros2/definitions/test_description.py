@@ -13,8 +13,8 @@ from dora_ros2.definitions.description import (
     full_name,
     structure,
 )
-from dora_ros2.definitions.sources import Definitions
 from dora_ros2.errors import DefinitionError
+from dora_ros2.types import Types
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,13 @@ from dora_ros2.errors import DefinitionError
     ],
 )
 def test_hashes(name: str, expected: str) -> None:
-    assert Definitions().describe(name).hash == expected
+    assert Types().description(name).hash == expected
 
 
 def test_description_of_a_publisher() -> None:
     """What `get_type_description` returns is the same type again."""
     for name in ("rcl_interfaces/msg/ParameterEvent", "example_interfaces/action/Fibonacci"):
-        described = Definitions().describe(name)
+        described = Types().description(name)
         sources = {one.name: one.source for one in described.structures.values()}
         received = TypeDescription.from_message(described.as_message(), sources)
         assert received == described
@@ -46,7 +46,7 @@ def test_description_of_a_publisher() -> None:
 
 
 def test_incomplete_description() -> None:
-    message = Definitions().describe("std_msgs/msg/Header").as_message()
+    message = Types().description("std_msgs/msg/Header").as_message()
     message["referenced_type_descriptions"] = []
     with pytest.raises(DefinitionError, match='"std_msgs/msg/Header" lacks "builtin_interfaces'):
         TypeDescription.from_message(message)
@@ -54,7 +54,7 @@ def test_incomplete_description() -> None:
 
 @pytest.mark.parametrize(("kind", "nested"), [(1, ""), (6, "std_msgs/msg/Header"), (200, "")])
 def test_field_of_no_type(kind: int, nested: str) -> None:
-    message = Definitions().describe("std_msgs/msg/String").as_message()
+    message = Types().description("std_msgs/msg/String").as_message()
     message["type_description"]["fields"][0]["type"] |= {
         "type_id": kind,
         "nested_type_name": nested,
@@ -79,7 +79,7 @@ def test_description_that_grows_without_end() -> None:
 
 
 def test_concatenated_text() -> None:
-    text = Definitions().describe("geometry_msgs/msg/PointStamped").concatenated_text
+    text = Types().description("geometry_msgs/msg/PointStamped").concatenated_text
     parts = text.split("=" * 80 + "\n")
     assert [part.partition("\n")[0] for part in parts[1:]] == [
         "MSG: builtin_interfaces/Time", "MSG: geometry_msgs/Point", "MSG: std_msgs/Header"
@@ -88,7 +88,7 @@ def test_concatenated_text() -> None:
 
 
 def test_text_of_an_implicit_type() -> None:
-    text = Definitions().describe("example_interfaces/action/Fibonacci_FeedbackMessage").main.text
+    text = Types().description("example_interfaces/action/Fibonacci_FeedbackMessage").main.text
     assert text == (
         "unique_identifier_msgs/UUID goal_id\nexample_interfaces/Fibonacci_Feedback feedback\n"
     )
