@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from pydantic import Field, field_validator
@@ -13,6 +13,7 @@ from dora_config.dataflow.sources import LogLevel
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.recorders import RecordingPlan
+from dora_config.protocol.run_plan import RunSettings
 
 
 class Origin(Message):
@@ -27,26 +28,15 @@ class Origin(Message):
     """Of that folder, since a container with the same kernel may have another of that name."""
 
 
-class DataflowSpec(Message):
+class DataflowSpec(RunSettings, Message):
     """Everything needed to start a dataflow, also a second time."""
 
-    resolved: ResolvedDataflow
-    descriptor: dict[str, Any] = Field(default_factory=dict)
-    """The expanded dataflow, for ``Node.dataflow_descriptor()``."""
     name: str | None = Field(default=None, min_length=1, max_length=256)
     origin: Origin = Origin()
     workspace: str = Field(default="", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$")
     """Folder below ``_work`` of daemons that cannot access the origin; the same at each start."""
     places: dict[str, NodeLocation] = Field(default_factory=dict)
     """Results of the last local build by node id; valid only where the origin is accessible."""
-    env_overrides: dict[str, str] = Field(default_factory=dict)
-    uv: bool = False
-    exit_when_nodes_finish: bool = False
-    build_id: str | None = None
-    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Parameters that were set at run time, by node id and key."""
-    stopped: tuple[str, ...] = ()
-    """Nodes that an operator has stopped; a recovery does not start them."""
     built_on: dict[str, str] = Field(default_factory=dict)
     """Daemon that built each node in ``build_id``, for nodes that had something to prepare."""
     code: dict[str, str] = Field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dora_config.dataflow.resolved import NodeLocation, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import NodeLocation, ResolvedDataflow
 from dora_config.dataflow.sources import LogLevel
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkPlan
@@ -23,42 +23,45 @@ class LogSettings(Frozen):
     """Level by node id; overrides ``level``."""
 
 
-class RunPlan(Frozen):
-    """Everything a runner needs to run its part of one dataflow."""
+class RunSettings(Frozen):
+    """What a runner and the whole cluster need of a dataflow."""
 
-    dataflow_id: str
-    name: str | None = None
     resolved: ResolvedDataflow
     descriptor: dict[str, Any] = Field(default_factory=dict)
     """The expanded dataflow, for ``Node.dataflow_descriptor()``."""
-    nodes: tuple[str, ...] | None = None
-    """Ids of the nodes that run here; ``None``: all."""
+    name: str | None = None
+    env_overrides: dict[str, str] = Field(default_factory=dict)
+    """``--env`` of ``run`` and ``start``: above the root ``env``, below the node's own."""
+    uv: bool = False
+    exit_when_nodes_finish: bool = False
+    build_id: str | None = None
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Parameters that were set at run time, by node id and key."""
+    stopped: tuple[str, ...] = ()
+    """Nodes that an operator has stopped; they are not started until one restarts them."""
+
+
+class RunPlan(RunSettings):
+    """Everything a runner needs to run its part of one dataflow, the nodes in ``resolved``."""
+
+    dataflow_id: str
     working_dir: str
     """Absolute base of relative paths; logs are written to ``out/<dataflow id>`` below it."""
     create_working_dirs: bool = False
     """Create a missing working directory; otherwise it is an error."""
     places: dict[str, NodeLocation] = Field(default_factory=dict)
     """By node id."""
-    env_overrides: dict[str, str] = Field(default_factory=dict)
-    """``--env`` of ``run`` and ``start``: above the root ``env``, below the node's own."""
-    uv: bool = False
     allow_shell: bool = False
     stop_after: float | None = None
     """Seconds after the start barrier opened until a normal stop."""
     stop_grace: float = 10.0
     """Seconds between the STOP event and SIGTERM; SIGKILL follows after half of that time."""
-    exit_when_nodes_finish: bool = False
     whole: bool = True
     """All nodes of the dataflow run here, so decisions about all of them are made here."""
     hold_at_barrier: bool = False
     """Wait for :class:`Release` once all local nodes have connected."""
     machine_id: str | None = None
     daemon_id: str | None = None
-    build_id: str | None = None
-    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Parameters that were set, by node id and key."""
-    stopped: tuple[str, ...] = ()
-    """Nodes that are not started until an operator restarts them."""
     logs: LogSettings = LogSettings()
     revision: int = 0
     """Number of changes of the nodes before this start; see ``RunnerStatus.revision``."""
@@ -69,8 +72,3 @@ class RunPlan(Frozen):
     credentials: str | None = None
     """Folder with ``ca.pem``, ``cert.pem`` and ``key.pem`` for the link; ``None``: no TLS, which is
     allowed on loopback only."""
-
-    def local_nodes(self) -> tuple[ResolvedNode, ...]:
-        """Return the nodes that run here, in the order of the file."""
-        wanted = None if self.nodes is None else set(self.nodes)
-        return tuple(n for n in self.resolved.nodes if wanted is None or n.id in wanted)

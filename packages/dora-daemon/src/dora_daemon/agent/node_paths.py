@@ -13,7 +13,8 @@ from pathlib import Path
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.code import CodeSet
 from dora_config.protocol.dataflow import DataflowSpec, Origin
-from dora_config.protocol.runner import NodeLocation, RunPlan
+from dora_config.protocol.run_plan import RunPlan, RunSettings
+from dora_config.protocol.runner import NodeLocation
 from dora_daemon import out_dir
 from dora_daemon.agent.builds.files import BuildFiles, NotBuilt
 from dora_daemon.agent.records import PartRecord
@@ -104,9 +105,8 @@ def make_plan(record: PartRecord, machine: LocalMachine) -> RunPlan:
     """Return the runner's plan for one part. Raises :class:`NotBuilt`."""
     spec = record.spec
     base = base_directory(spec, machine, record.dataflow_id)
-    of_spec = RunPlan.model_fields.keys() & DataflowSpec.model_fields.keys() - {"places"}
     return RunPlan(
-        **{field: getattr(spec, field) for field in of_spec},
+        **{field: getattr(spec, field) for field in RunSettings.model_fields},
         dataflow_id=record.dataflow_id,
         working_dir=str(base),
         create_working_dirs=True,
@@ -184,7 +184,7 @@ def log_dirs(plan: RunPlan) -> dict[str, str]:
     base = Path(plan.working_dir)
     return {
         node.id: log_dir(base, plan.places.get(node.id, NodeLocation()), plan.dataflow_id)
-        for node in plan.local_nodes()
+        for node in plan.resolved.nodes
     }
 
 

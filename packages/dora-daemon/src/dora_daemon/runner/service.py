@@ -174,7 +174,7 @@ class Runner:
         self._mark = f"dora-runner-{pid}-{started}"
         """In the environment of each node, and inherited by its children."""
         state = RunnerState(
-            plan.local_nodes(),
+            plan.resolved.nodes,
             plan,
             default_finish_grace=preparer.default_finish_grace,
             log_dir=preparer.log_dir,

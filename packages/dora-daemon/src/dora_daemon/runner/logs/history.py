@@ -99,7 +99,7 @@ def beginning(plan: RunPlan) -> RunBegan:
     """Return the first event of a runner."""
     return RunBegan(
         name=plan.name,
-        nodes=tuple(node.id for node in plan.local_nodes()),
+        nodes=tuple(node.id for node in plan.resolved.nodes),
         edges=edges_of(plan.resolved),
         recovered=plan.recovered,
         pid=os.getpid(),

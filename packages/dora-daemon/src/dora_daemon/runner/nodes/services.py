@@ -186,4 +186,4 @@ class NodeServices:
 def _cycles(plan: RunPlan) -> tuple[tuple[str, ...], ...]:
     """Return the groups of nodes that can wait for each other, here and across machines."""
     crossing = () if plan.links is None else crossing_cycles(plan.links)
-    return (*backpressure_cycles(plan.local_nodes()), *crossing)
+    return (*backpressure_cycles(plan.resolved.nodes), *crossing)

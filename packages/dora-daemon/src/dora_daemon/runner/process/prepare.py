@@ -78,7 +78,7 @@ class Preparer:
         """Prepare every node of the plan. Raises PreparationError with all problems."""
         prepared: list[PreparedNode] = []
         problems: list[str] = []
-        for spec in self.plan.local_nodes():
+        for spec in self.plan.resolved.nodes:
             try:
                 prepared.append(self.prepare(spec, self.plan.places.get(spec.id, NodeLocation())))
             except PreparationError as error:
