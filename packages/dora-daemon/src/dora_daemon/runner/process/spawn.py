@@ -15,7 +15,6 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -192,18 +191,20 @@ def fork(request: SpawnRequest, run: Callable[[], int]) -> NodeProcess | None:
     except OSError:
         return None
     parent = os.getpid()
-    stdout, stderr = os.pipe(), os.pipe()
+    pipes: list[int] = []
     try:
+        pipes += os.pipe()
+        pipes += os.pipe()
         pid = os.fork()
     except OSError:
-        for number in (*stdout, *stderr):
+        for number in pipes:
             os.close(number)
         raise
     if pid == 0:
-        _become(request, run, parent, (stdout[1], stderr[1]))
-    os.close(stdout[1])
-    os.close(stderr[1])
-    return NodeProcess(ForkedProcess(pid, stdout[0], stderr[0]))
+        _become(request, run, parent, (pipes[1], pipes[3]))
+    for number in pipes[1::2]:
+        os.close(number)
+    return NodeProcess(ForkedProcess(pid, pipes[0], pipes[2]))
 
 
 def _become(
@@ -221,9 +222,9 @@ def _become(
         with open(os.devnull, "rb", buffering=0) as null:
             for number, descriptor in enumerate((null.fileno(), *outputs)):
                 os.dup2(descriptor, number)
-        for before, after in pairwise((2, *sorted(request.inherited), 1 << 30)):
-            if before + 1 < after:  # an empty range would be all
-                os.closerange(before + 1, after)
+        for number in set(map(int, os.listdir("/proc/self/fd"))) - {0, 1, 2, *request.inherited}:
+            with suppress(OSError):  # that of the listing is closed already
+                os.close(number)
         os.chdir(request.cwd)
         request.apply()
         from dora_node_api.zygote import show
