@@ -77,6 +77,7 @@ class LinkReceiver(Receiver):
         # No copies: they would release the block that the next process must find. The caller holds
         # at most the spec's `hold_limit` and one message.
         self._max_held = self._hold_limit = self._flood = sys.maxsize
+        self._calm(self._settled)
         journal = board.journal(spec)
         self._notes = journal[RECORD_SIZE:].cast("Q")
         self._noted: deque[tuple[int, int]] = deque()
