@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ from dora_config.ids import log_file_name
 from dora_config.protocol import runner as protocol
 from dora_daemon.out_dir import log_dir
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root, sweep
-from dora_daemon.runner.background import main
+from dora_daemon.runner.background import LATE_SECONDS, main
 from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.control_socket import connect_unix
 
@@ -68,6 +69,15 @@ def test_status_and_statistics(workspace: Workspace) -> None:
                 lambda: all(n.memory_bytes is None for n in run.status().nodes),
                 what="a sample without descriptors",
             )
+        assert finish(run).ok
+
+
+def test_no_descriptor_for_modules_imported_later(workspace: Workspace) -> None:
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        with without_descriptors(run.pid()):
+            time.sleep(1.5 * LATE_SECONDS)
+        assert run.status().phase == "running"
         assert finish(run).ok
 
 

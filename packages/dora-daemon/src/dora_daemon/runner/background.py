@@ -209,7 +209,18 @@ async def _import_late_modules(plan: protocol.RunPlan) -> None:
         modules += ["pyarrow", "dora_node_api.data.arrow"]
     else:
         await anyio.sleep(LATE_SECONDS)
-    await anyio.to_thread.run_sync(lambda: [importlib.import_module(name) for name in modules])
+    for name in modules:
+        await _import(name)
+
+
+async def _import(module: str) -> None:
+    """Import a module, if no descriptor is free for its file later."""
+    while True:
+        try:
+            await anyio.to_thread.run_sync(importlib.import_module, module)
+            return
+        except (OSError, ImportError):
+            await anyio.sleep(LATE_SECONDS)
 
 
 def _sends_lines(node: ResolvedNode) -> bool:
