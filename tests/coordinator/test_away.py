@@ -18,7 +18,6 @@ from support.simulation.machine_simulation import FakeDaemon, FakeRunner
 
 from dora_config.protocol.control import (
     ChangeGraph,
-    DataflowRef,
     RestartDataflow,
     StopDataflow,
 )
@@ -27,7 +26,7 @@ from dora_config.protocol.runner import AddNode
 from dora_daemon.agent.events import RevisionChanged
 
 AWAY = 300.0
-LAST = DataflowRef()
+LAST = None
 
 
 def lives(daemon: FakeDaemon) -> list[FakeRunner]:

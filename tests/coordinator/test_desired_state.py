@@ -14,7 +14,7 @@ from coordinator.fleet.test_fleet import apply, on, report
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 from support.simulation.machine_simulation import FakeDaemon, FakeRunner
 
-from dora_config.protocol.control import DataflowRef, StartDataflow, Started, StopDataflow
+from dora_config.protocol.control import StartDataflow, Started, StopDataflow
 from dora_config.protocol.fleet import DesiredDataflow, PauseFleet
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
@@ -236,7 +236,7 @@ def test_what_has_ended_after_the_copy_is_not_started_again(stops: bool) -> None
     assert isinstance(answer, Started)
     fleet.send_copy()
     if stops:
-        fleet.request(StopDataflow(dataflow=DataflowRef(uuid=answer.uuid)))
+        fleet.request(StopDataflow(dataflow=answer.uuid))
     else:
         for robot in robots:
             robot.finish_runner(robot.runners[0])

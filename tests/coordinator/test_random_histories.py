@@ -7,7 +7,7 @@ from support.simulation.fleet_simulation import SimulatedFleet, dataflow, pipeli
 from support.simulation.link_simulation import Wall
 from support.simulation.machine_simulation import FakeDaemon, FakeRunner
 
-from dora_config.protocol.control import DataflowRef, StopDataflow
+from dora_config.protocol.control import StopDataflow
 from dora_coordinator.state.records import Phase
 
 OPERATIONS = (
@@ -69,7 +69,7 @@ def _apply(fleet: SimulatedFleet, operation: str, number: int, stopped: set[str]
             if live:
                 chosen = live[number % len(live)]
                 stopped.add(chosen.id)
-                fleet.request(StopDataflow(dataflow=DataflowRef(uuid=chosen.id)))
+                fleet.request(StopDataflow(dataflow=chosen.id))
         case "to_coordinator":
             fleet.step_to_coordinator(daemon)
         case "to_daemon":

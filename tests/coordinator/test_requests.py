@@ -5,7 +5,6 @@ from __future__ import annotations
 from support.simulation.fleet_simulation import running_dataflows
 
 from dora_config.protocol.control import (
-    DataflowRef,
     Described,
     DescribeDataflow,
     ListNodes,
@@ -14,7 +13,7 @@ from dora_config.protocol.control import (
     WaitForEnd,
 )
 
-UNKNOWN = DataflowRef(uuid="01234567-89ab-cdef-0123-456789abcdef")
+UNKNOWN = "01234567-89ab-cdef-0123-456789abcdef"
 
 
 def test_an_unknown_dataflow_is_refused() -> None:
@@ -28,7 +27,7 @@ def test_an_unknown_dataflow_is_refused() -> None:
         failure = fleet.failures[fleet.request(request)]
         assert (failure.code, failure.message) == (
             "not_found",
-            f"no dataflow with UUID {UNKNOWN.uuid}",
+            f"no dataflow with UUID {UNKNOWN}",
         )
 
 
@@ -37,7 +36,7 @@ def test_an_ended_dataflow_can_be_described_but_not_stopped() -> None:
     (dataflow_id,) = fleet.store
     fleet.request(StopDataflow())
     fleet.settle()
-    ref = DataflowRef(uuid=dataflow_id)
+    ref = dataflow_id
     answer = fleet.answers[fleet.request(DescribeDataflow(dataflow=ref))]
     assert isinstance(answer, Described)
     assert answer.daemons == {"source": daemon.key, "sink": daemon.key}
@@ -47,12 +46,12 @@ def test_an_ended_dataflow_can_be_described_but_not_stopped() -> None:
 
 def test_without_a_dataflow_the_nodes_of_live_ones_are_listed() -> None:
     fleet, _ = running_dataflows("a", "b")
-    fleet.request(StopDataflow(dataflow=DataflowRef(name="a")))
+    fleet.request(StopDataflow(dataflow="a"))
     fleet.settle()
     answer = fleet.answers[fleet.request(ListNodes())]
     assert isinstance(answer, NodeList)
     assert {row.dataflow_name for row in answer.nodes} == {"b"}
-    answer = fleet.answers[fleet.request(ListNodes(dataflow=DataflowRef(name="a")))]
+    answer = fleet.answers[fleet.request(ListNodes(dataflow="a"))]
     assert isinstance(answer, NodeList)
     assert [(row.node, row.status) for row in answer.nodes] == [
         ("source", "Finished"),

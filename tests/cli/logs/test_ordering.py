@@ -16,7 +16,6 @@ from dora_cli.logs.remote import LogReader, TimeOrder
 from dora_config.protocol.control import (
     Answer,
     DataflowList,
-    DataflowRef,
     LogLines,
     LogsEnd,
     Progress,
@@ -106,7 +105,7 @@ def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
         printed.extend(one.msg for one in entries)
 
     printer = cast(EntryPrinter, SimpleNamespace(print=show))
-    reader = LogReader(ReadLogs(dataflow=DataflowRef(uuid="u")), printer, one_node=False)
+    reader = LogReader(ReadLogs(dataflow="u"), printer, one_node=False)
     reader.read_past(client, follow=True)
     assert printed == ["1", "2"]
     reader.follow(client)

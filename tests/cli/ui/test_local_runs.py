@@ -20,7 +20,6 @@ from dora_config.protocol.calls import RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
     DataflowList,
-    DataflowRef,
     DataflowSummary,
     Described,
     DescribeDataflow,
@@ -77,7 +76,7 @@ def test_a_run_is_shown_changed_and_stopped(workspace: Workspace) -> None:
         async with adopting() as backend:
             row = await listed(backend, lambda row: row.status == "Running")
             assert (row.name, row.nodes) == (workspace.path.name, 1)
-            ref = DataflowRef(uuid=row.uuid)
+            ref = row.uuid
             described = await call(backend, DescribeDataflow(dataflow=ref), Described)
             assert [node.id for node in described.spec.resolved.nodes] == ["talker"]
             await restart_and_set(backend, ref)
@@ -91,7 +90,7 @@ def test_a_run_is_shown_changed_and_stopped(workspace: Workspace) -> None:
         run.wait().succeeded()
 
 
-async def restart_and_set(backend: LocalRuns, ref: DataflowRef) -> None:
+async def restart_and_set(backend: LocalRuns, ref: str) -> None:
     await backend.request(
         CallRunner(dataflow=ref, node="talker", request=RestartNode(node="talker"))
     )
@@ -113,7 +112,7 @@ def test_a_run_outlives_the_page_and_is_not_started_again(workspace: Workspace) 
 
     async def kill(run: RunningDora) -> None:
         async with adopting() as backend:
-            ref = DataflowRef(uuid=(await listed(backend, lambda row: True)).uuid)
+            ref = (await listed(backend, lambda row: True)).uuid
             await listed(backend, lambda row: row.status == "Running")
             run.send_signal(SIGKILL)
             ended = await listed(backend, lambda row: row.status == "Failed")

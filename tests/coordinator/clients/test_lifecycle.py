@@ -14,7 +14,6 @@ from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.history.entries import StartRefused
 from dora_config.protocol.control import (
-    DataflowRef,
     Destroy,
     Destroyed,
     Ended,
@@ -26,7 +25,7 @@ from dora_config.protocol.control import (
 )
 from dora_coordinator.state.events import ClientDisconnected
 
-RESTART = RestartDataflow(dataflow=DataflowRef(name="a"))
+RESTART = RestartDataflow(dataflow="a")
 
 
 def test_a_second_running_dataflow_of_a_name_is_refused() -> None:
@@ -48,7 +47,7 @@ def test_a_second_running_dataflow_of_a_name_is_refused() -> None:
 def test_stop_and_wait_are_answered_when_all_nodes_have_ended() -> None:
     fleet, daemon = running_dataflows("a")
     waiting = fleet.request(WaitForEnd())
-    stopping = fleet.request(StopDataflow(dataflow=DataflowRef(name="a")))
+    stopping = fleet.request(StopDataflow(dataflow="a"))
     fleet.step_to_daemon(daemon)
     assert not {waiting, stopping} & set(fleet.answers)
     fleet.settle()
@@ -145,7 +144,7 @@ def test_a_second_restart_is_refused_while_the_first_one_waits() -> None:
     assert isinstance(fleet.answers[again], Restarted)
 
 
-@pytest.mark.parametrize("stop", [StopDataflow(dataflow=DataflowRef(name="a")), StopDataflow()])
+@pytest.mark.parametrize("stop", [StopDataflow(dataflow="a"), StopDataflow()])
 def test_a_stop_during_a_restart_prevents_the_new_start(stop: StopDataflow) -> None:
     fleet, _ = running_dataflows("a")
     restarting, stopping = fleet.request(RESTART), fleet.request(stop)
@@ -158,7 +157,7 @@ def test_a_stop_during_a_restart_prevents_the_new_start(stop: StopDataflow) -> N
 def test_a_stop_of_another_dataflow_does_not_concern_a_restart() -> None:
     fleet, _ = running_dataflows("a", "b")
     restarting = fleet.request(RESTART)
-    fleet.request(StopDataflow(dataflow=DataflowRef(name="b")))
+    fleet.request(StopDataflow(dataflow="b"))
     fleet.settle()
     assert isinstance(fleet.answers[restarting], Restarted)
 
@@ -169,7 +168,7 @@ def test_nothing_is_started_again_while_the_coordinator_ends() -> None:
     assert fleet.failures[fleet.request(Destroy())].code == "conflict"
     ending = fleet.request(Destroy(force=True))
     assert fleet.failures[restarting].message.endswith("the coordinator is ending")
-    late = fleet.request(RestartDataflow(dataflow=DataflowRef(name="b")))
+    late = fleet.request(RestartDataflow(dataflow="b"))
     assert fleet.failures[late].message == "the coordinator is ending; start refused"
     fleet.settle()
     assert isinstance(fleet.answers[ending], Destroyed)
@@ -187,7 +186,7 @@ def test_a_restart_does_not_take_a_name_that_another_dataflow_has() -> None:
     fleet.connect(daemon)
     fleet.settle()
     (runner,) = daemon.runners
-    number = fleet.request(RestartDataflow(dataflow=DataflowRef(uuid=runner.dataflow_id)))
+    number = fleet.request(RestartDataflow(dataflow=runner.dataflow_id))
     fleet.settle()
     assert fleet.failures[number].code == "conflict"
     assert "was stopped but not started again: there is already" in fleet.failures[number].message

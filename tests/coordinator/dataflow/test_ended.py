@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 
-from dora_config.protocol.control import DataflowRef, Ended, StopDataflow
+from dora_config.protocol.control import Ended, StopDataflow
 
 
 def test_an_unreported_dataflow_fails_and_resumes_when_a_daemon_reports_it() -> None:
@@ -57,7 +57,7 @@ def test_an_unreported_dataflow_can_be_stopped_or_replaced() -> None:
             fleet.start(dataflow(camera=None).model_copy(update={"name": "a"}))
             fleet.settle()
         else:
-            answer = fleet.answers[fleet.request(StopDataflow(dataflow=DataflowRef(name="a")))]
+            answer = fleet.answers[fleet.request(StopDataflow(dataflow="a"))]
             assert isinstance(answer, Ended)
         fleet.connect(robot)
         fleet.settle()

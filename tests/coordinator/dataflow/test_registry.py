@@ -14,7 +14,6 @@ from support.simulation.machine_simulation import FakeDaemon
 from dora_config.protocol.control import (
     ChangeGraph,
     DataflowList,
-    DataflowRef,
     Ended,
     ForgetEnded,
     StopDataflow,
@@ -109,6 +108,6 @@ def test_a_refusal_lists_archived_dataflows_of_that_name() -> None:
     fleet, _ = running_dataflows("a")
     fleet.request(StopDataflow())
     fleet.settle()
-    failure = fleet.failures[fleet.request(StopDataflow(dataflow=DataflowRef(name="a")))]
+    failure = fleet.failures[fleet.request(StopDataflow(dataflow="a"))]
     assert failure.message.startswith('no running dataflow with name "a"; archived')
     assert "(Finished)" in failure.message

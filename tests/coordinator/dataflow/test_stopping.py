@@ -11,7 +11,7 @@ from support.simulation.fleet_simulation import (
 )
 from support.simulation.machine_simulation import FakeDaemon
 
-from dora_config.protocol.control import DataflowRef, StopDataflow
+from dora_config.protocol.control import StopDataflow
 
 STOPPED = 'daemon "robot" was stopped'
 
@@ -122,7 +122,7 @@ def test_a_daemon_that_ends_during_a_start_rolls_it_back() -> None:
 def test_an_unconfirmed_stop_is_completed_when_the_daemon_returns() -> None:
     fleet, robot, _ = running_fleet()
     fleet.disconnect(robot)
-    fleet.request(StopDataflow(dataflow=DataflowRef()))
+    fleet.request(StopDataflow())
     fleet.pass_time(100)
     reason = 'the stop was not confirmed by daemon "robot"'
     still = '; nodes that still run on daemon "robot" are stopped when it connects'

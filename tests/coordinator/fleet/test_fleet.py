@@ -17,7 +17,6 @@ from dora_config.protocol.control import (
     ChangeGraph,
     ControlAnswer,
     ControlRequest,
-    DataflowRef,
     ForgetEnded,
     StopDataflow,
 )
@@ -175,7 +174,7 @@ def test_what_was_stopped_by_hand_is_started_by_the_next_apply() -> None:
     fleet = fleet_of("r1")
     apply(fleet, on("drive", "r1"))
     fleet.pass_time(10)
-    fleet.request(StopDataflow(dataflow=DataflowRef(name="drive@r1")))
+    fleet.request(StopDataflow(dataflow="drive@r1"))
     fleet.pass_time(60)
     assert programs(fleet) == {}
     assert states(fleet) == {"drive@r1": "ended"}
@@ -195,9 +194,7 @@ def test_changes_by_hand_stay_and_are_listed_until_the_next_apply() -> None:
     fleet = fleet_of("r1")
     apply(fleet, on("drive", "r1"))
     fleet.pass_time(10)
-    removed = ChangeGraph(
-        dataflow=DataflowRef(name="drive@r1"), change=RemoveNode(node="planner", grace=1.0)
-    )
+    removed = ChangeGraph(dataflow="drive@r1", change=RemoveNode(node="planner", grace=1.0))
     fleet.request(removed)
     fleet.pass_time(30)
     assert programs(fleet)["drive@r1"] == {"camera": "1"}

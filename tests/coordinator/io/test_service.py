@@ -23,7 +23,6 @@ from dora_config.protocol.control import (
     Answer,
     ControlRequest,
     DataflowList,
-    DataflowRef,
     DescribeDataflow,
     Failure,
     ForgetEnded,
@@ -171,7 +170,7 @@ def test_queries_are_answered_and_ends_not_acknowledged(
         assert not any("forget_part" in text for text in daemon.received)
         late, other = peer(), peer()
         late.register(ended(uuid))
-        other.request(StopDataflow(dataflow=DataflowRef(uuid=uuid)))
+        other.request(StopDataflow(dataflow=uuid))
         await late.receives("the disk is full")
         await other.receives("the disk is full")
         answer = await other.service.request(ListDataflows())

@@ -11,7 +11,6 @@ from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
     DataflowList,
-    DataflowRef,
     Ended,
     ListDataflows,
     RestartDataflow,
@@ -318,7 +317,7 @@ def test_a_broken_link_degrades_the_dataflow_until_it_is_linked_again() -> None:
 
 def test_links_that_end_with_their_dataflow_are_not_logged() -> None:
     fleet = linked_fleet()
-    fleet.request(StopDataflow(dataflow=DataflowRef()))
+    fleet.request(StopDataflow())
     fleet.walls.add(Wall(("base", "arm")))  # one end has stopped before the other
     for _ in range(4):
         for daemon in fleet.daemons.values():
@@ -387,7 +386,7 @@ def test_a_dataflow_that_was_adopted_in_parts_is_stopped_as_a_whole() -> None:
     for daemon in fleet.daemons.values():
         fleet.connect(daemon)
         fleet.settle()
-    number = fleet.request(StopDataflow(dataflow=DataflowRef(name="app")))
+    number = fleet.request(StopDataflow(dataflow="app"))
     fleet.settle()
     assert isinstance(fleet.answers[number], Ended)
     assert living(fleet) == 0
@@ -399,7 +398,7 @@ def test_a_part_that_is_adopted_during_a_stop_is_stopped() -> None:
     fleet.lose_store()
     fleet.connect(fleet.daemons["robot"])
     fleet.settle()
-    number = fleet.request(StopDataflow(dataflow=DataflowRef(name="app")))
+    number = fleet.request(StopDataflow(dataflow="app"))
     for daemon in (fleet.daemons["base"], fleet.daemons["arm"]):
         fleet.connect(daemon)
         while fleet.step_to_coordinator(daemon) or fleet.step_to_daemon(daemon):

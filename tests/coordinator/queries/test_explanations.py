@@ -9,7 +9,7 @@ from support.simulation.machine_simulation import FakeDaemon
 from dora_config.history.entries import HistoryEntry
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
-from dora_config.protocol.control import DataflowRef, Explain, Explained, StopDataflow
+from dora_config.protocol.control import Explain, Explained, StopDataflow
 from dora_config.protocol.daemon import TO_DAEMON, Heartbeat, PartHistory, ReadHistory
 from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
 
@@ -119,7 +119,7 @@ def test_a_refused_placement_is_explained_until_the_start_succeeds() -> None:
     fleet.settle()
     spec = dataflow(camera="robt").model_copy(update={"name": "demo"})
     fleet.start(spec)
-    for ref in (DataflowRef(), DataflowRef(name="demo")):
+    for ref in (None, "demo"):
         found = explained(fleet, fleet.request(Explain(dataflow=ref)))
         assert found.status == "Not started"
         assert found.summary == (
@@ -146,7 +146,7 @@ def test_an_older_refused_start_does_not_hide_a_dataflow_that_ended_since() -> N
     number = fleet.request(Explain())
     answer(fleet, robot)
     assert explained(fleet, number).status == "Finished"
-    named = fleet.request(Explain(dataflow=DataflowRef(name="demo")))
+    named = fleet.request(Explain(dataflow="demo"))
     assert explained(fleet, named).status == "Not started"
     fleet.pass_time(60.0)
     fleet.start(dataflow(camera="robt"))
@@ -167,7 +167,7 @@ def test_a_failed_build_is_explained() -> None:
     assert robot.connection is not None
     ended = BuildEnded(build_id=message.build_id, failures=(failure,))  # type: ignore[union-attr]
     fleet.handle(DaemonMessageReceived(robot.connection, ended))
-    found = explained(fleet, fleet.request(Explain(dataflow=DataflowRef(name="demo"))))
+    found = explained(fleet, fleet.request(Explain(dataflow="demo")))
     assert found.summary == (
         'the dataflow could not be built: daemon "robot", node "camera": make: not found'
     )
@@ -188,7 +188,7 @@ def test_without_dataflows_lost_machines_are_named() -> None:
 
 def test_unknown_names_are_refused() -> None:
     fleet, _, _ = running_fleet()
-    failure = fleet.failures[fleet.request(Explain(dataflow=DataflowRef(name="other")))]
+    failure = fleet.failures[fleet.request(Explain(dataflow="other"))]
     assert (failure.code, failure.message) == ("not_found", 'no dataflow with name "other"')
 
 

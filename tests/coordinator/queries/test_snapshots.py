@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
 
-from dora_config.protocol.control import DataflowRef, GetSnapshot
+from dora_config.protocol.control import GetSnapshot
 from dora_config.protocol.daemon import TO_DAEMON
 from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.snapshot import (
@@ -107,7 +107,7 @@ def test_a_snapshot_of_one_dataflow_asks_only_its_machines() -> None:
     fleet, robot, station = running_fleet()
     fleet.start(dataflow(logger="robot"))
     fleet.settle()
-    fleet.request(GetSnapshot(dataflow=DataflowRef(uuid=robot.runners[-1].dataflow_id)))
+    fleet.request(GetSnapshot(dataflow=robot.runners[-1].dataflow_id))
     assert not asked(station)
     (request,) = asked(robot)
     assert request.dataflows == (robot.runners[-1].dataflow_id,)
@@ -115,7 +115,7 @@ def test_a_snapshot_of_one_dataflow_asks_only_its_machines() -> None:
 
 def test_an_unknown_dataflow_fails() -> None:
     fleet, robot, _ = running_fleet()
-    number = fleet.request(GetSnapshot(dataflow=DataflowRef(name="nosuch")))
+    number = fleet.request(GetSnapshot(dataflow="nosuch"))
     assert fleet.failures[number].code == "not_found"
     assert not asked(robot)
 

@@ -20,7 +20,6 @@ from dora_cli.coordinator.client import Client
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
-    DataflowRef,
     DataflowSummary,
     Ended,
     StopDataflow,
@@ -159,7 +158,7 @@ class RealFleet:
         with Client(self.coordinator.endpoint) as client:
             for one in self.listed():
                 if one.status not in ("Finished", "Failed"):
-                    stop = StopDataflow(dataflow=DataflowRef(uuid=one.uuid), force=True)
+                    stop = StopDataflow(dataflow=one.uuid, force=True)
                     client.request(stop, Ended)
 
     def cluster(self) -> ClusterReport:

@@ -13,7 +13,6 @@ from dora_cli.coordinator.completion import running_dataflows
 from dora_cli.coordinator.options import (
     DataflowOption,
     NodeArgument,
-    dataflow_ref,
     with_client,
 )
 from dora_config.errors import DoraError, InvalidId
@@ -149,7 +148,7 @@ def info(
     from dora_config.protocol.control import ListNodes, NodeList
 
     found = calls.describe(client, dataflow)
-    rows = client.request(ListNodes(dataflow=dataflow_ref(found.uuid)), NodeList).nodes
+    rows = client.request(ListNodes(dataflow=found.uuid), NodeList).nodes
     summary = next((row for row in rows if row.node == node), None)
     if summary is None:
         known = ", ".join(sorted(row.node for row in rows))

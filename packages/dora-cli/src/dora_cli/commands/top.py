@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import dataflow_ref, with_client
+from dora_cli.coordinator.options import with_client
 from dora_cli.monitor import (
     EDGE_COLUMNS,
     NODE_COLUMNS,
@@ -84,9 +84,8 @@ def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
     from dora_cli.coordinator.client import QUERY_TIMEOUT
     from dora_config.protocol.control import GetSnapshot
 
-    which = None if dataflow is None else dataflow_ref(dataflow)
     edges = page.view is not View.NODES
-    request = GetSnapshot(dataflow=which, edges=edges)
+    request = GetSnapshot(dataflow=dataflow, edges=edges)
     return client.request(request, Snapshot, timeout=QUERY_TIMEOUT)
 
 

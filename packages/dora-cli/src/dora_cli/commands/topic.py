@@ -12,7 +12,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.completion import topics
-from dora_cli.coordinator.options import DataflowOption, dataflow_ref, with_client
+from dora_cli.coordinator.options import DataflowOption, with_client
 from dora_config.errors import DoraError
 from dora_config.yaml.quantities import parse_duration
 
@@ -198,7 +198,7 @@ def echo(
 
     as_json = output_format is options.TableFormat.JSON
     request = WatchTopics(
-        dataflow=dataflow_ref(dataflow),
+        dataflow=dataflow,
         topics=tuple(data or ()),
         sample_bytes=MAX_JSON if as_json else MAX_ROW,
     )
@@ -249,7 +249,5 @@ def hz(
     from dora_cli.topics import stream
     from dora_config.protocol.control import WatchTopics
 
-    request = WatchTopics(
-        dataflow=dataflow_ref(dataflow), topics=tuple(data or ()), rates=True, window=window
-    )
+    request = WatchTopics(dataflow=dataflow, topics=tuple(data or ()), rates=True, window=window)
     stream.show_rates(client, request, duration, output_format)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, dataflow_ref
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -95,7 +95,7 @@ def _explain(
         output.remark(f"no coordinator answers: reading the history below {here()}")
         return None
     with client:
-        request = Explain(dataflow=dataflow_ref(dataflow), evidence=archive is not None)
+        request = Explain(dataflow=dataflow, evidence=archive is not None)
         try:
             answer = client.request(request, Explained)
         except RequestFailed as error:
@@ -163,7 +163,7 @@ def _adopted(client: Client, uuid: str) -> Explained | None:
     from dora_cli.coordinator.errors import RequestFailed
     from dora_config.protocol.control import Explain, Explained
 
-    request = Explain(dataflow=dataflow_ref(uuid), evidence=True)
+    request = Explain(dataflow=uuid, evidence=True)
     until = time.monotonic() + ADOPTION_SECONDS
     while time.monotonic() < until:
         try:

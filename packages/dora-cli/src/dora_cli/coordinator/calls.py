@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from dora_cli import output
-from dora_cli.coordinator.options import dataflow_ref
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -23,8 +22,7 @@ def call(
     from dora_config.protocol.calls import RunnerReplies
     from dora_config.protocol.control import CallRunner
 
-    which = dataflow_ref(dataflow)
-    message = CallRunner(dataflow=which, node=node, request=request)
+    message = CallRunner(dataflow=dataflow, node=node, request=request)
     (answer,) = client.request(message, RunnerReplies).replies
     assert isinstance(answer.reply, expected)
     return answer.reply
@@ -34,7 +32,7 @@ def describe(client: Client, dataflow: str | None) -> Described:
     """Return the dataflow as it was started."""
     from dora_config.protocol.control import Described, DescribeDataflow
 
-    return client.request(DescribeDataflow(dataflow=dataflow_ref(dataflow)), Described)
+    return client.request(DescribeDataflow(dataflow=dataflow), Described)
 
 
 def edges(client: Client, uuid: str) -> list[EdgeStatus]:
@@ -43,8 +41,7 @@ def edges(client: Client, uuid: str) -> list[EdgeStatus]:
     from dora_config.protocol.control import CallRunner
     from dora_config.protocol.runner import GetStatistics, Statistics
 
-    which = dataflow_ref(uuid)
-    message = CallRunner(dataflow=which, request=GetStatistics())
+    message = CallRunner(dataflow=uuid, request=GetStatistics())
     answer = client.request(message, RunnerReplies)
     for problem in answer.problems:
         output.warn(problem)

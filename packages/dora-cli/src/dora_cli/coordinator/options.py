@@ -15,7 +15,6 @@ from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_config.protocol.control import DataflowRef
 
 CoordinatorAddr = Annotated[
     str | None,
@@ -145,13 +144,6 @@ def chosen_dataflow(text: str | None, name: str | None) -> str | None:
     if text is not None and name is not None:
         raise typer.BadParameter("give the dataflow as an argument or with --name, not both")
     return name if text is None else text
-
-
-def dataflow_ref(text: str | None) -> DataflowRef:
-    """Return the reference for a UUID or a name; None: the only running dataflow."""
-    from dora_config.protocol.control import DataflowRef
-
-    return DataflowRef.parse(text)
 
 
 def grace_seconds(text: str | None, *, force: bool) -> float | None:

@@ -26,7 +26,6 @@ from dora_config.protocol.calls import RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
     ChangeGraph,
-    DataflowRef,
     Described,
     GraphChanged,
 )
@@ -155,8 +154,7 @@ def reporting_interrupt() -> Iterator[None]:
 
 def change(client: Client, uuid: str, request: GraphChange) -> GraphChanged:
     """Change a running dataflow. Raises RequestFailed with the reason if nothing was changed."""
-    which = DataflowRef(uuid=uuid)
-    return client.request(ChangeGraph(dataflow=which, change=request), GraphChanged)
+    return client.request(ChangeGraph(dataflow=uuid, change=request), GraphChanged)
 
 
 def add(client: Client, dataflow: str | None, path: Path) -> tuple[str, GraphChanged]:
@@ -194,8 +192,7 @@ def reload(client: Client, uuid: str, name: str, grace: float) -> None:
         return
     _sent(client, found, node)
     wait_for_release(client, uuid, name)
-    which = DataflowRef(uuid=uuid)
-    client.request(CallRunner(dataflow=which, node=name, request=Reload(node=name)), RunnerReplies)
+    client.request(CallRunner(dataflow=uuid, node=name, request=Reload(node=name)), RunnerReplies)
 
 
 def _load(path: Path, running: Described, *, replaces: str | None = None) -> ResolvedNode:

@@ -15,10 +15,9 @@ def follow(client: Client, uuid: str) -> bool:
 
     Return whether the dataflow succeeded. Raises RequestFailed if it cannot be stopped.
     """
-    which = control.DataflowRef(uuid=uuid)
     printer = EntryPrinter(LogFormat.PRETTY)
-    waiting = client.streams.send(control.WaitForEnd(dataflow=which))
-    reading = client.streams.send(control.ReadLogs(dataflow=which, follow=True))
+    waiting = client.streams.send(control.WaitForEnd(dataflow=uuid))
+    reading = client.streams.send(control.ReadLogs(dataflow=uuid, follow=True))
     ended: control.EndedDataflow | None = None
     logs_done = False
     interrupts = 0
@@ -47,8 +46,8 @@ def follow(client: Client, uuid: str) -> bool:
             interrupts += 1
             if interrupts == 1:
                 output.remark("stopping; interrupt again to kill")
-                client.streams.send(control.StopDataflow(dataflow=which))
+                client.streams.send(control.StopDataflow(dataflow=uuid))
             else:
-                client.streams.send(control.StopDataflow(dataflow=which, force=True))
+                client.streams.send(control.StopDataflow(dataflow=uuid, force=True))
                 return False
     return report_ended(ended)

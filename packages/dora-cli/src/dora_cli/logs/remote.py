@@ -14,13 +14,12 @@ from dora_cli.coordinator.errors import (
     CoordinatorUnreachable,
     RequestFailed,
 )
-from dora_cli.coordinator.options import connect_now, dataflow_ref
+from dora_cli.coordinator.options import connect_now
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.log_lines import EntryPrinter, LogEntry, parse_log_line
 from dora_config.protocol.control import (
     Answer,
     DataflowList,
-    DataflowRef,
     Described,
     DescribeDataflow,
     Failure,
@@ -96,10 +95,10 @@ def show(
         return False
     try:
         with client:
-            found = client.request(DescribeDataflow(dataflow=dataflow_ref(dataflow)), Described)
+            found = client.request(DescribeDataflow(dataflow=dataflow), Described)
             nodes = (node,) if node is not None else ()
             request = ReadLogs(
-                dataflow=DataflowRef(uuid=found.uuid),
+                dataflow=found.uuid,
                 nodes=nodes,
                 filter=wanted,
             )
@@ -160,7 +159,7 @@ class LogReader:
         try:
             problems = self._follow(client)
             rows = client.request(ListDataflows(), DataflowList).dataflows
-            mine = [row for row in rows if row.uuid == self.request.dataflow.uuid]
+            mine = [row for row in rows if row.uuid == self.request.dataflow]
             self.has_ended = not mine or mine[0].ended_ago is not None
             self._warn(problems)
         except CoordinatorUnavailable as error:

@@ -108,13 +108,14 @@ class FleetSession:
 
     def _watch(self, client: Client) -> bool:
         """Return whether the recording has ended; raises CoordinatorLost."""
-        which = control.DataflowRef(uuid=self._plan.dataflow_id)
         self._waiting = None
         while not self._dataflow_ended:
             if self._waiting is None:
                 if self._dataflow_unknown:
                     time.sleep(INTERVAL)
-                self._waiting = client.streams.send(control.WaitForEnd(dataflow=which))
+                self._waiting = client.streams.send(
+                    control.WaitForEnd(dataflow=self._plan.dataflow_id)
+                )
             frame = client.streams.next_frame(INTERVAL)
             if frame is not None:
                 self._note_end(frame)

@@ -29,7 +29,6 @@ from dora_config.errors import DoraError, first_error
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
-    DataflowRef,
     Described,
     DescribeDataflow,
 )
@@ -93,8 +92,7 @@ class Recordings:
     async def start(self, request: Request) -> dict[str, Any]:
         """Record a running dataflow on all its machines."""
         wanted = _Start.model_validate_json(await request.body() or b"{}")
-        which = DataflowRef(uuid=request.path_params["dataflow"])
-        found = await call(self._coordinator, DescribeDataflow(dataflow=which), Described)
+        found = await call(self._coordinator, DescribeDataflow(dataflow=_which(request)), Described)
         machines = tuple(sorted(set(found.daemons.values())))
         settings = RecordSettings(
             RecordingLimits(max_seconds=wanted.max_seconds), patterns=wanted.patterns
@@ -311,8 +309,8 @@ class Actions:
         )
 
 
-def _which(request: Request) -> DataflowRef:
-    return DataflowRef(uuid=request.path_params["dataflow"])
+def _which(request: Request) -> str:
+    return str(request.path_params["dataflow"])
 
 
 def _node(request: Request) -> str:

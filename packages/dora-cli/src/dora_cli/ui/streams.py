@@ -18,7 +18,6 @@ from dora_cli.ui.feed import Feed, difference
 from dora_config.errors import DoraError
 from dora_config.protocol.control import (
     DataflowList,
-    DataflowRef,
     ListDataflows,
     LogLines,
     LogsEnd,
@@ -230,11 +229,10 @@ class _Losses:
 async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: Send) -> None:
     """Send lines until the dataflow has ended; continues behind them after a lost connection."""
     positions: dict[str, LogPosition] = {}
-    which = DataflowRef(uuid=wanted.dataflow)
 
     async def read() -> bool:
         request = ReadLogs(
-            dataflow=which,
+            dataflow=wanted.dataflow,
             nodes=() if wanted.node is None else (wanted.node,),
             filter=LogFilter(level=wanted.level, tail=None if positions else wanted.tail),
             follow=True,
@@ -336,7 +334,7 @@ async def send_output(
 ) -> None:
     """Send messages; the page acknowledges each frame when it has drawn it."""
     request = WatchTopics(
-        dataflow=DataflowRef(uuid=wanted.dataflow),
+        dataflow=wanted.dataflow,
         topics=(wanted.topic,),
         sample_bytes=SAMPLE_BYTES,
         max_rate=wanted.rate,

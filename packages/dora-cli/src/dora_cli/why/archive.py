@@ -33,7 +33,6 @@ from dora_config.history.explanation import Explanation
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
-    DataflowRef,
     Described,
     DescribeDataflow,
     Explained,
@@ -228,9 +227,8 @@ def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
         "runners": {one.daemon: list(one.runners) for one in cluster.machines},
     }
     if explained.uuid:
-        ref = DataflowRef(uuid=explained.uuid)
-        report.metrics = _snapshots(client, ref, twice=not answer.evidence.ended)
-        described = client.request(DescribeDataflow(dataflow=ref), Described)
+        report.metrics = _snapshots(client, explained.uuid, twice=not answer.evidence.ended)
+        described = client.request(DescribeDataflow(dataflow=explained.uuid), Described)
         spec = described.spec
         report.descriptor = {
             "dataflow": spec.descriptor,
@@ -239,20 +237,20 @@ def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
             "daemons": described.daemons,
         }
         report.variables = spec.env_overrides
-        report.logs = _remote_logs(client, ref, report.last_event() - seconds)
+        report.logs = _remote_logs(client, explained.uuid, report.last_event() - seconds)
     return report
 
 
-def _snapshots(client: Client, ref: DataflowRef, *, twice: bool) -> list[Any]:
+def _snapshots(client: Client, uuid: str, *, twice: bool) -> list[Any]:
     """Return machines, nodes and edges; ``twice``: also a moment later, for rates."""
-    found = [client.request(GetSnapshot(dataflow=ref), Snapshot).model_dump(mode="json")]
+    found = [client.request(GetSnapshot(dataflow=uuid), Snapshot).model_dump(mode="json")]
     if twice:
         time.sleep(2 * REUSED_SECONDS)
-        found.append(client.request(GetSnapshot(dataflow=ref), Snapshot).model_dump(mode="json"))
+        found.append(client.request(GetSnapshot(dataflow=uuid), Snapshot).model_dump(mode="json"))
     return found
 
 
-def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, list[str]]:
+def _remote_logs(client: Client, uuid: str, since: float) -> dict[str, list[str]]:
     found: dict[str, deque[str]] = {}
 
     def receive(lines: LogLines) -> None:
@@ -260,7 +258,7 @@ def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, li
 
     wanted = LogFilter(since=since, tail=MAX_LOG_LINES)
     try:
-        end = client.request(ReadLogs(dataflow=ref, filter=wanted), LogsEnd, {LogLines: receive})
+        end = client.request(ReadLogs(dataflow=uuid, filter=wanted), LogsEnd, {LogLines: receive})
     except RequestFailed as error:
         return {"": [f"the logs could not be read: {error}"]}
     logs = {machine: list(lines) for machine, lines in found.items()}

@@ -4,6 +4,8 @@ A request with one answer is the body of `POST /api/request`. Those with progres
 the client sends :class:`Hello`; the coordinator replies :class:`Welcome` or :class:`Refused`. Each
 request then carries a number, which is repeated in any count of :class:`Progress` frames and in one
 :class:`Answer` or :class:`Failure`.
+
+A request names a dataflow by UUID or name; without one it is about the only one that runs.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import (
-    DataflowRef as DataflowRef,
     DataflowSpec,
     LogFilter,
     LogPosition,
@@ -59,7 +60,7 @@ from dora_config.protocol.topics import (
 class StopDataflow(Message, kind="stop"):
     """Stop a dataflow and wait for its end; answered with :class:`Ended`."""
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
     all: bool = False
     grace: float | None = None
     force: bool = False
@@ -68,7 +69,7 @@ class StopDataflow(Message, kind="stop"):
 class RestartDataflow(Message, kind="restart"):
     """Stop a dataflow and start its stored specification; answered with :class:`Restarted`."""
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
     grace: float | None = None
     force: bool = False
 
@@ -76,7 +77,7 @@ class RestartDataflow(Message, kind="restart"):
 class WaitForEnd(Message, kind="wait"):
     """Wait for the end of a dataflow; answered with :class:`Ended`."""
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
 
 
 class ListDataflows(Message, kind="list"):
@@ -86,7 +87,7 @@ class ListDataflows(Message, kind="list"):
 class ListNodes(Message, kind="nodes"):
     """List nodes, by default of all running dataflows; answered with :class:`NodeList`."""
 
-    dataflow: DataflowRef | None = None
+    dataflow: str | None = None
 
 
 class ForgetEnded(Message, kind="clean"):
@@ -100,7 +101,7 @@ class ClusterStatus(Message, kind="status"):
 class GetSnapshot(Message, kind="snapshot"):
     """Get machines, nodes and edges with their counters; answered with :class:`Snapshot`."""
 
-    dataflow: DataflowRef | None = None
+    dataflow: str | None = None
     """``None``: all running dataflows and all machines."""
     edges: bool = True
     """False: without edges and loads of machines; then no daemon is queried."""
@@ -109,7 +110,7 @@ class GetSnapshot(Message, kind="snapshot"):
 class ReadLogs(Message, kind="logs"):
     """Read logs: progress :class:`LogLines`, answered with :class:`LogsEnd` unless ``follow``."""
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
     nodes: tuple[str, ...] = ()
     """Empty: all nodes."""
     filter: LogFilter = LogFilter()
@@ -163,7 +164,7 @@ class SetStandbys(Message, kind="set_standbys"):
 class CallRunner(Message, kind="call_runner"):
     """Forward a request to the runners of a dataflow; answered with :class:`RunnerReplies`."""
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
     node: str | None = None
     """Send it to the runner of this node; ``None``: to every runner."""
     request: NodeRequest
@@ -172,14 +173,14 @@ class CallRunner(Message, kind="call_runner"):
 class ChangeGraph(Message, kind="change_graph"):
     """Change the nodes or edges of a running dataflow; answered with :class:`GraphChanged`."""
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
     change: GraphChange
 
 
 class DescribeDataflow(Message, kind="describe"):
     """Get a dataflow's specification; answered with :class:`Described`."""
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
 
 
 class Explain(Message, kind="explain"):
@@ -189,7 +190,7 @@ class Explain(Message, kind="explain"):
     Without a reference: the only running dataflow, else the only one in trouble, else the last.
     """
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
     evidence: bool = False
     """Include all events, states and counters from which the explanation is derived."""
 
@@ -199,7 +200,7 @@ class WatchTopics(Message, kind="watch_topics"):
     :class:`TopicsEnd` when the dataflow has ended.
     """
 
-    dataflow: DataflowRef = DataflowRef()
+    dataflow: str | None = None
     topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)] = ()
     """As ``node/output``; empty: every output."""
     rates: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
-from uuid import UUID
 
 from pydantic import Field, field_validator
 
@@ -101,23 +100,6 @@ class DataflowSpec(RunSettings, Message):
 def updated(code: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:
     """Return digests by node id with those that changed at the end."""
     return {node: code[node] for node in code if node not in changed} | dict(changed)
-
-
-class DataflowRef(Message):
-    """A dataflow by UUID or name; both empty: the only running dataflow."""
-
-    uuid: str | None = None
-    name: str | None = None
-
-    @classmethod
-    def parse(cls, text: str | None) -> DataflowRef:
-        """Return the reference for a UUID or a name; None: the only running dataflow."""
-        if text is None:
-            return cls()
-        try:
-            return cls(uuid=str(UUID(text)))
-        except ValueError:
-            return cls(name=text)
 
 
 class StartDataflow(Message, kind="start"):

@@ -139,7 +139,7 @@ class LifecycleRequests:
         self._waits.remove(wait)
         return [FailClient(wait.requested.client, wait.requested.number, message, code)]
 
-    def wait_for_end(self, requested: ClientRequested, ref: control.DataflowRef) -> list[Command]:
+    def wait_for_end(self, requested: ClientRequested, ref: str | None) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(ref, archived=True)
         if dataflow.has_ended:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from uuid import UUID
 
 from dora_config.errors import DoraError
 from dora_config.protocol import daemon as messages
-from dora_config.protocol.control import DataflowRef, FailureCode
+from dora_config.protocol.control import FailureCode
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.data import DataflowContext
@@ -319,18 +320,19 @@ class DataflowRegistry:
     def get(self, dataflow_id: str) -> Dataflow | None:
         return self._dataflows.get(dataflow_id)
 
-    def find(self, ref: DataflowRef, *, archived: bool) -> Dataflow:
-        """Return the dataflow that ``ref`` refers to; ``archived``: it may have ended.
+    def find(self, text: str | None, *, archived: bool) -> Dataflow:
+        """Return the dataflow of a UUID or name, None: the only one; ``archived``: also ended ones.
 
         Raises :class:`RequestRefused`.
         """
-        if ref.uuid is None:
-            if ref.name is not None:
-                return self._find_named(ref.name, archived=archived)
+        if text is None:
             return self._find_only_one(archived=archived)
-        found = self._dataflows.get(ref.uuid)
+        uuid = uuid_in(text)
+        if uuid is None:
+            return self._find_named(text, archived=archived)
+        found = self._dataflows.get(uuid)
         if found is None:
-            raise RequestRefused("not_found", f"no dataflow with UUID {ref.uuid}")
+            raise RequestRefused("not_found", f"no dataflow with UUID {uuid}")
         if found.has_ended and not archived and not found.may_resume:
             raise RequestRefused(
                 "not_found", f"dataflow {found.label} has ended already ({found.status()[0]})"
@@ -364,6 +366,14 @@ class DataflowRegistry:
         if archived and self._ended:
             return max(self._ended.values(), key=lambda dataflow: dataflow.number)
         raise RequestRefused("nothing_runs", "No dataflows are running.")
+
+
+def uuid_in(text: str) -> str | None:
+    """Return the UUID that a user wrote, in its usual form; None for a name."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
 
 
 def _with_running(known: Dataflow, part: StoredPart) -> DataflowRecord:

@@ -695,7 +695,7 @@ class FleetControl:
             return FleetStep(copy.name, number, copy.machine, request, _build_of(copy.spec))
         if live is None or live.phase in (Phase.STOPPING, Phase.ROLLING_BACK):
             return None
-        which = control.DataflowRef(uuid=live.id)
+        which = live.id
         force = self.status.force
         hold = {"hold_limit": self._fleet.rollout.deadline, "force": force}
         if difference.action in ("stop", "restart"):

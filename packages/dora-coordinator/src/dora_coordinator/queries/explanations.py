@@ -10,14 +10,14 @@ from dora_config.disk_space import SPARE
 from dora_config.history.entries import HistoryEntry, StartRefused, edges_of
 from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.history.explain import explain
-from dora_config.protocol.control import DataflowRef, Explain, Explained
+from dora_config.protocol.control import Explain, Explained
 from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.dataflow.registry import RequestRefused, uuid_in
 from dora_coordinator.queries.daemon_calls import CallProblems, DaemonCalls, Replies
 from dora_coordinator.queries.edge_rows import edge_rows
 from dora_coordinator.state.membership import LONG_SILENCE, Member
@@ -46,7 +46,7 @@ class _Collection:
         self._silent_after = LONG_SILENCE * cluster.settings.heartbeat_interval
         self._wall_offset = cluster.wall_offset
 
-    async def evidence(self, ref: DataflowRef, calls: DaemonCalls) -> Evidence:
+    async def evidence(self, ref: str | None, calls: DaemonCalls) -> Evidence:
         refused = self._refused_start(ref)
         if refused is not None:
             return self._of_refused(refused)
@@ -65,16 +65,15 @@ class _Collection:
                 replies.problems[daemon] = f'machine "{daemon}": {clean_lines(history.problem)}'
         return self._evidence(dataflow, replies)
 
-    def _refused_start(self, ref: DataflowRef) -> HistoryEntry | None:
+    def _refused_start(self, ref: str | None) -> HistoryEntry | None:
         """Return the refused start that a reference means, unless one was accepted later."""
-        if ref.uuid is not None:
-            return None
-        if ref.name is not None and self._registry.live_named(ref.name) is not None:
-            return None
-        if ref.name is None and self._registry.live():
+        if ref is None:
+            if self._registry.live():
+                return None
+        elif uuid_in(ref) is not None or self._registry.live_named(ref) is not None:
             return None
         history = self._registry.history
-        refused = history.refused(ref.name)
+        refused = history.refused(ref)
         if refused is None:
             return None
         try:
@@ -83,7 +82,7 @@ class _Collection:
             return refused
         return None if entries and entries[0].at > refused.at else refused
 
-    def _find(self, ref: DataflowRef) -> Dataflow | None:
+    def _find(self, ref: str | None) -> Dataflow | None:
         """Return the dataflow; without a reference, the only one in trouble if several run."""
         try:
             return self._registry.find(ref, archived=True)

@@ -234,11 +234,7 @@ async def _stop_some(wanted: models.StopSome, send: Send) -> control.Ended:
     """Stop the only running dataflow, one of several or all; answered when they have ended."""
     if wanted.all and wanted.dataflow is not None:
         raise OperationFailed("invalid", '"all" and "dataflow" cannot be used together')
-    which = control.DataflowRef.parse(wanted.dataflow)
-    request = control.StopDataflow(
-        dataflow=which, all=wanted.all, grace=wanted.grace, force=wanted.force
-    )
-    return await _stop(request, send)
+    return await _stop(wanted, send)
 
 
 @_operation("POST", f"{paths.DATAFLOWS}/restart", "restartOnlyDataflow")
@@ -270,8 +266,8 @@ async def _find(dataflow: str, send: Send) -> tuple[control.Described, control.D
     raise OperationFailed("not_found", f"the dataflow {found.uuid} was removed")
 
 
-async def _describe(dataflow: str, send: Send) -> control.Described:
-    request = control.DescribeDataflow(dataflow=control.DataflowRef.parse(dataflow))
+async def _describe(dataflow: str | None, send: Send) -> control.Described:
+    request = control.DescribeDataflow(dataflow=dataflow)
     return await _answer(send, request, control.Described)
 
 
@@ -286,7 +282,7 @@ async def _explain(wanted: models.OneDataflow, send: Send) -> Explanation:
     """Explain what failed first, what followed, and what a dataflow waits for; also a start
     that was refused.
     """
-    request = control.Explain(dataflow=control.DataflowRef.parse(wanted.dataflow))
+    request = control.Explain(dataflow=wanted.dataflow)
     return (await _answer(send, request, control.Explained)).explanation
 
 
@@ -305,9 +301,7 @@ async def _start_again(wanted: models.OneDataflow, send: Send) -> control.Starte
 @_operation("POST", f"{paths.DATAFLOWS}/{{dataflow}}/stop", "stopDataflow")
 async def _stop_one(wanted: models.StopOne, send: Send) -> control.Ended:
     """Stop a dataflow; answered when it has ended."""
-    which = control.DataflowRef.parse(wanted.dataflow)
-    request = control.StopDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
-    return await _stop(request, send)
+    return await _stop(wanted, send)
 
 
 @_operation("POST", f"{paths.DATAFLOWS}/{{dataflow}}/restart", "restartDataflow")
@@ -316,19 +310,17 @@ async def _restart_one(wanted: models.StopOne, send: Send) -> control.Restarted:
     return await _restart(wanted, send)
 
 
-async def _stop(request: control.StopDataflow, send: Send) -> control.Ended:
-    _require_one_manner(request)
-    return await _answer(send, request, control.Ended)
+async def _stop(wanted: models.StopOne | models.StopSome, send: Send) -> control.Ended:
+    _require_one_manner(wanted)
+    return await _answer(send, control.StopDataflow(**wanted.model_dump()), control.Ended)
 
 
 async def _restart(wanted: models.StopOne | models.RestartOnly, send: Send) -> control.Restarted:
-    which = control.DataflowRef.parse(wanted.dataflow)
-    request = control.RestartDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
-    _require_one_manner(request)
-    return await _answer(send, request, control.Restarted)
+    _require_one_manner(wanted)
+    return await _answer(send, control.RestartDataflow(**wanted.model_dump()), control.Restarted)
 
 
-def _require_one_manner(wanted: control.StopDataflow | control.RestartDataflow) -> None:
+def _require_one_manner(wanted: models.StopOne | models.StopSome | models.RestartOnly) -> None:
     if wanted.force and wanted.grace is not None:
         raise OperationFailed("invalid", '"force" and "grace" cannot be used together')
 
@@ -375,8 +367,7 @@ async def _status(send: Send) -> control.ClusterReport:
 @_operation("GET", paths.NODES, "listNodes")
 async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList:
     """List nodes, by default of all running dataflows."""
-    which = None if wanted.dataflow is None else control.DataflowRef.parse(wanted.dataflow)
-    found = await _answer(send, control.ListNodes(dataflow=which), control.NodeList)
+    found = await _answer(send, control.ListNodes(dataflow=wanted.dataflow), control.NodeList)
     return control.NodeList(
         nodes=tuple(
             row
@@ -389,8 +380,8 @@ async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList
 @_operation("GET", f"{paths.NODES}/{{node}}", "getNode")
 async def _get_node(wanted: models.OneNode, send: Send) -> NodeSummary:
     """Get one node."""
-    request = control.ListNodes(dataflow=control.DataflowRef.parse(wanted.dataflow))
-    found = await _answer(send, request, control.NodeList)
+    uuid = (await _describe(wanted.dataflow, send)).uuid
+    found = await _answer(send, control.ListNodes(dataflow=uuid), control.NodeList)
     for row in found.nodes:
         if row.node == wanted.node:
             return row
@@ -419,9 +410,7 @@ def _changed(wanted: models.ChangeNodeArguments) -> dict[str, Any]:
 
 
 async def _call(wanted: models.OneNode, request: NodeRequest, send: Send) -> models.ChangedNode:
-    call = control.CallRunner(
-        dataflow=control.DataflowRef.parse(wanted.dataflow), node=wanted.node, request=request
-    )
+    call = control.CallRunner(dataflow=wanted.dataflow, node=wanted.node, request=request)
     await _answer(send, call, RunnerReplies)
     return models.ChangedNode(node=wanted.node)
 
