@@ -27,8 +27,8 @@ def test_a_missing_boolean_is_none_and_another_word_is_a_usage_error() -> None:
 @pytest.mark.parametrize("text", ["", "fast", "[" * 100_000, '"\\ud800"'])
 def test_json_that_is_malformed_or_not_serializable(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        options.parse_json(text)
+        options.json_value(text)
 
 
 def test_json() -> None:
-    assert options.parse_json('{"a": [1, null]}') == {"a": [1, None]}
+    assert options.json_value('{"a": [1, null]}') == options.Json({"a": [1, None]})

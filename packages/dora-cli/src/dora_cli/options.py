@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
@@ -54,6 +54,12 @@ class TextFormat(StrEnum):
     JSON = "json"
 
 
+class Json(NamedTuple):
+    """A value that was given as JSON: null is another one than None."""
+
+    value: Any
+
+
 def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return `parse` for an option: its ValueError becomes a usage error."""
 
@@ -69,7 +75,7 @@ def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
     return parser
 
 
-def parse_json(text: str) -> Any:
+def json_value(text: str) -> Json:
     """Return the value of a JSON text; raises ValueError if invalid or not serializable."""
     from pydantic_core import PydanticSerializationError, to_json
 
@@ -77,10 +83,19 @@ def parse_json(text: str) -> Any:
         value = json.loads(text)
         to_json(value)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        problem = "nested too deeply"
     except PydanticSerializationError as error:
-        raise ValueError(f"cannot be serialized: {error}") from None
-    return value
+        problem = f"cannot be serialized: {error}"
+    except ValueError as error:
+        problem = str(error)
+    else:
+        return Json(value)
+    raise ValueError(f"it is not valid JSON ({problem}); quote text twice: '\"text\"'")
+
+
+def json_file(path: str) -> Json:
+    """Return the value of a JSON file; raises ValueError and OSError."""
+    return json_value(Path(path).read_text())
 
 
 def parse_boolean(text: str) -> bool:

@@ -67,22 +67,20 @@ def set_(
     client: Client,
     node: NodeArgument,
     key: Key,
-    value: Annotated[str, typer.Argument(metavar="JSON", help="The value as JSON.")],
+    value: Annotated[
+        options.Json,
+        typer.Argument(
+            metavar="JSON", help="The value as JSON.", parser=options.checked(options.json_value)
+        ),
+    ],
     dataflow: DataflowOption = None,
 ) -> None:
     """Set a parameter; the node receives a PARAM_UPDATE event."""
     from dora_config.protocol.runner import Done, SetParam
 
-    try:
-        parsed = options.parse_json(value)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{value!r} is not valid JSON ({error}); quote text twice: '\"text\"'",
-            param_hint="'JSON'",
-        ) from None
-    request = SetParam(node=node, key=key, value=parsed)
+    request = SetParam(node=node, key=key, value=value.value)
     calls.call(client, dataflow, node, request, Done)
-    output.write(f'set "{key}" = {json.dumps(parsed, ensure_ascii=False)} on node "{node}"')
+    output.write(f'set "{key}" = {json.dumps(value.value, ensure_ascii=False)} on node "{node}"')
 
 
 @with_client(or_here=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -138,15 +137,22 @@ def pub(
     client: Client,
     data: Topic,
     value: Annotated[
-        str | None,
+        options.Json | None,
         typer.Argument(
             metavar="[JSON]",
             help="A list becomes an Arrow array, another value an array of length one.",
+            parser=options.checked(options.json_value),
         ),
     ] = None,
     dataflow: DataflowOption = None,
     file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="Read the JSON from a file.")
+        options.Json | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="Read the JSON from a file.",
+            parser=options.checked(options.json_file),
+        ),
     ] = None,
     count: Annotated[
         int, typer.Option("--count", min=1, metavar="N", help="Number of times to publish.")
@@ -155,17 +161,12 @@ def pub(
     """Publish a message as if the node had sent it on this output."""
     from dora_config.protocol.runner import Done, Publish
 
-    if (value is None) == (file is None):
+    message = value or file
+    if message is None or (value and file):
         raise typer.BadParameter("give the message either as JSON or with --file")
-    try:
-        message = options.parse_json((value or "") if file is None else file.read_text())
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"message is not valid JSON ({error}); quote text twice: '\"text\"'"
-        ) from None
     found = calls.describe(client, dataflow)
     node, name = split_topic(found, data)
-    request = Publish(node=node, output=name, data=message)
+    request = Publish(node=node, output=name, data=message.value)
     for _ in range(count):
         calls.call(client, found.uuid, node, request, Done)
     output.write(f"published {output.counted(count, 'message')} on {data}")

@@ -10,9 +10,9 @@ from pydantic import Field, field_validator
 from dora_config.dataflow.resolved import CurrentNode, NodeLocation, ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.sources import LogLevel
 from dora_config.ids import parse_node_id
+from dora_config.protocol.dataflow_setup import DataflowSetup
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.recorders import RecordingPlan
-from dora_config.protocol.run_plan import RunSettings
 
 
 class Origin(Message):
@@ -27,7 +27,7 @@ class Origin(Message):
     """Of that folder, since a container with the same kernel may have another of that name."""
 
 
-class DataflowSpec(RunSettings, Message):
+class DataflowSpec(DataflowSetup, Message):
     """Everything needed to start a dataflow, also a second time."""
 
     name: str | None = Field(default=None, min_length=1, max_length=256)

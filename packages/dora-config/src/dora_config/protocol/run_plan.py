@@ -5,13 +5,12 @@ A runner in the foreground needs no other message, so this module does not impor
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from dora_config.dataflow.resolved import NodeLocation, ResolvedDataflow
+from dora_config.dataflow.resolved import NodeLocation
 from dora_config.dataflow.sources import LogLevel
 from dora_config.frozen import Frozen
+from dora_config.protocol.dataflow_setup import DataflowSetup
 from dora_config.protocol.links import LinkPlan
 
 
@@ -23,25 +22,7 @@ class LogSettings(Frozen):
     """Level by node id; overrides ``level``."""
 
 
-class RunSettings(Frozen):
-    """What a runner and the whole cluster need of a dataflow."""
-
-    resolved: ResolvedDataflow
-    descriptor: dict[str, Any] = Field(default_factory=dict)
-    """The expanded dataflow, for ``Node.dataflow_descriptor()``."""
-    name: str | None = None
-    env_overrides: dict[str, str] = Field(default_factory=dict)
-    """``--env`` of ``run`` and ``start``: above the root ``env``, below the node's own."""
-    uv: bool = False
-    exit_when_nodes_finish: bool = False
-    build_id: str | None = None
-    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Parameters that were set at run time, by node id and key."""
-    stopped: tuple[str, ...] = ()
-    """Nodes that an operator has stopped; they are not started until one restarts them."""
-
-
-class RunPlan(RunSettings):
+class RunPlan(DataflowSetup):
     """Everything a runner needs to run its part of one dataflow, the nodes in ``resolved``."""
 
     dataflow_id: str

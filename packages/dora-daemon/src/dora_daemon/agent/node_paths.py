@@ -13,7 +13,8 @@ from pathlib import Path
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.code import CodeSet
 from dora_config.protocol.dataflow import DataflowSpec, Origin
-from dora_config.protocol.run_plan import RunPlan, RunSettings
+from dora_config.protocol.dataflow_setup import DataflowSetup
+from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon import out_dir
 from dora_daemon.agent.builds.files import BuildFiles, NotBuilt
@@ -106,7 +107,7 @@ def make_plan(record: PartRecord, machine: LocalMachine) -> RunPlan:
     spec = record.spec
     base = base_directory(spec, machine, record.dataflow_id)
     return RunPlan(
-        **{field: getattr(spec, field) for field in RunSettings.model_fields},
+        **{field: getattr(spec, field) for field in DataflowSetup.model_fields},
         dataflow_id=record.dataflow_id,
         working_dir=str(base),
         create_working_dirs=True,

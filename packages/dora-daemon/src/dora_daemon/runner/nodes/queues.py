@@ -12,10 +12,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
-from dora_config.protocol.runner import EdgeStatus, quantile
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine import commands
@@ -29,6 +29,9 @@ from dora_node_api.transport.shared.errors import TransportError
 from dora_node_api.transport.shared.queue import QueueEnds, create_queue, shortfall
 from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 from dora_node_api.transport.shared.specs import QueueSpec
+
+if TYPE_CHECKING:
+    from dora_config.protocol.runner import EdgeStatus
 
 MAX_HOLD = 64 << 20
 """Bytes; a quarter of the smallest default pool of a node."""
@@ -83,6 +86,8 @@ class QueueEntry:
 
     def status(self) -> EdgeStatus:
         """Return the counters as reported on the control socket."""
+        # `dora run` needs none of these messages.
+        from dora_config.protocol.runner import EdgeStatus, quantile
 
         counted = self.keeper.statistics()
         edge = self.edge
