@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,7 @@ MAX_RETURN = 6.0
 @dataclass(frozen=True)
 class Row:
     phase: Phase
+    """"linking": all nodes are ready, but the cable between the links is cut."""
     process: str
     """A process of FaultFleet.pids, or "network robot", "network station", "cable"."""
     kind: str
@@ -172,33 +173,23 @@ def _while_stopping(fleet: FaultFleet, row: Row) -> None:
 def _while_starting(fleet: FaultFleet, row: Row) -> None:
     fleet.monitor.allow("", str(row))
     fleet.flow.hold("prepare")
-    command = fleet.starting()
-    fleet.monitor.allow("Starting Stopping Failed", str(row))
-    fleet.wait_for_nodes()
-    fleet.wait_until_links_listen()
-    with _not_linked(fleet, row):
+    with ExitStack() as unlinked:
+        if row.phase == "linking":  # from the beginning: links connect while nodes get ready
+            unlinked.enter_context(fleet.cut("cable"))
+        command = fleet.starting()
+        fleet.monitor.allow("Starting Stopping Failed", str(row))
+        fleet.wait_for_nodes()
+        fleet.wait_until_links_listen()
+        if row.phase == "linking":
+            fleet.flow.release()
+            let_last(0.5)  # an event that must not happen: no condition to wait for
         with fault(fleet, row):
-            if row.phase == "linking":
-                fleet.flow.release()  # all nodes get ready, no link is connected
             if row.then != "fails":
                 fleet.monitor.allow(
                     "Starting Stopping Failed Running Degraded Recovering", str(row)
                 )
-        if row.phase == "preparing":
-            fleet.flow.release()
-    _judge_start(fleet, row, command)
-
-
-@contextmanager
-def _not_linked(fleet: FaultFleet, row: Row) -> Iterator[None]:
-    """While linking: stop one link until all nodes are ready. Not needed with a cut cable."""
-    if row.phase == "preparing" or row.process == "cable":
-        yield
-        return
-    with fleet.stopped("link robot" if row.process == "link station" else "link station"):
         fleet.flow.release()
-        let_last(0.5)  # an event that must not happen: no condition to wait for
-        yield
+    _judge_start(fleet, row, command)
 
 
 def _judge_start(fleet: FaultFleet, row: Row, command: RunningDora) -> None:
