@@ -116,22 +116,6 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
         closing.close()
 
 
-def test_a_link_that_starts_in_a_flood_takes_each_message() -> None:
-    board, segments = Board.create(1 << 20), Segments()
-    near = Edge(board, segments, journal=True, bound=100)
-    sender, source = near.sender(), image_receiver(near, board, segments)
-    for number in range(1, 101):
-        sender.send("out", arrow.encode(message(number, 300)))
-    assert [delivery.sequence for delivery in drain(source)] == [*range(1, 101)]
-    sender.send("out", arrow.encode(message(101, 300)))
-    taken = source.read_only()
-    assert taken is not None
-    assert taken[0] == 101
-    source.settle_only()
-    for closing in (source, sender, near, board, segments):
-        closing.close()
-
-
 def test_a_protected_message_is_not_taken_alone() -> None:
     board, segments = Board.create(1 << 20), Segments()
     edge = Edge(board, segments, journal=True)

@@ -12,7 +12,6 @@ from hypothesis import given, settings, strategies as st
 from support.queues import Edge, Segments, drain, number_of, numbers, send
 
 from dora_node_api.data import arrow
-from dora_node_api.transport.consumer import receiving
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.producer.sending import Sender
 from dora_node_api.transport.shared import layout
@@ -106,57 +105,6 @@ def test_a_record_that_comes_twice_is_dropped() -> None:
         with pytest.raises(BrokenRecord, match="came after"):
             receiver.receive()
         assert numbers(drain(receiver)) == [2]
-
-
-def test_malformed_records_of_a_flood_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiving, "FLOOD", 0)
-    with one(bound=10) as (edge, sender, receiver):
-        for number in range(8):
-            send(sender, number)
-        found = [receiver.receive()]
-        change(edge, layout.R_SEQUENCE, lambda _: 0, keep_check=True)  # number 1, now the last
-        os.write(edge.ends.data_write, b"odd")
-        with pytest.raises(BrokenRecord, match="3 bytes"):
-            receiver.receive()
-        send(sender, 8)
-        found += drain(receiver)
-        assert numbers([d for d in found if d is not None]) == [0, 2, 3, 4, 5, 6, 7, 8]
-        seen = edge.keeper.statistics()
-        assert seen.sent == seen.received + seen.dropped
-        assert seen.broken == 2
-
-
-OPERATIONS = st.lists(
-    st.sampled_from(["send", "send", "send", "protected", "flush", "receive", "receive"]),
-    max_size=60,
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(OPERATIONS, st.integers(1, 12))
-def test_a_flood_delivers_what_single_reads_deliver(operations: list[str], bound: int) -> None:
-    def received(flood: int) -> list[int]:
-        found: list[int] = []
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            one(bound=bound) as (edge, sender, _),
-        ):
-            patch.setattr(receiving, "FLOOD", flood)
-            receiver = edge.receiver()
-            for number, operation in enumerate(["send", "receive", *operations]):
-                if operation == "receive":
-                    found += numbers([d for d in [receiver.receive()] if d is not None])
-                else:
-                    given = {operation: True} if operation != "send" else {}
-                    send(sender, number, **given)
-            found += numbers(drain(receiver))
-            receiver.close()
-            seen = edge.keeper.statistics()
-            assert seen.sent == seen.received + seen.dropped
-            assert seen.received == len(found)
-        return found
-
-    assert received(0) == received(1000)
 
 
 @settings(max_examples=60)

@@ -76,8 +76,7 @@ class LinkReceiver(Receiver):
         super().__init__(spec, ends, board, open_segment)
         # No copies: they would release the block that the next process must find. The caller holds
         # at most the spec's `hold_limit` and one message.
-        self._max_held = self._hold_limit = self._flood = sys.maxsize
-        self._calm(self._settled)
+        self._max_held = self._hold_limit = sys.maxsize
         journal = board.journal(spec)
         self._notes = journal[RECORD_SIZE:].cast("Q")
         self._noted: deque[tuple[int, int]] = deque()
@@ -86,8 +85,8 @@ class LinkReceiver(Receiver):
         taken = journal[:RECORD_SIZE]
         # Records read by an earlier incarnation are not void: they are handed out again.
         if spec.backpressure:
-            self._journaled = self._first = self._data_words = taken.cast("Q")
-            self._data_into = self._one = [taken]
+            self._journaled = self._data_words = taken.cast("Q")
+            self._data_into = [taken]
             self._last, self._floor = layout.C_LAST_DATA, layout.F_FLOOR_DATA
         else:
             self._journaled = self._urgent_words = taken.cast("Q")

@@ -2,14 +2,13 @@
 
 A record is read into a buffer of the receiver and stays there until it is handed out; a buffer
 whose first word is 0 is empty. The two pipes of an input share one sequence; the lower number goes
-first. In a flood of small messages one read takes several records of a `drop_oldest` queue.
+first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -32,16 +31,9 @@ OpenSegment = Callable[[int, int], tuple[int, int]]
 """Called as ``open_segment(incarnation, number)`` on a segment's first use; returns a descriptor,
 which the receiver closes, and the size. Raises LookupError for an unknown segment."""
 
-TOGETHER = 16
-"""Records that one read takes in a flood; a killed consumer loses what it has read."""
-FLOOD = 64
-"""Messages after which it is a flood: all small, and the queue was not found empty."""
-SMALL = 4096
-"""Largest block in bytes of a small message: its producer does without the memory for longer."""
 _DATA = RecordKind.DATA
 _KINDS = {int(kind): kind for kind in RecordKind}
 _P_SENT = layout.P_SENT
-_P_FLUSHED = layout.P_FLUSHED
 _HISTOGRAM = layout.HISTOGRAM
 _LAST_BUCKET = _HISTOGRAM + layout.HISTOGRAM_BUCKETS - 1
 _C_SETTLED = layout.C_SETTLED
@@ -92,7 +84,7 @@ class Receiver(ForkAware):
         self._max_slots = spec.ledger_slots
         self._max_held = spec.ledger_slots // 2
         self._hold_limit = spec.hold_limit
-        self._bound = spec.bound
+        self._bound_bytes = spec.bound * RECORD_SIZE
         self._segments: dict[int, MappedSegment] = {}
         self._incarnation = -1
         self._copy_reported = False
@@ -102,18 +94,9 @@ class Receiver(ForkAware):
         # Pipes that this incarnation has not read yet, by their floor's word.
         self._fresh = {layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT}
         self._fresh_data = True
-        data = memoryview(bytearray(RECORD_SIZE * TOGETHER))
-        self._records = [
-            data[at : at + RECORD_SIZE].cast("Q") for at in range(0, len(data), RECORD_SIZE)
-        ]
-        self._first = self._data_words = self._records[0]
-        self._later: list[memoryview] = []
-        """Records that were read after `_data_words`, the last one first."""
-        self._one: list[bytearray | memoryview] = [data[:RECORD_SIZE]]
-        self._many: list[bytearray | memoryview] = [data]
-        self._data_into = self._one
-        self._flood = sys.maxsize if spec.backpressure else FLOOD
-        self._calm(self._settled)
+        data = bytearray(RECORD_SIZE)
+        self._data_words = memoryview(data).cast("Q")
+        self._data_into: list[bytearray | memoryview] = [data]
         urgent = bytearray(RECORD_SIZE)
         self._urgent_words = memoryview(urgent).cast("Q")
         self._urgent_into: list[bytearray | memoryview] = [urgent]
@@ -136,11 +119,11 @@ class Receiver(ForkAware):
     @property
     def holds_record(self) -> bool:
         """Whether a record was read from its pipe but not handed out."""
-        return bool(self._data_words[0] or self._later or self._urgent_words[0])
+        return bool(self._data_words[0] or self._urgent_words[0])
 
     def pending(self) -> int:
         """Return the number of waiting messages, held ones included."""
-        held = bool(self._data_words[0]) + len(self._later) + bool(self._urgent_words[0])
+        held = bool(self._data_words[0]) + bool(self._urgent_words[0])
         return held + self._ends.depth() if self._data_read >= 0 else 0
 
     def fds(self) -> tuple[int, ...]:
@@ -160,19 +143,14 @@ class Receiver(ForkAware):
         words = self._words
         data = self._data_words
         urgent = self._urgent_words
+        if data[0] and self._overtaken():
+            self._discard(data)
         sent = words[_P_SENT]
-        if self._later and not data[0]:
-            data = self._data_words = self._later.pop()
-        held = data[0]
-        if held and (sent - held >= self._bound or held < words[_P_FLUSHED]):
-            data = self._next_held()
         if not data[0]:
             # Everything up to `settled` was handed out, so there can be nothing else.
             if sent == self._settled and not urgent[0]:
-                self._calm(sent)
                 return None
             self._read_data()
-            data = self._data_words
         expected = self._settled + 1
         if data[0] != expected and self._urgent_read >= 0:
             if not urgent[0]:
@@ -180,43 +158,23 @@ class Receiver(ForkAware):
             if urgent[0] and urgent[0] != expected and not data[0]:
                 # A data record was written before the urgent one, but after the first read.
                 self._read_data()
-                data = self._data_words
         if urgent[0] and (not data[0] or urgent[0] < data[0]):
             return self._hand_out(urgent)
         if not data[0]:
             self._empty_at = sent
-            self._calm(sent)
             return None
         return self._hand_out(data)
-
-    def _calm(self, sequence: int) -> None:
-        """Note that it is not a flood at this message; then one read takes one record."""
-        self._flood_from = sequence + self._flood
-        self._data_into = self._one
-
-    def _next_held(self) -> memoryview:
-        """Return the first record that was read before and is not overtaken, or an empty one."""
-        data = self._data_words
-        while self._overtaken(data):
-            self._discard(data)
-            if not self._later:
-                break
-            data = self._data_words = self._later.pop()
-        return data
 
     def _read_data(self) -> None:
         try:
             size = _readv(self._data_read, self._data_into)
         except BlockingIOError:
             return
-        record = self._data_words = self._first
         if size != RECORD_SIZE:
-            self._count_many(size)
-            return
+            self._resynchronise(self._data_read, self._data_words, size)
+        record = self._data_words
         own = self._words
         sequence = record[0]
-        if sequence > self._flood_from:
-            self._data_into = self._many
         if self._fresh_data or record[7] ^ sequence != _CHECK:
             self._count(record, _C_LAST_DATA, layout.F_FLOOR_DATA)
         else:
@@ -225,25 +183,6 @@ class Receiver(ForkAware):
         if self._backpressure and own[layout.P_BLOCKED]:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._ends.room_write, b"\0")
-
-    def _count_many(self, size: int) -> None:
-        """Count the records that one read has taken, and drop malformed ones."""
-        if self._data_into is not self._many:
-            self._resynchronise(self._data_read, self._first, size)
-        own = self._words
-        taken = self._records[: size // RECORD_SIZE]
-        good = [one for one in taken if one[0] and one[7] ^ one[0] == _CHECK]
-        if good:
-            self._later = good[::-1]
-            own[_C_LAST_DATA] = good[-1][0]
-            own[_C_RECEIVED] += len(good)
-            self._data_words = self._later.pop()
-        bad = len(taken) - len(good)
-        own[layout.C_BROKEN] += bad
-        if size % RECORD_SIZE:
-            self._resynchronise(self._data_read, self._records[-1], size % RECORD_SIZE)
-        if bad:
-            raise BrokenRecord(self.spec.edge, "not a record of this version")
 
     def _read_urgent(self) -> None:
         try:
@@ -279,18 +218,13 @@ class Receiver(ForkAware):
                 os.read(fd, odd)
         self._drop_broken(record, f"{size} bytes where a record has {RECORD_SIZE}")
 
-    def _overtaken(self, record: memoryview) -> bool:
-        """Whether a held record would have been dropped if it had stayed in the pipe."""
+    def _overtaken(self) -> bool:
+        """Whether the held record would have been dropped if it had stayed in the pipe."""
         if self._backpressure:
             return False
-        own = self._words
-        if record[0] < own[_P_FLUSHED]:
+        if self._data_words[0] < self._words[layout.P_FLUSHED]:
             return True
-        later = len(self._later)
-        # The counters show at least what waits, and cost no system call.
-        if later + own[_P_SENT] - own[_C_RECEIVED] - own[layout.P_EVICTED] < self._bound:
-            return False
-        return later + bytes_waiting(self._data_read) // RECORD_SIZE >= self._bound
+        return bytes_waiting(self._data_read) >= self._bound_bytes
 
     def _discard(self, record: memoryview) -> None:
         """Drop a record that was read but not handed out."""
@@ -337,8 +271,6 @@ class Receiver(ForkAware):
         head = _unpack_head(segment.memory, offset)
         if head[4] != stamp or head[0] != _MAGIC or head[6] > length:
             self._drop_broken(record, f"the block of message {sequence} was replaced", release=True)
-        if length > SMALL:
-            self._calm(sequence)
         slot = tags & 0xFFFF
         account = self._account
         if slot >= self._max_slots or (
