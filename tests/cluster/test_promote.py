@@ -101,8 +101,9 @@ def test_standbys_take_over_one_after_the_other(
     wait_until(lambda: len(daemons()) == 2, timeout=60, what="the daemon of the old machine")
     assert "patrol" in run_dora("list").succeeded().stdout
     assert len(pids(robot, "one")) == 2
-    output = gpu.root("journalctl", "-u", "dora-coordinator", "--no-pager", check=False).stdout
-    assert f"replaced by the one at {robot.address}:6013 (epoch 3)" in output
+    replaced = f"replaced by the one at {robot.address}:6013 (epoch 3)"
+    journal = ("journalctl", "-u", "dora-coordinator", "--no-pager")
+    wait_until(lambda: replaced in gpu.root(*journal, check=False).stdout, what="its end")
     for name in (WORKSTATION, gpu.address):
         moved = config_dir() / "moved" / f"{name}:6013"
         assert moved.read_text().startswith(f"{robot.address}:6013 robot ")

@@ -204,7 +204,6 @@ async def _import_late_modules(plan: protocol.RunPlan) -> None:
     """Import what is needed later: an upgrade may replace the files while the runner runs."""
     modules = ["psutil", "dora_config.dataflow.graph", "dora_daemon.build.python_env"]
     modules += ["dora_daemon.runner.link.supervisor", "dora_daemon.runner.process.download"]
-    modules += ["dora_config.dataflow.expand", "dora_config.yaml.writer"]
     if any(_sends_lines(node) for node in plan.resolved.nodes):
         modules += ["pyarrow", "dora_node_api.data.arrow"]
     else:
@@ -219,7 +218,7 @@ async def _import(module: str) -> None:
         try:
             await anyio.to_thread.run_sync(importlib.import_module, module)
             return
-        except (OSError, ImportError):
+        except Exception:  # noqa: BLE001 - one that was imported in part can raise anything
             await anyio.sleep(LATE_SECONDS)
 
 

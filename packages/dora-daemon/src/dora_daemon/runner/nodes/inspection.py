@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import anyio
 
+from dora_config.dataflow.expand import expand_dataflow
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.runner.errors import QueueUnavailable
@@ -102,8 +103,6 @@ class OutputReaders:
             connection.send(self._recording_source())
 
     def _recording_source(self) -> messages.RecordingSource:
-        from dora_config.dataflow.expand import expand_dataflow  # the runner imports it late
-
         specs = tuple(self._nodes.specs())
         current = self._plan.resolved.model_copy(update={"nodes": specs})
         return messages.RecordingSource(
