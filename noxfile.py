@@ -108,7 +108,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """All tests except integration tests."""
+    """All tests except those marked integration, slow or ros."""
     _install(session, "test")
     _pytest(session, "-m", "not (integration or slow or ros)")
 

@@ -258,7 +258,7 @@ def _spare_runners(made: Fleet) -> list[psutil.Process]:
 def start_and_stop(made: Fleet) -> Numbers:
     """From `dora start` to the first message on the other host, and what `dora stop` takes.
 
-    Daemons have no spare runners, as in the ten seconds after their start or the last use.
+    Daemons have no spare runners, as in the ten seconds after the last start.
     """
     for process in _spare_runners(made):
         process.kill()

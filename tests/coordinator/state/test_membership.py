@@ -90,7 +90,7 @@ def heartbeat(
 ) -> float | None:
     member = membership.on_connection(connection)
     assert member is not None
-    return membership.heard(member, DaemonMessageReceived(connection, Heartbeat(), offset), now)
+    return membership.received(member, DaemonMessageReceived(connection, Heartbeat(), offset), now)
 
 
 def silences(membership: Membership, connection: int, now: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,21 @@ def made(goal_id: bytes) -> ServerGoal:
     request: Any = SimpleNamespace(payload=payload, value=value)
     server: Any = None
     return ServerGoal(server, request)
+
+
+def test_a_goal_may_be_canceled_while_it_is_being_accepted() -> None:
+    goal, goals = made(ONE), Goals(10)
+
+    def publish_status() -> None:
+        if goal.state is GoalState.ACCEPTED:
+            goals.move(ONE, GoalState.CANCELING, 0)
+
+    server: Any = SimpleNamespace(lock=nullcontext(), goals=goals, publish_status=publish_status)
+    request: Any = SimpleNamespace(payload=bytes(4) + ONE, value=goal._request.value)
+    request.answer = lambda _: None
+    goal = ServerGoal(server, request)
+    goal.accept()
+    assert goal.state is GoalState.CANCELING
 
 
 def test_a_goal_is_kept_for_some_time_after_its_end() -> None:

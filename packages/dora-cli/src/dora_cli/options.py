@@ -55,7 +55,7 @@ class TextFormat(StrEnum):
 
 
 class Json(NamedTuple):
-    """A value that was given as JSON: null is another one than None."""
+    """A value that was given as JSON: `Json(None)` is null, None a missing argument."""
 
     value: Any
 

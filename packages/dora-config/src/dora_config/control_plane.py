@@ -79,7 +79,7 @@ class ControlConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         context = security(self._endpoint)
-        # of a text Python converts international names, with a codec that is slow to import
+        # Python encodes a str with the codec idna, which is slow to import; ASCII does not need it
         host: Any = self.host.encode() if self.host.isascii() else self.host
         self.sock = socket.create_connection((host, self.port), self.timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

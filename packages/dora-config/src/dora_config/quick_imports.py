@@ -30,7 +30,7 @@ def _delay(name: str) -> None:
 
     def load(attribute: str) -> object:
         if attribute.startswith("__") and attribute != "__path__":
-            raise AttributeError(attribute)  # as `inspect` asks all modules
+            raise AttributeError(attribute)  # `inspect` reads these of all modules
         if getattr(sys.modules.get(name), "__getattr__", None) is load:
             del sys.modules[name]
         return getattr(import_module(name), attribute)

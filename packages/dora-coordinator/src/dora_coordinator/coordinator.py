@@ -161,7 +161,7 @@ class CoordinatorState:
         member = self.membership.on_connection(event.connection)
         if member is None:
             return []  # the connection was replaced
-        silence = self.membership.heard(member, event, now)
+        silence = self.membership.received(member, event, now)
         commands = [] if silence is None else self.registry.daemon_resumed(member.key, silence, now)
         message = event.message
         match message:

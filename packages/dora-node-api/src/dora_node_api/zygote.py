@@ -196,10 +196,13 @@ class Zygote:
         self._channel = channel
         self._runner = runner
         self._environ = dict(os.environ)
-        self._files: str = ""
+        self._files = ""
+        """Files of the imported modules, one a line."""
         self._known: list[str] = []
         """State of the modules after their import."""
         self._tried: set[str] = set()
+        self._released = False
+        """Whether the files of all imported modules were unmapped where possible."""
         self._strange: str | None = None
 
     def prepare(self) -> None:
@@ -227,6 +230,7 @@ class Zygote:
             except (Exception, SystemExit) as error:  # noqa: BLE001 - code of libraries
                 self._report(failed=name, error=f"{type(error).__name__}: {error}"[:500])
         if missing:
+            self._released = False
             if threading.active_count() > 1:
                 self._strange = f"a module of `warm` starts threads ({', '.join(missing)})"
             _end.keep()
@@ -243,11 +247,10 @@ class Zygote:
         """Answer requests until the runner closes its end; then return None."""
         waiting = select.poll()
         waiting.register(self._channel, select.POLLIN)
-        released = False
         while True:
-            if not released and not waiting.poll(_QUIET):
+            if not self._released and not waiting.poll(_QUIET):
                 release_files()
-                released = True
+                self._released = True
             if not (requests := self._receive()):
                 return None
             warm = {name: None for request in requests for name in request.warm}
@@ -349,15 +352,15 @@ def imported_files() -> str:
 def snapshot(files: str) -> list[str]:
     """Return the state of imported files, and what can be imported from each folder: a line each.
 
-    It reads a text, not the modules: Python writes to each object that it reads, and a page that is
-    written is no longer shared with the nodes.
+    It reads a text, not the modules: Python writes to each object that it reads, and nodes share
+    only pages that nothing has written.
     """
     found = [f"{path}\0{_state(path)}" for path in files.split("\n")]
     for folder in sys.path:
         try:
             names = os.listdir(folder)
         except OSError:
-            continue
+            names = []
         entries = [
             (name, _state(os.path.join(folder, name)) if name.endswith(".pth") else None)
             for name in names

@@ -13,11 +13,11 @@ from concurrent.futures import Future
 from enum import Enum
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from dora_ros2.connection import Connection, Node
+from dora_ros2.connection import Connection, Kinds, Node
 from dora_ros2.definitions.description import full_name
 from dora_ros2.errors import (
     DefinitionError,
@@ -125,9 +125,9 @@ class Ros2QosPolicies:
 class Ros2Transport:
     """How ROS is reached: `Ros2Transport.zenoh()` or `Ros2Transport.dds()`."""
 
-    kind: Literal["zenoh", "dds"]
+    kind: Kinds
 
-    def __init__(self, kind: Literal["zenoh", "dds"]) -> None:
+    def __init__(self, kind: Kinds) -> None:
         self.kind = kind
         self.compatibility: str | None = None
         self.config_uri = ""

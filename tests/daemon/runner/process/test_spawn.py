@@ -19,8 +19,8 @@ from support.leftovers import LEFT_BY_A_TEST, TAG
 from support.runner.runs import gone, is_running
 from support.waiting import wait_until
 
+from dora_daemon.process_tree import reaper
 from dora_daemon.runner.machine.events import Exit
-from dora_daemon.runner.process import spawn as spawning
 from dora_daemon.runner.process.spawn import (
     NodeProcess,
     raise_open_files,
@@ -257,7 +257,12 @@ def test_a_program_that_is_just_being_executed_may_be_a_tracker(
     process = start("sh", "-c", "sleep 1000 & echo $!")
     child = int(os.read(process.stdout, 100) if _readable(process.stdout) else b"0")
     lines = itertools.chain([b"", b""], itertools.repeat(second))
-    monkeypatch.setattr(spawning, "_command_lines", lambda _: {child: next(lines)})
+    read = reaper._bytes
+
+    def read_changed(path: str) -> bytes:
+        return next(lines) if path == f"/proc/{child}/cmdline" else read(path)
+
+    monkeypatch.setattr(reaper, "_bytes", read_changed)
     assert ended(process) == Exit(code=0)
     if not is_killed:
         assert is_running(child)

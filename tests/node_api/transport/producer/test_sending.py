@@ -22,6 +22,7 @@ from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.producer import pool
 from dora_node_api.transport.producer.sending import Sender
+from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import PoolExhausted, SampleError
 from dora_node_api.transport.shared.payload import Payload
@@ -213,6 +214,22 @@ def test_a_full_pool_waits_for_a_consumer_that_releases_soon(place: Place) -> No
     assert numbers(drain(receiver)) == [9]
     sender.close()
     receiver.close()
+
+
+def test_a_wrong_counter_of_a_reader_does_not_disable_the_bound() -> None:
+    """The runner restores it when the reader has ended."""
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments, bound=2)
+    sender, receiver = edge.sender(), edge.receiver()
+    words = edge.keeper._words
+    words[layout.C_RECEIVED] += 1000
+    send(sender, 0)
+    words[layout.C_RECEIVED] -= 1000
+    for number in range(1, 21):
+        send(sender, number)
+    assert numbers(drain(receiver)) == [19, 20]
+    for closing in (receiver, sender, edge, board, segments):
+        closing.close()
 
 
 def test_a_full_pool_does_not_wait_for_ever(place: Place) -> None:

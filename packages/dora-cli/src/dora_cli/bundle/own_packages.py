@@ -16,7 +16,7 @@ from dora_config.errors import DoraError
 
 OWN_WHEELS: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
 OPTIONAL_WHEELS: Final = ("dora-ros2",)
-"""Machines get them if they are installed; the lock has what they need."""
+"""Sent to machines if installed here; the lock has their dependencies."""
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 """Files in a dist-info about how a wheel was installed."""

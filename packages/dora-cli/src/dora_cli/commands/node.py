@@ -191,7 +191,7 @@ def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[
 def _post(
     client: Client, node: str, action: str, dataflow: str | None, grace: float, *, force: bool
 ) -> None:
-    """Request ``stop`` or ``restart`` of a node once no update is held there."""
+    """Request ``stop`` or ``restart`` of a node; without ``force``, wait for holds to end first."""
     from dora_cli.live import holds
 
     if not force:

@@ -5,7 +5,8 @@ the client sends :class:`Hello`; the coordinator replies :class:`Welcome` or :cl
 request then carries a number, which is repeated in any count of :class:`Progress` frames and in one
 :class:`Answer` or :class:`Failure`.
 
-A request names a dataflow by UUID or name; without one it is about the only one that runs.
+A request names a dataflow by UUID or name. Without one it is about the only one that runs, unless
+its class describes another choice.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ class Explain(Message, kind="explain"):
     """Explain the state of a dataflow, or why it was not started; answered with
     :class:`Explained`.
 
-    Without a reference: the only running dataflow, else the only one in trouble, else the last.
+    Without a dataflow: the only running dataflow, else the only one in trouble, else the last.
     """
 
     dataflow: str | None = None

@@ -1,4 +1,4 @@
-"""What the runner of a part and the whole cluster need of a dataflow; no I/O."""
+"""Fields of a dataflow that the request to start it and the plan of a runner share; no I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dora_config.frozen import Frozen
 
 
 class DataflowSetup(Frozen):
-    """What a runner and the whole cluster need of a dataflow."""
+    """Base of `DataflowSpec` and `RunPlan`."""
 
     resolved: ResolvedDataflow
     descriptor: dict[str, Any] = Field(default_factory=dict)

@@ -68,8 +68,8 @@ MAX_LINE: Final = 64 * 1024 * 1024
 class Handshake(Frozen, kind="handshake"):
     """First request on a connection; answered with :class:`HandshakeReply` or :class:`Refusal`.
 
-    After the reply each event but log lines follows as a notice.
-    These three never change, so that any two versions can refuse each other.
+    These three never change, so that any two versions can refuse each other. After the reply, each
+    event but log lines follows as a notice.
     """
 
     protocol: tuple[int, int] = RUNNER_PROTOCOL

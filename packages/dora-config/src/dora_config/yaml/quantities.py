@@ -88,8 +88,8 @@ def parse_duration(text: str) -> float:
 
     parts = _PART.findall(stripped)
     too_long = any(len(number) > _MAX_DIGITS for number, _ in parts)
-    sums = [Fraction(number[:_MAX_DIGITS]) * _MILLISECONDS[unit] for number, unit in parts]
-    seconds = sum(sums) / 1000
+    terms = (Fraction(number[:_MAX_DIGITS]) * _MILLISECONDS[unit] for number, unit in parts)
+    seconds = sum(terms) / 1000
     if too_long or seconds > MAX_SECONDS:
         raise ValueError(f"{text[:24]!r} is longer than 31 years")
     return float(seconds)

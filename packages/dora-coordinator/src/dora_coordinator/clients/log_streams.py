@@ -45,7 +45,7 @@ class _Reading:
 
 class LogStreams:
     def __init__(self, membership: Membership, settings: Settings, numbers: Iterator[int]) -> None:
-        """``numbers``: of streams."""
+        """``numbers``: yields numbers of streams, which logs and topics share."""
         self._membership = membership
         self._settings = settings
         self._readings: dict[tuple[int, int], _Reading] = {}

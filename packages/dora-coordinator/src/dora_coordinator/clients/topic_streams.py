@@ -202,7 +202,7 @@ class TopicStreams:
         settings: Settings,
         numbers: Iterator[int],
     ) -> None:
-        """``numbers``: of streams."""
+        """``numbers``: yields numbers of streams, which logs and topics share."""
         self._registry = registry
         self._membership = membership
         self._settings = settings

@@ -203,7 +203,7 @@ class DataflowData:
         earlier: DataflowData | None = None,
     ) -> None:
         """``earlier``: the same dataflow before further parts of it were adopted; its link reports
-        are kept.
+        and the times of its recovery attempts are kept.
         """
         self.context = context
         self.id = record.dataflow_id

@@ -695,14 +695,15 @@ class FleetControl:
             return FleetStep(copy.name, number, copy.machine, request, _build_of(copy.spec))
         if live is None or live.phase in (Phase.STOPPING, Phase.ROLLING_BACK):
             return None
-        which = live.id
         force = self.status.force
         hold = {"hold_limit": self._fleet.rollout.deadline, "force": force}
         if difference.action in ("stop", "restart"):
             watch.held = None if force else self._held(live)
             if watch.held is not None:
                 return None
-            return FleetStep(copy.name, number, copy.machine, control.StopDataflow(dataflow=which))
+            return FleetStep(
+                copy.name, number, copy.machine, control.StopDataflow(dataflow=live.id)
+            )
         assert copy.spec is not None
         step = next_step(live.spec, copy.spec)
         if not force and isinstance(step, protocol.RemoveNode | protocol.ReplaceNode):
@@ -716,23 +717,23 @@ class FleetControl:
                 if not stopped or not self._has_reported(live, since=watch.stepped_at):
                     return None
                 start = protocol.RestartNode(node=stopped[0], force=True)
-                request = control.CallRunner(dataflow=which, node=stopped[0], request=start)
+                request = control.CallRunner(dataflow=live.id, node=stopped[0], request=start)
                 return FleetStep(copy.name, number, copy.machine, request)
             case protocol.SetParam() as change:
-                request = control.CallRunner(dataflow=which, node=change.node, request=change)
+                request = control.CallRunner(dataflow=live.id, node=change.node, request=change)
                 return FleetStep(copy.name, number, copy.machine, request)
             case protocol.RemoveNode() as change:
                 change = change.model_copy(update=hold)
-                request = control.ChangeGraph(dataflow=which, change=change)
+                request = control.ChangeGraph(dataflow=live.id, change=change)
                 return FleetStep(copy.name, number, copy.machine, request)
             case protocol.AddNode() | protocol.ReplaceNode() as change:
                 if isinstance(change, protocol.ReplaceNode):
                     change = change.model_copy(update=hold)
                 build = _build_of(copy.spec, change.node, replaces=live.id)
-                request = control.ChangeGraph(dataflow=which, change=change)
+                request = control.ChangeGraph(dataflow=live.id, change=change)
                 return FleetStep(copy.name, number, copy.machine, request, build)
             case change:
-                request = control.ChangeGraph(dataflow=which, change=change)
+                request = control.ChangeGraph(dataflow=live.id, change=change)
                 return FleetStep(copy.name, number, copy.machine, request)
 
     def step_ended(self, event: FleetStepEnded, now: float) -> list[Command]:

@@ -174,8 +174,8 @@ class Membership:
             )
         return None
 
-    def heard(self, member: Member, event: DaemonMessageReceived, now: float) -> float | None:
-        """Note a message of a member; return for how long it was silent, if that is reported."""
+    def received(self, member: Member, event: DaemonMessageReceived, now: float) -> float | None:
+        """Note a message of a member; return its seconds of silence if they are to be reported."""
         silent = now - member.last_message
         stalled = silent > self._long_silence and self._was_stalled(now)
         member.last_message = now

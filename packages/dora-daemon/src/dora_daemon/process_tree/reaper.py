@@ -87,21 +87,43 @@ def kill_marked(mark: str) -> None:
     _kill_all(marked)
 
 
-def _kill_all(find: Callable[[], list[int]]) -> None:
+def kill_rest_of_group(leader: int) -> None:
+    """SIGKILL the other processes of a group, but do not wait for its resource trackers."""
+    if not os.path.isdir("/proc/self"):
+        _quietly(os.killpg, leader, signal.SIGKILL)
+        return
+
+    def others() -> list[int]:
+        found = [pid for pid in _pids() if pid != leader and _group_of(pid) == leader]
+        return [pid for pid in found if _is_alive(_stat(pid))]
+
+    _kill_all(others, pause=0.001, wait_for_trackers=False)
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
+def _kill_all(
+    find: Callable[[], list[int]], *, pause: float = 0.01, wait_for_trackers: bool = True
+) -> None:
     """SIGKILL what `find` returns until it returns none, because a process may fork meanwhile.
 
-    Resource trackers of multiprocessing have a second to remove the shared memory and semaphores
+    Resource trackers of multiprocessing have 100 rounds to remove the shared memory and semaphores
     of the others. The command line of a program that is just being executed is empty.
     """
     for rounds_left in reversed(range(MAX_ROUNDS)):
-        found = find()
-        for pid in found:
-            line = _bytes(f"/proc/{pid}/cmdline")
-            if not rounds_left or (line and TRACKER not in line):
-                _quietly(os.kill, pid, signal.SIGKILL)
-        if not found:
+        lines = {pid: _bytes(f"/proc/{pid}/cmdline") for pid in find()}
+        trackers = {pid for pid, line in lines.items() if TRACKER in line}
+        if not lines or (trackers == set(lines) and not wait_for_trackers):
             return
-        time.sleep(0.01)
+        for pid, line in lines.items():
+            if not rounds_left or (line and pid not in trackers):
+                _quietly(os.kill, pid, signal.SIGKILL)
+        time.sleep(pause)
 
 
 def _pids() -> list[int]:

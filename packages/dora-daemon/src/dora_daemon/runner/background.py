@@ -30,9 +30,11 @@ from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.process.injection import make_package_folder
 from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.service import Runner
+from dora_daemon.runner.spare import LATE_MODULES
 
 LATE_SECONDS = 1.0
-"""Until modules are imported that are needed later: nodes and link import theirs first."""
+"""Before modules that are needed later are imported, as nodes and link import theirs first; and
+between attempts."""
 LINGER_SECONDS = 30.0
 """Time for the result to be acknowledged on the socket."""
 
@@ -202,8 +204,7 @@ def _write_result(directory: RuntimeDir, result: protocol.DataflowResult) -> Non
 
 async def _import_late_modules(plan: protocol.RunPlan) -> None:
     """Import what is needed later: an upgrade may replace the files while the runner runs."""
-    modules = ["psutil", "dora_config.dataflow.graph", "dora_daemon.build.python_env"]
-    modules += ["dora_daemon.runner.link.supervisor", "dora_daemon.runner.process.download"]
+    modules = [*LATE_MODULES]
     if any(_sends_lines(node) for node in plan.resolved.nodes):
         modules += ["pyarrow", "dora_node_api.data.arrow"]
     else:
@@ -213,12 +214,16 @@ async def _import_late_modules(plan: protocol.RunPlan) -> None:
 
 
 async def _import(module: str) -> None:
-    """Import a module, if no descriptor is free for its file later."""
+    """Import a module; retry when that fails, as without a free descriptor."""
+    is_reported = False
     while True:
         try:
             await anyio.to_thread.run_sync(importlib.import_module, module)
             return
-        except Exception:  # noqa: BLE001 - one that was imported in part can raise anything
+        except Exception as error:  # noqa: BLE001 - one imported in part can raise anything
+            if not is_reported:
+                print(f"cannot import {module} yet: {error}", file=sys.stderr, flush=True)
+            is_reported = True
             await anyio.sleep(LATE_SECONDS)
 
 

@@ -23,15 +23,15 @@ from pathlib import Path
 from dora_config.spawn_argv import run_module
 from dora_config.zygote_process import start_early
 
-MODULES = (
-    "dora_daemon.runner.background",
+LATE_MODULES = (
+    "psutil",
+    "dora_config.dataflow.graph",
+    "dora_daemon.build.python_env",
     "dora_daemon.runner.link.supervisor",
     "dora_daemon.runner.process.download",
-    "dora_daemon.build.python_env",
-    "dora_config.dataflow.graph",
-    "psutil",
-    "anyio._backends._asyncio",
 )
+"""What a runner needs later."""
+MODULES = ("dora_daemon.runner.background", *LATE_MODULES, "anyio._backends._asyncio")
 MODELS = (
     "dora_config.protocol.run_plan.RunPlan",
     "dora_config.protocol.runner.Envelope",

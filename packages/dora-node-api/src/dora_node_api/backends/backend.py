@@ -151,6 +151,6 @@ def check_timeout(timeout: float) -> float:
     return min(float(timeout), 1e9)
 
 
-def until(timeout: float | None) -> int | None:
-    """Return the CLOCK_MONOTONIC ns at which `timeout` seconds have passed; None: never."""
-    return None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+def until(timeout: float) -> int:
+    """Return the CLOCK_MONOTONIC ns at which `timeout` seconds have passed."""
+    return time.monotonic_ns() + int(timeout * 1e9)

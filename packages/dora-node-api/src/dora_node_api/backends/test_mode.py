@@ -174,7 +174,7 @@ class TestBackend(Backend):
         return self._next >= len(self._events)
 
     def next_event(self, timeout: float | None) -> Event | None:
-        deadline = until(timeout)
+        deadline = None if timeout is None else until(timeout)
         while not self.ended:
             if (event := self.poll_event()) is not None:
                 return event

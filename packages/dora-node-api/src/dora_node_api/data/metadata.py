@@ -23,7 +23,8 @@ class UnsupportedData(DoraNodeError, TypeError, RuntimeError):
     """Data or metadata that cannot be sent. Also a RuntimeError, as in dora-rs."""
 
 
-_second: tuple[int, bytes] = (-1_000_000_000, b"")
+_pickled_epoch: Any = _EPOCH.__reduce__()[1]
+_second: tuple[int, bytes] = (0, _pickled_epoch[0][:-3])
 """Start of the second of the last time, in nanoseconds, and the part of its pickle before the
 microseconds."""
 _unpickle: Any = datetime

@@ -22,7 +22,6 @@ from dora_node_api.data.visual_values import Visual, read_visual
 from dora_node_api.events import InputEvent, Stop
 
 if TYPE_CHECKING:
-    from dora_node_api.events import InputEvent
     from dora_node_api.node import Node
 
 CHECK_SECONDS = 1.0

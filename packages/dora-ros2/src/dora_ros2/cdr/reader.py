@@ -136,8 +136,8 @@ class _ReaderGenerator(Generator):
     def _single(self, kind: FieldType, path: tuple[int, ...] | None, label: str) -> str:
         code = kind.code
         if code:
-            value = f"[{self._grouped(code, 1)}]"
-            value = f"{self._tuple}{value}"
+            index = self._grouped(code, 1)
+            value = f"{self._tuple}[{index}]"
             if self._appends is not None:
                 self._appends.append(f"{self._new_column(code)}.append({value})")
             return value

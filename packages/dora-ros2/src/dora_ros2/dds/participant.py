@@ -207,9 +207,10 @@ class DdsPublisher(DdsEndpoint, Publisher):
         self.key: UUID = self._writer.get_guid()
 
     def publish(self, payload: Payload) -> None:
+        writer = self._writer  # None after `closed` was set
         self._check_open()
         try:
-            self._writer.write(carry(self._topic.data_type, payload))
+            writer.write(carry(self._topic.data_type, payload))
         except DDSException as error:
             raise SessionError(f"cannot publish to {self.name}: {error}") from error
 

@@ -27,7 +27,7 @@ _TYPE = re.compile(
 )
 _CONSTANT = re.compile(r"[A-Z]\w*\s*=")
 _UNCOMMENTED = re.compile(r"""(?:[^#"']|"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'|$))*""")
-"""A line without what follows a ``#`` outside of quotes; an apostrophe in a comment is none."""
+"""A line without what follows a ``#`` outside of quotes; one in a comment begins no text."""
 SEPARATOR = re.compile(r"^---.*$\n?", re.MULTILINE)
 
 

@@ -157,7 +157,8 @@ class ServerGoal:
         self._request.answer({"accepted": True, "stamp": stamp(stamp_ns)})
         self.server.publish_status()
         with self.server.lock:
-            self.server.goals.move(self.id, GoalState.EXECUTING, time.monotonic())
+            if self.state is GoalState.ACCEPTED:  # else canceled meanwhile
+                self.server.goals.move(self.id, GoalState.EXECUTING, time.monotonic())
         self.server.publish_status()
 
     def reject(self) -> None:

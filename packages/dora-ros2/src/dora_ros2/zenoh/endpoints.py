@@ -157,7 +157,7 @@ class ZenohEndpoint(Endpoint):
         )
         self.gid = gid(str(self.token))
         self.key = data_key(session.domain, self.name, dds_name, type_hash)
-        # The token comes last: who sees it may send at once.
+        # The token comes last: peers send as soon as they receive it.
         self._declared = self._declare(session.raw, self.qos)
         self._declared.append(session.raw.liveliness().declare_token(str(self.token)))
 

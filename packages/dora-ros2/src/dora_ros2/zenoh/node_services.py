@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 from dora_ros2.connection import Node
@@ -19,7 +19,6 @@ from dora_ros2.zenoh.endpoints import ServiceClient, answering
 from dora_ros2.zenoh.tokens import EndpointToken, Qos, stamp
 
 DESCRIBE = "get_type_description"
-_DESCRIBE_TYPE = "type_description_interfaces/srv/GetTypeDescription"
 Value: TypeAlias = bool | int | float | str | bytes | Sequence[bool | int | float | str] | None
 """Value of a parameter; None: not set."""
 OnSet = Callable[[Mapping[str, Value]], str | None]
@@ -161,9 +160,7 @@ def fetch_description(node: Node, target: str, name: str, type_hash: str) -> Typ
     Not from a callback. Raises NoReply; DefinitionError: the node refuses, or sends another type;
     InvalidName, SessionError.
     """
-    client: ServiceClient = node.service_client(
-        f"{target}/{DESCRIBE}", Types().service(_DESCRIBE_TYPE)
-    )
+    client: ServiceClient = node.service_client(f"{target}/{DESCRIBE}", _describe_type())
     asked = {"type_name": name, "type_hash": type_hash, "include_type_sources": True}
     try:
         answer = client.ask(asked).result()[0].as_py()
@@ -218,9 +215,13 @@ def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeD
 
 def serve_descriptions(node: Node, describe: Callable[[str], TypeDescription]) -> None:
     """Answer requests for types of our node; `describe` may raise DefinitionError."""
-    service = Types().service(_DESCRIBE_TYPE)
     answer = answering(partial(_answer, describe))
-    node.service_server(f"~/{DESCRIBE}", service, answer)
+    node.service_server(f"~/{DESCRIBE}", _describe_type(), answer)
+
+
+@cache
+def _describe_type() -> ServiceType:
+    return Types().service("type_description_interfaces/srv/GetTypeDescription")
 
 
 def _answer(describe: Callable[[str], TypeDescription], asked: dict[str, Any]) -> dict[str, Any]:

@@ -525,7 +525,7 @@ def _run_and_print(label: str, cluster: Cluster, work: Callable[[], str | None])
 
 def _reason(problem: Exception, cluster: Cluster) -> str:
     """Return the message without the name of the machine, which the line contains already."""
-    names = ("this machine", f"coordinator ({location(cluster)})")
+    names = (NAME, f"coordinator ({location(cluster)})")
     reason = str(problem)
     for name in names:
         reason = reason.removeprefix(f"{name}: ")

@@ -70,7 +70,7 @@ class Mount(Frozen):
 class MachineFacts(Frozen):
     """Answer of the command `daemon.facts` on the machine. Sizes in bytes, times in seconds.
 
-    Empty texts mean that there is no problem.
+    The texts are empty without a problem.
     """
 
     python: str

@@ -1,4 +1,4 @@
-"""Command lines and systemd units of daemons and of the coordinator; pure."""
+"""Systemd units of daemons and of the coordinator; command line of a daemon; pure."""
 
 from __future__ import annotations
 

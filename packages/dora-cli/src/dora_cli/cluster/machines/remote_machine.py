@@ -162,7 +162,7 @@ class Connections:
             self._kept[key_of(machine)] = found
 
     def problem(self, machine: Machine) -> DoraError | None:
-        """Return why `open` fails for a machine, if that is certain."""
+        """Return the error that `open` raises for a machine; None: it has not failed so far."""
         kept = self._kept.get(key_of(machine))
         return kept if isinstance(kept, DoraError) else None
 
@@ -176,7 +176,7 @@ class Connections:
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Connection]:
-        """Use the connection of `connect`, or a new one for the block; raises SshError."""
+        """Use the connection of `connect`, or a new one for the block; raises DoraError."""
         kept = self._kept.get(key_of(machine))
         if isinstance(kept, DoraError):
             raise kept

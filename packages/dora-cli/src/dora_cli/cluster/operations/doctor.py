@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,8 +52,7 @@ def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings:
     machines = [one for one in cluster.machines if one.id in facts]
     if len(machines) < 2:
         return
-    connections = Connections()
-    try:
+    with closing(Connections()) as connections:
         machines = _connect(connections, machines, findings)
         if len(machines) < 2:
             return
@@ -65,8 +64,6 @@ def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings:
                 listeners[one.id] = _Listener(remote, secret)
                 stack.callback(listeners[one.id].end)
             pings = _ping_all(connections, listeners, facts, secret)
-    finally:
-        connections.close()
     rows = []
     for source in machines:
         cells = [

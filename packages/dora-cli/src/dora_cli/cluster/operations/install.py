@@ -29,7 +29,6 @@ from dora_cli.cluster.machines.remote_machine import (
     success_count,
 )
 from dora_cli.cluster.operations import leftovers
-from dora_cli.cluster.operations.leftovers import take_over
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, keep_token, reserve
@@ -140,7 +139,7 @@ def _install(
     require_ready(facts, remote.machine, service=True)
     require_one_kind(facts, remote.service, user=not layout.sudo)
     remote.connection.check(["true"], sudo=layout.sudo)  # fails before anything is changed
-    if take_over(remote, reservation, report):
+    if leftovers.take_over(remote, reservation, report):
         facts = remote.facts()
     service = DaemonService(remote, facts, user=not layout.sudo)
     tree = None

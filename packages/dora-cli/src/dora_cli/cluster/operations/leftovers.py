@@ -1,4 +1,4 @@
-"""`dora cluster remove`: removes machines from a cluster; lists daemons that its file lacks."""
+"""Daemons that a machine must not have: `remove`, `--take-over`, and those that a file lacks."""
 
 from __future__ import annotations
 

@@ -32,7 +32,6 @@ from dora_cli.cluster.machines.daemon_service import (
 )
 from dora_cli.cluster.machines.remote_machine import Outcome, RemoteMachine, Report, on_machines
 from dora_cli.cluster.operations import leftovers
-from dora_cli.cluster.operations.leftovers import take_over
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, keep_token, reserve
@@ -110,7 +109,7 @@ def _start_daemon(
 ) -> DaemonResult:
     facts = remote.facts()
     require_ready(facts, remote.machine)
-    if take_over(remote, reservation, report):
+    if leftovers.take_over(remote, reservation, report):
         facts = remote.facts()
     remarks = tuple(warnings(facts))
     service = DaemonService.find(remote, facts)

@@ -315,8 +315,12 @@ class Reservation:
         def on_wait(holder: Answer | None) -> None:
             output.remark(f"{machine.label} {_describe_holder(holder)}; waiting until it ends")
 
-        with self.connections.open(machine) as connection:
-            lock = MachineLock(connection, self._info, on_loss)
+        try:
+            with self.connections.open(machine) as connection:
+                lock = MachineLock(connection, self._info, on_loss)
+        except DoraError as error:  # excluded meanwhile, as its lock was lost
+            self.connections.exclude(machine, error)
+            return None
         try:
             answer = lock.acquire(wait=wait, on_wait=on_wait)
         except DoraError as error:

@@ -49,8 +49,8 @@ from dora_node_api.protocol.control_socket import connect_unix
 RETRY = 0.02
 """Seconds between attempts to connect to a runner that starts."""
 STATUS_PAUSE = 0.001
-"""Seconds, for each node, from a notice until the status is requested that covers later ones, too:
-a status takes time with each node, and there are several notices about each.
+"""Seconds, for each node, from a notice to the request of a status, which covers several notices:
+each node causes some, and a status takes time with each node.
 """
 REFUSED_PAUSE = 0.5
 """Seconds between checks whether a runner of another version has ended."""

@@ -77,12 +77,12 @@ class ControlServer:
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
         """Send an event, unless it is a log line, to every client that follows."""
-        if isinstance(event, protocol.LogLine):
+        followers = [client for client in self.clients if client.follows]
+        if isinstance(event, protocol.LogLine) or not followers:
             return
         line = protocol.encode_line(protocol.Envelope(notice=event))
-        for client in self.clients:
-            if client.follows:
-                client.put(line)
+        for client in followers:
+            client.put(line)
 
     async def serve(self) -> None:
         """Accept clients until cancelled; then close and remove the socket."""

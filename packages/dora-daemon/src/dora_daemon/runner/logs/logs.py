@@ -1,4 +1,4 @@
-"""Passes a node's stdout and stderr to its log file, to samples and to followers.
+"""Passes a node's stdout and stderr to its log file, to samples and to `dora run`.
 
 Each turn of the event loop passes on a limited number of lines, so that a flood of them fills the
 node's pipe and does not delay other nodes or requests.

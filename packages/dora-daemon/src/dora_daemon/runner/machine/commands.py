@@ -117,7 +117,7 @@ class DropInputs(Frozen):
 
 
 class ReportEvent(Frozen):
-    """Publish an event to the followers of this runner."""
+    """Report an event to the connected daemon, or to `dora run`."""
 
     event: reports.RunnerEvent
 

@@ -82,7 +82,7 @@ class LinkLifecycle:
                 return self._timer(timer, now)
 
     def start(self, now: float) -> list[do.Command]:
-        """Some edge leaves or enters this machine: start the link unless it was started."""
+        """Start the link unless it was started, as an edge leaves or enters this machine."""
         return self._spawn(now) if self.state is LinkProcessState.NONE else []
 
     def _spawn(self, now: float) -> list[do.Command]:
@@ -122,7 +122,7 @@ class LinkLifecycle:
         return [do.EmitLog("warn", text), do.ArmTimer(LINK_NODE, "backoff", now + delay)]
 
     def finish(self, now: float, *, stopping: bool, force: bool = False) -> list[do.Command]:
-        """All nodes have ended: deliver what is queued, then end. A later call can only shorten it.
+        """Deliver what is queued, then end, as all nodes have ended; a later call only shortens it.
 
         ``stopping``: the dataflow is being stopped; ``force``: kill the link at once.
         """

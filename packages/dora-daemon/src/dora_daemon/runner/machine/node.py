@@ -315,13 +315,13 @@ class NodeLifecycle:
         ]
 
     def open_barrier(self) -> None:
-        """Every node has connected."""
+        """Let the node run: every node has connected."""
         self.barrier_open = True
         if self.state is NodeState.WAITING:
             self.state = NodeState.RUNNING
 
     def break_barrier(self, cause: str, now: float) -> list[do.Command]:
-        """Node ``cause`` ended before it connected, so the dataflow does not start."""
+        """End the node, as ``cause`` ended before it connected and the dataflow cannot start."""
         if self.state not in (*_WITHOUT_PROCESS, NodeState.CONNECTING, NodeState.WAITING):
             return []
         self.broken_by = cause
@@ -403,7 +403,7 @@ class NodeLifecycle:
         return [log, *self._stop(StopOrder(self.stop_grace), now)]
 
     def end_inputs(self, now: float) -> list[do.Command]:
-        """All inputs have ended, so the node should end by itself."""
+        """Note that all inputs have ended; stop the node later unless it ends by itself."""
         if self.state not in _CONNECTED:
             return []
         self.inputs_ended = True

@@ -264,7 +264,7 @@ class RunnerState:
         return commands + self._end_inputs(readers, now)
 
     def _end_inputs(self, readers: Iterable[str], now: float) -> list[do.Command]:
-        """Pass InputsEnded to those readers whose inputs have all ended."""
+        """Note the end of the inputs at those readers whose inputs have all ended."""
         commands: list[do.Command] = []
         for reader in readers:
             life = self._nodes.get(reader)

@@ -1,4 +1,4 @@
-"""Routes log entries to log files, to followers, and to nodes that read ``dora/logs``."""
+"""Routes log entries to files, the output of `dora run`, and to nodes that read ``dora/logs``."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class QueueRegistry:
         self._queues: dict[Edge, QueueEntry] = {}
         self._into: defaultdict[str, dict[Edge, QueueEntry]] = defaultdict(dict)
         self._out_of: defaultdict[str, dict[Edge, QueueEntry]] = defaultdict(dict)
-        """The same by target and by source: each status looks at the queues of each node."""
+        """`_queues` by target and by source: each status reads the queues of each node."""
         self.dropped_before: dict[str, int] = {}
         """Messages that closed queues have dropped, by edge."""
         self._numbers = 0
@@ -230,12 +230,12 @@ class QueueRegistry:
 
     def into(self, node: str) -> list[QueueEntry]:
         """Return the queues that a node reads."""
-        return list(self._into[node].values())
+        return list(self._into.get(node, {}).values())
 
     def out_of(self, node: str, outputs: Iterable[str] | None = None) -> list[QueueEntry]:
         """Return the queues of a node's outputs (``None``: all)."""
         wanted = None if outputs is None else set(outputs)
-        found = self._out_of[node].values()
+        found = self._out_of.get(node, {}).values()
         return [entry for entry in found if wanted is None or entry.edge.output in wanted]
 
     def written_by(self, writer: str) -> list[QueueEntry]:

@@ -10,7 +10,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -18,20 +17,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
-from dora_daemon.process_tree.reaper import TRACKER
+from dora_daemon.process_tree.reaper import kill_rest_of_group
 from dora_daemon.runner.logs.logs import LineHandler, OutputReader
 from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.process.metrics import LoadMeter
 from dora_node_api.protocol.spawn_request import SpawnRequest
 
-MAX_ROUNDS = 100
-ROUND_SECONDS = 0.001
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None).prctl
 
 
 class ForkedProcess:
-    """What a NodeProcess needs of a Popen, for a child that was forked by another process."""
+    """What a NodeProcess needs of a Popen, for a child that this process or the zygote forked."""
 
     def __init__(self, pid: int, stdout: int, stderr: int) -> None:
         self.pid = pid
@@ -84,30 +81,9 @@ class NodeProcess:
         """Return the exit if the process has ended, after killing the rest of its group."""
         if self.exit is None and self._has_ended():
             # before the wait, until which the pid and so the number of the group cannot be reused
-            self._kill_rest()
+            kill_rest_of_group(self.pid)
             self.exit = _as_exit(self._popen.wait())
         return self.exit
-
-    def _kill_rest(self) -> None:
-        """SIGKILL the rest of the group, without the resource trackers of multiprocessing.
-
-        These remove the shared memory and semaphores that the node has left, and then end.
-        """
-        for rounds_left in reversed(range(MAX_ROUNDS)):  # a process may fork meanwhile
-            others = _command_lines(self.pid)
-            trackers = {pid for pid, line in others.items() if TRACKER in line}
-            # The command line of a program that is just being executed is empty.
-            starting = {pid for pid, line in others.items() if not line and rounds_left}
-            if not trackers and not starting:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
-                return
-            if trackers == set(others):
-                return
-            for pid in set(others) - trackers - starting:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(ROUND_SECONDS)
 
     def wait(self) -> None:
         """Block until the end; call this after SIGKILL."""
@@ -133,19 +109,6 @@ class NodeProcess:
         for stream in (self._popen.stdout, self._popen.stderr):
             if stream is not None:
                 stream.close()
-
-
-def _command_lines(leader: int) -> dict[int, bytes]:
-    """Return the other running processes of a group; none where the system does not list them."""
-    found = {}
-    with suppress(OSError):
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            with suppress(OSError):
-                if os.getpgid(int(name)) == leader and int(name) != leader:
-                    state = Path("/proc", name, "stat").read_bytes().rpartition(b") ")[2][:1]
-                    if state not in (b"Z", b"X"):
-                        found[int(name)] = Path("/proc", name, "cmdline").read_bytes()
-    return found
 
 
 def spawn(request: SpawnRequest) -> NodeProcess:
@@ -180,10 +143,10 @@ def spawn(request: SpawnRequest) -> NodeProcess:
 
 
 def fork(request: SpawnRequest, run: Callable[[], int]) -> NodeProcess | None:
-    """Start a process that calls a function instead of the program, which does the same.
+    """Start a process that calls ``run``, which does the same as the program of the request.
 
-    The modules of this process need not be imported again. None if it has other threads, or the
-    system lacks what that needs: then start the program. Raises OSError.
+    Modules of this process need not be imported again. Returns None if this process has other
+    threads or their number cannot be read: use `spawn` then. Raises OSError.
     """
     try:
         if len(os.listdir("/proc/self/task")) > 1:

@@ -106,8 +106,9 @@ class Route:
         fd = self._data_write
         sequence = own[_P_SENT] + 1
         if flags or sequence > self._room_to:
-            # The counters show at least what waits, and cost no system call.
-            self._room_to = own[_C_RECEIVED] + own[_P_EVICTED] + self.bound
+            # The counters show at least what waits, and cost no system call. That of a consumer
+            # that has overwritten it may be too high until the runner restores it.
+            self._room_to = min(own[_C_RECEIVED] + own[_P_EVICTED], sequence - 1) + self.bound
             if flags or sequence > self._room_to:
                 fd = self._pipe_with_room(flags)
                 if fd < 0:

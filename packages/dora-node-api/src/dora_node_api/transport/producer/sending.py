@@ -45,8 +45,8 @@ OnFirstDrop = Callable[[QueueSpec, str], None]
 _COPY_UNDER_LOCK = 4 << 20
 # Up to here the pool may grow at once; above, released blocks are collected first.
 _GROW_AT_ONCE = 256 * 1024
-# Blocks of small messages are collected after one of so many, and one.
-_COLLECT_EVERY = 7
+# Mask of a block's stamp: blocks of small messages are collected at every eighth stamp.
+_COLLECT_MASK = 7
 # How long a sender waits for the consumer of an empty backpressure queue to release memory.
 _PATIENCE_NS = 1_000_000_000
 _LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
@@ -181,7 +181,7 @@ class Sender(ForkAware):
                         hold.block, block.pinned = block, True
                     elif not block.refs:
                         pool.give(block)
-                    if used is not None and (total >= PAGE or not block.stamp & _COLLECT_EVERY):
+                    if used is not None and (total >= PAGE or not block.stamp & _COLLECT_MASK):
                         for route in routes:
                             if route.order:
                                 route.collect(pool)
