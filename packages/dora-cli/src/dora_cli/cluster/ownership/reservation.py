@@ -131,6 +131,7 @@ class MachineLock:
                     f"within {ANSWER_TIMEOUT:g} s; run this command again"
                 ) from None
             if isinstance(answer, LockFailed):
+                self.release()
                 raise answer
             if "held" in answer:
                 if not answer["held"] or answer.get("shared"):
