@@ -21,7 +21,7 @@ _LINUX = sys.platform.startswith("linux")
 _SHARED_MEMORY = Path("/dev/shm")
 _HELPERS_OF_MULTIPROCESSING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 _GRACE = 5.0
-"""Seconds that a process of the test may still need to end."""
+"""Seconds that a process or a thread of the test may still need to end."""
 
 
 def _pids() -> set[int]:
@@ -147,11 +147,13 @@ class Before:
         )
 
     def new_descriptors(self) -> list[str]:
-        new = set(_descriptors().items()) - self.descriptors
-        if new:
-            # Garbage in a cycle is not a leak.
-            gc.collect()
-            new = set(_descriptors().items()) - self.descriptors
+        """Wait a moment for threads that are about to end; return a line for each descriptor."""
+        deadline = time.monotonic() + _GRACE
+        while (
+            new := set(_descriptors().items()) - self.descriptors
+        ) and time.monotonic() < deadline:
+            gc.collect()  # garbage in a cycle is not a leak
+            time.sleep(0.02)
         return sorted(f"descriptor {fd}: {target}" for fd, target in new)
 
 
