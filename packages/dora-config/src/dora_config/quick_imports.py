@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from importlib import import_module
 from types import ModuleType
 
 gc.set_threshold(20_000, 20, 50)
+
+_REMOVAL = threading.Lock()
+"""Two threads may use a delayed module for the first time at once."""
 
 
 def _replace(name: str, **contents: object) -> None:
@@ -31,8 +35,9 @@ def _delay(name: str) -> None:
     def load(attribute: str) -> object:
         if attribute.startswith("__") and attribute != "__path__":
             raise AttributeError(attribute)  # `inspect` reads these of all modules
-        if getattr(sys.modules.get(name), "__getattr__", None) is load:
-            del sys.modules[name]
+        with _REMOVAL:
+            if getattr(sys.modules.get(name), "__getattr__", None) is load:
+                del sys.modules[name]
         return getattr(import_module(name), attribute)
 
     _replace(name, __getattr__=load)
