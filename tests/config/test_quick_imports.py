@@ -31,15 +31,3 @@ def test_a_delayed_module_is_imported_when_it_is_used() -> None:
         "print('zipfile' in sys.modules, 'html.entities' in sys.modules)\n"
     )
     assert output(program).splitlines() == ["False False", "True &lt;", "True True"]
-
-
-def test_threads_use_a_delayed_module_for_the_first_time_at_once() -> None:
-    program = (
-        "import dora_config.quick_imports, html, sys\n"
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "sys.setswitchinterval(1e-6)\n"
-        "with ThreadPoolExecutor(16) as pool:\n"
-        "    print(set(pool.map(lambda text: html.escape(text), ['<'] * 64)))\n"
-        "print('html.entities' in sys.modules, hasattr(sys.modules['html'], '__file__'))\n"
-    )
-    assert output(program).splitlines() == ["{'&lt;'}", "True True"]
