@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dora_cli.parameters import QuickCommand, QuickParameters
+from dora_cli.parameters import QuickCommand, QuickParameters, declare
 
 
 class Colour(StrEnum):
@@ -80,3 +80,44 @@ def test_values_and_errors_are_those_of_typer(line: str) -> None:
 
 def test_commands_are_quick() -> None:
     assert issubclass(QuickCommand, QuickParameters)
+
+
+def test_a_docstring_declares_the_parameters_without_help() -> None:
+    def show(
+        folder: Path,
+        name: Annotated[str, typer.Option("--name", help="Its name.")] = "n",
+        attach: bool | None = None,
+        size: Annotated[int, typer.Option(min=1)] | None = None,
+        extra: str = "",
+    ) -> None:
+        """Show a folder.
+
+        It is not changed.
+
+        :DIR: The folder,
+            in two lines.
+        :--attach/--detach, -A: Whether: yes or no.
+        :--size, -s N: At most this.
+        :--extra: More.
+        """
+        print(folder, name, attach, size, extra)
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(cls=QuickCommand)(declare(show))
+    assert CliRunner().invoke(app, ["d", "-A", "-s", "2"]).output == "d n True 2 \n"
+    assert CliRunner().invoke(app, ["d", "-s", "0"]).exit_code == 2
+    shown = CliRunner().invoke(app, ["--help"]).output
+    for text in ("It is not changed.\n", "The folder, in two lines.", "Whether: yes or no.", "-s"):
+        assert text in shown
+    assert "\n  :" not in shown
+
+
+def test_a_parameter_that_is_not_declared_is_an_error() -> None:
+    def show(folder: Path, more: bool = False) -> None:
+        """Show a folder.
+
+        :DIR: The folder.
+        """
+
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        declare(show)

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from dora_cli import output
 from dora_cli._version import __version__
-from dora_cli.parameters import QuickCommand, QuickParameters
+from dora_cli.parameters import QuickCommand, QuickParameters, declare
 from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
@@ -111,7 +111,7 @@ def _load(name: str, entry: str | Group) -> Any:
     module = import_module(module_name)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     settings = {"cls": QuickCommand, **getattr(module, "SETTINGS", {}).get(function, {})}
-    app.command(name, **settings)(getattr(module, function))
+    app.command(name, **settings)(declare(getattr(module, function)))
     return typer.main.get_command(app)
 
 

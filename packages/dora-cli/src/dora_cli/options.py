@@ -75,7 +75,7 @@ def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
     return parser
 
 
-def json_value(text: str) -> Json:
+def _json(text: str) -> Json:
     """Return the value of a JSON text; raises ValueError if invalid or not serializable."""
     from pydantic_core import PydanticSerializationError, to_json
 
@@ -90,12 +90,20 @@ def json_value(text: str) -> Json:
         problem = str(error)
     else:
         return Json(value)
-    raise ValueError(f"it is not valid JSON ({problem}); quote text twice: '\"text\"'")
+    raise ValueError(f"it is not valid JSON ({problem})")
+
+
+def json_value(text: str) -> Json:
+    """Return the value of a JSON text on the command line; raises ValueError."""
+    try:
+        return _json(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; quote text twice: '\"text\"'") from None
 
 
 def json_file(path: str) -> Json:
     """Return the value of a JSON file; raises ValueError and OSError."""
-    return json_value(Path(path).read_text())
+    return _json(Path(path).read_text())
 
 
 def parse_boolean(text: str) -> bool:
@@ -116,9 +124,15 @@ class OptionalValues(QuickCommand):
         return super().parse_args(ctx, words)
 
 
-def duration(name: str, *, help: str, parse: Callable[[str], float] = parse_duration) -> Any:
+def duration(
+    *names: str, parse: Callable[[str], float] = parse_duration, help: str | None = None
+) -> Any:
     """Return an option whose value is a duration in seconds."""
-    return typer.Option(name, metavar="DURATION", parser=checked(parse), help=help)
+    return typer.Option(*names, metavar="DURATION", parser=checked(parse), help=help)
+
+
+Duration = Annotated[float, duration()]
+JsonArgument = Annotated[Json, typer.Argument(parser=checked(json_value))]
 
 
 DataflowFile = Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")]

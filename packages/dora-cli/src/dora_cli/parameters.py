@@ -1,4 +1,11 @@
-"""Conversion of common values of parameters without pydantic.
+"""Parameters of commands: declared in docstrings, converted without pydantic.
+
+The docstring of a command ends with its options and arguments, in the order of the signature: the
+words and the value as users write them, and the help. Parameters whose type has a help are left
+out.
+
+    :BAG: Folder, .mcap or .db3 file of a ROS 2 bag.
+    :--output, -o FILE: Default BAG_dora.mcap.
 
 typer converts every value with pydantic, whose import takes longer than most commands. This module
 converts texts, flags, integers, choices, paths and values with a parser in the same way; typer
@@ -9,13 +16,57 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from copy import copy
 from enum import Enum
+from inspect import getdoc, signature
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
+import typer
 from typer.core import TyperCommand
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+
+
+def declare(command: Callable[..., None]) -> Callable[..., None]:
+    """Move the parameters in the docstring into the signature, for typer.
+
+    Raises ValueError unless the docstring has all that have no help.
+    """
+    text, *fields = re.split(r"\n+:(?=\S)", getdoc(command) or "")
+    own = signature(command, eval_str=True)
+    known = {name: _type_and_info(one.annotation) for name, one in own.parameters.items()}
+    bare = [
+        name
+        for name, (kind, info) in known.items()
+        if kind is not typer.Context and (info is None or info.help is None)
+    ]
+    for name, field in zip(bare, fields, strict=True):
+        words, _, description = field.partition(": ")
+        options = re.findall(r"--?[A-Za-z][^\s,]*", words)
+        kind, info = known[name]
+        info = copy(info) or (typer.Option() if options else typer.Argument())
+        info.param_decls = options or None
+        value = " ".join(word for word in words.split() if word.rstrip(",") not in options)
+        info.metavar = value or info.metavar
+        info.help = " ".join(description.split())
+        known[name] = kind, info
+    parameters = [
+        one.replace(annotation=Annotated[known[name]]) for name, one in own.parameters.items()
+    ]
+    command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__doc__ = text
+    return command
+
+
+def _type_and_info(annotation: Any) -> tuple[Any, Any]:
+    """Return the arguments of `Annotated`, also in `Annotated[...] | None`."""
+    for one in (annotation, *get_args(annotation)):
+        if get_origin(one) is Annotated:
+            kind, info = get_args(one)
+            return kind if one is annotation else kind | None, info
+    return annotation, None
 
 
 class _Unsuitable(Exception):

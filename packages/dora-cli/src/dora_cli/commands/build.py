@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice, needs_build, prepare_nodes
@@ -14,23 +12,16 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config.dataflow.loader import LoadedDataflow
 
-Local = Annotated[
-    bool, typer.Option("--local", help="Build on this machine, regardless of `deploy`.")
-]
-Parallel = Annotated[
-    bool, typer.Option("--parallel", help="Build several nodes at once (the default with --uv).")
-]
-
 
 def build(
     path: options.DataflowFile,
     uv: options.Uv = False,
-    local: Local = False,
+    local: bool = False,
     strict_types: options.StrictTypes = False,
     locked: options.Locked = False,
     write_lockfile: options.WriteLockFile = False,
     lockfile: options.LockFile = None,
-    parallel: Parallel = False,
+    parallel: bool = False,
     offline: options.Offline = False,
     verbose: options.Verbose = False,
     coordinator_addr: CoordinatorAddr = None,
@@ -41,6 +32,9 @@ def build(
     If the file has `deploy` and a coordinator answers, or a coordinator is given, each daemon
     builds its own nodes; otherwise all nodes are built on this machine. A line that several nodes
     have runs once.
+
+    :--local: Build on this machine, regardless of `deploy`.
+    :--parallel: Build several nodes at once (the default with --uv).
     """
     lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
     loaded = dataflow_file.load(path, strict_types=strict_types or None)

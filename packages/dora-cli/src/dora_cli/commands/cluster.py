@@ -142,16 +142,15 @@ def fail_unless(ok: bool) -> None:
 
 def up(
     path: ClusterFile,
-    recreate_store: Annotated[
-        bool,
-        typer.Option("--recreate-store", help="Start with an empty store; the old one is renamed."),
-    ] = False,
+    recreate_store: bool = False,
     offline: WheelHouse = None,
     take_over: TakeOver = False,
 ) -> None:
     """Start the coordinator and a daemon on every machine, over SSH.
 
     The coordinator runs on this machine, or as the service that `dora cluster install` has set up.
+
+    :--recreate-store: Start with an empty store; the old one is renamed.
     """
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster.operations.up import bring_up
@@ -180,20 +179,16 @@ def status(client: Client, output_format: options.Output = options.TableFormat.T
 
 
 def down(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[PATH]",
-            help="The cluster file; by default the last one used with this coordinator.",
-        ),
-    ] = None,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="Also remove the dora that `up` installed.")
-    ] = False,
+    path: Path | None = None,
+    purge: bool = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """End all dataflows, the daemons and the coordinator, and check every machine."""
+    """End all dataflows, the daemons and the coordinator, and check every machine.
+
+    :[PATH]: The cluster file; by default the last one used with this coordinator.
+    :--purge: Also remove the dora that `up` installed.
+    """
     from dora_cli.cluster.operations.down import bring_down
     from dora_config.access import endpoint
 
@@ -206,7 +201,7 @@ def down(
 
 def remove(
     path: ClusterFile,
-    machine: Annotated[list[str], typer.Argument(metavar="ID...", help="Machine ids.")],
+    machine: list[str],
 ) -> None:
     """Remove machines from the cluster and end their daemons, with their dataflows.
 
@@ -214,6 +209,8 @@ def remove(
     reached. If it can be reached, its daemon, service, token and state are removed too. Delete it
     in the cluster file as well: otherwise `dora cluster up` or `install` adds it with a new key; if
     it could not be reached, only after its daemon's state was deleted there.
+
+    :ID...: Machine ids.
     """
     from dora_cli.cluster.operations import leftovers
     from dora_cli.cluster.ownership.reservation import ClusterCommand
@@ -222,21 +219,18 @@ def remove(
     fail_unless(leftovers.remove(load_cluster_file(path), command, machine))
 
 
-OfUser = Annotated[
-    bool, typer.Option("--user", help="Services of the SSH user's own systemd; needs no sudo.")
-]
-
-
 def install(
     path: ClusterFile,
-    user: OfUser = False,
-    no_coordinator: Annotated[
-        bool, typer.Option("--no-coordinator", help="Install the daemons only.")
-    ] = False,
+    user: bool = False,
+    no_coordinator: bool = False,
     offline: WheelHouse = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Install the coordinator and the daemon of every machine as systemd services."""
+    """Install the coordinator and the daemon of every machine as systemd services.
+
+    :--user: Services of the SSH user's own systemd; needs no sudo.
+    :--no-coordinator: Install the daemons only.
+    """
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster.operations.install import install_services
     from dora_cli.cluster.ownership.reservation import ClusterCommand
@@ -260,12 +254,12 @@ def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
 @with_client()
 def restart(
     client: Client,
-    dataflow: Annotated[
-        str,
-        typer.Argument(metavar="DATAFLOW", help="UUID or name.", autocompletion=running_dataflows),
-    ],
+    dataflow: Annotated[str, typer.Argument(autocompletion=running_dataflows)],
 ) -> None:
-    """Stop a dataflow and start it again from the coordinator's record."""
+    """Stop a dataflow and start it again from the coordinator's record.
+
+    :DATAFLOW: UUID or name.
+    """
     output.write(f"Restarting dataflow `{dataflow}`")
     answer = client.post(paths.url(paths.DATAFLOWS, dataflow, "restart"))
     output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
@@ -285,18 +279,17 @@ SETTINGS = {"exec_": {"context_settings": {"ignore_unknown_options": True}}}
 
 def exec_(
     path: ClusterFile,
-    command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
-    ],
+    command: list[str],
     machine: SomeMachines = None,
-    timeout: Annotated[
-        float | None, options.duration("--timeout", help="Time to wait for the command.")
-    ] = None,
+    timeout: options.Duration | None = None,
 ) -> None:
     """Run a command on every machine, without a terminal; each line of output names its machine.
 
     After the time limit, or Ctrl-C, the command continues to run on the machines. To end it there:
     `dora cluster exec PATH -- timeout 60 COMMAND`.
+
+    :-- COMMAND...: The command and its arguments.
+    :--timeout: Time to wait for the command.
     """
     from dora_cli.cluster.operations import fanout
 
@@ -308,12 +301,14 @@ def exec_(
 def logs(
     path: ClusterFile,
     machine: SomeMachines = None,
-    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines of each machine.")] = 50,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-F", help="Print new lines as they arrive.")
-    ] = False,
+    tail: Annotated[int, typer.Option(min=0)] = 50,
+    follow: bool = False,
 ) -> None:
-    """Show the output of the daemon on every machine."""
+    """Show the output of the daemon on every machine.
+
+    :--tail, -n: Lines of each machine.
+    :--follow, -F: Print new lines as they arrive.
+    """
     from dora_cli.cluster.operations import fanout
 
     loaded = load_cluster_file(path)
@@ -348,12 +343,10 @@ def diff(
 
 def apply(
     path: FleetFile,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: bool = False,
     only: OnlyDataflows = None,
     force: ForceHolds = False,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
-    ] = False,
+    detach: bool = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -361,6 +354,9 @@ def apply(
 
     Nodes that do not change keep running. The coordinator carries it out, so that it continues
     after Ctrl-C and on machines that return later.
+
+    :--yes, -y: Do not ask.
+    :--detach: Do not wait for the end of the roll-out.
     """
     from dora_cli.live import fleet
     from dora_config.protocol.fleet import ApplyFleet, FleetReport
@@ -420,17 +416,15 @@ def history(client: Client, output_format: options.Output = options.TableFormat.
 @with_client(path=OptionalFleetFile)
 def rollback(
     client: Client,
-    to: Annotated[
-        int | None,
-        typer.Option("--to", metavar="N", help="This generation (default: the one before)."),
-    ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
-    ] = False,
+    to: int | None = None,
+    detach: bool = False,
 ) -> None:
     """Apply an earlier generation of the fleet again, with the code that it had.
 
     `dora cluster downgrade` returns to an earlier version of dora.
+
+    :--to N: This generation (default: the one before).
+    :--detach: Do not wait for the end of the roll-out.
     """
     from dora_cli.live import fleet
     from dora_config.protocol.fleet import FleetReport, RollBackFleet
@@ -488,19 +482,15 @@ def upgrade(
 def downgrade(
     path: ClusterFile,
     machine: SomeMachines = None,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="VERSION",
-            help="Switch to this version, which must be on the machines already.",
-        ),
-    ] = None,
+    to: str | None = None,
     keep_going: KeepGoing = False,
     force: ForceHolds = False,
     take_over: TakeOver = False,
 ) -> None:
-    """Undo the last upgrade: return its machines to the version before."""
+    """Undo the last upgrade: return its machines to the version before.
+
+    :--to VERSION: Switch to this version, which must be on the machines already.
+    """
     from dora_cli.cluster.operations.upgrade import roll_back, waves_of
     from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
@@ -512,19 +502,19 @@ def downgrade(
 
 
 def promote(
-    machine: Annotated[
-        str, typer.Argument(metavar="ID", help="A machine of `coordinator.standby`.")
-    ],
-    path: Annotated[
-        Path, typer.Option("--file", "-f", metavar="PATH", help="The cluster file.")
-    ] = Path("cluster.yml"),
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    machine: str,
+    path: Path = Path("cluster.yml"),
+    yes: bool = False,
     offline: WheelHouse = None,
 ) -> None:
     """Start the coordinator on a standby, because its machine is lost.
 
     It begins with the newest copy that a reachable machine keeps. Nodes run on; the daemons
     follow, and the lost coordinator changes nothing if it returns. Repeating the command is safe.
+
+    :ID: A machine of `coordinator.standby`.
+    :--file, -f PATH: The cluster file.
+    :--yes, -y: Do not ask.
     """
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster.operations.promote import promote
@@ -546,15 +536,14 @@ def promote(
 @with_client()
 def rotate_token(
     client: Client,
-    grace: Annotated[
-        str,
-        typer.Option("--grace", metavar="DURATION", help="How long the present token stays valid."),
-    ] = "24h",
+    grace: str = "24h",
 ) -> None:
     """Replace the cluster's token; dataflows keep running.
 
     Connected daemons receive the new token at once, others when they connect within the grace
     duration. The token of this account is replaced too.
+
+    :--grace DURATION: How long the present token stays valid.
     """
     from dora_config.access import AccessError, remember_token
     from dora_config.protocol.control import (

@@ -38,16 +38,15 @@ BACKLOG = 4096
 
 
 def up(
-    auth: Annotated[bool, typer.Option("--auth", help="Require the token (the default).")] = False,
-    recreate_store: Annotated[
-        bool,
-        typer.Option(
-            "--recreate-store", help="Start with an empty store; the old one is kept as a backup."
-        ),
-    ] = False,
+    auth: bool = False,
+    recreate_store: bool = False,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Start a coordinator and a daemon on this machine, unless they are running."""
+    """Start a coordinator and a daemon on this machine, unless they are running.
+
+    :--auth: Require the token (the default).
+    :--recreate-store: Start with an empty store; the old one is kept as a backup.
+    """
     from dora_cli.coordinator.client import Client
     from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import endpoint
@@ -174,11 +173,12 @@ def _is_new(daemon: BackgroundProcess | None, target: Endpoint) -> bool:
 @with_client()
 def down(
     client: Client,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Also stop running dataflows.")
-    ] = False,
+    force: bool = False,
 ) -> None:
-    """Shut down the coordinator and its daemons; refused while dataflows run, unless forced."""
+    """Shut down the coordinator and its daemons; refused while dataflows run, unless forced.
+
+    :--force, -f: Also stop running dataflows.
+    """
     from dora_config.protocol.control import Destroy, Destroyed
 
     left = client.request(Destroy(force=force), Destroyed).left
@@ -195,10 +195,7 @@ def down(
 
 def status(
     output_format: options.Output = options.TableFormat.TABLE,
-    dataflow: Annotated[
-        Path | None,
-        typer.Option("--dataflow", metavar="PATH", help="Also check this dataflow file."),
-    ] = None,
+    dataflow: Path | None = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -206,6 +203,8 @@ def status(
 
     The exit code is 1 if the coordinator does not answer, no daemon is connected, or the dataflow
     file is invalid.
+
+    :--dataflow PATH: Also check this dataflow file.
     """
     from dora_cli.coordinator.errors import CoordinatorUnavailable, CoordinatorUnreachable
     from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
@@ -285,24 +284,11 @@ def _status_json(
     }
 
 
-Port = Annotated[
-    int,
-    typer.Option("--port", min=0, max=65535, help="Port of the page on this computer; 0: any."),
-]
-NoBrowser = Annotated[
-    bool, typer.Option("--no-browser", help="Print the link without opening a browser.")
-]
-ReadOnly = Annotated[bool, typer.Option("--read-only", help="Allow no changes from the page.")]
-Local = Annotated[
-    bool, typer.Option("--local", help="Show the runs of `dora run` on this computer.")
-]
-
-
 def ui(
-    port: Port = 0,
-    no_browser: NoBrowser = False,
-    read_only: ReadOnly = False,
-    local: Local = False,
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 0,
+    no_browser: bool = False,
+    read_only: bool = False,
+    local: bool = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -310,6 +296,11 @@ def ui(
 
     Serves a page on this computer only, until Ctrl-C. The printed link works once. If no
     coordinator is named or runs on this computer, the page shows its runs of `dora run`.
+
+    :--port: Port of the page on this computer; 0: any.
+    :--no-browser: Print the link without opening a browser.
+    :--read-only: Allow no changes from the page.
+    :--local: Show the runs of `dora run` on this computer.
     """
     from dora_cli.ui.page_process import Source, show
     from dora_config.access import endpoint

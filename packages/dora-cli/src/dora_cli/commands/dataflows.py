@@ -44,41 +44,7 @@ def parse_name(text: str) -> str:
     return text
 
 
-Name = Annotated[
-    str | None,
-    typer.Option(
-        "--name",
-        "-n",
-        metavar="TEXT",
-        parser=options.checked(parse_name),
-        help="Name of the dataflow.",
-    ),
-]
-Attach = Annotated[
-    bool | None,
-    typer.Option(
-        "--attach/--detach",
-        help="Show logs until the end (the default on a terminal), or return at once.",
-    ),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show where each node would run, without starting it.")
-]
-AllowUnlinked = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unlinked",
-        help="Start even if machines that exchange data cannot reach each other.",
-    ),
-]
-Offline = Annotated[
-    Literal["run", "wait"],
-    typer.Option(
-        "--offline",
-        help="What a machine does with its nodes after a boot while the coordinator is away: start "
-        "them alone, or wait.",
-    ),
-]
+Name = Annotated[str, typer.Option(parser=options.checked(parse_name))]
 
 SETTINGS = {"start": {"cls": options.OptionalValues}}
 
@@ -87,11 +53,11 @@ SETTINGS = {"start": {"cls": options.OptionalValues}}
 def start(
     client: Client,
     path: options.DataflowFile,
-    name: Name = None,
-    attach: Attach = None,
-    dry_run: DryRun = False,
-    allow_unlinked: AllowUnlinked = False,
-    offline: Offline = "run",
+    name: Name | None = None,
+    attach: bool | None = None,
+    dry_run: bool = False,
+    allow_unlinked: bool = False,
+    offline: Literal["run", "wait"] = "run",
     uv: options.Uv = False,
     debug: options.Debug = False,
     env: options.EnvPairs = None,
@@ -106,6 +72,13 @@ def start(
 
     With --attach, Ctrl-C stops the dataflow, a second one kills it; --watch implies it. With --ui
     and --detach, Ctrl-C ends the page only.
+
+    :--name, -n TEXT: Name of the dataflow.
+    :--attach/--detach: Show logs until the end (the default on a terminal), or return at once.
+    :--dry-run: Show where each node would run, without starting it.
+    :--allow-unlinked: Start even if machines that exchange data cannot reach each other.
+    :--offline: What a machine does with its nodes after a boot while the coordinator is away: start
+        them alone, or wait.
     """
     if watch and attach is False:
         raise typer.BadParameter("--watch runs until the dataflow ends; remove --detach")
@@ -215,11 +188,14 @@ def stop(
     client: Client,
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
-    every: Annotated[bool, typer.Option("--all", help="All running dataflows.")] = False,
+    every: bool = False,
     grace_duration: GraceDuration = None,
     force: Force = False,
 ) -> None:
-    """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed."""
+    """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed.
+
+    :--all: All running dataflows.
+    """
     from dora_cli.coordinator.errors import RequestFailed
     from dora_cli.logs.ended_report import label, report_ended
 
@@ -295,25 +271,22 @@ class SortChoice(StrEnum):
 def list_(
     client: Client,
     output_format: options.Output = options.TableFormat.TABLE,
-    status: Annotated[
-        StatusChoice | None, typer.Option("--status", help="Only with this status.")
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="TEXT", help="Only names that contain this text."),
-    ] = None,
-    sort_by: Annotated[
-        SortChoice | None, typer.Option("--sort-by", help="Sort, largest first.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", "-a", help="Include all that have ended.")
-    ] = False,
+    status: StatusChoice | None = None,
+    name: str | None = None,
+    sort_by: SortChoice | None = None,
+    quiet: bool = False,
+    everything: bool = False,
 ) -> None:
     """List running dataflows and those that ended within the last hour.
 
     `--all`, `--status finished` and `failed` include those that ended earlier, and those with the
     name of a running one.
+
+    :--status: Only with this status.
+    :--name TEXT: Only names that contain this text.
+    :--sort-by: Sort, largest first.
+    :--quiet, -q: Print UUIDs only.
+    :--all, -a: Include all that have ended.
     """
     found: list[DataflowSummary] = client.get(paths.DATAFLOWS).dataflows
     rows = selected(found, status=status, name=name, everything=everything)
@@ -441,9 +414,12 @@ def _as_cells(row: DataflowSummary) -> tuple[object, ...]:
 def clean(
     client: Client,
     output_format: options.Output = options.TableFormat.TABLE,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+    quiet: bool = False,
 ) -> None:
-    """Remove ended dataflows from the list; the exit code is 1 if one of them had failed."""
+    """Remove ended dataflows from the list; the exit code is 1 if one of them had failed.
+
+    :--quiet, -q: Print UUIDs only.
+    """
     removed: list[DataflowSummary] = client.post(f"{paths.DATAFLOWS}/clean").dataflows
     if quiet:
         for row in removed:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -28,16 +28,16 @@ class TemplateKind(StrEnum):
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="The folder to create.")],
-    kind: Annotated[
-        TemplateKind,
-        typer.Option("--kind", help="A runnable dataflow, or a Python project with one node."),
-    ] = TemplateKind.DATAFLOW,
-    lang: Annotated[
-        str, typer.Option("--lang", metavar="LANGUAGE", help="Only python is supported.")
-    ] = "python",
+    name: str,
+    kind: TemplateKind = TemplateKind.DATAFLOW,
+    lang: str = "python",
 ) -> None:
-    """Create an example dataflow (two talkers and a listener) or a node project."""
+    """Create an example dataflow (two talkers and a listener) or a node project.
+
+    :NAME: The folder to create.
+    :--kind: A runnable dataflow, or a Python project with one node.
+    :--lang LANGUAGE: Only python is supported.
+    """
     if lang.lower() != "python":
         raise typer.BadParameter(f"{lang!r}: only Python is supported; use --lang python")
     folder = Path(name)
@@ -84,27 +84,20 @@ class ProblemFormat(StrEnum):
 
 
 def validate(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")] = Path(
-        "dataflow.yml"
-    ),
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict", help="Treat all warnings as errors, also for missing programs and types."
-        ),
-    ] = False,
+    path: Path = Path("dataflow.yml"),
+    strict: bool = False,
     strict_types: options.StrictTypes = False,
-    offline: Annotated[
-        bool,
-        typer.Option("--offline", help="Accepted for compatibility; no check uses the network."),
-    ] = False,
-    output_format: Annotated[
-        ProblemFormat, typer.Option("--format", help="Text, or one JSON object per problem.")
-    ] = ProblemFormat.TEXT,
+    offline: bool = False,
+    output_format: ProblemFormat = ProblemFormat.TEXT,
 ) -> None:
     """Check fields, ids, connections and types of a dataflow file; report all problems.
 
     A program that does not exist on this machine is a warning, because the node may run on another.
+
+    :PATH: The dataflow file.
+    :--strict: Treat all warnings as errors, also for missing programs and types.
+    :--offline: Accepted for compatibility; no check uses the network.
+    :--format: Text, or one JSON object per problem.
     """
     from dora_config.dataflow.loader import load_dataflow
 
@@ -139,14 +132,14 @@ def _summary(loaded: LoadedDataflow) -> str:
 
 def graph(
     path: options.DataflowFile,
-    mermaid: Annotated[
-        bool, typer.Option("--mermaid", help="Print Mermaid text instead of writing an HTML page.")
-    ] = False,
-    open_page: Annotated[
-        bool, typer.Option("--open", help="Open the page in the browser.")
-    ] = False,
+    mermaid: bool = False,
+    open_page: bool = False,
 ) -> None:
-    """Draw a dataflow as an offline HTML page or as Mermaid text."""
+    """Draw a dataflow as an offline HTML page or as Mermaid text.
+
+    :--mermaid: Print Mermaid text instead of writing an HTML page.
+    :--open: Open the page in the browser.
+    """
     from dora_cli.ui.graph_page import graph_page
     from dora_config.render.mermaid import mermaid_graph
 
@@ -172,9 +165,12 @@ def _open(page: Path) -> None:
 
 def expand(
     path: options.DataflowFile,
-    module: Annotated[bool, typer.Option("--module", help="Check PATH as a module file.")] = False,
+    module: bool = False,
 ) -> None:
-    """Print a dataflow as one file, with its modules expanded."""
+    """Print a dataflow as one file, with its modules expanded.
+
+    :--module: Check PATH as a module file.
+    """
     from dora_config.dataflow.expand import expand_dataflow
     from dora_config.dataflow.loader import load_module
 
@@ -207,8 +203,11 @@ class FileKind(StrEnum):
     FLEET = "fleet"
 
 
-def schema(kind: Annotated[FileKind, typer.Argument(help="Kind of file.")]) -> None:
-    """Print the JSON Schema of dataflow, module, cluster or fleet files, for editors."""
+def schema(kind: FileKind) -> None:
+    """Print the JSON Schema of dataflow, module, cluster or fleet files, for editors.
+
+    :KIND: Kind of file.
+    """
     import json
 
     from dora_config.render.schema import json_schema

@@ -6,7 +6,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -19,16 +19,15 @@ from dora_config.launcher import OWN_WORDS, find_command
 
 
 def doctor(
-    dataflow: Annotated[
-        Path | None,
-        typer.Option("--dataflow", metavar="PATH", help="Also check this dataflow file."),
-    ] = None,
+    dataflow: Path | None = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Check this machine: versions, programs, shared memory, limits, ports.
 
     The exit code is 1 if a check fails. Warnings concern features that only some dataflows use.
+
+    :--dataflow PATH: Also check this dataflow file.
     """
     from dora_config.access import endpoint
 
@@ -67,11 +66,13 @@ class Shell(StrEnum):
 
 
 def completion(
-    shell: Annotated[Shell | None, typer.Argument(help="The shell; default $SHELL.")] = None,
+    shell: Shell | None = None,
 ) -> None:
     """Print the completion script of a shell.
 
     For bash, put this line in ~/.bashrc: eval "$(dora completion bash)"
+
+    :SHELL: The shell; default $SHELL.
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
@@ -92,15 +93,12 @@ def _login_shell() -> Shell:
 
 def help_(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="COMMAND",
-            help="A command such as `run` or `cluster up`; default: list all commands.",
-        ),
-    ] = None,
+    words: list[str] | None = None,
 ) -> None:
-    """Show the help of a command, like `dora COMMAND --help`."""
+    """Show the help of a command, like `dora COMMAND --help`.
+
+    :COMMAND: A command such as `run` or `cluster up`; default: list all commands.
+    """
     names = words or []
     if len(names) == 1 and names[0] in OWN_WORDS:
         service = find_command(names[0])
@@ -127,11 +125,12 @@ def installer_commands(pip: str, tool: str) -> list[str]:
 
 
 def update(
-    check_only: Annotated[
-        bool, typer.Option("--check-only", help="Only print the installed version.")
-    ] = False,
+    check_only: bool = False,
 ) -> None:
-    """Print how to update dora."""
+    """Print how to update dora.
+
+    :--check-only: Only print the installed version.
+    """
     output.write(f"dora {__version__}, installed for {sys.executable}")
     if check_only:
         output.write("dora does not check for newer versions; use your installer")
@@ -150,17 +149,14 @@ def test() -> None:
 
 
 def wheels(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the wheels.")],
-    platform: Annotated[
-        list[str],
-        typer.Option(
-            "--for",
-            metavar="PLATFORM",
-            help="Platform, such as aarch64-glibc2.36-py3.11 (repeatable).",
-        ),
-    ],
+    folder: Path,
+    platform: list[str],
 ) -> None:
-    """Download the wheels that dora needs on other machines, for `dora cluster ... --offline`."""
+    """Download the wheels that dora needs on other machines, for `dora cluster ... --offline`.
+
+    :DIR: Folder for the wheels.
+    :--for PLATFORM: Platform, such as aarch64-glibc2.36-py3.11 (repeatable).
+    """
     from dora_cli.bundle.dependencies import Platform, download
 
     for one in [Platform.from_key(key) for key in platform]:
@@ -168,11 +164,12 @@ def wheels(
 
 
 def uninstall(
-    force: Annotated[
-        bool, typer.Option("--force", help="Accepted for compatibility; has no effect.")
-    ] = False,
+    force: bool = False,
 ) -> None:
-    """Print how to remove dora."""
+    """Print how to remove dora.
+
+    :--force: Accepted for compatibility; has no effect.
+    """
     output.write(f"dora {__version__}, installed for {sys.executable}")
     output.write("dora is a Python package: remove it with the tool that installed it")
     wheels = " ".join(reversed(WHEELS))

@@ -20,72 +20,40 @@ from dora_cli.logs.log_lines import (
     parse_moment,
 )
 
-Dataflow = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[DATAFLOW]",
-        help="UUID or name, with --local also the start of a UUID; by default the last dataflow.",
-        autocompletion=all_dataflows,
-    ),
-]
-NodeArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[NODE]", help="Show only the log of this node.", autocompletion=nodes),
-]
-NodeOption = Annotated[
-    str | None,
-    typer.Option("--node", "-n", help="Same as the argument NODE.", autocompletion=nodes),
-]
-AllNodes = Annotated[bool, typer.Option("--all-nodes", help="All nodes, by time (the default).")]
-Tail = Annotated[
-    int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
-]
-Follow = Annotated[
-    bool, typer.Option("--follow", "-f", help="Show new lines as they arrive, until Ctrl-C.")
-]
-Local = Annotated[
-    bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
-]
-Since = Annotated[
-    str | None, typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339.")
-]
-Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339.")
-]
-Level = Annotated[
-    str,
-    typer.Option(
-        "--level",
-        envvar="DORA_LOG_LEVEL",
-        metavar="LEVEL",
-        parser=options.checked(parse_level),
-        help="Lowest level: stdout (everything), trace, debug, info, warn or error.",
-    ),
-]
-Grep = Annotated[
-    str | None,
-    typer.Option("--grep", metavar="TEXT", help="Only messages that contain this text (any case)."),
-]
-
 
 def logs(
-    dataflow: Dataflow = None,
-    node_argument: NodeArgument = None,
-    node: NodeOption = None,
-    all_nodes: AllNodes = False,
-    tail: Tail = None,
-    follow: Follow = False,
-    local: Local = False,
-    since: Since = None,
-    until: Until = None,
-    level: Level = "stdout",
+    dataflow: Annotated[str | None, typer.Argument(autocompletion=all_dataflows)] = None,
+    node_argument: Annotated[str | None, typer.Argument(autocompletion=nodes)] = None,
+    node: Annotated[str | None, typer.Option(autocompletion=nodes)] = None,
+    all_nodes: bool = False,
+    tail: Annotated[int | None, typer.Option(min=0)] = None,
+    follow: bool = False,
+    local: bool = False,
+    since: str | None = None,
+    until: str | None = None,
+    level: Annotated[
+        str, typer.Option(envvar="DORA_LOG_LEVEL", parser=options.checked(parse_level))
+    ] = "stdout",
     log_format: LogStyle = LogFormat.PRETTY,
     log_filter: LogFilterText = None,
-    grep: Grep = None,
+    grep: str | None = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Show the logs of a dataflow. Filters apply in the order time, level, text, tail."""
+    """Show the logs of a dataflow. Filters apply in the order time, level, text, tail.
+
+    :[DATAFLOW]: UUID or name, with --local also the start of a UUID; by default the last dataflow.
+    :[NODE]: Show only the log of this node.
+    :--node, -n: Same as the argument NODE.
+    :--all-nodes: All nodes, by time (the default).
+    :--tail N: Only the last N lines.
+    :--follow, -f: Show new lines as they arrive, until Ctrl-C.
+    :--local: Read the files below ./out, without a coordinator.
+    :--since TIME: Start time: 5m (ago) or RFC 3339.
+    :--until TIME: End time: 5m (ago) or RFC 3339.
+    :--level LEVEL: Lowest level: stdout (everything), trace, debug, info, warn or error.
+    :--grep TEXT: Only messages that contain this text (any case).
+    """
     node = _one_node(node_argument, node, all_nodes=all_nodes)
     now = time.time()
     facts = {

@@ -103,19 +103,15 @@ def as_text(node: NodeSummary) -> dict[str, str]:
 @with_client(or_here=True)
 def list_(
     client: Client,
-    dataflow: Annotated[
-        str | None,
-        typer.Option(
-            "--dataflow",
-            "-d",
-            help="UUID or name; by default all running dataflows.",
-            autocompletion=running_dataflows,
-        ),
-    ] = None,
+    dataflow: Annotated[str | None, typer.Option(autocompletion=running_dataflows)] = None,
     output_format: options.Output = options.TableFormat.TABLE,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")] = False,
+    quiet: bool = False,
 ) -> None:
-    """List nodes with status, pid, CPU, memory and restarts."""
+    """List nodes with status, pid, CPU, memory and restarts.
+
+    :--dataflow, -d: UUID or name; by default all running dataflows.
+    :--quiet, -q: Print ids only.
+    """
     found = client.get(paths.url(paths.NODES, query={"dataflow": dataflow}))
     nodes: list[NodeSummary] = found.nodes
     if quiet:
@@ -293,16 +289,15 @@ def connect(
     source: SourceArgument,
     target: TargetArgument,
     dataflow: DataflowOption = None,
-    queue_size: Annotated[
-        int, typer.Option("--queue-size", min=1, max=16_000, help="Messages that may be queued.")
-    ] = 10,
-    queue_policy: Annotated[
-        QueuePolicy, typer.Option("--queue-policy", help="What happens when the queue is full.")
-    ] = QueuePolicy.DROP_OLDEST,
+    queue_size: Annotated[int, typer.Option(min=1, max=16_000)] = 10,
+    queue_policy: QueuePolicy = QueuePolicy.DROP_OLDEST,
 ) -> None:
     """Connect an output, a timer or logs to a new input of a running node.
 
     Both nodes may be on different machines.
+
+    :--queue-size: Messages that may be queued.
+    :--queue-policy: What happens when the queue is full.
     """
     from dora_cli.live import sending
     from dora_config.protocol.runner import ConnectInput
@@ -345,13 +340,15 @@ def disconnect(
 def hold(
     client: Client,
     node: NodeArgument,
-    reason: Annotated[str, typer.Argument(help="Shown to those who wait.")] = "held by an operator",
+    reason: str = "held by an operator",
     dataflow: DataflowOption = None,
 ) -> None:
     """Keep a node from being replaced, restarted, stopped or removed until `dora node release`.
 
     `dora cluster apply` and `upgrade`, `dora node` and `--watch` wait and show the reason; --force
     overrides. `dora stop` and `dora restart` do not wait.
+
+    :REASON: Shown to those who wait.
     """
     from dora_config.protocol.runner import Done, HoldNode
 

@@ -67,15 +67,13 @@ def set_(
     client: Client,
     node: NodeArgument,
     key: Key,
-    value: Annotated[
-        options.Json,
-        typer.Argument(
-            metavar="JSON", help="The value as JSON.", parser=options.checked(options.json_value)
-        ),
-    ],
+    value: options.JsonArgument,
     dataflow: DataflowOption = None,
 ) -> None:
-    """Set a parameter; the node receives a PARAM_UPDATE event."""
+    """Set a parameter; the node receives a PARAM_UPDATE event.
+
+    :JSON: The value as JSON.
+    """
     from dora_config.protocol.runner import Done, SetParam
 
     request = SetParam(node=node, key=key, value=value.value)

@@ -31,76 +31,19 @@ def _size(text: str) -> int:
     return size
 
 
-def _size_option(name: str, *, help: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(
-        name, metavar="SIZE", parser=options.checked(_size), help=help
-    )
-    return option
-
-
-Source = Annotated[
-    Path | None, typer.Argument(metavar="[PATH]", help="The dataflow file to run and record.")
-]
-Attach = Annotated[
-    str | None,
-    typer.Option(
-        "--attach",
-        metavar="DATAFLOW",
-        help="Record a running dataflow instead, by its name or UUID.",
-    ),
-]
-Target = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Default recording_<date>_<time>.mcap; for several machines none, see"
-        " `dora record fetch`.",
-    ),
-]
-Topics = Annotated[
-    str,
-    typer.Option(
-        "--topics", metavar="PATTERN,..", help="Outputs such as camera/image,*/pose; default all."
-    ),
-]
-MaxSize = Annotated[
-    int | None, _size_option("--max-size", help="End the recording at this size, such as 2GB.")
-]
-MaxDuration = Annotated[
-    float | None,
-    options.duration(
-        "--max-duration",
-        help="End the recording this long after its first message.",
-        parse=positive_duration,
-    ),
-]
-SplitSize = Annotated[
-    int | None, _size_option("--split-size", help="Begin another file at this size.")
-]
-Cluster = Annotated[
-    bool,
-    typer.Option("--cluster", help="Start PATH on the daemons of a coordinator, as `dora start`."),
-]
-SplitDuration = Annotated[
-    float | None,
-    options.duration(
-        "--split-duration", help="Begin another file after this time.", parse=positive_duration
-    ),
-]
+Size = Annotated[int, typer.Option(metavar="SIZE", parser=options.checked(_size))]
 
 
 def record(
-    path: Source = None,
-    attach: Attach = None,
-    target: Target = None,
-    topics: Topics = "",
-    max_size: MaxSize = None,
-    max_duration: MaxDuration = None,
-    split_size: SplitSize = None,
-    split_duration: SplitDuration = None,
-    cluster: Cluster = False,
+    path: Path | None = None,
+    attach: str | None = None,
+    target: Path | None = None,
+    topics: str = "",
+    max_size: Size | None = None,
+    max_duration: Annotated[float | None, options.duration(parse=positive_duration)] = None,
+    split_size: Size | None = None,
+    split_duration: Annotated[float | None, options.duration(parse=positive_duration)] = None,
+    cluster: bool = False,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,
@@ -120,6 +63,17 @@ def record(
 
     Nodes are never slowed down: messages that could not be recorded are counted, and the exit code
     is then 1.
+
+    :[PATH]: The dataflow file to run and record.
+    :--attach DATAFLOW: Record a running dataflow instead, by its name or UUID.
+    :--output, -o FILE: Default recording_<date>_<time>.mcap; for several machines none, see `dora
+        record fetch`.
+    :--topics PATTERN,..: Outputs such as camera/image,*/pose; default all.
+    :--max-size: End the recording at this size, such as 2GB.
+    :--max-duration: End the recording this long after its first message.
+    :--split-size: Begin another file at this size.
+    :--split-duration: Begin another file after this time.
+    :--cluster: Start PATH on the daemons of a coordinator, as `dora start`.
     """
     if (path is None) == (attach is None):
         raise typer.BadParameter("give a PATH to run, or --attach DATAFLOW; one of them")

@@ -38,13 +38,15 @@ DASH = "-"
 
 
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording.")],
+    file: Path,
     output_format: options.Output = options.TableFormat.TABLE,
 ) -> None:
     """Show the outputs in a recording: messages, rates and gaps.
 
     MISSING counts messages that were sent between recorded ones and are not in the file. A file
     whose recorder was killed is read up to its last complete part. What is damaged is listed.
+
+    :FILE: The recording.
     """
     from dora_daemon.recording.channel_statistics import ChannelStatistics
     from dora_daemon.recording.reading import Recording
@@ -143,49 +145,18 @@ class Format(StrEnum):
     ROSBAG = "rosbag"
 
 
-def _topic(name: str, *, help: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(name, metavar="NODE/OUTPUT", help=help)
-    return option
-
-
 def export(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE..", help="The recording, or its files.")
-    ],
-    to: Annotated[Format, typer.Option("--to", help="Format.")] = Format.PARQUET,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="PATH", help="Folder or file; default the recording's name."
-        ),
-    ] = None,
-    image: Annotated[
-        list[str] | None, _topic("--image", help="lerobot: a camera (repeatable); default all.")
-    ] = None,
-    state: Annotated[
-        str | None, _topic("--state", help="lerobot: the state of the robot, numbers.")
-    ] = None,
-    action: Annotated[str | None, _topic("--action", help="lerobot: the actions, numbers.")] = None,
-    episodes: Annotated[
-        str | None,
-        _topic(
-            "--episodes", help="lerobot: `start`, `stop` and `discard` of episodes; default one."
-        ),
-    ] = None,
-    every: Annotated[
-        str | None,
-        _topic("--every", help="lerobot: a frame for each message; default the first camera."),
-    ] = None,
-    fps: Annotated[
-        int | None,
-        typer.Option("--fps", min=1, help="lerobot: frames per second; default as measured."),
-    ] = None,
-    task: Annotated[
-        str, typer.Option("--task", help="lerobot: task of episodes without metadata `task`.")
-    ] = "recorded with dora",
-    robot: Annotated[
-        str | None, typer.Option("--robot", help="lerobot: type of the robot.")
-    ] = None,
+    files: list[Path],
+    to: Format = Format.PARQUET,
+    target: Path | None = None,
+    image: list[str] | None = None,
+    state: str | None = None,
+    action: str | None = None,
+    episodes: str | None = None,
+    every: str | None = None,
+    fps: Annotated[int | None, typer.Option(min=1)] = None,
+    task: str = "recorded with dora",
+    robot: str | None = None,
 ) -> None:
     """Convert a recording to another format.
 
@@ -193,6 +164,18 @@ def export(
     Foxglove, Lichtblick and Rerun display. `lerobot`: a LeRobot v3 dataset. `rosbag`: a ROS 2 bag
     (MCAP) of the topics of `ros2:` nodes; needs the wheel dora-ros2. What is damaged is left out,
     and the exit code is then 1.
+
+    :FILE..: The recording, or its files.
+    :--to: Format.
+    :--output, -o PATH: Folder or file; default the recording's name.
+    :--image NODE/OUTPUT: lerobot: a camera (repeatable); default all.
+    :--state NODE/OUTPUT: lerobot: the state of the robot, numbers.
+    :--action NODE/OUTPUT: lerobot: the actions, numbers.
+    :--episodes NODE/OUTPUT: lerobot: `start`, `stop` and `discard` of episodes; default one.
+    :--every NODE/OUTPUT: lerobot: a frame for each message; default the first camera.
+    :--fps: lerobot: frames per second; default as measured.
+    :--task: lerobot: task of episodes without metadata `task`.
+    :--robot: lerobot: type of the robot.
     """
     from dora_cli.recordings.fleet import damage_of
     from dora_daemon.recording.reading import Recording
@@ -295,18 +278,16 @@ _REPORT_SECONDS = 5.0
 
 
 def import_(
-    bag: Annotated[
-        Path, typer.Argument(metavar="BAG", help="Folder, .mcap or .db3 file of a ROS 2 bag.")
-    ],
-    target: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Default BAG_dora.mcap."),
-    ] = None,
+    bag: Path,
+    target: Path | None = None,
 ) -> None:
     """Convert a ROS 2 bag to a recording with an output for each topic.
 
     The outputs have the values that a `ros2:` node sends. Needs the wheel dora-ros2. Messages that
     are damaged or whose type is unknown are left out and counted, and the exit code is then 1.
+
+    :BAG: Folder, .mcap or .db3 file of a ROS 2 bag.
+    :--output, -o FILE: Default BAG_dora.mcap.
     """
     from dora_daemon.recording.rosbag import BagImport
 
@@ -429,24 +410,18 @@ def stop(
 def fetch(
     client: Client,
     recording: RecordingArgument = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Default: recording_<date>_<time>.mcap."
-        ),
-    ] = None,
-    allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="Merge without machines that are not connected."),
-    ] = False,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Then remove the recording from the machines.")
-    ] = False,
+    target: Path | None = None,
+    allow_missing: bool = False,
+    remove: bool = False,
 ) -> None:
     """Copy a recording from the machines of a cluster and merge it into one file.
 
     Times are corrected to the clock of the coordinator. After an interruption, the same command
     continues. The exit code is 1 if messages were not recorded.
+
+    :--output, -o FILE: Default: recording_<date>_<time>.mcap.
+    :--allow-missing: Merge without machines that are not connected.
+    :--remove: Then remove the recording from the machines.
     """
     from dora_cli.recordings.fetching import fetch, merge_fetched, remove_from_machines
     from dora_cli.recordings.fleet import find
@@ -471,11 +446,12 @@ def default_target(started: float) -> Path:
 @with_client()
 def remove(
     client: Client,
-    recording: Annotated[
-        str, typer.Argument(metavar="RECORDING", help="Start of its id; see `dora recording list`.")
-    ],
+    recording: str,
 ) -> None:
-    """Remove an ended recording from the machines of a cluster."""
+    """Remove an ended recording from the machines of a cluster.
+
+    :RECORDING: Start of its id; see `dora recording list`.
+    """
     from dora_cli.recordings.fleet import end_recording
     from dora_config.protocol.recordings import RemoveRecording
 

@@ -19,34 +19,14 @@ if TYPE_CHECKING:
 
 
 def replay(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE..", help="The recording, or its files.")
-    ],
-    replace: Annotated[
-        str | None,
-        typer.Option(
-            "--replace",
-            metavar="NODE,..",
-            help="Nodes that are replayed; by default all that were recorded.",
-        ),
-    ] = None,
-    speed: Annotated[
-        float, typer.Option("--speed", min=0.0, help="0: as fast as the readers accept.")
-    ] = 1.0,
-    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
-    begin: Annotated[
-        float | None, options.duration("--from", help="Skip this much of the beginning.")
-    ] = None,
-    end: Annotated[
-        float | None, options.duration("--to", help="End at this time after the beginning.")
-    ] = None,
-    skip_damaged: Annotated[
-        bool, typer.Option("--skip-damaged", help="Replay the intact parts of a damaged file.")
-    ] = False,
-    output_yaml: Annotated[
-        Path | None,
-        typer.Option("--output-yaml", metavar="FILE", help="Write the dataflow, do not run it."),
-    ] = None,
+    files: list[Path],
+    replace: str | None = None,
+    speed: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    loop: bool = False,
+    begin: options.Duration | None = None,
+    end: options.Duration | None = None,
+    skip_damaged: bool = False,
+    output_yaml: Path | None = None,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,
@@ -56,6 +36,15 @@ def replay(
 
     Messages of a node keep their order, data and metadata. With `--speed 0` inputs of the other
     nodes have `queue_policy: backpressure`, so that no message is dropped.
+
+    :FILE..: The recording, or its files.
+    :--replace NODE,..: Nodes that are replayed; by default all that were recorded.
+    :--speed: 0: as fast as the readers accept.
+    :--loop: Begin again at the end.
+    :--from: Skip this much of the beginning.
+    :--to: End at this time after the beginning.
+    :--skip-damaged: Replay the intact parts of a damaged file.
+    :--output-yaml FILE: Write the dataflow, do not run it.
     """
     from dora_daemon.recording.reading import Recording
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dora_config.protocol.run_plan import RunPlan
     from dora_daemon.runner.service import Runner
 
-Source = Annotated[str, typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.")]
 StopAfter = Annotated[
     float | None,
     options.duration(
@@ -47,7 +46,7 @@ SETTINGS = {"run": {"cls": options.OptionalValues}}
 
 
 def run(
-    source: Source,
+    source: str,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     log_level: LogLevel = "stdout",
@@ -69,6 +68,8 @@ def run(
 
     Needs no coordinator. Ctrl-C stops the nodes gracefully, a second one kills them. The exit
     code is 1 if a node failed.
+
+    :PATH_OR_URL: The dataflow file or its URL.
     """
     lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
     overrides = options.env_overrides(env)

@@ -33,33 +33,15 @@ if TYPE_CHECKING:
 @with_client(or_here=True)
 def top(
     client: Client,
-    refresh_interval: Annotated[
-        float,
-        typer.Option(
-            "--refresh-interval", min=1.0, metavar="SECONDS", help="Seconds between updates."
-        ),
-    ] = 2.0,
-    once: Annotated[
-        bool,
-        typer.Option(
-            "--once", help="Measure for a second, print the rates and exit; needs no terminal."
-        ),
-    ] = False,
+    refresh_interval: Annotated[float, typer.Option(min=1.0)] = 2.0,
+    once: bool = False,
     output_format: Annotated[
-        options.TableFormat,
-        typer.Option(
-            "--format", "-f", case_sensitive=False, help="With --once: tables, or JSON lines."
-        ),
+        options.TableFormat, typer.Option(case_sensitive=False)
     ] = options.TableFormat.JSON,
-    dataflow: Annotated[
-        str | None, typer.Option("--dataflow", "-d", help="UUID or name; by default all dataflows.")
-    ] = None,
-    node: Annotated[
-        list[str] | None,
-        typer.Option("--node", metavar="NODE", help="Only this node and its edges; repeatable."),
-    ] = None,
-    show: Annotated[View, typer.Option("--show", help="Tables to show.")] = View.ALL,
-    sort: Annotated[SortKey, typer.Option("--sort", help="Order of the rows.")] = SortKey.NAME,
+    dataflow: str | None = None,
+    node: list[str] | None = None,
+    show: View = View.ALL,
+    sort: SortKey = SortKey.NAME,
 ) -> None:
     """Show load of nodes, and rates, drops, queues and latencies of edges, live.
 
@@ -67,6 +49,14 @@ def top(
 
     Keys: n, c, m, r sort nodes by name, CPU, memory, restarts; s, b, d, l sort edges by messages,
     bytes, drops, latency; u sorts both by queue; tab selects the tables; q quits.
+
+    :--refresh-interval SECONDS: Seconds between updates.
+    :--once: Measure for a second, print the rates and exit; needs no terminal.
+    :--format, -f: With --once: tables, or JSON lines.
+    :--dataflow, -d: UUID or name; by default all dataflows.
+    :--node NODE: Only this node and its edges; repeatable.
+    :--show: Tables to show.
+    :--sort: Order of the rows.
     """
 
     if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):

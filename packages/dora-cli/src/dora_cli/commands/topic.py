@@ -45,10 +45,7 @@ Topics = Annotated[
         autocompletion=topics,
     ),
 ]
-EndAfter = Annotated[
-    float | None,
-    options.duration("--duration", help="Stop after this time.", parse=positive_duration),
-]
+EndAfter = Annotated[float, options.duration(parse=positive_duration)]
 
 
 def inputs_by_output(found: Described) -> dict[tuple[str, str], list[str]]:
@@ -93,9 +90,12 @@ def info(
     client: Client,
     data: Topic,
     dataflow: DataflowOption = None,
-    duration: Annotated[float, options.duration("--duration", help="Time to measure.")] = 5.0,
+    duration: options.Duration = 5.0,
 ) -> None:
-    """Show type, publisher, readers, rate and latency of an output."""
+    """Show type, publisher, readers, rate and latency of an output.
+
+    :--duration: Time to measure.
+    """
     found = calls.describe(client, dataflow)
     node, name = split_topic(found, data)
     before, began = _edges_of(client, found.uuid, data), time.monotonic()
@@ -136,29 +136,19 @@ def _edges_of(client: Client, uuid: str, data: str) -> dict[str, EdgeStatus]:
 def pub(
     client: Client,
     data: Topic,
-    value: Annotated[
-        options.Json | None,
-        typer.Argument(
-            metavar="[JSON]",
-            help="A list becomes an Arrow array, another value an array of length one.",
-            parser=options.checked(options.json_value),
-        ),
-    ] = None,
+    value: options.JsonArgument | None = None,
     dataflow: DataflowOption = None,
     file: Annotated[
-        options.Json | None,
-        typer.Option(
-            "--file",
-            metavar="FILE",
-            help="Read the JSON from a file.",
-            parser=options.checked(options.json_file),
-        ),
+        options.Json | None, typer.Option(parser=options.checked(options.json_file))
     ] = None,
-    count: Annotated[
-        int, typer.Option("--count", min=1, metavar="N", help="Number of times to publish.")
-    ] = 1,
+    count: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Publish a message as if the node had sent it on this output."""
+    """Publish a message as if the node had sent it on this output.
+
+    :[JSON]: A list becomes an Arrow array, another value an array of length one.
+    :--file FILE: Read the JSON from a file.
+    :--count N: Number of times to publish.
+    """
     from dora_config.protocol.runner import Done, Publish
 
     message = value or file
@@ -183,16 +173,16 @@ def echo(
     data: Topics = None,
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,
-    count: Annotated[
-        int | None,
-        typer.Option("--count", min=1, metavar="N", help="Stop after this many messages."),
-    ] = None,
-    duration: EndAfter = None,
+    count: Annotated[int | None, typer.Option(min=1)] = None,
+    duration: EndAfter | None = None,
 ) -> None:
     """Show messages as they are sent, until Ctrl-C; with `--format json` one object a line.
 
     Long messages are shortened. Messages that arrive faster than they can be shown are dropped and
     counted; nodes are never slowed down.
+
+    :--count N: Stop after this many messages.
+    :--duration: Stop after this time.
     """
     from dora_cli.topics.stream import DropCounter, SilenceHint, message_row, watch
     from dora_config.protocol.control import WatchTopics
@@ -237,15 +227,16 @@ def hz(
     data: Topics = None,
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,
-    window: Annotated[
-        float, options.duration("--window", help="Time span of the statistics.", parse=_window)
-    ] = 10.0,
-    duration: EndAfter = None,
+    window: Annotated[float, options.duration(parse=_window)] = 10.0,
+    duration: EndAfter | None = None,
 ) -> None:
     """Measure the time between messages: average, minimum, maximum, standard deviation.
 
     A terminal shows the statistics live (q or Escape quits); otherwise they are printed every
     second, and at the end. With `--duration` they are printed once, at the end.
+
+    :--window: Time span of the statistics.
+    :--duration: Stop after this time.
     """
     from dora_cli.topics import stream
     from dora_config.protocol.control import WatchTopics

@@ -20,38 +20,15 @@ ADOPTION_SECONDS = 5.0
 """Time for a run to answer; then its files are read."""
 ADOPTION_POLL = 0.1
 
-Dataflow = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[DATAFLOW]",
-        help="UUID or name, for a local run the start of a UUID; by default the only one that runs "
-        "or is in trouble, else the last one.",
-    ),
-]
-Local = Annotated[
-    bool, typer.Option("--local", help="Explain a run of this folder, without a coordinator.")
-]
-Archive = Annotated[
-    Path | None,
-    typer.Option(
-        "--archive",
-        metavar="FILE",
-        help="Write a .tar.gz for an issue report: dataflow, versions, events, logs and metrics, "
-        "without values that look secret.",
-    ),
-]
-Last = Annotated[float, options.duration("--last", help="With --archive: time span of the logs.")]
-
 
 def why(
-    dataflow: Dataflow = None,
+    dataflow: str | None = None,
     output_format: Annotated[
-        options.TextFormat,
-        typer.Option("--format", "-f", case_sensitive=False, help="Text, or one JSON object."),
+        options.TextFormat, typer.Option(case_sensitive=False)
     ] = options.TextFormat.TEXT,
-    archive: Archive = None,
-    last: Last = 600.0,
-    local: Local = False,
+    archive: Path | None = None,
+    last: options.Duration = 600.0,
+    local: bool = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -60,6 +37,14 @@ def why(
     Works for running and ended dataflows, for starts that were refused, and in the folder of a
     `dora run`. Times of several machines are corrected by their clock offsets. In the timeline, `>`
     marks the first cause and `!` other problems.
+
+    :[DATAFLOW]: UUID or name, for a local run the start of a UUID; by default the only one that
+        runs or is in trouble, else the last one.
+    :--format, -f: Text, or one JSON object.
+    :--archive FILE: Write a .tar.gz for an issue report: dataflow, versions, events, logs and
+        metrics, without values that look secret.
+    :--last: With --archive: time span of the logs.
+    :--local: Explain a run of this folder, without a coordinator.
     """
     if archive is not None:
         from dora_cli.why.archive import check_path
