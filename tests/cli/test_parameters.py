@@ -85,7 +85,7 @@ def test_commands_are_quick() -> None:
 def test_a_docstring_declares_the_parameters_without_help() -> None:
     def show(
         folder: Path,
-        name: Annotated[str, typer.Option("--name", help="Its name.")] = "n",
+        name: Annotated[str, ":--name: Its name."] = "n",
         attach: bool | None = None,
         size: Annotated[int, typer.Option(min=1)] | None = None,
         extra: str = "",

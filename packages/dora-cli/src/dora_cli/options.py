@@ -124,73 +124,45 @@ class OptionalValues(QuickCommand):
         return super().parse_args(ctx, words)
 
 
-def duration(
-    *names: str, parse: Callable[[str], float] = parse_duration, help: str | None = None
-) -> Any:
+def duration(parse: Callable[[str], float] = parse_duration) -> Any:
     """Return an option whose value is a duration in seconds."""
-    return typer.Option(*names, metavar="DURATION", parser=checked(parse), help=help)
+    return typer.Option(metavar="DURATION", parser=checked(parse))
 
 
 Duration = Annotated[float, duration()]
 JsonArgument = Annotated[Json, typer.Argument(parser=checked(json_value))]
 
 
-DataflowFile = Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Enable debug inspection, regardless of the file.")
-]
-Watch = Annotated[
-    bool,
-    typer.Option("--watch", "--hot-reload", help="Replace a node when its files change."),
-]
-Ui = Annotated[
-    bool,
-    typer.Option(
-        "--ui", help="Show the dataflow in the browser as `dora ui` does; implies --debug."
-    ),
-]
-Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show all output of builds.")]
-StrictTypes = Annotated[bool, typer.Option("--strict-types", help="Treat type warnings as errors.")]
-Locked = Annotated[
-    bool, typer.Option("--locked", help="Use the commits in the lock file for git sources.")
-]
+DataflowFile = Annotated[Path, ":PATH: The dataflow file."]
+Debug = Annotated[bool, ":--debug: Enable debug inspection, regardless of the file."]
+Watch = Annotated[bool, ":--watch, --hot-reload: Replace a node when its files change."]
+Ui = Annotated[bool, ":--ui: Show the dataflow in the browser as `dora ui` does; implies --debug."]
+Uv = Annotated[bool, ":--uv: Build and run Python nodes with uv."]
+Verbose = Annotated[bool, ":--verbose: Show all output of builds."]
+StrictTypes = Annotated[bool, ":--strict-types: Treat type warnings as errors."]
+Locked = Annotated[bool, ":--locked: Use the commits in the lock file for git sources."]
 WriteLockFile = Annotated[
-    bool,
-    typer.Option("--write-lockfile", help="Write the commits of git sources to the lock file."),
+    bool, ":--write-lockfile: Write the commits of git sources to the lock file."
 ]
 LockFile = Annotated[
     Path | None,
-    typer.Option(
-        "--lockfile",
-        metavar="PATH",
-        help="The lock file; default <dataflow>.dora-lock.yaml beside the dataflow file.",
-    ),
+    ":--lockfile PATH: The lock file; default <dataflow>.dora-lock.yaml beside the dataflow file.",
 ]
-Offline = Annotated[
-    bool, typer.Option("--offline", help="Do not use the network; fail if it is needed.")
-]
+Offline = Annotated[bool, ":--offline: Do not use the network; fail if it is needed."]
 EnvPairs = Annotated[
     list[str] | None,
-    typer.Option(
-        "--env",
-        metavar="KEY=VALUE",
-        help="Environment variable for all nodes (repeatable); `env` of a node overrides it.",
-    ),
+    ":--env KEY=VALUE: Environment variable for all nodes (repeatable); `env` of a node "
+    "overrides it.",
 ]
 ExitWhenNodesFinish = Annotated[
     str | None,
-    typer.Option(
-        "--exit-when-nodes-finish",
-        metavar="[=BOOL]",
-        help="Finish when only timers would wake the remaining nodes; overrides the file.",
-    ),
+    ":--exit-when-nodes-finish [=BOOL]: Finish when only timers would wake the remaining "
+    "nodes; overrides the file.",
 ]
 Output = Annotated[
     TableFormat,
-    typer.Option(
-        "--format", "-f", case_sensitive=False, help="A table, or one JSON object a line."
-    ),
+    typer.Option(case_sensitive=False),
+    ":--format, -f: A table, or one JSON object a line.",
 ]
 
 

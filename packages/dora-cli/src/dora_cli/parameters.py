@@ -1,8 +1,8 @@
-"""Parameters of commands: declared in docstrings, converted without pydantic.
+"""Parameters of commands: declared by fields, converted without pydantic.
 
-The docstring of a command ends with its options and arguments, in the order of the signature: the
-words and the value as users write them, and the help. Parameters whose type has a help are left
-out.
+A field has the words and the value of an option or argument as users write them, and its help. The
+docstring of a command ends with its fields, in the order of the signature, without those of shared
+parameters, which are part of their `Annotated` type.
 
     :BAG: Folder, .mcap or .db3 file of a ROS 2 bag.
     :--output, -o FILE: Default BAG_dora.mcap.
@@ -18,7 +18,9 @@ import os
 import re
 from collections.abc import Callable
 from copy import copy
+from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from inspect import getdoc, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -29,44 +31,61 @@ from typer.core import TyperCommand
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
+@cache
 def declare(command: Callable[..., None]) -> Callable[..., None]:
     """Move the parameters in the docstring into the signature, for typer.
 
-    Raises ValueError unless the docstring has all that have no help.
+    Raises ValueError unless the docstring has all that are not declared by their type.
     """
     text, *fields = re.split(r"\n+:(?=\S)", getdoc(command) or "")
     own = signature(command, eval_str=True)
-    known = {name: _type_and_info(one.annotation) for name, one in own.parameters.items()}
-    bare = [
-        name
-        for name, (kind, info) in known.items()
-        if kind is not typer.Context and (info is None or info.help is None)
-    ]
-    for name, field in zip(bare, fields, strict=True):
-        words, _, description = field.partition(": ")
-        options = re.findall(r"--?[A-Za-z][^\s,]*", words)
-        kind, info = known[name]
-        info = copy(info) or (typer.Option() if options else typer.Argument())
-        info.param_decls = options or None
-        value = " ".join(word for word in words.split() if word.rstrip(",") not in options)
-        info.metavar = value or info.metavar
-        info.help = " ".join(description.split())
-        known[name] = kind, info
+    known = {
+        name: _Declared.of(one.annotation)
+        for name, one in own.parameters.items()
+        if one.annotation is not typer.Context
+    }
+    bare = [one for one in known.values() if not one.field]
+    for one, field in zip(bare, fields, strict=True):
+        one.field = field
     parameters = [
-        one.replace(annotation=Annotated[known[name]]) for name, one in own.parameters.items()
+        one.replace(annotation=known[name].annotation()) if name in known else one
+        for name, one in own.parameters.items()
     ]
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__doc__ = text
     return command
 
 
-def _type_and_info(annotation: Any) -> tuple[Any, Any]:
-    """Return the arguments of `Annotated`, also in `Annotated[...] | None`."""
-    for one in (annotation, *get_args(annotation)):
-        if get_origin(one) is Annotated:
-            kind, info = get_args(one)
-            return kind if one is annotation else kind | None, info
-    return annotation, None
+@dataclass(slots=True)
+class _Declared:
+    """A parameter; `info` has what a field cannot say, such as limits."""
+
+    kind: Any
+    info: Any = None
+    field: str = ""
+
+    @classmethod
+    def of(cls, annotation: Any) -> _Declared:
+        """Read `Annotated[...]` or `Annotated[...] | None`; others have only a type."""
+        for one in (annotation, *get_args(annotation)):
+            if get_origin(one) is Annotated:
+                kind, *more = get_args(one)
+                texts = [text.removeprefix(":") for text in more if isinstance(text, str)]
+                infos = [info for info in more if not isinstance(info, str)]
+                kind = kind if one is annotation else kind | None
+                return cls(kind, *(infos or [None]), *texts)
+        return cls(annotation)
+
+    def annotation(self) -> Any:
+        """Return the type for typer."""
+        words, _, description = self.field.partition(": ")
+        options = re.findall(r"--?[A-Za-z][^\s,]*", words)
+        info = copy(self.info) or (typer.Option() if options else typer.Argument())
+        info.param_decls = options or None
+        value = " ".join(word for word in words.split() if word.rstrip(",") not in options)
+        info.metavar = value or info.metavar
+        info.help = " ".join(description.split())
+        return Annotated[self.kind, info]
 
 
 class _Unsuitable(Exception):

@@ -28,57 +28,32 @@ if TYPE_CHECKING:
     from dora_config.cluster.models import Cluster, Machine
 
 
-ClusterFile = Annotated[Path, typer.Argument(metavar="PATH", help="The cluster file.")]
+ClusterFile = Annotated[Path, ":PATH: The cluster file."]
 
-FleetFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="PATH", help="A cluster file with `dataflows`, or a file of only these."
-    ),
-]
+FleetFile = Annotated[Path, ":PATH: A cluster file with `dataflows`, or a file of only these."]
 
 OptionalFleetFile = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="[PATH]",
-        help="The cluster file, whose coordinator is asked by default, or a file "
-        "of only `dataflows`.",
-    ),
+    ":[PATH]: The cluster file, whose coordinator is asked by default, or a file of only "
+    "`dataflows`.",
 ]
 
-OnlyDataflows = Annotated[
-    list[str] | None,
-    typer.Option("--only", metavar="NAME", help="Only this dataflow (repeatable)."),
-]
+OnlyDataflows = Annotated[list[str] | None, ":--only NAME: Only this dataflow (repeatable)."]
 
 WheelHouse = Annotated[
-    Path | None,
-    typer.Option(
-        "--offline", metavar="DIR", help="Folder of wheels to install; nothing is downloaded."
-    ),
+    Path | None, ":--offline DIR: Folder of wheels to install; nothing is downloaded."
 ]
 
-SomeMachines = Annotated[
-    list[str] | None,
-    typer.Option("--machine", "-m", metavar="ID", help="Only this machine (repeatable)."),
-]
+SomeMachines = Annotated[list[str] | None, ":--machine, -m ID: Only this machine (repeatable)."]
 
-KeepGoing = Annotated[
-    bool,
-    typer.Option("--keep-going", help="Continue with the other machines, however many fail."),
-]
+KeepGoing = Annotated[bool, ":--keep-going: Continue with the other machines, however many fail."]
 
-ForceHolds = Annotated[
-    bool, typer.Option("--force", help="Do not wait for nodes that hold updates.")
-]
+ForceHolds = Annotated[bool, ":--force: Do not wait for nodes that hold updates."]
 
 TakeOver = Annotated[
     bool,
-    typer.Option(
-        "--take-over",
-        help="Also use machines of another cluster or operator; ends the daemons of other "
-        "clusters there, with their dataflows.",
-    ),
+    ":--take-over: Also use machines of another cluster or operator; ends the daemons of "
+    "other clusters there, with their dataflows.",
 ]
 
 

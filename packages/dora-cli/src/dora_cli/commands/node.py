@@ -28,23 +28,14 @@ if TYPE_CHECKING:
 MB = 1024**2
 DASH = "-"
 
-FromYaml = Annotated[
-    Path,
-    typer.Option("--from-yaml", metavar="FILE", help="YAML file with the definition of the node."),
-]
+FromYaml = Annotated[Path, ":--from-yaml FILE: YAML file with the definition of the node."]
 SourceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE", help="NODE/OUTPUT, or dora/timer/UNIT/VALUE or dora/logs as in a file."
-    ),
+    str, ":SOURCE: NODE/OUTPUT, or dora/timer/UNIT/VALUE or dora/logs as in a file."
 ]
-TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as NODE/INPUT.")]
-Grace = Annotated[float, options.duration("--grace", help="Time from STOP to SIGTERM.")]
+TargetArgument = Annotated[str, ":TARGET: Input, as NODE/INPUT."]
+Grace = Annotated[float, options.duration(), ":--grace: Time from STOP to SIGTERM."]
 
-ForceHold = Annotated[
-    bool,
-    typer.Option("--force", help="Do not wait for a node that holds updates (up to 300 s)."),
-]
+ForceHold = Annotated[bool, ":--force: Do not wait for a node that holds updates (up to 300 s)."]
 
 
 def edge(source: str, target: str) -> dict[str, str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from dora_cli import options, output
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.options import DataflowOption, NodeArgument, with_client
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
 
 
-Key = Annotated[str, typer.Argument(metavar="KEY", help="Name of the parameter.")]
+Key = Annotated[str, ":KEY: Name of the parameter."]
 
 
 def parameters(client: Client, dataflow: str | None, node: str) -> dict[str, object]:

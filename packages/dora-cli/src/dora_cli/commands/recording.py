@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 RecordingArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[RECORDING]",
-        help="Start of its id, or name or UUID of its dataflow; default the newest.",
-    ),
+    ":[RECORDING]: Start of its id, or name or UUID of its dataflow; default the newest.",
 ]
 
 INFO_COLUMNS = ("TOPIC", "TYPE", "MESSAGES", "BYTES", "HZ", "LONGEST GAP (MS)", "MISSING")

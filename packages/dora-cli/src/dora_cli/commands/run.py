@@ -29,17 +29,13 @@ if TYPE_CHECKING:
 
 StopAfter = Annotated[
     float | None,
-    options.duration(
-        "--stop-after", help="Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms."
-    ),
+    options.duration(),
+    ":--stop-after: Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms.",
 ]
 AllowShellNodes = Annotated[
     bool,
-    typer.Option(
-        "--allow-shell-nodes",
-        envvar=ALLOW_SHELL,
-        help="Allow nodes with `path: shell`, which run any command.",
-    ),
+    typer.Option(envvar=ALLOW_SHELL),
+    ":--allow-shell-nodes: Allow nodes with `path: shell`, which run any command.",
 ]
 
 SETTINGS = {"run": {"cls": options.OptionalValues}}

@@ -30,22 +30,14 @@ def positive_duration(text: str) -> float:
 
 
 Topic = Annotated[
-    str,
-    typer.Argument(
-        metavar="NODE/OUTPUT",
-        help="The output, such as camera/image.",
-        autocompletion=topics,
-    ),
+    str, typer.Argument(autocompletion=topics), ":NODE/OUTPUT: The output, such as camera/image."
 ]
 Topics = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="NODE/OUTPUT",
-        help="The outputs; all by default.",
-        autocompletion=topics,
-    ),
+    typer.Argument(autocompletion=topics),
+    ":NODE/OUTPUT: The outputs; all by default.",
 ]
-EndAfter = Annotated[float, options.duration(parse=positive_duration)]
+EndAfter = Annotated[float, options.duration(positive_duration)]
 
 
 def inputs_by_output(found: Described) -> dict[tuple[str, str], list[str]]:
@@ -227,7 +219,7 @@ def hz(
     data: Topics = None,
     dataflow: DataflowOption = None,
     output_format: options.Output = options.TableFormat.TABLE,
-    window: Annotated[float, options.duration(parse=_window)] = 10.0,
+    window: Annotated[float, options.duration(_window)] = 10.0,
     duration: EndAfter | None = None,
 ) -> None:
     """Measure the time between messages: average, minimum, maximum, standard deviation.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,48 +18,38 @@ if TYPE_CHECKING:
 
 CoordinatorAddr = Annotated[
     str | None,
-    typer.Option(
-        "--coordinator-addr",
-        metavar="IP",
-        help="Address of the coordinator (default 127.0.0.1; env DORA_COORDINATOR_ADDR).",
-    ),
+    ":--coordinator-addr IP: Address of the coordinator (default 127.0.0.1; env "
+    "DORA_COORDINATOR_ADDR).",
 ]
 CoordinatorPort = Annotated[
     int | None,
-    typer.Option(
-        "--coordinator-port",
-        metavar="PORT",
-        min=1,
-        max=65535,
-        help="Port of the coordinator (default 6013; env DORA_COORDINATOR_PORT).",
-    ),
+    typer.Option(min=1, max=65535),
+    ":--coordinator-port PORT: Port of the coordinator (default 6013; env DORA_COORDINATOR_PORT).",
 ]
-_RUNNING_DATAFLOW: Final[dict[str, Any]] = {
-    "help": "UUID or name; optional when only one dataflow runs.",
-    "autocompletion": completion.running_dataflows,
-}
-DataflowArgument = Annotated[str | None, typer.Argument(metavar="[DATAFLOW]", **_RUNNING_DATAFLOW)]
+_RUNNING = "UUID or name; optional when only one dataflow runs."
+DataflowArgument = Annotated[
+    str | None,
+    typer.Argument(autocompletion=completion.running_dataflows),
+    f":[DATAFLOW]: {_RUNNING}",
+]
 DataflowOption = Annotated[
-    str | None, typer.Option("--dataflow", "-d", metavar="DATAFLOW", **_RUNNING_DATAFLOW)
+    str | None,
+    typer.Option(autocompletion=completion.running_dataflows),
+    f":--dataflow, -d DATAFLOW: {_RUNNING}",
 ]
 NodeArgument = Annotated[
-    str,
-    typer.Argument(metavar="NODE", help="Id of the node.", autocompletion=completion.nodes),
+    str, typer.Argument(autocompletion=completion.nodes), ":NODE: Id of the node."
 ]
 DataflowName = Annotated[
     str | None,
-    typer.Option(
-        "--name", "-n", help="Name of the dataflow.", autocompletion=completion.running_dataflows
-    ),
+    typer.Option(autocompletion=completion.running_dataflows),
+    ":--name, -n: Name of the dataflow.",
 ]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Kill the nodes at once.")]
+Force = Annotated[bool, ":--force, -f: Kill the nodes at once."]
 GraceDuration = Annotated[
     str | None,
-    typer.Option(
-        "--grace-duration",
-        metavar="DURATION",
-        help="Time from STOP to SIGTERM (default 10s); SIGKILL follows after half that time.",
-    ),
+    ":--grace-duration DURATION: Time from STOP to SIGTERM (default 10s); SIGKILL follows "
+    "after half that time.",
 ]
 
 

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
@@ -23,7 +22,6 @@ from dora_cli.recordings.fleet import (
     write_report,
 )
 from dora_config.access import Endpoint
-from dora_config.protocol import control
 from dora_config.protocol.control import DataflowList, ListDataflows
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.recorders import RecordingLimits, RecordingPlan, RecordingRequest
@@ -33,10 +31,6 @@ from dora_config.protocol.recordings import (
     RecordPart,
     StopRecording,
 )
-
-if TYPE_CHECKING:
-    from dora_cli.coordinator.stream_socket import Frame
-
 
 INTERVAL = 1.0
 """Seconds between two looks at the machines."""
@@ -49,30 +43,21 @@ class FleetSession:
 
     def __init__(self, endpoint: Endpoint, plan: RecordingPlan) -> None:
         self._endpoint = endpoint
-        self._plan = plan
+        self.plan = plan
         self._seen: FleetRecording = FleetRecording(plan.recording)
         """The last report of each machine."""
         self._warned: set[str] = set()
         self._unreachable: Mapping[str, str] = {}
-        self._waiting: int | None = None
-        """Request that is answered when the dataflow has ended."""
-        self._dataflow_ended = False
-        self._dataflow_unknown = False
-        """The coordinator has no such dataflow, perhaps only until it has restarted."""
-
-    @property
-    def plan(self) -> RecordingPlan:
-        return self._plan
 
     def begin(self, client: Client) -> None:
         """Start recorders on all machines; raises RecordingError if none records."""
-        self._update(client, RecordPart(plan=self._plan))
+        self._update(client, RecordPart(plan=self.plan))
         for problem in self._unreachable.values():
             output.warn(f"{problem}: its outputs are not recorded until it is back")
         if not self._seen.states:
             raise RecordingError("no machine records: " + "; ".join(self._unreachable.values()))
         machines = ", ".join(sorted(self._seen.states))
-        output.remark(f"recording {self._plan.recording[:SHORT]} on {machines}")
+        output.remark(f"recording {self.plan.recording[:SHORT]} on {machines}")
 
     def follow(self, client: Client) -> None:
         """Return when the dataflow has ended or all machines have; Ctrl-C stops the recording."""
@@ -86,54 +71,33 @@ class FleetSession:
                 self._warn_of_recorders()
                 raise
 
-    def _follow(self, first: Client) -> None:
-        client: Client | None = first
+    def _follow(self, client: Client) -> None:
         lost = False
         while True:
             try:
-                if client is None:
-                    with Client(self._endpoint) as again:
-                        if lost:
-                            output.remark("connected to the coordinator again")
-                            lost = False
-                        if self._watch(again):
-                            return
-                elif self._watch(client):
+                if self._watch(client):
                     return
+                if lost:
+                    output.remark("connected to the coordinator again")
+                lost = False
             except CoordinatorUnavailable as error:
                 if not lost:
                     output.warn(f"{error}; the machines keep recording")
-                lost, client = True, None
-                time.sleep(INTERVAL)
+                lost = True
+            time.sleep(INTERVAL)
 
     def _watch(self, client: Client) -> bool:
-        """Return whether the recording has ended; raises CoordinatorLost."""
-        self._waiting = None
-        while not self._dataflow_ended:
-            if self._waiting is None:
-                if self._dataflow_unknown:
-                    time.sleep(INTERVAL)
-                self._waiting = client.streams.send(
-                    control.WaitForEnd(dataflow=self._plan.dataflow_id)
-                )
-            frame = client.streams.next_frame(INTERVAL)
-            if frame is not None:
-                self._note_end(frame)
-            self._update(client, RecordPart(plan=self._plan))
-            if self._ended():
-                return True
-        self._finish(client)
-        return True
-
-    def _note_end(self, frame: Frame) -> None:
-        """Note a frame that may answer the wait for the dataflow's end."""
-        if frame.id == self._waiting:
-            self._waiting = None
-            self._dataflow_ended = isinstance(frame, control.Answer)
-            self._dataflow_unknown = isinstance(frame, control.Failure)
+        """Return whether the recording has ended; raises CoordinatorUnavailable."""
+        rows = client.request(ListDataflows(), DataflowList).dataflows
+        mine = [row for row in rows if row.uuid == self.plan.dataflow_id]
+        if mine and mine[0].ended_ago is not None:
+            self._finish(client)
+            return True
+        self._update(client, RecordPart(plan=self.plan))
+        return self._ended(may_resume=bool(mine))
 
     def _stop(self, client: Client) -> None:
-        self._update(client, StopRecording(recording=self._plan.recording))
+        self._update(client, StopRecording(recording=self.plan.recording))
         self._finish(client)
 
     def _over_new_connection(self, work: Callable[[Client], None]) -> None:
@@ -146,7 +110,7 @@ class FleetSession:
             self._warn_of_recorders()
 
     def _warn_of_recorders(self) -> None:
-        short = self._plan.recording[:SHORT]
+        short = self.plan.recording[:SHORT]
         output.warn(f"machines may still record; end it with `dora recording stop {short}`")
 
     def finish(self) -> None:
@@ -163,22 +127,24 @@ class FleetSession:
 
     def _update(self, client: Client, request: RecorderRequest) -> None:
         """Send a request to all machines and note their states."""
-        replies = call(client, request, self._plan.machines)
+        replies = call(client, request, self.plan.machines)
         self._unreachable = replies.problems
         for recording in collect(replies):
-            if recording.recording == self._plan.recording:
+            if recording.recording == self.plan.recording:
                 self._seen.states.update(recording.states)
         for problem in self._seen.problems:
             if problem not in self._warned:
                 self._warned.add(problem)
                 output.warn(problem)
 
-    def _ended(self) -> bool:
-        """Return whether every machine that answers has finished its files."""
+    def _ended(self, *, may_resume: bool) -> bool:
+        """Return whether every machine that answers has finished its files.
+
+        ``may_resume``: the coordinator has the dataflow, whose nodes may be started again.
+        """
         states = self._seen.states
-        gone = self._dataflow_ended or self._dataflow_unknown
         return all(
-            state.phase == "ended" and (gone or not state.resumes)
+            state.phase == "ended" and not (may_resume and state.resumes)
             for machine, state in states.items()
             if machine not in self._unreachable
         ) and bool(states.keys() - self._unreachable.keys())
