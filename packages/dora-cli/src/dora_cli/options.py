@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
+from dora_cli import output
 from dora_cli.parameters import QuickCommand
 from dora_config.yaml.quantities import parse_duration
 
@@ -164,6 +166,22 @@ Output = Annotated[
     typer.Option(case_sensitive=False),
     ":--format, -f: A table, or one JSON object a line.",
 ]
+
+
+OptionalFleetFile = Annotated[
+    Path | None,
+    ":[PATH]: The cluster file, whose coordinator is asked by default, or a file of only "
+    "`dataflows`.",
+]
+ForceHolds = Annotated[bool, ":--force: Do not wait for nodes that hold updates."]
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Return whether the user agrees; ``yes``: without a question."""
+    if not yes and not sys.stdin.isatty():
+        output.failure("nothing was changed: this is not a terminal; confirm with --yes")
+        return False
+    return yes or typer.confirm(question)
 
 
 def env_overrides(pairs: list[str] | None) -> dict[str, str]:

@@ -39,12 +39,16 @@ def _function(word: str) -> str:
 
 CLUSTER = Group(
     "Manage a cluster of machines.",
-    _of(
-        "cluster",
-        *("up", "status", "down", "remove", "install", "uninstall", "restart", "doctor", "exec"),
-        *("logs", "diff", "apply", "history", "rollback", "pause", "resume"),
-        *("upgrade", "downgrade", "promote", "rotate-token", "ca"),
-    ),
+    {
+        **_of("cluster", "up"),
+        **_of("cluster_state", "status"),
+        **_of("cluster", "down", "remove", "install", "uninstall"),
+        **_of("cluster_state", "restart"),
+        **_of("cluster", "doctor", "exec", "logs"),
+        **_of("fleet", "diff", "apply", "history", "rollback", "pause", "resume"),
+        **_of("cluster", "upgrade", "downgrade", "promote"),
+        **_of("cluster_state", "rotate-token", "ca"),
+    },
 )
 NODE = Group(
     "List, stop, restart and change the nodes of running dataflows.",

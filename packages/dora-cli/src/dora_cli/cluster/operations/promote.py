@@ -50,7 +50,7 @@ class Survey:
     """Machines that were not reached."""
 
 
-def promote(
+def promote_standby(
     cluster: Cluster,
     installer: Installer,
     command: ClusterCommand,

@@ -1,4 +1,8 @@
-"""Reads what a fleet should run, compares it with the coordinator, and follows a roll-out."""
+"""Commands of `dora cluster` that change a fleet: what machines should run, and roll-outs.
+
+The file and the code of its nodes are read here and compared by the coordinator, which carries out
+a change.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from dora_cli import dataflow_file, output
+import typer
+
+from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import STOPPED_BY_USER
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, with_client
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed
 from dora_cli.shipping.sending import Collected, collect_all, upload
@@ -24,6 +32,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import (
+    ApplyFleet,
     CompareFleet,
     DesiredDataflow,
     Fleet,
@@ -33,9 +42,17 @@ from dora_config.protocol.fleet import (
     GetFleet,
     GetFleetHistory,
     ObservedCopy,
+    PauseFleet,
+    RollBackFleet,
     for_fleet,
     with_env,
 )
+
+FleetFile = Annotated[Path, ":PATH: A cluster file with `dataflows`, or a file of only these."]
+OnlyDataflows = Annotated[list[str] | None, ":--only NAME: Only this dataflow (repeatable)."]
+Detach = Annotated[bool, ":--detach: Do not wait for the end of the roll-out."]
+CHANGES = 2
+"""Exit code if the file differs from what runs."""
 
 POLL_SECONDS = 0.5
 RECONNECT_SECONDS = 120.0
@@ -60,7 +77,7 @@ def operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def read(path: Path, only: tuple[str, ...] = ()) -> ReadFleet:
+def read_fleet(path: Path, only: tuple[str, ...] = ()) -> ReadFleet:
     """Read the file, its dataflow files, and the code of their nodes.
 
     ``only``: names of dataflows; others are not read. Raises ConfigError, DoraError,
@@ -140,12 +157,6 @@ def _runs_file(spec: DataflowSpec, node: ResolvedNode) -> bool:
     return any(name and (folder / name).is_file() for name in files)
 
 
-def send_code(client: Client, read_fleet: ReadFleet) -> None:
-    """Send the files of nodes that the coordinator lacks; raises UploadFailed."""
-    if read_fleet.code:
-        upload(client.endpoint, read_fleet.code)
-
-
 def compare(client: Client, read_fleet: ReadFleet, only: tuple[str, ...]) -> FleetComparison:
     """Compare a fleet with what runs; raises ConfigError for machines that do not exist."""
     found = client.request(CompareFleet(fleet=read_fleet.fleet, only=only), FleetComparison)
@@ -158,7 +169,7 @@ def compare(client: Client, read_fleet: ReadFleet, only: tuple[str, ...]) -> Fle
     return found
 
 
-def show(found: FleetComparison) -> bool:
+def show_differences(found: FleetComparison) -> bool:
     """Print differences; return whether there are any."""
     lines = [line for one in found.copies for line in one.lines()]
     for line in lines:
@@ -228,8 +239,11 @@ def line_of(one: ObservedCopy) -> str:
     return f"{one.name}: {text}{detail}"
 
 
-def finish(client: Client, started: FleetReport) -> None:
-    """Follow a roll-out to its end; raises CommandFailed if it did not succeed."""
+def finish(client: Client, started: FleetReport, *, detach: bool) -> None:
+    """Follow a roll-out to its end unless ``detach``; raises CommandFailed if it failed."""
+    output.write(f"applying generation {started.generation}")
+    if detach:
+        return
     with leaving_it_to_the_coordinator():
         report = follow(client, started)
         number = started.generation
@@ -249,3 +263,119 @@ def finish(client: Client, started: FleetReport) -> None:
 def _outcome(client: Client, number: int) -> str:
     entries = client.request(GetFleetHistory(), FleetHistory).generations
     return next((one.outcome for one in entries if one.generation == number), "failed")
+
+
+# ------------------------------------------------------------------------------- commands
+
+
+@contextmanager
+def _compared(
+    path: Path, only: list[str] | None, addr: str | None, port: int | None
+) -> Iterator[tuple[Client, ReadFleet, FleetComparison]]:
+    """Compare a file with what runs, by the coordinator of the file or of the options."""
+    names = tuple(only or ())
+    read = read_fleet(path, names)
+    note_unversioned(read.fleet)
+    if (cluster := read.loaded.cluster) is not None:
+        addr, port = addr or cluster.coordinator.addr, port or cluster.coordinator.port
+    with connect(addr, port) as client:
+        yield client, read, compare(client, read, names)
+
+
+def diff(
+    path: FleetFile,
+    only: OnlyDataflows = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Show what `dora cluster apply` would change, node by node.
+
+    Exits with 0 if nothing would change, with 2 if something would.
+    """
+    with _compared(path, only, coordinator_addr, coordinator_port) as (_, _, found):
+        if show_differences(found):
+            raise typer.Exit(CHANGES)
+
+
+def apply(
+    path: FleetFile,
+    yes: bool = False,
+    only: OnlyDataflows = None,
+    force: options.ForceHolds = False,
+    detach: Detach = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Change the fleet to what the file says: shows the differences, asks, and follows.
+
+    Nodes that do not change keep running. The coordinator carries it out, so that it continues
+    after Ctrl-C and on machines that return later.
+
+    :--yes, -y: Do not ask.
+    """
+    with _compared(path, only, coordinator_addr, coordinator_port) as (client, read, found):
+        if not show_differences(found):
+            return
+        if not options.confirmed("Apply these changes?", yes=yes):
+            raise CommandFailed
+        if read.code:
+            upload(client.endpoint, read.code)
+        request = ApplyFleet(
+            fleet=read.fleet,
+            only=tuple(only or ()),
+            generation=found.generation,
+            by=operator(),
+            force=force,
+        )
+        finish(client, client.request(request, FleetReport), detach=detach)
+
+
+@with_client(path=options.OptionalFleetFile)
+def history(client: Client, output_format: options.Output = options.TableFormat.TABLE) -> None:
+    """Show who changed the fleet, when, what, and how it went."""
+    entries = client.request(GetFleetHistory(), FleetHistory).generations
+    if output_format is options.TableFormat.JSON:
+        for entry in entries:
+            output.json_line(entry.model_dump())
+        return
+    for entry in entries:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
+        output.write(f"generation {entry.generation}  {at}  {entry.action} by {entry.by}")
+        for change in entry.changes:
+            output.write(f"  {change}")
+        output.write(f"  -> {entry.outcome}")
+    if not entries:
+        output.write("nothing was applied")
+
+
+@with_client(path=options.OptionalFleetFile)
+def rollback(
+    client: Client,
+    to: int | None = None,
+    detach: Detach = False,
+) -> None:
+    """Apply an earlier generation of the fleet again, with the code that it had.
+
+    `dora cluster downgrade` returns to an earlier version of dora.
+
+    :--to N: This generation (default: the one before).
+    """
+    started = client.request(RollBackFleet(to=to, by=operator()), FleetReport)
+    finish(client, started, detach=detach)
+
+
+@with_client(path=options.OptionalFleetFile)
+def pause(client: Client) -> None:
+    """Stop changing machines; what runs keeps running. `dora cluster resume` continues."""
+    _pause(client, paused=True)
+
+
+@with_client(path=options.OptionalFleetFile)
+def resume(client: Client) -> None:
+    """Continue a roll-out that was paused or failed; what failed is tried again."""
+    _pause(client, paused=False)
+
+
+def _pause(client: Client, *, paused: bool) -> None:
+    report = client.request(PauseFleet(paused=paused, by=operator()), FleetReport)
+    output.write(f"generation {report.generation} is {'paused' if paused else 'resumed'}")

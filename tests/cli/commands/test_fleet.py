@@ -8,7 +8,7 @@ from unittest.mock import create_autospec
 import pytest
 
 from dora_cli.coordinator.client import Client
-from dora_cli.live import fleet
+from dora_cli.commands import fleet
 from dora_config.protocol.fleet import CopyDifference, FleetComparison
 
 FILE = """dataflows:
@@ -31,7 +31,7 @@ def test_labels_that_no_machine_has_are_reported(
         machines=("a", "b"),
         generation=1,
     )
-    fleet.compare(client, fleet.read(tmp_path / "fleet.yml"), ())
+    fleet.compare(client, fleet.read_fleet(tmp_path / "fleet.yml"), ())
     assert capsys.readouterr().err == (
         "warning: dataflow lift: no machine has the labels kind=truk, site=a\n"
     )
