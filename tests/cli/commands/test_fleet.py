@@ -7,8 +7,8 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from dora_cli.coordinator.client import Client
 from dora_cli.commands import fleet
+from dora_cli.coordinator.client import Client
 from dora_config.protocol.fleet import CopyDifference, FleetComparison
 
 FILE = """dataflows:

@@ -18,7 +18,7 @@ from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 ROBOT = Machine(id="robot", host="10.0.0.2", labels={"role": "edge"})
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
-ALICE = UserAccount("alice@laptop", "/srv/alice", "/srv/alice/cluster.yml", ("now", "before"))
+ALICE = UserAccount("alice@laptop", "/srv/alice", "/srv/alice/cluster.yml", "now")
 BOB = replace(ALICE, name="bob@laptop", home="/srv/bob", file="/srv/bob/fleet.yml")
 NOW = 1_800_000_000.0
 
@@ -57,12 +57,13 @@ def daemon(**changes: Any) -> ExistingDaemon:
         ({"owner": owner(ALICE, ROBOT.model_copy(update={"labels": {}}))}, None),
         ({"owner": owner(BOB, ROBOT.model_copy(update={"labels": {}}))}, "other file"),
         ({"owner": owner(BOB, ROBOT.model_copy(update={"env": {"A": "b"}}))}, "other file"),
-        ({"token": "foreign"}, "other cluster"),
+        ({"token": "foreign", "owner": None}, "other cluster"),
+        ({"token": "foreign", "owner": owner(BOB)}, "other cluster"),
         ({"coordinator": ["10.0.0.1", 6014]}, "other cluster"),
         ({"coordinator": ["10.0.0.9", 6013]}, "other cluster"),
         ({"id": "arm", "coordinator": ["10.0.0.9", 6013]}, "other cluster"),
         ({"id": None, "owner": None, "coordinator": ["10.0.0.9", 6013]}, "other cluster"),
-        ({"pid": None, "service": "dora-daemon-robot", "token": "foreign"}, "other cluster"),
+        ({"pid": None, "service": "s", "token": "foreign", "owner": None}, "other cluster"),
         ({"id": "arm", "owner": owner(BOB)}, "other operator"),
     ],
 )
@@ -73,7 +74,7 @@ def test_kind_of_conflict(changes: dict[str, Any], kind: str | None) -> None:
 
 
 def test_account_without_token_does_not_own_a_daemon_with_token() -> None:
-    stranger = replace(ALICE, tokens=())
+    stranger = replace(BOB, token=None)
     found = classify([daemon()], CLUSTER, [ROBOT], stranger)
     assert [one.kind for one in found.conflicts] == ["other cluster"]
 

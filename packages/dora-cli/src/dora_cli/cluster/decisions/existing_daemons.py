@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -26,18 +26,20 @@ class UserAccount:
     home: str
     file: str
     """Absolute path of the cluster file."""
-    tokens: tuple[str, ...]
-    """Fingerprints of the account's token (first) and of its earlier tokens."""
+    token: str | None
+    """Fingerprint of the account's token."""
 
     def record(self, settings: str) -> dict[str, Any]:
         """Return the owner record that a machine stores beside its daemon."""
-        token = self.tokens[0] if self.tokens else None
         kept = {"operator": self.name, "home": self.home, "file": self.file}
-        return {**kept, "token": token, "settings": settings}
+        return {**kept, "token": self.token, "settings": settings}
 
-    def is_author(self, owner: Mapping[str, Any]) -> bool:
-        """Return whether this account wrote the owner record."""
-        return (owner.get("operator"), owner.get("home")) == (self.name, self.home)
+    def is_author(self, owner: Mapping[str, Any] | None) -> bool:
+        """Return whether this account wrote the owner record, perhaps with an earlier token."""
+        return owner is not None and (owner.get("operator"), owner.get("home")) == (
+            self.name,
+            self.home,
+        )
 
 
 class ExistingDaemon(Frozen):
@@ -60,9 +62,10 @@ class ExistingDaemon(Frozen):
     """The owner record (see ``Account.record``) with ``since``; None: not known."""
     dataflows: tuple[str, ...]
 
-    def belongs_to(self, cluster: Cluster, tokens: Collection[str]) -> bool:
-        """Return whether coordinator and token match; an unknown token matches."""
-        return self.coordinator_is_of(cluster) and (self.token is None or self.token in tokens)
+    def belongs_to(self, cluster: Cluster, account: UserAccount) -> bool:
+        """Return whether the coordinator matches, and the token, if known, or the account."""
+        is_ours = self.token in (None, account.token) or account.is_author(self.owner)
+        return self.coordinator_is_of(cluster) and is_ours
 
     def coordinator_is_of(self, cluster: Cluster) -> bool:
         """Return whether its coordinator has the address and port of the cluster's, or had."""
@@ -118,7 +121,7 @@ def classify(
     for one in daemons:
         machine = by_id.get(one.id or "")
         foreign = one.owner is not None and not account.is_author(one.owner)
-        if not one.belongs_to(cluster, account.tokens):
+        if not one.belongs_to(cluster, account):
             conflicts.append(Conflict("other cluster", one))
         elif machine is None and foreign:
             conflicts.append(Conflict("other operator", one))

@@ -31,7 +31,7 @@ from dora_cli.cluster.machines.remote_machine import (
 from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
-from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, keep_token, reserve
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnavailable
 from dora_config.access import ensure_token, state_dir
 from dora_config.cluster.models import Cluster
@@ -99,7 +99,6 @@ def install_services(
     """
     with reserve(cluster, command) as reservation:
         token, _ = ensure_token(Authority(state_dir() / "coordinator" / "authority").sha256)
-        keep_token()
         before = _require_own_coordinator(cluster)
 
         def work(remote: RemoteMachine, report: Report) -> DaemonResult:

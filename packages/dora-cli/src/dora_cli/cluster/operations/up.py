@@ -34,7 +34,7 @@ from dora_cli.cluster.machines.remote_machine import Outcome, RemoteMachine, Rep
 from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
-from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, keep_token, reserve
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.snapshot import DaemonSummary
 
@@ -62,7 +62,6 @@ def bring_up(
                     "its store is in use and was not changed; run `dora cluster down` first"
                 )
         trust_local_authority(cluster)
-        keep_token()
         queries.set_standbys(cluster)
         connected = queries.connected_daemons(known)
 

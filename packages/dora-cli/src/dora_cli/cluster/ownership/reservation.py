@@ -40,7 +40,7 @@ from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh.client_config import account_name
 from dora_cli.ssh.connection import Connection, Finished
-from dora_config.access import find_token, private_dir, state_dir, write_private
+from dora_config.access import find_token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
 
@@ -54,38 +54,13 @@ FOREVER = 10 * 365 * 24 * 3600.0
 
 Answer = Mapping[str, Any]
 
-MAX_KEPT = 100
-
 
 def this_account(file: Path) -> UserAccount:
     """Return the account; ``file``: the cluster file of the command."""
-    kept = _earlier_fingerprints()
     token = find_token()
-    now = (fingerprint(token),) if token else ()
-    earlier = tuple(one for one in kept if one not in now)
     name = f"{account_name()}@{socket.gethostname()}"
-    return UserAccount(name, str(Path.home()), str(file.absolute()), (*now, *earlier))
-
-
-def keep_token() -> None:
-    """Record the fingerprint of the account's token.
-
-    When the account gets another token, machines with the present one still count as its own.
-    """
-    token = find_token()
-    kept = _earlier_fingerprints()
-    if token is None or (one := fingerprint(token)) in kept:
-        return
-    folder = private_dir(private_dir(state_dir()) / "clusters")
-    text = "".join(f"{line}\n" for line in [*kept, one][-MAX_KEPT:])
-    write_private(folder / "fingerprints", text.encode())
-
-
-def _earlier_fingerprints() -> list[str]:
-    try:
-        return (state_dir() / "clusters" / "fingerprints").read_text().split()
-    except OSError:
-        return []
+    shown = fingerprint(token) if token else None
+    return UserAccount(name, str(Path.home()), str(file.absolute()), shown)
 
 
 class LockFailed(DoraError):
