@@ -6,7 +6,7 @@ from typing import Any
 
 from tables import NOTICE, plain_name, table, type_words
 
-from dora_config.cluster.models import WrittenCluster
+from dora_config.cluster.models import Cluster
 from dora_config.dataflow.descriptor import Descriptor, Module
 
 PAGE = "reference/yaml.md"
@@ -25,11 +25,11 @@ HEADINGS = {
     "TypeRule": "A type rule",
     "Module": "A module file",
     "ModuleInterface": "The face of a module",
-    "WrittenCluster": "A cluster file",
-    "WrittenCoordinator": "The coordinator of a cluster",
-    "WrittenMachine": "A machine of a cluster",
-    "WrittenFleetDataflow": "A dataflow of a fleet",
-    "WrittenMachines": "The machines of a dataflow",
+    "Cluster": "A cluster file",
+    "Coordinator": "The coordinator of a cluster",
+    "Machine": "A machine of a cluster",
+    "FleetDataflow": "A dataflow of a fleet",
+    "FleetMachines": "The machines of a dataflow",
     "WrittenRollout": "A roll-out",
 }
 
@@ -39,7 +39,7 @@ INTRODUCTION = f"""\
 # The YAML files
 
 A dataflow file lists nodes; everything else is optional. Unknown keys are refused, with the place and the key that was probably meant.
-Where a text is expected, a number or a boolean is taken exactly as it is written: `tag: 1.10` is `1.10`, `args: 0x10` is `0x10`, `id: 7` is `7`.
+Where a text is expected, a number is taken exactly as it is written: `tag: 1.10` is `1.10`, `args: 0x10` is `0x10`, `id: 7` is `7`; a boolean is `true` or `false`.
 `dora validate FILE` checks a file, `dora schema dataflow` prints the JSON Schema for editors (`module`, `cluster` and `fleet` too).
 Cluster files are [below](#cluster), and explained in [Two machines in ten minutes](../howto/cluster.md). `dataflows` and `rollout` may also be
 a file of their own; [A fleet is a file](../howto/fleet-file.md) explains them.
@@ -116,7 +116,7 @@ Sizes are bytes, or a number with `B`, `K`, `KB`, `M`, `MB`, `G` or `GB` (powers
 
 def render() -> str:
     definitions: dict[str, Any] = {}
-    for model in (Descriptor, Module, WrittenCluster):
+    for model in (Descriptor, Module, Cluster):
         schema = model.model_json_schema()
         definitions |= schema.pop("$defs", {})
         definitions[model.__name__] = schema

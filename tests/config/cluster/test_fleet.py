@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_config.cluster.fleet import FleetDataflow, Rollout
+from dora_config.cluster.fleet import FleetDataflow, FleetMachines, Rollout
 from dora_config.cluster.loader import load_cluster_of, load_fleet
 from dora_config.errors import ConfigError
 
@@ -28,24 +28,28 @@ def test_both_kinds_of_files(tmp_path: Path, machines: str) -> None:
     path = tmp_path / "fleet.yml"
     path.write_text(machines + FLEET)
     loaded = load_fleet(path)
-    assert loaded.fleet.dataflows == {
+    assert loaded.dataflows == {
         "drive": FleetDataflow(
-            file="drive.yml", ids=("r1",), env={"SPEED": "0.40"}, params={"plan": {"speed": 0.8}}
+            file="drive.yml",
+            machines=FleetMachines(ids=("r1",)),
+            env={"SPEED": "0.40"},
+            params={"plan": {"speed": 0.8}},
         ),
-        "map": FleetDataflow(file="map.yml", labels={"kind": "rover"}, offline="wait"),
+        "map": FleetDataflow(
+            file="map.yml", machines=FleetMachines(labels={"kind": "rover"}), offline="wait"
+        ),
         "base": FleetDataflow(file="base.yml"),
     }
-    assert loaded.fleet.rollout == Rollout(
+    assert loaded.rollout == Rollout(
         first=("r1",), then="25%", healthy=30.0, deadline=300.0, on_failure="rollback"
     )
-    assert (loaded.cluster is None) == (machines == "")
-    assert loaded.lines["map"] == 3 + machines.count("\n")
+    assert loaded.location("map") == f"{path}:{3 + machines.count(chr(10))}"
 
 
 def test_without_a_rollout_all_machines_change_at_once(tmp_path: Path) -> None:
     path = tmp_path / "fleet.yml"
     path.write_text("dataflows: {a: {file: a.yml}}")
-    rollout = load_fleet(path).fleet.rollout
+    rollout = load_fleet(path).rollout
     assert (rollout.batch_size(7), rollout.healthy, rollout.on_failure) == (7, 0.0, "pause")
 
 

@@ -1,4 +1,4 @@
-"""One run reports every problem of shape in a file and its modules, or every one of the graph."""
+"""One run reports every problem of fields in a file and its modules, or every one of the graph."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ nodes:
     path: rd.py
     inputs: {d: noid/bar}
     bogus: 1
-    branch: main
-    env: {X: $UNDEF}
   - id: op
     operator: {shared-library: libx, inputs: {a: cam/imagx}}
   - id: mod
@@ -47,8 +45,6 @@ nodes:
     path: l.py
     path: m.py
     inputs: {b: cam/*, c: cam/none}
-  - id: alias
-    path: *unknown
 """
 MODULE = """\
 module: {nam: x, inputs: [in, in2]}
@@ -75,18 +71,16 @@ flow.yml:13: 'dora/timer/millis/0' must be non-zero
 flow.yml:13: queue_size: must not be negative
 flow.yml:14: node 4: field `id` is required
 flow.yml:19: unknown field `bogus`
-flow.yml:20: `branch` needs a repository
-flow.yml:23: `shared-library` operators are not supported
-flow.yml:27: module "parts/none.yml" cannot be read
-flow.yml:29: node 9: expected a mapping
-flow.yml:30: node 10: expected a mapping
-flow.yml:33: duplicate key "path"
-flow.yml:34: output '*' contains invalid character
-flow.yml:36: unknown alias *unknown
+flow.yml:21: `shared-library` operators are not supported
+flow.yml:25: module "parts/none.yml" cannot be read
+flow.yml:27: node 9: expected a mapping
+flow.yml:28: node 10: expected a mapping
+flow.yml:31: duplicate key "path"
+flow.yml:32: output '*' contains invalid character
 m.yml:1: field `name` is required
 m.yml:1: unknown field `nam`
 m.yml:5: max_restarts: expected a whole number
-m.yml:6: duplicate node ID "inner"
+n.yml:1: field `nodes` is required
 n.yml:2: unknown field `node`
 """
 GRAPH = """\
@@ -215,7 +209,6 @@ def test_every_problem_of_a_cluster_at_once() -> None:
               - {id: "7", port: 99999}
               - {id: 7, host: "-o", dora: dora, prefix: /opt/x, zenoh_addr: one}
               - {host: h, labels: {"a b": [1]}, env: {HOME: x}, zenoh_port: 7450}
-              - {id: c, host: *nothing}
             machine: []
             """)
         )
@@ -229,20 +222,14 @@ def test_every_problem_of_a_cluster_at_once() -> None:
         5: machine "a b": id: machine id 'a b' contains
         6: machine "7": field `host` is required
         6: machine "7": port: must not exceed 65535
-        7: duplicate machine id "7"
         7: machine "7": host: host '-o' must not start with '-'
         7: machine "7": dora: expected an absolute path
         7: machine "7": zenoh_addr: expected an IP address
-        7: `prefix` is the folder to install dora in
-        7: `zenoh_addr` of a machine and `zenoh_peer` are mutually exclusive
         8: machine 5: field `id` is required
         8: machine 5: labels a b: label key 'a b' contains
         8: machine 5: labels a b: expected a text, found a list
         8: machine 5: environment variable "HOME": `HOME` is used
-        8: `zenoh_port` of a machine and `zenoh_peer` are mutually exclusive
-        8: `zenoh_port` requires an address to listen on
-        9: unknown alias *nothing
-        10: unknown field `machine`
+        9: unknown field `machine`
     """
     lines = [line.strip() for line in expected.strip().splitlines()]
     for line in lines:
@@ -252,15 +239,40 @@ def test_every_problem_of_a_cluster_at_once() -> None:
     assert found == []
 
 
+def test_every_problem_between_the_fields_of_a_cluster_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_cluster(
+            dedent("""\
+            coordinator: {addr: 192.0.2.1, port: 1, user: op, former: ["a:1"]}
+            zenoh_peer: tcp/b:1
+            machines:
+              - {id: "7", host: a, zenoh_addr: 192.0.2.2}
+              - {id: 7, host: b, dora: /opt/y, prefix: /opt/x, zenoh_port: 7450}
+            dataflows: {d: {file: f, machines: [gone]}}
+            rollout: {deadline: 1}
+            """)
+        )
+    found = [f"{one.line}: {one.message}" for one in caught.value.errors]
+    expected = """\
+        1: `user` of the coordinator needs `host`
+        1: unknown field `former`
+        4: `zenoh_addr` of a machine and `zenoh_peer` are mutually exclusive
+        5: duplicate machine id "7"
+        5: `prefix` is the folder to install dora in
+        5: `zenoh_port` of a machine and `zenoh_peer` are mutually exclusive
+        5: `zenoh_port` requires an address to listen on
+        6: no machine "gone"
+        7: `deadline` (1 s) must be longer than `healthy` (10 s)
+    """
+    lines = [line.strip() for line in expected.strip().splitlines()]
+    assert len(found) == len(lines)
+    for line in lines:
+        assert sum(one.startswith(line) for one in found) == 1, (line, found)
+
+
 def test_problems_of_the_root_are_reported_without_nodes() -> None:
     found = errors("dbug: {}\nnodes: 5\nxyz: 1")
     assert [error.split(":")[0] for error in found] == ["1", "2", "3"]
-
-
-def test_second_document_hides_no_problem_of_the_first() -> None:
-    found = errors("nodes: [{id: a b, path: p}]\n---\nnodes: []")
-    assert len(found) == 2
-    assert "more than one YAML document" in found[1]
 
 
 def test_an_unknown_alias_is_one_problem() -> None:

@@ -13,14 +13,13 @@ from hypothesis import given, settings, strategies as st
 
 from dora_config.cluster.loader import parse_cluster
 from dora_config.dataflow.expand import expand_dataflow
-from dora_config.dataflow.fields import SCALAR_TYPES
+from dora_config.dataflow.fields import OLD_NAMES, SCALAR_TYPES
 from dora_config.dataflow.loader import load_dataflow, load_module
 from dora_config.errors import ConfigError
 from dora_config.render.schema import FileKind, json_schema
-from dora_config.yaml.document import OLD_NAMES
 from dora_config.yaml.reader import read_document
 
-SPELLINGS = ["7", "0", "1.0", "1.10", "0x10", "0o17", "1e3", "True", "false", "FALSE", "007", "-1"]
+SPELLINGS = ["7", "0", "1.0", "1.10", "0x10", "0o17", "1e3", "true", "false", "007", "-1"]
 
 
 @pytest.mark.parametrize("written", SPELLINGS)
@@ -188,16 +187,16 @@ FILES: dict[tuple[str, str], str] = {
     ("ModuleInterface", "outputs"): (MODULE % "inputs: [i], outputs: [VALUE]").replace(
         "[o]", "[VALUE]"
     ),
-    ("WrittenCoordinator", "host"): COORDINATOR % "host: VALUE",
-    ("WrittenCoordinator", "user"): COORDINATOR % "host: h, user: VALUE",
-    ("WrittenCoordinator", "identity_file"): COORDINATOR % "host: h, identity_file: VALUE",
-    ("WrittenCoordinator", "dora"): COORDINATOR % "host: h, dora: VALUE",
-    ("WrittenMachine", "id"): MACHINE.replace("id: m, ", "") % "id: VALUE",
-    ("WrittenMachine", "host"): MACHINE.replace("host: h, ", "") % "host: VALUE",
-    ("WrittenMachine", "user"): MACHINE % "user: VALUE",
-    ("WrittenMachine", "identity_file"): MACHINE % "identity_file: VALUE",
-    ("WrittenMachine", "env"): MACHINE % "env: {A: VALUE}",
-    ("WrittenMachine", "labels"): MACHINE % "labels: {a: VALUE}",
+    ("Coordinator", "host"): COORDINATOR % "host: VALUE",
+    ("Coordinator", "user"): COORDINATOR % "host: h, user: VALUE",
+    ("Coordinator", "identity_file"): COORDINATOR % "host: h, identity_file: VALUE",
+    ("Coordinator", "dora"): COORDINATOR % "host: h, dora: VALUE",
+    ("Machine", "id"): MACHINE.replace("id: m, ", "") % "id: VALUE",
+    ("Machine", "host"): MACHINE.replace("host: h, ", "") % "host: VALUE",
+    ("Machine", "user"): MACHINE % "user: VALUE",
+    ("Machine", "identity_file"): MACHINE % "identity_file: VALUE",
+    ("Machine", "env"): MACHINE % "env: {A: VALUE}",
+    ("Machine", "labels"): MACHINE % "labels: {a: VALUE}",
     # texts that no number can be, and those with a value of any kind
     ("Input", "source"): NODE % "inputs: {i: VALUE}",
     ("Node", "inputs"): NODE % "inputs: {i: VALUE}",
@@ -217,14 +216,14 @@ FILES: dict[tuple[str, str], str] = {
     ("Ros2Topic", "output"): BRIDGE % "topics: [{topic: x, output: x, input: VALUE}]",
     ("Ros2Topic", "input"): BRIDGE % "topics: [{topic: x, output: x, input: VALUE}]",
     ("Ros2Transport", "config_uri"): BRIDGE % "topic: x, transport: {config_uri: VALUE}",
-    ("WrittenCoordinator", "addr"): "coordinator: {addr: VALUE}\nmachines: [{id: m, host: h}]",
-    ("WrittenCluster", "zenoh_peer"): MACHINE % "" + "\nzenoh_peer: VALUE",
-    ("WrittenMachine", "dora"): MACHINE % "dora: VALUE",
-    ("WrittenMachine", "prefix"): MACHINE % "prefix: VALUE",
-    ("WrittenMachine", "zenoh_addr"): MACHINE % "zenoh_addr: VALUE",
-    ("WrittenFleetDataflow", "file"): FLEET % "VALUE",
-    ("WrittenFleetDataflow", "env"): FLEET % "f, env: {A: VALUE}",
-    ("WrittenMachines", "labels"): FLEET % "f, machines: {labels: {k: VALUE}}",
+    ("Coordinator", "addr"): "coordinator: {addr: VALUE}\nmachines: [{id: m, host: h}]",
+    ("Cluster", "zenoh_peer"): MACHINE % "" + "\nzenoh_peer: VALUE",
+    ("Machine", "dora"): MACHINE % "dora: VALUE",
+    ("Machine", "prefix"): MACHINE % "prefix: VALUE",
+    ("Machine", "zenoh_addr"): MACHINE % "zenoh_addr: VALUE",
+    ("FleetDataflow", "file"): FLEET % "VALUE",
+    ("FleetDataflow", "env"): FLEET % "f, env: {A: VALUE}",
+    ("FleetMachines", "labels"): FLEET % "f, machines: {labels: {k: VALUE}}",
     ("WrittenRollout", "check"): f"{CLUSTER}\nrollout: {{check: VALUE}}",
 }  # fmt: skip
 
@@ -233,7 +232,9 @@ OLD_KEYS = tuple(OLD_NAMES.values())
 
 
 def kind_of(model: str) -> FileKind:
-    if model.startswith("Written"):
+    if model in ("Cluster", "Coordinator", "Machine", "WrittenRollout") or model.startswith(
+        "Fleet"
+    ):
         return "cluster"
     return "module" if model.startswith("Module") else "dataflow"
 
@@ -280,7 +281,7 @@ def test_the_schema_accepts_a_scalar_if_and_only_if_it_loads(
 
 
 def test_every_text_of_the_schemas_is_among_these_files() -> None:
-    roots = {"dataflow": "Descriptor", "module": "Module", "cluster": "WrittenCluster"}
+    roots = {"dataflow": "Descriptor", "module": "Module", "cluster": "Cluster"}
     for kind in KINDS:
         schema = json_schema(kind)
         for model, definition in {roots[kind]: schema, **schema["$defs"]}.items():

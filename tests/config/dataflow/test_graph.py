@@ -6,9 +6,6 @@ import pytest
 from config.parsing import errors, parse, warnings
 from hypothesis import given, strategies as st
 
-from dora_config.dataflow.graph import backpressure_cycles, check_graph
-from dora_config.dataflow.resolved import ResolvedDataflow
-
 CYCLE = """\
 nodes:
   - id: a
@@ -120,25 +117,21 @@ def test_a_long_chain_is_walked_without_recursion() -> None:
     )
 )
 def test_cycle_is_found_if_and_only_if_it_exists(edges: set[tuple[int, int]]) -> None:
-    flow = _dataflow(edges)
-    found = list(backpressure_cycles(flow))
+    found = warnings(_dataflow(edges))
     assert bool(found) == _has_cycle(edges)
-    assert list(check_graph(flow)) == found
+    assert all("backpressure cycle" in one for one in found)
 
 
-def _dataflow(edges: set[tuple[int, int]]) -> ResolvedDataflow:
-    nodes = []
+def _dataflow(edges: set[tuple[int, int]]) -> str:
+    lines = ["nodes:"]
     for n in range(6):
-        inputs = {
-            f"i{start}": {
-                "source": {"type": "output", "node": f"n{start}", "output": "o"},
-                "queue_policy": "backpressure",
-            }
+        inputs = ", ".join(
+            f"i{start}: {{source: n{start}/o, queue_policy: backpressure}}"
             for start, end in edges
             if end == n
-        }
-        nodes.append({"id": f"n{n}", "path": "p", "outputs": ["o"], "inputs": inputs})
-    return ResolvedDataflow.model_validate({"nodes": nodes})
+        )
+        lines.append(f"  - {{id: n{n}, path: p, outputs: [o], inputs: {{{inputs}}}}}")
+    return "\n".join(lines)
 
 
 def _has_cycle(edges: set[tuple[int, int]]) -> bool:

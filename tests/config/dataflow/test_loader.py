@@ -72,7 +72,7 @@ def test_pipe_without_writers_does_not_block(tmp_path: Path) -> None:
 def test_problems_contain_the_given_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("f.yml").write_text("nodes: 5\n")
-    with pytest.raises(ConfigError, match=r"^f\.yml:1:8: expected a list of nodes"):
+    with pytest.raises(ConfigError, match=r"^f\.yml:1:8: nodes: expected a list"):
         load_dataflow("f.yml")
 
 

@@ -7,8 +7,8 @@ from config.parsing import errors, node, parse, warnings, with_node
 
 ROOT = [
     ("", "1:1: the file is empty: expected a mapping with a list of `nodes`"),
-    ("- id: a", "1:1: expected a mapping with a list of `nodes`, found a list"),
-    ("nodes: 5", "1:8: expected a list of nodes"),
+    ("- id: a", "1:1: found a list: expected a mapping with a list of `nodes`"),
+    ("nodes: 5", "1:8: nodes: expected a list, found 5"),
     ("nodes:", "1:1: field `nodes` is required"),
     ("env: {}", "1:1: field `nodes` is required"),
     ("nodez: []", "1:1: unknown field `nodez` (did you mean `nodes`?)"),
@@ -28,8 +28,11 @@ ROOT = [
     ("nodes: []\ntype_rules: [{from: a, to: b, x: 1}]", "type rule 1: unknown field `x`"),
     ("nodes: []\nenv: [A]", "2:1: env: expected a mapping"),
     ("nodes: []\nenv: {A: $NO}", "2:10: the dataflow: env A: environment variable $NO is not"),
-    ("nodes: []\ndeploy: {a: 1}\n_unstable_deploy: {}", "`_unstable_deploy` is the old name"),
-    ("nodes:\n  - 5", "2:5: node 1: expected a mapping that begins with `id`, found 5"),
+    (
+        "nodes: []\ndeploy: {a: 1}\n_unstable_deploy: {}",
+        "`_unstable_deploy` (it is the old name of `deploy`",
+    ),
+    ("nodes:\n  - 5", "2:5: node 1: expected a mapping of names to values, found 5"),
     ("nodes:\n  - path: a", "2:5: node 1: field `id` is required"),
     ("nodes:\n  - {id: a, path: x}\n  - {id: a, path: y}", '3:10: duplicate node ID "a", first on'),
 ]
@@ -227,7 +230,7 @@ OPERATORS = [
     ("operator: {python: {source: a.py, conda_env: x}}", "`conda_env` is not supported"),
     ("operator: {python: {}}", "field `source` is required"),
     ("operator: {python: [5]}", "expected a mapping"),
-    ("operator: {id: a/b, python: a.py}", "an operator id must not contain '/'"),
+    ("operator: {id: a/b, python: a.py}", "operator id \"a/b\" must not contain '/'"),
     ("operators: []", "`operators` must contain at least one operator"),
     ("operators: [{python: a.py}]", "operator 1: field `id` is required"),
     ("operators: [{id: a, python: a.py}, {id: a, python: b.py}]", 'duplicate operator id "a"'),
@@ -300,7 +303,7 @@ def test_old_names_are_accepted_without_a_warning() -> None:
 
 def test_mistake_under_an_old_name_has_a_position() -> None:
     (error,) = errors("nodes:\n  - id: a\n    path: p\n    _unstable_deploy: {machin: x}\n")
-    assert error.startswith('4:24: node "a": deploy: unknown field `machin`')
+    assert error.startswith('4:24: node "a": _unstable_deploy: unknown field `machin`')
 
 
 WARNINGS = [

@@ -28,6 +28,7 @@ OVERRIDES = {
     r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$": "workspace",
     r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,240}\.mcap$": "robot-0.mcap",
     "DataflowSpec.name": "name",
+    "Rollout.then": "25%",
     "ProgramVersion.protocol": PROTOCOL_VERSION,
 }
 MESSAGES = {**OVERRIDES, **ONE_DATAFLOW}

@@ -60,8 +60,3 @@ def test_positions_of_many_keys_are_fast() -> None:
 def test_key_and_value_have_their_own_spans() -> None:
     document = read_document(TEXT, "f")
     assert document.span(("nodes", 0, "id"), at_key=True) == Span(2, 5, 2, 7)
-
-
-def test_old_names_are_found_by_new_names() -> None:
-    document = read_document("a: 1\n_unstable_deploy:\n  machine: x\n", "f")
-    assert document.span(("deploy", "machine")).line == 3

@@ -1,11 +1,12 @@
-"""Validation of plain values: every problem is reported, the rest is read."""
+"""Validation of plain values: every problem is reported."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict
 
+from dora_config.dataflow.fields import Text
+from dora_config.errors import Problem
+from dora_config.yaml.document import Place
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.validation import validate
 
@@ -15,7 +16,7 @@ class Item(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    id: str
+    id: Text
     size: int = 0
 
 
@@ -25,33 +26,31 @@ class File(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     nodes: list[Item]
-    name: str | None = None
+    name: Text | None = None
 
 
-def check(text: str, **options: Any) -> tuple[File | None, list[str]]:
+def check(text: str) -> tuple[File | None, list[str]]:
     document = read_document(text, "f")
-    checked = validate(File, document.data, document, **options)
-    return checked.model, [finding.message for finding in checked.findings]
+    problems: list[Problem] = []
+    read = validate(File, document.data, Place(document), problems)
+    return read, [str(problem) for problem in problems]
 
 
 def test_valid_values_become_a_model() -> None:
-    model, messages = check("nodes: [{id: a, size: 3}]")
-    assert model == File(nodes=[Item(id="a", size=3)])
-    assert messages == []
+    assert check("nodes: [{id: a, size: 3}]") == (File(nodes=[Item(id="a", size=3)]), [])
 
 
 def test_numbers_become_texts_of_the_file() -> None:
-    model, messages = check("nodes: []\nname: 1.10")
-    assert model is not None
-    assert model.name == "1.10"
-    assert messages == []
+    read, problems = check("nodes: []\nname: 1.10")
+    assert read is not None
+    assert (read.name, problems) == ("1.10", [])
 
 
-def test_every_problem_is_reported_and_the_rest_is_read() -> None:
-    model, messages = check("nodes: [{id: a, size: big}, {id: b, sise: 1}, {id: c}]\nnmae: x")
-    assert model == File(nodes=[Item(id="a"), Item(id="b"), Item(id="c")])
-    assert messages == [
-        'node "a": size: expected a whole number, found "big"',
-        'node "b": unknown field `sise`',
-        "unknown field `nmae`",
+def test_every_problem_is_reported() -> None:
+    read, problems = check("nodes: [{id: a, size: big}, {id: b, sise: 1}, {id: c}]\nnmae: x")
+    assert read is None
+    assert problems == [
+        'f:1:23: node "a": size: expected a whole number, found "big"',
+        'f:1:37: node "b": unknown field `sise` (did you mean `size`?)',
+        "f:2:1: unknown field `nmae` (did you mean `name`?)",
     ]

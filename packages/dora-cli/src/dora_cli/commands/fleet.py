@@ -26,7 +26,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed
 from dora_cli.shipping.sending import Collected, collect_all, upload
-from dora_config.cluster.fleet import FleetDataflow
+from dora_config.cluster.fleet import FleetDataflow, FleetMachines
 from dora_config.cluster.loader import LoadedFleet, load_fleet
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
@@ -86,17 +86,16 @@ def read_fleet(path: Path, only: tuple[str, ...] = ()) -> ReadFleet:
     loaded = load_fleet(path)
     for problem in loaded.warnings:
         output.remark(str(problem))
-    entries = loaded.fleet.dataflows
-    result = ReadFleet(loaded, Fleet(rollout=loaded.fleet.rollout))
+    entries = loaded.dataflows
+    result = ReadFleet(loaded, Fleet(rollout=loaded.rollout))
     found = []
     for name, entry in entries.items():
         if only and name not in only:
             continue
-        place = f"{path}:{loaded.lines.get(name, 1)}: dataflow {name}"
+        place = f"{loaded.location(name)}: dataflow {name}"
         found.append(_desired(name, entry, path.parent, place, result.code))
-    return ReadFleet(
-        loaded, Fleet(dataflows=tuple(found), rollout=loaded.fleet.rollout), result.code
-    )
+    fleet = Fleet(dataflows=tuple(found), rollout=loaded.rollout)
+    return ReadFleet(loaded, fleet, result.code)
 
 
 def _desired(
@@ -113,10 +112,11 @@ def _desired(
     code += collected.values()
     digests = {node: one.code.digest() for node, one in collected.items()}
     built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
+    chosen = entry.machines or FleetMachines()
     return DesiredDataflow(
         spec=for_fleet(spec.model_copy(update={"code": digests, "built_on": built_on})),
-        machines=entry.ids,
-        labels=entry.labels,
+        machines=chosen.ids,
+        labels=chosen.labels,
     )
 
 
@@ -127,8 +127,7 @@ def _check_nodes(nodes: tuple[ResolvedNode, ...], entry: FleetDataflow, place: s
             listed = ", ".join(known)
             raise DoraError(f'{place}: params of node "{name}", which does not exist: {listed}')
     for node in nodes:
-        copied = entry.ids is not None or entry.labels is not None
-        if copied and (node.deploy.machine or node.deploy.labels):
+        if entry.machines is not None and (node.deploy.machine or node.deploy.labels):
             raise DoraError(
                 f'{place}: node "{node.id}" names its machine in `deploy`, but each copy runs on '
                 "one machine; remove one of them"

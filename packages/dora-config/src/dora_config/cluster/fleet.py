@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -13,17 +13,20 @@ from dora_config.dataflow.fields import (
     SCALAR_TYPES,
     EnvNameField,
     LabelsField,
-    MachineIdField,
+    MachineIdsField,
     NodeIdField,
+    Text,
     TextField,
     Written,
     optional,
     wrong,
 )
+from dora_config.errors import Problem
 from dora_config.frozen import Frozen
-from dora_config.yaml.findings import Finding, show
+from dora_config.yaml.document import KeyPath, Place
 from dora_config.yaml.quantities import check_seconds, parse_duration
 from dora_config.yaml.scalars import for_a_program
+from dora_config.yaml.wording import show
 
 DEFAULT_HEALTHY = 10.0
 DEFAULT_DEADLINE = 300.0
@@ -63,7 +66,7 @@ def _text(value: Any) -> str:
 
 
 NameField = Annotated[
-    str,
+    Text,
     AfterValidator(_name),
     WithJsonSchema({"type": "string", "pattern": r"^[^@]{1,128}$"}),
 ]
@@ -87,10 +90,10 @@ BatchField = Annotated[
 TextValueField = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": SCALAR_TYPES})]
 
 
-class WrittenMachines(Written):
+class FleetMachines(Written):
     """Machines that get one copy each of a dataflow; a list of ids is its short form."""
 
-    ids: list[MachineIdField] | None = optional("Machines by id.")
+    ids: MachineIdsField | None = optional("Machines by id.")
     labels: LabelsField | None = optional("Every machine with all of these labels.")
 
 
@@ -98,11 +101,11 @@ def _machines(value: Any) -> Any:
     return {"ids": value} if isinstance(value, list) else value
 
 
-MachinesField = Annotated[WrittenMachines, BeforeValidator(_machines)]
+MachinesField = Annotated[FleetMachines, BeforeValidator(_machines)]
 
 
 def _allow_list(schema: dict[str, Any]) -> None:
-    """Add the short form to the JSON Schema of `WrittenMachines`."""
+    """Add the short form to the JSON Schema of `FleetMachines`."""
     ids = schema["properties"]["ids"]["anyOf"][0]
     long_form = {key: schema[key] for key in list(schema) if key != "title"}
     for key in long_form:
@@ -110,76 +113,67 @@ def _allow_list(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [dict(ids), long_form]
 
 
-WrittenMachines.model_config["json_schema_extra"] = _allow_list
+FleetMachines.model_config["json_schema_extra"] = _allow_list
 
 
-class WrittenFleetDataflow(Written):
-    """An entry of `dataflows` as written."""
+class FleetDataflow(Written):
+    """One dataflow of a fleet."""
 
     file: TextField = Field(description="Dataflow file, relative to this file.")
     machines: MachinesField | None = optional(
         "One copy on each of these machines, named `NAME@MACHINE`: a list of ids, or `labels`. "
         "Without it, nodes are placed by their `deploy`."
     )
-    env: dict[EnvNameField, TextValueField] | None = optional(
-        "Environment variables of all nodes; the values of a node itself take precedence."
+    env: dict[EnvNameField, TextValueField] = optional(
+        "Environment variables of all nodes; the values of a node itself take precedence.", {}
     )
-    params: dict[NodeIdField, dict[str, Any]] | None = optional(
-        "Parameters by node. Parameters that the file does not name are left as they are."
+    params: dict[NodeIdField, dict[str, Any]] = optional(
+        "Parameters by node. Parameters that the file does not name are left as they are.", {}
     )
-    offline: Literal["run", "wait"] | None = optional(
-        "What a machine does with its nodes after a boot without the coordinator (default run)."
-    )
-
-
-class WrittenRollout(Written):
-    """`rollout` as written: how a change reaches the machines."""
-
-    first: list[MachineIdField] | None = optional("Machines that change first.")
-    then: BatchField | None = optional(
-        "Machines that change at the same time after that: a number, or a share such as 25% "
-        "(default: all)."
-    )
-    healthy: DurationField | None = optional(
-        f"Time for which all nodes of a machine must be ready, without a restart, before the next "
-        f"batch begins (default {DEFAULT_HEALTHY:g}s)."
-    )
-    check: TextField | None = optional(
-        "Shell command that must succeed as well, run on the coordinator's machine with "
-        "DORA_MACHINE and DORA_GENERATION (only with `dora coordinator --set fleet_checks=1`)."
-    )
-    deadline: DurationField | None = optional(
-        f"Time for a machine to become healthy (default {DEFAULT_DEADLINE:g}s)."
-    )
-    max_failed: Annotated[int, Field(ge=1)] | None = optional(
-        "Number of machines that may fail before the roll-out ends (default 1: the first failure)."
-    )
-    on_failure: Literal["rollback", "pause"] | None = optional(
-        "What happens then: return to the previous generation (default), or wait for an operator."
+    offline: Literal["run", "wait"] = optional(
+        "What a machine does with its nodes after a boot without the coordinator (default run).",
+        "run",
     )
 
 
-class FleetDataflow(Frozen):
-    """One dataflow of a fleet; `ids` and `labels` None: placed by its nodes."""
-
-    file: str
-    ids: tuple[str, ...] | None = None
-    labels: dict[str, str] | None = None
-    env: dict[str, str] = Field(default_factory=dict)
-    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    offline: Literal["run", "wait"] = "run"
+HealthyField = Annotated[
+    DurationField,
+    Field(
+        description="Time for which all nodes of a machine must be ready, without a restart, "
+        f"before the next batch begins (default {DEFAULT_HEALTHY:g}s)."
+    ),
+]
+OnFailureField = Annotated[
+    Literal["rollback", "pause"],
+    Field(
+        description="What happens then: return to the previous generation (default), or wait for "
+        "an operator."
+    ),
+]
 
 
 class Rollout(Frozen):
     """How a change reaches the machines. Times in seconds."""
 
-    first: tuple[str, ...] = ()
-    then: int | str = "100%"
-    healthy: float = 0.0
-    check: str | None = None
-    deadline: float = DEFAULT_DEADLINE
-    max_failed: int = 1
-    on_failure: Literal["rollback", "pause"] = "pause"
+    first: MachineIdsField = optional("Machines that change first.", ())
+    then: BatchField = optional(
+        "Machines that change at the same time after that: a number, or a share such as 25% "
+        "(default: all).",
+        "100%",
+    )
+    healthy: HealthyField = 0.0
+    check: TextField | None = optional(
+        "Shell command that must succeed as well, run on the coordinator's machine with "
+        "DORA_MACHINE and DORA_GENERATION (only with `dora coordinator --set fleet_checks=1`)."
+    )
+    deadline: DurationField = optional(
+        f"Time for a machine to become healthy (default {DEFAULT_DEADLINE:g}s).", DEFAULT_DEADLINE
+    )
+    max_failed: Annotated[int, Field(ge=1)] = optional(
+        "Number of machines that may fail before the roll-out ends (default 1: the first failure).",
+        1,
+    )
+    on_failure: OnFailureField = "pause"
 
     def batch_size(self, machines: int) -> int:
         """Return how many of ``machines`` change at the same time."""
@@ -196,68 +190,61 @@ class Rollout(Frozen):
         return [first, *chunks] if first else chunks
 
 
-def fleet_findings(data: dict[str, Any], machines: Collection[str] | None) -> Iterator[Finding]:
-    """Yield problems between fields; ``machines`` None: the machines are not known."""
-    if machines is not None:
-        yield from unknown_machines(data, machines, "this file")
-    dataflows = data.get("dataflows")
-    for name, entry in dataflows.items() if isinstance(dataflows, dict) else ():
-        chosen = entry.get("machines") if isinstance(entry, dict) else None
-        if isinstance(chosen, dict) and (chosen.get("ids") is None) == (
-            chosen.get("labels") is None
-        ):
+class WrittenRollout(Rollout, Written):
+    """`rollout` of a file, which has its own defaults."""
+
+    healthy: HealthyField = DEFAULT_HEALTHY
+    on_failure: OnFailureField = "rollback"
+
+
+class DataflowsFile(Written):
+    """A file of only `dataflows` and `rollout`, beside a cluster file."""
+
+    dataflows: dict[NameField, FleetDataflow] = Field(
+        description="What the machines run, by name (`dora cluster apply`)."
+    )
+    rollout: WrittenRollout | None = optional("How a change of `dataflows` reaches the machines.")
+
+
+def fleet_problems(
+    dataflows: Mapping[str, FleetDataflow], rollout: Rollout | None, root: Place
+) -> Iterator[Problem]:
+    """Yield problems between the fields of `dataflows` and of `rollout`."""
+    for name, one in dataflows.items():
+        if one.machines is None:
+            continue
+        place = root.at("dataflows", name, "machines")
+        if (one.machines.ids is None) == (one.machines.labels is None):
             message = "expected a list of machine ids, or `labels: {KEY: VALUE}`"
-            yield Finding(("dataflows", name, "machines"), message, at_key=True)
-        if chosen == []:
-            message = "expected at least one machine"
-            yield Finding(("dataflows", name, "machines"), message, at_key=True)
-    rollout = data.get("rollout")
-    if not isinstance(rollout, dict):
-        return
-    try:
-        healthy = _duration(rollout.get("healthy", DEFAULT_HEALTHY))
-        deadline = _duration(rollout.get("deadline", DEFAULT_DEADLINE))
-    except (ValueError, TypeError):
-        return  # reported by the field
-    if deadline <= healthy:
-        message = f"`deadline` ({deadline:g} s) must be longer than `healthy` ({healthy:g} s)"
-        field = "deadline" if "deadline" in rollout else "healthy"
-        yield Finding(("rollout", field), message, at_key=True)
+            yield place.problem(message, at_key=True)
+        elif one.machines.ids == ():
+            yield place.problem("expected at least one machine", at_key=True)
+    if rollout is not None and rollout.deadline <= rollout.healthy:
+        deadline, healthy = f"{rollout.deadline:g} s", f"{rollout.healthy:g} s"
+        message = f"`deadline` ({deadline}) must be longer than `healthy` ({healthy})"
+        field = "deadline" if "deadline" in rollout.model_fields_set else "healthy"
+        yield root.at("rollout", field).problem(message, at_key=True)
 
 
-def unknown_machines(data: dict[str, Any], known: Collection[str], where: str) -> Iterator[Finding]:
+def unknown_machines(
+    dataflows: Mapping[str, FleetDataflow],
+    rollout: Rollout | None,
+    root: Place,
+    known: Collection[str],
+    where: str,
+) -> Iterator[Problem]:
     """Yield the machines that are named but do not exist; ``where``: what lists them."""
-    for path, machine in _named_machines(data):
-        if isinstance(machine, str) and machine not in known:
-            listed = ", ".join(known) or "none"
-            yield Finding(path, f'no machine "{machine}"; machines of {where}: {listed}')
-
-
-def _named_machines(data: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], object]]:
-    """Yield each machine that a file names, and its place."""
-    dataflows, rollout = data.get("dataflows"), data.get("rollout")
-    for name, entry in dataflows.items() if isinstance(dataflows, dict) else ():
-        chosen = entry.get("machines") if isinstance(entry, dict) else None
-        path: tuple[str | int, ...] = ("dataflows", name, "machines")
+    named: list[tuple[KeyPath, str]] = []
+    for name, one in dataflows.items():
+        path: KeyPath = ("dataflows", name, "machines")
+        chosen = root.document.data["dataflows"][name].get("machines")
         if isinstance(chosen, dict):
-            chosen, path = chosen.get("ids"), (*path, "ids")
-        for index, machine in enumerate(chosen if isinstance(chosen, list) else ()):
-            yield (*path, index), machine
-    first = rollout.get("first") if isinstance(rollout, dict) else None
-    for index, machine in enumerate(first if isinstance(first, list) else ()):
-        yield ("rollout", "first", index), machine
-
-
-def resolve_fleet(
-    dataflows: dict[str, WrittenFleetDataflow] | None, rollout: WrittenRollout | None
-) -> tuple[dict[str, FleetDataflow], Rollout]:
-    """Return both with their defaults."""
-    found = {}
-    for name, one in (dataflows or {}).items():
-        values = one.model_dump(exclude_none=True, exclude={"machines"})
-        chosen = {} if one.machines is None else one.machines.model_dump(exclude_none=True)
-        found[name] = FleetDataflow(**values, **chosen)
-    if rollout is None:
-        return found, Rollout()
-    values = rollout.model_dump(exclude_none=True)
-    return found, Rollout(**{"healthy": DEFAULT_HEALTHY, "on_failure": "rollback", **values})
+            path = (*path, "ids")
+        ids = one.machines.ids if one.machines is not None else None
+        named += [((*path, index), machine) for index, machine in enumerate(ids or ())]
+    first = rollout.first if rollout is not None else ()
+    named += [(("rollout", "first", index), machine) for index, machine in enumerate(first)]
+    for path, machine in named:
+        if machine not in known:
+            message = f'no machine "{machine}"; machines of {where}: {", ".join(known) or "none"}'
+            yield root.at(*path).problem(message)

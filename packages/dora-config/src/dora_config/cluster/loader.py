@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from dora_config.cluster.fleet import unknown_machines
+from dora_config.cluster.fleet import (
+    DataflowsFile,
+    FleetDataflow,
+    Rollout,
+    fleet_problems,
+    unknown_machines,
+)
 from dora_config.cluster.models import (
+    CLUSTER_HINTS,
     Cluster,
     Coordinator,
-    FleetDescription,
     Machine,
     read_cluster,
-    read_fleet,
 )
 from dora_config.errors import ConfigError, Problem
-from dora_config.yaml.document import Document
-from dora_config.yaml.findings import Finding
+from dora_config.yaml.document import Document, Place
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, read_text
+from dora_config.yaml.validation import validate
 
 _Reached = TypeVar("_Reached", Machine, Coordinator)
+_Read = TypeVar("_Read", Cluster, DataflowsFile)
 
 
 @dataclass(frozen=True)
@@ -56,41 +62,57 @@ def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedClust
     """Load a cluster from a text; `path` is its name in problems."""
     document = read_document(text, str(path))
     problems = list(document.problems)
-    cluster: Cluster | None = None
-    if document.data is not None or not problems:
-        cluster, findings = read_cluster(document)
-        problems.extend(finding.problem(document) for finding in findings)
+    unreadable = problems and document.data is None
+    cluster = None if unreadable else read_cluster(document, problems)
+    return LoadedCluster(*_valid(cluster, problems), Path(path))
+
+
+def _valid(read: _Read | None, problems: list[Problem]) -> tuple[_Read, tuple[Problem, ...]]:
+    """Return what was read, and its warnings; raise `ConfigError`."""
     ordered = in_order(problems)
-    if cluster is None or any(problem.severity == "error" for problem in ordered):
+    if read is None or any(problem.severity == "error" for problem in ordered):
         raise ConfigError(ordered)
-    return LoadedCluster(cluster, tuple(ordered), Path(path))
+    return read, tuple(ordered)
 
 
 @dataclass(frozen=True)
 class LoadedFleet:
     """What a file says that a fleet runs."""
 
-    fleet: FleetDescription
+    file: Cluster | DataflowsFile
+    """`DataflowsFile`: its machines are in the coordinator's store only."""
     warnings: tuple[Problem, ...]
-    path: Path
-    cluster: Cluster | None = None
-    """None: the file contains only `dataflows` and `rollout`."""
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """Line of each dataflow."""
-    document: Document | None = None
-    """The file without `machines`, whose machines are in the coordinator's store only."""
+    place: Place
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The cluster, if it is in the same file."""
+        return self.file if isinstance(self.file, Cluster) else None
+
+    @property
+    def dataflows(self) -> dict[str, FleetDataflow]:
+        """The dataflows by name."""
+        return self.file.dataflows or {}
+
+    @property
+    def rollout(self) -> Rollout:
+        """How a change reaches the machines."""
+        return Rollout() if self.file.rollout is None else Rollout(**dict(self.file.rollout))
+
+    def location(self, name: str) -> str:
+        """Return file and line of a dataflow."""
+        span = self.place.document.span(("dataflows", name), at_key=True)
+        return f"{self.place.document.file}:{span.line}"
 
     def require_known(self, machines: Collection[str]) -> None:
         """Raise ConfigError if the file names other machines; ``machines``: the coordinator's."""
-        document = self.document
-        if document is None or not isinstance(document.data, dict):
-            return
-        findings = unknown_machines(document.data, machines, "the coordinator")
-        if problems := [one.problem(document) for one in findings]:
+        fleet = self.dataflows, self.file.rollout, self.place
+        problems = [*unknown_machines(*fleet, machines, "the coordinator")]
+        if problems and self.cluster is None:
             raise ConfigError(in_order(problems))
 
 
-def is_fleet_file(data: object) -> bool:
+def _is_fleet_file(data: object) -> bool:
     """Return whether a file contains `dataflows` without a cluster."""
     return (
         isinstance(data, dict)
@@ -101,9 +123,20 @@ def is_fleet_file(data: object) -> bool:
 
 def load_cluster_of(path: Path) -> Cluster | None:
     """Load a cluster file; None for a valid file of only `dataflows`. Raises ConfigError."""
-    if is_fleet_file(read_document(read_text(path, MAX_FILE_BYTES), str(path)).data):
-        return load_fleet(path).cluster
+    document = read_document(read_text(path, MAX_FILE_BYTES), str(path))
+    if _is_fleet_file(document.data):
+        _read_fleet(document)
+        return None
     return load_cluster(path).cluster
+
+
+def _read_fleet(document: Document) -> tuple[DataflowsFile, tuple[Problem, ...]]:
+    """Read a file of only `dataflows` and `rollout`."""
+    problems, place = list(document.problems), Place(document)
+    fleet = validate(DataflowsFile, document.data, place, problems, CLUSTER_HINTS.get)
+    if fleet is not None:
+        problems.extend(fleet_problems(fleet.dataflows, fleet.rollout, place))
+    return _valid(fleet, problems)
 
 
 def load_fleet(path: Path) -> LoadedFleet:
@@ -113,26 +146,13 @@ def load_fleet(path: Path) -> LoadedFleet:
     """
     text = read_text(path, MAX_FILE_BYTES)
     document = read_document(text, str(path))
-    data = document.data
-    lines = {}
-    if isinstance(data, dict) and isinstance(data.get("dataflows"), dict):
-        lines = {
-            str(name): Finding(("dataflows", name), "", at_key=True).problem(document).line
-            for name in data["dataflows"]
-        }
-    if data is None and not document.problems:
-        message = "the file is empty: expected `dataflows`, what the machines are to run"
-        raise ConfigError([Finding((), message).problem(document)])
-    if is_fleet_file(data):
-        fleet, findings = read_fleet(document)
-        problems = [*document.problems, *(one.problem(document) for one in findings)]
-        ordered = in_order(problems)
-        if fleet is None or any(problem.severity == "error" for problem in ordered):
-            raise ConfigError(ordered)
-        return LoadedFleet(fleet, tuple(ordered), path, lines=lines, document=document)
+    place = Place(document)
+    expected = "expected `dataflows`, what the machines are to run"
+    if document.data is None and not document.problems:
+        raise ConfigError([place.problem(f"the file is empty: {expected}")])
+    if _is_fleet_file(document.data):
+        return LoadedFleet(*_read_fleet(document), place)
     loaded = parse_cluster(text, path=path)
     if loaded.cluster.dataflows is None:
-        finding = Finding((), "expected `dataflows`, what the machines are to run")
-        raise ConfigError([finding.problem(document)])
-    fleet = FleetDescription(dataflows=loaded.cluster.dataflows, rollout=loaded.cluster.rollout)
-    return LoadedFleet(fleet, loaded.warnings, path, loaded.cluster, lines)
+        raise ConfigError([place.problem(expected)])
+    return LoadedFleet(loaded.cluster, loaded.warnings, place)

@@ -10,33 +10,34 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from dora_config.addresses import is_public
 from dora_config.cluster.fleet import (
     FleetDataflow,
     NameField,
-    Rollout,
-    WrittenFleetDataflow,
     WrittenRollout,
-    fleet_findings,
-    resolve_fleet,
+    fleet_problems,
+    unknown_machines,
 )
 from dora_config.dataflow.fields import (
     SCALAR_TYPES,
     FreeTextField,
     LabelsField,
     MachineIdField,
+    MachineIdsField,
     PortNumberField,
+    Text,
     Written,
     optional,
     text_schema,
     wrong,
 )
-from dora_config.frozen import Frozen
-from dora_config.yaml.document import Document
-from dora_config.yaml.findings import Finding, show
+from dora_config.errors import Problem
+from dora_config.yaml.document import Document, Place
 from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.validation import validate
+from dora_config.yaml.wording import show
 
 DEFAULT_COORDINATOR_PORT = 6013
 DEFAULT_DAEMON_PORT = 53291
@@ -155,7 +156,7 @@ def _endpoint(value: str) -> str:
 
 
 IpAddressField = Annotated[
-    str,
+    Text,
     AfterValidator(_ip_address),
     WithJsonSchema(
         {
@@ -166,7 +167,7 @@ IpAddressField = Annotated[
     ),
 ]
 LinkAddressField = Annotated[
-    str,
+    Text,
     AfterValidator(_link_address),
     WithJsonSchema(
         {
@@ -176,15 +177,15 @@ LinkAddressField = Annotated[
         }
     ),
 ]
-HostField = Annotated[str, AfterValidator(_host), text_schema(_HOST_PATTERN, minimum=0)]
+HostField = Annotated[Text, AfterValidator(_host), text_schema(_HOST_PATTERN, minimum=0)]
 UserField = Annotated[
-    str, AfterValidator(partial(_ssh_word, what="user")), text_schema(_USER_PATTERN, minimum=0)
+    Text, AfterValidator(partial(_ssh_word, what="user")), text_schema(_USER_PATTERN, minimum=0)
 ]
 AbsolutePathField = Annotated[
-    str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
+    Text, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
 ]
 PrefixField = Annotated[
-    str, AfterValidator(_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})
+    Text, AfterValidator(_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})
 ]
 EnvironmentField = Annotated[
     dict[
@@ -204,7 +205,9 @@ EnvironmentField = Annotated[
     ),
 ]
 EndpointField = Annotated[
-    str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": _ENDPOINT_PATTERN})
+    Text,
+    AfterValidator(_endpoint),
+    WithJsonSchema({"type": "string", "pattern": _ENDPOINT_PATTERN}),
 ]
 
 
@@ -212,11 +215,11 @@ FIELDS_OF_HOST = ("user", "ssh_port", "identity_file", "dora")
 """Fields of the coordinator for the ssh connection to its ``host``."""
 
 
-class WrittenCoordinator(Written):
-    """`coordinator` as written: its address, and its machine."""
+class Coordinator(Written):
+    """The coordinator: its address, and its machine."""
 
     addr: IpAddressField = Field(description="IP address for connections from the machines.")
-    port: PortNumberField | None = optional("Its port (default 6013).")
+    port: PortNumberField = optional("Its port (default 6013).", DEFAULT_COORDINATOR_PORT)
     host: HostField | None = optional(
         "Host name or address for ssh of the machine on which `install` creates its "
         "service (default: the machine on which the command runs)."
@@ -229,14 +232,25 @@ class WrittenCoordinator(Written):
     dora: AbsolutePathField | None = optional(
         "Existing `dora` command on `host` (default: it is copied there)."
     )
-    standby: list[MachineIdField] | None = optional(
+    standby: MachineIdsField = optional(
         "Machines that keep an encrypted copy of the coordinator's state, in order; "
-        "`dora cluster promote` starts the coordinator on one of them (at most 3)."
+        "`dora cluster promote` starts the coordinator on one of them (at most 3).",
+        (),
     )
+    former: SkipJsonSchema[Annotated[tuple[str, ...], Field(strict=False)]] = ()
+    """Addresses that it had before `dora cluster promote`; not in the file."""
+
+    @property
+    def target(self) -> str | None:
+        """Name of its machine in messages, `user@host`; None: this machine."""
+        return f"{self.user}@{self.host}" if self.host and self.user else self.host
 
 
-class WrittenMachine(Written):
-    """An entry of `machines` as written."""
+class Machine(Written):
+    """One machine: ssh connection and addresses of data links.
+
+    None means the value in `~/.ssh/config` (user, port) or the choice of the daemon (data links).
+    """
 
     id: MachineIdField = Field(description="Unique name, as in `deploy: {machine: ...}`.")
     host: HostField = Field(description="Host name or address for ssh.")
@@ -251,89 +265,18 @@ class WrittenMachine(Written):
     prefix: PrefixField | None = optional(
         "Folder in which `install` and `upgrade` keep versions (default /opt/dora)."
     )
-    env: EnvironmentField | None = optional("Environment variables of the daemon and its nodes.")
-    daemon_port: PortNumberField | None = optional(
-        "Number that two daemons on one machine must not share (default 53291)."
+    env: EnvironmentField = optional("Environment variables of the daemon and its nodes.", {})
+    daemon_port: PortNumberField = optional(
+        "Number that two daemons on one machine must not share (default 53291).",
+        DEFAULT_DAEMON_PORT,
     )
-    labels: LabelsField | None = optional("Labels for placing nodes.")
+    labels: LabelsField = optional("Labels for placing nodes.", {})
     zenoh_addr: LinkAddressField | None = optional(
         "Address for data links (default: the one towards the coordinator)."
     )
     zenoh_port: PortNumberField | None = optional(
         "First of 100 ports for data links (default 7450)."
     )
-
-
-class WrittenCluster(Written):
-    """A cluster file as written."""
-
-    coordinator: WrittenCoordinator = Field(description="The one coordinator.")
-    zenoh_peer: EndpointField | None = optional("A Zenoh router; accepted without effect.")
-    links: Literal["tls", "plain"] | None = optional(
-        "`plain`: do not encrypt messages between machines, for networks that are encrypted "
-        "already (default: tls)."
-    )
-    offline_after: Annotated[float, Field(ge=0, le=86400)] | None = optional(
-        "Seconds without the coordinator after which a machine starts its nodes alone, after a "
-        "boot or a crash (default 20)."
-    )
-    machines: list[WrittenMachine] = Field(
-        description="The machines.", json_schema_extra={"minItems": 1}
-    )
-    dataflows: dict[NameField, WrittenFleetDataflow] | None = optional(
-        "What the machines run, by name (`dora cluster apply`)."
-    )
-    rollout: WrittenRollout | None = optional("How a change of `dataflows` reaches the machines.")
-
-
-class WrittenFleet(Written):
-    """A file of only `dataflows` and `rollout`, beside a cluster file."""
-
-    dataflows: dict[NameField, WrittenFleetDataflow] = Field(
-        description="What the machines run, by name."
-    )
-    rollout: WrittenRollout | None = optional("How a change of `dataflows` reaches the machines.")
-
-
-class Coordinator(Frozen):
-    """Address of the coordinator, and its machine."""
-
-    addr: str
-    port: int = DEFAULT_COORDINATOR_PORT
-    host: str | None = None
-    user: str | None = None
-    ssh_port: int | None = None
-    identity_file: str | None = None
-    dora: str | None = None
-    standby: tuple[str, ...] = ()
-    """Machines that keep a copy of its state."""
-    former: tuple[str, ...] = ()
-    """Addresses that it had before `dora cluster promote`; not in the file."""
-
-    @property
-    def target(self) -> str | None:
-        """Name of its machine in messages, `user@host`; None: this machine."""
-        return f"{self.user}@{self.host}" if self.host and self.user else self.host
-
-
-class Machine(Frozen):
-    """One machine: ssh connection and addresses of data links.
-
-    None means the value in `~/.ssh/config` (user, port) or the choice of the daemon (data links).
-    """
-
-    id: str
-    host: str
-    user: str | None = None
-    port: int | None = None
-    identity_file: str | None = None
-    dora: str | None = None
-    prefix: str | None = None
-    env: dict[str, str] = Field(default_factory=dict)
-    daemon_port: int = DEFAULT_DAEMON_PORT
-    labels: dict[str, str] = Field(default_factory=dict)
-    zenoh_addr: str | None = None
-    zenoh_port: int | None = None
 
     @property
     def target(self) -> str:
@@ -357,19 +300,27 @@ class Machine(Frozen):
         return self.zenoh_addr or _reachable_address(self.host)
 
 
-class Cluster(Frozen):
-    """A cluster with all defaults."""
+class Cluster(Written):
+    """A cluster file."""
 
-    coordinator: Coordinator
-    machines: tuple[Machine, ...]
-    zenoh_peer: str | None = None
-    links: Literal["tls", "plain"] = "tls"
-    """`plain`: messages between machines are not encrypted."""
-    offline_after: float | None = None
-    """Seconds without the coordinator after which a machine starts its nodes alone."""
-    dataflows: dict[str, FleetDataflow] | None = None
-    """What the machines run; None: the file does not describe it."""
-    rollout: Rollout = Rollout()
+    coordinator: Coordinator = Field(description="The one coordinator.")
+    zenoh_peer: EndpointField | None = optional("A Zenoh router; accepted without effect.")
+    links: Literal["tls", "plain"] = optional(
+        "`plain`: do not encrypt messages between machines, for networks that are encrypted "
+        "already (default: tls).",
+        "tls",
+    )
+    offline_after: Annotated[float, Field(ge=0, le=86400)] | None = optional(
+        "Seconds without the coordinator after which a machine starts its nodes alone, after a "
+        "boot or a crash (default 20)."
+    )
+    machines: Annotated[tuple[Machine, ...], Field(strict=False)] = Field(
+        description="The machines.", json_schema_extra={"minItems": 1}
+    )
+    dataflows: dict[NameField, FleetDataflow] | None = optional(
+        "What the machines run, by name (`dora cluster apply`)."
+    )
+    rollout: WrittenRollout | None = optional("How a change of `dataflows` reaches the machines.")
 
     def machine(self, machine_id: str) -> Machine:
         """Return the machine with this id; raise `KeyError`."""
@@ -379,51 +330,37 @@ class Cluster(Frozen):
         raise KeyError(machine_id)
 
 
-def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
-    """Read the cluster of a document without syntax errors, and return all problems."""
-    data = document.data
-    if not isinstance(data, dict):
-        found = "the file is empty" if data is None else f"found {show(data)}"
+def read_cluster(document: Document, problems: list[Problem]) -> Cluster | None:
+    """Return the cluster of a document without syntax errors, and add all problems.
+
+    The fields are checked together once each of them is valid.
+    """
+    root = Place(document)
+    if not isinstance(document.data, dict):
+        found = "the file is empty" if document.data is None else f"found {show(document.data)}"
         message = f"{found}: expected a mapping with `coordinator` and `machines`"
-        return None, [Finding((), message)]
-    checked = validate(WrittenCluster, data, document, hints=_HINTS.get)
-    findings = list(checked.findings)
-    findings.extend(_coordinator_findings(checked.data.get("coordinator")))
-    has_peer = data.get("zenoh_peer") is not None
-    machines = checked.data.get("machines")
-    if isinstance(machines, list):
-        findings.extend(_machine_findings(machines, has_peer=has_peer))
-        findings.extend(_standby_findings(checked.data.get("coordinator"), machines))
-        if data.get("links") == "plain":
-            findings.extend(_plain_findings(machines))
-    known = [one.get("id") for one in machines if isinstance(one, dict)] if machines else []
-    findings.extend(fleet_findings(data, [str(one) for one in known]))
-    if has_peer:
+        problems.append(root.problem(message))
+        return None
+    cluster = validate(Cluster, document.data, root, problems, CLUSTER_HINTS.get)
+    if cluster is None:
+        return None
+    problems.extend(_coordinator_problems(cluster, root.at("coordinator")))
+    problems.extend(_machine_problems(cluster, root.at("machines")))
+    fleet = cluster.dataflows or {}, cluster.rollout, root
+    problems.extend(fleet_problems(*fleet))
+    known = [machine.id for machine in cluster.machines]
+    problems.extend(unknown_machines(*fleet, known, "this file"))
+    if cluster.zenoh_peer is not None:
         message = "`zenoh_peer` has no effect: links between machines connect to each other"
-        findings.append(Finding(("zenoh_peer",), message, severity="warning", at_key=True))
-    if checked.model is None:
-        return None, findings
-    return _resolve(checked.model), findings
+        problems.append(root.at("zenoh_peer").problem(message, at_key=True, severity="warning"))
+    machines = (
+        one if one.zenoh_port is None else one.model_copy(update={"zenoh_addr": one.address})
+        for one in cluster.machines
+    )
+    return cluster.model_copy(update={"machines": tuple(machines)})
 
 
-class FleetDescription(Frozen):
-    """What a fleet runs, in a file without machines."""
-
-    dataflows: dict[str, FleetDataflow]
-    rollout: Rollout = Rollout()
-
-
-def read_fleet(document: Document) -> tuple[FleetDescription | None, list[Finding]]:
-    """Read `dataflows` and `rollout` of a document that has no machines."""
-    checked = validate(WrittenFleet, document.data, document, hints=_HINTS.get)
-    findings = [*checked.findings, *fleet_findings(document.data, None)]
-    if checked.model is None:
-        return None, findings
-    dataflows, rollout = resolve_fleet(checked.model.dataflows, checked.model.rollout)
-    return FleetDescription(dataflows=dataflows, rollout=rollout), findings
-
-
-_HINTS = {
+CLUSTER_HINTS = {
     "ip": "the address of a machine is called `host`",
     "address": "the coordinator's address is called `addr`, a machine's `host`",
     "name": "a machine's name is called `id`",
@@ -436,116 +373,77 @@ _HINTS = {
 }
 
 
-def _coordinator_findings(coordinator: Any) -> Iterator[Finding]:
-    """Yield problems for fields that require `host`."""
-    if not isinstance(coordinator, dict) or coordinator.get("host") is not None:
-        return
-    for field in FIELDS_OF_HOST:
-        if coordinator.get(field) is not None:
+def _coordinator_problems(cluster: Cluster, place: Place) -> Iterator[Problem]:
+    """Yield problems between the fields of the coordinator, and with its standbys."""
+    coordinator = cluster.coordinator
+    for field in FIELDS_OF_HOST if coordinator.host is None else ():
+        if getattr(coordinator, field) is not None:
             message = f"`{field}` of the coordinator needs `host`, the machine that it belongs to"
-            yield Finding(("coordinator", field), message, at_key=True)
-
-
-def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Finding]:
-    """Yield problems across machines and between fields."""
-    if not machines:
-        yield Finding(("machines",), "a cluster must define at least one machine", at_key=True)
-    first: dict[str, int] = {}
-    for index, machine in enumerate(machines):
-        if not isinstance(machine, dict):
-            continue
-        machine_id = machine.get("id")
-        if isinstance(machine_id, str) and machine_id:
-            other = first.setdefault(machine_id, index)
-            if other != index:
-                message = f'duplicate machine id "{machine_id}", also of machine {other + 1}'
-                yield Finding(("machines", index, "id"), message)
-        for field in ("zenoh_addr", "zenoh_port"):
-            if has_peer and machine.get(field) is not None:
-                message = f"`{field}` of a machine and `zenoh_peer` are mutually exclusive"
-                remedy = "remove `zenoh_peer`, which has no effect"
-                yield Finding(("machines", index, field), message, remedy, at_key=True)
-        if machine.get("prefix") is not None and machine.get("dora") is not None:
-            message = "`prefix` is the folder to install dora in, and `dora` an existing one"
-            yield Finding(("machines", index, "prefix"), message, "remove one", at_key=True)
-        if (
-            machine.get("zenoh_port") is not None
-            and machine.get("zenoh_addr") is None
-            and _reachable_address(machine.get("host")) is None
-        ):
-            message = (
-                "`zenoh_port` requires an address to listen on, and `host` is a name or valid on "
-                "one machine only: add `zenoh_addr: <IP address>`"
-            )
-            yield Finding(("machines", index, "zenoh_port"), message, at_key=True)
-
-
-def _standby_findings(coordinator: Any, machines: list[Any]) -> Iterator[Finding]:
-    """Yield problems of the machines that can take over from the coordinator."""
-    standbys = coordinator.get("standby") if isinstance(coordinator, dict) else None
-    if not isinstance(standbys, list):
-        return
-    by_id = {str(one.get("id")): one for one in machines if isinstance(one, dict)}
-    for index, name in enumerate(standbys):
-        place = ("coordinator", "standby", index)
+            yield place.at(field).problem(message, at_key=True)
+    if coordinator.former:
+        yield place.at("former").problem("unknown field `former`", at_key=True)
+    by_id = {machine.id: machine for machine in cluster.machines}
+    for index, name in enumerate(coordinator.standby):
+        here = place.at("standby", index)
         if index >= MAX_STANDBYS:
-            yield Finding(place, f"at most {MAX_STANDBYS} standbys are possible")
-        if name in standbys[:index]:
-            yield Finding(place, f'"{name}" is listed twice')
-        machine = by_id.get(str(name))
-        if machine is None:
+            yield here.problem(f"at most {MAX_STANDBYS} standbys are possible")
+        if name in coordinator.standby[:index]:
+            yield here.problem(f'"{name}" is listed twice')
+        if (machine := by_id.get(name)) is None:
             known = ", ".join(by_id)
-            yield Finding(place, f'no machine "{name}" in `machines`; they are: {known}')
-            continue
-        address = machine.get("zenoh_addr") or _reachable_address(machine.get("host"))
-        if address is None:
+            yield here.problem(f'no machine "{name}" in `machines`; they are: {known}')
+        elif machine.address is None:
             message = (
                 f'the others cannot find a coordinator on "{name}", whose `host` is a name or '
                 "valid on one machine only: add `zenoh_addr: <IP address>` to that machine"
             )
-            yield Finding(place, message)
-        elif address == coordinator.get("addr"):
-            yield Finding(place, f'"{name}" has the address of the coordinator itself')
+            yield here.problem(message)
+        elif machine.address == coordinator.addr:
+            yield here.problem(f'"{name}" has the address of the coordinator itself')
 
 
-def _plain_findings(machines: list[Any]) -> Iterator[Finding]:
-    """Yield addresses of links that are public although `links` is plain."""
-    for index, machine in enumerate(machines):
-        if not isinstance(machine, dict):
-            continue
-        for field in ("zenoh_addr", "host"):
-            address = _address(machine.get(field))
-            if address is None:
-                continue
-            if is_public(address):
-                message = (
-                    f"`links: plain` is refused at the public address {address}, where others can "
-                    "read and forge messages"
-                )
-                yield Finding(("machines", index, field), message)
-            break  # `host` does not matter if there is a `zenoh_addr`
+def _machine_problems(cluster: Cluster, place: Place) -> Iterator[Problem]:
+    """Yield problems across machines and between fields."""
+    if not cluster.machines:
+        yield place.problem("a cluster must define at least one machine", at_key=True)
+    first: dict[str, int] = {}
+    for index, machine in enumerate(cluster.machines):
+        here = place.at(index)
+        if (other := first.setdefault(machine.id, index)) != index:
+            message = f'duplicate machine id "{machine.id}", also of machine {other + 1}'
+            yield here.at("id").problem(message)
+        for field in ("zenoh_addr", "zenoh_port"):
+            if cluster.zenoh_peer is not None and getattr(machine, field) is not None:
+                message = f"`{field}` of a machine and `zenoh_peer` are mutually exclusive"
+                hint = "remove `zenoh_peer`, which has no effect"
+                yield here.at(field).problem(message, hint, at_key=True)
+        if machine.prefix is not None and machine.dora is not None:
+            message = "`prefix` is the folder to install dora in, and `dora` an existing one"
+            yield here.at("prefix").problem(message, "remove one", at_key=True)
+        if machine.zenoh_port is not None and machine.address is None:
+            message = (
+                "`zenoh_port` requires an address to listen on, and `host` is a name or valid on "
+                "one machine only: add `zenoh_addr: <IP address>`"
+            )
+            yield here.at("zenoh_port").problem(message, at_key=True)
+        address = machine.zenoh_addr or _address(machine.host)
+        if cluster.links == "plain" and address is not None and is_public(address):
+            message = (
+                f"`links: plain` is refused at the public address {address}, where others can "
+                "read and forge messages"
+            )
+            yield here.at("host" if machine.zenoh_addr is None else "zenoh_addr").problem(message)
 
 
-def _resolve(written: WrittenCluster) -> Cluster:
-    values = written.model_dump(exclude_none=True, exclude={"dataflows", "rollout"})
-    dataflows, values["rollout"] = resolve_fleet(written.dataflows, written.rollout)
-    values["dataflows"] = None if written.dataflows is None else dataflows
-    for machine in values["machines"]:
-        address = _reachable_address(machine["host"])
-        if "zenoh_port" in machine and address is not None:
-            machine.setdefault("zenoh_addr", address)
-    return Cluster.model_validate(values)
-
-
-def _address(host: object) -> str | None:
+def _address(host: str) -> str | None:
     """Return an IP address in its usual form; None for a name."""
     try:
-        return str(ipaddress.ip_address(str(host)))
+        return str(ipaddress.ip_address(host))
     except ValueError:
         return None
 
 
-def _reachable_address(host: object) -> str | None:
+def _reachable_address(host: str) -> str | None:
     """Return an IP address that other machines may reach; None for all else."""
     address = _address(host)
     return None if address is None or _not_reachable(address) else address

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from dora_config.dataflow.fields import (
     SCALAR_TYPES,
@@ -23,10 +23,12 @@ from dora_config.dataflow.fields import (
     SecondsField,
     SizeField,
     SourceField,
+    Text,
     TextField,
     WarmField,
     Written,
     optional,
+    renamed,
     short_form,
     text_schema,
 )
@@ -46,7 +48,7 @@ _MAX_CORES = 4096
 ParamField = Annotated[Any, WithJsonSchema({"type": SCALAR_TYPES})]
 _CHECKSUM_PATTERN = r"^[0-9a-fA-F]{64}$"
 ChecksumField = Annotated[
-    str, Field(pattern=_CHECKSUM_PATTERN), text_schema(_CHECKSUM_PATTERN, minimum=0)
+    Text, Field(pattern=_CHECKSUM_PATTERN), text_schema(_CHECKSUM_PATTERN, minimum=0)
 ]
 RotatedFilesField = Annotated[int, Field(ge=1, le=MAX_ROTATED_FILES)]
 
@@ -162,8 +164,8 @@ class ProgramFields(Written):
 class Operator(ProgramFields):
     """One operator of a runtime node."""
 
-    ignores_unknown: ClassVar = True
-    """An unknown key is only a warning."""
+    # an unknown key is only a warning
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
 
     id: OutputIdField | None = optional("Required in `operators`.")
     python: (
@@ -242,7 +244,7 @@ class Node(ProgramFields):
     warm: WarmField | None = optional(
         "Python modules to import before the node is forked, or false to start it as a program."
     )
-    deploy: Deploy | None = optional("Where the node runs.")
+    deploy: Deploy | None = renamed("deploy", "Where the node runs.")
     operator: Operator | None = optional("The one operator of a runtime node.")
     operators: list[Operator] | None = optional("Operators of a runtime node.")
     module: TextField | None = optional("File with the nodes that replace this one.")
@@ -256,8 +258,8 @@ class Descriptor(Written):
 
     nodes: list[Node] = Field(description="The nodes of the graph.")
     env: EnvField | None = optional("Environment variables of all nodes.")
-    deploy: Deploy | None = optional("Placement of nodes without their own.")
-    debug: Debug | None = optional("Settings for debugging the dataflow.")
+    deploy: Deploy | None = renamed("deploy", "Placement of nodes without their own.")
+    debug: Debug | None = renamed("debug", "Settings for debugging the dataflow.")
     health_check_interval: PositiveSecondsField | None = optional(
         "Seconds between two checks of nodes and inputs (default 5)."
     )

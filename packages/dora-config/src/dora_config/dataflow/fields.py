@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,9 +32,9 @@ from dora_config.ids import (
     parse_machine_id,
     parse_node_id,
 )
-from dora_config.yaml.findings import show
 from dora_config.yaml.quantities import MAX_SECONDS, SIZE_PATTERN, check_seconds, parse_size
-from dora_config.yaml.scalars import for_a_program
+from dora_config.yaml.scalars import for_a_program, written
+from dora_config.yaml.wording import show
 
 _ENV_NAME = re.compile(r"[^=\s\x00]+")
 _MODULE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
@@ -58,14 +59,32 @@ class Written(BaseModel):
         return data
 
 
-def optional(description: str) -> Any:
+OLD_NAMES = {"deploy": "_unstable_deploy", "debug": "_unstable_debug"}
+"""Names of fields in dora 0.x, which are accepted too."""
+
+
+def optional(description: str, default: Any = None) -> Any:
     """Return the field of a value that may be left out."""
-    return Field(default=None, description=description)
+    return Field(default=default, description=description)
+
+
+def renamed(name: str, description: str) -> Any:
+    """Return the optional field of a value that has another name in dora 0.x."""
+    names = AliasChoices(name, OLD_NAMES[name])
+    return Field(default=None, description=description, validation_alias=names)
 
 
 def wrong(sentence: str) -> PydanticCustomError:
     """Return an error whose message is used unchanged."""
     return PydanticCustomError("dora", "{sentence}", {"sentence": sentence})
+
+
+def _as_text(value: Any) -> Any:
+    return written(value) if isinstance(value, bool | int | float) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+"""A text, or a number or boolean, which counts as its text in the file."""
 
 
 def _size(value: Any) -> int:
@@ -201,7 +220,7 @@ def short_form(key: str) -> BeforeValidator:
 
 
 SCALAR_TYPES = ["string", "number", "boolean"]
-"""Types of a text in the JSON Schema, since `validate` accepts numbers and booleans as texts."""
+"""Types of a text in the JSON Schema."""
 
 
 def text_schema(pattern: str | None = None, **bounds: int) -> WithJsonSchema:
@@ -210,29 +229,29 @@ def text_schema(pattern: str | None = None, **bounds: int) -> WithJsonSchema:
     return WithJsonSchema({"type": SCALAR_TYPES, **matching, **bounds})
 
 
-NodeIdField = Annotated[str, AfterValidator(parse_node_id), text_schema(NODE_ID_PATTERN)]
+NodeIdField = Annotated[Text, AfterValidator(parse_node_id), text_schema(NODE_ID_PATTERN)]
 InputIdField = Annotated[
-    str, AfterValidator(partial(parse_data_id, what="input id")), text_schema(DATA_ID_PATTERN)
+    Text, AfterValidator(partial(parse_data_id, what="input id")), text_schema(DATA_ID_PATTERN)
 ]
 OutputIdField = Annotated[
-    str, AfterValidator(partial(parse_data_id, what="output id")), text_schema(DATA_ID_PATTERN)
+    Text, AfterValidator(partial(parse_data_id, what="output id")), text_schema(DATA_ID_PATTERN)
 ]
 MachineIdField = Annotated[
-    str, AfterValidator(parse_machine_id), text_schema(MACHINE_ID_PATTERN, minimum=0)
+    Text, AfterValidator(parse_machine_id), text_schema(MACHINE_ID_PATTERN, minimum=0)
 ]
 LabelKeyField = Annotated[
-    str,
+    Text,
     AfterValidator(partial(parse_label, what="label key")),
     WithJsonSchema({"type": "string", "pattern": LABEL_KEY_PATTERN}),
 ]
 LabelValueField = Annotated[
-    str, AfterValidator(partial(parse_label, what="label value")), text_schema(LABEL_PATTERN)
+    Text, AfterValidator(partial(parse_label, what="label value")), text_schema(LABEL_PATTERN)
 ]
 LabelsField = dict[LabelKeyField, LabelValueField]
-TextField = Annotated[str, AfterValidator(_text), text_schema(minLength=1)]
-FreeTextField = Annotated[str, text_schema()]
-ArgsField = Annotated[str, AfterValidator(_args), text_schema(maxLength=_MAX_ARGS)]
-BuildField = Annotated[str, AfterValidator(_build), text_schema()]
+TextField = Annotated[Text, AfterValidator(_text), text_schema(minLength=1)]
+FreeTextField = Annotated[Text, text_schema()]
+ArgsField = Annotated[Text, AfterValidator(_args), text_schema(maxLength=_MAX_ARGS)]
+BuildField = Annotated[Text, AfterValidator(_build), text_schema()]
 SizeField = Annotated[
     int,
     BeforeValidator(_size),
@@ -268,7 +287,7 @@ SOURCE_PATTERN = (
     r"|(?!dora/)[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)+)$"
 )
 SourceField = Annotated[
-    str, AfterValidator(_source), WithJsonSchema({"type": "string", "pattern": SOURCE_PATTERN})
+    Text, AfterValidator(_source), WithJsonSchema({"type": "string", "pattern": SOURCE_PATTERN})
 ]
 EnvNameField = Annotated[
     str, AfterValidator(_env_name), WithJsonSchema({"type": "string", "pattern": ENV_NAME_PATTERN})
@@ -303,5 +322,6 @@ WarmField = Annotated[
         }
     ),
 ]
+MachineIdsField = Annotated[tuple[MachineIdField, ...], Field(strict=False)]
 PortNumberField = Annotated[int, Field(ge=1, le=65535)]
 RefusedField = Annotated[Any, WithJsonSchema({"type": "null"})]

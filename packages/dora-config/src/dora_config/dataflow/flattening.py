@@ -22,11 +22,11 @@ from dora_config.dataflow.variables import (
     expand_variables,
     is_reserved,
 )
-from dora_config.errors import Problem, Severity
-from dora_config.yaml.document import Document, KeyPath
-from dora_config.yaml.findings import show
+from dora_config.errors import Problem
+from dora_config.yaml.document import Place
 from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.suggest import closest
+from dora_config.yaml.wording import show
 
 Value = TypeVar("Value")
 
@@ -46,7 +46,6 @@ def _nearest(*values: Value | None) -> Value | None:
 class _Scope:
     """Context of the nodes of one file at one use of the file."""
 
-    document: Document
     directory: str = ""
     prefix: str = ""
     ports: Mapping[str, WiredInput | None] | None = None
@@ -72,26 +71,25 @@ class Flattening:
         self.used_ports: set[tuple[str, str]] = set()
         """Ports that inner nodes read, as the prefix of the module's nodes and the port."""
 
-    def run(self, document: Document, nodes: tuple[SourceNode, ...]) -> None:
+    def run(self, nodes: tuple[SourceNode, ...]) -> None:
         """Append the flat nodes of a dataflow file to `self.nodes`."""
-        self._flatten(nodes, _Scope(document))
+        self._flatten(nodes, _Scope())
 
     def environment(
         self,
         env: Mapping[str, EnvValue] | None,
-        document: Document,
-        path: KeyPath,
-        parameters: Mapping[str, str],
+        place: Place,
         where: str,
+        parameters: Mapping[str, str] | None = None,
     ) -> dict[str, EnvValue]:
-        """Return the variables of an `env` at `path`, expanded and without reserved names."""
+        """Return the variables of an `env`, expanded and without reserved names."""
         values: dict[str, EnvValue] = {}
         lookup = {**self._environ, **parameters} if parameters else self._environ
         for name, value in (env or {}).items():
-            place = (*path, name)
+            here = place.at(name)
             if is_reserved(name):
                 message = f"{where}: environment variable {name} is reserved and is ignored"
-                self.report(document, place, message, at_key=True, severity="warning")
+                self.problems.append(here.problem(message, at_key=True, severity="warning"))
                 continue
             if isinstance(value, str):
                 try:
@@ -101,24 +99,13 @@ class Flattening:
                         f"set it, write ${{{error.name}:-default}}, or {{__dora_env: {error.name}}}"
                         " to use the value of the node's machine"
                     )
-                    self.report(document, place, f"{where}: env {name}: {error}", hint=hint)
+                    self.report(here, f"{where}: env {name}: {error}", hint)
             values[name] = value
         return values
 
-    def report(
-        self,
-        document: Document,
-        path: KeyPath,
-        message: str,
-        *,
-        hint: str | None = None,
-        at_key: bool = False,
-        severity: Severity = "error",
-    ) -> None:
-        """Add a problem at `path` of a document."""
-        self.problems.append(
-            document.problem(path, message, hint=hint, at_key=at_key, severity=severity)
-        )
+    def report(self, place: Place, message: str, hint: str | None = None) -> None:
+        """Add an error at a place."""
+        self.problems.append(place.problem(message, hint))
 
     def _flatten(self, nodes: tuple[SourceNode, ...], scope: _Scope) -> None:
         local = {source.node.id for source in nodes}
@@ -137,19 +124,16 @@ class Flattening:
     def _flat_node(self, source: SourceNode, scope: _Scope, wiring: _Wiring) -> FlatNode:
         node = source.node
         where = f'node "{node.id}"'
-        env = self.environment(
-            node.env, scope.document, (*source.path, "env"), scope.parameters, where
-        )
-        inputs = wiring.inputs(node.inputs, (*source.path, "inputs"), where)
+        env = self.environment(node.env, source.place.at("env"), where, scope.parameters)
+        inputs = wiring.inputs(node.inputs, source.place, where)
         for operator_id, operator, path in operators_of(node):
-            wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"), where)
+            wired = wiring.inputs(operator.inputs, source.place.at(*path), where)
             inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
         own = {**_inherited(node, scope), "args": self._args(source, scope, where)}
         return FlatNode(
             id=scope.prefix + node.id,
             node=node.model_copy(update=own),
-            document=scope.document,
-            path=source.path,
+            place=source.place,
             directory=scope.directory,
             env={**scope.env, **env},
             inputs=inputs,
@@ -160,7 +144,7 @@ class Flattening:
         args = source.node.args
         if args is None or scope.ports is None:
             return args
-        place = (*source.path, "args")
+        place = source.place.at("args")
         try:
             expanded = expand_parameters(args, scope.parameters)
             split_words(expanded, "node args once parameters are in place")
@@ -168,9 +152,9 @@ class Flattening:
             name = error.name.removeprefix("PARAM_").lower()
             message = f"{where}: args contain ${error.name}, but the module has no such param"
             hint = f"set `params: {{{name}: ...}}` where the module is used"
-            self.report(scope.document, place, message, hint=hint)
+            self.report(place, message, hint)
         except ValueError as error:
-            self.report(scope.document, place, f"{where}: {error}")
+            self.report(place, f"{where}: {error}")
         else:
             return expanded
         return None
@@ -178,20 +162,19 @@ class Flattening:
     def _use_module(
         self, source: SourceNode, module: ModuleFile, scope: _Scope, wiring: _Wiring
     ) -> None:
-        node, path = source.node, source.path
+        node = source.node
         where = f'node "{node.id}"'
-        given = wiring.inputs(node.inputs, (*path, "inputs"), where)
-        ports = self._ports(source, module, given, scope)
+        given = wiring.inputs(node.inputs, source.place, where)
+        ports = self._ports(source, module.root.module, given)
         parameters = {**scope.parameters, **self._parameters(source, scope)}
-        env = self.environment(node.env, scope.document, (*path, "env"), scope.parameters, where)
+        env = self.environment(node.env, source.place.at("env"), where, scope.parameters)
         inherited = _inherited(node, scope)
         inner = _Scope(
-            document=module.document,
             directory=module.directory,
             prefix=f"{scope.prefix}{node.id}.",
             ports=ports,
             env={**scope.env, **parameters, **env},
-            inherited={**inherited, "build": _nearest(module.build, inherited["build"])},
+            inherited={**inherited, "build": _nearest(module.root.build, inherited["build"])},
             parameters=parameters,
         )
         self._flatten(module.nodes, inner)
@@ -205,54 +188,50 @@ class Flattening:
                 FlatNode(
                     id=scope.prefix + node.id,
                     node=node,
-                    document=scope.document,
-                    path=path,
+                    place=source.place,
                     directory=scope.directory,
                     inputs=unused,
                 )
             )
 
     def _ports(
-        self, source: SourceNode, module: ModuleFile, given: Mapping[str, WiredInput], scope: _Scope
+        self,
+        source: SourceNode,
+        module: descriptor.ModuleInterface,
+        given: Mapping[str, WiredInput],
     ) -> dict[str, WiredInput | None]:
-        node, path = source.node, source.path
-        required = module.interface.inputs or []
-        optional = module.interface.inputs_optional or []
-        known = [*required, *optional]
-        where = f'node "{node.id}"'
+        inputs, place = source.node.inputs or {}, source.place.at("inputs")
+        required = module.inputs or []
+        known = [*required, *(module.inputs_optional or ())]
+        where = f'node "{source.node.id}": module "{module.name}"'
         for name in required:
-            if name not in (node.inputs or {}):
-                message = f'{where}: module "{module.interface.name}" requires input "{name}"'
-                self.report(scope.document, (*path, "inputs"), message)
-        for name in node.inputs or {}:
+            if name not in inputs:
+                self.report(place, f'{where} requires input "{name}"')
+        for name in inputs:
             if name not in known:
-                message = (
-                    f'{where}: module "{module.interface.name}" has no input "{name}", '
-                    f"expected {', '.join(known) or 'none'}{closest(name, known)}"
-                )
-                self.report(scope.document, (*path, "inputs", name), message, at_key=True)
+                expected = f"{', '.join(known) or 'none'}{closest(name, known)}"
+                message = f'{where} has no input "{name}", expected {expected}'
+                self.problems.append(place.at(name).problem(message, at_key=True))
         return {name: given.get(name) for name in known}
 
     def _parameters(self, source: SourceNode, scope: _Scope) -> dict[str, str]:
         parameters: dict[str, str] = {}
         for key, value in (source.node.params or {}).items():
-            place = (*source.path, "params", key)
+            place = source.place.at("params", key)
             where = f'node "{source.node.id}": param "{key}"'
             if not isinstance(value, bool | int | float | str):
                 message = f"{where}: expected a text, number or boolean, found {show(value)}"
-                self.report(scope.document, place, message)
+                self.report(place, message)
                 continue
             name = "PARAM_" + key.upper()
             if not name.replace("-", "_").isidentifier() or not name.isascii():
                 message = f"{where}: expected a name of letters, digits and '_'"
-                self.report(scope.document, place, message, at_key=True)
+                self.problems.append(place.problem(message, at_key=True))
                 continue
             try:
                 parameters[name] = expand_parameters(for_a_program(value), scope.parameters)
             except UndefinedVariable as error:
-                self.report(
-                    scope.document, place, f"{where}: parameter ${error.name} is not defined"
-                )
+                self.report(place, f"{where}: parameter ${error.name} is not defined")
         return parameters
 
     def _module_outputs(self, module: ModuleFile) -> dict[str, tuple[str, str]]:
@@ -269,17 +248,17 @@ class Flattening:
                 for name in operator.outputs or ():
                     makers.setdefault(name, []).append((node.id, f"{operator_id}/{name}"))
         outputs: dict[str, tuple[str, str]] = {}
-        for index, name in enumerate(module.interface.outputs or ()):
+        for index, name in enumerate(module.root.module.outputs or ()):
             found = makers.get(name, [])
             if found:
                 outputs[name] = found[0]
             if len(found) > 1 or not found:
                 who = ", ".join(node for node, _ in found) or "none of its nodes"
                 message = (
-                    f'output "{name}" of module "{module.interface.name}" must be an output of '
+                    f'output "{name}" of module "{module.root.module.name}" must be an output of '
                     f"exactly one inner node, found {who}"
                 )
-                problem = module.document.problem(("module", "outputs", index), message)
+                problem = module.place.at("module", "outputs", index).problem(message)
                 if problem not in self.problems:
                     self.problems.append(problem)
         return outputs
@@ -295,46 +274,44 @@ class _Wiring:
     module_outputs: Mapping[str, Mapping[str, tuple[str, str]]]
 
     def inputs(
-        self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
+        self, inputs: Mapping[str, descriptor.Input] | None, place: Place, where: str
     ) -> dict[str, WiredInput]:
-        """Return the inputs at `path` without those from unconnected optional ports."""
+        """Return the inputs of the node at `place`, except those of unconnected optional ports."""
         wired: dict[str, WiredInput] = {}
         for name, wanted in (inputs or {}).items():
-            one = self._input(wanted, (*path, name), f'{where}: input "{name}"')
+            one = self._input(wanted, place.at("inputs", name), f'{where}: input "{name}"')
             if one is not None:
                 wired[name] = one
         return wired
 
-    def _input(self, wanted: descriptor.Input, path: KeyPath, where: str) -> WiredInput | None:
+    def _input(self, wanted: descriptor.Input, place: Place, where: str) -> WiredInput | None:
         source = parse_source(wanted.source)
-        own = WiredInput(source=source, written=wanted, document=self.scope.document, path=path)
+        own = WiredInput(source, wanted, place)
         match source:
             case OutputSource(node=node, output=port) if node == _PORT_NODE:
                 return self._from_port(own, port, where)
             case OutputSource(node=node, output=output) if node in self.module_outputs:
                 return self._from_module(own, node, output, where)
             case OutputSource(node=node) if node in self.local or self.scope.prefix:
-                return replace(
-                    own, source=source.model_copy(update={"node": self.scope.prefix + node})
-                )
+                pass
             case LogSource(node=str(node)) if node in self.local:
-                return replace(
-                    own, source=source.model_copy(update={"node": self.scope.prefix + node})
-                )
-        return own
+                pass
+            case _:
+                return own
+        return replace(own, source=source.model_copy(update={"node": self.scope.prefix + node}))
 
     def _from_port(self, own: WiredInput, port: str, where: str) -> WiredInput | None:
         ports = self.scope.ports
         if ports is None:
             message = f"{where}: `_mod/` is an input of a module and allowed in module files only"
-            self.flattening.report(own.document, (*own.path, "source"), message)
+            self.flattening.report(own.place.at("source"), message)
             return None
         if port not in ports:
             message = (
                 f'{where}: the module has no input "{port}", '
                 f"expected {', '.join(ports) or 'none'}{closest(port, ports)}"
             )
-            self.flattening.report(own.document, (*own.path, "source"), message)
+            self.flattening.report(own.place.at("source"), message)
             return None
         self.flattening.used_ports.add((self.scope.prefix, port))
         given = ports[port]
@@ -356,7 +333,7 @@ class _Wiring:
                 f'"{node}" has outputs '
                 f"{', '.join(outputs) or 'none'}{closest(output, outputs)}"
             )
-            self.flattening.report(own.document, (*own.path, "source"), message)
+            self.flattening.report(own.place.at("source"), message)
             return None
         inner, inner_output = outputs[output]
         target = OutputSource(node=f"{self.scope.prefix}{node}.{inner}", output=inner_output)

@@ -3,95 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
-from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.modules import FlatNode
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import InputSource, LogSource, OutputSource, TimerSource
-from dora_config.errors import Severity
-from dora_config.yaml.document import KeyPath
+from dora_config.errors import Problem
 from dora_config.yaml.suggest import closest, closest_name, did_you_mean
 
 MAX_COMPARISONS = 100_000
 """Limit per file of comparisons with known names, after which there are no more suggestions."""
 
 
-@dataclass(frozen=True, slots=True)
-class GraphFinding:
-    """A problem at `path` within the node at `position` of the resolved dataflow.
-
-    With `position` None, `path` starts at the root of the file.
-    """
-
-    position: int | None
-    path: KeyPath
-    message: str
-    hint: str | None = None
-    severity: Severity = "error"
-
-
 def check_graph(
-    dataflow: ResolvedDataflow,
-    written: Mapping[tuple[int, str], str] | None = None,
-    unused_inputs: Sequence[ResolvedNode] = (),
-) -> Iterator[GraphFinding]:
-    """Yield all problems between nodes.
+    nodes: Sequence[ResolvedNode], flat: Sequence[FlatNode], unused_inputs: Sequence[FlatNode]
+) -> Iterator[Problem]:
+    """Yield all problems between nodes, of which `flat` has the positions.
 
-    `written` contains the source texts of inputs, by position of the node and id of the input.
-    `unused_inputs` are nodes with a module whose inputs no inner node reads; their positions follow
-    those of the dataflow's nodes.
+    `unused_inputs` are nodes with a module whose inputs no inner node reads.
     """
-    sources = _SourceCheck(dataflow, written or {})
-    for position, node in enumerate(dataflow.nodes):
-        yield from sources.check(position, node)
-        yield from _ports(position, node)
-    for position, node in enumerate(unused_inputs, start=len(dataflow.nodes)):
-        yield from sources.check(position, node)
-    yield from backpressure_cycles(dataflow)
-    yield from backpressure_on_lines(dataflow)
+    sources = _SourceCheck(nodes)
+    for one in (*flat, *unused_inputs):
+        yield from sources.check(one)
+    for node, one in zip(nodes, flat, strict=True):
+        yield from _ports(node, one)
+    yield from _backpressure_cycles(nodes, flat)
+    yield from _backpressure_on_lines(nodes, flat)
 
 
 class _SourceCheck:
     """Checks that the sources of inputs exist, and suggests corrections."""
 
-    def __init__(self, dataflow: ResolvedDataflow, written: Mapping[tuple[int, str], str]) -> None:
+    def __init__(self, nodes: Sequence[ResolvedNode]) -> None:
         # inputs from one of several nodes with the same id are correct
         self._outputs: dict[str, dict[str, None]] = {}
         self._owners: dict[str, set[str]] = {}
         """Nodes by output."""
-        for node in dataflow.nodes:
+        for node in nodes:
             self._outputs.setdefault(node.id, {}).update(dict.fromkeys(node.outputs))
             for output in node.outputs:
                 self._owners.setdefault(output, set()).add(node.id)
         self._known_nodes = _listed(self._outputs)
-        self._written = written
         self._comparisons_left = MAX_COMPARISONS
 
-    def check(self, position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
+    def check(self, node: FlatNode) -> Iterator[Problem]:
         """Yield all problems of the sources of the node's inputs."""
-        for name, wanted in node.inputs.items():
-            place: KeyPath = ("inputs", name, "source")
-            match wanted.source:
+        for name, wired in node.inputs.items():
+            place = wired.place.at("source")
+            match wired.source:
                 case OutputSource() as source:
-                    text = self._written.get((position, name), str(source))
+                    text = wired.written.source
                     message = f"output `{text}` mapped to input `{node.id}/{name}` does not exist"
-                    found = self._missing(source, message)
-                    if found is not None:
-                        yield GraphFinding(position, place, *found)
-                case TimerSource() if wanted.input_timeout is not None:
-                    timer: KeyPath = ("inputs", name, "input_timeout")
+                    if (found := self._missing(source, message)) is not None:
+                        yield place.problem(*found)
+                case TimerSource() if wired.written.input_timeout is not None:
                     message = (
                         f"input `{node.id}/{name}`: input_timeout has no effect on a timer, which "
                         "never stops"
                     )
-                    yield GraphFinding(position, timer, message, "remove it", "warning")
+                    timer = wired.place.at("input_timeout")
+                    yield timer.problem(message, "remove it", severity="warning")
                 case LogSource(node=str(watched)) if watched not in self._outputs:
                     message = (
                         f"input `{node.id}/{name}` reads the logs of node "
                         f'"{watched}", which does not exist'
                     )
                     hint = did_you_mean(self._closest(watched, self._outputs))
-                    yield GraphFinding(position, place, message, hint, "warning")
+                    yield place.problem(message, hint, severity="warning")
 
     def _missing(self, source: OutputSource, message: str) -> tuple[str, str | None] | None:
         """Return message and hint for a source that does not exist; None if it exists."""
@@ -131,7 +109,7 @@ def _listed(names: Collection[str]) -> str:
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
 
 
-def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
+def _ports(node: ResolvedNode, flat: FlatNode) -> Iterator[Problem]:
     where = f'node "{node.id}"'
     for setting in ("send_stdout_as", "send_logs_as"):
         output = getattr(node, setting)
@@ -144,10 +122,10 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
                 f'{place}: `{setting}` is "{name}", which is not among its outputs: nothing is sent'
             )
             hint = f"add it: `outputs: [{', '.join([*own, name])}]`"
-            yield GraphFinding(position, (setting,), message, hint, "warning")
+            yield flat.at(setting).problem(message, hint, severity="warning")
     if node.send_stdout_as is not None and node.send_stdout_as == node.send_logs_as:
         message = f"{where}: `send_stdout_as` and `send_logs_as` are the same output"
-        yield GraphFinding(position, ("send_logs_as",), message, severity="warning")
+        yield flat.at("send_logs_as").problem(message, severity="warning")
     for group in ("output_framing", "output_metadata"):
         for output in getattr(node, group):
             if output not in node.outputs:
@@ -155,28 +133,29 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
                     f'{where}: `{group}` contains "{output}", which is not among its outputs: '
                     f"{_listed(node.outputs)}{closest(output, node.outputs)}"
                 )
-                yield GraphFinding(position, (group, output), message)
+                yield flat.at(group, output).problem(message)
     if node.pattern is not None and not node.outputs:
         message = f"{where}: a {node.pattern} must have an output"
-        yield GraphFinding(position, ("pattern",), message)
+        yield flat.at("pattern").problem(message)
 
 
-def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
+def _backpressure_cycles(
+    nodes: Sequence[ResolvedNode], flat: Sequence[FlatNode]
+) -> Iterator[Problem]:
     """Yield a warning for each cycle of nodes that can block each other forever."""
-    waiting = {  # an ID may occur several times, which is another finding
-        (source, dataflow.nodes[position].id): (position, name)
-        for position, name, source in _blocking_inputs(dataflow.nodes)
+    waiting = {  # an ID may occur several times, which is another problem
+        (source, nodes[position].id): flat[position].at("inputs", name)
+        for position, name, source in _blocking_inputs(nodes)
     }
-    for cycle in cycles(backpressure_readers(dataflow.nodes)):
-        position, name = waiting[cycle[0], cycle[1 % len(cycle)]]
+    for cycle in cycles(backpressure_readers(nodes)):
+        place = waiting[cycle[0], cycle[1 % len(cycle)]].at("queue_policy")
         path = " -> ".join([*cycle, cycle[0]])
         message = (
             f"backpressure cycle {path}: each node can wait for space in the queue of the "
             "next, which blocks all of them"
         )
         hint = "give one of these inputs `queue_policy: drop_oldest`"
-        place: KeyPath = ("inputs", name, "queue_policy")
-        yield GraphFinding(position, place, message, hint, "warning")
+        yield place.problem(message, hint, severity="warning")
 
 
 def backpressure_readers(nodes: Sequence[ResolvedNode]) -> dict[str, list[str]]:
@@ -196,10 +175,12 @@ def _blocking_inputs(nodes: Sequence[ResolvedNode]) -> Iterator[tuple[int, str, 
                 yield position, name, wanted.waiting_node
 
 
-def backpressure_on_lines(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
+def _backpressure_on_lines(
+    nodes: Sequence[ResolvedNode], flat: Sequence[FlatNode]
+) -> Iterator[Problem]:
     """Yield a warning for each input with backpressure that reads log entries or printed lines."""
-    printed = _printed_outputs(dataflow.nodes)
-    for position, node in enumerate(dataflow.nodes):
+    printed = _printed_outputs(nodes)
+    for node, one in zip(nodes, flat, strict=True):
         for name, wanted in node.inputs.items():
             lines = isinstance(wanted.source, LogSource) or wanted.source in printed
             if wanted.queue_policy == "backpressure" and lines:
@@ -207,8 +188,8 @@ def backpressure_on_lines(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
                     f"input `{node.id}/{name}`: queue_policy backpressure has no effect on log "
                     "entries and printed lines: a full queue drops the oldest"
                 )
-                place: KeyPath = ("inputs", name, "queue_policy")
-                yield GraphFinding(position, place, message, "remove it", "warning")
+                place = one.at("inputs", name).at("queue_policy")
+                yield place.problem(message, "remove it", severity="warning")
 
 
 def _printed_outputs(nodes: Iterable[ResolvedNode]) -> frozenset[InputSource]:

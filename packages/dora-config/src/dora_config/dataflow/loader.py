@@ -17,21 +17,19 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from dora_config.dataflow import descriptor, types
+from dora_config.dataflow import descriptor
 from dora_config.dataflow.expand import describe_dataflow
-from dora_config.dataflow.fields import FreeTextField, TextField, Written
-from dora_config.dataflow.graph import GraphFinding, check_graph
-from dora_config.dataflow.modules import ModuleFile, SourceNode, operators_of
+from dora_config.dataflow.fields import FreeTextField, Text, TextField, Written
+from dora_config.dataflow.graph import check_graph
+from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, operators_of
 from dora_config.dataflow.reader import NodesFile, read_nodes_file
-from dora_config.dataflow.resolve import Resolution, SourceMap, resolve
-from dora_config.dataflow.resolved import ResolvedDataflow
-from dora_config.dataflow.types import TypeDefinition
+from dora_config.dataflow.resolve import Resolution, resolve
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.types import TypeCheck, TypeDefinition
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
-from dora_config.yaml.document import Document, KeyPath
-from dora_config.yaml.findings import Finding
+from dora_config.yaml.document import Document, Place
 from dora_config.yaml.reader import read_document
-from dora_config.yaml.scalars import written
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
 from dora_config.yaml.validation import validate
 
@@ -47,15 +45,10 @@ def _parameter_names(value: Any) -> list[Any]:
         return list(value)
     if not isinstance(value, list):
         raise ValueError("expected a list of parameter names")
-    return [_name(one) if isinstance(one, dict) else one for one in value]
+    return [one.get("name") if isinstance(one, dict) else one for one in value]
 
 
-def _name(parameter: dict[str, Any]) -> Any:
-    name = parameter.get("name")
-    return written(name) if isinstance(name, bool | int | float) else name
-
-
-ParameterNames = Annotated[list[str], BeforeValidator(_parameter_names)]
+ParameterNames = Annotated[list[Text], BeforeValidator(_parameter_names)]
 
 
 class FieldOfType(Written):
@@ -82,21 +75,16 @@ class TypeFile(Written):
     types: dict[TextField, TypeOfFile]
 
 
-def read_type_file(
-    document: Document, place: PurePosixPath
-) -> tuple[list[TypeDefinition], list[Finding]]:
-    """Read the types of a file at `place` below `types/`."""
-    prefix = place.with_suffix("").as_posix()
-    checked = validate(TypeFile, document.data, document)
+def _read_types(
+    document: Document, file: PurePosixPath, problems: list[Problem]
+) -> Iterator[TypeDefinition]:
+    """Yield the types of a file below `types/`."""
+    prefix, place = file.with_suffix("").as_posix(), Place(document)
     if prefix.partition("/")[0] == "std":
         message = "names std/... are reserved for dora's own types: move the file to another folder"
-        return [], [Finding((), message), *checked.findings]
-    types = checked.model.types if checked.model is not None else {}
-    return list(_definitions(prefix, types)), list(checked.findings)
-
-
-def _definitions(prefix: str, types: dict[str, TypeOfFile]) -> Iterator[TypeDefinition]:
-    for name, one in types.items():
+        problems.append(place.problem(message))
+    read = validate(TypeFile, document.data, place, problems)
+    for name, one in read.types.items() if read is not None else ():
         names = one.parameters if one.parameters is not None else one.params
         yield TypeDefinition(
             name=f"{prefix}/{name}",
@@ -164,15 +152,19 @@ def parse_dataflow(
     user_types = loading.user_types() if typed else []
     loading.raise_if_errors()  # edges are only checked in files without errors of their own
     assert isinstance(root, descriptor.Descriptor)
-    resolution = resolve(root, document, nodes, environ)
+    resolution = resolve(root, file.place, nodes, environ)
     loading.problems.extend(resolution.problems)
     dataflow = resolution.dataflow
     if strict_types is not None:
         dataflow = dataflow.model_copy(update={"strict_types": strict_types})
     _check_graph(loading, resolution)
-    dataflow = _check_types(loading, dataflow, resolution.source_map, user_types)
+    if typed:
+        check = TypeCheck(dataflow, file.place, resolution.nodes, user_types)
+        dataflow = check.run()
+        loading.problems.extend(check.problems)
     if check_paths:
-        _check_programs(loading, dataflow, resolution.source_map, environ)
+        for flat, node in zip(resolution.nodes, dataflow.nodes, strict=True):
+            _check_program(loading, flat, node, environ)
     loading.raise_if_errors()
     problems = in_order(loading.problems)
     return LoadedDataflow(
@@ -201,29 +193,9 @@ class _Loading:
         self, document: Document, model: type[descriptor.Descriptor] | type[descriptor.Module]
     ) -> NodesFile:
         """Read the nodes of a document and add its problems."""
-        self.problems.extend(document.problems)
-        if document.problems and not isinstance(document.data, dict):
-            return NodesFile(document)
         file = read_nodes_file(document, model)
-        self.report(document, file.findings)
+        self.problems.extend(file.problems)
         return file
-
-    def report(self, document: Document, findings: list[Finding]) -> None:
-        """Add findings about one document."""
-        self.problems.extend(finding.problem(document) for finding in findings)
-
-    def report_graph(self, source_map: SourceMap, findings: Iterable[GraphFinding]) -> None:
-        """Add findings about the resolved dataflow with their positions in files."""
-        for finding in findings:
-            self.problems.append(
-                source_map.problem(
-                    finding.position,
-                    finding.path,
-                    finding.message,
-                    hint=finding.hint,
-                    severity=finding.severity,
-                )
-            )
 
     def user_types(self) -> list[TypeDefinition]:
         """Read the types in files below `types/` beside the dataflow."""
@@ -243,11 +215,9 @@ class _Loading:
                 continue
             document = read_document(text, str(path))
             self.problems.extend(document.problems)
-            if not document.problems or document.data is not None:
+            if document.data is not None or not document.problems:
                 place = PurePosixPath(path.relative_to(root).as_posix())
-                definitions, findings = read_type_file(document, place)
-                found.extend(definitions)
-                self.report(document, findings)
+                found.extend(_read_types(document, place, self.problems))
         return found
 
     def with_modules(
@@ -257,19 +227,19 @@ class _Loading:
         return tuple(
             source
             if source.node.module is None
-            else replace(source, module=self._module(file.document, source, directory, users))
+            else replace(source, module=self._module(source, directory, users))
             for source in file.nodes
         )
 
     def _module(
-        self, document: Document, source: SourceNode, directory: str, users: tuple[Path, ...]
+        self, source: SourceNode, directory: str, users: tuple[Path, ...]
     ) -> ModuleFile | None:
         name = source.node.module or ""
-        place = (*source.path, "module")
+        place = source.place.at("module")
         where = f'node "{source.node.id}": module "{name}"'
 
-        def refuse(message: str, hint: str | None = None) -> None:
-            self.problems.append(document.problem(place, f"{where} {message}", hint=hint))
+        def refuse(message: str) -> None:
+            self.problems.append(place.problem(f"{where} {message}"))
 
         if len(users) >= MAX_MODULE_DEPTH:
             refuse(f"is nested deeper than {MAX_MODULE_DEPTH} levels")
@@ -306,7 +276,7 @@ class _Loading:
         nodes = self.with_modules(inner, inner_directory, (*users, path))
         if not isinstance(inner.root, descriptor.Module):
             return None
-        return _module_file(inner, inner.root, inner_directory, nodes)
+        return ModuleFile(inner.place, inner.root, inner_directory, nodes)
 
 
 @dataclass(frozen=True)
@@ -332,7 +302,7 @@ def load_module(path: Path | str) -> LoadedModule:
     loading.raise_if_errors()
     assert isinstance(file.root, descriptor.Module)
     interface = file.root.module
-    inner = _module_file(file, file.root, "", nodes)
+    inner = ModuleFile(file.place, file.root, "", nodes)
     # connect the inputs to logs, which need no other node
     ports = [*(interface.inputs or ()), *(interface.inputs_optional or ())]
     names = set(find_variables("\n".join(_texts(inner))))
@@ -345,8 +315,8 @@ def load_module(path: Path | str) -> LoadedModule:
     )
     resolution = resolve(
         descriptor.Descriptor(nodes=[]),
-        document,
-        (SourceNode(user, (), module=inner),),
+        file.place,
+        (SourceNode(user, file.place, module=inner),),
         dict.fromkeys(names, "set"),
     )
     loading.problems.extend(resolution.problems)
@@ -365,22 +335,10 @@ def load_module(path: Path | str) -> LoadedModule:
 
 def _texts(module: ModuleFile) -> Iterator[str]:
     """Yield the texts of a module and of the modules in it."""
-    yield module.document.text
+    yield module.place.document.text
     for source in module.nodes:
         if source.module is not None:
             yield from _texts(source.module)
-
-
-def _module_file(
-    file: NodesFile, root: descriptor.Module, directory: str, nodes: tuple[SourceNode, ...]
-) -> ModuleFile:
-    return ModuleFile(
-        document=file.document,
-        directory=directory,
-        interface=root.module,
-        build=root.build,
-        nodes=nodes,
-    )
 
 
 def _mentions_types(nodes: Iterable[SourceNode]) -> bool:
@@ -393,83 +351,44 @@ def _mentions_types(nodes: Iterable[SourceNode]) -> bool:
     )
 
 
-def _check_graph(loading: _Loading, resolution: Resolution) -> None:
-    written = {
-        (number, name): wired.written.source
-        for number, node in enumerate(resolution.source_map.flat)
-        for name, wired in node.inputs.items()
-    }
-    findings = check_graph(resolution.dataflow, written, resolution.unused_inputs)
-    loading.report_graph(resolution.source_map, findings)
+def _check_graph(loading: _Loading, found: Resolution) -> None:
+    loading.problems.extend(check_graph(found.dataflow.nodes, found.nodes, found.unused_inputs))
 
 
-def _check_types(
-    loading: _Loading,
-    dataflow: ResolvedDataflow,
-    source_map: SourceMap,
-    user_types: list[TypeDefinition],
-) -> ResolvedDataflow:
-    """Check the declared types, and return the dataflow with inferred types."""
-
-    if not types.uses_types(dataflow) and not dataflow.type_rules:
-        return dataflow
-    checked = types.check_types(dataflow, user_types)
-    loading.report_graph(source_map, checked.findings)
-    return types.with_inferred_types(dataflow, checked.inferred)
-
-
-def _check_programs(
-    loading: _Loading, dataflow: ResolvedDataflow, source_map: SourceMap, environ: Mapping[str, str]
+def _check_program(
+    loading: _Loading, flat: FlatNode, node: ResolvedNode, environ: Mapping[str, str]
 ) -> None:
     """Warn about programs that do not exist on this machine."""
-    for position, node in enumerate(dataflow.nodes):
-        if node.build or node.git is not None or not node.deploy.is_empty:
-            continue
-        if node.kind == "standard" and node.path is not None:
-            path = expand_path(node.path, environ)
-            if not _program_exists(loading.base, path, environ):
-                message = f'node "{node.id}": could not find source path "{path}"'
-                hint = f"looked in {loading.base.resolve()}" + (
-                    "" if "/" in path or path.endswith(".py") else " and in PATH"
-                )
-                loading.problems.append(
-                    source_map.problem(position, ("path",), message, hint=hint, severity="warning")
-                )
-        if node.ros2 is not None:
-            _check_bridge(loading, source_map, position)
-        for operator in node.operators:
-            if operator.python and not is_file(loading.base / operator.python):
-                message = f'node "{node.id}": could not find source path "{operator.python}"'
-                place = ("python", f"{operator.id}/source")
-                loading.problems.append(
-                    source_map.problem(position, place, message, severity="warning")
-                )
-
-
-def _check_bridge(loading: _Loading, source_map: SourceMap, position: int) -> None:
-    """Warn about types without a definition, or of dora-ros2, which is not installed."""
-    flat = source_map.flat[position]
-    if flat.node.ros2 is None:
+    if node.build or node.git is not None or not node.deploy.is_empty:
         return
 
-    def warn(path: KeyPath, message: str, hint: str | None = None) -> None:
-        text = f'node "{flat.node.id}": {message}'
-        place = ("ros2", *path)
-        loading.problems.append(
-            source_map.problem(position, place, text, hint=hint, severity="warning")
-        )
+    def warn(place: Place, message: str, hint: str | None = None) -> None:
+        problem = place.problem(f'node "{flat.id}": {message}', hint, severity="warning")
+        loading.problems.append(problem)
 
+    if node.kind == "standard" and node.path is not None:
+        path = expand_path(node.path, environ)
+        if not _program_exists(loading.base, path, environ):
+            hint = f"looked in {loading.base.resolve()}" + (
+                "" if "/" in path or path.endswith(".py") else " and in PATH"
+            )
+            warn(flat.at("path"), f'could not find source path "{path}"', hint)
+    for operator in node.operators:
+        if operator.python and not is_file(loading.base / operator.python):
+            place = flat.at("python", f"{operator.id}/source")
+            warn(place, f'could not find source path "{operator.python}"')
+    bridge, place = flat.node.ros2, flat.at("ros2")
+    if bridge is None:
+        return
     if find_spec("dora_ros2") is None:
-        warn((), "dora-ros2 is not installed here", "pip install dora-ros2")
-        return
-    if "AMENT_PREFIX_PATH" in flat.env:  # names folders of the machine of the node
-        return
-    known: Any = import_module("dora_ros2.types").Types([loading.base])
-    for path, kind, name in flat.node.ros2.types():
-        try:
-            getattr(known, kind)(name)
-        except Exception as error:  # noqa: BLE001 - of a package that is not imported here
-            warn(path, str(error))
+        warn(place, "dora-ros2 is not installed here", "pip install dora-ros2")
+    elif "AMENT_PREFIX_PATH" not in flat.env:  # it names folders of the machine of the node
+        known: Any = import_module("dora_ros2.types").Types([loading.base])
+        for path_of_type, kind, name in bridge.types():
+            try:
+                getattr(known, kind)(name)
+            except Exception as error:  # noqa: BLE001 - of a package that is not imported here
+                warn(place.at(*path_of_type), str(error))
 
 
 def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID, EnvValue
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
-from dora_config.yaml.document import Document, KeyPath
+from dora_config.yaml.document import KeyPath, Place
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class SourceNode:
     """A node of a file with its position."""
 
     node: descriptor.Node
-    path: KeyPath
+    place: Place
     module: ModuleFile | None = None
     """The file in `module`, if the node has one."""
 
@@ -25,10 +25,9 @@ class SourceNode:
 class ModuleFile:
     """A module file; `directory` is relative to the dataflow's (`""`: the same)."""
 
-    document: Document
+    place: Place
+    root: descriptor.Module
     directory: str
-    interface: descriptor.ModuleInterface
-    build: str | None
     nodes: tuple[SourceNode, ...]
 
 
@@ -38,8 +37,7 @@ class WiredInput:
 
     source: OutputSource | TimerSource | LogSource
     written: descriptor.Input
-    document: Document
-    path: KeyPath
+    place: Place
 
 
 @dataclass
@@ -52,21 +50,35 @@ class FlatNode:
 
     id: str
     node: descriptor.Node
-    document: Document
-    path: KeyPath
+    place: Place
     directory: str
     inputs: dict[str, WiredInput]
     env: dict[str, EnvValue] = field(default_factory=dict)
 
+    def at(self, group: str, name: str | None = None) -> Place:
+        """Return the place of a field of the resolved node, or of a value by name inside it."""
+        if name is None:
+            return self.place.at(group)
+        if group == "inputs" and name in self.inputs:
+            return self.inputs[name].place
+        for operator_id, _, path in operators_of(self.node):
+            if name.startswith(operator_id + "/"):
+                return self.place.at(*path, group, name.removeprefix(operator_id + "/"))
+        return self.place.at(group, name)
+
+
+def operators_as_written(node: descriptor.Node) -> list[tuple[descriptor.Operator, KeyPath]]:
+    """Return the operators of a node with their paths within the node."""
+    if node.operator is not None:
+        return [(node.operator, ("operator",))]
+    return [(one, ("operators", index)) for index, one in enumerate(node.operators or ())]
+
 
 def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, KeyPath]]:
     """Return the operators of a runtime node: id, operator, path within the node."""
-    if node.operator is not None:
-        return [(node.operator.id or SINGLE_OPERATOR_ID, node.operator, ("operator",))]
     return [
-        (operator.id, operator, ("operators", index))
-        for index, operator in enumerate(node.operators or ())
-        if operator.id is not None
+        (operator.id or SINGLE_OPERATOR_ID, operator, path)
+        for operator, path in operators_as_written(node)
     ]
 
 

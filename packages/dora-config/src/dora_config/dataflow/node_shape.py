@@ -1,15 +1,19 @@
-"""Which fields go together in a node: its kind, and fields that the kind does not allow; pure."""
+"""Checks between the fields of one node: its kind, what the kind does not allow; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
-from dora_config.dataflow.descriptor import Node, ProgramFields
-from dora_config.dataflow.fields import build_lines
-from dora_config.yaml.document import KeyPath
-from dora_config.yaml.findings import Finding
-from dora_config.yaml.suggest import closest_name
+from dora_config.dataflow.descriptor import LOG_SETTINGS, Node, Operator, ProgramFields
+from dora_config.dataflow.fields import OLD_NAMES, build_lines
+from dora_config.dataflow.modules import operators_as_written, operators_of
+from dora_config.dataflow.ros2 import bridge_problems
+from dora_config.errors import Problem
+from dora_config.yaml.document import Place
+from dora_config.yaml.validation import unknown_field
+from dora_config.yaml.wording import describe_place
 
 DescriptorKind = Literal["path", "operator", "operators", "module", "ros2"]
 KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module", "ros2")
@@ -25,15 +29,14 @@ ALLOWED_FIELDS: Mapping[DescriptorKind, frozenset[str]] = {
     - {"operator", "operators", "module"},
 }
 _OPERATOR_FIELDS = frozenset(ProgramFields.model_fields) - SHARED_FIELDS
-_REFUSED = {
-    "hub": "`hub` references are not supported: use `path`, with `build` or `git`",
-}
-_STANDARD_FIELDS = (
-    frozenset(Node.model_fields) - SHARED_FIELDS - _OPERATOR_FIELDS - _REFUSED.keys() - set(KINDS)
-)
 _REFERENCES = ("branch", "tag", "rev")
 
+_OLD_HINTS = {
+    old: f"it is the old name of `{new}`: only one of them is allowed"
+    for new, old in OLD_NAMES.items()
+}
 NODE_HINTS = {
+    **_OLD_HINTS,
     "custom": "dora 0.x: move its fields into the node; `source` is now called `path`",
     "source": "the program of a node is called `path`",
     "communication": "no longer used: remove it",
@@ -48,6 +51,8 @@ NODE_HINTS = {
     "finish_grace": "it is called `finish_grace_secs`",
 }
 ROOT_HINTS = {
+    "required nodes": 'a dataflow has a list `nodes:` with one "- id: NAME" for each node',
+    **_OLD_HINTS,
     "communication": "dora 0.x: no longer used, remove it",
     "publish_all_messages_to_zenoh": "write `debug: {enable_debug_inspection: true}` instead",
     "enable_debug_inspection": "it belongs in `debug`",
@@ -58,124 +63,151 @@ ROOT_HINTS = {
 }
 
 
-def node_kind(node: Mapping[str, Any]) -> DescriptorKind | None:
-    """Return the kind of the node, or None when it has none or several."""
-    present = [kind for kind in KINDS if node.get(kind) is not None]
-    return present[0] if len(present) == 1 else None
-
-
-def shape_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterator[Finding]:
-    """Yield all problems in the combination of fields of the raw `node` at `path`."""
-    present = {key for key, value in node.items() if value is not None}
-    for field in sorted(present & _REFUSED.keys()):
-        yield Finding((*path, field), f"{where}: {_REFUSED[field]}", at_key=True)
-    yield from _kind_findings(present, path, where)
-    kind = node_kind(node)
-    if kind == "path":
-        yield from _standard_findings(node, present, path, where)
-    elif kind is not None:
-        yield from _misplaced_findings(kind, present, path, where)
-    yield from _git_findings(present, path, where)
-    yield from _build_findings(node, path, where)
-
-
-def _kind_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
+def node_problems(node: Node, place: Place) -> Iterator[Problem]:
+    """Yield all problems between the fields of a node."""
+    where = describe_place(place)
+    present = node.model_fields_set
     kinds = [kind for kind in KINDS if kind in present]
     expected = f"expected exactly one of {', '.join(KINDS)}"
-    if not kinds and not present & {*_REFUSED, "custom"}:
-        others = present - _STANDARD_FIELDS - _OPERATOR_FIELDS - SHARED_FIELDS
-        if not any(closest_name(field, KINDS) for field in others):  # else it is misspelt
-            yield Finding(path, f"{where} has no program: {expected}")
+    if "hub" in present:
+        message = f"{where}: `hub` references are not supported: use `path`, with `build` or `git`"
+        yield place.at("hub").problem(message, at_key=True)
+    elif not kinds:
+        yield place.problem(f"{where} has no program: {expected}")
     if len(kinds) > 1:
         named = " and ".join(f"`{kind}`" for kind in kinds)
-        yield Finding((*path, kinds[1]), f"{where} has {named}: {expected}", at_key=True)
+        yield place.at(kinds[1]).problem(f"{where} has {named}: {expected}", at_key=True)
+    elif kinds == ["path"]:
+        yield from _standard_problems(node, place, where)
+    elif kinds:
+        yield from _misplaced_fields(kinds[0], present, place, where)
+    yield from _git_problems(present, place, where)
+    yield from _program_problems(node, place, where)
+    yield from _operator_problems(node, place, where)
+    if node.restart_policy in (None, "never"):
+        for field in ("max_restarts", "restart_delay", "max_restart_delay", "restart_window"):
+            if getattr(node, field):
+                message = f"{where}: `{field}` has no effect while restart_policy is never"
+                hint = "add `restart_policy: on-failure`"
+                yield place.at(field).problem(message, hint, at_key=True, severity="warning")
+    if node.ros2 is not None:
+        ports = list(node.inputs or ()), node.outputs or []
+        yield from bridge_problems(node.ros2, *ports, place.at("ros2"), where)
 
 
-def _standard_findings(
-    node: Mapping[str, Any], present: set[str], path: KeyPath, where: str
-) -> Iterator[Finding]:
+def _standard_problems(node: Node, place: Place, where: str) -> Iterator[Problem]:
+    present = node.model_fields_set
     if "params" in present:
         message = f"{where}: `params` are not allowed on standard nodes"
-        yield Finding((*path, "params"), message, "only a node with `module` accepts them", True)
-    program = node["path"]
-    is_url = isinstance(program, str) and program.startswith(("http://", "https://"))
-    if "path_sha256" in present and not is_url:
+        hint = "only a node with `module` accepts them"
+        yield place.at("params").problem(message, hint, at_key=True)
+    program = node.path or ""
+    if "path_sha256" in present and not program.startswith(("http://", "https://")):
         message = f"{where}: `path_sha256` is only allowed when `path` is an http(s) URL"
-        yield Finding((*path, "path_sha256"), message, at_key=True)
+        yield place.at("path_sha256").problem(message, at_key=True)
     if program == "shell" and "args" not in present:
         message = f"{where}: a shell node needs `args`, the command line for the shell"
-        yield Finding((*path, "path"), message)
+        yield place.at("path").problem(message)
     if program == "dynamic":
         for field in sorted(present & {"args", "build", "git"}):
             message = (
                 f"{where}: `{field}` has no effect on a dynamic node, which is started by hand"
             )
-            yield Finding((*path, field), message, at_key=True, severity="warning")
+            yield place.at(field).problem(message, at_key=True, severity="warning")
 
 
-def _misplaced_findings(
-    kind: DescriptorKind, present: set[str], path: KeyPath, where: str
-) -> Iterator[Finding]:
-    kinds: set[str] = set(KINDS)
-    known = present - ALLOWED_FIELDS[kind] - _REFUSED.keys() - kinds - NODE_HINTS.keys()
-    for field in sorted(known):
-        if field not in _OPERATOR_FIELDS | _STANDARD_FIELDS:
-            continue
+def _misplaced_fields(
+    kind: DescriptorKind, present: set[str], place: Place, where: str
+) -> Iterator[Problem]:
+    shared = ", ".join(sorted(SHARED_FIELDS))
+    for field in sorted(present - ALLOWED_FIELDS[kind] - {"hub"}):
         message = f"{where}: `{field}` is among the fields that are not allowed on {kind} nodes"
         if kind == "module":
-            hint = "module nodes accept only inputs, params and build beside " + ", ".join(
-                sorted(SHARED_FIELDS)
-            )
+            hint = f"module nodes accept only inputs, params and build beside {shared}"
         elif kind == "ros2":
             hint = "the program of a ros2 node is that of dora-ros2"
         elif field in _OPERATOR_FIELDS:
             hint = f"move it into the `{kind}` block"
         else:
-            shared = ", ".join(sorted(SHARED_FIELDS))
             hint = f"{kind} nodes accept only {shared} beside the {kind} block"
-        yield Finding((*path, field), message, hint, at_key=True)
+        yield place.at(field).problem(message, hint, at_key=True)
 
 
-def _git_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
-    references = [field for field in _REFERENCES if field in present]
+def _git_problems(present: set[str], place: Place, where: str) -> Iterator[Problem]:
+    references = [field for field in ("branch", "tag", "rev") if field in present]
     if len(references) > 1:
-        message = f"{where}: only one of branch, tag and rev is allowed, found " + " and ".join(
-            references
-        )
-        yield Finding((*path, references[1]), message, at_key=True)
+        found = " and ".join(references)
+        message = f"{where}: only one of branch, tag and rev is allowed, found {found}"
+        yield place.at(references[1]).problem(message, at_key=True)
     if references and "git" not in present:
         message = f"{where}: `{references[0]}` needs a repository: `git` source required"
-        yield Finding((*path, references[0]), message, at_key=True)
+        yield place.at(references[0]).problem(message, at_key=True)
 
 
 _SHELL_WORDS = frozenset({"&&", "||", "|", ">", ">>", "<"})
 
 
-def _build_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterator[Finding]:
-    """Warn about shell syntax, which is passed to the program as an argument."""
-    build = node.get("build")
-    for line in build_lines(build) if isinstance(build, str) else ():
+def _program_problems(program: ProgramFields, place: Place, where: str) -> Iterator[Problem]:
+    """Warn about build lines, outputs and queues of a node or operator."""
+    for line in build_lines(program.build or ""):
+        # shell syntax is passed as an argument; in quotes it is intended, as for `sh -c "..."`
         word = next((w for w in line.split() if w in _SHELL_WORDS or w[1:].endswith(";")), None)
-        # in quotes it is intended, as for `sh -c "..."`
         if word is not None and not {"'", '"', "\\"} & set(line):
             message = f"{where}: build line {line[:80]!r}: {word!r} is an argument of the program"
             hint = 'build lines run without a shell: write one command per line, or sh -c "..."'
-            yield Finding((*path, "build"), message, hint, severity="warning")
+            yield place.at("build").problem(message, hint, severity="warning")
+    outputs = program.outputs or []
+    first = {output: index for index, output in reversed([*enumerate(outputs)])}
+    for index, output in enumerate(outputs):
+        if first[output] != index:
+            message = f'{where}: output "{output}" is listed twice'
+            yield place.at("outputs", index).problem(message, severity="warning")
+    for name, wanted in (program.inputs or {}).items():
+        if wanted.queue_size == 0:
+            message = f'{where}: input "{name}": queue_size 0 is treated as 1'
+            yield place.at("inputs", name, "queue_size").problem(message, severity="warning")
 
 
-def operator_findings(operator: Any, path: KeyPath, where: str) -> Iterator[Finding]:
-    """Yield problems with the code of the raw `operator` at `path`."""
-    if not isinstance(operator, dict):
-        return
-    if operator.get("shared-library") is not None:
+def _operator_problems(node: Node, place: Place, where: str) -> Iterator[Problem]:
+    operators = node.operators or []
+    if node.operators == []:
+        message = f"{where}: `operators` must contain at least one operator"
+        yield place.at("operators").problem(message)
+    for setting in LOG_SETTINGS:
+        users = [index for index, one in enumerate(operators) if getattr(one, setting) is not None]
+        if len(users) > 1:
+            message = f"{where}: at most one operator may set `{setting}`"
+            yield place.at("operators", users[1], setting).problem(message, at_key=True)
+    seen: set[str] = set()
+    for operator, path in operators_as_written(node):
+        own = place.at(*path)
+        yield from _code_problems(operator, own)
+        if operator.id is None:
+            if node.operator is None:
+                yield own.problem(f"{describe_place(own)}: field `id` is required")
+            continue
+        if "/" in operator.id:
+            message = f"{where}: operator id \"{operator.id}\" must not contain '/'"
+            yield own.at("id").problem(message)
+        if operator.id in seen:
+            message = f'{where}: duplicate operator id "{operator.id}": ids must be unique'
+            yield own.at("id").problem(message)
+        seen.add(operator.id)
+    for operator_id, operator, path in operators_of(node):
+        named = f'{where}: operator "{operator_id}"'
+        yield from _program_problems(operator, place.at(*path), named)
+
+
+def _code_problems(operator: Operator, place: Place) -> Iterator[Problem]:
+    for name in operator.model_extra or ():
+        yield replace(unknown_field(Operator, place, name), severity="warning")
+    where = describe_place(place)
+    if operator.shared_library is not None:
         message = f"{where}: `shared-library` operators are not supported, only `python` ones"
-        yield Finding((*path, "shared-library"), message, at_key=True)
-    elif operator.get("python") is None:
-        message = f"{where} has no program: expected `python: FILE`"
-        yield Finding(path, message)
-    yield from _build_findings(operator, path, where)
-    python = operator.get("python")
-    if isinstance(python, dict) and python.get("conda_env") is not None:
+        yield place.at("shared-library").problem(message, at_key=True)
+    elif operator.python is None:
+        yield place.problem(f"{where} has no program: expected `python: FILE`")
+    elif operator.python.conda_env is not None:
         message = f"{where}: `conda_env` is not supported"
         hint = "start dora inside that environment, or give the node a `build` and use --uv"
-        yield Finding((*path, "python", "conda_env"), message, hint, at_key=True)
+        yield place.at("python", "conda_env").problem(message, hint, at_key=True)

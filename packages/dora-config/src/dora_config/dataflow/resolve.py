@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dora_config.dataflow import descriptor
@@ -35,8 +35,8 @@ from dora_config.dataflow.resolved import (
 )
 from dora_config.dataflow.ros2 import with_ports
 from dora_config.dataflow.sources import OutputSource
-from dora_config.errors import Problem, Severity
-from dora_config.yaml.document import Document, KeyPath
+from dora_config.errors import Problem
+from dora_config.yaml.document import KeyPath, Place
 
 PATTERN_KEYS: dict[CommunicationPattern, tuple[str, ...]] = {
     "service-server": ("request_id",),
@@ -51,75 +51,44 @@ _URL_SCHEMES = ("http://", "https://")
 _PROGRAM_SUFFIXES = (".py", ".sh", ".exe")
 
 
-@dataclass
-class SourceMap:
-    """Positions of the parts of a resolved dataflow in its files."""
-
-    document: Document
-    flat: list[FlatNode] = field(default_factory=list)
-    """The nodes in the order of the resolved dataflow, then those with unused inputs."""
-
-    def problem(
-        self,
-        position: int | None,
-        path: KeyPath,
-        message: str,
-        *,
-        hint: str | None = None,
-        severity: Severity = "error",
-    ) -> Problem:
-        """Return a problem at `path` within a resolved node, such as `("inputs", "image")`."""
-        if position is None:
-            return self.document.problem(path, message, hint=hint, severity=severity)
-        document, place = self._locate(self.flat[position], path)
-        return document.problem(place, message, hint=hint, severity=severity)
-
-    def _locate(self, flat: FlatNode, path: KeyPath) -> tuple[Document, KeyPath]:
-        match path:
-            case ("inputs", str(name), *rest) if name in flat.inputs:
-                wired = flat.inputs[name]
-                return wired.document, (*wired.path, *rest)
-            case (str(group), str(name), *rest):
-                for operator_id, _, operator_path in operators_of(flat.node):
-                    if name.startswith(operator_id + "/"):
-                        inner = name[len(operator_id) + 1 :]
-                        return flat.document, (*flat.path, *operator_path, group, inner, *rest)
-        return flat.document, (*flat.path, *path)
-
-
 @dataclass(frozen=True)
 class Resolution:
-    """A resolved dataflow with its positions and problems."""
+    """A resolved dataflow with its problems."""
 
     dataflow: ResolvedDataflow
-    source_map: SourceMap
-    problems: tuple[Problem, ...]
-    unused_inputs: tuple[ResolvedNode, ...] = ()
+    root: Place
+    nodes: Sequence[FlatNode]
+    """The flat nodes in the order of the resolved dataflow."""
+    unused_inputs: Sequence[FlatNode]
     """Nodes with a module, with those of their inputs that no inner node reads."""
+    problems: list[Problem]
 
 
 def resolve(
     root: descriptor.Descriptor,
-    document: Document,
+    place: Place,
     nodes: tuple[SourceNode, ...],
     environ: Mapping[str, str],
 ) -> Resolution:
     """Resolve the `nodes` of a file."""
     flattening = Flattening(environ)
-    root_env = flattening.environment(root.env, document, ("env",), {}, "the dataflow")
-    flattening.run(document, nodes)
+    root_env = flattening.environment(root.env, place.at("env"), "the dataflow")
+    flattening.run(nodes)
     single = {
         flat.id: operators_of(flat.node)[0]
         for flat in reversed(flattening.nodes)
         if flat.node.operator is not None
     }
-    source_map = SourceMap(document, flattening.nodes)
-    resolved: list[ResolvedNode] = []
-    for flat in flattening.nodes:
+    seen: set[str] = set()
+    for flat in (*flattening.nodes, *flattening.unused_inputs):
         flat.inputs = {name: _to_operator(wired, single) for name, wired in flat.inputs.items()}
-        resolved.append(_resolve_node(flat, root, root_env))
+    for flat in flattening.nodes:
+        if flat.id in seen:
+            message = f'duplicate node ID "{flat.id}": ids must be unique once modules are applied'
+            flattening.report(flat.at("id"), message)
+        seen.add(flat.id)
     dataflow = ResolvedDataflow(
-        nodes=tuple(resolved),
+        nodes=tuple(_resolve_node(flat, root, root_env) for flat in flattening.nodes),
         env=root_env,
         health_check_interval=_default(root.health_check_interval, DEFAULT_HEALTH_CHECK_INTERVAL),
         strict_types=bool(root.strict_types),
@@ -130,20 +99,9 @@ def resolve(
         ),
         deploy=_deploy(root.deploy),
     )
-    problems = (*flattening.problems, *_duplicates(source_map))
-    unused = [_unused_inputs(flat, single) for flat in flattening.unused_inputs]
-    source_map.flat.extend(flattening.unused_inputs)
-    return Resolution(dataflow, source_map, problems, tuple(unused))
-
-
-def _duplicates(source_map: SourceMap) -> Iterator[Problem]:
-    """Yield problems for nodes with equal ids after modules are applied."""
-    seen: set[str] = set()
-    for position, flat in enumerate(source_map.flat):
-        if flat.id in seen:
-            message = f'duplicate node ID "{flat.id}": ids must be unique once modules are applied'
-            yield source_map.problem(position, ("id",), message)
-        seen.add(flat.id)
+    return Resolution(
+        dataflow, place, flattening.nodes, flattening.unused_inputs, flattening.problems
+    )
 
 
 def _default(value: float | None, default: float) -> float:
@@ -164,14 +122,6 @@ def _to_operator(
         return wired
     output = f"{operator_id}/{source.output}"
     return replace(wired, source=OutputSource(node=source.node, output=output))
-
-
-def _unused_inputs(
-    flat: FlatNode, single: Mapping[str, tuple[str, descriptor.Operator, KeyPath]]
-) -> ResolvedNode:
-    flat.inputs = {name: _to_operator(wired, single) for name, wired in flat.inputs.items()}
-    inputs = {name: _resolve_input(wired, None) for name, wired in flat.inputs.items()}
-    return ResolvedNode(id=flat.id, inputs=inputs)
 
 
 _CHANGED = {"id", "path", "path_sha256", "args", "env", "build", "git", "inputs", "outputs"}

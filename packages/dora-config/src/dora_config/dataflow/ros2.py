@@ -11,13 +11,14 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from dora_config.dataflow.fields import (
     OutputIdField,
     SecondsField,
+    Text,
     TextField,
     Written,
     optional,
     wrong,
 )
-from dora_config.yaml.document import KeyPath
-from dora_config.yaml.findings import Finding
+from dora_config.errors import Problem
+from dora_config.yaml.document import KeyPath, Place
 
 MAX_TOPICS = 64
 MODES = ("topic", "topics", "service", "action")
@@ -39,15 +40,15 @@ def _matching(pattern: str, expected: str) -> tuple[AfterValidator, Any]:
 
 
 _NAME_RULE = "letters, digits and '_' between single slashes, and no part begins with a digit"
-_RosName = Annotated[str, *_matching(_NAME, _NAME_RULE)]
-_Namespace = Annotated[str, *_matching(_NAMESPACE, _NAME_RULE)]
+_RosName = Annotated[Text, *_matching(_NAME, _NAME_RULE)]
+_Namespace = Annotated[Text, *_matching(_NAMESPACE, _NAME_RULE)]
 _NodeName = Annotated[
-    str, *_matching(f"^{_PART}$", "letters, digits and '_', and no digit at the start")
+    Text, *_matching(f"^{_PART}$", "letters, digits and '_', and no digit at the start")
 ]
-_MessageType = Annotated[str, *_matching(_TYPE.format("msg"), "package/Name or package/msg/Name")]
-_ServiceType = Annotated[str, *_matching(_TYPE.format("srv"), "package/Name or package/srv/Name")]
+_MessageType = Annotated[Text, *_matching(_TYPE.format("msg"), "package/Name or package/msg/Name")]
+_ServiceType = Annotated[Text, *_matching(_TYPE.format("srv"), "package/Name or package/srv/Name")]
 _ActionType = Annotated[
-    str, *_matching(_TYPE.format("action"), "package/Name or package/action/Name")
+    Text, *_matching(_TYPE.format("action"), "package/Name or package/action/Name")
 ]
 _Direction = Literal["subscribe", "publish"]
 _Role = Literal["client", "server"]
@@ -173,58 +174,54 @@ def _with_port(topic: Ros2Topic, port: str) -> Ros2Topic:
     return topic.model_copy(update={"input" if topic.publishes else "output": port})
 
 
-def bridge_findings(
-    bridge: Ros2, inputs: list[str], outputs: list[str], path: KeyPath, where: str
-) -> Iterator[Finding]:
+def bridge_problems(
+    bridge: Ros2, inputs: list[str], outputs: list[str], place: Place, where: str
+) -> Iterator[Problem]:
     """Yield problems between the fields of a bridge, its inputs and its outputs."""
+    where = f"{where}: ros2"
     modes = [name for name in MODES if getattr(bridge, name) is not None]
     if len(modes) != 1:
-        found = "and ".join(f"`{name}` " for name in modes) or "none of them "
-        message = f"{where}: ros2: expected exactly one of {', '.join(MODES)}, found {found}"
-        yield Finding((*path, modes[1]) if modes else path, message.rstrip(), at_key=bool(modes))
+        found = " and ".join(f"`{name}`" for name in modes) or "none of them"
+        message = f"{where}: expected exactly one of {', '.join(MODES)}, found {found}"
+        yield place.at(*modes[1:2]).problem(message, at_key=bool(modes))
         return
     mode = modes[0]
-    yield from _misplaced(bridge, mode, path, where)
-    ports = (inputs, outputs)
+    for field in sorted({name for names in _FIELDS_OF.values() for name in names}):
+        if getattr(bridge, field) is not None and field not in _FIELDS_OF[mode]:
+            message = f"{where}: `{field}` has no effect beside `{mode}`"
+            yield place.at(field).problem(message, at_key=True, severity="warning")
     if mode in ("topic", "topics"):
-        yield from _topic_findings(bridge, ports, path, where)
+        yield from _topic_problems(bridge, inputs, outputs, place, where)
         return
     for field in (f"{mode}_type", "role"):
         if getattr(bridge, field) is None:
-            yield Finding(path, f"{where}: ros2: `{mode}` needs `{field}`")
+            yield place.problem(f"{where}: `{mode}` needs `{field}`")
     if bridge.transport is not None and bridge.transport.kind == "dds":
-        message = f"{where}: ros2: a {mode} needs the transport zenoh; dds has only topics"
-        yield Finding((*path, "transport", "kind"), message)
-    sides = {
-        ("service", "client"): ("requests", "responses"),
-        ("service", "server"): ("responses", "requests"),
-        ("action", "client"): ("goals", "results"),
-        ("action", "server"): ("results", "goals"),
-    }
+        message = f"{where}: a {mode} needs the transport zenoh; dds has only topics"
+        yield place.at("transport", "kind").problem(message)
     if bridge.role is None:
         return
-    received, sent = sides[mode, bridge.role]
+    received, sent, name = _SIDES[mode, bridge.role]
     for declared, side, what in ((inputs, "input", received), (outputs, "output", sent)):
         if not declared:
-            yield Finding(path, f"{where}: ros2: a {mode} {bridge.role} needs an {side} for {what}")
-    name = _MAIN_OUTPUT[mode, bridge.role]
+            yield place.problem(f"{where}: a {mode} {bridge.role} needs an {side} for {what}")
     others = [one for one in outputs if one != "feedback"]
     used = {name if name in outputs else next(iter(others), name)}
     if (mode, bridge.role) == ("action", "client"):
         used.add("feedback")
     for output in outputs:
         if output not in used:
-            message = f'{where}: ros2: a {mode} {bridge.role} does not use the output "{output}"'
-            yield Finding(path, message, severity="warning")
+            message = f'{where}: a {mode} {bridge.role} does not use the output "{output}"'
+            yield place.problem(message, severity="warning")
 
 
-_MAIN_OUTPUT = {
-    ("service", "client"): "response",
-    ("service", "server"): "request",
-    ("action", "client"): "result",
-    ("action", "server"): "goal",
+_SIDES = {
+    ("service", "client"): ("requests", "responses", "response"),
+    ("service", "server"): ("responses", "requests", "request"),
+    ("action", "client"): ("goals", "results", "result"),
+    ("action", "server"): ("results", "goals", "goal"),
 }
-"""The output with this name is used, else the first one."""
+"""What is received and sent; the output with the last name is used, else the first one."""
 _FIELDS_OF: dict[str, tuple[str, ...]] = {
     "topic": ("message_type", "direction"),
     "service": ("service_type", "role"),
@@ -233,40 +230,27 @@ _FIELDS_OF: dict[str, tuple[str, ...]] = {
 }
 
 
-def _misplaced(bridge: Ros2, mode: str, path: KeyPath, where: str) -> Iterator[Finding]:
-    for field in sorted({name for names in _FIELDS_OF.values() for name in names}):
-        if getattr(bridge, field) is not None and field not in _FIELDS_OF[mode]:
-            message = f"{where}: ros2: `{field}` has no effect beside `{mode}`"
-            yield Finding((*path, field), message, at_key=True, severity="warning")
-
-
-def _topic_findings(
-    bridge: Ros2, ports: tuple[list[str], list[str]], path: KeyPath, where: str
-) -> Iterator[Finding]:
+def _topic_problems(
+    bridge: Ros2, inputs: list[str], outputs: list[str], place: Place, where: str
+) -> Iterator[Problem]:
     if bridge.topics is not None and not 1 <= len(bridge.topics) <= MAX_TOPICS:
         count = len(bridge.topics)
-        message = f"{where}: ros2: `topics` must have 1 to {MAX_TOPICS} entries, found {count}"
-        yield Finding((*path, "topics"), message)
-    topics = with_ports(bridge, *ports).topics or []
-    for declared, side, publishes in ((ports[0], "input", True), (ports[1], "output", False)):
+        message = f"{where}: `topics` must have 1 to {MAX_TOPICS} entries, found {count}"
+        yield place.at("topics").problem(message)
+    topics = with_ports(bridge, inputs, outputs).topics or []
+    for declared, side, publishes in ((inputs, "input", True), (outputs, "output", False)):
         used = {topic.port for topic in topics if topic.publishes is publishes}
         for port in declared:
             if port not in used:
-                message = f'{where}: ros2: the {side} "{port}" belongs to no topic'
-                yield Finding(path, message, severity="warning")
+                message = f'{where}: the {side} "{port}" belongs to no topic'
+                yield place.problem(message, severity="warning")
     for index, topic in enumerate(topics):
-        place: KeyPath = ("topics", index) if bridge.topics is not None else ("topic",)
-        side = "input" if topic.publishes else "output"
-        declared = ports[0] if topic.publishes else ports[1]
+        side, declared = ("input", inputs) if topic.publishes else ("output", outputs)
         if topic.port in declared:
             continue
         has = f"has {', '.join(declared)}" if declared else f"has no {side}s"
-        message = (
-            f'{where}: ros2: topic "{topic.topic}" needs the {side} "{topic.port}"; the node {has}'
-        )
+        needs = f'the {side} "{topic.port}"'
         if bridge.topics is None and len(declared) > 1:
-            message = (
-                f'{where}: ros2: topic "{topic.topic}" needs one {side}, or one called '
-                f'"{topic.port}"; the node {has}'
-            )
-        yield Finding((*path, *place), message)
+            needs = f'one {side}, or one called "{topic.port}"'
+        message = f'{where}: topic "{topic.topic}" needs {needs}; the node {has}'
+        yield place.at(*("topic",) if bridge.topics is None else ("topics", index)).problem(message)

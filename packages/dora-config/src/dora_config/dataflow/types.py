@@ -7,14 +7,14 @@ A type is a name such as `std/media/v1/Image`, with optional parameters in brack
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dora_config.dataflow.graph import GraphFinding
+from dora_config.dataflow.modules import FlatNode
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource, TimerSource
-from dora_config.errors import Severity
-from dora_config.yaml.document import KeyPath
+from dora_config.errors import Problem, Severity
+from dora_config.yaml.document import Place
 from dora_config.yaml.suggest import closest_name, did_you_mean
 
 _URN = re.compile(r"([^\[\]\s]+)(?:\[([^\[\]]*)\])?")
@@ -108,15 +108,7 @@ def _standard_types() -> Iterator[TypeDefinition]:
     )
 
 
-STANDARD_TYPES: Mapping[str, TypeDefinition] = {one.name: one for one in _standard_types()}
-
-
-@dataclass(frozen=True)
-class TypeCheck:
-    """Findings of a check, and the types of inputs that were inferred from outputs."""
-
-    findings: tuple[GraphFinding, ...]
-    inferred: Mapping[tuple[str, str], str]
+STANDARD_TYPES: dict[str, TypeDefinition] = {one.name: one for one in _standard_types()}
 
 
 def parse_type(text: str) -> TypeName:
@@ -136,35 +128,25 @@ def parse_type(text: str) -> TypeName:
     return TypeName(base, parameters)
 
 
-def check_types(
-    dataflow: ResolvedDataflow,
-    user_types: Iterable[TypeDefinition] = (),
-) -> TypeCheck:
-    """Check all declared types; problems are errors only if `strict_types` is set."""
-    library = dict(STANDARD_TYPES)
-    library.update({one.name: one for one in user_types})
-    return _TypeChecker(dataflow, library).run()
+class TypeCheck:
+    """Checks the ports and then the edges of a dataflow.
 
-
-def uses_types(dataflow: ResolvedDataflow) -> bool:
-    """Return whether any port declares a type."""
-    return any(node.input_types or node.output_types for node in dataflow.nodes)
-
-
-class _TypeChecker:
-    """Checks the ports and then the edges of a dataflow."""
+    Problems are errors only if `strict_types` is set.
+    """
 
     def __init__(
         self,
         dataflow: ResolvedDataflow,
-        library: Mapping[str, TypeDefinition],
+        root: Place,
+        flat: Sequence[FlatNode],
+        user_types: Iterable[TypeDefinition] = (),
     ) -> None:
         self._dataflow = dataflow
-        self._library = library
+        self._root = root
+        self._flat = flat
+        self._library = STANDARD_TYPES | {one.name: one for one in user_types}
         self._severity: Severity = "error" if dataflow.strict_types else "warning"
-        self._findings: list[GraphFinding] = []
-        self._position: int | None = None
-        self._inferred: dict[tuple[str, str], str] = {}
+        self.problems: list[Problem] = []
         self._nodes: dict[str, ResolvedNode] = {}
         for node in dataflow.nodes:
             self._nodes.setdefault(node.id, node)
@@ -173,17 +155,17 @@ class _TypeChecker:
         for source, target in (*_WIDENING, *rules):
             self._widening.setdefault(source, []).append(target)
 
-    def run(self) -> TypeCheck:
+    def run(self) -> ResolvedDataflow:
+        """Return the dataflow with `data_type` set for inputs with an inferred type."""
         self._rules()
-        for position, node in enumerate(self._dataflow.nodes):
-            self._position = position
-            self._declarations(node, "output_types", "outputs", node.outputs)
-            self._declarations(node, "input_types", "inputs", tuple(node.inputs))
-        for position, node in enumerate(self._dataflow.nodes):
-            self._position = position
-            for name, wanted in node.inputs.items():
-                self._edge(node, name, wanted)
-        return TypeCheck(tuple(self._findings), self._inferred)
+        for node, flat in zip(self._dataflow.nodes, self._flat, strict=True):
+            self._declarations(node, flat, "output_types", "outputs", node.outputs)
+            self._declarations(node, flat, "input_types", "inputs", tuple(node.inputs))
+        nodes = []
+        for node, flat in zip(self._dataflow.nodes, self._flat, strict=True):
+            inputs = {name: self._edge(node, flat, name, one) for name, one in node.inputs.items()}
+            nodes.append(node.model_copy(update={"inputs": inputs}))
+        return self._dataflow.model_copy(update={"nodes": tuple(nodes)})
 
     def _rules(self) -> None:
         for index, rule in enumerate(self._dataflow.type_rules):
@@ -191,29 +173,35 @@ class _TypeChecker:
                 if name not in self._library:
                     message = f'type rule {index + 1}: unknown type "{name}"'
                     near = closest_name(name, self._library)
-                    self._find(("type_rules", index, key), message, near)
+                    self._find(self._root.at("type_rules", index, key), message, near)
 
     def _declarations(
-        self, node: ResolvedNode, group: str, ports_name: str, ports: tuple[str, ...]
+        self,
+        node: ResolvedNode,
+        flat: FlatNode,
+        group: str,
+        ports_name: str,
+        ports: tuple[str, ...],
     ) -> None:
         types: Mapping[str, str] = getattr(node, group)
         direction = group.removesuffix("_types")
         for port, text in types.items():
+            place = flat.at(group, port)
             if port not in ports:
                 message = (
                     f'node "{node.id}": `{group}` contains "{port}", '
                     f"which is not among its {ports_name}"
                 )
-                self._find((group, port), message, closest_name(port, ports))
+                self._find(place, message, closest_name(port, ports))
             where = f'node "{node.id}": {direction} "{port}"'
             try:
                 declared = parse_type(text)
             except ValueError as error:
-                self._find((group, port), f"{where}: {error}")
+                self._find(place, f"{where}: {error}")
                 continue
-            self._known((group, port), where, declared)
+            self._known(place, where, declared)
 
-    def _known(self, path: tuple[str, str], where: str, declared: TypeName) -> None:
+    def _known(self, place: Place, where: str, declared: TypeName) -> None:
         definition = self._library.get(declared.base)
         if definition is None:
             near = closest_name(declared.base, self._library)
@@ -221,7 +209,7 @@ class _TypeChecker:
                 last = declared.base.rpartition("/")[2].lower()
                 same = [name for name in self._library if name.rpartition("/")[2].lower() == last]
                 near = same[0] if same else None
-            self._find(path, f'{where}: unknown type "{declared.base}"', near)
+            self._find(place, f'{where}: unknown type "{declared.base}"', near)
             return
         if definition.parameters is None:
             return
@@ -230,52 +218,50 @@ class _TypeChecker:
                 known = ", ".join(sorted(definition.parameters)) or "none"
                 message = f'{where}: type "{declared.base}" has no parameter "{parameter}"'
                 near = closest_name(parameter, definition.parameters)
-                self._find(path, f"{message}, expected {known}", near)
+                self._find(place, f"{message}, expected {known}", near)
 
-    def _find(self, path: KeyPath, message: str, near: str | None = None) -> None:
-        self._findings.append(
-            GraphFinding(self._position, path, message, did_you_mean(near), self._severity)
-        )
+    def _find(self, place: Place, message: str, near: str | None = None) -> None:
+        problem = place.problem(message, did_you_mean(near), severity=self._severity)
+        self.problems.append(problem)
 
-    def _edge(self, node: ResolvedNode, name: str, wanted: ResolvedInput) -> None:
+    def _edge(
+        self, node: ResolvedNode, flat: FlatNode, name: str, wanted: ResolvedInput
+    ) -> ResolvedInput:
+        """Check an input and return it with its type, if that is inferred."""
         expected = node.input_types.get(name)
+        sent: str | None = LOG_TYPE
+        sender = "the logs are"
         match wanted.source:
             case TimerSource():
-                self._provided(node, name, expected, TIMER_TYPE, "the timer sends")
-            case OutputSource(node=producer_id, output=output):
+                sent, sender = TIMER_TYPE, "the timer sends"
+            case OutputSource(node=producer_id, output=output) as source:
                 producer = self._nodes.get(producer_id)
                 sent = producer.output_types.get(output) if producer is not None else None
-                if sent is None or expected is None:
-                    self._infer(node, name, wanted.source, sent, expected)
-                else:
-                    self._provided(node, name, expected, sent, f"{wanted.source} sends")
-            case _:
-                self._provided(node, name, expected, LOG_TYPE, "the logs are")
-
-    def _infer(
-        self,
-        node: ResolvedNode,
-        name: str,
-        source: OutputSource,
-        sent: str | None,
-        expected: str | None,
-    ) -> None:
-        if sent is not None:
-            self._inferred[node.id, name] = sent
-            message = f"inferred type {sent} of input {node.id}/{name} from output {source}"
-        elif expected is not None:
-            message = f"inferred type {expected} of output {source} from input {node.id}/{name}"
-        else:
-            return
-        self._findings.append(
-            GraphFinding(self._position, ("inputs", name), message, severity="info")
-        )
+                sender = f"{source} sends"
+                message = None
+                if sent is not None and expected is None:
+                    message = f"inferred type {sent} of input {node.id}/{name} from output {source}"
+                    wanted = wanted.model_copy(update={"data_type": sent})
+                elif sent is None and expected is not None:
+                    message = (
+                        f"inferred type {expected} of output {source} from input {node.id}/{name}"
+                    )
+                if message is not None:
+                    place = flat.at("inputs", name)
+                    self.problems.append(place.problem(message, severity="info"))
+        if expected is not None and sent is not None:
+            self._provided(node, flat, name, expected, sent, sender)
+        return wanted
 
     def _provided(
-        self, node: ResolvedNode, name: str, expected: str | None, sent: str, sender: str
+        self,
+        node: ResolvedNode,
+        flat: FlatNode,
+        name: str,
+        expected: str,
+        sent: str,
+        sender: str,
     ) -> None:
-        if expected is None:
-            return
         try:
             source, target = parse_type(sent), parse_type(expected)
         except ValueError:
@@ -288,7 +274,7 @@ class _TypeChecker:
             f'node "{node.id}": type mismatch on input "{name}": '
             f'{sender} "{sent}", but expected "{expected}"{self._missing(source, target)}'
         )
-        self._find(("input_types", name), message)
+        self._find(flat.at("input_types", name), message)
 
     def _fits(self, source: TypeName, target: TypeName) -> bool:
         if target.base == ANYTHING:
@@ -314,21 +300,3 @@ class _TypeChecker:
         reasons = [f"missing {', '.join(missing)}"] if missing else []
         reasons.extend(different)
         return f" ({'; '.join(reasons)})" if reasons else ""
-
-
-def with_inferred_types(
-    dataflow: ResolvedDataflow, inferred: Mapping[tuple[str, str], str]
-) -> ResolvedDataflow:
-    """Return the dataflow with `data_type` set for inputs with an inferred type."""
-    if not inferred:
-        return dataflow
-    nodes = []
-    for node in dataflow.nodes:
-        inputs = {
-            name: one.model_copy(update={"data_type": inferred[node.id, name]})
-            if (node.id, name) in inferred
-            else one
-            for name, one in node.inputs.items()
-        }
-        nodes.append(node.model_copy(update={"inputs": inputs}))
-    return dataflow.model_copy(update={"nodes": tuple(nodes)})

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from dora_config.cluster.models import FIELDS_OF_HOST, WrittenCluster, WrittenFleet
+from dora_config.cluster.fleet import DataflowsFile
+from dora_config.cluster.models import FIELDS_OF_HOST, Cluster
 from dora_config.dataflow.descriptor import Descriptor, Module
+from dora_config.dataflow.fields import OLD_NAMES
 from dora_config.dataflow.node_shape import ALLOWED_FIELDS, KINDS
 from dora_config.dataflow.ros2 import MAX_TOPICS, MODES
-from dora_config.yaml.document import OLD_NAMES
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -21,8 +22,8 @@ FileKind = Literal["dataflow", "module", "cluster", "fleet"]
 _MODELS: dict[FileKind, type[BaseModel]] = {
     "dataflow": Descriptor,
     "module": Module,
-    "cluster": WrittenCluster,
-    "fleet": WrittenFleet,
+    "cluster": Cluster,
+    "fleet": DataflowsFile,
 }
 
 
@@ -37,8 +38,8 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
         _add_bridge_rules(definitions["Ros2"])
         for model in (schema, definitions["Node"]):
             _add_old_names(model)
-    if "WrittenCoordinator" in definitions:
-        _add_coordinator_rules(definitions["WrittenCoordinator"])
+    if "Coordinator" in definitions:
+        _add_coordinator_rules(definitions["Coordinator"])
     return {
         "$schema": SCHEMA_DIALECT,
         "title": f"dora {kind} file",
@@ -47,7 +48,7 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
 
 
 def _simplify(part: Any) -> None:
-    """Remove titles and null defaults."""
+    """Remove titles and defaults, and allow null for fields that may be left out."""
     if isinstance(part, list):
         for item in part:
             _simplify(item)
@@ -55,8 +56,13 @@ def _simplify(part: Any) -> None:
         return
     if isinstance(part.get("title"), str):
         del part["title"]
-    if "default" in part and part["default"] is None:
-        del part["default"]
+    for field in part.get("properties", {}).values():
+        null = {"type": "null"}
+        if "default" in field and "null" not in str(field.get("anyOf", field.get("type"))):
+            described = {key: field.pop(key) for key in ("default", "description") if key in field}
+            field["anyOf"] = [{key: field.pop(key) for key in list(field)}, null]
+            field.update(described)
+    part.pop("default", None)
     if "patternProperties" in part:
         part["additionalProperties"] = False
     for value in part.values():

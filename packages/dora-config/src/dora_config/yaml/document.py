@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 2000
 
-OLD_NAMES = {"deploy": "_unstable_deploy", "debug": "_unstable_debug"}
-"""Keys with another name in dora 0.x; a path with the new name finds a value under the old one."""
-
 KeyPath = tuple[str | int, ...]
 """Keys and indices from the root of a document to one of its values."""
 
@@ -53,23 +50,9 @@ class Document:
     text: str
     data: Any = None
     problems: list[Problem] = field(default_factory=list)
-    lost: set[KeyPath] = field(default_factory=set)
-    """Paths of values that cannot be read; the reasons are in `problems`."""
     root: Node | None = field(default=None, repr=False)
     _keys: dict[int, dict[str, _Step]] = field(default_factory=dict, repr=False)
     """The keys of each mapping that was searched, by the id of its node."""
-
-    def problem(
-        self,
-        path: KeyPath,
-        message: str,
-        *,
-        hint: str | None = None,
-        at_key: bool = False,
-        severity: Severity = "error",
-    ) -> Problem:
-        """Return a problem at the value (or key) of `path`."""
-        return self.problem_at(self.span(path, at_key=at_key), message, hint, severity)
 
     def problem_at(
         self, span: Span, message: str, hint: str | None = None, severity: Severity = "error"
@@ -106,16 +89,6 @@ class Document:
             return span_of(key)
         return span_of(node)
 
-    def scalar_text(self, path: KeyPath) -> str | None:
-        """Return the text of the scalar at `path` as in the file; None for other values."""
-        from yaml.nodes import ScalarNode
-
-        steps = list(self._steps(path))
-        node = steps[-1][1] if steps else self.root
-        if len(steps) < len(path) or not isinstance(node, ScalarNode):
-            return None
-        return str(node.value)
-
     def _steps(self, path: KeyPath) -> Iterator[_Step]:
         """Follow `path` from the root as far as it exists."""
         node = self.root
@@ -140,10 +113,32 @@ class Document:
             keys = self._keys[id(node)] = _keys_of(node)
         if part in keys:
             return keys[part]
-        if part in OLD_NAMES:
-            return self._child(node, OLD_NAMES[part])
         found = (self._child(source, part) for source in merged_nodes(node))
         return next((step for step in found if step is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A value of a document, by its path."""
+
+    document: Document
+    path: KeyPath = ()
+
+    def at(self, *keys: str | int) -> Place:
+        """Return the place of a value inside this one."""
+        return Place(self.document, (*self.path, *keys))
+
+    def problem(
+        self,
+        message: str,
+        hint: str | None = None,
+        *,
+        at_key: bool = False,
+        severity: Severity = "error",
+    ) -> Problem:
+        """Return a problem at the value, or at its key."""
+        span = self.document.span(self.path, at_key=at_key)
+        return self.document.problem_at(span, message, hint, severity)
 
 
 def _keys_of(node: MappingNode) -> dict[str, _Step]:

@@ -1,7 +1,7 @@
 """YAML text to a `Document`.
 
 PyYAML composes the tree of nodes. This module turns it into plain values and reports duplicate
-keys, unknown tags, unknown aliases and texts that expand too much as problems with positions.
+keys, unknown tags and texts that expand too much as problems with positions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner, ScannerError
 
 from dora_config.errors import Problem
-from dora_config.yaml.document import Document, KeyPath, Span, merged_nodes, span_of
+from dora_config.yaml.document import Document, Span, merged_nodes, span_of
 from dora_config.yaml.scalars import (
     BOOL,
     FLOAT,
@@ -46,10 +46,6 @@ class _Unusable(Exception):
         self.span = span
 
 
-class _UnknownAlias(ScalarNode):
-    """Stands for the value of an alias without anchor."""
-
-
 class _CoreResolver(BaseResolver):
     """Resolves tags by the core schema, for the composer of PyYAML."""
 
@@ -60,12 +56,11 @@ class _CoreResolver(BaseResolver):
 
 
 class _Composer(Composer, _CoreResolver):
-    """PyYAML's composer with a limit of depth; unknown aliases do not end the document."""
+    """PyYAML's composer with a limit of depth, in which an anchor may be defined again."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self) -> None:
         Composer.__init__(self)
         _CoreResolver.__init__(self)
-        self._document = document
         self._depth = 0
 
     def compose(self) -> Node | None:
@@ -76,7 +71,8 @@ class _Composer(Composer, _CoreResolver):
             return None
         root = self.compose_document()
         if not parser.check_event(yaml.StreamEndEvent):
-            self._report(parser.peek_event(), "the file contains more than one YAML document")
+            message = "the file contains more than one YAML document"
+            raise _Unusable(message, span_of(parser.peek_event()))
         return root
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
@@ -88,8 +84,9 @@ class _Composer(Composer, _CoreResolver):
             return self.compose_scalar_node(anchor)
         if isinstance(event, yaml.AliasEvent):
             parser.get_event()
-            node = self.anchors.get(event.anchor)
-            return self._unknown_alias(event) if node is None else node
+            if event.anchor not in self.anchors:
+                raise _Unusable(f"unknown alias *{event.anchor}", span_of(event))
+            return self.anchors[event.anchor]
         if self._depth >= MAX_DEPTH:
             raise _Unusable(f"values are nested deeper than {MAX_DEPTH} levels", span_of(event))
         self._depth += 1
@@ -99,22 +96,15 @@ class _Composer(Composer, _CoreResolver):
         self._depth -= 1
         return node
 
-    def _unknown_alias(self, event: Any) -> Node:
-        self._report(event, f"unknown alias *{event.anchor}")
-        return _UnknownAlias(NULL, "", event.start_mark, event.end_mark)
-
-    def _report(self, event: Any, message: str) -> None:
-        self._document.problems.append(self._document.problem_at(span_of(event), message))
-
 
 class _PythonComposer(_Composer, Reader, Scanner, Parser):
     """Composer over PyYAML's own parser."""
 
-    def __init__(self, text: str, document: Document) -> None:
+    def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
         Scanner.__init__(self)
         Parser.__init__(self)
-        _Composer.__init__(self, document)
+        _Composer.__init__(self)
 
     def scan_flow_scalar_non_spaces(self, double: bool, start_mark: Any) -> list[str]:
         """Refuse escapes that are not characters, as libyaml does."""
@@ -137,9 +127,9 @@ else:
     class _LibyamlComposer(_Composer, CParser):  # type: ignore[misc]
         """Composer over the parser of libyaml."""
 
-        def __init__(self, text: str, document: Document) -> None:
+        def __init__(self, text: str) -> None:
             CParser.__init__(self, text)
-            _Composer.__init__(self, document)
+            _Composer.__init__(self)
 
     _TreeComposer = _LibyamlComposer
 
@@ -151,13 +141,13 @@ class _Constructor:
         self._document = document
         self._values = 0
 
-    def value(self, node: Node, parents: tuple[int, ...], path: KeyPath) -> Any:
+    def value(self, node: Node, parents: tuple[int, ...] = ()) -> Any:
         """Return the plain value of `node`, which lies in the nodes with the ids `parents`."""
         self._values += 1
         if self._values > MAX_VALUES:
             raise _Unusable(f"the file expands to more than {MAX_VALUES} values", span_of(node))
         if isinstance(node, ScalarNode):
-            return self._scalar(node, path)
+            return self._scalar(node)
         if id(node) in parents:
             raise _Unusable("an alias must not lie inside the value it stands for", span_of(node))
         if len(parents) > MAX_DEPTH:
@@ -165,14 +155,12 @@ class _Constructor:
         inner = (*parents, id(node))
         if isinstance(node, SequenceNode):
             self._check_tag(node, SEQ)
-            return [self.value(item, inner, (*path, n)) for n, item in enumerate(node.value)]
+            return [self.value(item, inner) for item in node.value]
         assert isinstance(node, MappingNode)
         self._check_tag(node, MAP)
-        return self._mapping(node, inner, path)
+        return self._mapping(node, inner)
 
-    def _mapping(
-        self, node: MappingNode, parents: tuple[int, ...], path: KeyPath
-    ) -> dict[str, Any]:
+    def _mapping(self, node: MappingNode, parents: tuple[int, ...]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         first: dict[str, int] = {}
         for key, value in node.value:
@@ -183,22 +171,18 @@ class _Constructor:
             elif key.value in first:
                 message = f'duplicate key "{key.value}", first on line {first[key.value]}'
                 self._report(key, message)
-                self._document.lost.add((*path, key.value))
             else:
                 first[key.value] = key.start_mark.line + 1
-                values[key.value] = self.value(value, parents, (*path, key.value))
+                values[key.value] = self.value(value, parents)
         for source in merged_nodes(node):
             if isinstance(source, MappingNode):
-                for name, value in self.value(source, parents, path).items():
+                for name, value in self.value(source, parents).items():
                     values.setdefault(name, value)
-            elif not isinstance(source, _UnknownAlias):
+            else:
                 self._report(source, "`<<` takes a mapping or a list of mappings")
         return values
 
-    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
-        if isinstance(node, _UnknownAlias):
-            self._document.lost.add(path)
-            return None
+    def _scalar(self, node: ScalarNode) -> Any:
         if node.tag not in _SCALAR_TAGS:
             self._report(node, f"unknown YAML tag {node.tag!r}")
             return node.value
@@ -221,13 +205,13 @@ def read_document(text: str, file: str) -> Document:
     document = Document(file=file, text=text)
     text = text.removeprefix("\ufeff")
     try:
-        composer = _TreeComposer(text, document)
+        composer = _TreeComposer(text)
         try:
             document.root = composer.compose()
         finally:
             composer.dispose()
         if document.root is not None:
-            document.data = _Constructor(document).value(document.root, (), ())
+            document.data = _Constructor(document).value(document.root)
     except ReaderError as error:
         # its position is in characters, with libyaml in bytes
         span = _span_at(text, text.index(chr(error.character)))

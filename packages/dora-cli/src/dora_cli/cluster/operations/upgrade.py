@@ -107,11 +107,9 @@ class Waves:
 
 def waves_of(cluster: Cluster, *, keep_going: bool, force: bool) -> Waves:
     """Return `rollout` of the cluster file; without it, machines change one by one."""
-    rollout = cluster.rollout
+    rollout = cluster.rollout or Rollout(then=1)
     if rollout.check is not None:
         output.remark("note: `check` of the roll-out is run by `dora cluster apply` only")
-    if rollout == Rollout():
-        rollout = rollout.model_copy(update={"then": 1})
     return Waves(rollout, keep_going, force)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dora_config.yaml.findings import describe_place, show
+from dora_config.yaml.document import Document, Place
+from dora_config.yaml.wording import describe_place, show
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ def test_values_in_messages(value: Any, text: str) -> None:
 
 def test_names_of_paths() -> None:
     data = {"nodes": [{"id": "plot", "inputs": {"image": {}}}, {}]}
-    place = describe_place(data, ("nodes", 0, "inputs", "image", "queue_size"))
-    assert place == 'node "plot": input "image": queue_size'
-    assert describe_place(data, ("nodes", 1)) == "node 2"
+    root = Place(Document("f", "", data))
+    place = root.at("nodes", 0, "inputs", "image", "queue_size")
+    assert describe_place(place) == 'node "plot": input "image": queue_size'
+    assert describe_place(root.at("nodes", 1)) == "node 2"
