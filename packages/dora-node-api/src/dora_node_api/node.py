@@ -17,6 +17,7 @@ from dora_node_api.backends.sample import SampleHandler
 from dora_node_api.errors import InvalidData, NodeClosed, NodeForked
 from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_lines import entry_line, write_line
+from dora_node_api.protocol import messages
 from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
@@ -254,11 +255,11 @@ class Node:
         `dora list`, `dora node list`, `dora why` and the page show it, and the node as degraded,
         until None is reported or the process ends.
         """
-        self._backend.report_waiting(text)
+        self._backend.send_control(messages.ReportWaiting(text))
 
     def report_ros_graph(self, graph: dict[str, Any]) -> None:
         """Show the ROS graph of a `ros2` node on the page; replaces an earlier one."""
-        self._backend.report_ros_graph(graph)
+        self._backend.send_control(messages.ReportRosGraph(graph))
 
     # --- the dataflow ----------------------------------------------------------------------------
 
@@ -333,12 +334,12 @@ class Node:
         context manager: `with node.hold_updates("arm is moving"): ...`. Raises RuntimeError for a
         closed node.
         """
-        self._backend.hold_updates(reason[:MAX_HOLD_REASON] or "held")
+        self._backend.send_control(messages.HoldUpdates(reason[:MAX_HOLD_REASON] or "held"))
         return _Held(self)
 
     def release_updates(self) -> None:
         """End `hold_updates`."""
-        self._backend.hold_updates("")
+        self._backend.send_control(messages.HoldUpdates(""))
 
     # --- values of extensions --------------------------------------------------------------------
 
@@ -392,7 +393,7 @@ class Node:
 
     def stop_dataflow(self, reason: str) -> None:
         """Request a stop of the whole dataflow; every node gets STOP, this one too."""
-        self._backend.stop_dataflow(reason)
+        self._backend.send_control(messages.StopDataflow(reason))
 
     def __enter__(self) -> Node:
         return self

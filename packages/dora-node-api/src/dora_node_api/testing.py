@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dora_node_api.backends.backend import Backend
 from dora_node_api.backends.test_mode import as_array, sent_metadata
 from dora_node_api.node import Node
-from dora_node_api.protocol.messages import NodeConfig
+from dora_node_api.protocol.messages import Message, NodeConfig, StopDataflow
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
@@ -164,8 +164,9 @@ class _MockBackend(Backend):
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         self.closed_outputs.extend(outputs)
 
-    def stop_dataflow(self, reason: str) -> None:
-        self.stop_reasons.append(reason)
+    def send_control(self, message: Message) -> None:
+        if isinstance(message, StopDataflow):
+            self.stop_reasons.append(message.reason)
 
 
 def _as_sent(output: str, data: Any, metadata: Mapping[str, Any] | None) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dora_node_api.errors import DoraNodeError
 from dora_node_api.protocol.extensions import Extensions, local_extensions
-from dora_node_api.protocol.messages import NodeConfig
+from dora_node_api.protocol.messages import Message, NodeConfig
 from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
@@ -75,11 +75,8 @@ class Backend:
         """Log a warning of this library; the same sentence only once."""
         raise NotImplementedError
 
-    def report_waiting(self, text: str | None) -> None:
-        """Show what the node waits for."""
-
-    def report_ros_graph(self, graph: dict[str, Any]) -> None:
-        """Show the graph of a `ros2` node."""
+    def send_control(self, message: Message) -> None:
+        """Send a message to the runner, if there is one."""
 
     def save_state(self, state: Any) -> None:
         """Keep a state for the next process. Raises InvalidData."""
@@ -91,9 +88,6 @@ class Backend:
         """Return the state that the former process saved; None if it saved none."""
         return None
 
-    def hold_updates(self, reason: str) -> None:
-        """Report why the node must not be changed now; empty: it may be."""
-
     @property
     def extensions(self) -> Extensions:
         """Values that extensions of nodes share."""
@@ -104,9 +98,6 @@ class Backend:
 
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         """End these outputs: nothing more is sent on them."""
-
-    def stop_dataflow(self, reason: str) -> None:
-        """Request a stop of the whole dataflow."""
 
     def share(self, path: str, node_id: str) -> bool:
         """Add a holder if this is the connection of that node to the runner at `path`.
@@ -135,8 +126,8 @@ class Unusable(Backend):
 
     ended = extensions = property(_refuse)
     next_event = poll_event = is_empty = fileno = deadline = _refuse
-    send = allocate_sample = send_sample = warn = close_outputs = stop_dataflow = _refuse
-    save_state = load_state = hold_updates = report_waiting = report_ros_graph = _refuse
+    send = allocate_sample = send_sample = warn = close_outputs = send_control = _refuse
+    save_state = load_state = _refuse
 
 
 def check_timeout(timeout: float) -> float:

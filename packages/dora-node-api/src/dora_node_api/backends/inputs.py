@@ -10,7 +10,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from dora_node_api.backends.backend import timed_out, until
+from dora_node_api.backends.backend import Backend, timed_out, until
 from dora_node_api.data.arrow import load_pyarrow
 from dora_node_api.errors import ControlError
 from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 VALIDATE_VARIABLE = "DORA_VALIDATE_ARRAYS"
 
 
-class Inputs:
+class Inputs(Backend):
     """Joins a `Session` (order of events), receivers (messages) and a `Connection`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def start_inputs(self, connection: Connection) -> None:
+        """Prepare to receive, without inputs yet."""
         self._connection = connection
         self._integrity = connection.integrity
         self._calls = connection.calls
@@ -49,7 +50,7 @@ class Inputs:
         self._validate = os.environ.get(VALIDATE_VARIABLE, "").lower() in ("1", "true", "yes")
         connection.inputs_full = self._full
 
-    def connect(self, queues: Sequence[QueueSpec], descriptors: Sequence[int]) -> None:
+    def connect_inputs(self, queues: Sequence[QueueSpec], descriptors: Sequence[int]) -> None:
         """Open the queues of a Welcome. Raises ControlError for a wrong number of descriptors."""
         shares = [spec.consumer_descriptors for spec in queues]
         if sum(shares) != len(descriptors):
@@ -66,11 +67,10 @@ class Inputs:
 
     @property
     def ended(self) -> bool:
-        """Whether the stream has ended."""
         return self.session.ended or self.closing
 
     def next_event(self, timeout: float | None) -> Event | None:
-        """Wait for an event; None at the end, an ERROR event after `timeout` seconds.
+        """Wait for an event.
 
         Raises RuntimeError in a signal handler that interrupted a call.
         """
@@ -105,7 +105,6 @@ class Inputs:
                 calls.close()
 
     def poll_event(self) -> Event | None:
-        """Return the next event if there is one. Never blocks."""
         # Another thread that waits in next_event would get the event.
         return self._calls.run(partial(self._receiving.run_if_free, self._poll))
 
@@ -180,7 +179,6 @@ class Inputs:
         return None
 
     def is_empty(self) -> bool:
-        """Whether `poll_event` would return None."""
         if self.ended:
             return True
         if self._connection.inbox or self.session.waiting(time.monotonic_ns()):
@@ -188,14 +186,13 @@ class Inputs:
         return not any(receiver.pending() for receiver in list(self._receivers.values()))
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when `poll_event` may have an event."""
         return self._waiter.fileno()
 
-    def deadline(self) -> int | None:
-        """Return when `poll_event` will have an event although nothing arrives.
+    def waits(self, waiting: bool) -> None:
+        self._connection.words.set_waiting(waiting)
 
-        asyncio calls this before it sleeps on `fileno`.
-        """
+    def deadline(self) -> int | None:
+        # asyncio calls this before it sleeps on `fileno`.
         return self._calls.run(self._deadline)
 
     def _deadline(self) -> int | None:
@@ -273,7 +270,7 @@ class Inputs:
         self.closing = True
         self._connection.wake()
 
-    def close(self) -> bool:
+    def close_inputs(self) -> bool:
         """Close all inputs once no thread receives any more; return whether that succeeded."""
         self.end_waits()
         if not self._receiving.acquire(timeout=2.0):

@@ -8,6 +8,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from dora_node_api.backends.backend import Backend
 from dora_node_api.data.arrow import encode
 from dora_node_api.data.metadata import encode_metadata
 from dora_node_api.data.typecheck import TypeCheck
@@ -24,10 +25,11 @@ PROTECTED_KEYS = ("request_id", "goal_id", "goal_status")
 """A message with one of these metadata keys is never evicted from a queue."""
 
 
-class Outputs:
+class Outputs(Backend):
     """Sends on the declared outputs of a node."""
 
-    def __init__(self, connection: Connection) -> None:
+    def start_outputs(self, connection: Connection) -> None:
+        """Prepare to send."""
         self._connection = connection
         self._sender = connection.sender
         self._calls = connection.calls
@@ -90,7 +92,6 @@ class Outputs:
         return f"Output `{output}` not in node's output list ({declared}); add it to `outputs`."
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        """Return memory for a message to be filled in place. Raises UnknownOutput, InvalidData."""
         if output not in self._open:
             raise UnknownOutput(self._not_open(output))
         try:
@@ -100,7 +101,6 @@ class Outputs:
         return self._calls.run(partial(self._sender.allocate_sample, nbytes, encoded))
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
-        """Send a sample of `allocate_sample`."""
         flags = delivery_flags(metadata)
         self._calls.run(partial(self._send_sample, output, sample, flags))
 
@@ -109,11 +109,10 @@ class Outputs:
         self._look_at_control()
         self._sender.send_sample(output, sample, flags)
 
-    def close(self, outputs: tuple[str, ...]) -> None:
-        """Report to the runner that nothing more is sent on these outputs."""
-        self._calls.run(partial(self._close, outputs))
+    def close_outputs(self, outputs: tuple[str, ...]) -> None:
+        self._calls.run(partial(self._close_outputs, outputs))
 
-    def _close(self, outputs: tuple[str, ...]) -> None:
+    def _close_outputs(self, outputs: tuple[str, ...]) -> None:
         self._open -= frozenset(outputs)
         self._connection.send(CloseOutputs(outputs))
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dora_node_api import _version
 from dora_node_api._version import __version__
-from dora_node_api.backends.backend import Backend
 from dora_node_api.backends.inputs import Inputs
 from dora_node_api.backends.outputs import Outputs
 from dora_node_api.errors import (
@@ -29,21 +28,17 @@ from dora_node_api.protocol.messages import (
     AddRoute,
     Go,
     Hello,
-    HoldUpdates,
+    Message,
     Refused,
     RemoveRoute,
-    ReportRosGraph,
-    ReportWaiting,
     RestoreState,
     SaveState,
     SourceSegment,
-    StopDataflow,
     StopNode,
     Welcome,
 )
 
 if TYPE_CHECKING:
-    from dora_node_api.protocol.session import Event
     from dora_node_api.transport.producer.blocks import Sample
 
 _holding = threading.RLock()
@@ -116,8 +111,8 @@ def _error(refused: Refused, incarnation: int | None) -> SetUpError:
     return (StartCancelled if quiet else SetUpError)(refused.message)
 
 
-class RunningBackend(Backend):
-    """Joins `Inputs`, `Outputs` and their `Connection`."""
+class RunningBackend(Inputs, Outputs):
+    """The connection to a runner, which several nodes of a process may hold."""
 
     def __init__(
         self,
@@ -137,13 +132,10 @@ class RunningBackend(Backend):
         self._closed = False
         self._state: Any = None
         """State that the former process saved."""
-        self._connection = Connection(control, welcome, board, segment)
-        self._inputs = Inputs(self._connection)
-        self._outputs = Outputs(self._connection)
-        self._inputs.connect(welcome.queues, ends)
-        # Saves a call for every message.
-        self.send = self._outputs.send  # type: ignore[method-assign]
-        self.next_event = self._inputs.next_event  # type: ignore[method-assign]
+        connection = Connection(control, welcome, board, segment)
+        self.start_inputs(connection)
+        self.start_outputs(connection)
+        self.connect_inputs(welcome.queues, ends)
 
     def wait_for_start(self, control: ControlSocket, incarnation: int | None) -> None:
         """Take in the routes until Go. An earlier STOP becomes the first event."""
@@ -153,7 +145,7 @@ class RunningBackend(Backend):
                 continue
             match received.message:
                 case Go(epoch):
-                    self._inputs.session.start(epoch)
+                    self.session.start(epoch)
                     self._connection.pump()  # what came with it makes nothing readable again
                     return
                 case Refused() as refused:
@@ -168,10 +160,10 @@ class RunningBackend(Backend):
                     self._connection.sender.remove_route(queue)
                 case StopNode():
                     self._connection.halt()
-                    self._inputs.apply(received)
+                    self.apply(received)
                     return
                 case _:
-                    self._inputs.apply(received)
+                    self.apply(received)
 
     # --- state of the former process -------------------------------------------------------------
 
@@ -188,8 +180,6 @@ class RunningBackend(Backend):
     def save_state(self, state: Any) -> None:
         from dora_node_api.data.saved_state import write_state
 
-        if self._closed:
-            raise NodeClosed("the state must be saved before the node is closed")
         descriptor, form, size = write_state(state)
         try:
             message = SaveState(form, size)
@@ -200,61 +190,20 @@ class RunningBackend(Backend):
     def load_state(self) -> Any:
         return self._state
 
-    def hold_updates(self, reason: str) -> None:
-        if self._closed:
-            raise NodeClosed("a closed node cannot hold updates")
-        message = HoldUpdates(reason)
+    def send_control(self, message: Message) -> None:
         self._connection.calls.run(lambda: self._connection.send(message))
 
     @property
     def extensions(self) -> Extensions:
         return self._connection.extensions
 
-    # --- receiving -------------------------------------------------------------------------------
-
-    @property
-    def ended(self) -> bool:
-        return self._inputs.ended
-
-    def poll_event(self) -> Event | None:
-        return self._inputs.poll_event()
-
-    def is_empty(self) -> bool:
-        return self._inputs.is_empty()
-
-    def fileno(self) -> int:
-        return self._inputs.fileno()
-
-    def deadline(self) -> int | None:
-        return self._inputs.deadline()
-
-    def waits(self, waiting: bool) -> None:
-        self._connection.words.set_waiting(waiting)
-
-    # --- sending ---------------------------------------------------------------------------------
-
-    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        return self._outputs.allocate_sample(output, nbytes, metadata)
-
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
         if self._closed:
             raise NodeClosed(f"output `{output}`: the node was closed before its sample was sent")
-        self._outputs.send_sample(output, sample, metadata)
+        super().send_sample(output, sample, metadata)
 
     def warn(self, message: str) -> None:
         self._connection.warn(message)
-
-    def report_waiting(self, text: str | None) -> None:
-        self._connection.calls.run(lambda: self._connection.send(ReportWaiting(text)))
-
-    def report_ros_graph(self, graph: dict[str, Any]) -> None:
-        self._connection.calls.run(lambda: self._connection.send(ReportRosGraph(graph)))
-
-    def close_outputs(self, outputs: tuple[str, ...]) -> None:
-        self._outputs.close(outputs)
-
-    def stop_dataflow(self, reason: str) -> None:
-        self._connection.calls.run(lambda: self._connection.send(StopDataflow(reason)))
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -278,7 +227,7 @@ class RunningBackend(Backend):
         # A signal handler: the call that it interrupted returns soon, and then closes.
         if self._holders <= 1:
             self._connection.halt()
-            self._inputs.end_waits()
+            self.end_waits()
         self._connection.calls.closing.append(self._close)
 
     def _close(self) -> None:
@@ -288,6 +237,6 @@ class RunningBackend(Backend):
                 return
         self.leave()
         self._closed = True
-        if self._inputs.close():
+        if self.close_inputs():
             self._connection.close()
         # Else a thread still receives: the process's end closes the descriptors.
