@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,7 +29,7 @@ from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionClient, ActionServer, GoalState
 from dora_ros2.zenoh.graph import Graph
-from dora_ros2.zenoh.node_services import find_description
+from dora_ros2.zenoh.node_services import find_description, serve_descriptions
 from dora_ros2.zenoh.tokens import EndpointToken, Qos, parse_token
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -47,6 +48,10 @@ class FakeNode:
     def __init__(self, outputs: list[str]) -> None:
         self.outputs = outputs
         self.events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.behind: list[dict[str, Any]] = []
+        """Events that wait behind the first one."""
+        self.refused: list[Exception] = []
+        """What the next outputs raise."""
         self.sent: queue.SimpleQueue[Sent] = queue.SimpleQueue()
         self.waiting: list[str | None] = []
         self.graph: dict[str, Any] = {}
@@ -60,7 +65,12 @@ class FakeNode:
         except queue.Empty:
             return {"type": "ERROR"}
 
+    def try_recv(self) -> dict[str, Any] | None:
+        return self.behind.pop(0) if self.behind else None
+
     def send_output(self, output: str, value: Any, metadata: Any = None) -> None:
+        if self.refused:
+            raise self.refused.pop()
         self.sent.put((output, value.to_pylist()[0], metadata or {}))
 
     def report_waiting(self, text: str | None) -> None:
@@ -70,8 +80,10 @@ class FakeNode:
         self.graph = graph
 
     def put(self, name: str, value: dict[str, Any], **metadata: Any) -> None:
-        value_ = pa.array([value])
-        self.events.put({"type": "INPUT", "id": name, "value": value_, "metadata": metadata})
+        self.events.put(self.event(name, value, metadata))
+
+    def event(self, name: str, value: dict[str, Any], metadata: Any) -> dict[str, Any]:
+        return {"type": "INPUT", "id": name, "value": pa.array([value]), "metadata": metadata}
 
     def get(self) -> Sent:
         return self.sent.get(timeout=20)
@@ -203,6 +215,71 @@ def test_a_client_waits_for_its_service_and_shows_it(bridged: Any, other: Node) 
         wait_until(lambda: node.waiting[-1] is None)
 
 
+def test_a_client_of_another_type_than_its_server(bridged: Any, other: Node) -> None:
+    server = other.service_server("/typed", TYPES.service("std_srvs/SetBool"), print)
+    settings = {"service": "/typed", "service_type": "example_interfaces/AddTwoInts"}
+    with bridged({**settings, "role": "client"}, "response") as node:
+        wait_until(lambda: bool(node.waiting))
+    [text, *_] = node.waiting
+    assert text is not None
+    assert text.startswith(
+        "waits for a server of service /typed: the server in /other has the type"
+        f" std_srvs/srv/SetBool {server.type.hash}, this client example_interfaces/srv/AddTwoInts"
+    )
+
+
+def test_a_kept_message_is_sent_again_with_the_definition_of_the_other_side(
+    bridged: Any, other: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, text in (("here", "int8 x\n"), ("there", "int8 x\nint8 y 5\n")):
+        (tmp_path / folder / "own" / "msg").mkdir(parents=True)
+        (tmp_path / folder / "own" / "msg" / "State.msg").write_text(text)
+    monkeypatch.chdir(tmp_path / "here")
+    there = Types([tmp_path / "there"])
+    kind = there.message("own/State")
+    topic = {"topic": "/state", "message_type": "own/State", "direction": "publish", "input": "b"}
+    qos = {"reliable": True, "durability": "transient_local"}
+    received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with bridged({"topics": [topic], "qos": qos}) as node:
+        node.put("b", {"x": 1})
+        graph = other.connection.graph
+        assert other.connection.wait_for(lambda _: "/state" in graph.topics(), 20)
+        serve_descriptions(other, there.description)
+        latched = Qos(transient_local=True, depth=1)
+        other.subscription("/state", kind, lambda payload, _: received.put(payload), latched)
+        assert kind.decode(received.get(timeout=20)).to_pylist() == [{"x": 1, "y": 5}]
+
+
+def test_unexpected_errors_end_neither_the_sender_nor_silently_the_bridge(
+    monkeypatch: pytest.MonkeyPatch, router: Router
+) -> None:
+    node = FakeNode(["a"])
+    node.refused.append(ValueError("no"))
+    sender = Sender(cast(Any, node))
+    for number in range(2):
+        sender.put(partial(node.send_output, "a", pa.array([{"x": number}])))
+    assert node.get() == ("a", {"x": 1}, {})
+    sender.close()
+    monkeypatch.setenv("ZENOH_CONFIG_OVERRIDE", f'connect/endpoints=["{router.endpoint}"]')
+    monkeypatch.setattr(SubscribedTopic, "update", lambda *_: next(iter(())))
+    settings = {"transport": {"kind": "zenoh"}, "topics": [{"topic": "/in", "output": "a"}]}
+    with pytest.raises(StopIteration):
+        Bridge(cast(Any, node), settings).run()
+
+
+def test_a_blocked_dataflow_holds_few_messages() -> None:
+    node, blocked = FakeNode(["a"]), threading.Event()
+    sender = Sender(cast(Any, node))
+    sender.put(lambda: cast(None, blocked.wait(20)))
+    topic = SubscribedTopic({"topic": "/in", "output": "a"}, sender, TYPES)
+    for number in range(1000):
+        topic._received(TWIST, bytes(TWIST.encode({"linear": {"x": float(number)}})), None)
+    assert sender._jobs.qsize() <= len(topic.held) + 1 == 65
+    blocked.set()
+    assert [node.get()[1]["linear"]["x"] for _ in range(64)] == list(range(936, 1000))
+    sender.close()
+
+
 def test_answers_under_way_are_awaited_at_the_end_of_the_inputs(bridged: Any, other: Node) -> None:
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     other.service_server("/slow", ADD, requests.put)
@@ -267,7 +344,10 @@ def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
         assert metadata == {"goal_id": str(goal_id)}
         node.put("feedback", {"sequence": [0, 1]}, **metadata)
         assert seen.get(timeout=20).to_pylist() == [{"sequence": [0, 1]}]
+        # Inputs take turns: the last feedback was sent before the result.
+        node.behind.append(node.event("feedback", {"sequence": [0, 1, 1]}, metadata))
         node.put("result", {"sequence": [0, 1, 1]}, goal_status="aborted", **metadata)
+        assert seen.get(timeout=20).to_pylist() == [{"sequence": [0, 1, 1]}]
         result = client.result(goal_id.bytes).result(20)
         assert result.state is GoalState.ABORTED
         assert result.result.to_pylist() == [{"sequence": [0, 1, 1]}]

@@ -113,6 +113,7 @@ def test_lists(robot: Node, run: Run) -> None:
 
 def test_echo_receives_kept_messages(robot: Node, run: Run) -> None:
     assert run("echo", "/description", "-n", "1") == ['{"data": "ü"}']
+    assert run("echo", "/description", "std_msgs/Bool", code=1) == []  # it has another type
 
 
 def test_echo_shortens_lists(robot: Node, run: Run) -> None:
@@ -249,6 +250,7 @@ def test_rates(robot: Node, run: Run) -> None:
         (("pub", "/chat", "std_msgs/String", '{"dat": 1}'), 'has no field "dat"'),
         (("pub", "/none", "std_msgs/String", "{}", "--timeout", "0.1"), "has no subscription"),
         (("echo", "/none", "--timeout", "0.1"), "no publisher of /none within 0.1 s"),
+        (("pub", "/none", "std_msgs/String", "{}", "--timeout", "0.1"), "waits for a subscription"),
         (("call", "/none", "{}"), "no server of /none; `dora ros2 services`"),
         (("send-goal", "/none", "{}"), "no server of /none; `dora ros2 actions`"),
         (("type", "/none"), "no topic or service /none"),
@@ -271,6 +273,7 @@ def test_check(robot: Node, run: Run, router: Router, tmp_path: Path) -> None:
     (tmp_path / "robot_msgs" / "msg" / "Pose.msg").write_text("float64 x\n")
     own = Types([tmp_path]).message("robot_msgs/Pose")
     publisher = robot.publisher("/pose", own)
+    robot.subscription("/pose", STRING, lambda *_: None)
     old = b"\x0fsequence_number" + bytes(8) + b"\x10source_timestamp" + bytes(8)
     old += b"\x0asource_gid\x10" + bytes(16)
     ended = threading.Event()
@@ -297,6 +300,7 @@ def test_check(robot: Node, run: Run, router: Router, tmp_path: Path) -> None:
     )
     assert "profile    rep2016" in text
     assert "\n  robot_msgs/msg/Pose is not installed; taken from /sim/turtle" in text
+    assert f"no messages between endpoints whose types differ: {own.name} {own.hash}" in text
     assert "1 topics have an attachment of rmw_zenoh 0.2.3 or older" in text
     captured = json.loads(capture.read_text())
     assert len([token for token in captured["tokens"] if "/NN/" in token]) == 1

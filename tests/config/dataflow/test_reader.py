@@ -72,7 +72,10 @@ NODE = [
     ("ros2: {topic: /x, service: /y}", "topics, service, action, found `topic` and `service`"),
     ("ros2: {service: /x, role: client}", "ros2: `service` needs `service_type`"),
     ("ros2: {service: /x, service_type: a/B, role: client}", "client needs an input for requests"),
-    ("ros2: {action: /x, action_type: a/B, role: server}", "server needs an output for goals"),
+    (
+        "ros2: {action: /x, action_type: a/B, role: server}",
+        "an action server needs an output for goals",
+    ),
     ("ros2: {topic: /x, qos: {keep_last: 0}}\noutputs: [x]", "keep_last: must be"),
     ("ros2: {topic: /x, qos: {durability: no}}\noutputs: [x]", "durability: expected one of"),
     ("ros2: {topic: /x, transport: {kind: tcp}}\noutputs: [x]", "kind: expected one of"),

@@ -334,6 +334,17 @@ def test_absent_fields_have_their_defaults() -> None:
     ]
 
 
+def test_fields_that_are_null_in_lists_have_their_defaults() -> None:
+    """Arrow adds them to the messages of a list if other ones have them."""
+    path = TYPES.message("nav_msgs/Path")
+    poses = [{"pose": {"orientation": {"x": 1.0}}}, {"header": {"frame_id": "map"}}]
+    array = pa.array([{"poses": poses}])
+    assert path.decode(path.encode(array)) == path.decode(path.encode({"poses": poses}))
+    numbers = TYPES.message("std_msgs/Float64MultiArray")
+    with pytest.raises(MalformedMessage, match=r'field "data\[1\]" is null'):
+        numbers.encode(pa.array([{"data": [1.0, None]}]))
+
+
 @pytest.mark.parametrize(
     "numbers",
     [

@@ -52,7 +52,9 @@ def test_incomplete_description() -> None:
         TypeDescription.from_message(message)
 
 
-@pytest.mark.parametrize(("kind", "nested"), [(1, ""), (6, "std_msgs/msg/Header"), (200, "")])
+@pytest.mark.parametrize(
+    ("kind", "nested"), [(1, ""), (6, "std_msgs/msg/Header"), (19, ""), (200, "")]
+)
 def test_field_of_no_type(kind: int, nested: str) -> None:
     message = Types().description("std_msgs/msg/String").as_message()
     message["type_description"]["fields"][0]["type"] |= {
@@ -61,6 +63,18 @@ def test_field_of_no_type(kind: int, nested: str) -> None:
     }
     with pytest.raises(DefinitionError, match=f"has a field of unknown type {kind}"):
         TypeDescription.from_message(message)
+
+
+@pytest.mark.parametrize("default", ["-" * 100_000 + "1", "{[]: 1}", "9" * 5000, "1e5", "[1"])
+def test_default_value_of_another_node_that_is_no_number(default: str) -> None:
+    message = Types().description("builtin_interfaces/msg/Time").as_message()
+    message["type_description"]["fields"][0]["default_value"] = default
+    assert TypeDescription.from_message(message).main.fields[0].default is None
+
+
+def test_text_of_types_that_only_idl_files_have() -> None:
+    kinds = [FieldType(12), FieldType(14).several("sequence", 0), FieldType(13)]
+    assert [kind.text for kind in kinds] == ["long double", "wchar[]", "char"]
 
 
 def test_description_that_grows_without_end() -> None:

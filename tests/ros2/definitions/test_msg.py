@@ -19,7 +19,7 @@ int32[<=3] few [1, -2]
 string<=10 name "it's # here" # and this is a comment
 string plain no quotes
 wstring[] wide
-char letter 65
+char\tletter\t65
 bool on true
 geometry_msgs/msg/Point[] points
 string[] words ["a, b", 'c']

@@ -92,7 +92,7 @@ def test_errors_of_a_server(router: Router) -> None:
         assert failure(future) == "/robot/add: the server replied with an error: out of range"
         future = client.call(b"b")
         request_of(requests, 2).close()
-        assert failure(future) == "/robot/add: the server ended before it replied"
+        assert failure(future) == "/robot/add: no server, or it ended before it replied"
 
 
 def test_a_callback_that_fails_answers_with_its_error(router: Router) -> None:

@@ -18,6 +18,7 @@ from support.waiting import wait_until
 from dora_ros2.connection import Node, Publisher
 from dora_ros2.errors import InvalidName, SessionError
 from dora_ros2.types import Types
+from dora_ros2.zenoh import endpoints
 from dora_ros2.zenoh.endpoints import ZenohPublisher
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.session import Session
@@ -272,6 +273,44 @@ def test_closing_at_any_time(router: Router) -> None:
             thread.join()
         with pytest.raises(SessionError, match="the session is closed"):
             Node(one, "late")
+
+
+def test_an_endpoint_that_is_announced_while_its_node_closes(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announce = ZenohPublisher._announce
+
+    def late(publisher: ZenohPublisher) -> None:
+        publisher.node.close()
+        announce(publisher)
+
+    monkeypatch.setattr(ZenohPublisher, "_announce", late)
+    with router.open() as one, router.open() as other:
+        node = Node(one, "talker")
+        with pytest.raises(SessionError, match="the node /talker is closed"):
+            node.publisher("chatter", STRING)
+        Node(one, "later")
+        assert other.wait_for(lambda graph: [node.name for node in graph.nodes()] == ["later"], 30)
+
+
+def test_a_subscription_forgets_the_publishers_of_long_ago(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "_SENDERS", 2)
+    with router.open() as one, router.open() as other:
+        node = Node(other, "reader")
+        received: Received = []
+        subscription = node.subscription(
+            "chatter", STRING, lambda *got: received.append(got), LATCHED
+        )
+        assert isinstance(subscription, endpoints.Subscription)
+        for _ in range(4):
+            publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)
+            arrives(publisher, received)
+            last = publisher.gid
+            publisher.close()
+        assert len(subscription._joined) == 2
+        assert list(subscription._joined)[-1] == last
 
 
 def test_closing_while_others_publish(router: Router) -> None:

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from dora_node_api import Node as DoraNode
 from dora_node_api.ids import uuid7
-from dora_ros2.connection import Connection, Node
+from dora_ros2.connection import Connection, Node, Payload, Publisher
 from dora_ros2.definitions.description import full_name
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
 from dora_ros2.transport import Choice, choose_transport, connect, logger, qos_of
@@ -52,6 +52,8 @@ _KEEPER_SECONDS = 0.5
 _PATIENCE_SECONDS = 1.5
 _GRAPH_SECONDS = 1.0
 _FINISH_SECONDS = 0.05
+_AT_ONCE = 1000
+"""Events that an action server of the dataflow puts in order."""
 _ANY = "*"
 
 
@@ -86,7 +88,7 @@ class Sender:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except (RuntimeError, MemoryError, OSError):
+            except Exception:  # noqa: BLE001 - further messages may be sent
                 logger.exception("a message was not sent to the dataflow")
 
 
@@ -148,7 +150,8 @@ class Topic(BridgeChannel):
         self._graph = Graph()
         self._mismatched: set[str] = set()
 
-    def open(self, node: Node, kind: MessageType) -> None:
+    def open(self, node: Node, kind: MessageType) -> Any:
+        """Return the publisher or subscription."""
         raise NotImplementedError
 
     def update(self, node: Node, graph: Graph) -> str | None:
@@ -191,10 +194,12 @@ class Topic(BridgeChannel):
         return None
 
     def _open(self, node: Node, kind: MessageType) -> None:
-        if self.endpoint is not None:
-            self.endpoint.close()
-        self.type = kind
-        self.open(node, kind)
+        with self.lock:
+            if self.endpoint is not None:
+                self.endpoint.close()
+            self.type = self.endpoint = None
+            self.endpoint = self.open(node, kind)
+            self.type = kind
 
 
 class SubscribedTopic(Topic):
@@ -202,19 +207,25 @@ class SubscribedTopic(Topic):
 
     other = Kind.PUBLISHER
 
-    def open(self, node: Node, kind: MessageType) -> None:
-        self.endpoint = node.subscription(self.name, kind, partial(self._received, kind), self.qos)
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
+        self._held_lock = threading.Lock()
+
+    def open(self, node: Node, kind: MessageType) -> Any:
+        return node.subscription(self.name, kind, partial(self._received, kind), self.qos)
 
     def _received(self, kind: MessageType, payload: bytes, attachment: Attachment | None) -> None:
-        if len(self.held) == self.held.maxlen:
+        with self._held_lock:
+            is_full = len(self.held) == self.held.maxlen
+            self.held.append((kind, payload, attachment))
+        if is_full:  # the sender has a job for each
             self.drop("the dataflow does not take messages fast enough")
-        self.held.append((kind, payload, attachment))
-        self.sender.put(self._send)
+        else:
+            self.sender.put(self._send)
 
     def _send(self) -> None:
-        if not self.held:
-            return
-        kind, payload, attachment = self.held.popleft()
+        with self._held_lock:
+            kind, payload, attachment = self.held.popleft()
         try:
             value = kind.decode(payload)
         except MalformedMessage as error:
@@ -234,16 +245,26 @@ class PublishedTopic(Topic):
     other = Kind.SUBSCRIPTION
     _held_until = 0.0
 
-    def open(self, node: Node, kind: MessageType) -> None:
-        with self.lock:
-            self.endpoint = node.publisher(self.name, kind, self.qos)
-            while self.held:
-                self._publish(kind, self.held.popleft())
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
+        kept = (None if self.qos.keep_all else self.qos.depth) if self.qos.transient_local else 0
+        self._kept: deque[tuple[MessageType, Payload]] = deque(maxlen=kept)
+        """What late subscriptions shall receive, also if the type changes for them."""
+
+    def open(self, node: Node, kind: MessageType) -> Any:
+        publisher = node.publisher(self.name, kind, self.qos)
+        kept = list(self._kept)
+        self._kept.clear()
+        for before, payload in kept:
+            self._publish(publisher, kind, before.decode(payload))
+        while self.held:
+            self._publish(publisher, kind, self.held.popleft())
+        return publisher
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         with self.lock:
-            if self.endpoint is not None and self.type is not None:
-                self._publish(self.type, value)
+            if self.type is not None:
+                self._publish(self.endpoint, self.type, value)
                 return
             if len(self.held) == self.held.maxlen:
                 self.drop("the topic is not open yet")
@@ -253,11 +274,14 @@ class PublishedTopic(Topic):
     def busy_until(self) -> float:
         return self._held_until if self.held else 0.0
 
-    def _publish(self, kind: MessageType, value: pa.Array) -> None:
+    def _publish(self, publisher: Publisher, kind: MessageType, value: pa.Array) -> None:
         try:
-            self.endpoint.publish(kind.encode(value))
+            payload = kind.encode(value)
+            publisher.publish(payload)
         except Ros2Error as error:
             self.drop(error)
+        else:
+            self._kept.append((kind, payload))
 
     def close(self) -> None:
         if self.held:
@@ -326,7 +350,11 @@ class _Caller(_Exchange):
                     self._send(value, metadata)
                 else:
                     self.drop(f"no server within {REQUEST_SECONDS:g} s")
-        return None if available else f"waits for a server of {self.noun} {self.name}"
+        if available:
+            return None
+        problem = self.endpoint.mismatch
+        waiting = f"waits for a server of {self.noun} {self.name}"
+        return f"{waiting}: {problem}" if problem else waiting
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         with self.lock:
@@ -558,15 +586,7 @@ class Bridge:
         keeper.start()
         while self._failure is None:
             event = self._node.next(timeout=_KEEPER_SECONDS)
-            if event is None:
-                break
-            if event["type"] == "INPUT":
-                for port, channel in self._channels:
-                    if port in (event["id"], _ANY):
-                        channel.receive(event["id"], event["value"], event["metadata"])
-            elif event["type"] == "STOP":
-                if event.get("id") == "ALL_INPUTS_CLOSED":
-                    self._finish()
+            if event is None or not all(map(self._take, self._in_order(event))):
                 break
         self._stopping.set()
         self._wake.set()
@@ -578,6 +598,30 @@ class Bridge:
             self._connection.close()
         if self._failure is not None:
             raise self._failure
+
+    def _in_order(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return events in the order in which they count, with others that wait.
+
+        Inputs take turns, so that a result may overtake the feedback that was sent before it.
+        """
+        events = [event]
+        if any(isinstance(channel, ActionHost) for _, channel in self._channels):
+            while len(events) < _AT_ONCE and (more := self._node.try_recv()) is not None:
+                events.append(more)
+            events.sort(key=lambda one: one["type"] != "INPUT" or one["id"] != "feedback")
+        return events
+
+    def _take(self, event: dict[str, Any]) -> bool:
+        """Process an event; return whether others may follow."""
+        if event["type"] == "INPUT":
+            for port, channel in self._channels:
+                if port in (event["id"], _ANY):
+                    channel.receive(event["id"], event["value"], event["metadata"])
+        elif event["type"] == "STOP":
+            if event.get("id") == "ALL_INPUTS_CLOSED":
+                self._finish()
+            return False
+        return True
 
     def _finish(self) -> None:
         """Wait for what is under way; each channel limits how long."""
@@ -608,7 +652,7 @@ class Bridge:
                 self._show_graph(connection, node.full_name)
                 self._wake.wait(_KEEPER_SECONDS)
                 self._wake.clear()
-        except Ros2Error as error:
+        except Exception as error:  # noqa: BLE001 - the main thread raises it
             self._failure = error
 
     def _router_changed(self, waiting: str | None) -> None:

@@ -81,7 +81,7 @@ _interrupted = threading.Event()
 _CONTROL = re.compile(r"[^\n\t -~\xa0-\u200d\u2010-\u2027\u202f-\u205f\u2070-\U0010ffff]")
 """Characters that control a terminal, or the direction of its text."""
 _PROFILES = {
-    frozenset(): "unknown without nodes",
+    frozenset(): "unknown without nodes of ROS itself",
     frozenset({Profile.HUMBLE}): "humble: types have no hashes",
     frozenset({Profile.REP2016}): "rep2016: types have hashes (Jazzy and newer)",
     frozenset(Profile): "both: Humble and newer nodes, which cannot talk to each other",
@@ -283,6 +283,8 @@ def _echo(parsed: Any) -> None:
         publishers = _publishers(node.connection, parsed, name)
         if parsed.type:
             type = parsed.types.message(parsed.type)
+            if publishers and all(one.type != type.name for one in publishers):
+                raise Ros2Error(f"the publishers of {name} have the type {publishers[0].type}")
         else:
             type = MessageType(find_description(node, parsed.types, publishers[0]))
         received: SimpleQueue[bytes] = SimpleQueue()
@@ -354,7 +356,9 @@ def _pub(parsed: Any) -> None:
         def subscriptions(graph: Graph) -> list[EndpointToken]:
             return graph.endpoints(Kind.SUBSCRIPTION, name=name)
 
-        node.connection.wait_for(subscriptions, 0 if parsed.rate else parsed.timeout)
+        if not parsed.rate and not subscriptions(node.connection.graph):
+            show(f"dora ros2 waits for a subscription of {name}", error=True)
+            node.connection.wait_for(subscriptions, parsed.timeout)
         others = subscriptions(node.connection.graph)
         fitting = [one for one in others if one.type == wanted]
         if others and not fitting:
@@ -644,8 +648,14 @@ def _report(
         if channels:
             yield word, str(len(channels))
             for name, channel in channels.items():
-                if len(channel.types) > 1 or len({one.hash for one in channel.offers}) > 1:
-                    yield name, f"its endpoints differ in their type: {', '.join(channel.types)}"
+                endpoints = (*channel.offers, *channel.uses)
+                differing = {(one.dds_name, one.hash): one for one in endpoints}
+                if len(differing) > 1:
+                    found = ", ".join(
+                        f"{one.type} {one.hash} in {one.node.full_name}"
+                        for one in differing.values()
+                    )
+                    yield name, f"no messages between endpoints whose types differ: {found}"
     yield "messages", _messages(seen)
     if graph.skipped:
         yield "tokens", f"{len(graph.skipped)} could not be read; the capture has them"

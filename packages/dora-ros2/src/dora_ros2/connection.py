@@ -151,6 +151,17 @@ class Node:
         """Announce a client. Raises InvalidName, SessionError."""
         return self.connection.service_client(self, service, type)
 
+    def check_open(self) -> None:
+        """Raises SessionError."""
+        if self.closed:
+            raise SessionError(f"the node {self.full_name} is closed")
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Close an endpoint with the node. Raises SessionError: the node is closed already."""
+        with self._lock:
+            self.check_open()
+            self.endpoints.add(endpoint)
+
     def close(self) -> None:
         """Close all endpoints and withdraw the node; again does nothing."""
         with self._lock:
@@ -168,8 +179,7 @@ class Endpoint:
     kind: ClassVar[Kind]
 
     def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
-        if node.closed:
-            raise SessionError(f"the node {node.full_name} is closed")
+        node.check_open()
         self.node = node
         self.name = absolute(name, node.namespace, node.name)
         self.type = type
@@ -177,7 +187,11 @@ class Endpoint:
         self.closed = False
         self._lock = threading.RLock()
         self._announce()
-        node.endpoints.add(self)
+        try:
+            node.add(self)
+        except SessionError:
+            self.close()
+            raise
         self.refresh()
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -16,7 +16,14 @@ import pyarrow as pa
 
 from dora_ros2.cdr.generator import View, arrow_type, with_views
 from dora_ros2.cdr.reader import LARGE, Reader, generate_reader
-from dora_ros2.cdr.writer import REFUSALS, Writer, as_dictionary, generate_writer, problem_of
+from dora_ros2.cdr.writer import (
+    REFUSALS,
+    Writer,
+    as_dictionary,
+    generate_writer,
+    problem_of,
+    without_nulls,
+)
 from dora_ros2.definitions import idl, msg
 from dora_ros2.definitions.description import (
     Structure,
@@ -115,16 +122,26 @@ class MessageType(_InterfaceType):
         return array
 
     def encode(self, value: pa.Array | pa.StructScalar | dict[str, Any]) -> bytearray:
-        """Return the message in CDR; absent fields have their defaults."""
-        out = bytearray(_HEADER)
+        """Return the message in CDR.
+
+        Absent fields have their defaults, and null ones in the messages of a list.
+        """
         try:
             fields = as_dictionary(value)
-            self._writer(fields, out)
+            try:
+                return self._written(fields)
+            except REFUSALS:
+                fields = without_nulls(fields)
+                return self._written(fields)
         except MalformedMessage as error:
             raise MalformedMessage(f"{self.name}: {error}") from None
         except REFUSALS as error:
             problem = problem_of(self.description, fields) or str(error)
             raise MalformedMessage(f"{self.name}: {problem}") from error
+
+    def _written(self, fields: Mapping[str, Any]) -> bytearray:
+        out = bytearray(_HEADER)
+        self._writer(fields, out)
         return out
 
 

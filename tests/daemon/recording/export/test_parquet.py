@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from daemon.recording.export.recorded_messages import message
@@ -51,7 +52,26 @@ def test_failed_export_leaves_no_file(tmp_path: Path) -> None:
     broken = replace(broken, data=broken.data[:20])
     with pytest.raises(CannotExport, match="output c/d: not an Arrow record batch"):
         export([*MESSAGES, broken], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CannotExport):
+        export([*MESSAGES, broken], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_messages_of_ros_without_fields(tmp_path: Path) -> None:
+    empty = pa.struct([])
+    kind = pa.struct([("a", pa.int8()), ("e", empty), ("l", pa.list_(empty))])
+    sent = [
+        message("ros2/empty", pa.array([{}], empty)),
+        message("ros2/nested", pa.array([{"a": 1, "e": {}, "l": [{}, {}]}], kind)),
+    ]
+    written = sorted(export(sent, tmp_path / "out"))
+    nothing = {"empty": None}
+    assert [pq.read_table(path)["data"][0].as_py() for path in written] == [
+        [nothing],
+        [{"a": 1, "e": nothing, "l": [nothing, nothing]}],
+    ]
 
 
 def test_export_that_cannot_rename_a_file_leaves_no_file(tmp_path: Path) -> None:

@@ -196,15 +196,16 @@ def bridge_problems(
     for field in (f"{mode}_type", "role"):
         if getattr(bridge, field) is None:
             yield place.problem(f"{where}: `{mode}` needs `{field}`")
+    noun = "an action" if mode == "action" else "a service"
     if bridge.transport is not None and bridge.transport.kind == "dds":
-        message = f"{where}: a {mode} needs the transport zenoh; dds has only topics"
+        message = f"{where}: {noun} needs the transport zenoh; dds has only topics"
         yield place.at("transport", "kind").problem(message)
     if bridge.role is None:
         return
     received, sent, name = _SIDES[mode, bridge.role]
     for declared, side, what in ((inputs, "input", received), (outputs, "output", sent)):
         if not declared:
-            yield place.problem(f"{where}: a {mode} {bridge.role} needs an {side} for {what}")
+            yield place.problem(f"{where}: {noun} {bridge.role} needs an {side} for {what}")
     others = [one for one in outputs if one != "feedback"]
     used = {name if name in outputs else next(iter(others), name)}
     if (mode, bridge.role) == ("action", "client"):

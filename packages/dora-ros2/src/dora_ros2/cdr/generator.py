@@ -52,8 +52,7 @@ def field_type(description: TypeDescription, kind: FieldType) -> pa.DataType:
         return arrow_type(description, kind.nested)
     if kind.element in (12, 14):
         raise DefinitionError(
-            f'"{description.name}" has a field of type '
-            f"{'long double' if kind.element == 12 else 'wchar'}, which is not supported"
+            f'"{description.name}" has a field of type {kind.text}, which is not supported'
         )
     return pa.utf8() if kind.code is None else _NUMBERS[kind.code]
 

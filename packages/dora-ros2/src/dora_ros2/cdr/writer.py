@@ -209,6 +209,20 @@ def as_dictionary(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def without_nulls(value: Any, *, in_list: bool = False) -> Any:
+    """Return a value without the fields that are null in messages of a list.
+
+    In Arrow these messages have the fields of all others.
+    """
+    if isinstance(value, Mapping):
+        return {
+            name: without_nulls(one, in_list=in_list)
+            for name, one in value.items()
+            if one is not None or not in_list
+        }
+    return [without_nulls(one, in_list=True) for one in value] if isinstance(value, list) else value
+
+
 def problem_of(description: TypeDescription, value: Any) -> str | None:
     """Return what is wrong with a value that a writer refused; None if nothing is found."""
     return _problem_of_structure(description, description.main, value, "")

@@ -6,7 +6,6 @@ The shape is that of `type_description_interfaces/msg/TypeDescription`, which pu
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import json
@@ -42,8 +41,11 @@ IDS: Final[Mapping[str, int]] = {
 PLACEHOLDER: Final = "structure_needs_at_least_one_member"
 """The only field of a message without fields: one byte in CDR, absent in Arrow."""
 
+_OTHER_NAMES: Final = {12: "long double", 13: "char", 14: "wchar"}
+"""Of the elements that only `.idl` files have."""
 _MOST_FIELDS: Final = 10_000
 """With all nested ones; readers and writers have code for each of them."""
+_ELEMENTS: Final = {NESTED, BOUNDED_STRING, BOUNDED_WSTRING, *IDS.values(), *_OTHER_NAMES}
 _ARRAY: Final = 48
 _KINDS: Final = ("single", "array", "bounded", "sequence")
 
@@ -89,7 +91,7 @@ class FieldType:
     @property
     def text(self) -> str:
         """The type as a `.msg` file has it."""
-        names = {type_id: name for name, type_id in IDS.items() if name != "char"} | {13: "char"}
+        names = {type_id: name for name, type_id in IDS.items() if name != "char"} | _OTHER_NAMES
         if self.element == NESTED:
             package, _, name = self.nested.split("/")
             text = f"{package}/{name}"
@@ -227,7 +229,11 @@ def _structure(entry: Mapping[str, Any], sources: Mapping[str, str]) -> Structur
             str(kind["nested_type_name"]),
         )
         is_message = field_type.element == NESTED
-        if not 0 < field_type.type_id <= 4 * _ARRAY or is_message != bool(field_type.nested):
+        if (
+            not 0 < field_type.type_id <= 4 * _ARRAY
+            or field_type.element not in _ELEMENTS
+            or is_message != bool(field_type.nested)
+        ):
             raise DefinitionError(f'"{name}" has a field of unknown type {field_type.type_id}')
         default = None
         with contextlib.suppress(DefinitionError):  # of use to this sender only
@@ -261,9 +267,9 @@ def _element_of(kind: FieldType, text: str) -> Any:
     try:
         if code == "?":
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        value = float(text) if code in ("f", "d") else ast.literal_eval(text)
+        value = float(text) if code in ("f", "d") else int(text, 0)
         struct.pack(f"={code}", value)
-    except (KeyError, ValueError, SyntaxError, OverflowError, struct.error):
+    except (KeyError, ValueError, OverflowError, struct.error):
         raise DefinitionError(f"{text} is not a default value of this type") from None
     return value
 

@@ -76,11 +76,11 @@ def _field(words: Sequence[str], package: str) -> Field | None:
     rest = words[1] if len(words) == 2 else ""
     if _CONSTANT.match(rest):
         return None
-    name, _, default = rest.strip().partition(" ")
+    name, default = (*rest.split(None, 1), "", "")[:2]
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         problem = f'"{name}" is not the name of a field' if name else "the line has no field name"
         raise DefinitionError(problem, remedy="write: type name [default]")
-    return Field(name, kind, value_of(kind, default.strip()) if default.strip() else None)
+    return Field(name, kind, value_of(kind, default.strip()) if default else None)
 
 
 def _field_type(text: str, package: str) -> FieldType:

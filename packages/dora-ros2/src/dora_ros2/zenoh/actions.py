@@ -319,6 +319,11 @@ class ActionClient:
         """Whether a server with this name and type is known."""
         return all(client.available for client in (self._send, self._get, self._cancel))
 
+    @property
+    def mismatch(self) -> str | None:
+        """Why none of the known servers fits; None if one does or none is known."""
+        return self._send.mismatch or self._get.mismatch
+
     def wait_for_server(self, seconds: float) -> bool:
         """Wait until a server is available; return whether it is. Not from a callback."""
         return self._send.node.connection.wait_for(lambda _: self.available, seconds)

@@ -44,6 +44,8 @@ _UNDECLARE_SECONDS = 3.0
 _HEARTBEAT_SECONDS = 0.5
 _JOIN_SECONDS = 2.0
 """Longest wait for the messages that a publisher kept before it was discovered."""
+_SENDERS = 1000
+"""Publishers that a transient local subscription remembers."""
 _NO_LIMIT = 365 * 86400.0
 """Seconds of a request that never times out."""
 _SERVICE_QOS = Qos()
@@ -254,7 +256,8 @@ class Subscription(ZenohEndpoint):
     ) -> None:
         self._on_message = on_message
         self._joining: dict[bytes, _Joining] = {}
-        self._joined: set[bytes] = set()
+        self._joined: dict[bytes, None] = {}
+        """Publishers of which messages arrived, the last one at the end."""
         self._delivery = threading.RLock()
         super().__init__(node, name, type, qos)
 
@@ -288,7 +291,10 @@ class Subscription(ZenohEndpoint):
         with self._delivery:
             sender = attachment.gid
             is_new = sender not in self._joined
-            self._joined.add(sender)
+            self._joined.pop(sender, None)
+            self._joined[sender] = None
+            if len(self._joined) > _SENDERS:
+                del self._joined[next(iter(self._joined))]
             if is_new and attachment.sequence > 1:
                 self._joining[sender] = _Joining(time.monotonic() + _JOIN_SECONDS)
             joining = self._joining.get(sender)
@@ -517,19 +523,23 @@ class ServiceClient(ZenohEndpoint):
         listener = self._querier.declare_matching_listener(direct(lambda _: changed()))
         return [self._querier, listener]
 
-    def _why_not(self) -> str:
+    @property
+    def mismatch(self) -> str | None:
+        """Why none of the known servers fits; None if one does or none is known."""
         own, servers = self.token, self.session.graph.endpoints(Kind.SERVER, name=self.name)
+        if any((one.dds_name, one.hash) == (own.dds_name, own.hash) for one in servers):
+            return None
+        for other in servers:
+            return (
+                f"the server in {other.node.full_name} has the type {other.type} {other.hash},"
+                f" this client {own.type} {own.hash}"
+            )
+        return None
+
+    def _why_not(self) -> str:
         if self.closed:
             return "the client was closed"
-        if any((one.dds_name, one.hash) == (own.dds_name, own.hash) for one in servers):
-            return "the server ended before it replied"
-        if not servers:
-            return "no server, or it ended before it replied"
-        other = servers[0]
-        return (
-            f"the server in {other.node.full_name} has the type {other.type} {other.hash},"
-            f" this client {own.type} {own.hash}"
-        )
+        return self.mismatch or "no server, or it ended before it replied"
 
 
 def answering(answer: Callable[[Any], Mapping[str, Any]]) -> Callable[[Request], None]:

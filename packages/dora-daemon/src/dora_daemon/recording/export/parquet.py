@@ -24,10 +24,11 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
     Columns: ``log_time``, ``publish_time``, ``sequence``, ``metadata`` (JSON) and ``data``, the
     list of the array's values. An output that changed its type gets a further file for each; so
     does one with the same file name as another, as ``a/b_c`` and ``a_b/c``.
-    Raises CannotExport and OSError, and then leaves no file.
+    Raises CannotExport and OSError, and then leaves no file and no new folder.
     """
     tables: dict[tuple[str, bytes], _Table] = {}
     renamed: list[Path] = []
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for message in messages:
@@ -48,6 +49,9 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
     finally:
         for table in tables.values():
             table.discard()
+        if is_new:
+            with suppress(OSError):  # it has files
+                folder.rmdir()
     return {table.path: table.rows for table in tables.values()}
 
 
@@ -130,7 +134,20 @@ def abandon(writer: pq.ParquetWriter) -> None:
 
 
 def _plain(array: Any) -> Any:
-    """Return the values without dictionary or extension type."""
+    """Return the values in a type that Parquet has."""
     if isinstance(array, pa.ExtensionArray):
         return _plain(array.storage)
-    return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
+    if isinstance(array, pa.DictionaryArray):
+        return array.dictionary_decode()
+    kind = _with_fields(array.type)
+    return array if kind == array.type else array.cast(kind)
+
+
+def _with_fields(kind: pa.DataType) -> pa.DataType:
+    """Return a type with a field in each struct; messages of ROS 2 may have none."""
+    if pa.types.is_struct(kind):
+        fields = [field.with_type(_with_fields(field.type)) for field in kind]
+        return pa.struct(fields or [pa.field("empty", pa.null())])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_with_fields(kind.value_type)))
+    return kind
