@@ -27,7 +27,7 @@ from dora_ros2.connection import Node
 from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
-from dora_ros2.zenoh.actions import ActionClient, ActionServer, GoalState
+from dora_ros2.zenoh.actions import MAX_GOALS, ActionClient, ActionServer, GoalState
 from dora_ros2.zenoh.graph import Graph
 from dora_ros2.zenoh.node_services import find_description, serve_descriptions
 from dora_ros2.zenoh.tokens import EndpointToken, Qos, parse_token
@@ -351,6 +351,21 @@ def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
         result = client.result(goal_id.bytes).result(20)
         assert result.state is GoalState.ABORTED
         assert result.result.to_pylist() == [{"sequence": [0, 1, 1]}]
+
+
+def test_a_goal_that_the_dataflow_forgot_is_aborted(
+    bridged: Any, other: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"action": "/lost", "action_type": "example_interfaces/Fibonacci"}
+    with bridged({**settings, "role": "server"}, "goal") as node:
+        client = ActionClient(other, "/lost", FIBONACCI)
+        assert client.wait_for_server(20)
+        monkeypatch.setattr("dora_ros2.bridge.RESULT_SECONDS", 0.1)
+        for _ in range(MAX_GOALS + 1):
+            goal_id = uuid.uuid4().bytes
+            client.send_goal({"order": 3}, goal_id=goal_id).result(20)
+            node.get()
+            assert client.result(goal_id).result(20).state is GoalState.ABORTED
 
 
 def test_goals_of_the_dataflow(bridged: Any, other: Node) -> None:

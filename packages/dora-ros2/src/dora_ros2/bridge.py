@@ -511,6 +511,11 @@ class ActionHost(_Exchange):
 
     noun = "action"
 
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
+        self._until: dict[str, float] = {}
+        """Until when each goal without a result must have feedback or a result."""
+
     def open(self, node: Node) -> Any:
         return ActionServer(
             node,
@@ -521,6 +526,16 @@ class ActionHost(_Exchange):
             on_cancel=lambda _: False,
             keep_results=RESULT_SECONDS,
         )
+
+    def check(self) -> str | None:
+        now, running = time.monotonic(), self._running()
+        with self.lock:
+            self._until = {key: self._until.get(key, now + RESULT_SECONDS) for key in running}
+            late = [key for key, until in self._until.items() if until < now]
+        for key in late:
+            self.drop(f"no result of the dataflow for goal {key}, and no feedback for long")
+            self._abort(running[key])
+        return None
 
     def _requested(self, goal: ServerGoal) -> None:
         if len(goal.server.running()) >= MAX_GOALS:
@@ -538,6 +553,8 @@ class ActionHost(_Exchange):
             return
         try:
             if port == "feedback":
+                with self.lock:
+                    self._until.pop(key, None)
                 goal.feedback(value)
                 return
             written = str(metadata.get("goal_status", "succeeded"))
