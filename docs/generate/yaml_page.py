@@ -16,6 +16,7 @@ HEADINGS = {
     "Node": "A node",
     "Input": "An input",
     "Operator": "An operator",
+    "PythonSource": "The file of an operator",
     "Ros2": "A bridge to ROS 2",
     "Ros2Topic": "A topic of a bridge",
     "Ros2Qos": "Quality of service",
@@ -131,10 +132,8 @@ def render() -> str:
 
 def _section(name: str, heading: str, definitions: dict[str, Any]) -> str:
     schema = definitions[name]
-    fields = schema.get("properties") or schema["anyOf"][1]["properties"]
-    needed = set(
-        schema.get("required", ()) or schema.get("anyOf", [{}, {}])[-1].get("required", ())
-    )
+    fields = schema["properties"]
+    needed = set(schema.get("required", ()))
     rows = []
     refused = []
     for key, field in sorted(fields.items(), key=lambda item: item[0] != "id"):

@@ -174,6 +174,7 @@ FILES: dict[tuple[str, str], str] = {
     ("Node", "params"): "nodes: [{id: n, module: m.yml, params: {a: VALUE}}]",
     ("Operator", "id"): "nodes: [{id: n, operator: {id: VALUE, python: p}}]",
     ("Operator", "python"): "nodes: [{id: n, operator: {python: VALUE}}]",
+    ("PythonSource", "source"): "nodes: [{id: n, operator: {python: {source: VALUE}}}]",
     ("Deploy", "machine"): NODE % "deploy: {machine: VALUE}",
     ("Deploy", "labels"): NODE % "deploy: {labels: {a: VALUE}}",
     ("Deploy", "working_dir"): NODE % "deploy: {working_dir: VALUE}",
@@ -286,9 +287,9 @@ def test_every_text_of_the_schemas_is_among_these_files() -> None:
         schema = json_schema(kind)
         for model, definition in {roots[kind]: schema, **schema["$defs"]}.items():
             for name, field in definition.get("properties", {}).items():
-                # of a checksum, the schema cannot limit the digits of a number; `first` and
-                # `standby` name machines of the file
-                other = ("path_sha256", "first", "standby", *OLD_KEYS)
+                # of a checksum, the schema cannot limit the digits of a number; the others name
+                # machines of the file
+                other = ("path_sha256", "first", "standby", "machines", "ids", *OLD_KEYS)
                 if str(SCALAR_TYPES) in str(field) and name not in other:
                     assert (model, name) in FILES
 

@@ -15,9 +15,11 @@ from dora_config.dataflow.fields import (
     LabelsField,
     MachineIdsField,
     NodeIdField,
+    ShortForm,
     Text,
     TextField,
     Written,
+    env_text,
     optional,
     wrong,
 )
@@ -25,7 +27,6 @@ from dora_config.errors import Problem
 from dora_config.frozen import Frozen
 from dora_config.yaml.document import KeyPath, Place
 from dora_config.yaml.quantities import check_seconds, parse_duration
-from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.wording import show
 
 DEFAULT_HEALTHY = 10.0
@@ -56,15 +57,6 @@ def _batch(value: Any) -> int | str:
     raise wrong(f"expected a number of machines or a share such as 25%, found {show(value)}")
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, bool | int | float | str):
-        raise wrong(f"expected a text, number or boolean, found {show(value)}")
-    text = for_a_program(value)
-    if "\0" in text:
-        raise wrong("the value of an environment variable must not contain a NUL character")
-    return text
-
-
 NameField = Annotated[
     Text,
     AfterValidator(_name),
@@ -87,7 +79,7 @@ BatchField = Annotated[
         }
     ),
 ]
-TextValueField = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": SCALAR_TYPES})]
+TextValueField = Annotated[str, BeforeValidator(env_text), WithJsonSchema({"type": SCALAR_TYPES})]
 
 
 class FleetMachines(Written):
@@ -97,23 +89,7 @@ class FleetMachines(Written):
     labels: LabelsField | None = optional("Every machine with all of these labels.")
 
 
-def _machines(value: Any) -> Any:
-    return {"ids": value} if isinstance(value, list) else value
-
-
-MachinesField = Annotated[FleetMachines, BeforeValidator(_machines)]
-
-
-def _allow_list(schema: dict[str, Any]) -> None:
-    """Add the short form to the JSON Schema of `FleetMachines`."""
-    ids = schema["properties"]["ids"]["anyOf"][0]
-    long_form = {key: schema[key] for key in list(schema) if key != "title"}
-    for key in long_form:
-        del schema[key]
-    schema["anyOf"] = [dict(ids), long_form]
-
-
-FleetMachines.model_config["json_schema_extra"] = _allow_list
+MachinesField = Annotated[FleetMachines, ShortForm("ids", list)]
 
 
 class FleetDataflow(Written):

@@ -29,13 +29,13 @@ from dora_config.dataflow.fields import (
     PortNumberField,
     Text,
     Written,
+    env_text,
     optional,
     text_schema,
     wrong,
 )
 from dora_config.errors import Problem
 from dora_config.yaml.document import Document, Place
-from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.validation import validate
 from dora_config.yaml.wording import show
 
@@ -121,9 +121,7 @@ def _variable(name: str) -> str:
 
 
 def _variable_text(value: Any) -> str:
-    if not isinstance(value, bool | int | float | str):
-        raise wrong("expected a text, number or boolean")
-    text = for_a_program(value)
+    text = env_text(value)
     bad = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", text)
     if bad:
         raise wrong(f"the value must be one line of text, found {bad.group()!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from dora_config.dataflow.fields import (
     SCALAR_TYPES,
@@ -21,6 +21,7 @@ from dora_config.dataflow.fields import (
     PositiveSecondsField,
     RefusedField,
     SecondsField,
+    ShortForm,
     SizeField,
     SourceField,
     Text,
@@ -29,7 +30,6 @@ from dora_config.dataflow.fields import (
     Written,
     optional,
     renamed,
-    short_form,
     text_schema,
 )
 from dora_config.dataflow.resolved import (
@@ -53,16 +53,22 @@ ChecksumField = Annotated[
 RotatedFilesField = Annotated[int, Field(ge=1, le=MAX_ROTATED_FILES)]
 
 
+DistributeField = Annotated[
+    Literal["local", "scp", "http"],
+    AfterValidator(lambda value: "http" if value == "scp" else value),
+]
+
+
 class Deploy(Written):
     """Where a node runs."""
 
     machine: MachineIdField | None = optional("Id of the machine to run on.")
-    labels: LabelsField | None = optional("Labels the machine must have, all of them.")
+    labels: LabelsField = optional("Labels the machine must have, all of them.", {})
     working_dir: TextField | None = optional(
         "Working directory there, relative to the daemon's own."
     )
-    distribute: Literal["local", "scp", "http"] | None = optional(
-        "How the node's files reach the machine; `http` and `scp` mean the same."
+    distribute: DistributeField = optional(
+        "How the node's files reach the machine; `http` and `scp` mean the same.", "local"
     )
 
 
@@ -87,29 +93,18 @@ class Input(Written):
     source: SourceField = Field(
         description="`node/output`, `dora/timer/<unit>/<value>` or `dora/logs[/<level>[/<node>]]`."
     )
-    queue_size: Annotated[int, Field(ge=0, le=MAX_QUEUE_SIZE)] | None = optional(
-        f"Capacity of the queue (default {DEFAULT_QUEUE_SIZE} messages)."
+    queue_size: Annotated[int, Field(ge=0, le=MAX_QUEUE_SIZE)] = optional(
+        f"Capacity of the queue (default {DEFAULT_QUEUE_SIZE} messages).", DEFAULT_QUEUE_SIZE
     )
-    queue_policy: QueuePolicy | None = optional(
-        "What happens when the queue is full (default drop_oldest)."
+    queue_policy: QueuePolicy = optional(
+        "What happens when the queue is full (default drop_oldest).", "drop_oldest"
     )
     input_timeout: SecondsField | None = optional(
         "Seconds without a message after which the input counts as broken."
     )
 
 
-def _allow_text(schema: dict[str, Any]) -> None:
-    """Add the short form to the JSON Schema of `Input`."""
-    source = schema["properties"]["source"]
-    long_form = {key: schema[key] for key in list(schema) if key != "title"}
-    for key in long_form:
-        del schema[key]
-    schema["anyOf"] = [dict(source), long_form]
-
-
-Input.model_config["json_schema_extra"] = _allow_text
-
-InputField = Annotated[Input, short_form("source")]
+InputField = Annotated[Input, ShortForm("source")]
 Inputs = dict[InputIdField, InputField]
 Outputs = list[OutputIdField]
 
@@ -168,29 +163,9 @@ class Operator(ProgramFields):
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
 
     id: OutputIdField | None = optional("Required in `operators`.")
-    python: (
-        Annotated[
-            PythonSource,
-            short_form("source"),
-            WithJsonSchema(
-                {
-                    "anyOf": [
-                        {"type": SCALAR_TYPES, "minLength": 1},
-                        {
-                            "type": "object",
-                            "properties": {
-                                "source": {"type": SCALAR_TYPES, "minLength": 1},
-                                "conda_env": {"type": "null"},
-                            },
-                            "required": ["source"],
-                            "additionalProperties": False,
-                        },
-                    ]
-                }
-            ),
-        ]
-        | None
-    ) = optional("File with a class `Operator`.")
+    python: Annotated[PythonSource, ShortForm("source")] | None = optional(
+        "File with a class `Operator`."
+    )
     shared_library: RefusedField = Field(default=None, alias="shared-library")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -17,7 +17,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator as _model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, core_schema
 
 from dora_config.dataflow.resolved import EnvValue, FromMachine
 from dora_config.dataflow.sources import LOG_LEVELS, LogLevel, parse_log_level, parse_source
@@ -117,12 +117,17 @@ def _env_value(value: Any) -> EnvValue:
                 "for a variable of the machine that the node runs on"
             )
         return FromMachine(name=_env_name(name))
-    if isinstance(value, bool | int | float | str):
-        text = for_a_program(value)
-        if "\x00" in text:
-            raise wrong("the value of an environment variable must not contain a NUL character")
-        return text
-    raise wrong(f"expected a text, number or boolean, found {show(value)}")
+    return env_text(value)
+
+
+def env_text(value: Any) -> str:
+    """Return the text of a scalar for an environment variable."""
+    if not isinstance(value, bool | int | float | str):
+        raise wrong(f"expected a text, number or boolean, found {show(value)}")
+    text = for_a_program(value)
+    if "\x00" in text:
+        raise wrong("the value of an environment variable must not contain a NUL character")
+    return text
 
 
 def _env_name(name: str) -> str:
@@ -212,11 +217,21 @@ def _warm(value: Any) -> Literal[False] | list[str]:
     return value
 
 
-def short_form(key: str) -> BeforeValidator:
-    """Accept a text in place of a mapping with only `key`."""
-    return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str | bool | int | float) else value
-    )
+class ShortForm(NamedTuple):
+    """Accepts the value of `key` in place of a mapping with only that key."""
+
+    key: str
+    kinds: type | tuple[type, ...] = (str, bool, int, float)
+
+    def _expanded(self, value: Any) -> Any:
+        return {self.key: value} if isinstance(value, self.kinds) else value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_before_validator_function(self._expanded, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        whole = handler(core)
+        return {"anyOf": [handler.resolve_ref_schema(whole)["properties"][self.key], whole]}
 
 
 SCALAR_TYPES = ["string", "number", "boolean"]

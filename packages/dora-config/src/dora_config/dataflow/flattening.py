@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.fields import split_words
 from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, WiredInput, operators_of
-from dora_config.dataflow.resolved import EnvValue, QueueSettings
+from dora_config.dataflow.resolved import EnvValue
 from dora_config.dataflow.sources import MODULE_PORT_PREFIX, LogSource, OutputSource, parse_source
 from dora_config.dataflow.variables import (
     UndefinedVariable,
@@ -317,10 +317,7 @@ class _Wiring:
         given = ports[port]
         if given is None:
             return None
-        settings = {
-            name: _nearest(getattr(own.written, name), getattr(given.written, name))
-            for name in QueueSettings.model_fields
-        }
+        settings = own.written.model_dump(include=own.written.model_fields_set - {"source"})
         return replace(given, written=given.written.model_copy(update=settings))
 
     def _from_module(

@@ -24,7 +24,6 @@ from dora_config.dataflow.resolved import (
     EnvValue,
     GitSource,
     NodeKind,
-    QueueSettings,
     ResolvedDataflow,
     ResolvedDeploy,
     ResolvedInput,
@@ -270,13 +269,8 @@ def _build(node: descriptor.Node, operators: Iterable[ResolvedOperator]) -> tupl
 
 
 def _resolve_input(wired: WiredInput, data_type: str | None) -> ResolvedInput:
-    settings = {
-        name: value
-        for name in QueueSettings.model_fields
-        if (value := getattr(wired.written, name)) is not None
-    }
-    if wired.written.queue_size == 0:
-        settings["queue_size"] = 1
+    settings = wired.written.model_dump(exclude={"source"})
+    settings["queue_size"] = max(1, wired.written.queue_size)
     return ResolvedInput(source=wired.source, data_type=data_type, **settings)
 
 
@@ -288,8 +282,6 @@ def _resolve_operator(
     python = operator.python.source if operator.python is not None else ""
     return ResolvedOperator(
         id=operator_id,
-        name=operator.name,
-        description=operator.description,
         python=join_directory(flat.directory, python),
         inputs={
             name[len(prefix) :]: _resolve_input(wired, types.get(name[len(prefix) :]))
@@ -300,16 +292,9 @@ def _resolve_operator(
         build=build_lines(operator.build or ""),
         input_types=dict(types),
         output_types=dict(operator.output_types or {}),
-        **{name: getattr(operator, name) for name in LOG_SETTINGS},
+        **{name: getattr(operator, name) for name in ("name", "description", *LOG_SETTINGS)},
     )
 
 
 def _deploy(deploy: descriptor.Deploy | None) -> ResolvedDeploy:
-    if deploy is None:
-        return ResolvedDeploy()
-    return ResolvedDeploy(
-        machine=deploy.machine,
-        labels=dict(deploy.labels or {}),
-        working_dir=deploy.working_dir,
-        distribute="http" if deploy.distribute == "scp" else deploy.distribute or "local",
-    )
+    return ResolvedDeploy() if deploy is None else ResolvedDeploy(**deploy.model_dump())

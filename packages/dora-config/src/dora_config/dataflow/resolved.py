@@ -101,13 +101,12 @@ class ResolvedDeploy(Frozen):
         return self == ResolvedDeploy()
 
 
-class ResolvedOperator(Frozen):
-    """One operator of a runtime node; `python` is a file with a class `Operator`."""
+class ResolvedProgram(Frozen):
+    """What nodes and operators share."""
 
     id: str
     name: str | None = None
     description: str | None = None
-    python: str
     inputs: dict[str, ResolvedInput] = Field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
@@ -117,10 +116,16 @@ class ResolvedOperator(Frozen):
     send_logs_as: str | None = None
     min_log_level: LogLevel | None = None
     max_log_size: int | None = None
+
+
+class ResolvedOperator(ResolvedProgram):
+    """One operator of a runtime node; `python` is a file with a class `Operator`."""
+
+    python: str
     max_rotated_files: int | None = None
 
 
-class ResolvedNode(Frozen):
+class ResolvedNode(ResolvedProgram):
     """One node. Times in seconds, sizes in bytes.
 
     `args` is split into words; for a shell node it contains the one text for `sh -c`. Ports of
@@ -130,9 +135,6 @@ class ResolvedNode(Frozen):
     """
 
     format: Annotated[tuple[int, int], readable_by(DATAFLOW_FORMAT)] = DATAFLOW_FORMAT
-    id: str
-    name: str | None = None
-    description: str | None = None
     kind: NodeKind = "standard"
     path: str | None = None
     path_sha256: str | None = None
@@ -141,19 +143,10 @@ class ResolvedNode(Frozen):
     args: tuple[str, ...] = ()
     env: dict[str, EnvValue] = Field(default_factory=dict)
     inherited_env: tuple[str, ...] = ()
-    build: tuple[str, ...] = ()
     git: GitSource | None = None
-    inputs: dict[str, ResolvedInput] = Field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
-    input_types: dict[str, str] = Field(default_factory=dict)
-    output_types: dict[str, str] = Field(default_factory=dict)
     output_metadata: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     output_framing: dict[str, OutputFraming] = Field(default_factory=dict)
     pattern: CommunicationPattern | None = None
-    send_stdout_as: str | None = None
-    send_logs_as: str | None = None
-    min_log_level: LogLevel | None = None
-    max_log_size: int | None = None
     max_rotated_files: int = DEFAULT_ROTATED_FILES
     restart: RestartSettings = RestartSettings()
     health_check_timeout: float | None = None
