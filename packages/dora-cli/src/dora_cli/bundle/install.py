@@ -330,9 +330,9 @@ class Installer:
             name=archive.name,
             content=archive.manifest.content,
         )
-        if found["tested"]:
+        if found["used"]:
             return str(found["tree"]), facts
-        if found["tree"] is not None:  # its test was cut off
+        if found["tree"] is not None:  # its test, or the switch to it, was cut off
             tree = str(found["tree"])
         else:
             # what a killed command left half unpacked must not count as a full disk
@@ -348,7 +348,6 @@ class Installer:
         except MachineProblem:
             call(machine, "versions.drop", prefix=layout.prefix, tree=tree, sudo=layout.sudo)
             raise
-        call(machine, "versions.accept", tree=tree, sudo=layout.sudo)
         return tree, facts
 
     def switch(

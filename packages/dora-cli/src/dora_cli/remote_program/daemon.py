@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import pwd
-import shlex
 import shutil
 import signal
 import socket
@@ -30,6 +29,7 @@ from dora_cli.remote_program.paths import (
     lock_holder,
     remove_empty,
     state_dir,
+    unit_words,
     user_units,
     wait_for_end,
 )
@@ -54,11 +54,9 @@ def _missing_program(pid: int | None) -> str:
 def _missing_unit_program(unit: str) -> str:
     """Return the service's program if it cannot be executed; empty otherwise."""
     for folder in (Path("/etc/systemd/system"), user_units()):
-        with suppress(OSError, ValueError, IndexError):
-            for line in (folder / f"{unit}.service").read_text().splitlines():
-                if line.startswith("ExecStart="):
-                    program = shlex.split(line.partition("=")[2])[0].replace("%%", "%")
-                    return "" if os.access(program, os.X_OK) else program
+        with suppress(OSError):
+            for program in unit_words((folder / f"{unit}.service").read_text())[:1]:
+                return "" if os.access(program, os.X_OK) else program
     return ""
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import pwd
 import re
-import shlex
 import signal
 import time
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cli.remote_program.paths import command_line, user_units, wait_for_end
+from dora_cli.remote_program.paths import command_line, unit_words, user_units, wait_for_end
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEFAULT_PORT = "6013"
@@ -136,11 +135,9 @@ def _service(path: Path, running: list[dict[str, Any]]) -> dict[str, Any]:
     text = ""
     with suppress(OSError):  # of another user
         text = path.read_text(errors="replace")
-    started = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
-    line = started[1].replace("%%", "%").replace("$$", "$") if started else ""
     one = _described([], {})
     with suppress(ValueError):  # a unit that was edited by hand
-        one = _described(_daemon_arguments(shlex.split(line)) or [], {})
+        one = _described(_daemon_arguments(unit_words(text)) or [], {})
     if one["id"] is None:
         one["id"] = one["name"] = path.stem.removeprefix("dora-daemon-")
     of_user = path.is_relative_to(Path.home() / ".config")

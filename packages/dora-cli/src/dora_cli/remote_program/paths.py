@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,6 +40,14 @@ def daemon_log(name: str) -> Path:
 def user_units() -> Path:
     """Return the folder with the user's systemd units."""
     return Path.home() / ".config" / "systemd" / "user"
+
+
+def unit_words(text: str) -> list[str]:
+    """Return the command that a unit file starts; empty if it has none, or an invalid one."""
+    found = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    with suppress(ValueError):  # edited by hand
+        return shlex.split(found[1].replace("%%", "%").replace("$$", "$")) if found else []
+    return []
 
 
 def existing(path: Path) -> Path:

@@ -5,7 +5,6 @@
                                         the same tree after a rollback
     PREFIX/.new-*                       a tree that the process that locked it unpacks or removes
 
-A tree that has passed its self-test contains the empty file ``tested``.
 
 The `dora` that users and services call is a link to ``PREFIX/current/bin/dora``. Switching replaces
 one link, so that a complete version exists at any moment.
@@ -41,7 +40,6 @@ ABANDONED = 24 * 3600.0
 _SUFFIX = ".part"
 
 
-_TESTED = "tested"
 _TARGET = "/current/bin/dora"
 """What the link of users and services leads to, below the prefix."""
 
@@ -129,18 +127,14 @@ def _in_use(root: Path) -> set[str]:
 def find(prefix: str, name: str, content: str) -> dict[str, Any]:
     """Return the folder of a version with this content whose Python exists, or None.
 
-    ``tested``: it has passed its self-test.
+    ``used``: it is the current or the previous version, and so has passed its self-test.
     """
-    for candidate in candidates(Path(prefix).expanduser(), name, content):
+    root = Path(prefix).expanduser()
+    for candidate in candidates(root, name, content):
         if content_of(candidate) == content and works(candidate):
-            return {"tree": str(candidate), "tested": (candidate / _TESTED).exists()}
-    return {"tree": None, "tested": False}
-
-
-def accept(tree: str) -> dict[str, Any]:
-    """Note that a version has passed its self-test."""
-    (Path(tree) / _TESTED).touch()
-    return {}
+            linked = (_name(root / "current"), _name(root / "previous"))
+            return {"tree": str(candidate), "used": candidate.name in linked}
+    return {"tree": None, "used": False}
 
 
 def candidates(root: Path, name: str, content: str) -> Iterable[Path]:

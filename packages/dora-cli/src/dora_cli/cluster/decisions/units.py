@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dora_cli.remote_program.paths import unit_words
 from dora_config.access import address_text
 from dora_config.cluster.models import (
     DEFAULT_COORDINATOR_PORT,
@@ -24,7 +24,6 @@ _SPECIAL = re.compile(r'[\\"$`]')
 _ESCAPED = r"\\\g<0>"
 
 _VERSION = re.compile(r"^# dora (\S+)$", re.MULTILINE)
-_START = re.compile(r"^ExecStart=(.*)$", re.MULTILINE)
 _DESCRIPTION = re.compile(r"^Description=Dora Coordinator \((.*)\)$", re.MULTILINE)
 
 
@@ -99,11 +98,7 @@ def unit_address(text: str) -> str:
 
 def unit_program(text: str) -> str:
     """Return the program that a unit starts; empty if the unit has none."""
-    found = _START.search(text)
-    if found is None:
-        return ""
-    words = shlex.split(found[1].replace("%%", "%").replace("$$", "$"))
-    return words[0] if words else ""
+    return next(iter(unit_words(text)), "")
 
 
 def exec_line(words: Sequence[str]) -> str:
