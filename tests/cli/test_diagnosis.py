@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dora_cli import diagnosis
-from dora_cli.diagnosis import CheckResult, Finding
+from dora_cli.diagnosis import Finding
 from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
 
 
@@ -34,22 +34,20 @@ def test_a_missing_or_older_wheel_fails(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("importlib.metadata.version", version)
     missing, differ = diagnosis.check_versions()
-    assert missing == Finding(
-        CheckResult.FAIL, "dora-daemon", "not installed: pip install dora-daemon"
-    )
-    assert differ.result is CheckResult.FAIL
+    assert missing == Finding("FAIL", "dora-daemon", "not installed: pip install dora-daemon")
+    assert differ.result == "FAIL"
     assert "dora-cli 0.0.1" in differ.text
 
 
 def test_missing_programs_are_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("dora_daemon.build.python_env.find_uv", lambda environ: None)
-    assert [f.result for f in diagnosis.check_programs()] == [CheckResult.WARN, CheckResult.WARN]
+    assert [f.result for f in diagnosis.check_programs()] == ["WARN", "WARN"]
 
 
 def test_a_listening_coordinator_passes(listening: int) -> None:
     (finding,) = diagnosis.check_coordinator("127.0.0.1", listening)
-    assert finding == Finding(CheckResult.PASS, "coordinator", f"answers at 127.0.0.1:{listening}")
+    assert finding == Finding("PASS", "coordinator", f"answers at 127.0.0.1:{listening}")
 
 
 def test_pipes_of_limited_size_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,21 +56,21 @@ def test_pipes_of_limited_size_are_a_warning(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("fcntl.fcntl", refuse)
     pipes, _ = diagnosis.check_pipes()
-    assert pipes.result is CheckResult.WARN
+    assert pipes.result == "WARN"
 
 
 def test_a_read_only_state_folder_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.PASS]
+    assert [f.result for f in diagnosis.check_state_dir()] == ["PASS"]
     monkeypatch.setattr("os.access", lambda path, mode: mode == os.F_OK)
-    assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.FAIL]
+    assert [f.result for f in diagnosis.check_state_dir()] == ["FAIL"]
 
 
 def test_a_running_daemon_passes(home: Path) -> None:
     (finding,) = diagnosis.check_daemon()
-    assert finding.result is CheckResult.WARN
+    assert finding.result == "WARN"
     files = [DaemonFiles(state_directory(name, DEFAULT_LISTEN_PORT)) for name in ("arm", None)]
     (finding,) = diagnosis.check_daemon()
-    assert finding == Finding(CheckResult.PASS, "daemon", "runs (no machine id, arm)")
+    assert finding == Finding("PASS", "daemon", "runs (no machine id, arm)")
     for one in files:
         one.close()
 
@@ -83,8 +81,8 @@ def test_state_of_a_daemon_that_cannot_be_read_is_a_warning(home: Path) -> None:
     lock = files.directory.parent / "broken" / "lock"
     lock.mkdir(parents=True)
     unreadable, finding = diagnosis.check_daemon()
-    assert finding == Finding(CheckResult.PASS, "daemon", "runs (arm)")
-    assert unreadable.result is CheckResult.WARN
+    assert finding == Finding("PASS", "daemon", "runs (arm)")
+    assert unreadable.result == "WARN"
     assert unreadable.text.startswith(f"{lock}: Is a directory; correct its type")
     files.close()
     (only,) = diagnosis.check_daemon()
@@ -93,7 +91,7 @@ def test_state_of_a_daemon_that_cannot_be_read_is_a_warning(home: Path) -> None:
 
 def test_an_invalid_host_name_is_a_warning() -> None:
     (finding,) = diagnosis.check_coordinator("a..b", 1)
-    assert finding.result is CheckResult.WARN
+    assert finding.result == "WARN"
 
 
 OPEN_SESSION = """
@@ -123,5 +121,5 @@ def test_a_ros_session_that_other_computers_reach_is_a_warning() -> None:
         start = f"node camera (pid {process.pid}): domain 7, Zenoh, listens on 0.0.0.0:"
         (found,) = [one for one in diagnosis.check_ros_sessions() if one.text.startswith(start)]
         process.communicate()
-    assert found.result is CheckResult.WARN
+    assert found.result == "WARN"
     assert "other computers can connect" in found.text

@@ -38,9 +38,10 @@ def _show(
     file: Annotated[Path, typer.Option()] = Path(),
     attach: Annotated[bool | None, typer.Option("--attach/--detach")] = None,
     offline: Literal["run", "wait"] = "run",
+    style: Annotated[Literal["a", "B"] | None, typer.Option(case_sensitive=False)] = None,
 ) -> None:
     print([word, number, plain, flag, colour, exact, half, ratio, many])
-    print([path, file, attach, offline])
+    print([path, file, attach, offline, style])
 
 
 def _run(cls: Any, *words: str) -> tuple[int, str]:
@@ -72,6 +73,8 @@ def _run(cls: Any, *words: str) -> tuple[int, str]:
         "--file=",
         "--file \udcff",
         "--offline no",
+        "--style A",
+        "--style b --offline RUN",
     ],
 )
 def test_values_and_errors_are_those_of_typer(line: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.commands import dataflows as command
 from dora_cli.commands.dataflows import restarts_text, selected
 from dora_config.protocol.control import DataflowStatus, DataflowSummary
 
@@ -28,8 +27,8 @@ ROWS = [row("old", HOUR + 1, "a"), row("new", HOUR - 1, "a"), row("runs", None, 
     [
         ({}, ["new", "runs"]),
         ({"everything": True}, ["old", "new", "runs"]),
-        ({"status": command.StatusChoice.FAILED}, ["old", "new"]),
-        ({"status": command.StatusChoice.RUNNING}, ["runs"]),
+        ({"status": "failed"}, ["old", "new"]),
+        ({"status": "running"}, ["runs"]),
         ({"name": "a"}, ["new"]),
         ({"name": "a", "everything": True}, ["old", "new"]),
     ],

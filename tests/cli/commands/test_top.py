@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from dora_cli.monitor import (
@@ -98,20 +100,20 @@ def test_a_narrow_page_keeps_the_important_columns() -> None:
     )
 
 
-@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("view", get_args(View))
 @pytest.mark.parametrize("height", range(1, 16))
 def test_a_page_has_no_more_lines_than_the_terminal(height: int, view: View) -> None:
     for width in range(1, 120, 7):
         lines = Page(view).lines(FOUND, width, height)
         assert len(lines) <= height
         shown = {line.split()[0] for line in lines if line}
-        assert ("NODE" in shown) is (view is not View.EDGES and height >= 4)
-        smallest = {View.ALL: 9, View.NODES: 99, View.EDGES: 4}[view]
+        assert ("NODE" in shown) is (view != "edges" and height >= 4)
+        smallest = {"all": 9, "nodes": 99, "edges": 4}[view]
         assert ("EDGE" in shown) is (height >= smallest)
 
 
 def test_rows_without_room_are_counted() -> None:
-    assert Page(View.NODES).lines(FOUND, 52, 5)[2:] == [
+    assert Page("nodes").lines(FOUND, 52, 5)[2:] == [
         "NODE  STATUS   CPU%  MEMORY (MB)  RESTARTS  QUEUE",
         "a     Running  2.0   3.0          1         1",
         "... 2 more",
@@ -148,7 +150,7 @@ def test_order_by_keys(keys: str, nodes: str, edges: str) -> None:
 
 
 def test_every_order_of_the_command_line_is_a_key() -> None:
-    for sort in SortKey:
+    for sort in get_args(SortKey):
         assert f"by {sort}" in Page(sort=sort).lines(FOUND, 200, 40)[0]
 
 
@@ -158,7 +160,7 @@ def test_tab_selects_the_tables() -> None:
     for _ in range(4):
         views.append(page.view)
         page.press("\t")
-    assert views == [View.ALL, View.NODES, View.EDGES, View.ALL]
+    assert views == ["all", "nodes", "edges", "all"]
 
 
 def test_a_blocked_node_shows_what_it_waits_for() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dora_cli.logs import files
 from dora_cli.logs.files import LocalLog, NoSuchRun, choose_run
-from dora_cli.logs.log_lines import EntryPrinter, LogFormat
+from dora_cli.logs.log_lines import EntryPrinter
 from dora_config.history.entries import HistoryEntry, RunBegan
 from dora_config.history.file import HistoryFile
 from dora_config.ids import log_file_name
@@ -71,7 +71,7 @@ def test_unknown_dataflows_and_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(NoSuchRun, match=f'no logs of "333" here.*\n  {FLOW}'):
         chosen(tmp_path, "333")
     monkeypatch.chdir(tmp_path)
-    printer = EntryPrinter(LogFormat.PRETTY)
+    printer = EntryPrinter("pretty")
     with pytest.raises(NoSuchRun, match='no log file of node "b"; nodes with logs: a'):
         files.show(None, "b", LogFilter(), printer, follow=False)
 

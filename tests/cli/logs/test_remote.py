@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dora_cli.logs import remote
-from dora_cli.logs.log_lines import EntryPrinter, LogFormat
+from dora_cli.logs.log_lines import EntryPrinter
 from dora_config.protocol.dataflow import LogFilter
 
 
@@ -22,7 +22,7 @@ class InterruptedClient:
 
 
 def show(*, follow: bool) -> bool:
-    printer = EntryPrinter(LogFormat.PRETTY)
+    printer = EntryPrinter("pretty")
     return remote.show(None, None, LogFilter(), printer, follow=follow, addr=None, port=None)
 
 

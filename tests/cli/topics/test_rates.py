@@ -8,7 +8,6 @@ from typing import cast
 
 import pytest
 
-from dora_cli import options
 from dora_cli.coordinator.client import Client
 from dora_cli.errors import CommandFailed
 from dora_cli.topics import stream
@@ -52,7 +51,7 @@ def show(
 
     monkeypatch.setattr(stream, "watch", watch)
     request = WatchTopics(rates=True)
-    stream.show_rates(cast(Client, None), request, duration, options.TableFormat.JSON)
+    stream.show_rates(cast(Client, None), request, duration, "json")
 
 
 @pytest.mark.parametrize("duration", [None, 5.0])

@@ -12,11 +12,10 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -30,12 +29,8 @@ ENOUGH_MEMORY = 512 << 20
 F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", None)
 
 
-class CheckResult(StrEnum):
-    """Result of a check."""
-
-    PASS = "PASS"
-    WARN = "WARN"
-    FAIL = "FAIL"
+CheckResult = Literal["PASS", "WARN", "FAIL"]
+"""Result of a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +42,9 @@ class Finding:
     text: str
 
 
-_passed = partial(Finding, CheckResult.PASS)
-_warning = partial(Finding, CheckResult.WARN)
-_failure = partial(Finding, CheckResult.FAIL)
+_passed = partial(Finding, "PASS")
+_warning = partial(Finding, "WARN")
+_failure = partial(Finding, "FAIL")
 
 
 def check_versions() -> Iterator[Finding]:
@@ -281,7 +276,7 @@ def check_dataflow(path: Path) -> Iterator[Finding]:
         loaded = load_dataflow(path, check_paths=True)
     except ConfigError as error:
         for problem in error.problems:
-            verdict = CheckResult.FAIL if problem.severity == "error" else CheckResult.WARN
+            verdict: CheckResult = "FAIL" if problem.severity == "error" else "WARN"
             yield Finding(verdict, "dataflow", str(problem))
         return
     for problem in loaded.warnings:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
 
 from dora_cli import output
 from dora_config.protocol.snapshot import (
@@ -168,26 +167,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-class View(StrEnum):
-    """Tables that are shown."""
-
-    ALL = "all"
-    NODES = "nodes"
-    EDGES = "edges"
+View = Literal["all", "nodes", "edges"]
+"""Tables that are shown."""
 
 
-class SortKey(StrEnum):
-    """Orders of rows."""
-
-    NAME = "name"
-    CPU = "cpu"
-    MEMORY = "memory"
-    RESTARTS = "restarts"
-    QUEUE = "queue"
-    MESSAGES = "messages"
-    BYTES = "bytes"
-    DROPS = "drops"
-    LATENCY = "latency"
+SortKey = Literal[
+    "name", "cpu", "memory", "restarts", "queue", "messages", "bytes", "drops", "latency"
+]
+"""Orders of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,21 +192,19 @@ def _edge_name(row: EdgeRow) -> tuple[str, str, str]:
 
 
 ORDERS: Mapping[SortKey, Order] = {
-    SortKey.NAME: Order("n", lambda node: (node.node, node.dataflow), _edge_name),
-    SortKey.CPU: Order("c", lambda node: (-(node.cpu_percent or 0.0), node.node)),
-    SortKey.MEMORY: Order("m", lambda node: (-(node.memory_bytes or 0), node.node)),
-    SortKey.RESTARTS: Order("r", lambda node: (-node.restarts, node.node)),
-    SortKey.QUEUE: Order(
+    "name": Order("n", lambda node: (node.node, node.dataflow), _edge_name),
+    "cpu": Order("c", lambda node: (-(node.cpu_percent or 0.0), node.node)),
+    "memory": Order("m", lambda node: (-(node.memory_bytes or 0), node.node)),
+    "restarts": Order("r", lambda node: (-node.restarts, node.node)),
+    "queue": Order(
         "u",
         lambda node: (-node.queued, node.node),
         lambda row: (-row.edge.queued, _edge_name(row)),
     ),
-    SortKey.MESSAGES: Order("s", None, lambda row: (-(row.rates.messages or 0.0), _edge_name(row))),
-    SortKey.BYTES: Order("b", None, lambda row: (-(row.rates.bytes or 0.0), _edge_name(row))),
-    SortKey.DROPS: Order(
-        "d", None, lambda row: (-(row.edge.dropped + row.edge.lost), _edge_name(row))
-    ),
-    SortKey.LATENCY: Order("l", None, lambda row: (-(row.rates.p99 or 0.0), _edge_name(row))),
+    "messages": Order("s", None, lambda row: (-(row.rates.messages or 0.0), _edge_name(row))),
+    "bytes": Order("b", None, lambda row: (-(row.rates.bytes or 0.0), _edge_name(row))),
+    "drops": Order("d", None, lambda row: (-(row.edge.dropped + row.edge.lost), _edge_name(row))),
+    "latency": Order("l", None, lambda row: (-(row.rates.p99 or 0.0), _edge_name(row))),
 }
 _BY_KEY = {order.key: name for name, order in ORDERS.items()}
 
@@ -256,15 +241,16 @@ def tables(before: Snapshot | None, now: Snapshot, nodes: Collection[str] = ()) 
 class Page:
     """The live page: which tables in which order; keys change both."""
 
-    def __init__(self, view: View = View.ALL, sort: SortKey = SortKey.NAME) -> None:
+    def __init__(self, view: View = "all", sort: SortKey = "name") -> None:
         self.view = view
-        self._nodes = self._edges = SortKey.NAME
+        self._nodes: SortKey = "name"
+        self._edges: SortKey = "name"
         self.press(ORDERS[sort].key)
 
     def press(self, key: str) -> None:
         """Handle a key; unknown keys are ignored."""
         if key == "\t":
-            views = list(View)
+            views: Sequence[View] = get_args(View)
             self.view = views[(views.index(self.view) + 1) % len(views)]
         elif (sort := _BY_KEY.get(key)) is not None:
             order = ORDERS[sort]
@@ -290,12 +276,10 @@ class Page:
         if (more := len(found.problems) - _PROBLEMS) > 0:
             lines.append(f"... {output.counted(more, 'more problem')}")
         left = height - len(lines)
-        node_lines = {View.ALL: self._shared(found, left), View.NODES: left, View.EDGES: 0}[
-            self.view
-        ]
-        if self.view is not View.EDGES:
+        node_lines = {"all": self._shared(found, left), "nodes": left, "edges": 0}[self.view]
+        if self.view != "edges":
             lines += _section(NODE_COLUMNS, self.nodes(found), width, node_lines)
-        if self.view is not View.NODES:
+        if self.view != "nodes":
             lines += _section(EDGE_COLUMNS, self.edges(found), width, left - node_lines)
         return lines
 
@@ -310,11 +294,11 @@ class Page:
     def _head(self, found: Tables, width: int) -> str:
         shown = output.counted(found.machines, "machine")
         keys = []
-        if self.view is not View.EDGES:
+        if self.view != "edges":
             shown += f", {output.counted(len(found.nodes), 'node')}"
             shown += f" by {self._nodes}"
             keys += [order.key for order in ORDERS.values() if order.nodes]
-        if self.view is not View.NODES:
+        if self.view != "nodes":
             shown += f", {output.counted(len(found.edges), 'edge')}"
             shown += f" by {self._edges}"
             keys += [order.key for order in ORDERS.values() if order.edges]

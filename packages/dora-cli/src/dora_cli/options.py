@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import typer
 
@@ -42,18 +41,12 @@ def parse_env_overrides(pairs: Iterable[str]) -> dict[str, str]:
     return overrides
 
 
-class TableFormat(StrEnum):
-    """Values of `--format`: a table, or one JSON object a line."""
-
-    TABLE = "table"
-    JSON = "json"
+TableFormat = Literal["table", "json"]
+"""Values of `--format`: a table, or one JSON object a line."""
 
 
-class TextFormat(StrEnum):
-    """Values of `--format`: text, or one JSON object."""
-
-    TEXT = "text"
-    JSON = "json"
+TextFormat = Literal["text", "json"]
+"""Values of `--format`: text, or one JSON object."""
 
 
 class Json(NamedTuple):

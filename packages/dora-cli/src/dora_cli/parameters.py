@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
@@ -137,13 +137,13 @@ def _converted(value: Any, annotation: Any, info: Any) -> Any:
         return value
     if annotation == (bool | None) and isinstance(value, bool):
         return value
-    if get_origin(annotation) is Literal and value in get_args(annotation):
-        return value
     if annotation is Path and isinstance(value, str) and _needs_no_check(Path(value), info):
         return Path(value)
     if isinstance(value, str) and info.parser is None:
         if annotation is int and _INTEGER.fullmatch(value):
             return _in_range(int(value), info)
+        if get_origin(annotation) is Literal:
+            return _choice(value, get_args(annotation), info)
         if isinstance(annotation, type) and issubclass(annotation, Enum):
             return _choice(value, annotation, info)
     raise _Unsuitable
@@ -163,11 +163,11 @@ def _in_range(number: int, info: Any) -> int:
     return number
 
 
-def _choice(text: str, choices: type[Enum], info: Any) -> Enum:
+def _choice(text: str, choices: Iterable[Any], info: Any) -> Any:
     def key(word: Any) -> str:
         return str(word) if info.case_sensitive else str(word).lower()
 
     for choice in choices:
-        if key(choice.value) == key(text):
+        if key(choice.value if isinstance(choice, Enum) else choice) == key(text):
             return choice
     raise _Unsuitable

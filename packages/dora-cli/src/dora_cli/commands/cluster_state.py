@@ -43,14 +43,14 @@ FLEET_COLUMNS = ("DATAFLOW", "MACHINE", "DESIRED", "OBSERVED", "STATE", "")
 
 
 @with_client(path=options.OptionalFleetFile)
-def status(client: Client, output_format: options.Output = options.TableFormat.TABLE) -> None:
+def status(client: Client, output_format: options.Output = "table") -> None:
     """Show the state of the coordinator's daemons and of the links between them."""
     from dora_cli.cluster.operations import leftovers
     from dora_cli.cluster.ownership import known_clusters
 
     report = client.request(ClusterStatus(), ClusterReport)
     fleet = client.request(GetFleet(), FleetReport)
-    show(report, fleet, as_json=output_format is options.TableFormat.JSON)
+    show(report, fleet, as_json=output_format == "json")
     if (known := known_clusters.find(client.endpoint)) is not None:
         leftovers.report_connected(known, report.machines)
 

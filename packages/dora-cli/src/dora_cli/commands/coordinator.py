@@ -194,7 +194,7 @@ def down(
 
 
 def status(
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
     dataflow: Path | None = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
@@ -220,7 +220,7 @@ def status(
     runs = not isinstance(problem, CoordinatorUnreachable)
     machines: Sequence[DaemonSummary] = report.machines if report else ()
     daemons = sum(one.connected for one in machines)
-    as_json = output_format is options.TableFormat.JSON
+    as_json = output_format == "json"
     if as_json:
         at = endpoint(coordinator_addr, coordinator_port)
         output.json_line(_status_json(report, daemons, at, runs=runs))
@@ -251,15 +251,15 @@ def _print_status(
 
 def _check_file(dataflow: Path, *, as_json: bool) -> bool:
     """Print what is found in a dataflow file; return whether it is valid."""
-    from dora_cli.diagnosis import CheckResult, check_dataflow
+    from dora_cli.diagnosis import check_dataflow
 
     valid = True
     for one in check_dataflow(dataflow):
-        valid = valid and one.result is not CheckResult.FAIL
+        valid = valid and one.result != "FAIL"
         line = f"{one.result}  {one.subject}: {one.text}"
         if not as_json:
             output.write(line)
-        elif one.result is not CheckResult.PASS:
+        elif one.result != "PASS":
             output.remark(line)
     return valid
 

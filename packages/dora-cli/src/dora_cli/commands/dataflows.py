@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -252,28 +251,17 @@ ENDED_SHOWN = 3600.0
 """Seconds for which an ended dataflow is listed by default."""
 
 
-class StatusChoice(StrEnum):
-    """Values of `--status`; `running` means not ended."""
-
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-
-
-class SortChoice(StrEnum):
-    """Values of `--sort-by`."""
-
-    CPU = "cpu"
-    MEMORY = "memory"
+StatusChoice = Literal["running", "finished", "failed"]
+"""Values of `--status`; `running` means not ended."""
 
 
 @with_client(or_here=True)
 def list_(
     client: Client,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
     status: StatusChoice | None = None,
     name: str | None = None,
-    sort_by: SortChoice | None = None,
+    sort_by: Literal["cpu", "memory"] | None = None,
     quiet: bool = False,
     everything: bool = False,
 ) -> None:
@@ -291,7 +279,7 @@ def list_(
     found: list[DataflowSummary] = client.get(paths.DATAFLOWS).dataflows
     rows = selected(found, status=status, name=name, everything=everything)
     if sort_by is not None:
-        rows.sort(key=lambda row: row.cpu if sort_by is SortChoice.CPU else row.memory)
+        rows.sort(key=lambda row: row.cpu if sort_by == "cpu" else row.memory)
         rows.reverse()
     print_dataflows(rows, output_format, quiet=quiet)
 
@@ -303,7 +291,7 @@ def print_dataflows(
     if quiet:
         for row in rows:
             output.write(row.uuid)
-    elif output_format is options.TableFormat.JSON:
+    elif output_format == "json":
         for row in rows:
             output.json_line(_as_json(row))
     else:
@@ -342,11 +330,11 @@ def _matches(row: DataflowSummary, status: StatusChoice | None, name: str | None
     if name is not None and name not in (row.name or ""):
         return False
     match status:
-        case StatusChoice.RUNNING:
+        case "running":
             return row.status not in ("Finished", "Failed")
-        case StatusChoice.FINISHED:
+        case "finished":
             return row.status == "Finished"
-        case StatusChoice.FAILED:
+        case "failed":
             return row.status == "Failed"
         case None:
             return True
@@ -413,7 +401,7 @@ def _as_cells(row: DataflowSummary) -> tuple[object, ...]:
 @with_client()
 def clean(
     client: Client,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
     quiet: bool = False,
 ) -> None:
     """Remove ended dataflows from the list; the exit code is 1 if one of them had failed.
@@ -424,7 +412,7 @@ def clean(
     if quiet:
         for row in removed:
             output.write(row.uuid)
-    elif output_format is options.TableFormat.JSON:
+    elif output_format == "json":
         for row in removed:
             output.json_line({"uuid": row.uuid, "name": row.name, "status": row.status})
     else:

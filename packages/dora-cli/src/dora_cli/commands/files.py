@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -20,16 +19,13 @@ if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow, LoadedModule
 
 
-class TemplateKind(StrEnum):
-    """Values of `--kind`."""
-
-    DATAFLOW = "dataflow"
-    NODE = "node"
+TemplateKind = Literal["dataflow", "node"]
+"""Values of `--kind`."""
 
 
 def new(
     name: str,
-    kind: TemplateKind = TemplateKind.DATAFLOW,
+    kind: TemplateKind = "dataflow",
     lang: str = "python",
 ) -> None:
     """Create an example dataflow (two talkers and a listener) or a node project.
@@ -64,23 +60,16 @@ def new(
 
 
 def _new_files(kind: TemplateKind, name: str) -> dict[str, str]:
-    if kind is TemplateKind.NODE:
+    if kind == "node":
         return dict(templates.node_files(name))
     templates.package_name(name)
     return dict(templates.dataflow_files(name))
 
 
 def _next(kind: TemplateKind, folder: Path) -> list[str]:
-    if kind is TemplateKind.NODE:
+    if kind == "node":
         return [f"cd {quote(str(folder))}", "pip install -e . pytest", "pytest"]
     return [f"cd {quote(str(folder))}", "dora run dataflow.yml"]
-
-
-class ProblemFormat(StrEnum):
-    """Values of `--format`."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def validate(
@@ -88,7 +77,7 @@ def validate(
     strict: bool = False,
     strict_types: options.StrictTypes = False,
     offline: bool = False,
-    output_format: ProblemFormat = ProblemFormat.TEXT,
+    output_format: options.TextFormat = "text",
 ) -> None:
     """Check fields, ids, connections and types of a dataflow file; report all problems.
 
@@ -113,13 +102,13 @@ def validate(
         )
         failed = failed or any(problem.severity == "error" for problem in problems)
     for problem in problems:
-        if output_format is ProblemFormat.JSON:
+        if output_format == "json":
             output.json_line(problem.to_json())
         else:
             output.write(str(problem))
     if failed:
         raise CommandFailed
-    if output_format is ProblemFormat.TEXT:
+    if output_format == "text":
         output.write(f"{path}: {_summary(loaded)}")
 
 
@@ -194,16 +183,7 @@ def _module_summary(module: LoadedModule) -> str:
     )
 
 
-class FileKind(StrEnum):
-    """Files that have a schema."""
-
-    DATAFLOW = "dataflow"
-    MODULE = "module"
-    CLUSTER = "cluster"
-    FLEET = "fleet"
-
-
-def schema(kind: FileKind) -> None:
+def schema(kind: Literal["dataflow", "module", "cluster", "fleet"]) -> None:
     """Print the JSON Schema of dataflow, module, cluster or fleet files, for editors.
 
     :KIND: Kind of file.
@@ -212,4 +192,4 @@ def schema(kind: FileKind) -> None:
 
     from dora_config.render.schema import json_schema
 
-    output.write(json.dumps(json_schema(kind.value), indent=2, ensure_ascii=False))
+    output.write(json.dumps(json_schema(kind), indent=2, ensure_ascii=False))

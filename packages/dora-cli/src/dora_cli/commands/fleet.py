@@ -330,10 +330,10 @@ def apply(
 
 
 @with_client(path=options.OptionalFleetFile)
-def history(client: Client, output_format: options.Output = options.TableFormat.TABLE) -> None:
+def history(client: Client, output_format: options.Output = "table") -> None:
     """Show who changed the fleet, when, what, and how it went."""
     entries = client.request(GetFleetHistory(), FleetHistory).generations
-    if output_format is options.TableFormat.JSON:
+    if output_format == "json":
         for entry in entries:
             output.json_line(entry.model_dump())
         return

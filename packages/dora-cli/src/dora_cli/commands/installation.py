@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import typer
 
@@ -50,19 +49,14 @@ def doctor(
     for finding in findings:
         result = output.styled(finding.result, styles[finding.result], colour=colour)
         output.write(f"{result}  {finding.subject}: {finding.text}")
-    failed = sum(finding.result is diagnosis.CheckResult.FAIL for finding in findings)
+    failed = sum(finding.result == "FAIL" for finding in findings)
     if failed:
         output.failure(f"{failed} of {len(findings)} checks failed")
         raise CommandFailed
 
 
-class Shell(StrEnum):
-    """Supported shells."""
-
-    BASH = "bash"
-    ZSH = "zsh"
-    FISH = "fish"
-    POWERSHELL = "powershell"
+Shell = Literal["bash", "zsh", "fish", "powershell"]
+SHELLS = get_args(Shell)
 
 
 def completion(
@@ -77,18 +71,16 @@ def completion(
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     chosen = shell or _login_shell()
-    script = get_completion_script(
-        prog_name="dora", complete_var="_DORA_COMPLETE", shell=chosen.value
-    )
+    script = get_completion_script(prog_name="dora", complete_var="_DORA_COMPLETE", shell=chosen)
     output.write(script)
 
 
-def _login_shell() -> Shell:
+def _login_shell() -> str:
     name = Path(os.environ.get("SHELL", "")).name
-    if name not in list(Shell):
-        known = ", ".join(Shell)
+    if name not in SHELLS:
+        known = ", ".join(SHELLS)
         raise typer.BadParameter(f"$SHELL is not a supported shell; give one of {known}")
-    return Shell(name)
+    return name
 
 
 def help_(

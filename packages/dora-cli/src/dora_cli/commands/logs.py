@@ -13,7 +13,6 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 from dora_cli.logs.log_lines import (
     EntryPrinter,
     LogFilterText,
-    LogFormat,
     LogStyle,
     node_levels,
     parse_level,
@@ -34,7 +33,7 @@ def logs(
     level: Annotated[
         str, typer.Option(envvar="DORA_LOG_LEVEL", parser=options.checked(parse_level))
     ] = "stdout",
-    log_format: LogStyle = LogFormat.PRETTY,
+    log_format: LogStyle = "pretty",
     log_filter: LogFilterText = None,
     grep: str | None = None,
     coordinator_addr: CoordinatorAddr = None,

@@ -95,7 +95,7 @@ def as_text(node: NodeSummary) -> dict[str, str]:
 def list_(
     client: Client,
     dataflow: Annotated[str | None, typer.Option(autocompletion=running_dataflows)] = None,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
     quiet: bool = False,
 ) -> None:
     """List nodes with status, pid, CPU, memory and restarts.
@@ -108,7 +108,7 @@ def list_(
     if quiet:
         for node in nodes:
             output.write(node.node)
-    elif output_format is options.TableFormat.JSON:
+    elif output_format == "json":
         for node in nodes:
             output.json_line(as_json(node))
     else:
@@ -129,7 +129,7 @@ def info(
     client: Client,
     node: NodeArgument,
     dataflow: DataflowOption = None,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
 ) -> None:
     """Show one node: daemon, inputs, outputs, status, CPU and memory."""
     from dora_config.protocol.control import ListNodes, NodeList
@@ -141,7 +141,7 @@ def info(
         known = ", ".join(sorted(row.node for row in rows))
         raise DoraError(f'the dataflow has no node "{node}"; its nodes: {known}')
     inputs, outputs = _ports(found, node)
-    if output_format is options.TableFormat.JSON:
+    if output_format == "json":
         output.json_line({**as_json(summary), "inputs": inputs, "outputs": outputs})
         return
     spec = found.spec.resolved.node(node)

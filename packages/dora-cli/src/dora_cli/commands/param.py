@@ -29,11 +29,11 @@ def list_(
     client: Client,
     node: NodeArgument,
     dataflow: DataflowOption = None,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
 ) -> None:
     """List the parameters of a node."""
     values = parameters(client, dataflow, node)
-    if output_format is options.TableFormat.JSON:
+    if output_format == "json":
         for key, value in sorted(values.items()):
             output.json_line({"key": key, "value": value})
     elif values:

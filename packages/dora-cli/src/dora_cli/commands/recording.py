@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,7 +35,7 @@ DASH = "-"
 
 def info(
     file: Path,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
 ) -> None:
     """Show the outputs in a recording: messages, rates and gaps.
 
@@ -54,7 +53,7 @@ def info(
         channel = channels.setdefault(message.topic, ChannelStatistics(message.topic))
         channel.add(message.type_name, message.log_time, message.sequence, len(message.data))
     rows = sorted(channels.values(), key=lambda one: one.topic)
-    if output_format is options.TableFormat.JSON:
+    if output_format == "json":
         output.json_line(_info_json(recording, rows))
     else:
         _print_info(recording, rows)
@@ -133,18 +132,9 @@ FOXGLOVE_COLUMNS = ("TOPIC", "SCHEMA", "MESSAGES", "LEFT OUT")
 ROSBAG_COLUMNS = ("OUTPUT", "TOPIC", "TYPE", "MESSAGES", "LEFT OUT")
 
 
-class Format(StrEnum):
-    """Values of `--to`."""
-
-    PARQUET = "parquet"
-    FOXGLOVE = "foxglove"
-    LEROBOT = "lerobot"
-    ROSBAG = "rosbag"
-
-
 def export(
     files: list[Path],
-    to: Format = Format.PARQUET,
+    to: Literal["parquet", "foxglove", "lerobot", "rosbag"] = "parquet",
     target: Path | None = None,
     image: list[str] | None = None,
     state: str | None = None,
@@ -182,17 +172,17 @@ def export(
     umask = os.umask(0o077)  # other accounts cannot read recordings either
     try:
         match to:
-            case Format.PARQUET:
+            case "parquet":
                 _to_parquet(recordings, name)
-            case Format.FOXGLOVE:
+            case "foxglove":
                 _to_foxglove(recordings, target or name.with_name(f"{name.name}_foxglove.mcap"))
-            case Format.LEROBOT:
+            case "lerobot":
                 from dora_daemon.recording.export.lerobot import LeRobotOptions
 
                 images = None if image is None else tuple(image)
                 options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot)
                 _to_lerobot(recordings, options, name)
-            case Format.ROSBAG:
+            case "rosbag":
                 _to_rosbag(recordings, target or name.with_name(f"{name.name}_rosbag"))
     finally:
         os.umask(umask)
@@ -336,7 +326,7 @@ LIST_COLUMNS = (
 @with_client()
 def list_(
     client: Client,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
 ) -> None:
     """List the recordings on the machines of a cluster."""
     from dora_cli.recordings.fleet import call, collect
@@ -344,7 +334,7 @@ def list_(
 
     replies = call(client, ListRecordings())
     recordings = collect(replies)
-    if output_format is options.TableFormat.JSON:
+    if output_format == "json":
         for one in recordings:
             output.json_line(_list_json(one))
     else:

@@ -46,7 +46,7 @@ def run(
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     log_level: LogLevel = "stdout",
-    log_format: LogStyle = LogFormat.PRETTY,
+    log_format: LogStyle = "pretty",
     log_filter: LogFilterText = None,
     allow_shell_nodes: AllowShellNodes = False,
     debug: options.Debug = False,
@@ -104,7 +104,7 @@ class RunSettings:
     uv: bool = False
     stop_after: float | None = None
     log_level: str = "stdout"
-    log_format: LogFormat = LogFormat.PRETTY
+    log_format: LogFormat = "pretty"
     log_levels: Mapping[str, str] = field(default_factory=dict)
     allow_shell: bool = False
     debug: bool = False

@@ -35,13 +35,11 @@ def top(
     client: Client,
     refresh_interval: Annotated[float, typer.Option(min=1.0)] = 2.0,
     once: bool = False,
-    output_format: Annotated[
-        options.TableFormat, typer.Option(case_sensitive=False)
-    ] = options.TableFormat.JSON,
+    output_format: Annotated[options.TableFormat, typer.Option(case_sensitive=False)] = "json",
     dataflow: str | None = None,
     node: list[str] | None = None,
-    show: View = View.ALL,
-    sort: SortKey = SortKey.NAME,
+    show: View = "all",
+    sort: SortKey = "name",
 ) -> None:
     """Show load of nodes, and rates, drops, queues and latencies of edges, live.
 
@@ -74,7 +72,7 @@ def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
     from dora_cli.coordinator.client import QUERY_TIMEOUT
     from dora_config.protocol.control import GetSnapshot
 
-    edges = page.view is not View.NODES
+    edges = page.view != "nodes"
     request = GetSnapshot(dataflow=dataflow, edges=edges)
     return client.request(request, Snapshot, timeout=QUERY_TIMEOUT)
 
@@ -83,7 +81,7 @@ def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[
 
     before = _snapshot(client, page, dataflow)
     _check_names(before, names)
-    if page.view is View.NODES:
+    if page.view == "nodes":
         return tables(None, before, names)
     time.sleep(REUSED_SECONDS + 0.1)  # until the coordinator takes another snapshot
     return tables(before, _snapshot(client, page, dataflow), names)
@@ -128,20 +126,20 @@ def _print(page: Page, found: Tables, style: options.TableFormat) -> None:
 
     for problem in found.problems:
         output.warn(problem)
-    nodes = page.nodes(found) if page.view is not View.EDGES else []
-    edges = page.edges(found) if page.view is not View.NODES else []
-    if style is options.TableFormat.JSON:
+    nodes = page.nodes(found) if page.view != "edges" else []
+    edges = page.edges(found) if page.view != "nodes" else []
+    if style == "json":
         for node in nodes:
             output.json_line(node_json(node))
         for edge in edges:
             output.json_line(edge_json(edge))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    if page.view is not View.EDGES:
+    if page.view != "edges":
         titles, *rows = fitting(NODE_COLUMNS, nodes, width)
         output.table(titles, rows)
-    if page.view is View.ALL:
+    if page.view == "all":
         output.write()
-    if page.view is not View.NODES:
+    if page.view != "nodes":
         titles, *rows = fitting(EDGE_COLUMNS, edges, width)
         output.table(titles, rows)

@@ -64,12 +64,12 @@ def split_topic(found: Described, topic: str) -> tuple[str, str]:
 def list_(
     client: Client,
     dataflow: DataflowOption = None,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
 ) -> None:
     """List the outputs of a dataflow and the inputs that read them."""
     found = calls.describe(client, dataflow)
     readers = inputs_by_output(found)
-    if output_format is options.TableFormat.JSON:
+    if output_format == "json":
         for (node, name), inputs in readers.items():
             output.json_line({"node": node, "name": name, "subscribers": inputs})
     else:
@@ -164,7 +164,7 @@ def echo(
     client: Client,
     data: Topics = None,
     dataflow: DataflowOption = None,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
     count: Annotated[int | None, typer.Option(min=1)] = None,
     duration: EndAfter | None = None,
 ) -> None:
@@ -179,7 +179,7 @@ def echo(
     from dora_cli.topics.stream import DropCounter, SilenceHint, message_row, watch
     from dora_config.protocol.control import WatchTopics
 
-    as_json = output_format is options.TableFormat.JSON
+    as_json = output_format == "json"
     request = WatchTopics(
         dataflow=dataflow,
         topics=tuple(data or ()),
@@ -218,7 +218,7 @@ def hz(
     client: Client,
     data: Topics = None,
     dataflow: DataflowOption = None,
-    output_format: options.Output = options.TableFormat.TABLE,
+    output_format: options.Output = "table",
     window: Annotated[float, options.duration(_window)] = 10.0,
     duration: EndAfter | None = None,
 ) -> None:

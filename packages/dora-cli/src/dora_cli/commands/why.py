@@ -23,9 +23,7 @@ ADOPTION_POLL = 0.1
 
 def why(
     dataflow: str | None = None,
-    output_format: Annotated[
-        options.TextFormat, typer.Option(case_sensitive=False)
-    ] = options.TextFormat.TEXT,
+    output_format: Annotated[options.TextFormat, typer.Option(case_sensitive=False)] = "text",
     archive: Path | None = None,
     last: options.Duration = 600.0,
     local: bool = False,
@@ -57,7 +55,7 @@ def why(
 
 
 def _show(explained: Explanation, output_format: options.TextFormat) -> None:
-    if output_format is options.TextFormat.JSON:
+    if output_format == "json":
         output.json_line(explained.model_dump(mode="json"))
         return
     from dora_cli.why.text import explanation_lines

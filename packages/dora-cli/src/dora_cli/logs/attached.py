@@ -6,7 +6,7 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.ended_report import report_ended
-from dora_cli.logs.log_lines import EntryPrinter, LogFormat
+from dora_cli.logs.log_lines import EntryPrinter
 from dora_config.protocol import control
 
 
@@ -15,7 +15,7 @@ def follow(client: Client, uuid: str) -> bool:
 
     Return whether the dataflow succeeded. Raises RequestFailed if it cannot be stopped.
     """
-    printer = EntryPrinter(LogFormat.PRETTY)
+    printer = EntryPrinter("pretty")
     waiting = client.streams.send(control.WaitForEnd(dataflow=uuid))
     reading = client.streams.send(control.ReadLogs(dataflow=uuid, follow=True))
     ended: control.EndedDataflow | None = None

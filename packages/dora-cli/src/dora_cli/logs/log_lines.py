@@ -7,8 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,13 +16,8 @@ from dora_cli.options import checked
 from dora_config.protocol.runner_events import LOG_LEVELS
 from dora_config.yaml.quantities import parse_duration
 
-
-class LogFormat(StrEnum):
-    """Format of a log line."""
-
-    PRETTY = "pretty"
-    JSON = "json"
-    COMPACT = "compact"
+LogFormat = Literal["pretty", "json", "compact"]
+"""Format of a log line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +71,12 @@ def parse_log_line(text: str) -> LogEntry | None:
 
 def format_entry(entry: LogEntry, style: LogFormat, *, colour: str | None = None) -> str:
     """Return an entry as a line. `colour`: escape sequence in front of the level, or None."""
-    if style is LogFormat.JSON:
+    if style == "json":
         return json.dumps(entry.as_dict(), ensure_ascii=False)
     clock = datetime.fromtimestamp(entry.time).strftime("%H:%M:%S")
     # a printed line has no level: its stream is shown instead
     level = entry.stream if entry.level == "stdout" else entry.level.upper()
-    if style is LogFormat.COMPACT:
+    if style == "compact":
         return f"{clock} {level} {entry.node or '[dora]'}: {entry.msg}"
     padded = f"{level:<6}"
     if colour is not None:
@@ -152,7 +146,7 @@ class EntryPrinter:
 
     def __init__(self, style: LogFormat) -> None:
         self._style = style
-        self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
+        self._coloured = style == "pretty" and output.wants_colour(sys.stdout)
 
     def print_lines(self, lines: Iterable[str]) -> None:
         """Print lines of log files; ignores malformed ones."""

@@ -24,7 +24,7 @@ class RunPrinter:
     def __init__(self, style: LogFormat, level: str) -> None:
         self._style = style
         self._level = level
-        self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
+        self._coloured = style == "pretty" and output.wants_colour(sys.stdout)
         self._readerless = False
         from dora_daemon.lifecycle_lines import LifecycleLines  # other reports do not need it
 

@@ -42,7 +42,7 @@ def show_rates(
 
     The newest rates are printed at the end, also before an error. Raises as `watch`.
     """
-    table = style is options.TableFormat.TABLE
+    table = style == "table"
     live = table and duration is None and sys.stdin.isatty() and sys.stdout.isatty()
     rates = NewestRates(style)
     try:
@@ -109,7 +109,7 @@ def page(rates: Iterable[TopicRate]) -> list[str]:
 
 
 def _print(rates: Iterable[TopicRate], style: options.TableFormat) -> None:
-    if style is options.TableFormat.JSON:
+    if style == "json":
         for rate in rates:
             output.json_line(as_json(rate))
     else:
