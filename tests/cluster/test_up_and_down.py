@@ -71,8 +71,7 @@ def test_quick_start_leaves_nothing(hosts: Hosts, cluster: Path, tmp_path: Path)
     lines = run_dora("cluster", "status", "--format", "json").succeeded().stdout.splitlines()
     assert {json.loads(line)["machine_id"] for line in lines} == {"robot", "gpu"}
     restarted = run_dora("cluster", "restart", "my-app").succeeded().stdout.splitlines()
-    assert restarted[0] == "Restarting dataflow `my-app`"
-    assert restarted[1].startswith("dataflow restarted: ")
+    assert restarted[0].startswith("dataflow restarted: ")
     wait_for_ticks(hosts["robot"], "one")
     down = run_dora("cluster", "down").succeeded().stdout.splitlines()
     assert down[0] == "Dataflow my-app stopped"

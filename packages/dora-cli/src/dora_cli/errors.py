@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from dora_cli import output
 
@@ -30,12 +31,26 @@ _REMEDIES: Mapping[int, str] = {
 """Remedies of system errors whose text has none."""
 
 
+STOPPED_BY_USER = 130
+"""Exit code after Ctrl-C."""
+
+
 class CommandFailed(Exception):
     """The command failed and has printed why."""
 
     def __init__(self, exit_code: int = 1) -> None:
         super().__init__(f"exit code {exit_code}")
         self.exit_code = exit_code
+
+
+@contextmanager
+def explained_interrupt(text: str) -> Iterator[None]:
+    """On Ctrl-C, print what goes on after "interrupted:", and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.failure(f"interrupted: {text}")
+        raise CommandFailed(STOPPED_BY_USER) from None
 
 
 def describe(error: BaseException) -> tuple[str | None, int]:

@@ -43,7 +43,7 @@ CLUSTER = Group(
         **_of("cluster", "up"),
         **_of("cluster_state", "status"),
         **_of("cluster", "down", "remove", "install", "uninstall"),
-        **_of("cluster_state", "restart"),
+        **_of("dataflows", "restart"),
         **_of("cluster", "doctor", "exec", "logs"),
         **_of("fleet", "diff", "apply", "history", "rollback", "pause", "resume"),
         **_of("cluster", "upgrade", "downgrade", "promote"),

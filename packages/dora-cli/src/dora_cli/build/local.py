@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dora_cli import output
-from dora_cli.errors import CommandFailed
+from dora_cli.errors import STOPPED_BY_USER, CommandFailed
 
 if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from dora_daemon.build.builder import BuildOptions
     from dora_daemon.build.command import OnCommand
     from dora_daemon.build.session_file import BuildSession
-
-STOPPED_BY_USER = 130
-"""Exit code after Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dora_cli import output
-from dora_cli.build.local import STOPPED_BY_USER, LockChoice
+from dora_cli.build.local import LockChoice
 from dora_cli.build.progress import build_progress
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.start_spec import make_spec
-from dora_cli.errors import CommandFailed
+from dora_cli.errors import explained_interrupt
 from dora_cli.shipping.sending import send
 from dora_config.protocol.builds import (
     BuildDataflow,
@@ -49,11 +49,8 @@ def build_on_daemons(
     )
     spec = send(client, spec).model_copy(update={"name": loaded.resolved.name})
     request = BuildDataflow(spec=spec, settings=settings)
-    try:
+    with explained_interrupt("the build ended also on the daemons; run it again to complete it"):
         built = _built(client, request, verbose=verbose)
-    except KeyboardInterrupt:
-        output.failure("build interrupted, also on the daemons; run it again to complete it")
-        raise CommandFailed(STOPPED_BY_USER) from None
     lock.record(loaded, {one.node: one.commit for one in built.nodes if one.commit is not None})
     built_on = {one.node: one.daemon for one in built.nodes}
     current = fingerprint(loaded.resolved, uv=uv)

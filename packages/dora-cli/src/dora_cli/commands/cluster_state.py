@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from dora_cli import options, output
-from dora_cli.coordinator.completion import running_dataflows
 from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings, show_offset
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, with_client
 from dora_config.protocol.control import (
@@ -18,7 +15,6 @@ from dora_config.protocol.control import (
     TokenRotated,
 )
 from dora_config.protocol.fleet import FleetReport, GetFleet
-from dora_config.protocol.rest import paths
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary
 from dora_config.yaml.quantities import parse_duration, show_age
 
@@ -154,22 +150,6 @@ def _link(link: LinkSummary) -> tuple[str, ...]:
 def _link_clock(microseconds: int) -> str:
     small = abs(microseconds) < 1_000_000
     return f"{microseconds / 1000:+.1f} ms" if small else show_offset(microseconds / 1e6)
-
-
-@with_client()
-def restart(
-    client: Client,
-    dataflow: Annotated[str, typer.Argument(autocompletion=running_dataflows)],
-) -> None:
-    """Stop a dataflow and start it again from the coordinator's record.
-
-    :DATAFLOW: UUID or name.
-    """
-    output.write(f"Restarting dataflow `{dataflow}`")
-    answer = client.post(paths.url(paths.DATAFLOWS, dataflow, "restart"))
-    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
-    for warning in answer.warnings:
-        output.warn(warning)
 
 
 @with_client()

@@ -19,13 +19,12 @@ from typing import Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.build.local import STOPPED_BY_USER
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, with_client
 from dora_cli.coordinator.start_spec import make_spec
-from dora_cli.errors import CommandFailed
-from dora_cli.shipping.sending import Collected, collect_all, upload
+from dora_cli.errors import CommandFailed, explained_interrupt
+from dora_cli.shipping.sending import Collected, collect_all, upload, with_code
 from dora_config.cluster.fleet import FleetDataflow, FleetMachines
 from dora_config.cluster.loader import LoadedFleet, load_fleet
 from dora_config.dataflow.resolved import ResolvedNode
@@ -110,14 +109,9 @@ def _desired(
     _check_nodes(spec.resolved.nodes, entry, place)
     collected = collect_all(spec)
     code += collected.values()
-    digests = {node: one.code.digest() for node, one in collected.items()}
-    built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
     chosen = entry.machines or FleetMachines()
-    return DesiredDataflow(
-        spec=for_fleet(spec.model_copy(update={"code": digests, "built_on": built_on})),
-        machines=chosen.ids,
-        labels=chosen.labels,
-    )
+    spec = for_fleet(with_code(spec, collected))
+    return DesiredDataflow(spec=spec, machines=chosen.ids, labels=chosen.labels)
 
 
 def _check_nodes(nodes: tuple[ResolvedNode, ...], entry: FleetDataflow, place: str) -> None:
@@ -183,19 +177,6 @@ def show_differences(found: FleetComparison) -> bool:
 # ------------------------------------------------------------------------------- following
 
 
-@contextmanager
-def leaving_it_to_the_coordinator() -> Iterator[None]:
-    """On Ctrl-C, report that the coordinator goes on, and exit with 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        output.failure(
-            "interrupted: the coordinator continues the roll-out; `dora cluster status` shows it, "
-            "`dora cluster pause` stops it"
-        )
-        raise CommandFailed(STOPPED_BY_USER) from None
-
-
 def follow(client: Client, started: FleetReport) -> FleetReport:
     """Print the progress of a roll-out until it ends; raises CoordinatorUnavailable."""
     printed: dict[str, str] = {}
@@ -243,7 +224,10 @@ def finish(client: Client, started: FleetReport, *, detach: bool) -> None:
     output.write(f"applying generation {started.generation}")
     if detach:
         return
-    with leaving_it_to_the_coordinator():
+    with explained_interrupt(
+        "the coordinator continues the roll-out; `dora cluster status` shows it, `dora cluster "
+        "pause` stops it"
+    ):
         report = follow(client, started)
         number = started.generation
         if report.generation != number and report.by != f"roll-out of generation {number}":

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dora_cli import output
-from dora_cli.build.local import STOPPED_BY_USER
 from dora_cli.build.remote import deliver
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.client import Client
 from dora_cli.dataflow_file import print_warnings
-from dora_cli.errors import CommandFailed
+from dora_cli.errors import explained_interrupt
 from dora_cli.live.holds import wait_for_release
 from dora_config.dataflow.expand import dataflow_to_dict
 from dora_config.dataflow.loader import parse_dataflow
@@ -139,17 +136,12 @@ def _shifted(problems: tuple[Problem, ...], own: range) -> tuple[Problem, ...]:
     )
 
 
-@contextmanager
-def reporting_interrupt() -> Iterator[None]:
-    """On Ctrl-C, report that the coordinator completes the request, and exit with 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        output.failure(
-            "interrupted: the cluster still completes a change that it has received; `dora node"
-            " list` shows the nodes"
-        )
-        raise CommandFailed(STOPPED_BY_USER) from None
+def reporting_interrupt() -> AbstractContextManager[None]:
+    """On Ctrl-C, report that the coordinator completes the request."""
+    return explained_interrupt(
+        "the cluster still completes a change that it has received; `dora node list` shows the "
+        "nodes"
+    )
 
 
 def change(client: Client, uuid: str, request: GraphChange) -> GraphChanged:

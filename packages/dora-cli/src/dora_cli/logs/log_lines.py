@@ -154,5 +154,8 @@ class EntryPrinter:
 
     def print(self, entries: Iterable[LogEntry]) -> None:
         for entry in entries:
-            colour = output.escape(entry.level) if self._coloured else None
-            output.write(format_entry(entry, self._style, colour=colour))
+            self.print_one(entry)
+
+    def print_one(self, entry: LogEntry) -> None:
+        colour = output.escape(entry.level) if self._coloured else None
+        output.write(format_entry(entry, self._style, colour=colour))

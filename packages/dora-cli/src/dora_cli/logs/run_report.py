@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dora_cli import output
 from dora_cli.logs.ended_report import failure_text
-from dora_cli.logs.log_lines import LogEntry, LogFormat, format_entry
+from dora_cli.logs.log_lines import EntryPrinter, LogEntry, LogFormat
 from dora_config.protocol import runner_events as happened
 from dora_config.protocol.runner_events import DataflowResult, LogLine, RunnerEvent, passes
 
@@ -22,9 +21,8 @@ class RunPrinter:
     """
 
     def __init__(self, style: LogFormat, level: str) -> None:
-        self._style = style
+        self._printer = EntryPrinter(style)
         self._level = level
-        self._coloured = style == "pretty" and output.wants_colour(sys.stdout)
         self._readerless = False
         from dora_daemon.lifecycle_lines import LifecycleLines  # other reports do not need it
 
@@ -61,9 +59,8 @@ class RunPrinter:
     def _print(self, entry: LogEntry) -> None:
         if self._readerless:
             return
-        colour = output.escape(entry.level) if self._coloured else None
         try:
-            output.write(format_entry(entry, self._style, colour=colour))
+            self._printer.print_one(entry)
         except BrokenPipeError:
             self._stop_without_reader()
         except OSError as error:  # a full disk must not stop a robot

@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -420,12 +420,17 @@ def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
     if not by_node:
         return spec
     _note_left_out(by_node.values())
-    digests = {node: one.code.digest() for node, one in by_node.items()}
-    built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
-    sent = spec.model_copy(update={"code": digests, "built_on": built_on})
+    sent = with_code(spec, by_node)
     client.request(StartDataflow(spec=sent, dry_run=True), PlacementPlan)
     upload(client.endpoint, by_node.values())
     return sent
+
+
+def with_code(spec: DataflowSpec, collected: Mapping[str, Collected]) -> DataflowSpec:
+    """Return a specification with the digests of these nodes, which are not built yet."""
+    digests = {node: one.code.digest() for node, one in collected.items()}
+    built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
+    return spec.model_copy(update={"code": digests, "built_on": built_on})
 
 
 def collect_all(spec: DataflowSpec) -> dict[str, Collected]:
