@@ -79,7 +79,7 @@ class _Declared:
     def annotation(self) -> Any:
         """Return the type for typer."""
         words, _, description = self.field.partition(": ")
-        options = re.findall(r"--?[A-Za-z][^\s,]*", words)
+        options = re.findall(r"(?<!\S)--?[A-Za-z][^\s,]*", words)
         info = copy(self.info) or (typer.Option() if options else typer.Argument())
         info.param_decls = options or None
         value = " ".join(word for word in words.split() if word.rstrip(",") not in options)
