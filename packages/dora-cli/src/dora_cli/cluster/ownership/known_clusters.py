@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -26,65 +26,57 @@ def _path(cluster: Cluster) -> Path:
     return _folder() / f"{address}-{cluster.coordinator.port}.json"
 
 
-class History(Frozen):
-    """The record beside a cluster: its file, and its former machines."""
+class Record(Frozen):
+    """What is kept of a cluster; after `dora cluster down` without the cluster itself."""
 
+    cluster: Cluster | None = None
     file: str = "cluster.yml"
-    machines: tuple[Machine, ...] = ()
+    former: tuple[Machine, ...] = ()
+
+
+def _read(path: Path) -> Record:
+    with suppress(OSError, ValidationError):
+        return Record.model_validate_json(path.read_bytes())
+    return Record()
+
+
+def _update(known: Cluster, **changes: Any) -> None:
+    path = _path(known)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")  # two commands may run at once
+    fresh.write_text(_read(path).model_copy(update=changes).model_dump_json())
+    fresh.replace(path)
 
 
 def keep(cluster: Cluster, file: Path) -> None:
     """Record the machines; those that the file no longer contains become former machines."""
     private_dir(private_dir(state_dir()) / "clusters")
-    before = [*former_machines(cluster)]
-    with suppress(OSError, ValidationError):
-        before += Cluster.model_validate_json(_path(cluster).read_bytes()).machines
-    _replace(_path(cluster), cluster.model_dump_json())
-    _write_history(cluster, str(file.absolute()), before)
+    before = _read(_path(cluster))
+    machines = before.cluster.machines if before.cluster is not None else ()
+    now = {(one.id, one.target, one.port) for one in cluster.machines}
+    left = {(one.id, one.target, one.port): one for one in (*before.former, *machines)}
+    former = tuple(one for key, one in left.items() if key not in now)
+    _update(cluster, cluster=cluster, file=str(file.absolute()), former=former)
 
 
 def former_machines(cluster: Cluster) -> tuple[Machine, ...]:
     """Return machines that were in the file and may still run a daemon."""
-    return _history(cluster).machines
+    return _read(_path(cluster)).former
 
 
 def file_of(cluster: Cluster) -> str:
     """Return the path of the cluster file that was used last."""
-    return _history(cluster).file
+    return _read(_path(cluster)).file
 
 
 def drop_former(cluster: Cluster, machine: Machine) -> None:
     """Remove a former machine, which has no daemon any more."""
-    left = [one for one in former_machines(cluster) if one != machine]
-    _write_history(cluster, file_of(cluster), left)
-
-
-def _write_history(cluster: Cluster, file: str, machines: Sequence[Machine]) -> None:
-    now = {(one.id, one.target, one.port) for one in cluster.machines}
-    left = {(one.id, one.target, one.port): one for one in machines}
-    former = tuple(one for key, one in left.items() if key not in now)
-    _replace(_history_path(cluster), History(file=file, machines=former).model_dump_json())
-
-
-def _history(cluster: Cluster) -> History:
-    with suppress(OSError, ValidationError):
-        return History.model_validate_json(_history_path(cluster).read_bytes())
-    return History()
-
-
-def _history_path(cluster: Cluster) -> Path:
-    return _path(cluster).with_suffix(".earlier")
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text)
-    fresh.replace(path)
+    _update(cluster, former=tuple(one for one in former_machines(cluster) if one != machine))
 
 
 def forget(cluster: Cluster) -> None:
-    """Remove the record of a cluster that was brought down or uninstalled."""
-    _path(cluster).unlink(missing_ok=True)
+    """Remove a cluster that was brought down or uninstalled; its former machines stay."""
+    if _path(cluster).exists():
+        _update(cluster, cluster=None)
 
 
 def find(address: Endpoint) -> Cluster | None:
@@ -96,14 +88,11 @@ def find(address: Endpoint) -> Cluster | None:
     found: list[tuple[float, Cluster]] = []
     folder = _folder()
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        try:
-            cluster = Cluster.model_validate_json(path.read_bytes())
-            used = path.stat().st_mtime
-        except (ValidationError, OSError):
+        if (cluster := _read(path).cluster) is None:
             continue
         same_host = address.host in (cluster.coordinator.addr, *_LOOPBACK)
         if same_host and cluster.coordinator.port == address.port:
-            found.append((used, cluster))
+            found.append((path.stat().st_mtime, cluster))
     here = [pair for pair in found if is_local(pair[1].coordinator.addr)]
     if here:
         return max(here, key=lambda pair: pair[0])[1]
