@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import typer
 
@@ -28,6 +30,15 @@ def test_a_missing_boolean_is_none_and_another_word_is_a_usage_error() -> None:
 def test_json_that_is_malformed_or_not_serializable(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         options.json_value(text)
+
+
+def test_advice_about_quotes_is_given_on_the_command_line_only(tmp_path: Path) -> None:
+    file = tmp_path / "message.json"
+    file.write_text("fast")
+    with pytest.raises(ValueError, match="quote text twice"):
+        options.json_value("fast")
+    with pytest.raises(ValueError, match=r"it is not valid JSON \(.*\)$"):
+        options.json_file(str(file))
 
 
 def test_json() -> None:

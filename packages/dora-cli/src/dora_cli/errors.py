@@ -45,11 +45,11 @@ class CommandFailed(Exception):
 
 @contextmanager
 def explained_interrupt(text: str) -> Iterator[None]:
-    """On Ctrl-C, print what goes on after "interrupted:", and exit with 130."""
+    """On Ctrl-C, print what was interrupted and what goes on, and exit with 130."""
     try:
         yield
     except KeyboardInterrupt:
-        output.failure(f"interrupted: {text}")
+        output.failure(text)
         raise CommandFailed(STOPPED_BY_USER) from None
 
 

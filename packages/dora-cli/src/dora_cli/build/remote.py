@@ -49,7 +49,8 @@ def build_on_daemons(
     )
     spec = send(client, spec).model_copy(update={"name": loaded.resolved.name})
     request = BuildDataflow(spec=spec, settings=settings)
-    with explained_interrupt("the build ended also on the daemons; run it again to complete it"):
+    text = "build interrupted, also on the daemons; run it again to complete it"
+    with explained_interrupt(text):
         built = _built(client, request, verbose=verbose)
     lock.record(loaded, {one.node: one.commit for one in built.nodes if one.commit is not None})
     built_on = {one.node: one.daemon for one in built.nodes}

@@ -225,8 +225,8 @@ def finish(client: Client, started: FleetReport, *, detach: bool) -> None:
     if detach:
         return
     with explained_interrupt(
-        "the coordinator continues the roll-out; `dora cluster status` shows it, `dora cluster "
-        "pause` stops it"
+        "interrupted: the coordinator continues the roll-out; `dora cluster status` shows it, "
+        "`dora cluster pause` stops it"
     ):
         report = follow(client, started)
         number = started.generation

@@ -139,8 +139,8 @@ def _shifted(problems: tuple[Problem, ...], own: range) -> tuple[Problem, ...]:
 def reporting_interrupt() -> AbstractContextManager[None]:
     """On Ctrl-C, report that the coordinator completes the request."""
     return explained_interrupt(
-        "the cluster still completes a change that it has received; `dora node list` shows the "
-        "nodes"
+        "interrupted: the cluster still completes a change that it has received; `dora node list` "
+        "shows the nodes"
     )
 
 

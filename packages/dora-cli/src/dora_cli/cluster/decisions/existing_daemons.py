@@ -36,10 +36,8 @@ class UserAccount:
 
     def is_author(self, owner: Mapping[str, Any] | None) -> bool:
         """Return whether this account wrote the owner record, perhaps with an earlier token."""
-        return owner is not None and (owner.get("operator"), owner.get("home")) == (
-            self.name,
-            self.home,
-        )
+        known = owner or {}
+        return (known.get("operator"), known.get("home")) == (self.name, self.home)
 
 
 class ExistingDaemon(Frozen):
