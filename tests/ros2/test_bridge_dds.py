@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import psutil
-from ros2.test_bridge import FakeNode
+from ros2.test_bridge import TWIST, FakeNode
 from support.waiting import wait_until
 
 from dora_ros2.bridge import Bridge
+from dora_ros2.connection import Node
+from dora_ros2.transport import connect
+
+TIMED_OUT = -10
+"""The code DDS_RETCODE_TIMEOUT."""
 
 
 def test_topics_over_dds() -> None:
@@ -79,5 +84,14 @@ def exchange() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
+def close_beside_a_stuck_reader() -> None:
+    """A reader that does not acknowledge delays the end of its publisher."""
+    with connect("dds") as participant:
+        publisher: Any = Node(participant, "robot").publisher("/stuck", TWIST)
+        publisher._writer._wait_for_acks = lambda *_: TIMED_OUT
+    assert participant.nodes == {}
+
+
 if __name__ == "__main__":
     exchange()
+    close_beside_a_stuck_reader()

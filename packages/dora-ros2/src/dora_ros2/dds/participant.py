@@ -217,7 +217,8 @@ class DdsPublisher(DdsEndpoint, Publisher):
     def _withdraw(self) -> None:
         """Withdraw the publisher once readers have what it sent."""
         if self.qos.reliable:
-            with contextlib.suppress(DDSException):  # a reader may be stuck
+            # A reader may be stuck; cyclonedds 11 then refers to a name that does not exist.
+            with contextlib.suppress(DDSException, AttributeError):
                 self._writer.wait_for_acks(_ACK_SECONDS * SECOND)
         self._participant.publish_nodes()
         self._writer = None  # DDS deletes what has no references
