@@ -23,7 +23,6 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.fleet import DesiredDataflow
 from dora_config.protocol.runner import AddNode
-from dora_daemon.agent.events import RevisionChanged
 
 AWAY = 300.0
 LAST = None
@@ -125,7 +124,7 @@ def test_what_an_operator_did_on_the_machine_is_kept(
     leave(fleet, robot, rebooted=False)
     (runner,) = lives(robot)
     runner.params, runner.stopped, runner.revision = {"camera": {"gain": 3}}, ("arm",), 1
-    robot.handle(RevisionChanged(runner.dataflow_id, 1), fleet.now)
+    robot.report_runner(runner)
     fleet.settle()
     leave_until(fleet, robot, state)
     come_back(fleet, robot)

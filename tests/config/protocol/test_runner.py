@@ -29,7 +29,7 @@ MESSAGES = [
             )
         )
     ),
-    Envelope(notice=protocol.LogLine(ts="t", level="info", fields={"x": None})),
+    Envelope(notice=protocol.RunnerState(phase="running", revision=1)),
     Envelope(id=3, request=protocol.SetParam(node="n", key="k", value=None)),
 ]
 

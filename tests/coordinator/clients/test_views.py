@@ -19,7 +19,7 @@ from dora_config.protocol.daemon import (
     Metrics,
 )
 from dora_config.protocol.runner import NodeStatus
-from dora_config.protocol.runner_events import DataflowFinished, DataflowResult, NodeResult
+from dora_config.protocol.runner_events import DataflowResult, NodeResult
 from dora_coordinator.state.events import (
     DaemonMessageReceived,
 )
@@ -57,7 +57,7 @@ def test_restarts_are_counted_after_the_end() -> None:
     )
     runner.phase = "finished"
     runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=results)
-    daemon.send_event(runner, DataflowFinished(result=runner.result))
+    daemon.report_runner(runner)
     fleet.settle()
     listed = fleet.answers[fleet.request(ListDataflows())]
     assert isinstance(listed, DataflowList)

@@ -19,14 +19,10 @@ from dora_config.protocol.links import LinkReport, PeerEndpoint, SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     CurrentNode,
-    DataflowFinished,
     DataflowResult,
-    DataflowStarted,
-    LinkChanged,
     NodeDefinitions,
-    NodesReady,
     Release,
-    RunnerStatus,
+    RunnerState,
 )
 from dora_daemon.agent.commands import (
     AdoptRunner,
@@ -49,10 +45,9 @@ from dora_daemon.agent.events import (
     MachineStopping,
     NodesRead,
     PartDue,
-    RunnerConnected,
+    RunnerChanged,
     RunnerEnded,
     RunnerPlaced,
-    RunnerReported,
 )
 from dora_daemon.agent.parts.part import HEALTHY
 from dora_daemon.agent.records import PartRecord
@@ -98,9 +93,8 @@ def placed() -> RunnerPlaced:
     return RunnerPlaced(ID, "run/0", "token", {"camera": "out"})
 
 
-def runner(phase: str) -> RunnerConnected:
-    status = RunnerStatus.model_validate({"dataflow_id": ID, "phase": phase})
-    return RunnerConnected(ID, status)
+def runner(phase: str, **facts: object) -> RunnerChanged:
+    return RunnerChanged(ID, RunnerState.model_validate({"phase": phase, **facts}))
 
 
 def running(offline: str = "run") -> Machine:
@@ -113,10 +107,10 @@ def running(offline: str = "run") -> Machine:
         PreparePart(dataflow_id=ID, attempt=3, spec=spec),
         placed(),
         runner("starting"),
-        RunnerReported(ID, LinkChanged(report=listens)),
+        runner("starting", link=listens),
         ConnectPart(dataflow_id=ID, attempt=3, peers=(BASE,)),
-        RunnerReported(ID, NodesReady()),
-        RunnerReported(ID, DataflowStarted(dataflow_id=ID)),
+        runner("ready"),
+        runner("running"),
     )
     assert machine.record.ran
     return machine
@@ -142,8 +136,8 @@ def test_a_rebooted_machine_starts_its_part_once_the_coordinator_is_away() -> No
     assert record.link_endpoint == "10.0.0.2:7460"
     commands = machine.post(placed(), runner("starting"))
     assert SendToRunner(ID, SetLinkPeers(peers=(BASE,))) in commands
-    assert SendToRunner(ID, Release()) in machine.post(RunnerReported(ID, NodesReady()))
-    machine.post(RunnerReported(ID, DataflowStarted(dataflow_id=ID)))
+    assert SendToRunner(ID, Release()) in machine.post(runner("ready"))
+    machine.post(runner("running"))
     (report,) = machine.state.reports()
     assert (report.attempt, report.phase) == (3, "running")
 
@@ -181,7 +175,7 @@ def test_a_lost_part_that_the_coordinator_forgets_is_not_started() -> None:
 def test_the_coordinator_releases_what_the_machine_began() -> None:
     machine = running().rebooted()
     machine.post(AWAY, placed(), runner("starting"), CoordinatorConnected())
-    commands = machine.post(RunnerReported(ID, NodesReady()))
+    commands = machine.post(runner("ready"))
     assert SendToRunner(ID, Release()) not in commands
     (changed,) = messages(commands)
     assert isinstance(changed, PartChanged)
@@ -191,7 +185,7 @@ def test_the_coordinator_releases_what_the_machine_began() -> None:
 def test_nodes_at_the_barrier_are_released_when_the_coordinator_is_lost_again() -> None:
     machine = running().rebooted()
     machine.post(AWAY, placed(), runner("starting"), CoordinatorConnected())
-    machine.post(RunnerReported(ID, NodesReady()), CoordinatorLost())
+    machine.post(runner("ready"), CoordinatorLost())
     assert machine.post(AWAY) == [SendToRunner(ID, Release())]
 
 
@@ -208,7 +202,7 @@ def test_a_part_that_waits_is_left_to_the_coordinator(offline: str) -> None:
 def test_a_part_that_never_ran_is_left_to_the_coordinator() -> None:
     machine = Machine()
     machine.post(CoordinatorConnected(), PreparePart(dataflow_id=ID, attempt=1, spec=SPEC))
-    machine.post(placed(), runner("starting"), RunnerReported(ID, NodesReady()))
+    machine.post(placed(), runner("starting"), runner("ready"))
     again = Machine(machine.state.records())
     again.post(DaemonStarted(), GONE)
     assert starts(again.post(AWAY)) == []
@@ -225,7 +219,7 @@ def test_what_was_stopped_stays_stopped() -> None:
     # as what ended by itself
     machine = running()
     result = DataflowResult(dataflow_id=ID)
-    machine.post(CoordinatorLost(), RunnerReported(ID, DataflowFinished(result=result)), GONE)
+    machine.post(CoordinatorLost(), runner("finished", result=result), GONE)
     assert starts(machine.post(AWAY)) == []
     assert Machine(machine.state.records()).post(DaemonStarted()) == [Connect()]
 
@@ -255,16 +249,16 @@ def test_a_part_that_fails_again_and_again_is_started_less_often() -> None:
     assert len(starts(machine.post(GONE))) == 1  # it had run long enough
 
 
-def failed() -> RunnerReported:
+def failed() -> RunnerChanged:
     result = DataflowResult(dataflow_id=ID, error="the camera is missing")
-    return RunnerReported(ID, DataflowFinished(result=result))
+    return runner("finished", result=result)
 
 
 def run_again(machine: Machine) -> list[PartRecord]:
     """Let the part fail at once; return the record of its next start."""
     machine.post(placed(), runner("starting"))
-    machine.post(RunnerReported(ID, NodesReady()))
-    machine.post(RunnerReported(ID, DataflowStarted(dataflow_id=ID)))
+    machine.post(runner("ready"))
+    machine.post(runner("running"))
     assert machine.post(failed()) == [SendToRunner(ID, AcknowledgeResult())]
     commands = machine.post(GONE)
     machine.now += 5
@@ -323,7 +317,7 @@ def test_nodes_that_fail_are_tried_again_until_they_have_run_for_long() -> None:
 def test_a_later_attempt_that_never_ran_is_started_alone() -> None:
     machine = running().rebooted()
     machine.post(CoordinatorConnected(), PreparePart(dataflow_id=ID, attempt=4, spec=SPEC))
-    machine.post(placed(), runner("starting"), RunnerReported(ID, NodesReady()))
+    machine.post(placed(), runner("starting"), runner("ready"))
     machine.post(CoordinatorLost())
     assert machine.post(AWAY) == [SendToRunner(ID, Release())]
     assert len(starts(machine.rebooted().post(AWAY))) == 1
@@ -358,7 +352,7 @@ def test_nodes_that_cannot_be_started_are_tried_again_after_their_runner_has_end
     machine = running().rebooted()
     machine.post(AWAY, placed(), runner("starting"))
     result = DataflowResult(dataflow_id=ID, error="camera.py does not exist")
-    commands = machine.post(RunnerReported(ID, DataflowFinished(result=result)))
+    commands = machine.post(runner("finished", result=result))
     assert commands == [SendToRunner(ID, AcknowledgeResult())]
     machine.post(RunnerEnded(ID, "its runner ended"))
     commands = machine.post(PartDue(ID, 1))

@@ -26,17 +26,12 @@ from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     CurrentNode,
-    DataflowFinished,
     DataflowResult,
-    DataflowStarted,
-    LinkChanged,
     NodeDefinitions,
-    NodesReady,
     Release,
-    RunnerStatus,
+    RunnerState,
     ShutDown,
     StopAllNodes,
-    WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent import state as state_module
@@ -65,12 +60,10 @@ from dora_daemon.agent.events import (
     NodesRead,
     RecorderSettled,
     RecordingRequested,
-    RevisionChanged,
     RunFound,
-    RunnerConnected,
+    RunnerChanged,
     RunnerEnded,
     RunnerPlaced,
-    RunnerReported,
 )
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.state import SHUTDOWN_GRACE, AgentState
@@ -87,13 +80,13 @@ def placed() -> RunnerPlaced:
     return RunnerPlaced(ID, "run/0", "token", {"camera": "out"})
 
 
-def connected(phase: str = "starting", result: DataflowResult | None = None) -> RunnerConnected:
-    facts = {"dataflow_id": ID, "phase": phase, "result": result}
-    return RunnerConnected(ID, RunnerStatus.model_validate(facts))
+def connected(phase: str = "starting", **facts: object) -> RunnerChanged:
+    """Return a state of the runner, with which it connects unless it has."""
+    return RunnerChanged(ID, RunnerState.model_validate({"phase": phase, **facts}))
 
 
-def finished() -> RunnerReported:
-    return RunnerReported(ID, DataflowFinished(result=DataflowResult(dataflow_id=ID)))
+def finished() -> RunnerChanged:
+    return connected("finished", result=DataflowResult(dataflow_id=ID))
 
 
 def after(state: AgentState, *events: Event) -> list[Command]:
@@ -171,11 +164,11 @@ def test_the_log_of_a_node_that_was_not_added_is_remembered() -> None:
 
 def test_release_of_another_attempt_is_ignored() -> None:
     state = AgentState()
-    after(state, prepare(2), placed(), connected(), RunnerReported(ID, NodesReady()))
+    after(state, prepare(2), placed(), connected(), connected("ready"))
     assert after(state, ReleasePart(dataflow_id=ID, attempt=1)) == []
     right = ReleasePart(dataflow_id=ID, attempt=2)
     assert requests(after(state, right)) == [Release()]
-    after(state, RunnerReported(ID, DataflowStarted(dataflow_id=ID)))
+    after(state, connected("running"))
     again = after(state, right)
     assert requests(again) == []
     (message,) = messages(again)
@@ -185,7 +178,7 @@ def test_release_of_another_attempt_is_ignored() -> None:
 
 def test_result_is_saved_before_it_is_acknowledged_and_reported() -> None:
     state = AgentState()
-    started = RunnerReported(ID, DataflowStarted(dataflow_id=ID))
+    started = connected("running")
     commands = after(state, prepare(), placed(), connected(), started, finished())
     assert [type(command) for command in commands] == [SavePart, SendToRunner, SendToCoordinator]
     assert requests(commands) == [AcknowledgeResult()]
@@ -222,7 +215,7 @@ def test_only_the_newest_ended_records_are_kept(monkeypatch: pytest.MonkeyPatch)
 def test_success_of_a_part_is_its_end_even_if_the_release_was_not_noted() -> None:
     state = AgentState()
     after(state, prepare(), placed(), connected())
-    commands = after(state, connected("finished", DataflowResult(dataflow_id=ID)))
+    commands = after(state, connected("finished", result=DataflowResult(dataflow_id=ID)))
     (report,) = [one.report for one in messages(commands) if isinstance(one, PartChanged)]
     assert (report.phase, record_of(state).phase) == ("ended", "ended")
 
@@ -304,12 +297,12 @@ def test_new_state_of_a_link_is_reported_and_round_trips_are_not() -> None:
     after(state, prepare(), placed(), connected())
     reports = [linked("connecting", 0), linked("connected", 300), linked("connected", 400)]
     counts = [
-        len(messages(state.handle(RunnerReported(ID, LinkChanged(report=report)), 0.0)))
+        len(messages(state.handle(connected(link=report.without_figures()), 0.0)))
         for report in reports
     ]
     assert counts == [1, 1, 0]
     (report,) = state.reports()
-    assert report.link == reports[-1]
+    assert report.link == reports[-1].without_figures()
 
 
 def test_peers_are_sent_when_the_runner_connects() -> None:
@@ -368,8 +361,8 @@ def test_logs_are_opened_after_the_end() -> None:
 
 def test_waiting_nodes_are_reported_until_the_end() -> None:
     state = AgentState()
-    waiting = RunnerReported(ID, WaitingChanged(only_virtual_left=True))
-    started = RunnerReported(ID, DataflowStarted(dataflow_id=ID))
+    waiting = connected("running", only_virtual_left=True)
+    started = connected("running")
     (changed,) = messages(after(state, prepare(), placed(), connected(), started, waiting))
     assert isinstance(changed, PartChanged)
     assert changed.report.only_virtual_left
@@ -476,11 +469,10 @@ def test_changed_nodes_are_saved_and_described_once() -> None:
 def test_nodes_are_read_when_the_revision_of_the_runner_differs() -> None:
     state = AgentState()
     after(state, prepare(), placed(), connected("running"))
-    assert after(state, RevisionChanged(ID, 0)) == []
-    assert after(state, RevisionChanged(ID, 1)) == [ReadNodes(ID, 1)]
-    status = RunnerStatus(dataflow_id=ID, phase="running", revision=2)
+    assert after(state, connected("running", revision=0)) == []
+    assert after(state, connected("running", revision=1)) == [ReadNodes(ID, 1)]
     again = AgentState(state.records())
-    assert ReadNodes(ID, 1) in after(again, DaemonStarted(), RunnerConnected(ID, status))
+    assert ReadNodes(ID, 1) in after(again, DaemonStarted(), connected("running", revision=2))
 
 
 def test_changed_links_are_saved_sent_and_sent_again_after_a_restart() -> None:
@@ -507,7 +499,7 @@ def test_nodes_start_once_the_recorders_of_their_dataflow_record() -> None:
     after(state, PreparePart(dataflow_id=ID, attempt=1, spec=RECORDED), placed())
     commands = after(state, connected())
     assert commands[0] == StartRecorders(record_of(state), new_attempt=True)
-    assert after(state, RunnerReported(ID, NodesReady())) == []
+    assert after(state, connected("ready")) == []
     (message,) = messages(after(state, RecorderSettled(ID)))
     assert isinstance(message, PartChanged)
     assert message.report.phase == "prepared"
@@ -518,12 +510,12 @@ def test_nodes_that_take_longer_than_their_recorders_start_when_ready() -> None:
     state = AgentState()
     after(state, PreparePart(dataflow_id=ID, attempt=1, spec=RECORDED), placed(), connected())
     assert after(state, RecorderSettled(ID)) == []
-    assert messages(after(state, RunnerReported(ID, NodesReady())))
+    assert messages(after(state, connected("ready")))
 
 
 def test_a_recording_of_running_nodes_holds_for_their_next_attempt() -> None:
     state = AgentState()
-    started = RunnerReported(ID, DataflowStarted(dataflow_id=ID))
+    started = connected("running")
     after(state, prepare(), placed(), connected(), started)
     request = RecordingRequested(ID)
     assert after(state, request) == [StartRecorders(record_of(state), new_attempt=False)]

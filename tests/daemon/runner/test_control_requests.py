@@ -77,7 +77,7 @@ def test_no_descriptor_for_modules_imported_later(workspace: Workspace) -> None:
         run.wait_for_phase("running")
         with without_descriptors(run.pid()):
             time.sleep(1.5 * LATE_SECONDS)
-        assert run.status().phase == "running"
+        assert run.status().state.phase == "running"
         assert finish(run).ok
 
 
@@ -91,7 +91,7 @@ def test_events_follow_the_handshake(workspace: Workspace) -> None:
         kinds = [n.kind for n in run.notices]
         assert "log" not in kinds
         assert "dataflow_stopping" in kinds
-        assert kinds[-1] == "dataflow_finished"
+        assert kinds[-2:] == ["dataflow_finished", "state"]
 
 
 def test_a_node_that_cannot_be_spawned_again_is_reported_at_once(workspace: Workspace) -> None:
@@ -374,10 +374,10 @@ def test_parameters(workspace: Workspace) -> None:
         done(run, protocol.SetParam(node="tuned", key="speed", value={"max": [1, 2.5, None]}))
         values = run.request(protocol.GetParams(node="tuned")).values
         assert values == {"speed": {"max": [1, 2.5, None]}}
-        assert protocol.NodesChanged() in run.notices
+        assert protocol.RunnerState(phase="running", revision=1) in run.notices
         definitions = run.request(protocol.GetNodes())
         assert definitions.params == {"tuned": values}
-        assert definitions.revision == run.status().revision == 1
+        assert definitions.revision == run.status().state.revision == 1
         done(run, protocol.DeleteParam(node="tuned", key="speed"))
         message = refused(run, protocol.DeleteParam(node="tuned", key="speed"))
         assert "param not found" in message

@@ -312,7 +312,7 @@ def test_the_result_is_stored_before_it_is_reported(
     stored: list[bool] = []
 
     def put_event(server: ControlServer, event: protocol.RunnerEvent) -> None:
-        if isinstance(event, protocol.DataflowFinished):
+        if isinstance(event, protocol.RunnerState) and event.phase == "finished":
             stored.append(kept.exists())
 
     monkeypatch.setattr(ControlServer, "put_event", put_event)
@@ -330,9 +330,9 @@ def test_a_failed_preparation_is_a_result(workspace: Workspace) -> None:
     content = {"nodes": [{"id": "t", "path": "not-there.py"}]}
     with background(workspace, content) as run:
         status = run.wait_for_phase("finished")
-        assert status.result is not None
-        assert status.result.error is not None
-        assert "Could not find source path" in status.result.error
+        assert status.state.result is not None
+        assert status.state.result.error is not None
+        assert "Could not find source path" in status.state.result.error
         assert isinstance(run.request(protocol.AcknowledgeResult()), protocol.Done)
     nothing_left()
 

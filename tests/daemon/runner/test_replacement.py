@@ -191,7 +191,7 @@ def test_no_message_is_lost_or_comes_twice(workspace: Workspace) -> None:
             assert flow.state() == "Running"
             assert [is_running(pid) for pid in flow.pids()] == [False] * (count - 1) + [True]
             flow.flows_on()
-        assert flow.run.status().revision == 3
+        assert flow.run.status().state.revision == 3
     flow.complete()
     # each process has continued the count of the one before
     assert int((workspace.path / "total").read_text()) >= len(flow.got())
@@ -205,7 +205,7 @@ def test_a_killed_replacement_leaves_the_old_process(workspace: Workspace) -> No
         assert "exited before connecting" in request.refusal()
         flow.flows_on()
         assert is_running(flow.pids()[0])
-        assert flow.run.status().revision == 0
+        assert flow.run.status().state.revision == 0
         flow.release()
     flow.complete()
 
@@ -268,7 +268,7 @@ def test_the_requester_hangs_up(workspace: Workspace) -> None:
         wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
         request.close()  # now the replacement is completed
         flow.release("stubborn")
-        wait_until(lambda: flow.run.status().revision == 1, what="the replacement")
+        wait_until(lambda: flow.run.status().state.revision == 1, what="the replacement")
         flow.flows_on()
         assert is_running(flow.pids()[2])
     flow.complete()

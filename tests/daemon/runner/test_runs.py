@@ -10,7 +10,7 @@ import pytest
 from support.runner.runs import LISTENER, SLEEPER, TALKER, gone, run_flow
 from support.workspace import Workspace
 
-from dora_config.protocol.runner import (
+from dora_config.protocol.runner_events import (
     DataflowFinished,
     DataflowStarted,
     LogLine,

@@ -127,7 +127,7 @@ def test_random_kills(workspace: Workspace) -> None:
         assert not any("torn message" in path.read_text() for path in logs)
         assert isinstance(run.request(protocol.StopAllNodes(grace=2.0)), protocol.Done)
         status = run.wait_for_phase("finished")
-        assert status.result is not None
-        assert status.result.ok, status.result.root_causes
+        assert status.state.result is not None
+        assert status.state.result.ok, status.state.result.root_causes
         assert isinstance(run.request(protocol.AcknowledgeResult()), protocol.Done)
         gone(run.pid())

@@ -50,7 +50,7 @@ class Part:
     """Common name in its certificate."""
 
     def report(self) -> LinkReport:
-        link = self.run.status().link
+        link = self.run.status().state.link
         assert link is not None
         return link
 
@@ -91,7 +91,7 @@ class Part:
         """Return the result and acknowledge it."""
 
         def ended() -> protocol.DataflowResult | None:
-            return self.run.status().result
+            return self.run.status().state.result
 
         result = wait_until(ended, timeout=timeout, what=self.state)
         assert result is not None

@@ -23,7 +23,8 @@ from support.workspace import Workspace
 
 from dora_config.dataflow.loader import load_dataflow
 from dora_config.protocol import runner as protocol
-from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
+from dora_config.protocol.runner import DataflowResult, RunnerEvent, RunPlan
+from dora_config.protocol.runner_events import LogLine, RunOutput
 from dora_daemon.process_tree.runtime_dir import read_entry, runtime_root, sweep
 from dora_daemon.runner.foreground import run as run_foreground
 from dora_node_api.protocol.control_socket import connect_unix
@@ -76,7 +77,7 @@ class Ran:
     """Reports and result of a run."""
 
     plan: RunPlan
-    events: list[RunnerEvent] = field(default_factory=list)
+    events: list[RunOutput] = field(default_factory=list)
     result: DataflowResult | None = None
 
     def of(self, kind: type[T]) -> list[T]:
@@ -319,7 +320,7 @@ class BackgroundRun:
 
         def reached() -> protocol.RunnerStatus | None:
             status = self.status()
-            return status if status.phase == phase else None
+            return status if status.state.phase == phase else None
 
         status = wait_until(reached, what=lambda: f"{phase}: {self.log()}")
         assert status is not None

@@ -63,5 +63,5 @@ def finish(run: BackgroundRun) -> protocol.DataflowResult:
     status = run.wait_for_phase("finished")
     done(run, protocol.AcknowledgeResult())
     gone(run.pid())
-    assert status.result is not None
-    return status.result
+    assert status.state.result is not None
+    return status.state.result

@@ -51,9 +51,7 @@ from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_config.protocol.runner import (
     DeleteParam,
-    LinkChanged,
     SetParam,
-    WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.coordinator import CoordinatorState
@@ -455,7 +453,7 @@ class SimulatedFleet:
             link.listen(f"{daemon.name}:{self._last_port}")
         elif not link.try_peers(self._links(runner.dataflow_id), self.walls, slow=self.slow):
             return False
-        daemon.send_event(runner, LinkChanged(report=link.report()))
+        daemon.report_runner(runner)
         return True
 
     def _links(self, dataflow_id: str) -> list[FakeLink]:
@@ -479,7 +477,7 @@ class SimulatedFleet:
     ) -> None:
         """Report whether the remaining nodes of a runner read only timers."""
         runner.only_virtual_left = only_virtual_left
-        daemon.send_event(runner, WaitingChanged(only_virtual_left=only_virtual_left))
+        daemon.report_runner(runner)
 
     def fire_due(self) -> bool:
         due = [key for key, at in self.timers.items() if at <= self.now]

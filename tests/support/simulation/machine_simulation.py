@@ -21,18 +21,13 @@ from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     CurrentNode,
-    DataflowFinished,
     DataflowResult,
-    DataflowStarted,
-    LinkChanged,
     NodeDefinitions,
     NodeResult,
-    NodesReady,
     Release,
     RunnerRequest,
-    RunnerStatus,
+    RunnerState,
     StopAllNodes,
-    WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.clients.graph_changes import applied
@@ -70,6 +65,17 @@ class FakeRunner:
     def lives(self) -> bool:
         """Whether its nodes may be running."""
         return self.phase in ("starting", "ready", "running", "stopping")
+
+    def changed(self) -> agent_events.RunnerChanged:
+        """Return its state as an event of the agent."""
+        facts = {
+            "phase": self.phase,
+            "result": self.result,
+            "link": self.link and self.link.report(),
+            "only_virtual_left": self.only_virtual_left,
+            "revision": self.revision,
+        }
+        return agent_events.RunnerChanged(self.dataflow_id, RunnerState.model_validate(facts))
 
 
 @dataclass
@@ -172,7 +178,7 @@ class FakeDaemon:
                 self.finish_runner(runner, failed=self.broken_nodes)
             else:
                 runner.phase = "ready"
-                self.send_event(runner, NodesReady())
+                self.report_runner(runner)
             return True
         if runner.phase == "stopping":
             self.finish_runner(runner)
@@ -192,7 +198,7 @@ class FakeDaemon:
 
         nodes = tuple(map(ended, runner.nodes))
         runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=nodes)
-        self.send_event(runner, DataflowFinished(result=runner.result))
+        self.report_runner(runner)
 
     def _adopted(self, record: PartRecord) -> agent_events.Event:
         dataflow_id = record.dataflow_id
@@ -200,17 +206,7 @@ class FakeDaemon:
             if (runner.dataflow_id, runner.attempt) != (dataflow_id, record.attempt):
                 continue
             if runner.phase != "dead":
-                status = RunnerStatus.model_validate(
-                    {
-                        "dataflow_id": dataflow_id,
-                        "phase": runner.phase,
-                        "result": runner.result,
-                        "link": runner.link and runner.link.report(),
-                        "only_virtual_left": runner.only_virtual_left,
-                        "revision": runner.revision,
-                    }
-                )
-                return agent_events.RunnerConnected(dataflow_id, status)
+                return runner.changed()
         return agent_events.RunnerEnded(dataflow_id, "its runner is gone")
 
     def _execute(self, command: agent_commands.Command, now: float) -> None:
@@ -334,16 +330,13 @@ class FakeDaemon:
         if self.agent is None:  # killed before it spawned the runner
             return
         self.runners.append(runner)
-        revision = record.revision
-        status = RunnerStatus(dataflow_id=dataflow_id, phase="starting", revision=revision)
-        self.runner_events.append(agent_events.RunnerConnected(dataflow_id, status))
+        self.report_runner(runner)
 
     def _send_to_runner(self, runner: FakeRunner, request: RunnerRequest) -> None:
         match request:
             case Release() if runner.phase == "ready":
                 runner.phase = "running"
-                started = DataflowStarted(dataflow_id=runner.dataflow_id)
-                self.send_event(runner, started)
+                self.report_runner(runner)
             case StopAllNodes() if runner.lives:
                 runner.phase = "stopping"
                 runner.killed = request.force
@@ -360,10 +353,7 @@ class FakeDaemon:
                 gone = agent_events.RunnerEnded(runner.dataflow_id, "its runner has ended")
                 self.runner_events.append(gone)
 
-    def send_event(
-        self,
-        runner: FakeRunner,
-        event: NodesReady | DataflowStarted | DataflowFinished | LinkChanged | WaitingChanged,
-    ) -> None:
+    def report_runner(self, runner: FakeRunner) -> None:
+        """Let a runner report its state."""
         if self.agent is not None:
-            self.runner_events.append(agent_events.RunnerReported(runner.dataflow_id, event))
+            self.runner_events.append(runner.changed())

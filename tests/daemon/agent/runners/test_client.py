@@ -19,15 +19,14 @@ from support.waiting import wait_until_async
 
 from dora_config.protocol.links import PeerEndpoint, SetLinkPeers
 from dora_config.protocol.runner import (
-    DataflowFinished,
     DataflowResult,
     Envelope,
     GetHistory,
     encode_line,
 )
-from dora_config.protocol.runner_events import NodeSpawned
+from dora_config.protocol.runner_events import RunnerState
 from dora_daemon.agent.credentials import Credentials
-from dora_daemon.agent.events import RunnerConnected, RunnerEnded, RunnerNotice
+from dora_daemon.agent.events import RunnerChanged, RunnerEnded, RunnerNotice
 from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.records import PartRecord
@@ -38,7 +37,7 @@ from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 from dora_node_api.protocol.control_socket import bind_unix
 
-STATUS = {"kind": "status", "dataflow_id": "d", "phase": "running"}
+STATUS = {"kind": "status", "dataflow_id": "d", "state": {"kind": "state", "phase": "running"}}
 
 
 class Runner:
@@ -92,7 +91,7 @@ def _receive(connection: socket.socket, kind: str) -> dict[str, Any]:
     raise AssertionError(f"the client disconnected before {kind}")
 
 
-def reply(connection: socket.socket, number: int, message: dict[str, str]) -> None:
+def reply(connection: socket.socket, number: int, message: dict[str, Any]) -> None:
     connection.sendall(json.dumps({"id": number, "reply": message}).encode() + b"\n")
 
 
@@ -116,7 +115,7 @@ def test_unanswered_request_is_repeated_on_the_next_connection(tmp_path: Path) -
                 assert message["request"]["ended"] == ["m"], "answered requests are not repeated"
 
     anyio.run(scenario)
-    assert isinstance(runner.events[0], RunnerConnected)
+    assert isinstance(runner.events[0], RunnerChanged)
 
 
 def test_notices_that_arrive_together_lead_to_one_request_of_the_status(tmp_path: Path) -> None:
@@ -128,8 +127,9 @@ def test_notices_that_arrive_together_lead_to_one_request_of_the_status(tmp_path
                 await receive(connection, "get_status")  # the first one
                 reply(connection, 0, STATUS)
                 await wait_until_async(lambda: client.status, what="the status")
-                notice = Envelope(notice=NodeSpawned(node="n", pid=1, incarnation=1))
-                connection.sendall(encode_line(notice) * 30)
+                for revision in range(1, 31):
+                    notice = Envelope(notice=RunnerState(phase="running", revision=revision))
+                    connection.sendall(encode_line(notice))
                 await wait_until_async(lambda: len(runner.events) == 31, what="the notices")
                 client.send(GetHistory(), lambda *_: None)
                 message = await receive(connection, "get_history")
@@ -185,7 +185,7 @@ def test_call_of_a_runner_that_ends_before_its_answer_fails(
                 await receive(connection, "get_history")
                 if dataflow_has_ended:
                     result = DataflowResult(dataflow_id="d")
-                    ended = Envelope(notice=DataflowFinished(result=result))
+                    ended = Envelope(notice=RunnerState(phase="finished", result=result))
                     connection.sendall(encode_line(ended))
             await wait_until_async(lambda: problems, what="the end of the call")
 

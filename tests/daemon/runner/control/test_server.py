@@ -98,7 +98,7 @@ def test_requests_in_progress_are_answered_at_the_end(tmp_path: Path) -> None:
 def test_a_request_that_waits_is_refused_when_the_dataflow_ends() -> None:
     async def scenario() -> None:
         state = MagicMock(phase="running")
-        dispatcher = Dispatcher(state, print)
+        dispatcher = Dispatcher(state, print, lambda: None)
 
         def end() -> None:
             state.phase = "finished"

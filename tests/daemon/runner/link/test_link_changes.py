@@ -142,7 +142,7 @@ def test_added_nodes_exchange_messages_across_machines(programs: Workspace) -> N
     with linked(programs, content, {"a": "one", "b": "two"}, release=False) as flow:
         flow.release()
         for part in flow.parts.values():
-            assert part.run.status().link is None
+            assert part.run.status().state.link is None
         set_links(flow, edge("a/number", "late/number", "one two"))
         flow.connect()
         flow.wait_until_connected()
@@ -155,7 +155,7 @@ def test_added_nodes_exchange_messages_across_machines(programs: Workspace) -> N
         ask(flow, "two", protocol.RemoveNode(node="late"))
         set_links(flow)
         sent = flow["one"].run.status()
-        assert sent.link is not None
+        assert sent.state.link is not None
         stop(flow)
     assert in_order(out)
 

@@ -322,9 +322,9 @@ def test_a_new_daemon_reads_the_state_of_the_link(programs: Workspace) -> None:
     content = counting(out, 100_000, 0.001)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         run = flow["one"].run
-        before = run.status().link
+        before = run.status().state.link
         run.drop_connection()
-        after = run.status().link
+        after = run.status().state.link
         assert before is not None
         assert after is not None
         assert (after.endpoints, after.run_id) == (before.endpoints, before.run_id)
@@ -334,8 +334,8 @@ def test_a_new_daemon_reads_the_state_of_the_link(programs: Workspace) -> None:
 
         def states() -> list[str]:
             run.status()
-            changes = [n.report for n in run.notices if isinstance(n, protocol.LinkChanged)]
-            return [report.peers[0].state for report in changes]
+            links = [n.link for n in run.notices if isinstance(n, protocol.RunnerState)]
+            return [link.peers[0].state for link in links if link is not None]
 
         wait_until(lambda: "lost" in states(), what="the loss")
         wait_until(lambda: states()[-1] == "connected", what="the connection")

@@ -25,14 +25,15 @@ from dora_config.protocol import runner as protocol
 pytestmark = pytest.mark.integration
 
 
-def losses(flow: Linked) -> list[protocol.LinkChanged]:
+def losses(flow: Linked) -> list[protocol.RunnerState]:
     """Return the reports with a lost peer."""
     return [
         notice
         for part in flow.parts.values()
         for notice in part.run.notices
-        if isinstance(notice, protocol.LinkChanged)
-        and any(peer.state == "lost" for peer in notice.report.peers)
+        if isinstance(notice, protocol.RunnerState)
+        and notice.link is not None
+        and any(peer.state == "lost" for peer in notice.link.peers)
     ]
 
 
@@ -348,7 +349,7 @@ def test_a_dataflow_on_one_machine_has_no_link(programs: Workspace) -> None:
     with linked(programs, content, {"a": "one", "b": "one"}, release=False) as flow:
         part = flow["one"]
         part.run.wait_for_phase("ready")
-        assert part.run.status().link is None
+        assert part.run.status().state.link is None
         assert children(part.run.pid(), "dora_daemon.link") == []
         refused = part.run.request(protocol.SetLinkPeers())
         assert isinstance(refused, protocol.Refusal)

@@ -8,13 +8,13 @@ import anyio
 import pytest
 from support.waiting import wait_until_async
 
-from dora_config.protocol.runner import (
+from dora_config.protocol.runner_events import (
     DataflowStarted,
     DataflowStopping,
     LogLine,
     LogLinesDropped,
-    NodesReady,
-    RunnerEvent,
+    RunnerState,
+    RunOutput,
 )
 from dora_daemon.runner.logs.event_queue import EventQueue
 from dora_daemon.runner.logs.logs import Gate
@@ -25,7 +25,7 @@ def line(number: int) -> LogLine:
 
 
 def test_everything_arrives_in_order() -> None:
-    received: list[RunnerEvent] = []
+    received: list[RunOutput] = []
     events = EventQueue(received.append)
     sent = [line(n) for n in range(1000)]
     for event in sent:
@@ -36,16 +36,16 @@ def test_everything_arrives_in_order() -> None:
 
 def test_stuck_reader_loses_only_lines() -> None:
     gate = threading.Event()
-    received: list[RunnerEvent] = []
+    received: list[RunOutput] = []
 
-    def slow(event: RunnerEvent) -> None:
+    def slow(event: RunOutput) -> None:
         gate.wait(10)
         received.append(event)
 
     events = EventQueue(slow, max_lines=10)
     for number in range(100):
         events.put(line(number))
-    events.put(NodesReady())
+    events.put(RunnerState(phase="ready"))
     events.put(DataflowStarted(dataflow_id="x"))
     gate.set()
     events.close()
@@ -54,14 +54,14 @@ def test_stuck_reader_loses_only_lines() -> None:
     assert len(lines) + sum(shed) == 100
     assert 5 <= len(lines) <= 11
     assert lines[-1].message == "99"  # the end is what is worth most
-    assert [e.kind for e in received[-3:]] == ["log", "nodes_ready", "dataflow_started"]
+    assert [e.kind for e in received[-3:]] == ["log", "state", "dataflow_started"]
 
 
 def test_many_lines_are_summarized() -> None:
     read, received = threading.Semaphore(0), threading.Semaphore(0)
     gaps: list[LogLinesDropped] = []
 
-    def slow(event: RunnerEvent) -> None:
+    def slow(event: RunOutput) -> None:
         read.acquire(timeout=10)
         if isinstance(event, LogLinesDropped):
             gaps.append(event)
@@ -83,7 +83,7 @@ def test_many_lines_are_summarized() -> None:
 def test_a_reader_that_never_returns_is_abandoned() -> None:
     gate = threading.Event()
 
-    def stuck(event: RunnerEvent) -> None:
+    def stuck(event: RunOutput) -> None:
         gate.wait(10)
 
     events = EventQueue(stuck)
@@ -93,7 +93,7 @@ def test_a_reader_that_never_returns_is_abandoned() -> None:
 
 
 def test_what_the_reader_raises_comes_out_at_the_end() -> None:
-    def broken(event: RunnerEvent) -> None:
+    def broken(event: RunOutput) -> None:
         raise ValueError("no ink")
 
     events = EventQueue(broken)
@@ -104,7 +104,7 @@ def test_what_the_reader_raises_comes_out_at_the_end() -> None:
 
 
 def test_closed_pipe() -> None:
-    def gone(event: RunnerEvent) -> None:
+    def gone(event: RunOutput) -> None:
         raise BrokenPipeError
 
     events = EventQueue(gone)
@@ -141,9 +141,9 @@ async def _puts(events: EventQueue, gate: Gate, count: int) -> int:
 def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
     async def scenario() -> None:
         gate, reads = Gate(), threading.Semaphore(0)
-        received: list[RunnerEvent] = []
+        received: list[RunOutput] = []
 
-        def slow(event: RunnerEvent) -> None:
+        def slow(event: RunOutput) -> None:
             reads.acquire(timeout=10)
             received.append(event)
 
@@ -169,9 +169,9 @@ def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
 def test_a_stuck_reader_does_not_hold_back_nodes_that_stop() -> None:
     async def scenario() -> None:
         gate, go_on = Gate(), threading.Event()
-        received: list[RunnerEvent] = []
+        received: list[RunOutput] = []
 
-        def stuck(event: RunnerEvent) -> None:
+        def stuck(event: RunOutput) -> None:
             go_on.wait(10)
             received.append(event)
 
@@ -194,7 +194,7 @@ def test_a_failed_reader_does_not_hold_back_output() -> None:
     async def scenario() -> None:
         gate = Gate()
 
-        def gone(event: RunnerEvent) -> None:
+        def gone(event: RunOutput) -> None:
             raise BrokenPipeError
 
         events = EventQueue(gone, gate=gate, held_lines=10)

@@ -22,10 +22,9 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import (
     DataflowFinished,
     DataflowResult,
-    LogLine,
     NodeFailed,
     NodeResult,
-    NodesReady,
+    RunnerState,
 )
 from dora_daemon.out_dir import history_file
 from dora_daemon.runner.logs.history import MAX_LINES, KeptHistory, beginning
@@ -66,8 +65,7 @@ def test_events_are_written_as_they_happen_and_others_ignored(tmp_path: Path) ->
     history = KeptHistory(file, RunBegan(pid=7), clock=lambda: next(times))
     result = NodeResult(node="camera", outcome="failed", stderr_tail=("x" * 1000,) * 100)
     history.note(NodeFailed(result=result))
-    history.note(NodesReady())
-    history.note(LogLine(ts="", level="info", message="hello"))
+    history.note(RunnerState(phase="ready"))
     history.note(DataflowFinished(result=DataflowResult(dataflow_id=UUID, nodes=(result,))))
     entries, _ = split_dropped(read_history(file))
     assert [entry.at for entry in entries] == [1.0, 2.0, 3.0]

@@ -11,8 +11,6 @@ from dora_config.protocol.runner import (
     DataflowStopping,
     NodeFailed,
     NodeRestarting,
-    NodesReady,
-    WaitingChanged,
 )
 from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.node import NodeState
@@ -34,7 +32,7 @@ def test_a_node_that_an_operator_stopped_is_not_started_until_requested() -> Non
     sim = Simulation(nodes, stopped=("a",), hold_at_barrier=True).start()
     assert set(sim.processes) == {"b", "c"}
     sim.connect_all()
-    assert sim.reports(NodesReady)
+    assert sim.state.phase == "ready"
     sim.handle(e.BarrierReleased())
     assert sim.of(c.SendGo) == [c.SendGo(("b", "c"))]
     assert sim.state.closed_inputs("b") == ("a_x",)
@@ -46,7 +44,6 @@ def test_a_node_that_an_operator_stopped_is_not_started_until_requested() -> Non
 
 def test_a_held_barrier_opens_on_release_and_only_once() -> None:
     sim = Simulation([node("a"), node("b")], hold_at_barrier=True).start().connect_all()
-    assert sim.reports(NodesReady)
     assert sim.state.phase == "ready"
     assert not sim.started
     sim.handle(e.BarrierReleased())
@@ -57,7 +54,7 @@ def test_a_held_barrier_opens_on_release_and_only_once() -> None:
 def test_nodes_that_end_at_once_are_reported_after_the_release() -> None:
     sim = Simulation([node("s", kind="shell")], hold_at_barrier=True).start()
     sim.exit("s", 0)
-    assert sim.reports(NodesReady)
+    assert sim.state.phase == "ready"
     assert sim.result is None  # other machines may still be starting
     sim.handle(e.BarrierReleased())
     assert sim.reports(DataflowStarted)
@@ -235,20 +232,20 @@ def test_a_part_of_a_dataflow_reports_that_only_timers_are_left() -> None:
     nodes = [node("a", outputs="x"), node("b", reads="a/x"), node("t", timer=True)]
     sim = Simulation(nodes, exit_when_nodes_finish=True, whole=False).start().connect_all()
     sim.exit("a")
-    assert not sim.reports(WaitingChanged)
+    assert not sim.state.only_virtual_left
     sim.exit("b")
     assert sim.processes["t"].stops == 0
-    assert [report.only_virtual_left for report in sim.reports(WaitingChanged)] == [True]
+    assert sim.state.only_virtual_left
     sim.handle(e.NodeRestartRequested("b", 1.0))
-    assert [report.only_virtual_left for report in sim.reports(WaitingChanged)] == [True, False]
+    assert not sim.state.only_virtual_left
 
 
-def test_a_part_with_timers_only_reports_it_once() -> None:
+def test_a_part_with_timers_only_reports_it() -> None:
     nodes = [node("t", timer=True)]
     sim = Simulation(nodes, exit_when_nodes_finish=True, whole=False).start().connect_all()
-    assert [report.only_virtual_left for report in sim.reports(WaitingChanged)] == [True]
+    assert sim.state.only_virtual_left
     patient = Simulation(nodes, whole=False).start().connect_all()
-    assert not patient.reports(WaitingChanged)
+    assert not patient.state.only_virtual_left
 
 
 def test_a_dataflow_with_timers_only_does_not_end_at_once() -> None:

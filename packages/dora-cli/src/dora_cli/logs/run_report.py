@@ -11,7 +11,7 @@ from dora_cli import output
 from dora_cli.logs.ended_report import failure_text
 from dora_cli.logs.log_lines import EntryPrinter, LogEntry, LogFormat
 from dora_config.protocol import runner_events as happened
-from dora_config.protocol.runner_events import DataflowResult, LogLine, RunnerEvent, passes
+from dora_config.protocol.runner_events import DataflowResult, LogLine, RunOutput, passes
 
 
 class RunPrinter:
@@ -28,7 +28,7 @@ class RunPrinter:
 
         self._lifecycle_lines = LifecycleLines()
 
-    def show(self, event: RunnerEvent) -> None:
+    def show(self, event: RunOutput) -> None:
         """Print an event unless it is internal."""
 
         match event:

@@ -45,7 +45,7 @@ class RunPlan(DataflowSetup):
     daemon_id: str | None = None
     logs: LogSettings = LogSettings()
     revision: int = 0
-    """Number of changes of the nodes before this start; see ``RunnerStatus.revision``."""
+    """Number of changes of the nodes before this start; see ``RunnerState.revision``."""
     recovered: str | None = None
     """Why the nodes are started again; ``None`` at the first start."""
     links: LinkPlan | None = None

@@ -40,20 +40,15 @@ from dora_config.protocol.runner_events import (
     DataflowResult as DataflowResult,
     DataflowStarted as DataflowStarted,
     DataflowStopping as DataflowStopping,
-    LinkChanged as LinkChanged,
     LogLevel as LogLevel,
-    LogLine as LogLine,
-    LogLinesDropped as LogLinesDropped,
     NodeConnected as NodeConnected,
     NodeEnded as NodeEnded,
     NodeFailed as NodeFailed,
     NodeRestarting as NodeRestarting,
     NodeResult as NodeResult,
-    NodesChanged as NodesChanged,
     NodeSpawned as NodeSpawned,
-    NodesReady as NodesReady,
     RunnerEvent as RunnerEvent,
-    WaitingChanged as WaitingChanged,
+    RunnerState as RunnerState,
 )
 
 RUNNER_PROTOCOL: Final = (1, 0)
@@ -335,19 +330,10 @@ class NodeStatus(Frozen):
 class RunnerStatus(Frozen, kind="status"):
     dataflow_id: str
     name: str | None = None
-    phase: Literal["starting", "ready", "running", "stopping", "finished"]
+    state: RunnerState
     nodes: tuple[NodeStatus, ...] = ()
-    result: DataflowResult | None = None
-    started_at: float | None = None
-    """Unix time at which the start barrier opened."""
-    link: LinkReport | None = None
-    """``None`` if no edge leaves or enters this machine."""
-    only_virtual_left: bool = False
-    """Last value in :class:`WaitingChanged`."""
     version: str = ""
     """Version of the runner, which survives upgrades."""
-    revision: int = 0
-    """Number of changes of what :class:`GetNodes` returns; starts at ``RunPlan.revision``."""
 
 
 LatencyCounts = tuple[tuple[Count, Count], ...]

@@ -136,10 +136,6 @@ class NodeFailed(Frozen, kind="node_failed"):
     result: NodeResult
 
 
-class NodesReady(Frozen, kind="nodes_ready"):
-    """All local nodes have connected; with ``hold_at_barrier`` the runner waits for ``Release``."""
-
-
 class DataflowStarted(Frozen, kind="dataflow_started"):
     """The start barrier opened."""
 
@@ -165,39 +161,39 @@ class LogLinesDropped(Frozen, kind="lines_shed"):
     count: int
 
 
-class LinkChanged(Frozen, kind="link_changed"):
-    """The endpoints of the link or the state of a peer changed."""
+class RunnerState(Frozen, kind="state"):
+    """State of a runner without that of its nodes; an event whenever it has changed."""
 
-    report: LinkReport
+    phase: Literal["starting", "ready", "running", "stopping", "finished"]
+    """``ready``: all local nodes have connected, and with ``hold_at_barrier`` the runner waits for
+    ``Release``."""
+    result: DataflowResult | None = None
+    link: LinkReport | None = None
+    """``None`` if no edge leaves or enters this machine. Round trip times are no changes."""
+    only_virtual_left: bool = False
+    """The remaining local nodes read only timers or logs. With ``exit_when_nodes_finish`` the
+    dataflow ends once this holds on all machines."""
+    revision: int = 0
+    """Number of changes of what ``GetNodes`` returns; starts at ``RunPlan.revision``."""
 
-
-class WaitingChanged(Frozen, kind="waiting_changed"):
-    """Whether the remaining local nodes read only timers or logs.
-
-    Sent for ``exit_when_nodes_finish``, where the dataflow ends once this holds on all machines.
-    """
-
-    only_virtual_left: bool
-
-
-class NodesChanged(Frozen, kind="nodes_changed"):
-    """A request has changed what :class:`GetNodes` returns."""
+    def without_figures(self) -> RunnerState:
+        """Return the state without round trip times, whose changes are not reported."""
+        if self.link is None:
+            return self
+        return self.model_copy(update={"link": self.link.without_figures()})
 
 
 RunnerEvent = Annotated[
-    LogLine
-    | NodeSpawned
+    NodeSpawned
     | NodeConnected
     | NodeRestarting
     | NodeEnded
     | NodeFailed
-    | NodesReady
     | DataflowStarted
     | DataflowStopping
     | DataflowFinished
-    | LogLinesDropped
-    | LinkChanged
-    | WaitingChanged
-    | NodesChanged,
+    | RunnerState,
     Field(discriminator="kind"),
 ]
+RunOutput = RunnerEvent | LogLine | LogLinesDropped
+"""What `dora run` gets of its runner; daemons read log lines from files."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import LinkPart
-from dora_config.protocol.runner import NodeDefinitions, RunnerEvent, RunnerStatus
+from dora_config.protocol.runner import NodeDefinitions, RunnerState
 from dora_daemon.agent.records import PartRecord
 from dora_node_api.frozen import Frozen
 
@@ -58,11 +58,11 @@ class RunnerPlaced(Frozen):
     """Where the runner writes its events."""
 
 
-class RunnerConnected(Frozen):
-    """A spawned or adopted runner answers on its control socket."""
+class RunnerChanged(Frozen):
+    """A runner has reported another state; the first one after its connection."""
 
     dataflow_id: str
-    status: RunnerStatus
+    state: RunnerState
 
 
 class RunnerRefused(Frozen):
@@ -70,13 +70,6 @@ class RunnerRefused(Frozen):
 
     dataflow_id: str
     reason: str
-
-
-class RunnerReported(Frozen):
-    """A runner sent an event."""
-
-    dataflow_id: str
-    event: RunnerEvent
 
 
 class NodesRead(Frozen):
@@ -97,13 +90,6 @@ class NodeNotAdded(Frozen):
     node: str
     log_dir: str
     """Folder of its log file."""
-
-
-class RevisionChanged(Frozen):
-    """A runner reported a change of its nodes."""
-
-    dataflow_id: str
-    revision: int
 
 
 class RunnerEnded(Frozen):
@@ -142,16 +128,7 @@ PartMessage = (
     | messages.ForgetPart
     | messages.DescribePart
 )
-RunnerNotice = (
-    RunnerPlaced
-    | RunnerConnected
-    | RunnerRefused
-    | RunnerReported
-    | RunnerEnded
-    | NodesRead
-    | NodeNotAdded
-    | RevisionChanged
-)
+RunnerNotice = RunnerPlaced | RunnerChanged | RunnerRefused | RunnerEnded | NodesRead | NodeNotAdded
 CoordinatorNotice = CoordinatorConnected | CoordinatorLost | CoordinatorAway | PartDue
 RecorderNotice = RecordingRequested | RecorderSettled
 Event = (

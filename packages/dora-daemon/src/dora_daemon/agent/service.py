@@ -150,8 +150,7 @@ class Agent:
     async def run(self) -> None:
         """Adopt runners, then serve the coordinator until the state machine ends the daemon."""
         async with self._tasks:
-            self._tasks.start_soon(self._report_absence, daemon_entry.process_age())
-            self._tasks.start_soon(self._take_local_requests)
+            self._tasks.start_soon(self._be_away, daemon_entry.process_age())
             self._note_connection(connected=False)
             self.post(events.DaemonStarted())
             with anyio.move_on_after(ADOPTION_TIMEOUT):
@@ -200,27 +199,25 @@ class Agent:
         nodes = len(record.spec.resolved.nodes)
         return WaitingPart(record.dataflow_id, record.spec.name, nodes, starts_at)
 
-    async def _take_local_requests(self) -> None:
-        """Stop what commands on this machine request while the coordinator is away."""
-        while True:
-            await anyio.sleep(LOCAL_POLL)
-            if self._connected:
-                continue
-            for path, stop in daemon_entry.requested_stops(
-                self._runtime_root, self._files.instance
-            ):
-                self.post(stop)
-                path.unlink(missing_ok=True)  # the record contains it now
-
-    async def _report_absence(self, waited: float = 0.0) -> None:
-        """Report that the coordinator is away unless it answers in time.
-
-        ``waited``: seconds without it until now.
+    async def _be_away(self, waited: float = 0.0) -> None:
+        """Without the coordinator, take requests of commands on this machine, and report its
+        absence unless it answers in time. ``waited``: seconds without it until now.
         """
         seconds, connections = self._options.offline_after, self._connections
-        await anyio.sleep(max(0.0, seconds - waited))
-        if self._connections == connections:
-            self.post(events.CoordinatorAway(seconds))
+        left: float | None = max(0.0, seconds - waited)
+        while self._connections == connections:
+            self._take_local_requests()
+            if left == 0.0:
+                left = None
+                self.post(events.CoordinatorAway(seconds))
+            pause = LOCAL_POLL if left is None else min(LOCAL_POLL, left)
+            left = None if left is None else left - pause
+            await anyio.sleep(pause)
+
+    def _take_local_requests(self) -> None:
+        for path, stop in daemon_entry.requested_stops(self._runtime_root, self._files.instance):
+            self.post(stop)
+            path.unlink(missing_ok=True)  # the record contains it now
 
     async def _post_later(self, seconds: float, event: events.Event) -> None:
         await anyio.sleep(seconds)
@@ -381,7 +378,7 @@ class Agent:
         self._builds.cancel_all()
         self._note_connection(connected=False)
         self.post(events.CoordinatorLost())
-        self._tasks.start_soon(self._report_absence)
+        self._tasks.start_soon(self._be_away)
 
     def _register(self) -> messages.Register:
         return messages.Register(
@@ -413,9 +410,14 @@ class Agent:
         if self._files.were_removed():
             self._restore_files()
         metrics = tuple(
-            messages.Metrics.model_validate(status, from_attributes=True)
+            messages.Metrics(
+                dataflow_id=status.dataflow_id,
+                nodes=status.nodes,
+                link=status.state.link,
+                version=status.version,
+            )
             for status in self._runners.statuses()
-            if status.nodes or status.link is not None
+            if status.nodes or status.state.link is not None
         )
         self._runners.refresh()
         return messages.Heartbeat(

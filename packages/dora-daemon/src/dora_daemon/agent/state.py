@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from dora_config.protocol import daemon as messages, runner as protocol, runner_events as reports
+from dora_config.protocol import daemon as messages, runner as protocol
 from dora_config.protocol.calls import LinkPart
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent import commands as do, events
@@ -164,7 +164,7 @@ class AgentState:
         match event:
             case events.RecordingRequested(dataflow_id=dataflow_id):
                 self._recorded.add(dataflow_id)
-                if part is None or not part.connected:
+                if part is None or part.runner is None:
                     return []
                 return self._start_recorders(part, new_attempt=False)
             case events.RecorderSettled():
@@ -233,7 +233,7 @@ class AgentState:
     def _hold(self, part: LocalPart, lost: messages.PartLost, now: float) -> list[do.Command]:
         """Keep a part of which nothing runs until it is started again, here or by request."""
         record = part.record
-        part.connected, part.link, part.lost = False, None, lost.reason
+        part.runner, part.lost = None, lost.reason
         log = do.WriteLog("warning", f"dataflow {record.dataflow_id}: {lost.reason}")
         part.same_since = 0.0
         if not self._starts_alone(part):
@@ -341,74 +341,53 @@ class AgentState:
                     history_file=event.history_file,
                 )
                 return [save]
-            case events.RunnerConnected(status=status):
-                return self._connected(part, status, now)
+            case events.RunnerChanged(state=state):
+                return self._changed(part, state, now)
             case events.RunnerRefused(reason=reason):
                 return part.refuse(reason)
-            case events.RunnerReported(event=reported):
-                return self._reported(part, reported, now)
             case events.NodesRead(attempt=attempt):
                 return part.update_nodes(event, now) if part.record.attempt == attempt else []
             case events.NodeNotAdded(attempt=attempt):
                 return part.keep_log(event) if part.record.attempt == attempt else []
-            case events.RevisionChanged(revision=revision):
-                return part.read_nodes(revision)
             case events.RunnerEnded(reason=reason):
                 return self._lose(part, reason, now)
 
-    def _connected(
-        self, part: LocalPart, status: protocol.RunnerStatus, now: float
+    def _changed(
+        self, part: LocalPart, state: protocol.RunnerState, now: float
     ) -> list[do.Command]:
-        part.connected = True
-        part.link = status.link
-        part.only_virtual_left = status.only_virtual_left
-        if status.phase == "finished" and status.result is not None:
-            return self._finish(part, status.result, now)
-        if part.record.stopping and status.phase != "stopping" and part.stop is None:
-            # requested of an earlier daemon process, which may not have forwarded it
-            part.stop = messages.StopPart(dataflow_id=part.record.dataflow_id)
-        if part.stop is not None:
-            return part.stop_runner(part.stop)
-        commands = [*part.catch_up(status), *part.send_peers()]
-        if part.recorders == "none":
-            commands += self._start_recorders(
-                part, new_attempt=status.phase in ("starting", "ready")
-            )
-        match status.phase:
-            case "ready":
+        """Follow the state of a runner; the first one is that of a new connection."""
+        before, part.runner = part.runner, state
+        if state.result is not None:
+            return self._finish(part, state.result, now)
+        if not part.live:
+            return []
+        commands: list[do.Command] = []
+        if before is None:
+            if part.record.stopping and state.phase != "stopping" and part.stop is None:
+                # requested of an earlier daemon process, which may not have forwarded it
+                part.stop = messages.StopPart(dataflow_id=part.record.dataflow_id)
+            if part.stop is not None:
+                return part.stop_runner(part.stop)
+            if part.record.relinked:  # the earlier daemon process may not have completed it
+                commands.append(do.SetRunnerLinks(part.record))
+        if before is None or before.revision != state.revision:
+            commands += part.read_nodes(state.revision)
+        if before is None:
+            commands += part.send_peers()
+            if part.recorders == "none":
+                is_start = state.phase in ("starting", "ready")
+                commands += self._start_recorders(part, new_attempt=is_start)
+        commands += part.save_endpoint(state)
+        if state.phase in ("ready", "running") and (before is None or before.phase != state.phase):
+            if state.phase == "ready":
                 return [*commands, *self._prepared(part, now)]
-            case "running":
-                return [*commands, *part.advance("running", now)]
-            case "starting" | "stopping" | "finished":
-                return [*commands, part.report_state()]
-
-    def _reported(
-        self, part: LocalPart, event: protocol.RunnerEvent, now: float
-    ) -> list[do.Command]:
-        match event:
-            case protocol.NodesReady():
-                return self._prepared(part, now)
-            case protocol.DataflowStarted():
-                return part.advance("running", now)
-            case protocol.DataflowFinished(result=result):
-                return self._finish(part, result, now)
-            case protocol.LinkChanged(report=report):
-                return part.link_changed(report)
-            case protocol.WaitingChanged(only_virtual_left=only_virtual_left):
-                part.only_virtual_left = only_virtual_left
-                return [part.report_state()] if part.live else []
-            case (
-                reports.LogLine()
-                | reports.LogLinesDropped()
-                | protocol.NodesChanged()
-                | reports.NodeSpawned()
-                | reports.NodeConnected()
-                | reports.NodeRestarting()
-                | reports.NodeEnded()
-                | reports.NodeFailed()
-                | reports.DataflowStopping()
-            ):
-                return []
+            return [*commands, *part.advance("running", now)]
+        if before is None or (before.link, before.only_virtual_left) != (
+            state.link,
+            state.only_virtual_left,
+        ):
+            commands.append(part.report_state())
+        return commands
 
     def _prepared(self, part: LocalPart, now: float) -> list[do.Command]:
         """The nodes are at the start barrier, which opens at once without the coordinator."""
@@ -427,7 +406,7 @@ class AgentState:
         acknowledge: list[do.Command] = []
         if not record.borrowed:
             acknowledge.append(do.SendToRunner(record.dataflow_id, protocol.AcknowledgeResult()))
-        part.connected = False
+        part.runner = None
         unreleased = record.phase in ("preparing", "prepared")
         if not result.ok and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
@@ -496,7 +475,7 @@ class AgentState:
         self._left_with_machine = set(live)
         commands: list[do.Command] = [
             do.SendToRunner(key, protocol.ShutDown(grace=SHUTDOWN_GRACE))
-            if part.connected
+            if part.runner is not None
             else do.KillRunner(key)
             for key, part in live.items()
         ]

@@ -17,6 +17,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
 from dora_config.errors import DoraError, first_error
 from dora_config.protocol import runner as protocol
+from dora_config.protocol.runner_events import LogLine, LogLinesDropped, RunOutput
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import RESULT
 from dora_daemon.process_tree.reaper_process import ReaperProcess
@@ -99,7 +100,7 @@ class Background:
                 )
                 record_failed_start(history_file(self._plan), self._plan, str(error))
                 self._keep_result(result)
-                self._put_event(protocol.DataflowFinished(result=result))
+                self._put_event(protocol.RunnerState(phase="finished", result=result))
 
     def _emit(self, event: StateEvent) -> None:
         if self._runner is not None:
@@ -109,9 +110,10 @@ class Background:
         if self._runner is not None:
             self._runner.services.logs.warn(message)
 
-    def _put_event(self, event: protocol.RunnerEvent) -> None:
-        self._server.put_event(event)
-        if isinstance(event, protocol.LogLine) and event.node is None:
+    def _put_event(self, event: RunOutput) -> None:
+        if not isinstance(event, LogLine | LogLinesDropped):
+            self._server.put_event(event)
+        elif isinstance(event, LogLine) and event.node is None:
             print(f"{event.ts} {event.level} {event.message}", file=sys.stderr, flush=True)
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
@@ -137,8 +139,7 @@ class Background:
             return protocol.RunnerStatus(
                 dataflow_id=self._plan.dataflow_id,
                 name=self._plan.name,
-                phase="finished",
-                result=self.result,
+                state=protocol.RunnerState(phase="finished", result=self.result),
             )
         if isinstance(request, protocol.Handshake):
             return check_handshake(request, self._plan)

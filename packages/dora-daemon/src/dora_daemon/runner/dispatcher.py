@@ -19,9 +19,13 @@ from dora_daemon.runner.machine.state import RunnerState
 class Dispatcher:
     """Owner of the state machine and its clock."""
 
-    def __init__(self, state: RunnerState, execute: Callable[[Command], None]) -> None:
+    def __init__(
+        self, state: RunnerState, execute: Callable[[Command], None], changed: Callable[[], None]
+    ) -> None:
+        """``changed`` is called after every event and notification."""
         self.state = state
         self._execute = execute
+        self._changed = changed
         self._inbox: deque[StateEvent] = deque()
         self._busy = False
         self._change = asyncio.Event()
@@ -42,7 +46,8 @@ class Dispatcher:
         self.notify()
 
     def notify(self) -> None:
-        """Wake the tasks that wait for a condition."""
+        """Wake the tasks that wait for a condition, and report another state."""
+        self._changed()
         self._change.set()
         self._change = asyncio.Event()
 

@@ -16,7 +16,13 @@ import anyio.to_thread
 
 from dora_config.errors import DoraError, first_error
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
+from dora_config.protocol.runner_events import (
+    DataflowResult,
+    LogLine,
+    LogLinesDropped,
+    RunnerEvent,
+    RunOutput,
+)
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import OWNER
 from dora_daemon.process_tree.reaper_process import ReaperProcess
@@ -42,7 +48,7 @@ STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run(
     plan: RunPlan,
     *,
-    on_event: Callable[[RunnerEvent], None] | None = None,
+    on_event: Callable[[RunOutput], None] | None = None,
     on_signal: Callable[[], None] = lambda: None,
     lossless: bool = False,
     before_start: Callable[[Path], None] | None = None,
@@ -79,9 +85,10 @@ def run(
 
             control = _Control(directory.path / CONTROL_SOCKET)
 
-            def put(event: RunnerEvent) -> None:
+            def put(event: RunOutput) -> None:
                 events.put(event)
-                control.put(event)
+                if not isinstance(event, LogLine | LogLinesDropped):
+                    control.put(event)
 
             def create() -> Runner:
                 return Runner(preparer, directory, reaper, on_event=put, foreground=True, gate=gate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
+from dora_config.protocol.runner_events import DataflowResult, RunnerState, RunOutput
 from dora_daemon import __version__
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import kill_marked
@@ -25,10 +24,9 @@ from dora_daemon.process_tree.runtime_dir import RuntimeDir, own_identity
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.logs.history import KeptHistory, beginning
 from dora_daemon.runner.logs.logs import Gate
-from dora_daemon.runner.machine import commands
+from dora_daemon.runner.machine import commands, state as machine
 from dora_daemon.runner.machine.commands import ArmTimer
 from dora_daemon.runner.machine.events import Prepared, StateEvent, TimerFired, TimerName
-from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes
 from dora_daemon.runner.nodes.monitor import HealthMonitor
 from dora_daemon.runner.nodes.processes import Processes
@@ -151,7 +149,7 @@ class Runner:
         directory: RuntimeDir,
         reaper: ReaperProcess,
         *,
-        on_event: Callable[[RunnerEvent], None],
+        on_event: Callable[[RunOutput], None],
         foreground: bool,
         keep_result: Callable[[DataflowResult], None] = lambda result: None,
         gate: Gate | None = None,
@@ -162,7 +160,6 @@ class Runner:
         """
         self.plan = plan = preparer.plan
         self.preparer = preparer
-        self.started_at: float | None = None
         self.link: LinkSupervisor | None = None
         """Created when the first edge crosses machines; only then its modules are imported."""
         self._on_event = on_event
@@ -173,13 +170,14 @@ class Runner:
         pid, started, _ = own_identity()
         self._mark = f"dora-runner-{pid}-{started}"
         """In the environment of each node, and inherited by its children."""
-        state = RunnerState(
+        self._reported: RunnerState | None = None
+        state = machine.RunnerState(
             plan.resolved.nodes,
             plan,
             default_finish_grace=preparer.default_finish_grace,
             log_dir=preparer.log_dir,
         )
-        self.dispatcher = Dispatcher(state, self._execute)
+        self.dispatcher = Dispatcher(state, self._execute, self._report_state)
         open_files = raise_open_files()
         with ExitStack() as resources:
             opened = resources.enter_context
@@ -217,6 +215,24 @@ class Runner:
             return self.link
         self.link = LinkSupervisor(plan, credentials, self.services, self.processes)
         return self.link
+
+    def state(self) -> RunnerState:
+        """Return the state of the dataflow on this machine."""
+        state = self.dispatcher.state
+        return RunnerState(
+            phase=state.phase,
+            result=state.result,
+            link=None if self.link is None else self.link.report(),
+            only_virtual_left=state.only_virtual_left,
+            revision=self.services.nodes.revision,
+        )
+
+    def _report_state(self) -> None:
+        """Report the state if it has changed."""
+        state = self.state().without_figures()
+        if state != self._reported:
+            self._reported = state
+            self._on_event(state)
 
     def _close_link(self) -> None:
         if self.link is not None:
@@ -299,7 +315,6 @@ class Runner:
             case commands.Refuse(node=node, message=message, cancelled=cancelled):
                 services.handshake.refuse(node, message, cancelled=cancelled)
             case commands.SendGo(nodes=released):
-                self.started_at = self.started_at or time.time()
                 services.drops.started()
                 services.handshake.release(released)
             case commands.SendStop(node=node):

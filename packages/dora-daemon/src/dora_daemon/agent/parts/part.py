@@ -7,8 +7,8 @@ from typing import Literal
 
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import PartLinks
-from dora_config.protocol.links import LinkReport, SetLinkPeers
-from dora_config.protocol.runner import RunnerStatus, StopAllNodes
+from dora_config.protocol.links import SetLinkPeers
+from dora_config.protocol.runner import RunnerState, StopAllNodes
 from dora_daemon.agent import commands as do
 from dora_daemon.agent.events import NodeNotAdded, NodesRead
 from dora_daemon.agent.records import FormerNodes, PartRecord
@@ -27,15 +27,13 @@ class LocalPart:
     """A part of a dataflow, as recorded and as last reported by its runner."""
 
     record: PartRecord
-    connected: bool = False
-    """Its runner has answered this daemon; later requests wait for a new connection."""
+    runner: RunnerState | None = None
+    """As reported to this daemon; ``None``: its runner has not answered, or has ended."""
     refusal: str | None = None
     """Why its runner, of another version, takes no requests."""
     stop: messages.StopPart | None = None
     next: messages.PreparePart | None = None
     """Replaces it once nothing of it is left."""
-    link: LinkReport | None = None
-    only_virtual_left: bool = False
     lost: str | None = None
     """Why nothing of it runs; the coordinator, or in its absence the machine, starts it again."""
     due: float = 0.0
@@ -59,16 +57,16 @@ class LocalPart:
 
     def report(self) -> messages.PartReport:
         """Return its state for the coordinator."""
-        record = self.record
+        record, runner = self.record, self.runner if self.live else None
         phase = "lost" if self.lost is not None else record.phase
         return messages.PartReport(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
             phase="stopping" if self.live and record.stopping else phase,
             result=record.result,
-            link=self.link if self.live else None,
+            link=None if runner is None else runner.link,
             stopped=record.stopping,
-            only_virtual_left=self.only_virtual_left and self.live,
+            only_virtual_left=runner is not None and runner.only_virtual_left,
             revision=record.revision,
             problem=(self.lost or self.refusal) if self.live else None,
         )
@@ -139,7 +137,7 @@ class LocalPart:
             return []
         kept = self._kept(now) if links.edges != record.links.edges else {}
         save = self.save(relinked=True, links=links, **kept)
-        return [save, do.SetRunnerLinks(self.record)] if self.connected else [save]
+        return [save, do.SetRunnerLinks(self.record)] if self.runner is not None else [save]
 
     def update_nodes(self, read: NodesRead, now: float) -> list[do.Command]:
         """Store and report what the runner has, so that a recovery starts the same."""
@@ -169,12 +167,6 @@ class LocalPart:
             return []
         return [do.ReadNodes(record.dataflow_id, record.attempt)]
 
-    def catch_up(self, status: RunnerStatus) -> list[do.Command]:
-        """Complete changes that an earlier daemon process began."""
-        record = self.record
-        links: list[do.Command] = [do.SetRunnerLinks(record)] if record.relinked else []
-        return [*links, *self.read_nodes(status.revision)]
-
     def advance(self, phase: Literal["prepared", "running"], now: float) -> list[do.Command]:
         """Report a later phase of the start."""
         if phase == "prepared" and self.record.phase == "running":
@@ -193,7 +185,7 @@ class LocalPart:
         """Stop now, or when the runner answers; a forced stop kills one that does not."""
         self.stop = stop
         dataflow_id = self.record.dataflow_id
-        if self.connected:
+        if self.runner is not None:
             request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
             return [do.SendToRunner(dataflow_id, request)]
         if stop.force:
@@ -219,7 +211,7 @@ class LocalPart:
         before = (machine for machine in record.ended_peers if machine not in renewed)
         ended = tuple(dict.fromkeys((*before, *later.ended)))
         save = self.save(peers=tuple(peers.values()), ended_peers=ended)
-        if not self.connected:
+        if self.runner is None:
             return [save]
         request = SetLinkPeers(peers=later.peers, ended=later.ended)
         return [save, do.SendToRunner(record.dataflow_id, request)]
@@ -232,14 +224,9 @@ class LocalPart:
         request = SetLinkPeers(peers=record.peers, ended=record.ended_peers)
         return [do.SendToRunner(record.dataflow_id, request)]
 
-    def link_changed(self, report: LinkReport) -> list[do.Command]:
-        """Report another state of the link; store the address that its peers know."""
-        before, self.link = self.link, report
-        if not self.live:
+    def save_endpoint(self, state: RunnerState) -> list[do.Command]:
+        """Store the address that the peers of its link know."""
+        endpoints = () if state.link is None else state.link.endpoints
+        if endpoints[:1] in ((), (self.record.link_endpoint,)):
             return []
-        same = before is not None and before.without_figures() == report.without_figures()
-        commands = [] if same else [self.report_state()]
-        endpoint = next(iter(report.endpoints), self.record.link_endpoint)
-        if endpoint != self.record.link_endpoint:
-            commands.insert(0, self.save(link_endpoint=endpoint))
-        return commands
+        return [self.save(link_endpoint=endpoints[0])]

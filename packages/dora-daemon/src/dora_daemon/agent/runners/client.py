@@ -24,13 +24,11 @@ from dora_config.protocol.runner_events import DATAFLOW_ENDED
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.files import NotBuilt
 from dora_daemon.agent.events import (
-    RevisionChanged,
-    RunnerConnected,
+    RunnerChanged,
     RunnerEnded,
     RunnerNotice,
     RunnerPlaced,
     RunnerRefused,
-    RunnerReported,
 )
 from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import LocalMachine, deliver, explain, log_dirs, make_plan
@@ -78,6 +76,8 @@ class RunnerClient:
         """
         self.dataflow_id = dataflow_id
         self.status: protocol.RunnerStatus | None = None
+        self._state: protocol.RunnerState | None = None
+        """As delivered last."""
         self._mark = mark
         self._spare = spare
         self._changed = changed
@@ -91,9 +91,10 @@ class RunnerClient:
         """Number of the last one."""
         self._refusal: str | None = None
         """Why the runner, of another version, takes no requests."""
-        self._has_ended = False
         self._is_mute = False
+        self._runner_ended = False
         self._status_timer: asyncio.TimerHandle | None = None
+        self._silence_timer: asyncio.TimerHandle | None = None
         self._lifecycle_lines = LifecycleLines()
 
     @property
@@ -110,13 +111,14 @@ class RunnerClient:
         writer = None if self._writer is None or self._writer.is_closing() else self._writer
         if on_reply is not None and writer is None:
             problem = self._refusal or "the runner of that dataflow does not answer at the moment"
-            on_reply(None, DATAFLOW_ENDED if self._has_ended else problem)
+            on_reply(None, DATAFLOW_ENDED if self._phase == "finished" else problem)
             return
         number = self._requests.add(request, on_reply)
         if isinstance(request, protocol.Handshake):
             self._handshake = number
         if writer is not None:
             writer.write(protocol.request_line(number, request))
+        self._watch_silence()
 
     def end(self) -> None:
         """SIGTERM the runner, which then stops its nodes."""
@@ -137,9 +139,8 @@ class RunnerClient:
         """SIGKILL a runner without directory and its nodes: it cannot restart a node, and the next
         daemon process would not find it. The part is then started again in a new directory.
         """
-        directory, status = self._directory, self.status
-        running = status is not None and status.phase == "running" and not self._has_ended
-        if directory is not None and running and directory.was_removed():
+        directory = self._directory
+        if directory is not None and self._phase == "running" and directory.was_removed():
             text = "%s was removed while the nodes of dataflow %s ran: they are started again"
             logger.warning(text, directory.path, self.dataflow_id)
             kill_marked(self._mark)
@@ -202,23 +203,21 @@ class RunnerClient:
         ``borrowed``: its owner cleans up.
         """
         self._directory = directory
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch_silence)
-            while not await anyio.to_thread.run_sync(directory.is_unlocked):
-                if self._refusal is not None:
-                    if await anyio.to_thread.run_sync(directory.result) is not None:
-                        self.kill()  # it waits until its result is acknowledged
-                    await anyio.sleep(REFUSED_PAUSE)
-                    continue
-                with suppress(OSError):
-                    # No timeout: the socket of a stopped runner may be full.
-                    connection = connect_unix(directory.path / CONTROL_SOCKET, timeout=0)
-                    if directory.is_ours():
-                        await self._converse(connection)
-                    else:
-                        connection.close()
-                await anyio.sleep(RETRY)
-            tasks.cancel_scope.cancel()
+        while not await anyio.to_thread.run_sync(directory.is_unlocked):
+            if self._refusal is not None:
+                if await anyio.to_thread.run_sync(directory.result) is not None:
+                    self.kill()  # it waits until its result is acknowledged
+                await anyio.sleep(REFUSED_PAUSE)
+                continue
+            with suppress(OSError):
+                # No timeout: the socket of a stopped runner may be full.
+                connection = connect_unix(directory.path / CONTROL_SOCKET, timeout=0)
+                if directory.is_ours():
+                    await self._converse(connection)
+                else:
+                    connection.close()
+            await anyio.sleep(RETRY)
+        self._runner_ended = True
         if self._process is not None:
             await anyio.to_thread.run_sync(self._process.wait)
         if borrowed:
@@ -226,20 +225,22 @@ class RunnerClient:
         else:
             await self._deliver_end(directory)
 
-    async def _watch_silence(self) -> None:
+    def _watch_silence(self) -> None:
+        """Look after the requests that can time out once a second, while there are any."""
+        if self._silence_timer is None and self._requests.is_timed and not self._runner_ended:
+            loop = asyncio.get_running_loop()
+            self._silence_timer = loop.call_later(1.0, self._note_silence)
+
+    def _note_silence(self) -> None:
         """Let requests time out, and kill a runner that does not answer a stop."""
-        while True:
-            await anyio.sleep(1.0)
-            if not self._requests.is_timed:
-                continue
-            calls, stop_timed_out = self._requests.tick()
-            for on_reply in calls:
-                text = f"the runner of that dataflow has not answered for {SILENCE_LIMIT} s"
-                on_reply(None, text)
-            if stop_timed_out:
-                self._is_mute = True
-                self.kill()
-            self.send(protocol.GetStatus())  # a runner answers this even if a request takes long
+        self._silence_timer = None
+        calls, stop_timed_out = self._requests.tick()
+        for on_reply in calls:
+            on_reply(None, f"the runner of that dataflow has not answered for {SILENCE_LIMIT} s")
+        if stop_timed_out:
+            self._is_mute = True
+            self.kill()
+        self.send(protocol.GetStatus())  # a runner answers this even if a request takes long
 
     async def _deliver_end(self, directory: RunnerDirectory) -> None:
         if not await anyio.to_thread.run_sync(directory.is_ours):
@@ -247,8 +248,8 @@ class RunnerClient:
             await anyio.to_thread.run_sync(kill_marked, self._mark)
         result = await anyio.to_thread.run_sync(directory.result)
         if result is not None:
-            finished = protocol.DataflowFinished(result=result)
-            self._deliver(self, RunnerReported(self.dataflow_id, finished))
+            finished = protocol.RunnerState(phase="finished", result=result)
+            self._deliver(self, RunnerChanged(self.dataflow_id, finished))
         # The result is saved now: the directory can be removed.
         how = "did not answer and was killed" if self._is_mute else "ended unexpectedly"
         reason = f"its runner {how}" + await anyio.to_thread.run_sync(directory.last_output)
@@ -277,7 +278,7 @@ class RunnerClient:
             writer.close()
             problem = "the runner of that dataflow ended before it had answered"
             for on_reply in self._requests.disconnect():
-                on_reply(None, DATAFLOW_ENDED if self._has_ended else problem)
+                on_reply(None, DATAFLOW_ENDED if self._phase == "finished" else problem)
 
     def _receive(self, envelope: protocol.Envelope) -> None:
         on_reply = self._requests.receive(envelope.id)
@@ -286,22 +287,15 @@ class RunnerClient:
             return
         match envelope:
             case protocol.Envelope(notice=notice) if notice is not None:
+                if isinstance(notice, protocol.RunnerState):
+                    self._observe(notice)
                 self._log(notice)
-                self._has_ended |= isinstance(notice, protocol.DataflowFinished)
-                self._deliver(self, RunnerReported(self.dataflow_id, notice))
                 self._request_status_soon()
             case protocol.Envelope(reply=protocol.RunnerStatus() as status):
                 before, self.status = self.status, status
                 if _processes(before) != _processes(status):
                     self._changed()
-                if before is None:
-                    self._deliver(self, RunnerConnected(self.dataflow_id, status))
-                    return
-                if before.revision != status.revision:
-                    self._deliver(self, RevisionChanged(self.dataflow_id, status.revision))
-                if status.link is not None:
-                    changed = protocol.LinkChanged(report=status.link)
-                    self._deliver(self, RunnerReported(self.dataflow_id, changed))
+                self._observe(status.state)
             case protocol.Envelope(id=number, reply=protocol.Refusal(message=message)) if (
                 number == self._handshake
             ):
@@ -313,6 +307,16 @@ class RunnerClient:
                 logger.warning("runner of dataflow %s refuses: %s", self.dataflow_id, message)
             case _:
                 pass
+
+    @property
+    def _phase(self) -> str | None:
+        return None if self._state is None else self._state.phase
+
+    def _observe(self, state: protocol.RunnerState) -> None:
+        """Deliver a state unless it is the last one."""
+        if (state := state.without_figures()) != self._state:
+            self._state = state
+            self._deliver(self, RunnerChanged(self.dataflow_id, state))
 
     def _request_status_soon(self) -> None:
         if self._status_timer is None:

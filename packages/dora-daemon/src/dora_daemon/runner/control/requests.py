@@ -65,7 +65,7 @@ class ControlRequests:
             return protocol.Refusal(message=f"the request failed: {error}")
         finally:
             if self._services.nodes.revision != before:
-                self._services.on_event(protocol.NodesChanged())
+                self._dispatcher.notify()
 
     async def _answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
         match request:
@@ -147,22 +147,16 @@ class ControlRequests:
 
     def _status(self) -> protocol.RunnerStatus:
         """Return the state of the dataflow and of each node."""
-        plan, services, supervisor = self._plan, self._services, self._runner.link
-        state, now = self._dispatcher.state, self._dispatcher.now()
+        plan, services, now = self._plan, self._services, self._dispatcher.now()
         return protocol.RunnerStatus(
             dataflow_id=plan.dataflow_id,
             version=__version__,
             name=plan.name,
-            phase=state.phase,
+            state=self._runner.state(),
             nodes=tuple(
                 node_status(node, services.nodes[node.id], services.registry, now)
-                for node in state.nodes()
+                for node in self._dispatcher.state.nodes()
             ),
-            result=state.result,
-            started_at=self._runner.started_at,
-            link=None if supervisor is None else supervisor.report(),
-            only_virtual_left=state.only_virtual_left,
-            revision=services.nodes.revision,
         )
 
     def _statistics(self) -> protocol.Statistics:

@@ -76,9 +76,9 @@ class ControlServer:
         self.clients: set[Client] = set()
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
-        """Send an event, unless it is a log line, to every client that follows."""
+        """Send an event to every client that follows."""
         followers = [client for client in self.clients if client.follows]
-        if isinstance(event, protocol.LogLine) or not followers:
+        if not followers:
             return
         line = protocol.encode_line(protocol.Envelope(notice=event))
         for client in followers:

@@ -13,7 +13,7 @@ from dora_config.dataflow.variables import is_reserved
 from dora_config.history.entries import LinkPeerChanged
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, PeerReport
 from dora_config.protocol.runner import EdgeStatus
-from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine
+from dora_config.protocol.runner_events import LogLevel, LogLine
 from dora_config.spawn_argv import run_module
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol import messages
@@ -324,7 +324,7 @@ class LinkSupervisor:
         self._registry = services.registry
         self._departures = services.departures
         self._participant = services.nodes.link
-        self._emit = services.dispatcher.emit
+        self._emit, self._notify = services.dispatcher.emit, services.dispatcher.notify
         self._log = services.logs.log
         self._history = services.logs.history
         self._processes = processes
@@ -341,7 +341,6 @@ class LinkSupervisor:
         self._tail: deque[str] = deque(maxlen=5)
         """Last lines on stderr."""
         self._sent: dict[type[messages.ToLink], messages.ToLink] = {}
-        self._reported = LinkReport()
         self._syncing = False
         self.set_plan(plan, credentials)
 
@@ -474,7 +473,6 @@ class LinkSupervisor:
         self._departures.process_ended(self._participant, running.incarnation)
         if not (status.ok and self._finishing):
             self._view.link_ended()
-            self._report_changes()
         self._registry.schedule_cleanup()
         self._emit(
             events.LinkExited(
@@ -521,7 +519,7 @@ class LinkSupervisor:
                 if isinstance(message, messages.PeerChanged):
                     self._log_peer(message.peer)
                 self._view.update(message)
-                self._report_changes()
+                self._notify()
             case messages.SourceEvent(node=node, output=output, event="closed"):
                 self._emit(events.SourceClosed(node, output))
             case messages.SourceEvent(node=node, output=output, event="restarted"):
@@ -544,12 +542,6 @@ class LinkSupervisor:
             self._emit_log("warn", f'lost the link to machine "{peer.machine}"{cause}')
         elif peer.state == "connected" and before == "lost":
             self._emit_log("info", f'restored the link to machine "{peer.machine}"')
-
-    def _report_changes(self) -> None:
-        report = self._view.report()
-        if (now := report.without_figures()) != self._reported:
-            self._reported = now
-            self._services.on_event(LinkChanged(report=report))
 
     def report(self) -> LinkReport:
         """Return the state of the link."""

@@ -34,7 +34,7 @@ class EventQueue:
 
     def __init__(
         self,
-        on_event: Callable[[reports.RunnerEvent], None] | None,
+        on_event: Callable[[reports.RunOutput], None] | None,
         *,
         gate: Gate | None = None,
         max_lines: int | None = None,
@@ -46,7 +46,7 @@ class EventQueue:
         self._max_lines = max_lines or (MAX_LINES if gate is None else MAX_HELD_LINES)
         self._held = held_lines
         self._stopping_lines = stopping_lines
-        self._waiting: deque[reports.RunnerEvent] = deque()
+        self._waiting: deque[reports.RunOutput] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._taken = 0
@@ -55,7 +55,7 @@ class EventQueue:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def put(self, event: reports.RunnerEvent) -> None:
+    def put(self, event: reports.RunOutput) -> None:
         """Add an event without waiting."""
         if self._on_event is None or self._failure is not None:
             return
@@ -71,7 +71,7 @@ class EventQueue:
         if self._gate is not None:
             self._hold_back(event, self._gate)
 
-    def _hold_back(self, event: reports.RunnerEvent, gate: Gate) -> None:
+    def _hold_back(self, event: reports.RunOutput, gate: Gate) -> None:
         if isinstance(event, reports.DataflowStopping):
             self._held = max(self._held, self._stopping_lines)
             self._open(gate)
@@ -102,7 +102,7 @@ class EventQueue:
 
         An unread record of an earlier gap becomes part of it.
         """
-        kept: list[reports.RunnerEvent] = []
+        kept: list[reports.RunOutput] = []
         place, lines, earlier = None, 0, 0
         for event in self._waiting:
             match event:

@@ -60,17 +60,10 @@ class KeptHistory:
                 self.add(reports.NodeFailed(result=kept_result(result)))
             case reports.DataflowFinished(result=result):
                 self.add(ended(result))
-            case (
-                reports.NodeSpawned()
-                | reports.NodeConnected()
-                | reports.NodeRestarting()
-                | reports.NodeEnded()
-                | reports.DataflowStarted()
-                | reports.DataflowStopping()
-            ):
-                self.add(event)
-            case _:
+            case reports.RunnerState():
                 pass
+            case _:
+                self.add(event)
 
     def add(self, event: HistoryEvent) -> None:
         """Keep an event, with the present time."""

@@ -49,7 +49,8 @@ class RunnerState:
         self._default_finish_grace = default_finish_grace
         self._log_dir = log_dir
         self._phase: Phase = "starting"
-        self._only_virtual_left = False
+        self.only_virtual_left = False
+        """Only nodes that read timers and logs are left; of a part of a dataflow."""
         self._result: reports.DataflowResult | None = None
         self._stop_reason: str | None = None
         self._wiring = Wiring(nodes, only_data_counts=plan.exit_when_nodes_finish)
@@ -90,11 +91,6 @@ class RunnerState:
     @property
     def phase(self) -> Phase:
         return self._phase
-
-    @property
-    def only_virtual_left(self) -> bool:
-        """Only nodes that read timers and logs are left, as reported last."""
-        return self._only_virtual_left
 
     @property
     def result(self) -> reports.DataflowResult | None:
@@ -169,7 +165,6 @@ class RunnerState:
         commands: list[do.Command] = []
         if self._phase == "starting" and self._barrier.complete(self._nodes):
             self._phase = "ready"
-            commands.append(do.ReportEvent(reports.NodesReady()))
             if not self._barrier.held:
                 commands += self._open_barrier(now)
         if self._phase in ("running", "ready") and self._plan.exit_when_nodes_finish:
@@ -370,14 +365,12 @@ class RunnerState:
         return [life for life in self._nodes.values() if not life.dynamic]
 
     def _check_only_virtual(self, now: float) -> list[do.Command]:
-        """``exit_when_nodes_finish``: stop, or report where other machines have nodes too."""
+        """``exit_when_nodes_finish``: stop, or note it where other machines have nodes too."""
         left = [life for life in self._static() if not life.ended]
         only_virtual = all(self._wiring.reads_only_virtual(life.id) for life in left)
         if not self._plan.whole:
-            if only_virtual == self._only_virtual_left:
-                return []
-            self._only_virtual_left = only_virtual
-            return [do.ReportEvent(reports.WaitingChanged(only_virtual_left=only_virtual))]
+            self.only_virtual_left = only_virtual
+            return []
         if not left or not only_virtual or self._had_only_virtual:
             return []
         return self._stop(events.StopRequested("all nodes but those with timers finished"), now)

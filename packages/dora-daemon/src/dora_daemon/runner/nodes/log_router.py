@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent, passes
+from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent, RunOutput, passes
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.runner.logs.history import KeptHistory
 from dora_daemon.runner.logs.log_entries import message_text
@@ -26,7 +26,7 @@ class LogRouter:
     _plan: RunPlan
     _nodes: LocalNodes
     _outputs: RunnerOutputs
-    _on_event: Callable[[RunnerEvent], None]
+    _on_event: Callable[[RunOutput], None]
     history: KeptHistory
     _gate: Gate | None = None
     """Holds back the output of nodes while ``on_event`` is overloaded."""

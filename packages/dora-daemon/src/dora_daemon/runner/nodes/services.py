@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dora_config.history.entries import NodeWaits
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner_events import LogLine, RunnerEvent
+from dora_config.protocol.runner_events import LogLine, RunOutput
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.logs.history import KeptHistory
@@ -47,7 +47,7 @@ class NodeServices:
         dispatcher: Dispatcher,
         *,
         socket: Path,
-        on_event: Callable[[RunnerEvent], None],
+        on_event: Callable[[RunOutput], None],
         history: KeptHistory,
         gate: Gate | None,
         summary_in_node_log: bool,
@@ -61,7 +61,6 @@ class NodeServices:
         self.dispatcher = dispatcher
         self.socket = socket
         """Of the nodes and the link."""
-        self.on_event = on_event
         self.nodes = nodes = LocalNodes(plan.revision)
         resources.callback(nodes.close)
         self._emit = dispatcher.emit
