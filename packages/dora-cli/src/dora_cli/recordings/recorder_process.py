@@ -43,7 +43,7 @@ class RecorderProcess:
 
     def __init__(self, runner: Path, request: RecordingRequest) -> None:
         """Start recording; ``runner``: directory of the runner. Raises RecordingError."""
-        self._process = SideProcess(RECORDER_MODULE, runner, request)
+        self._process = SideProcess(RECORDER_MODULE, request, runner)
         self._folder = Path(request.path).parent
         started = self._next_report()
         if started is None or started.end is not None:

@@ -1,7 +1,7 @@
-"""A build in a process of its own: ``python -m dora_daemon.build DIRECTORY LOCK_FD``.
+"""A build in a process of its own: ``python -m dora_daemon.build JOB_FD``.
 
-The runtime directory contains ``job.json``. It prints one :class:`BuildReport` per line. The end
-of its standard input, SIGINT or SIGTERM cancels it; if it is killed, its reaper kills its commands.
+See ``side_process``; its messages are :class:`BuildReport`. SIGINT or SIGTERM cancels it, too; if
+it is killed, its reaper kills its commands.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from dora_config.protocol.builds import NodeBuildEvent
 from dora_daemon.build.builder import MAX_JOBS, BuildOptions, prepare
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.file_lock import file_lock
-from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, BuildReport
+from dora_daemon.build.job import BuildJob, BuildOutcome, BuildReport
+from dora_daemon.inspection.side_process import read_request, write_line
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
@@ -30,12 +31,12 @@ LOCK = "build.lock"
 """File in the state directory of the user."""
 
 
-def main(path: Path, lock_descriptor: int) -> int:
-    """Do the job in the directory; return exit code 0 if the build was not cancelled."""
-    directory = RuntimeDir.take_over(path, lock_descriptor)
+def main() -> int:
+    """Do the job; return exit code 0 if the build was not cancelled."""
+    job = read_request(BuildJob)
+    directory = RuntimeDir.create(Path(job.root))
     with ReaperProcess(directory) as reaper:
         reaper.start()
-        job = BuildJob.model_validate_json((path / JOB).read_bytes())
         Path(job.base_dir).mkdir(parents=True, exist_ok=True)
         outcome = anyio.run(_run, job, directory)
         if outcome is None:
@@ -116,9 +117,8 @@ def _report(event: NodeBuildEvent) -> None:
 
 def _print(report: BuildReport) -> None:
     with suppress(BrokenPipeError):  # the end of standard input cancels the build
-        sys.stdout.write(report.model_dump_json(exclude_defaults=True) + "\n")
-        sys.stdout.flush()
+        write_line(report)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main())

@@ -8,14 +8,13 @@ from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.protocol.builds import BuildSettings, BuiltNode, FailedNode, NodeBuildEvent
 from dora_config.protocol.envelope import Message
 
-JOB = "job.json"
-"""File in the directory of the build."""
-
 
 class BuildJob(Message):
     """A dataflow to prepare, and the folder that relative paths start from."""
 
     resolved: ResolvedDataflow
+    root: str
+    """Where the build makes its runtime directory."""
     base_dir: str
     """Absolute; created if it is missing."""
     uv: bool = False

@@ -1,4 +1,4 @@
-"""Inspector and recorder processes, as the processes that start them see them."""
+"""Processes of inspectors, recorders and builds, as the processes that start them see them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import anyio
 from pydantic import ValidationError
@@ -22,25 +22,34 @@ from dora_daemon.process_tree.runner_index import NODE_SOCKET
 
 INSPECTOR_MODULE: Final = "dora_daemon.inspection.inspector"
 RECORDER_MODULE: Final = "dora_daemon.recording.recorder"
+BUILD_MODULE: Final = "dora_daemon.build"
 MAX_LINE: Final = 16 * 1024 * 1024
 
 logger = logging.getLogger("dora.daemon")
 
 
 class SideProcess:
-    """Reads outputs of a runner; started as described in ``side_process``."""
+    """Started as described in ``side_process``."""
 
-    def __init__(self, module: str, runner: Path, request: Message) -> None:
-        """``runner``: its directory. Raises OSError."""
+    def __init__(
+        self,
+        module: str,
+        request: Message,
+        runner: Path | None = None,
+        *,
+        errors: IO[bytes] | None = None,
+    ) -> None:
+        """``runner``: directory of the runner whose outputs it reads. Raises OSError."""
         file = os.memfd_create("request")
         try:
             with open(file, "wb", closefd=False) as contents:
                 contents.write(request.model_dump_json().encode())
                 contents.seek(0)
             self.process = subprocess.Popen(
-                [*run_module(module), str(runner / NODE_SOCKET), str(file)],
+                [*run_module(module), *([str(runner / NODE_SOCKET)] if runner else []), str(file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=errors,
                 env=environ_without_token(),
                 start_new_session=True,
                 pass_fds=(file,),
@@ -64,7 +73,7 @@ class SideProcess:
                 os.write(self._input.fileno(), b"+")
 
     def finish(self) -> None:
-        """End it, unless it is a recorder with a status file."""
+        """End a process, but not a recorder with a status file; a build is cancelled."""
         self._input.close()
 
     def release(self) -> None:
@@ -84,7 +93,7 @@ async def inspector_process(runner: Path, request: StreamTopics) -> AsyncIterato
 
     It is killed after the block; the runner then removes the queues that it had opened.
     """
-    started = SideProcess(INSPECTOR_MODULE, runner, request)
+    started = SideProcess(INSPECTOR_MODULE, request, runner)
     try:
         yield started
     finally:

@@ -1,7 +1,8 @@
-"""What the processes of inspectors and recorders have in common.
+"""What the processes of inspectors, recorders and builds have in common.
 
-Arguments: the runner's socket, and the descriptor of an inherited file with the request. Messages
-are written to standard output, a line of JSON each; the end of standard input ends the process.
+Arguments: the runner's socket, unless it is a build, and the descriptor of an inherited file with
+the request. Messages are written to standard output, a line of JSON each; the end of standard input
+ends the process.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ def prepare(kind: type[M]) -> tuple[Path, M]:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
-    with open(int(sys.argv[2]), "rb") as request:
-        return Path(sys.argv[1]), kind.model_validate_json(request.read())
+    return Path(sys.argv[1]), read_request(kind)
+
+
+def read_request(kind: type[M]) -> M:
+    with open(int(sys.argv[-1]), "rb") as request:
+        return kind.model_validate_json(request.read())
 
 
 def write_line(message: Message) -> None:

@@ -9,19 +9,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import PIPE
 from typing import IO, Final
 
 import anyio
-import anyio.to_thread
-from anyio.abc import ByteReceiveStream, Process, TaskGroup
+from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
-from dora_config.access import environ_without_token
 from dora_config.errors import os_error_text
 from dora_config.protocol.builds import (
     BuildEnded,
@@ -32,14 +29,14 @@ from dora_config.protocol.builds import (
     NodeBuildEvent,
 )
 from dora_config.protocol.daemon import DaemonMessage
-from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.files import BuildFiles, BuildRecord
 from dora_daemon.agent.node_paths import LocalMachine, base_directory, deliver
-from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, BuildReport
+from dora_daemon.build.job import BuildJob, BuildOutcome, BuildReport
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
+from dora_daemon.daemon_threads import run_in_daemon_thread
+from dora_daemon.inspection.process import BUILD_MODULE, SideProcess
 from dora_daemon.keyed_locks import KeyedLocks
-from dora_daemon.process_tree.runtime_dir import RuntimeDir, RuntimeDirError
 
 BATCH_PAUSE = 0.05
 """Seconds in which events are collected into a batch."""
@@ -161,7 +158,7 @@ class BuildProcesses:
             except CodeNotDelivered as error:
                 tasks.cancel_scope.cancel()
                 return BuildEnded(build_id=build_id, problem=str(error))
-            except (RuntimeDirError, OSError) as error:
+            except OSError as error:
                 outcome, output = None, f": {error}"
             while not running.events.is_empty:
                 await running.changed.wait()
@@ -211,6 +208,7 @@ class BuildProcesses:
         """Return the outcome, or None and the last output of a process that failed."""
         job = BuildJob(
             resolved=message.spec.resolved,
+            root=str(self._root),
             base_dir=str(base),
             uv=message.spec.uv,
             settings=message.settings,
@@ -218,70 +216,39 @@ class BuildProcesses:
         )
         if not any(node.needs_build for node in job.resolved.nodes):
             return BuildOutcome(), ""
-        directory = await anyio.to_thread.run_sync(RuntimeDir.create, self._root)
         with tempfile.TemporaryFile() as errors:
-            try:
-                directory.write(JOB, job.model_dump_json())
-                process = await _spawn(directory, errors)
-            finally:
-                os.close(directory.lock_descriptor)
+            process = SideProcess(BUILD_MODULE, job, errors=errors)
             try:
                 outcome = await _listen(process, running)
             finally:
                 with anyio.CancelScope(shield=True):
                     await _end(process)
             if outcome is None:
-                return None, _last_output(errors, process.returncode)
+                return None, _last_output(errors, process.process.returncode)
             return outcome, ""
 
 
-async def _spawn(directory: RuntimeDir, errors: IO[bytes]) -> Process:
-    """Spawn the build process, which inherits the lock of its directory."""
-    argv = [*run_module("dora_daemon.build"), str(directory.path), str(directory.lock_descriptor)]
-    return await anyio.open_process(
-        argv,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=errors,
-        env=environ_without_token(),
-        start_new_session=True,
-        pass_fds=(directory.lock_descriptor,),
-    )
-
-
-async def _listen(process: Process, running: _Running) -> BuildOutcome | None:
+async def _listen(process: SideProcess, running: _Running) -> BuildOutcome | None:
     """Read reports until the output ends; return the outcome."""
-    assert process.stdout is not None
     outcome: BuildOutcome | None = None
-    async for line in _lines(process.stdout):
+    while line := await run_in_daemon_thread(process.next_line):
         with suppress(ValidationError):  # other lines are printed by libraries
             report = BuildReport.model_validate_json(line)
             outcome = report.outcome or outcome
             if report.event is not None:
                 running.events.add(report.event)
                 running.wake()
-    await process.wait()
     return outcome
 
 
-async def _lines(stream: ByteReceiveStream) -> AsyncIterator[bytes]:
-    pending = b""
-    async for chunk in stream:
-        *lines, pending = (pending + chunk).split(b"\n")
-        for line in lines:
-            yield line
-
-
-async def _end(process: Process) -> None:
+async def _end(process: SideProcess) -> None:
     """Let the process end its commands, or kill it, whose reaper then ends them."""
-    assert process.stdin is not None
-    await process.stdin.aclose()
+    process.finish()
     with anyio.move_on_after(END_TIMEOUT):
-        await process.wait()
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
-    await process.aclose()
+        await run_in_daemon_thread(process.wait)
+        return
+    process.process.kill()
+    await run_in_daemon_thread(process.wait)
 
 
 def _last_output(errors: IO[bytes], code: int | None) -> str:

@@ -178,7 +178,7 @@ class Recorders:
         recording = folder.path.name
         try:
             request = folder.request(record.dataflow_id, self._machine)
-            recorder = SideProcess(RECORDER_MODULE, Path(record.runtime_dir), request)
+            recorder = SideProcess(RECORDER_MODULE, request, Path(record.runtime_dir))
         except (OSError, RecordingRefused) as error:
             self._not_started[recording] = f"a recorder could not be started: {error_text(error)}"
             logger.error("recording %s: %s", recording, self._not_started[recording])
