@@ -1,4 +1,4 @@
-"""Passes a node's stdout and stderr to its log file, to samples and to `dora run`.
+"""Reads stdout and stderr of processes.
 
 Each turn of the event loop passes on a limited number of lines, so that a flood of them fills the
 node's pipe and does not delay other nodes or requests.
@@ -13,16 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.protocol.run_plan import LogSettings
-from dora_config.protocol.runner_events import LogLevel, LogLine, passes
-from dora_daemon.runner.logs.log_entries import OutputSplitter, entry_from_line, file_line
-from dora_daemon.runner.logs.log_files import LogFile
-
-TAIL_LINES = 500
-"""Last lines of stderr kept for the report of a failure."""
-TAIL_CHARACTERS = 2000
-"""Length to which each of them is cut."""
+from dora_daemon.runner.logs.log_entries import OutputSplitter
 
 _CHUNK = 32768
 _MAX_IN_A_PIPE = 1 << 20
@@ -56,98 +47,6 @@ class Gate:
 def now_text() -> str:
     """Return the current time for a log entry: RFC 3339, milliseconds, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class NodeLog:
-    """Destinations of the lines of one node, over all its processes."""
-
-    def __init__(
-        self,
-        spec: ResolvedNode,
-        file: LogFile,
-        *,
-        settings: LogSettings,
-        upward: Callable[[LogLine], None],
-        send: Callable[[str, str], None],
-        to_subscribers: Callable[[LogLine], None],
-        as_text: Callable[[LogLine], str],
-        warn: Callable[[str], None],
-        gate: Gate | None,
-    ) -> None:
-        """``upward`` gets shown entries; ``send(output, text)`` sends on behalf of the node.
-
-        ``as_text`` converts an entry for ``send_logs_as``. ``gate`` holds back only a node with
-        shown entries.
-        """
-        self.node = spec.id
-        self._spec = spec
-        self._file = file
-        self._shown = settings.per_node.get(spec.id, settings.level)
-        self._upward = upward
-        self._send = send
-        self._to_subscribers = to_subscribers
-        self._as_text = as_text
-        self._warn = warn
-        self._gate = gate
-        self._went_up = False
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        """Last lines on stderr of the current process."""
-
-    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
-        """Log printed lines; return the gate that further ones must wait for."""
-        ts = now_text()
-        kept = []
-        self._went_up = False
-        for text in lines:
-            if stream == "stderr":
-                self.tail.append(text[:TAIL_CHARACTERS])
-            if self._spec.send_stdout_as is not None:
-                # dora-rs sends both streams, too
-                self._send(self._spec.send_stdout_as, text + "\n")
-            entry = entry_from_line(text, node=self.node, stream=stream, ts=ts)
-            if self._pass_on(entry):
-                kept.append(file_line(entry))
-        self._write(kept)
-        held = self._went_up and self._gate is not None and not self._gate.is_open
-        return self._gate if held else None
-
-    def log(self, entry: LogLine) -> None:
-        """Log an entry that the node did not print itself."""
-        if self._pass_on(entry):
-            self._write([file_line(entry)])
-
-    def note(self, level: LogLevel, message: str) -> None:
-        """Write a line about the node's process into the file, regardless of its level."""
-        entry = LogLine(
-            ts=now_text(), level=level, node=self.node, message=message, target="dora.runner"
-        )
-        self._write([file_line(entry)])
-
-    def _pass_on(self, entry: LogLine) -> bool:
-        if not passes(entry.level, self._spec.min_log_level):
-            return False
-        self._to_subscribers(entry)
-        if self._spec.send_logs_as is not None and entry.level != "stdout":
-            self._send(self._spec.send_logs_as, self._as_text(entry))
-        if passes(entry.level, self._shown):
-            self._upward(entry)
-            self._went_up = True
-        return True
-
-    def _write(self, lines: list[str]) -> None:
-        if lines:
-            self._report(self._file.write(lines))
-
-    def create_file(self) -> None:
-        """Create the log file before the node prints anything."""
-        self._report(self._file.create())
-
-    def _report(self, problem: str | None) -> None:
-        if problem is not None:
-            self._warn(problem)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class LineHandler(Protocol):
