@@ -310,13 +310,12 @@ class Runner:
             case commands.PromoteReplacement(node=node, incarnation=number):
                 self.processes.promote(nodes[node], number)
             case commands.Admit(node=node, incarnation=number, restarts=restarts):
-                if services.handshake.admit(nodes[node], number, restarts):
-                    services.departures.watch(nodes[node])
+                services.sessions.admit(nodes[node], number, restarts)
             case commands.Refuse(node=node, message=message, cancelled=cancelled):
-                services.handshake.refuse(node, message, cancelled=cancelled)
+                services.sessions.refuse(node, message, cancelled=cancelled)
             case commands.SendGo(nodes=released):
                 services.drops.started()
-                services.handshake.release(released)
+                services.sessions.release(released)
             case commands.SendStop(node=node):
                 nodes[node].send(StopNode())
             case commands.ArmTimer():
@@ -342,7 +341,7 @@ class Runner:
                 link.spawn(number)
             case commands.AdmitLink(incarnation=number):
                 link.close_lost_sources()
-                self.services.handshake.admit_link(number)
+                self.services.sessions.admit_link(number)
             case commands.FinishLink(seconds=seconds):
                 link.finish(seconds)
             case commands.SignalLink(signal=name):

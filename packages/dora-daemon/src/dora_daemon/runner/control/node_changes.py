@@ -294,7 +294,7 @@ class NodeChanges:
         """Remove an ended node."""
         services = self._services
         services.router.drop_all(node)
-        services.departures.remove(services.nodes[node])
+        services.sessions.remove(services.nodes[node])
         self._dispatcher.emit(events.NodeRemoved(node))
         services.nodes.remove(node)
         self._runner.files.write_index()

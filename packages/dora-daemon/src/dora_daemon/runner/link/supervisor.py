@@ -322,7 +322,7 @@ class LinkSupervisor:
         self._services = services
         self._queues = StreamQueues(services)
         self._registry = services.registry
-        self._departures = services.departures
+        self._sessions = services.sessions
         self._participant = services.nodes.link
         self._emit, self._notify = services.dispatcher.emit, services.dispatcher.notify
         self._log = services.logs.log
@@ -470,7 +470,7 @@ class LinkSupervisor:
         channel.read_rest()
         channel.close()
         self._running = self._channel = None
-        self._departures.process_ended(self._participant, running.incarnation)
+        self._sessions.process_ended(self._participant, running.incarnation)
         if not (status.ok and self._finishing):
             self._view.link_ended()
         self._registry.schedule_cleanup()

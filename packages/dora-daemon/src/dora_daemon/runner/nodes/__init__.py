@@ -1,1 +1,1 @@
-"""Nodes on this machine: their socket, handshake, queues, shared memory and log lines."""
+"""Nodes on this machine: their socket, sessions, queues, shared memory and log lines."""

@@ -39,7 +39,7 @@ class Processes:
         self._record = record
         self._dispatcher = services.dispatcher
         self._emit = services.dispatcher.emit
-        self._departures = services.departures
+        self._sessions = services.sessions
         self._open_files = open_files
         self._memory_kills = MemoryKills()
         self._zygote = Zygote(lambda node, text: services.logs.emit("warn", text, node))
@@ -237,7 +237,7 @@ class Processes:
             staged.log.close()
             self._dispatcher.notify()
             return
-        self._departures.exited(node, running.incarnation, status)
+        self._sessions.exited(node, running.incarnation, status)
 
     def close(self) -> None:
         """Kill everything that still runs and wait for its end, without events."""

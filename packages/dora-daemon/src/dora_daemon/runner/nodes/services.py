@@ -18,8 +18,6 @@ from dora_daemon.runner.logs.logs import Gate, now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
 from dora_daemon.runner.machine.events import OutputsClosed, StopRequested
 from dora_daemon.runner.machine.streams import crossing_cycles
-from dora_daemon.runner.nodes.departures import NodeDepartures
-from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.inspection import OutputReaders
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.log_router import LogRouter
@@ -27,6 +25,7 @@ from dora_daemon.runner.nodes.publishing import RunnerOutputs
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter
 from dora_daemon.runner.nodes.segments import SegmentTable
+from dora_daemon.runner.nodes.sessions import NodeSessions
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_daemon.runner.nodes.start_up_drops import StartUpDrops
 from dora_node_api.errors import ExtensionError
@@ -80,18 +79,18 @@ class NodeServices:
         self._extensions = ExtensionTable(
             lambda node, *dropped: nodes.send(node, messages.ExtensionDropped(*dropped))
         )
-        self.departures = NodeDepartures(nodes, self.registry, self._extensions, self._emit)
-        resources.callback(self.departures.close)
-        self.handshake = NodeHandshake(
+        self.sessions = NodeSessions(
             plan,
             nodes,
             self.registry,
             self.router,
             self.segments,
+            self._extensions,
             dispatcher,
             self.logs.warn,
             _cycles(plan),
         )
+        resources.callback(self.sessions.close)
         resources.callback(NodeServer(socket, self).close)
 
     def received(
@@ -106,7 +105,7 @@ class NodeServices:
             ):
                 self.readers.hello(connection, message)
             case messages.Hello():
-                self.handshake.hello(connection, message)
+                self.sessions.hello(connection, message)
             case messages.WatchOutput() if connection in self.readers:
                 self.readers.watch(connection, message)
             case messages.OpenSegment() if connection in self.readers:
@@ -156,8 +155,7 @@ class NodeServices:
 
     def disconnected(self, connection: NodeConnection) -> None:
         """Process the end of a connection."""
-        self.handshake.disconnected(connection)
-        self.departures.disconnected(connection)
+        self.sessions.disconnected(connection)
         self.readers.disconnected(connection)
 
     def warn(self, message: str) -> None:

@@ -9,8 +9,8 @@ from support.runner.nodes import node
 
 from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.protocol.run_plan import RunPlan
-from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes
+from dora_daemon.runner.nodes.sessions import NodeSessions
 from dora_node_api.protocol.messages import Hello
 
 
@@ -20,9 +20,10 @@ def test_a_process_of_an_unknown_node_is_told_the_known_ones() -> None:
         program = SimpleNamespace(spec=node(name))
         nodes.add(LocalNode(cast("Any", program), cast("Any", None)))
     unused = cast("Any", None)
-    handshake = NodeHandshake(
+    sessions = NodeSessions(
         RunPlan(dataflow_id="d", resolved=ResolvedDataflow(nodes=()), working_dir="/"),
         nodes,
+        unused,
         unused,
         unused,
         unused,
@@ -34,7 +35,7 @@ def test_a_process_of_an_unknown_node_is_told_the_known_ones() -> None:
     connection = SimpleNamespace(
         node=None, send=sent.append, close_when_sent=lambda: closed.append(True)
     )
-    handshake.hello(cast("Any", connection), Hello("zz", None, 1))
+    sessions.hello(cast("Any", connection), Hello("zz", None, 1))
     (refused,) = sent
     assert "(its nodes: a, b)" in refused.message
     assert closed == [True]

@@ -1,7 +1,12 @@
-"""Admits processes that send Hello: checks them, then sends configuration, inputs and routes."""
+"""Processes of nodes and the link: checked and admitted at their Hello, cleaned up at their end.
+
+A spawned node ends with its process. A dynamic node ends with its process too, or when it closes
+its connection after `NodeLeaving`, or, if its process cannot be watched, when it closes it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -13,26 +18,36 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.machine.events import LinkConnected, NodeConnected
+from dora_daemon.runner.machine.events import (
+    Exit,
+    LinkConnected,
+    NodeConnected,
+    NodeDetached,
+    NodeExited,
+)
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes, Participant
 from dora_daemon.runner.nodes.node_config import link_input, node_config
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter, send_route
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection
+from dora_daemon.runner.process.injection import explain
+from dora_daemon.runner.process.spawn import watch_process
 from dora_node_api.protocol import messages
+from dora_node_api.protocol.extensions import ExtensionTable
 from dora_node_api.transport.shared.errors import BoardFull
 
 
 @dataclass(eq=False)
-class NodeHandshake:
-    """Processes between Hello and Welcome. The state machine decides who is admitted."""
+class NodeSessions:
+    """The state machine decides which processes are admitted; it gets their ends as events."""
 
     _plan: RunPlan
     _nodes: LocalNodes
     _registry: QueueRegistry
     _router: QueueRouter
     _segments: SegmentTable
+    _extensions: ExtensionTable
     _dispatcher: Dispatcher
     _warn: Callable[[str], None]
     _cycles: tuple[tuple[str, ...], ...] = ()
@@ -104,20 +119,13 @@ class NodeHandshake:
                 f" instead of {dora_node_api.__version__} of this runner"
             )
 
-    def disconnected(self, connection: NodeConnection) -> None:
-        """Forget a process that hung up before it was admitted."""
-        sender = self._nodes.participant(connection.node or "")
-        if sender is not None and sender.applicant is connection:
-            sender.applicant = None
-
-    def admit(self, node: LocalNode, incarnation: int, restarts: int) -> bool:
-        """Welcome a node: configuration, inputs, routes, parameters. Return False on failure."""
+    def admit(self, node: LocalNode, incarnation: int, restarts: int) -> None:
+        """Welcome a node: configuration, inputs, routes, parameters."""
         config = node_config(self._plan, node.spec, restarts, self._cycles)
-        admitted = self._admit(node, incarnation, config)
-        if admitted:
+        if self._admit(node, incarnation, config):
             for key, value in node.params.items():
                 node.send(messages.SetParam(key, value))
-        return admitted
+            self._watch(node)
 
     def admit_link(self, incarnation: int) -> None:
         """Welcome the link as a node whose inputs are the streams that leave this machine."""
@@ -198,3 +206,88 @@ class NodeHandshake:
         open_ones = (one.connection for one in found if one is not None)
         numbers = {one.incarnation for one in open_ones if one is not None}
         return {number for number in numbers if number is not None}
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def exited(self, node: LocalNode, incarnation: int, status: Exit) -> None:
+        """Emit the exit of a spawned node, after all it sent was processed."""
+        drained = self._registry.queued(node.id) == 0
+        connection = node.connection
+        admitted = connection is not None and connection.incarnation == incarnation
+        self.process_ended(node, incarnation)
+        self._registry.schedule_cleanup()
+        self._dispatcher.emit(
+            NodeExited(
+                node.id,
+                incarnation,
+                status,
+                drained=drained,
+                stderr_tail=tuple(node.log.tail),
+                explanation=None if admitted else explain(node.program.facts),
+            )
+        )
+
+    def process_ended(self, who: Participant, incarnation: int) -> None:
+        """Free what a reaped process held; call this before the state machine gets the event."""
+        connection = who.connection
+        if connection is not None and connection.incarnation == incarnation:
+            # it may have sent the segment of its last sample
+            connection.read_waiting()
+            who.connection = None
+            connection.close()
+        self._extensions.forget(who.id)
+        self._registry.consumer_died(who.id)
+        self._registry.producer_died(who.id, incarnation)
+
+    def remove(self, node: LocalNode) -> None:
+        """Disconnect the process of a node that leaves the dataflow."""
+        connection, node.connection = node.connection, None
+        if connection is not None:
+            _unwatch(connection)
+            connection.send(messages.StopNode())
+            connection.close_when_sent()
+        if node.area is not None:
+            self._registry.board.free_node(node.area)
+
+    def _watch(self, node: LocalNode) -> None:
+        """End a dynamic node when its process exits."""
+        connection = node.connection
+        if connection is None or not connection.pid or not node.spec.is_dynamic:
+            return
+        descriptor = watch_process(connection.pid)
+        if descriptor is not None:
+            connection.exit_fd = descriptor
+            asyncio.get_running_loop().add_reader(descriptor, self._detach, connection)
+
+    def disconnected(self, connection: NodeConnection) -> None:
+        """Forget a process that is not admitted, and end a dynamic node whose connection was
+        closed, unless its exit will be detected.
+        """
+        sender = self._nodes.participant(connection.node or "")
+        if sender is not None and sender.applicant is connection:
+            sender.applicant = None
+        if connection.exit_fd is None or connection.leaving:
+            self._detach(connection)
+
+    def _detach(self, connection: NodeConnection) -> None:
+        _unwatch(connection)
+        connection.read_waiting()
+        connection.close()
+        node, incarnation = self._nodes.get(connection.node or ""), connection.incarnation
+        if node is None or incarnation is None or node.connection is not connection:
+            return
+        if node.spec.is_dynamic:
+            self.process_ended(node, incarnation)
+            self._dispatcher.emit(NodeDetached(node.id, incarnation))
+
+    def close(self) -> None:
+        for node in self._nodes.values():
+            if node.connection is not None:
+                _unwatch(node.connection)
+
+
+def _unwatch(connection: NodeConnection) -> None:
+    descriptor, connection.exit_fd = connection.exit_fd, None
+    if descriptor is not None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
