@@ -21,12 +21,12 @@ from rosbags import rosbag2, typesys
 
 from dora_config.errors import DoraError
 from dora_daemon.recording.arrow_messages import RecordedMessage, decode
-from dora_daemon.recording.export.errors import CannotExport
+from dora_daemon.recording.conversion import CannotConvert
 from dora_daemon.recording.export.rosbag import RosbagExport
 from dora_daemon.recording.export.visuals import VisualDecoder
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.ros_topics import MissingRos2, ros_topics
-from dora_daemon.recording.rosbag import BagImport, CannotImport
+from dora_daemon.recording.rosbag import BagImport
 from dora_node_api.data.visual_values import EncodedImage, Image, Joints, Pose, read_visual
 from dora_ros2.types import Types
 
@@ -213,7 +213,7 @@ def test_cut_mcap(tmp_path: Path) -> None:
     done = imported(bag, tmp_path / "r.mcap")
     assert sum(one.messages for one in done.topics.values()) == 30
     file.write_bytes(file.read_bytes()[:1500])  # within its only chunk
-    with pytest.raises(CannotImport, match="no message could be read"):
+    with pytest.raises(CannotConvert, match="no message could be read"):
         imported(bag, tmp_path / "second.mcap")
     assert {one.name for one in tmp_path.iterdir()} == {"bag", "r.mcap"}
 
@@ -256,7 +256,7 @@ def test_interrupted_import_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         BagImport(tmp_path / "bag", tmp_path / "r.mcap", "bag", interrupt).run()
     absent = tmp_path / "nodir" / "r.mcap"
-    with pytest.raises(CannotImport, match=f"^cannot write {absent}: No such file or directory$"):
+    with pytest.raises(CannotConvert, match=f"^cannot write {absent}: No such file or directory$"):
         imported(tmp_path / "bag", absent)
     assert {one.name for one in tmp_path.iterdir()} == {"bag"}
 
@@ -384,7 +384,7 @@ def test_export_of_what_a_bridge_sent_and_received(tmp_path: Path) -> None:
 
 
 def test_failed_export_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CannotExport, match="no outputs of `ros2:` nodes"):
+    with pytest.raises(CannotConvert, match="no outputs of `ros2:` nodes"):
         RosbagExport(tmp_path / "out", {"nodes": []}, "").write(bridged())
     assert list(tmp_path.iterdir()) == []
 

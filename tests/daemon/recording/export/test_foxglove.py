@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from mcap.reader import make_reader
 
 from dora_daemon.recording.arrow_messages import RecordedMessage
-from dora_daemon.recording.export.errors import CannotExport
+from dora_daemon.recording.conversion import CannotConvert
 from dora_daemon.recording.export.foxglove import UNDECODABLE, FoxgloveExport
 from dora_daemon.recording.export.visuals import VisualDecoder
 from dora_node_api.data.visual_kinds import output_types
@@ -97,7 +97,7 @@ def test_messages_without_a_display_are_json_and_outputs_may_change(tmp_path: Pa
     assert list(numbers[2].values) == [1.5]
     content = {"data": [{"a": 1, "b": None}], "metadata": {"k": "v"}}
     assert other == ("/n/o/Message", "dora.Message", content)
-    assert [(one.schema, one.messages) for one in export.outputs.values()] == [
+    assert [(one.type, one.messages) for one in export.outputs.values()] == [
         ("dora.Numbers", 1),
         ("dora.Message", 1),
     ]
@@ -115,7 +115,7 @@ def test_undecodable_messages_are_counted_apart(tmp_path: Path) -> None:
     whole = message("n/o", pa.array([{"a": 1}]))
     broken = replace(whole, data=whole.data[:20])
     export = exported(tmp_path / "f.mcap", [whole, broken])
-    assert [(one.schema, one.messages, one.refused) for one in export.outputs.values()] == [
+    assert [(one.type, one.messages, one.refused) for one in export.outputs.values()] == [
         ("dora.Message", 1, 0),
         (UNDECODABLE, 0, 1),
     ]
@@ -123,12 +123,12 @@ def test_undecodable_messages_are_counted_apart(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "f.mcap").touch()
-    with pytest.raises(CannotExport, match="exists"):
+    with pytest.raises(CannotConvert, match="exists"):
         exported(tmp_path / "f.mcap", [])
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "foxglove_schemas_protobuf", None)
-    with pytest.raises(CannotExport, match=r'pip install "dora-daemon\[foxglove\]"'):
+    with pytest.raises(CannotConvert, match=r'pip install "dora-daemon\[foxglove\]"'):
         exported(tmp_path / "f.mcap", [])
     assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ import pytest
 from daemon.recording.export.recorded_messages import message
 
 from dora_daemon.recording.arrow_messages import RecordedMessage
-from dora_daemon.recording.export.errors import CannotExport
+from dora_daemon.recording.conversion import CannotConvert
 from dora_daemon.recording.export.lerobot import LeRobotOptions, export_lerobot
 
 FPS = 10
@@ -178,7 +178,7 @@ def test_two_cameras_of_one_name_are_refused(tmp_path: Path) -> None:
         for number, topic in enumerate(("a/b_c", "a_b/c")):
             yield message(topic, pixels, SIZE, at=number * PERIOD)
 
-    with pytest.raises(CannotExport, match=r"a/b_c and a_b/c would both be observation\.images"):
+    with pytest.raises(CannotConvert, match=r"a/b_c and a_b/c would both be observation\.images"):
         export_lerobot(messages, None, LeRobotOptions(), tmp_path / "dataset")
 
 
@@ -192,7 +192,7 @@ def test_two_cameras_of_one_name_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_dataset_needs(tmp_path: Path, options: LeRobotOptions, problem: str) -> None:
-    with pytest.raises(CannotExport, match=problem):
+    with pytest.raises(CannotConvert, match=problem):
         dataset(tmp_path / "dataset", options)
     assert list(tmp_path.iterdir()) == []
 
@@ -202,7 +202,7 @@ def test_an_output_that_changes_its_shape_is_named(tmp_path: Path) -> None:
         for number in range(1, 4):
             yield message("arm/joints", pa.array([1.0] * number), at=number * PERIOD)
 
-    with pytest.raises(CannotExport, match=r"arm/joints changed its shape from \(1,\) to \(2,\)"):
+    with pytest.raises(CannotConvert, match=r"arm/joints changed its shape from \(1,\) to \(2,\)"):
         export_lerobot(messages, None, LeRobotOptions(state="arm/joints"), tmp_path / "dataset")
     assert list(tmp_path.iterdir()) == []
 
@@ -221,5 +221,5 @@ def test_a_full_disk_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(CannotExport, match=r'needs av; .* pip install "dora-daemon\[lerobot\]"'):
+    with pytest.raises(CannotConvert, match=r'needs av; .* pip install "dora-daemon\[lerobot\]"'):
         dataset(tmp_path / "dataset")

@@ -12,7 +12,7 @@ import pytest
 from daemon.recording.export.recorded_messages import message
 
 from dora_daemon.recording.arrow_messages import RecordedMessage
-from dora_daemon.recording.export.errors import CannotExport
+from dora_daemon.recording.conversion import CannotConvert
 from dora_daemon.recording.export.parquet import export
 
 MESSAGES = [
@@ -33,7 +33,7 @@ def test_export_writes_a_row_for_each_message(tmp_path: Path) -> None:
     assert table["metadata"][4].as_py() == '{"n":5}'
     assert table["log_time"][4].value == 50
     assert table["sequence"].to_pylist() == list(range(1, 51))
-    with pytest.raises(CannotExport, match=r"a_b.parquet exists|c_d.parquet exists"):
+    with pytest.raises(CannotConvert, match=r"a_b.parquet exists|c_d.parquet exists"):
         export(MESSAGES, tmp_path / "out")
 
 
@@ -50,7 +50,7 @@ def test_outputs_whose_names_differ_by_a_slash_have_files_of_their_own(tmp_path:
 def test_failed_export_leaves_no_file(tmp_path: Path) -> None:
     broken = message("c/d", [1])
     broken = replace(broken, data=broken.data[:20])
-    with pytest.raises(CannotExport, match="output c/d: not an Arrow record batch"):
+    with pytest.raises(CannotConvert, match="output c/d: not an Arrow record batch"):
         export([*MESSAGES, broken], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()

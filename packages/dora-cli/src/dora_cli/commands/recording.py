@@ -208,7 +208,7 @@ def _to_foxglove(recordings: list[Recording], file: Path) -> None:
     export = FoxgloveExport(file, VisualDecoder(recordings[0].facts.dataflow))
     export.write(merged(recordings))
     rows = [
-        (topic, one.schema, one.messages, one.refused)
+        (topic, one.type, one.messages, one.refused)
         for (topic, _), one in sorted(export.outputs.items())
     ]
     output.table(FOXGLOVE_COLUMNS, rows)

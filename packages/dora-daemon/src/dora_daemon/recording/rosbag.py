@@ -19,10 +19,10 @@ import yaml
 import zstandard
 
 from dora_config.dataflow.ros2 import default_port
-from dora_config.errors import DoraError
 from dora_config.yaml.writer import dump_yaml
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import COLUMN, RecordedMessage, encode
+from dora_daemon.recording.conversion import CannotConvert, Converted
 from dora_daemon.recording.mcap_file import McapFile
 from dora_daemon.recording.reading import Recording, UnreadableRecording
 from dora_daemon.recording.ros_topics import DEFINITION_KEY, find_types
@@ -41,15 +41,11 @@ _MAX_MESSAGE: Final = 1 << 30
 _LAST_TIME = (1 << 63) - 1
 
 
-class CannotImport(DoraError):
-    """The bag is not one, or the recording cannot be written."""
-
-
 class Bag:
     """The messages of a bag, with the text of their definition as `schema`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises CannotImport and OSError."""
+        """Raises CannotConvert and OSError."""
         self.problems: list[str] = []
         """What is missing or damaged, complete after a pass over the messages."""
         self.left_out: dict[tuple[str, str], tuple[int, str]] = {}
@@ -57,7 +53,7 @@ class Bag:
         if not path.is_dir():
             self.files = [path]
             if not path.is_file():
-                raise CannotImport(f"{path} does not exist")
+                raise CannotConvert(f"{path} does not exist")
             return
         files = [one for one in path.iterdir() if one.name.endswith(_SUFFIXES)]
         plain = {one.name for one in files}
@@ -68,7 +64,7 @@ class Bag:
             if name.removesuffix(".zstd") not in known:
                 self.problems.append(f"{path / name} is missing")
         if not files:
-            raise CannotImport(f"{path} has no files of a bag (.mcap, .db3)")
+            raise CannotConvert(f"{path} has no files of a bag (.mcap, .db3)")
 
     def messages(self, scratch: Path) -> Iterator[RecordedMessage]:
         """Yield what is intact; compressed files are unpacked in ``scratch``. Raises OSError."""
@@ -141,20 +137,6 @@ class Bag:
         self.left_out[topic, kind] = (before + count, f"its encoding is {encoding}, not {CDR}")
 
 
-@dataclass(slots=True)
-class ImportedTopic:
-    """Messages of one topic and type."""
-
-    topic: str
-    type: str
-    output: str
-    messages: int = 0
-    refused: int = 0
-    """Messages that could not be read and were left out."""
-    reason: str = ""
-    """Why the first of them was."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Decoder:
     type: MessageType
@@ -166,9 +148,9 @@ class BagImport:
     """One recording; call :meth:`run` once."""
 
     def __init__(self, bag: Path, target: Path, name: str, report: Callable[[int], None]) -> None:
-        """``report`` gets the number of messages so far. Raises CannotImport and OSError."""
+        """``report`` gets the number of messages so far. Raises CannotConvert and OSError."""
         self.bag = Bag(bag)
-        self.topics: dict[tuple[str, str], ImportedTopic] = {}
+        self.topics: dict[tuple[str, str], Converted] = {}
         """By topic and type."""
         self._name = name
         self._target = target
@@ -177,14 +159,14 @@ class BagImport:
         self._decoders: dict[tuple[str, str, bytes], _Decoder | ValueError] = {}
 
     def run(self) -> None:
-        """Raises CannotImport and OSError, and leaves no file then."""
+        """Raises CannotConvert and OSError, and leaves no file then."""
         target = self._target
         if target.exists():
-            raise CannotImport(f"{target} exists; choose another file with -o")
+            raise CannotConvert(f"{target} exists; choose another file with -o")
         try:
             scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         except OSError as error:
-            raise CannotImport(f"cannot write {target}: {error.strerror}") from None
+            raise CannotConvert(f"cannot write {target}: {error.strerror}") from None
         try:
             unfinished = scratch / "new"
             facts = {"dataflow": self._name, "working_dir": str(Path.cwd()), "dora": __version__}
@@ -198,7 +180,9 @@ class BagImport:
                 raise
             if not any(one.messages for one in self.topics.values()):
                 reasons = [*self.bag.problems, *(one.reason for one in self.topics.values())]
-                raise CannotImport(f"no message could be read: {(reasons or ['there is none'])[0]}")
+                raise CannotConvert(
+                    f"no message could be read: {(reasons or ['there is none'])[0]}"
+                )
             unfinished.rename(target)
         finally:
             shutil.rmtree(scratch)
@@ -209,27 +193,25 @@ class BagImport:
             try:
                 imported = self._converted(message, topic)
             except (ValueError, zstandard.ZstdError) as error:
-                topic.refused += 1
-                topic.reason = topic.reason or str(error)
+                topic.refuse(error)
             else:
                 file.add(imported)
                 topic.messages += 1
             self._report(number)
         for (name, kind), (count, reason) in self.bag.left_out.items():
-            topic = self._topic(name, kind)
-            topic.refused, topic.reason = topic.refused + count, topic.reason or reason
+            self._topic(name, kind).refuse(reason, count)
 
-    def _topic(self, name: str, kind: str) -> ImportedTopic:
+    def _topic(self, name: str, kind: str) -> Converted:
         if (name, kind) not in self.topics:
             wanted = output = re.sub(r"\W", "_", default_port(name), flags=re.ASCII) or "_"
             taken = {one.output for one in self.topics.values() if one.topic != name}
             number = 1
             while output in taken:
                 output = f"{wanted}_{(number := number + 1)}"
-            self.topics[name, kind] = ImportedTopic(name, kind, output)
+            self.topics[name, kind] = Converted(kind, name, output)
         return self.topics[name, kind]
 
-    def _converted(self, message: RecordedMessage, topic: ImportedTopic) -> RecordedMessage:
+    def _converted(self, message: RecordedMessage, topic: Converted) -> RecordedMessage:
         """Raises ValueError and ZstdError."""
         if not 0 <= message.log_time <= _LAST_TIME:
             raise ValueError(f"its time is {message.log_time}")

@@ -6,7 +6,6 @@ Messages without a display become JSON. Messages that do not fit are counted and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mcap.writer import CompressionType, Writer
 
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import RecordedMessage
-from dora_daemon.recording.export.errors import CannotExport, missing_extra
+from dora_daemon.recording.conversion import Converted, missing_extra, unfinished
 from dora_daemon.recording.export.visuals import DecodedMessage, VisualDecoder
 from dora_node_api.data.visual_values import read_visual
 from dora_node_api.viewers.foxglove_messages import (
@@ -31,70 +30,45 @@ UNDECODABLE = "(invalid)"
 
 
 @dataclass(slots=True)
-class Exported:
-    """Messages of one output and schema."""
-
-    schema: str
-    messages: int = 0
-    refused: int = 0
-    """Messages that did not fit the schema and were left out."""
-    reason: str = ""
-    """Why the first of them was."""
-
-
-@dataclass(slots=True)
 class FoxgloveExport:
     """One file; call :meth:`write` once."""
 
     target: Path
     decoder: VisualDecoder
-    outputs: dict[tuple[str, str], Exported] = field(default_factory=dict)
+    outputs: dict[tuple[str, str], Converted] = field(default_factory=dict)
     """By output and schema."""
 
     def write(self, messages: Iterable[RecordedMessage]) -> None:
-        """Raises CannotExport and OSError."""
+        """Raises CannotConvert and OSError."""
         try:
             types = MessageTypes()
         except ImportError as error:
             raise missing_extra("foxglove", error) from error
-        if self.target.exists():
-            raise CannotExport(f"{self.target} exists; choose another file with -o")
-        unfinished = self.target.with_name(f".{self.target.name}.new")
-        try:
-            with unfinished.open("wb") as file:
-                writer = Writer(file, CHUNK_BYTES, CompressionType.ZSTD)
-                writer.start("", f"dora {__version__}")
-                channels = _Channels(writer, types)
-                for message in messages:
-                    self._add(channels, message)
-                writer.finish()
-            unfinished.rename(self.target)
-        finally:
-            with suppress(FileNotFoundError):
-                unfinished.unlink()
+        with unfinished(self.target) as path, path.open("wb") as file:
+            writer = Writer(file, CHUNK_BYTES, CompressionType.ZSTD)
+            writer.start("", f"dora {__version__}")
+            channels = _Channels(writer, types)
+            for message in messages:
+                self._add(channels, message)
+            writer.finish()
 
     def _add(self, channels: _Channels, message: RecordedMessage) -> None:
         try:
             decoded = self.decoder.decode(message)
         except ValueError as error:
-            self._refuse(message.topic, UNDECODABLE, error)
+            self._count(message.topic, UNDECODABLE).refuse(error)
             return
         schema = schema_name(decoded.kind)
         try:
             data = _encoded(decoded, channels.types)
         except ValueError as error:
-            self._refuse(message.topic, schema, error)
+            self._count(message.topic, schema).refuse(error)
             return
         channels.add(message, schema, data)
         self._count(message.topic, schema).messages += 1
 
-    def _count(self, topic: str, schema: str) -> Exported:
-        return self.outputs.setdefault((topic, schema), Exported(schema))
-
-    def _refuse(self, topic: str, schema: str, error: ValueError) -> None:
-        count = self._count(topic, schema)
-        count.refused += 1
-        count.reason = count.reason or str(error)
+    def _count(self, topic: str, schema: str) -> Converted:
+        return self.outputs.setdefault((topic, schema), Converted(schema))
 
 
 def _encoded(decoded: DecodedMessage, types: MessageTypes) -> bytes:

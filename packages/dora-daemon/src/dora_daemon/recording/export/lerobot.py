@@ -5,22 +5,20 @@ https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from dora_daemon.recording.arrow_messages import RecordedMessage
+from dora_daemon.recording.conversion import CannotConvert, unfinished
 from dora_daemon.recording.export.dataset_writer import (
     MAX_EPISODE_SECONDS,
     DatasetWriter,
     Feature,
 )
 from dora_daemon.recording.export.episodes import Command, EpisodeSpan, FrameGrid, frame_rate, spans
-from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.video import ImageDecoder, require_video
 from dora_daemon.recording.export.visuals import DecodedMessage, VisualDecoder
 from dora_node_api.data.visual_kinds import VisualKind
@@ -73,39 +71,31 @@ def export_lerobot(
 ) -> ExportedDataset:
     """Write a dataset to ``folder``, which must not exist; ``messages`` is called twice.
 
-    Raises CannotExport and OSError, and leaves no folder then.
+    Raises CannotConvert and OSError, and leaves no folder then.
     """
     require_video()
-    if folder.exists():
-        raise CannotExport(f"{folder} exists; choose another folder with -o")
-    survey = _Survey(VisualDecoder(dataflow), options)
-    for message in messages():
-        survey.add(message)
-    layout = survey.layout()
-    unfinished = folder.with_name(f".{folder.name}.new")
-    with suppress(FileNotFoundError):
-        shutil.rmtree(unfinished)
-    features = [feature for ones in layout.features.values() for feature in ones]
-    features.sort(key=lambda one: one.name)
-    writer = DatasetWriter(unfinished, features, layout.fps, options.robot)
-    frames = _Frames(VisualDecoder(dataflow), layout, writer)
-    try:
+    with unfinished(folder, "folder") as path:
+        survey = _Survey(VisualDecoder(dataflow), options)
         for message in messages():
-            frames.add(message)
-        frames.end()
-        if not writer.frames:
-            raise CannotExport(
-                f"no frame is complete: no message of {layout.driver} in an episode follows one of"
-                f" each of {', '.join(layout.features)}"
-            )
-        writer.close()
-        unfinished.rename(folder)
-    except BaseException:
+            survey.add(message)
+        layout = survey.layout()
+        features = [feature for ones in layout.features.values() for feature in ones]
+        features.sort(key=lambda one: one.name)
+        writer = DatasetWriter(path, features, layout.fps, options.robot)
+        frames = _Frames(VisualDecoder(dataflow), layout, writer)
         try:
+            for message in messages():
+                frames.add(message)
+            frames.end()
+            if not writer.frames:
+                raise CannotConvert(
+                    f"no frame is complete: no message of {layout.driver} in an episode follows one"
+                    f" of each of {', '.join(layout.features)}"
+                )
+            writer.close()
+        except BaseException:
             writer.abandon()
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+            raise
     notes = (*layout.notes, *_notes_on_length(writer.long_episodes))
     return ExportedDataset(writer.episodes, writer.frames, frames.repeated, frames.skipped, notes)
 
@@ -157,7 +147,7 @@ class _Survey:
             try:
                 features = tuple(self._features_of(self._decoder.decode(message)))
             except ValueError as error:
-                raise CannotExport(f"output {topic}: {error}") from error
+                raise CannotConvert(f"output {topic}: {error}") from error
             if features:
                 self._features[topic] = features
             elif topic != self._options.every:
@@ -181,20 +171,20 @@ class _Survey:
             yield Feature(f"observation.images.{name}", (height, width, 3))
 
     def layout(self) -> _Layout:
-        """Raises CannotExport."""
+        """Raises CannotConvert."""
         options = self._options
         named = (options.state, options.action, options.every, *(options.images or ()))
         for topic in named:
             if topic is not None and topic not in self._times:
-                raise CannotExport(f'the recording has no messages of "{topic}"')
+                raise CannotConvert(f'the recording has no messages of "{topic}"')
         if not self._features:
-            raise CannotExport(
+            raise CannotConvert(
                 "the recording has no images; name the outputs with --state, --image"
             )
         pairs = [(one.name, topic) for topic, ones in self._features.items() for one in ones]
         for (name, topic), (other, second) in pairwise(sorted(pairs)):
             if name == other:
-                raise CannotExport(
+                raise CannotConvert(
                     f"{topic} and {second} would both be {name}; choose one with --image"
                 )
         cameras = [topic for topic, ones in self._features.items() if ones[-1].is_image]
@@ -205,7 +195,7 @@ class _Survey:
             found, unknown = spans(self._commands, self._last + 1, options.task)
             notes = [f'"{word}" is not a command for episodes' for word in dict.fromkeys(unknown)]
             if not found:
-                raise CannotExport(f"{options.episodes} begins no episode: it never sent `start`")
+                raise CannotConvert(f"{options.episodes} begins no episode: it never sent `start`")
         times = [
             time
             for time in self._times[driver]
@@ -213,7 +203,7 @@ class _Survey:
         ]
         fps = options.fps or frame_rate(times)
         if fps is None:
-            raise CannotExport(f"{driver} has too few messages in episodes; give --fps")
+            raise CannotConvert(f"{driver} has too few messages in episodes; give --fps")
         return _Layout(self._features, driver, fps, tuple(found), tuple(notes))
 
 
@@ -234,7 +224,7 @@ class _Frames:
         self.skipped = 0
 
     def add(self, message: RecordedMessage) -> None:
-        """Raises CannotExport."""
+        """Raises CannotConvert."""
         while self._left and message.log_time >= self._left[0].end:
             self.end()
             del self._left[0]
@@ -279,9 +269,9 @@ class _Frames:
                 value = _vector(decoded)[0]
                 shape = (len(value),)
         except ValueError as error:
-            raise CannotExport(f"output {topic}: {error}") from error
+            raise CannotConvert(f"output {topic}: {error}") from error
         if shape != feature.shape:
-            raise CannotExport(f"output {topic} changed its shape from {feature.shape} to {shape}")
+            raise CannotConvert(f"output {topic} changed its shape from {feature.shape} to {shape}")
         self._values[feature.name] = decoded, value
         return value
 
@@ -293,11 +283,11 @@ class _Frames:
 
 
 def _decoded(decoder: VisualDecoder, message: RecordedMessage) -> DecodedMessage:
-    """Raises CannotExport."""
+    """Raises CannotConvert."""
     try:
         return decoder.decode(message)
     except ValueError as error:
-        raise CannotExport(f"output {message.topic}: {error}") from error
+        raise CannotConvert(f"output {message.topic}: {error}") from error
 
 
 def _command(decoded: DecodedMessage) -> Command:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dora_daemon.recording.arrow_messages import RecordedMessage, decode
-from dora_daemon.recording.export.errors import CannotExport
+from dora_daemon.recording.conversion import CannotConvert
 
 BATCH_BYTES = 16 << 20
 """Of messages in one row group."""
@@ -24,7 +24,7 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
     Columns: ``log_time``, ``publish_time``, ``sequence``, ``metadata`` (JSON) and ``data``, the
     list of the array's values. An output that changed its type gets a further file for each; so
     does one with the same file name as another, as ``a/b_c`` and ``a_b/c``.
-    Raises CannotExport and OSError, and then leaves no file and no new folder.
+    Raises CannotConvert and OSError, and then leaves no file and no new folder.
     """
     tables: dict[tuple[str, bytes], _Table] = {}
     renamed: list[Path] = []
@@ -64,7 +64,7 @@ def _free_name(topic: str, used: set[str]) -> str:
 class _Table:
     def __init__(self, path: Path, topic: str) -> None:
         if path.exists():
-            raise CannotExport(f"{path} exists; choose another folder with -o")
+            raise CannotConvert(f"{path} exists; choose another folder with -o")
         self.path = path
         self.unfinished = path.with_name(f".{path.name}.new")
         self.rows = 0
@@ -86,7 +86,7 @@ class _Table:
         try:
             decoded = [decode(message.schema, message.data) for message in self._waiting]
         except ValueError as error:
-            raise CannotExport(f"output {self._topic}: {error}") from error
+            raise CannotConvert(f"output {self._topic}: {error}") from error
         arrays = [_plain(array) for array, _ in decoded]
         offsets = [0]
         for array in arrays:
@@ -108,7 +108,7 @@ class _Table:
                 self._writer = pq.ParquetWriter(self.unfinished, table.schema, compression="zstd")
             self._writer.write_table(table)
         except pa.ArrowException as error:
-            raise CannotExport(f"output {self._topic} cannot be exported: {error}") from error
+            raise CannotConvert(f"output {self._topic} cannot be exported: {error}") from error
         self._waiting.clear()
         self._bytes = 0
 

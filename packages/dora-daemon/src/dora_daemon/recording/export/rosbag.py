@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from mcap.writer import CompressionType, Writer
 from dora_config.yaml.writer import dump_yaml
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import RecordedMessage, decode
-from dora_daemon.recording.export.errors import CannotExport
+from dora_daemon.recording.conversion import CannotConvert, Converted, unfinished
 from dora_daemon.recording.ros_topics import (
     DEFINITION_KEY,
     TYPE_KEY,
@@ -35,19 +33,6 @@ _VERSION = 5
 
 
 @dataclass(slots=True)
-class ExportedTopic:
-    """Messages of one output and type."""
-
-    topic: str
-    type: str
-    messages: int = 0
-    refused: int = 0
-    """Messages that did not fit the type and were left out."""
-    reason: str = ""
-    """Why the first of them was."""
-
-
-@dataclass(slots=True)
 class RosbagExport:
     """One bag; call :meth:`write` once."""
 
@@ -56,25 +41,16 @@ class RosbagExport:
     """As recorded."""
     working_dir: str
     """May have definitions of types."""
-    topics: dict[tuple[str, str], ExportedTopic] = field(default_factory=dict)
+    topics: dict[tuple[str, str], Converted] = field(default_factory=dict)
     """By output and type."""
     others: dict[str, None] = field(default_factory=dict)
     """Outputs that are not ROS topics."""
 
     def write(self, messages: Iterable[RecordedMessage]) -> None:
-        """Raises CannotExport and OSError, and leaves no folder then."""
-        if self.target.exists():
-            raise CannotExport(f"{self.target} exists; choose another folder with -o")
-        unfinished = self.target.with_name(f".{self.target.name}.new")
-        with suppress(FileNotFoundError):
-            shutil.rmtree(unfinished)
-        unfinished.mkdir(parents=True)
-        try:
-            self._write(messages, unfinished)
-            unfinished.rename(self.target)
-        except BaseException:
-            shutil.rmtree(unfinished)
-            raise
+        """Raises CannotConvert and OSError, and leaves no folder then."""
+        with unfinished(self.target, "folder") as folder:
+            folder.mkdir(parents=True)
+            self._write(messages, folder)
 
     def _write(self, messages: Iterable[RecordedMessage], folder: Path) -> None:
         name = f"{self.target.name}_0.mcap"
@@ -93,7 +69,7 @@ class RosbagExport:
                     last = message.log_time
             writer.finish()
         if not self.topics:
-            raise CannotExport("the recording has no outputs of `ros2:` nodes")
+            raise CannotConvert("the recording has no outputs of `ros2:` nodes")
         metadata = self._metadata(name, first, last - first)
         (folder / "metadata.yaml").write_text(dump_yaml(metadata))
 
@@ -104,15 +80,13 @@ class RosbagExport:
             type_name = type_name or str(decode_metadata(metadata).get(TYPE_KEY, ""))
             channels.add(message, topic.name, type_name, array)
         except ValueError as error:
-            one = self._counted(message.topic, topic.name, type_name)
-            one.refused += 1
-            one.reason = one.reason or str(error)
+            self._counted(message.topic, topic.name, type_name).refuse(error)
             return False
         self._counted(message.topic, topic.name, type_name).messages += 1
         return True
 
-    def _counted(self, output: str, topic: str, type_name: str) -> ExportedTopic:
-        return self.topics.setdefault((output, type_name), ExportedTopic(topic, type_name))
+    def _counted(self, output: str, topic: str, type_name: str) -> Converted:
+        return self.topics.setdefault((output, type_name), Converted(type_name, topic))
 
     def _metadata(self, file: str, start: int, duration: int) -> dict[str, Any]:
         totals = Counter[tuple[str, str]]()  # several outputs may go to one topic

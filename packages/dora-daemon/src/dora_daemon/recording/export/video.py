@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dora_daemon.recording.export.errors import missing_extra
+from dora_daemon.recording.conversion import missing_extra
 from dora_node_api.data.visual_values import EncodedImage, Image
 
 TIME_BASE = Fraction(1, 1_000_000)
@@ -28,7 +28,7 @@ OPTIONS = {"crf": "18", "g": "2", "bf": "0", "tune": "zerolatency"}
 
 
 def require_video() -> None:
-    """Raises CannotExport if a library is not installed."""
+    """Raises CannotConvert if a library is not installed."""
     try:
         import av  # noqa: F401
         import numpy  # noqa: F401
