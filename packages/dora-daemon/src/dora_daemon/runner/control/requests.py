@@ -133,7 +133,8 @@ class ControlRequests:
             case protocol.GetParams():
                 return protocol.Params(values=dict(self._find(request.node).params))
             case protocol.GetRosGraph():
-                return protocol.RosGraph(graph=self._find(request.node).ros_graph)
+                process = self._find(request.node).connected
+                return protocol.RosGraph(graph=None if process is None else process.ros_graph)
             case protocol.Publish():
                 self._publish(request)
             case protocol.Reload():
@@ -268,9 +269,7 @@ def node_status(
     cause, at = node.last_restart or (None, now)
     inputs, process = local.inputs, local.process
     load = None if process is None else process.load.sample(now)
-    incarnation, waiting = local.waiting
-    if incarnation != node.incarnation or node.result is not None:
-        waiting = None
+    waiting = None if local.connected is None else local.connected.waits
     blocked = [q for q in registry.out_of(node.id) if q.keeper.statistics().blocked]
     return protocol.NodeStatus(
         node=node.id,

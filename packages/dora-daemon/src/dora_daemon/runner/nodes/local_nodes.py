@@ -42,11 +42,17 @@ class Participant:
         self.connected_at = time.monotonic()
         return connection
 
+    @property
+    def connected(self) -> NodeConnection | None:
+        """The admitted process, if it is connected."""
+        connection = self.connection
+        return None if connection is None or connection.closed else connection
+
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send to the admitted process; return whether it is connected."""
-        if self.connection is None or self.connection.closed:
+        if (connection := self.connected) is None:
             return False
-        self.connection.send(message, descriptors)
+        connection.send(message, descriptors)
         return True
 
 
@@ -102,39 +108,14 @@ class LocalNode(Participant):
         self.replacement: Replacement | None = None
         self.inputs = InputWatch()
         self.health = HealthWatch()
-        self.waiting: tuple[int, str | None] = (-1, None)
-        """What the process of this incarnation waits for outside of the dataflow."""
-        self._ros_graph: tuple[int, dict[str, Any]] = (-1, {})
-        """Reported by the process of this incarnation."""
         self._saved: SavedState | None = None
         self.operator_hold = ""
-        self._hold: tuple[int, str] | None = None
-        """Incarnation that holds updates, and why."""
-
-    def hold_updates(self, incarnation: int, reason: str) -> None:
-        """Note that a process of the node holds updates; empty: it does not."""
-        self._hold = (incarnation, reason) if reason else None
 
     @property
     def held(self) -> str | None:
         """Why the node must not be changed now."""
-        connection = self.connection
-        lives = connection is not None and not connection.closed
-        if lives and connection and self._hold and connection.incarnation == self._hold[0]:
-            return self._hold[1]
-        return self.operator_hold or None
-
-    def report_ros_graph(self, incarnation: int, graph: dict[str, Any]) -> None:
-        """Keep the ROS graph that a process of the node sees."""
-        self._ros_graph = (incarnation, graph)
-
-    @property
-    def ros_graph(self) -> dict[str, Any] | None:
-        """The ROS graph that the connected process has reported."""
-        incarnation, graph = self._ros_graph
-        connection = self.connection
-        lives = connection is not None and not connection.closed
-        return graph if lives and connection and connection.incarnation == incarnation else None
+        process = self.connected
+        return (process is not None and process.holds) or self.operator_hold or None
 
     def change_program(self, program: PreparedNode, log: NodeLog) -> None:
         """Take another program and its log."""

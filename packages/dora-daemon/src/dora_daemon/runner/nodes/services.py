@@ -118,8 +118,8 @@ class NodeServices:
             case messages.SaveState() if len(descriptors) == 1 and node in self.nodes:
                 self.nodes[node].save(incarnation, message, descriptors[0])
                 return
-            case messages.HoldUpdates(reason=reason) if node in self.nodes:
-                self.nodes[node].hold_updates(incarnation, reason)
+            case messages.HoldUpdates(reason=reason):
+                connection.holds = reason
             case messages.OpenSegment():
                 self.segments.reply(connection, message)
             case messages.ExtensionRequest(request, action, namespace, key, value):
@@ -132,12 +132,12 @@ class NodeServices:
             case messages.StopDataflow(reason=reason):
                 self._emit(StopRequested(f'node "{node}" requested it: {reason}'))
             case messages.ReportWaiting(text=text) if node in self.nodes:
-                self.nodes[node].waiting = (incarnation, text)
+                connection.waits = text
                 self.logs.history.add(NodeWaits(node=node, text=text))
                 if text is not None:
                     self._library_log(node, messages.Log("warn", text))
-            case messages.ReportRosGraph(graph=graph) if node in self.nodes:
-                self.nodes[node].report_ros_graph(incarnation, graph)
+            case messages.ReportRosGraph(graph=graph):
+                connection.ros_graph = graph
             case messages.NodeLeaving():
                 connection.leaving = True
             case _:

@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dora_node_api.errors import ControlError
 from dora_node_api.protocol.control_socket import bind_unix, receive_chunk, send_piece
@@ -65,6 +65,12 @@ class NodeConnection:
         """Readable when its process has ended; only for an attached dynamic node."""
         self.leaving = False
         """The process is about to close it on purpose."""
+        self.holds = ""
+        """Why the process must not be changed now."""
+        self.waits: str | None = None
+        """What the process waits for outside of the dataflow."""
+        self.ros_graph: dict[str, Any] | None = None
+        """As reported by the process."""
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
