@@ -16,6 +16,7 @@ from support.workspace import Workspace
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.commands import AnnounceClosed
 from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.streams import RUNNER_NODE
 from dora_daemon.runner.nodes import queues
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
@@ -91,7 +92,7 @@ def test_an_edge_has_one_queue(registry: QueueRegistry) -> None:
 
 
 def test_queues_of_the_runner_are_always_drop_oldest(registry: QueueRegistry) -> None:
-    entry, _ = registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE, from_runner=True)
+    entry, _ = registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE, writer=RUNNER_NODE)
     assert not entry.spec.backpressure
 
 
@@ -139,7 +140,7 @@ def test_dropping_a_queue_frees_the_segments_of_its_ended_producer(
 def test_lines_of_the_runner_are_received_as_arrays_of_one_text(
     registry: QueueRegistry, segments: SegmentTable
 ) -> None:
-    entry, _ = registry.ensure(EDGE, bound=2, from_runner=True)
+    entry, _ = registry.ensure(EDGE, bound=2, writer=RUNNER_NODE)
     outputs = RunnerOutputs(registry.board, segments)
     outputs.send_text("a/x", "before the route")
     outputs.add_route(entry)

@@ -214,7 +214,7 @@ class ControlRequests:
                 f'node "{node.id}" has no output "{output}"; its outputs are:'
                 f" {', '.join(node.spec.outputs) or 'none'}"
             )
-        if any(entry.from_runner for entry in self._services.registry.out_of(node.id, (output,))):
+        if output in node.spec.printed_outputs:
             raise RequestRefused(
                 f'output "{output}" of node "{node.id}" is sent by the runner, from printed lines'
             )

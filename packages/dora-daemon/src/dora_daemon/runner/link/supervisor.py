@@ -230,9 +230,9 @@ class StreamQueues:
             self._router.create_outgoing(stream)
         self._read_logs()
         for entry in self._registry.all():
-            if entry.edge.source in self.streams.remote_nodes and not entry.from_link:
+            if entry.edge.source in self.streams.remote_nodes and entry.writer != LINK_NODE:
                 # its source was added on another machine
-                entry.from_link = True
+                entry.writer = LINK_NODE
                 self._router.route(entry)
         return tuple(stream.edge for stream in wanted)
 
@@ -244,7 +244,7 @@ class StreamQueues:
             if (entry := self._registry.get(edge)) is not None:
                 self._router.drop(entry)
         for edge in [edge for edge in wanted if edge not in self._log_readers]:
-            entry, _ = self._registry.ensure(edge, bound=LOG_LINES, from_link=True)
+            entry, _ = self._registry.ensure(edge, bound=LOG_LINES, writer=LINK_NODE)
             self._router.route(entry)
             forward = partial(self._forward, edge)
             board = self._registry.board
@@ -298,7 +298,7 @@ class StreamQueues:
             crossing = view.crossing(stream.machine, stream.node, stream.output, "out")
             return status.model_copy(update={"crossing": crossing})
         machine = self.streams.sources.get((edge.source, edge.output))
-        if entry.from_link and machine is not None:
+        if entry.writer == LINK_NODE and machine is not None:
             crossing = view.crossing(machine, edge.source, edge.output, "in")
             return status.model_copy(update={"crossing": crossing})
         return status

@@ -129,7 +129,7 @@ class OutputReaders:
             entry, _ = self._registry.ensure(
                 edge,
                 bound=RECORDER_QUEUE if recording else self._queue_size(wanted),
-                from_runner=self._router.sent_by_runner(source),
+                writer=self._router.writer_of(source),
                 hold_limit=hold_limit(node.spec, {}),
             )
             queues.append(entry)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
-from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.edges import Edge
@@ -77,10 +76,9 @@ class QueueEntry:
     spec: QueueSpec
     ends: QueueEnds
     keeper: QueueKeeper
-    from_runner: bool = False
-    """The runner is its producer: log entries and lines that are sent as samples."""
-    from_link: bool = False
-    """The link is its producer: the source is a node of another machine."""
+    writer: str
+    """Node whose process writes into it: the link if the source is a node of another machine, the
+    runner for log entries and lines that are sent as samples."""
     log_source: LogSource | None = None
     """It takes log lines of these nodes and levels, as the runner sends them."""
 
@@ -115,13 +113,6 @@ class QueueEntry:
             latency_us=latency,
             latency_counts=counted.latency,
         )
-
-    @property
-    def writer(self) -> str:
-        """Node whose process writes into it."""
-        if self.from_link:
-            return LINK_NODE
-        return RUNNER_NODE if self.from_runner else self.edge.source
 
 
 @dataclass(slots=True)
@@ -165,40 +156,40 @@ class QueueRegistry:
         *,
         bound: int,
         policy: QueuePolicy = QueuePolicy.DROP_OLDEST,
-        from_runner: bool = False,
-        from_link: bool = False,
+        writer: str | None = None,
         log_source: LogSource | None = None,
         hold_limit: int = MAX_HOLD,
         journal: bool = False,
     ) -> tuple[QueueEntry, bool]:
         """Return the queue of an edge, and whether it is new. Raises QueueUnavailable.
 
-        With a ``journal``, what the consumer has received is not lost when it is killed, except
-        ordinary messages of a drop_oldest queue.
+        ``writer``: see `QueueEntry`, by default the source of the edge. With a ``journal``, what
+        the consumer has received is not lost when it is killed, except ordinary messages of a
+        drop_oldest queue.
         """
         entry = self._queues.get(edge)
         if entry is not None:
             return entry, False
         try:
-            if from_runner:  # which never waits
+            if writer == RUNNER_NODE:  # which never waits
                 policy = QueuePolicy.DROP_OLDEST
-            entry = self._create(edge, bound, policy, hold_limit, journal=journal)
+            spec, ends = self._create(edge, bound, policy, hold_limit, journal=journal)
         except (OSError, ValueError, TransportError) as error:
             raise QueueUnavailable(
                 f"cannot create the queue of edge {edge}: {error}. Each edge takes up to six file"
                 f" descriptors, {len(self._queues)} have theirs; raise the limit (`ulimit -n`)"
             ) from error
-        if not self._warned and (short := shortfall(entry.spec, entry.ends)) is not None:
+        if not self._warned and (short := shortfall(spec, ends)) is not None:
             self._warned = True
             self._warn(edge.target, f"{edge}: {short}. Other queues may be as short")
-        entry.from_runner, entry.from_link = from_runner, from_link
-        entry.log_source = log_source
+        keeper = QueueKeeper(self.board, spec, ends)
+        entry = QueueEntry(edge, spec, ends, keeper, writer or edge.source, log_source)
         self._queues[edge] = self._into[edge.target][edge] = self._out_of[edge.source][edge] = entry
         return entry, True
 
     def _create(
         self, edge: Edge, bound: int, policy: QueuePolicy, hold_limit: int, *, journal: bool
-    ) -> QueueEntry:
+    ) -> tuple[QueueSpec, QueueEnds]:
         area, slots = self.board.allocate_edge(bound, journal=journal)
         try:
             self._numbers += 1
@@ -215,8 +206,7 @@ class QueueRegistry:
                 hold_limit=hold_limit,
                 journal=journal,
             )
-            ends = create_queue(spec)
-            return QueueEntry(edge, spec, ends, QueueKeeper(self.board, spec, ends))
+            return spec, create_queue(spec)
         except BaseException:
             self.board.free_edge(area)
             raise

@@ -11,7 +11,7 @@ from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource, p
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.streams import LOGS, OutgoingStreamSpec
+from dora_daemon.runner.machine.streams import LOGS, RUNNER_NODE, OutgoingStreamSpec
 from dora_daemon.runner.nodes.local_nodes import LocalNodes, Participant
 from dora_daemon.runner.nodes.node_config import input_config, link_input
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
@@ -49,7 +49,6 @@ class QueueRouter:
     def _create_input(self, node: str, name: str, wanted: ResolvedInput) -> QueueEntry | None:
         """Return the queue of an input; None for a timer."""
         source = wanted.source
-        from_link = False
         log_source: LogSource | None = None
         match source:
             case TimerSource():
@@ -57,18 +56,16 @@ class QueueRouter:
             case LogSource():
                 edge = Edge(LOGS, "logs", node, name)
                 log_source = source
-                from_runner = True
+                writer = RUNNER_NODE
             case OutputSource():
                 edge = Edge(source.node, source.output, node, name)
-                from_runner = self.sent_by_runner(source)
-                from_link = source.node in self.remote_nodes
+                writer = self.writer_of(source)
         producer = self._nodes.get(edge.source)
         entry, is_new = self._registry.ensure(
             edge,
             bound=wanted.queue_size,
             policy=QueuePolicy(wanted.queue_policy),
-            from_runner=from_runner,
-            from_link=from_link,
+            writer=writer,
             log_source=log_source,
             hold_limit=hold_limit(None if producer is None else producer.spec, os.environ),
         )
@@ -109,7 +106,7 @@ class QueueRouter:
             edge,
             bound=stream.bound,
             policy=stream.policy,
-            from_runner=log_source is not None or self.sent_by_runner(source),
+            writer=RUNNER_NODE if log_source is not None else self.writer_of(source),
             log_source=log_source,
             # the link keeps unacknowledged samples; copies of them would be lost with its process
             hold_limit=NO_LIMIT,
@@ -126,14 +123,17 @@ class QueueRouter:
         self.drop(entry)
         self._nodes.send(LINK_NODE, RemoveInput(entry.edge.input))
 
-    def sent_by_runner(self, source: OutputSource) -> bool:
-        """Return whether an output consists of lines that its node prints."""
+    def writer_of(self, source: OutputSource) -> str:
+        """Return whose process sends an output; the runner sends lines that a node prints."""
+        if source.node in self.remote_nodes:
+            return LINK_NODE
         node = self._nodes.get(source.node)
-        return node is not None and source.output in node.spec.printed_outputs
+        printed = node is not None and source.output in node.spec.printed_outputs
+        return RUNNER_NODE if printed else source.node
 
     def route(self, entry: QueueEntry) -> None:
         """Pass a new queue to its producer. Raises QueueUnavailable, and drops the queue then."""
-        if entry.from_runner:
+        if entry.writer == RUNNER_NODE:
             try:
                 self._outputs.add_route(entry)
             except QueueUnavailable:
@@ -141,22 +141,22 @@ class QueueRouter:
                 raise
         elif (writer := self._nodes.participant(entry.writer)) is not None:
             send_route(writer, entry)
-        if entry.from_link:
+        if entry.writer == LINK_NODE:
             self._on_link_queues()
 
     def drop(self, entry: QueueEntry) -> None:
         """Remove a queue from its producer, then close it."""
-        if entry.from_runner:
+        if entry.writer == RUNNER_NODE:
             self._outputs.remove_route(entry)
         else:
             self._nodes.send(entry.writer, RemoveRoute(entry.spec.queue))
         self._registry.drop(entry.edge)
-        if entry.from_link:
+        if entry.writer == LINK_NODE:
             self._on_link_queues()
 
 
 def send_route(writer: Participant, entry: QueueEntry) -> None:
     """Send a queue to its producer."""
     edge = entry.edge
-    output = f"{edge.source}/{edge.output}" if entry.from_link else edge.output
+    output = f"{edge.source}/{edge.output}" if entry.writer == LINK_NODE else edge.output
     writer.send(AddRoute(output, entry.spec), entry.ends.for_producer())
