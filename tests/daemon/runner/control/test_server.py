@@ -1,4 +1,4 @@
-"""Control socket of a runner: without free file descriptors, and at the end of the dataflow."""
+"""Control socket of a runner at the end of the dataflow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import os
-import socket
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -15,7 +14,6 @@ import anyio.to_thread
 import pytest
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.runner.control import server as server_module
 from dora_daemon.runner.control.requests import ControlRequests
 from dora_daemon.runner.control.server import ControlServer
 from dora_daemon.runner.dispatcher import Dispatcher
@@ -31,36 +29,6 @@ def ask(path: Path) -> bytes:
     with connect_unix(path) as client:
         client.sendall(protocol.request_line(1, protocol.GetStatus()))
         return client.makefile("rb").readline()
-
-
-def test_clients_are_accepted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "ACCEPT_RETRY_SECONDS", 0.01)
-    warnings = anyio.run(serve, tmp_path / "c")
-    assert warnings == [
-        f"cannot accept a client on {tmp_path}/c: [Errno 24] Too many open files; retrying"
-    ]
-
-
-async def serve(path: Path) -> list[str]:
-    """Serve one client after two failures; return the warnings."""
-    warnings: list[str] = []
-    loop = asyncio.get_running_loop()
-    failures = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)) for _ in range(2)]
-    accept = loop.sock_accept
-
-    async def sock_accept(listener: socket.socket) -> tuple[socket.socket, object]:
-        if failures:
-            raise failures.pop()
-        return await accept(listener)
-
-    with pytest.MonkeyPatch.context() as patch, anyio.fail_after(60):
-        patch.setattr(loop, "sock_accept", sock_accept)
-        async with anyio.create_task_group() as tasks:
-            server = ControlServer(path, answer, warnings.append)
-            tasks.start_soon(server.serve)
-            assert b"done" in await anyio.to_thread.run_sync(ask, path)
-            tasks.cancel_scope.cancel()
-    return warnings
 
 
 def test_requests_in_progress_are_answered_at_the_end(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_without_free_descriptors_a_connection_is_accepted_later(
 ) -> None:
     monkeypatch.setattr("dora_daemon.runner.nodes.socket.ACCEPT_RETRY_SECONDS", 0.05)
     real = socket.socket.accept
-    failures = [OSError(24, "Too many open files")]
+    failures = [OSError(24, "Too many open files") for _ in range(2)]
 
     def accept(self: socket.socket) -> object:
         if failures:
@@ -232,8 +232,8 @@ def test_without_free_descriptors_a_connection_is_accepted_later(
 
     recorder = serve(tmp_path / "n", work)
     assert recorder.warnings == [
-        "cannot accept a node's connection: [Errno 24] Too many open files; each edge takes up to"
-        " six file descriptors: raise the limit (`ulimit -n`)"
+        f"cannot accept a connection on {tmp_path}/n: [Errno 24] Too many open files; each edge"
+        " takes up to six file descriptors: raise the limit (`ulimit -n`)"
     ]
 
 

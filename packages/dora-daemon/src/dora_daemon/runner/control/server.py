@@ -6,17 +6,16 @@ After the handshake a client gets each event of the runner; log lines are read f
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.runner.nodes.socket import ACCEPT_RETRY_SECONDS, peer_credentials
+from dora_daemon.runner.nodes.socket import Acceptor
 from dora_node_api.protocol.control_socket import bind_unix
 
 Answer = Callable[[protocol.RunnerRequest], Awaitable[protocol.RunnerReply]]
@@ -72,7 +71,6 @@ class ControlServer:
         self._answer = answer
         self._warn = warn
         self._listener = listener or bind_unix(path)
-        self._listener.setblocking(False)
         self.clients: set[Client] = set()
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
@@ -86,18 +84,13 @@ class ControlServer:
 
     async def serve(self) -> None:
         """Accept clients until cancelled; then close and remove the socket."""
-        try:
-            async with anyio.create_task_group() as tasks:
-                while True:
-                    sock = await self._accept()
-                    sock.setblocking(False)
-                    if peer_credentials(sock)[1] in (os.getuid(), 0):
-                        tasks.start_soon(self._serve, sock)
-                    else:
-                        sock.close()
-        finally:
-            self._listener.close()
-            self.path.unlink(missing_ok=True)
+        async with anyio.create_task_group() as tasks:
+
+            def accepted(sock: socket.socket) -> None:
+                tasks.start_soon(self._serve, sock)
+
+            with closing(Acceptor(self.path, self._listener, accepted, self._warn)):
+                await anyio.sleep_forever()
 
     async def finish(self) -> None:
         """Wait until the clients have read all replies and events, but not long.
@@ -114,19 +107,6 @@ class ControlServer:
         with anyio.move_on_after(READ_SECONDS):
             while connected & self.clients:  # noqa: ASYNC110
                 await anyio.sleep(_POLL)
-
-    async def _accept(self) -> socket.socket:
-        """Return the next client, also after a time without free file descriptors."""
-        loop = asyncio.get_running_loop()
-        warned = False
-        while True:
-            try:
-                return (await loop.sock_accept(self._listener))[0]
-            except OSError as error:
-                if not warned:
-                    self._warn(f"cannot accept a client on {self.path}: {error}; retrying")
-                warned = True
-            await anyio.sleep(ACCEPT_RETRY_SECONDS)
 
     async def _serve(self, sock: socket.socket) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=sock)

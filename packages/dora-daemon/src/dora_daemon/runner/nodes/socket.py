@@ -212,17 +212,28 @@ class NodeConnection:
         self._on_close()
 
 
-class NodeServer:
-    """Accepts processes of this user on a Unix socket."""
+class Acceptor:
+    """Accepts processes of this user on a Unix socket, also after a time without descriptors."""
 
-    def __init__(self, path: Path, handler: ConnectionHandler) -> None:
-        self.path = path
-        self._handler = handler
-        self._listener = bind_unix(path, backlog=512)
-        self._listener.setblocking(False)
-        self._connections: set[NodeConnection] = set()
+    def __init__(
+        self,
+        path: Path,
+        listener: socket.socket,
+        on_accept: Callable[[socket.socket], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        """``listener`` listens at ``path``; :meth:`close` closes and removes it."""
+        listener.setblocking(False)
+        self._path = path
+        self._listener = listener
+        self._on_accept = on_accept
+        self._warn = warn
+        self._warned = False
         self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._resume()
+
+    def _resume(self) -> None:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
@@ -233,20 +244,37 @@ class NodeServer:
                 return
             except OSError as error:
                 # such as too many open files; the connection stays pending and the socket readable
-                self._handler.warn(f"cannot accept a node's connection: {_explain(error)}")
+                if not self._warned:
+                    self._warn(f"cannot accept a connection on {self._path}: {_explain(error)}")
+                self._warned = True
                 self._loop.remove_reader(self._listener)
                 self._pause = self._loop.call_later(ACCEPT_RETRY_SECONDS, self._resume)
                 return
+            self._warned = False
             sock.setblocking(False)
             _, uid = peer_credentials(sock)
-            if uid not in (os.getuid(), 0):
-                self._handler.warn(f"refused a connection of user {uid} to the node socket")
+            if uid in (os.getuid(), 0):
+                self._on_accept(sock)
+            else:
+                self._warn(f"refused a connection of user {uid} on {self._path}")
                 sock.close()
-                continue
-            self._add(sock)
 
-    def _resume(self) -> None:
-        self._loop.add_reader(self._listener, self._accept)
+    def close(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+
+class NodeServer:
+    """The socket of nodes, with its connections."""
+
+    def __init__(self, path: Path, handler: ConnectionHandler) -> None:
+        self._handler = handler
+        self._connections: set[NodeConnection] = set()
+        listener = bind_unix(path, backlog=512)
+        self._acceptor = Acceptor(path, listener, self._add, handler.warn)
 
     def _add(self, sock: socket.socket) -> None:
         def forget() -> None:
@@ -257,11 +285,7 @@ class NodeServer:
 
     def close(self) -> None:
         """Close the socket, its file and every connection."""
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
-        self.path.unlink(missing_ok=True)
+        self._acceptor.close()
         for connection in list(self._connections):
             connection.close()
 
