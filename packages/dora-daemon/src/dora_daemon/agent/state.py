@@ -171,7 +171,10 @@ class AgentState:
                 if part is None or part.recorders != "starting":
                     return []
                 part.recorders = "settled"
-                return self._prepared(part, now) if part.ready else []
+                is_ready = part.runner is not None and part.runner.phase == "ready"
+                if is_ready and part.record.phase == "preparing":
+                    return self._prepared(part, now)
+                return []
 
     def _start_recorders(self, part: LocalPart, *, new_attempt: bool) -> list[do.Command]:
         record = part.record

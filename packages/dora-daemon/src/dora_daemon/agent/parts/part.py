@@ -47,8 +47,6 @@ class LocalPart:
     same_since: float = 0.0
     """Unix time since which it has run with its present nodes; 0: it does not run."""
     recorders: Literal["none", "starting", "settled"] = "none"
-    ready: bool = False
-    """Its nodes are at the start barrier; reported once its recorders are settled."""
 
     @property
     def live(self) -> bool:
@@ -76,7 +74,7 @@ class LocalPart:
         record = self.record
         reason = f"{self.lost}; {why}"
         self.lost, self.started_alone, self.due = None, now, 0.0
-        self.recorders, self.ready = "none", False
+        self.recorders = "none"
         starts = record.starts + 1
         save = self.save(phase="preparing", starts=starts, recovers=reason, runtime_dir="")
         return [save, do.StartRunner(self.record)]
@@ -178,8 +176,7 @@ class LocalPart:
 
     def report_prepared(self, now: float) -> list[do.Command]:
         """Report that the nodes are at the start barrier, unless recorders are being started."""
-        self.ready = self.recorders == "starting"
-        return [] if self.ready else self.advance("prepared", now)
+        return [] if self.recorders == "starting" else self.advance("prepared", now)
 
     def stop_runner(self, stop: messages.StopPart) -> list[do.Command]:
         """Stop now, or when the runner answers; a forced stop kills one that does not."""
