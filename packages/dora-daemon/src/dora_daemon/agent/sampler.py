@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 from pydantic import ValidationError
 
 from dora_config.protocol import snapshot as snapshots
@@ -28,67 +29,20 @@ SILENT_SECONDS = 10.0
 LOCK_NAME: Final = "dora-cluster-lock"
 MAX_LOCK_LINE: Final = 16 * 1024
 MAX_TEXT: Final = 200
-_PIECE: Final = 4096
-_MAX_READS: Final = MAX_LOCK_LINE // _PIECE + 1
+LOCK_SECONDS: Final = 1.0
+"""Time for the holder of the lock, which may be suspended, to answer."""
 
 
-class MachineLockReader:
-    """Keeps at most one connection to the holder."""
-
-    def __init__(self, name: str = LOCK_NAME) -> None:
-        self._address = f"\0{name}"
-        self._link: socket.socket | None = None
-        self._line = b""
-        self._found: snapshots.MachineOperation | None = None
-
-    def holder(self) -> snapshots.MachineOperation | None:
-        """Return the command that holds the lock; None also until it has answered."""
-        if self._link is None:
-            self._connect()
-        if self._link is not None:
-            try:
-                self._receive(self._link)
-            except BlockingIOError:
-                pass
-            except OSError:
-                self.close()
-        return self._found
-
-    def close(self) -> None:
-        """Close the connection, if there is one."""
-        if self._link is not None:
-            self._link.close()
-        self._link, self._line, self._found = None, b"", None
-
-    def _connect(self) -> None:
-        link = socket.socket(socket.AF_UNIX)
-        link.setblocking(False)
-        try:
-            link.connect(self._address)
-            _, user = peer_credentials(link)
-        except OSError:  # the lock is free, or this system has no abstract sockets
-            link.close()
-            return
+def lock_holder(name: str = LOCK_NAME) -> snapshots.MachineOperation | None:
+    """Return the command that has locked this machine; blocks for at most LOCK_SECONDS."""
+    with socket.socket(socket.AF_UNIX) as link, suppress(OSError):  # the lock is free
+        link.settimeout(LOCK_SECONDS)
+        link.connect(f"\0{name}")
+        _, user = peer_credentials(link)
         if user in (0, os.geteuid()):
-            self._link = link
-        else:
-            link.close()
-
-    def _receive(self, link: socket.socket) -> None:
-        """Read what has arrived, at most a line.
-
-        Raises BlockingIOError, and another OSError if the holder has ended or sends more.
-        """
-        for _ in range(_MAX_READS):
-            data = link.recv(_PIECE)
-            if not data:
-                raise ConnectionResetError
-            self._line += data
-            line, end, more = self._line.partition(b"\n")
-            if more or len(self._line) > MAX_LOCK_LINE:
-                raise ConnectionAbortedError
-            if end:
-                self._found = _operation(line)
+            with link.makefile("rb") as answer:
+                return _operation(answer.readline(MAX_LOCK_LINE))
+    return None
 
 
 def _operation(line: bytes) -> snapshots.MachineOperation | None:
@@ -109,7 +63,6 @@ class Sampler:
     def __init__(self, runners: RunnerRegistry, send: Callable[[DaemonMessage], None]) -> None:
         self._runners = runners
         self._send = send
-        self._lock = MachineLockReader()
         self._silent: dict[str, float] = {}
         """When a runner that has not answered gets another request."""
 
@@ -130,7 +83,13 @@ class Sampler:
                 left = len(found.edges) - len(kept)
                 problems.append(f"left out edges of dataflow {dataflow}: {left}")
 
+        holders: list[snapshots.MachineOperation | None] = []
+
+        async def read_lock() -> None:
+            holders.append(await anyio.to_thread.run_sync(lock_holder))
+
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_lock)
             for dataflow in self._runners.connected():
                 if not request.dataflows or dataflow in request.dataflows:
                     tasks.start_soon(read, dataflow)
@@ -139,7 +98,7 @@ class Sampler:
                 sample=request.sample,
                 parts=tuple(parts),
                 load=machine_load(),
-                operation=self._lock.holder(),
+                operation=holders[0],
                 problems=tuple(problems),
             )
         )
