@@ -47,7 +47,7 @@ def test_samples_are_followed_by_the_end_of_the_input(workspace: Workspace) -> N
     ]
     assert ran.result is not None
     assert ran.result.ok
-    assert isinstance(ran.events[-1], DataflowFinished)
+    assert isinstance(ran.events[-2], DataflowFinished)
     assert len(ran.of(DataflowStarted)) == 1
     assert len(ran.of(NodeSpawned)) == 2
     root = runtime_root()

@@ -54,7 +54,7 @@ def test_failed_export_leaves_no_file(tmp_path: Path) -> None:
         export([*MESSAGES, broken], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
-    with pytest.raises(CannotExport):
+    with pytest.raises(CannotConvert):
         export([*MESSAGES, broken], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -150,7 +150,7 @@ class DataflowStopping(Frozen, kind="dataflow_stopping"):
 
 
 class DataflowFinished(Frozen, kind="dataflow_finished"):
-    """Every node has ended; the last event."""
+    """Every node has ended."""
 
     result: DataflowResult
 
