@@ -16,7 +16,8 @@ from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine
 from dora_daemon.runner.logs.log_files import LogFile
-from dora_daemon.runner.nodes.log_router import TAIL_LINES, LogRouter, NodeLog
+from dora_daemon.runner.logs.logs import TAIL_LINES, NodeLog
+from dora_daemon.runner.nodes.log_router import LogRouter
 
 
 def test_warning_about_a_program_belongs_to_its_node(monkeypatch: pytest.MonkeyPatch) -> None:

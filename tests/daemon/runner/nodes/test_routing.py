@@ -18,8 +18,7 @@ from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.link.supervisor import StreamQueues
 from dora_daemon.runner.machine.streams import IncomingStreamSpec, MachineStreams
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.log_router import log_route
-from dora_daemon.runner.nodes.publishing import RunnerOutputs
+from dora_daemon.runner.nodes.publishing import RunnerOutputs, log_route
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter
 from dora_daemon.runner.nodes.segments import SegmentTable

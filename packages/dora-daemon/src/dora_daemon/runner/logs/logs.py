@@ -1,4 +1,4 @@
-"""Reads stdout and stderr of processes.
+"""Passes a node's stdout and stderr to its log file, to samples and to `dora run`.
 
 Each turn of the event loop passes on a limited number of lines, so that a flood of them fills the
 node's pipe and does not delay other nodes or requests.
@@ -13,8 +13,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from dora_daemon.runner.logs.log_entries import OutputSplitter
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol.runner_events import LogLevel, LogLine, passes
+from dora_daemon.runner.logs.log_entries import OutputSplitter, entry_from_line, file_line
+from dora_daemon.runner.logs.log_files import LogFile
 
+TAIL_LINES = 500
+"""Last lines of stderr kept for the report of a failure."""
+TAIL_CHARACTERS = 2000
+"""Length to which each of them is cut."""
 _CHUNK = 32768
 _MAX_IN_A_PIPE = 1 << 20
 _LINES_A_TURN = 200
@@ -47,6 +54,85 @@ class Gate:
 def now_text() -> str:
     """Return the current time for a log entry: RFC 3339, milliseconds, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class LogDestinations(Protocol):
+    """Where entries of nodes go beside their files."""
+
+    gate: Gate | None
+
+    def show(self, entry: LogLine) -> bool: ...
+    def send(self, output: str, text: str) -> None: ...
+    def to_subscribers(self, entry: LogLine) -> None: ...
+    def message_text(self, entry: LogLine) -> str: ...
+    def warn(self, message: str) -> None: ...
+
+
+class NodeLog:
+    """Destinations of the lines of one node, over all its processes."""
+
+    def __init__(self, spec: ResolvedNode, file: LogFile, router: LogDestinations) -> None:
+        self._spec = spec
+        self._file = file
+        self._router = router
+        self._went_up = False
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        """Last lines on stderr of the current process."""
+
+    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
+        """Log printed lines; return the gate that further ones must wait for."""
+        ts = now_text()
+        kept = []
+        self._went_up = False
+        for text in lines:
+            if stream == "stderr":
+                self.tail.append(text[:TAIL_CHARACTERS])
+            if self._spec.send_stdout_as is not None:
+                # dora-rs sends both streams, too
+                self._send(self._spec.send_stdout_as, text + "\n")
+            entry = entry_from_line(text, node=self._spec.id, stream=stream, ts=ts)
+            if self._pass_on(entry):
+                kept.append(file_line(entry))
+        self._write(kept)
+        gate = self._router.gate
+        return gate if self._went_up and gate is not None and not gate.is_open else None
+
+    def log(self, entry: LogLine) -> None:
+        """Log an entry that the node did not print itself."""
+        if self._pass_on(entry):
+            self._write([file_line(entry)])
+
+    def note(self, level: LogLevel, message: str) -> None:
+        """Write a line about the node's process into the file, regardless of its level."""
+        entry = LogLine(
+            ts=now_text(), level=level, node=self._spec.id, message=message, target="dora.runner"
+        )
+        self._write([file_line(entry)])
+
+    def _send(self, output: str, text: str) -> None:
+        self._router.send(f"{self._spec.id}/{output}", text)
+
+    def _pass_on(self, entry: LogLine) -> bool:
+        if not passes(entry.level, self._spec.min_log_level):
+            return False
+        self._router.to_subscribers(entry)
+        if self._spec.send_logs_as is not None and entry.level != "stdout":
+            self._send(self._spec.send_logs_as, self._router.message_text(entry))
+        if self._router.show(entry):
+            self._went_up = True
+        return True
+
+    def _write(self, lines: list[str]) -> None:
+        if lines and (problem := self._file.write(lines)) is not None:
+            self._router.warn(problem)
+
+    def create_file(self) -> None:
+        """Create the log file before the node prints anything."""
+        if (problem := self._file.create()) is not None:
+            self._router.warn(problem)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class LineHandler(Protocol):

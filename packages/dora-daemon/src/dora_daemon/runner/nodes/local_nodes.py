@@ -11,8 +11,8 @@ from typing import Any
 
 from dora_config.dataflow.resolved import CurrentNode, NodeLocation, ResolvedInput, ResolvedNode
 from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.logs.logs import NodeLog
 from dora_daemon.runner.machine.health import HealthWatch, InputWatch
-from dora_daemon.runner.nodes.log_router import NodeLog
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import NodeProcess

@@ -2,103 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent, RunOutput, passes
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.runner.logs.history import KeptHistory
-from dora_daemon.runner.logs.log_entries import entry_from_line, file_line, message_text
+from dora_daemon.runner.logs.log_entries import message_text
 from dora_daemon.runner.logs.log_files import LogFile
-from dora_daemon.runner.logs.logs import Gate, Stream, now_text
+from dora_daemon.runner.logs.logs import Gate, NodeLog, now_text
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.nodes.publishing import RunnerOutputs, log_route
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_node_api.transport.shared.errors import TransportError
-
-if TYPE_CHECKING:
-    from dora_daemon.runner.nodes.local_nodes import LocalNodes
-    from dora_daemon.runner.nodes.publishing import RunnerOutputs
-
-TAIL_LINES = 500
-"""Last lines of stderr kept for the report of a failure."""
-TAIL_CHARACTERS = 2000
-"""Length to which each of them is cut."""
-
-
-def log_route(node: str, name: str) -> str:
-    """Return the runner's output for a ``dora/logs`` input; outputs of nodes contain no spaces."""
-    return f"dora/logs -> {node}/{name}"
-
-
-class NodeLog:
-    """Destinations of the lines of one node, over all its processes."""
-
-    def __init__(self, spec: ResolvedNode, file: LogFile, router: LogRouter) -> None:
-        self._spec = spec
-        self._file = file
-        self._router = router
-        self._went_up = False
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        """Last lines on stderr of the current process."""
-
-    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
-        """Log printed lines; return the gate that further ones must wait for."""
-        ts = now_text()
-        kept = []
-        self._went_up = False
-        for text in lines:
-            if stream == "stderr":
-                self.tail.append(text[:TAIL_CHARACTERS])
-            if self._spec.send_stdout_as is not None:
-                # dora-rs sends both streams, too
-                self._send(self._spec.send_stdout_as, text + "\n")
-            entry = entry_from_line(text, node=self._spec.id, stream=stream, ts=ts)
-            if self._pass_on(entry):
-                kept.append(file_line(entry))
-        self._write(kept)
-        gate = self._router.gate
-        return gate if self._went_up and gate is not None and not gate.is_open else None
-
-    def log(self, entry: LogLine) -> None:
-        """Log an entry that the node did not print itself."""
-        if self._pass_on(entry):
-            self._write([file_line(entry)])
-
-    def note(self, level: LogLevel, message: str) -> None:
-        """Write a line about the node's process into the file, regardless of its level."""
-        entry = LogLine(
-            ts=now_text(), level=level, node=self._spec.id, message=message, target="dora.runner"
-        )
-        self._write([file_line(entry)])
-
-    def _send(self, output: str, text: str) -> None:
-        self._router.send(f"{self._spec.id}/{output}", text)
-
-    def _pass_on(self, entry: LogLine) -> bool:
-        if not passes(entry.level, self._spec.min_log_level):
-            return False
-        self._router.to_subscribers(entry)
-        if self._spec.send_logs_as is not None and entry.level != "stdout":
-            self._send(self._spec.send_logs_as, self._router.message_text(entry))
-        if self._router.show(entry):
-            self._went_up = True
-        return True
-
-    def _write(self, lines: list[str]) -> None:
-        if lines and (problem := self._file.write(lines)) is not None:
-            self._router.warn(problem)
-
-    def create_file(self) -> None:
-        """Create the log file before the node prints anything."""
-        if (problem := self._file.create()) is not None:
-            self._router.warn(problem)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 @dataclass(eq=False)

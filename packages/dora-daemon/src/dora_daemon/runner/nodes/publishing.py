@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.nodes.log_router import log_route
 from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.transport.producer.pool import Pool
@@ -16,6 +15,11 @@ from dora_node_api.transport.shared.queue import QueueEnds
 POOL_BYTES = 64 * 1024 * 1024
 RUNNER = 0
 """Incarnation of the runner."""
+
+
+def log_route(node: str, name: str) -> str:
+    """Return the runner's output for a ``dora/logs`` input; outputs of nodes contain no spaces."""
+    return f"dora/logs -> {node}/{name}"
 
 
 class RunnerOutputs:
