@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedRandom, BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, Self
 from urllib.parse import unquote
 
 from dora_config.access import Endpoint
@@ -132,20 +132,38 @@ class PlainFile:
         pass  # continued once there is room
 
 
-class Downloads:
+class _Connected:
     """One connection, replaced when it breaks; a context manager."""
 
-    def __init__(self, endpoint: Endpoint, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """``cancelled`` returns whether to give up."""
+    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
         self._endpoint = endpoint
-        self._cancelled = cancelled
+        self._timeout = timeout
         self._connection: ControlConnection | None = None
 
-    def __enter__(self) -> Downloads:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._disconnect()
+
+    def _open(self) -> ControlConnection:
+        if self._connection is None:
+            self._connection = ControlConnection(self._endpoint, timeout=self._timeout)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Downloads(_Connected):
+    """Downloads over one connection."""
+
+    def __init__(self, endpoint: Endpoint, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """``cancelled`` returns whether to give up."""
+        super().__init__(endpoint, TIMEOUT)
+        self._cancelled = cancelled
 
     def download(self, path: str, target: Incoming) -> None:
         """Receive what is missing of a file.
@@ -179,13 +197,12 @@ class Downloads:
             time.sleep(min(0.2 * (failures + busy + 1), MAX_PAUSE))
 
     def _resume(self, path: str, target: Incoming, offset: int) -> None:
-        if self._connection is None:
-            self._connection = ControlConnection(self._endpoint, timeout=TIMEOUT)
+        connection = self._open()
         headers = self._endpoint.headers()
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        self._connection.request("GET", path, headers=headers)
-        with self._connection.getresponse() as answer:
+        connection.request("GET", path, headers=headers)
+        with connection.getresponse() as answer:
             if answer.status in _OVERLOADED:
                 raise _Overloaded(f"HTTP status {answer.status} {answer.reason}")
             if answer.status not in (200, 206, 416):
@@ -215,11 +232,6 @@ class Downloads:
         if self._cancelled():
             raise DownloadFailed(f"the download of {path} was cancelled")
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
 
 Source = Path | bytes
 """A local file, or content itself."""
@@ -238,18 +250,11 @@ class Room:
     free: int
 
 
-class Uploads:
-    """One connection for files by their SHA-256, replaced when it breaks; a context manager."""
+class Uploads(_Connected):
+    """Uploads of files by their SHA-256 over one connection."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._connection: ControlConnection | None = None
-
-    def __enter__(self) -> Uploads:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._disconnect()
+        super().__init__(endpoint, UPLOAD_TIMEOUT)
 
     def missing(self, digests: list[str]) -> tuple[list[str], Room | None]:
         """Return the digests that the store lacks, and its free space if reported.
@@ -313,19 +318,9 @@ class Uploads:
         with connection.getresponse() as answer:
             return answer.status, answer.headers, answer.read()
 
-    def _open(self) -> ControlConnection:
-        if self._connection is None:
-            self._connection = ControlConnection(self._endpoint, timeout=UPLOAD_TIMEOUT)
-        return self._connection
-
     def _refusal(self, status: int, body: bytes) -> str:
         text = body[:300].decode(errors="replace").strip()
         return f"the coordinator at {self._endpoint} refused the code: HTTP status {status} {text}"
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def send_file(

@@ -2,29 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dora_node_api._version import __version__
-from dora_node_api.node import Node
+from dora_node_api._version import __version__ as __version__
+from dora_node_api.node import Node as Node
 
 if TYPE_CHECKING:
-    from dora import builder, testing
-    from dora_node_api.backends.sample import SampleHandler
-    from dora_node_api.launch import build, run
-    from dora_node_api.operators import DoraStatus, main as start_runtime
+    from dora import builder as builder, testing as testing
+    from dora_node_api.backends.sample import SampleHandler as SampleHandler
+    from dora_node_api.launch import build as build, run as run
+    from dora_node_api.operators import DoraStatus as DoraStatus, main
+
+    start_runtime = main
 
 __author__ = "The dora for Python authors"
-
-__all__ = [
-    "DoraStatus",
-    "Node",
-    "SampleHandler",
-    "__author__",
-    "__version__",
-    "build",
-    "builder",
-    "run",
-    "start_runtime",
-    "testing",
-]
 
 _HOMES = {
     "DoraStatus": ("dora_node_api.operators", "DoraStatus"),
@@ -35,6 +24,9 @@ _HOMES = {
     "builder": ("dora.builder", None),
     "testing": ("dora.testing", None),
 }
+if not TYPE_CHECKING:
+    __all__ = ["Node", *_HOMES, "__author__", "__version__"]
+
 _ROS2 = "dora_ros2.api"
 _HOMES |= {
     f"Ros2{name}": (_ROS2, f"Ros2{name}")
@@ -65,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

@@ -11,77 +11,46 @@ if sys.version_info < (3, 11):  # noqa: UP036
         " environment made with `uv venv --python 3.11`, for example)"
     )
 
-from dora_node_api._version import __version__
+from dora_node_api._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from dora_node_api.backends.sample import SampleHandler
+    from dora_node_api.backends.sample import SampleHandler as SampleHandler
     from dora_node_api.errors import (
-        BackpressureDeadlock,
-        ControlError,
-        DoraNodeError,
-        ExtensionError,
-        InvalidData,
-        NodeClosed,
-        NodeForked,
-        NodeInterrupted,
-        OperatorError,
-        SetUpError,
-        UnknownOutput,
+        BackpressureDeadlock as BackpressureDeadlock,
+        ControlError as ControlError,
+        DoraNodeError as DoraNodeError,
+        ExtensionError as ExtensionError,
+        InvalidData as InvalidData,
+        NodeClosed as NodeClosed,
+        NodeForked as NodeForked,
+        NodeInterrupted as NodeInterrupted,
+        OperatorError as OperatorError,
+        SetUpError as SetUpError,
+        UnknownOutput as UnknownOutput,
     )
     from dora_node_api.events import (
-        ErrorEvent,
-        Event,
-        EventStream,
-        InputClosed,
-        InputEvent,
-        InputRecovered,
-        NodeFailed,
-        NodeRestarted,
-        ParamDeleted,
-        ParamUpdated,
-        Reload,
-        Stop,
-        UnknownEvent,
+        ErrorEvent as ErrorEvent,
+        Event as Event,
+        EventStream as EventStream,
+        InputClosed as InputClosed,
+        InputEvent as InputEvent,
+        InputRecovered as InputRecovered,
+        NodeFailed as NodeFailed,
+        NodeRestarted as NodeRestarted,
+        ParamDeleted as ParamDeleted,
+        ParamUpdated as ParamUpdated,
+        Reload as Reload,
+        Stop as Stop,
+        UnknownEvent as UnknownEvent,
     )
-    from dora_node_api.node import Node
-    from dora_node_api.operators import DoraStatus
-    from dora_node_api.testing import MockNode
-    from dora_node_api.transport.shared.errors import BrokenRecord, PoolExhausted, TransportError
-
-__all__ = [
-    "BackpressureDeadlock",
-    "BrokenRecord",
-    "ControlError",
-    "DoraNodeError",
-    "DoraStatus",
-    "ErrorEvent",
-    "Event",
-    "EventStream",
-    "ExtensionError",
-    "InputClosed",
-    "InputEvent",
-    "InputRecovered",
-    "InvalidData",
-    "MockNode",
-    "Node",
-    "NodeClosed",
-    "NodeFailed",
-    "NodeForked",
-    "NodeInterrupted",
-    "NodeRestarted",
-    "OperatorError",
-    "ParamDeleted",
-    "ParamUpdated",
-    "PoolExhausted",
-    "Reload",
-    "SampleHandler",
-    "SetUpError",
-    "Stop",
-    "TransportError",
-    "UnknownEvent",
-    "UnknownOutput",
-    "__version__",
-]
+    from dora_node_api.node import Node as Node
+    from dora_node_api.operators import DoraStatus as DoraStatus
+    from dora_node_api.testing import MockNode as MockNode
+    from dora_node_api.transport.shared.errors import (
+        BrokenRecord as BrokenRecord,
+        PoolExhausted as PoolExhausted,
+        TransportError as TransportError,
+    )
 
 _HOMES = {
     "backends.sample": ("SampleHandler",),
@@ -101,6 +70,8 @@ _HOMES = {
     "transport.shared.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+if not TYPE_CHECKING:
+    __all__ = [*_MODULE_OF, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -116,4 +87,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_MODULE_OF})

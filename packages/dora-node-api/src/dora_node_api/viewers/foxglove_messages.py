@@ -25,9 +25,15 @@ from dora_node_api.data.visual_values import (
     Visual,
 )
 
-JSON_SCHEMA = "dora.Message"
-"""Schema of messages without a display."""
-JSON_SCHEMA_TEXT = b'{"type":"object"}'
+_NO_DISPLAY = "dora.Message"
+_JSON_SCHEMAS = {
+    _NO_DISPLAY: b'{"type":"object"}',
+    "dora.Numbers": b"""{"type":"object","properties":{
+"timestamp":{"type":"object","properties":{"sec":{"type":"integer"},"nsec":{"type":"integer"}}},
+"values":{"type":"array","items":{"type":"number"}},
+"names":{"type":"array","items":{"type":"string"}}}}""",
+}
+"""Schemas that Foxglove does not have: of messages without a display, and of numbers."""
 MAX_ELEMENTS = 4096
 """Elements of an array in JSON."""
 
@@ -98,8 +104,8 @@ def foxglove_fields(kind: VisualKind, visual: Visual, nanoseconds: int, frame: s
         case Joints():
             return {"timestamp": timestamp, "joints": _joints(visual)}
         case Numbers():
-            names = list(visual.names)
-            return {"timestamp": timestamp, "values": list(visual.values), "names": names}
+            time = {"sec": nanoseconds // 10**9, "nsec": nanoseconds % 10**9}
+            return {"timestamp": time, "values": [*visual.values], "names": [*visual.names]}
         case Text():
             return {"timestamp": timestamp, "level": _INFO, "message": visual.text, "name": frame}
 
@@ -210,12 +216,16 @@ def _joints(joints: Joints) -> list[Fields]:
 
 
 def schema_name(kind: VisualKind | None) -> str:
-    return JSON_SCHEMA if kind is None else DISPLAYS[kind].foxglove
+    return _NO_DISPLAY if kind is None else DISPLAYS[kind].foxglove
 
 
 def json_message(array: pa.Array, metadata: Mapping[str, Any]) -> bytes:
     """Return a message without a display. Raises ValueError."""
     values = {"data": python_values(array[:MAX_ELEMENTS]), "metadata": dict(metadata)}
+    return _json(values)
+
+
+def _json(values: object) -> bytes:
     return json.dumps(_json_value(values), allow_nan=False).encode()
 
 
@@ -249,20 +259,26 @@ class MessageTypes:
     def encode(self, kind: VisualKind, visual: Visual, nanoseconds: int, frame: str) -> bytes:
         """Return a message of the kind's schema; the arguments are those of `foxglove_fields`."""
         fields = foxglove_fields(kind, visual, nanoseconds, frame)
-        serialized: bytes = self[schema_name(kind)](**fields).SerializeToString()
+        schema = schema_name(kind)
+        if schema in _JSON_SCHEMAS:
+            return _json(fields)
+        serialized: bytes = self[schema](**fields).SerializeToString()
         return serialized
 
     def __getitem__(self, schema: str) -> Any:
         if schema not in self._types:
-            package, _, name = schema.rpartition(".")
-            if package == "dora":
-                self._types[schema] = _numbers_type()
-            else:
-                module = import_module(f"foxglove_schemas_protobuf.{name}_pb2")
-                self._types[schema] = getattr(module, name)
+            name = schema.rpartition(".")[2]
+            module = import_module(f"foxglove_schemas_protobuf.{name}_pb2")
+            self._types[schema] = getattr(module, name)
         return self._types[schema]
 
-    def descriptors(self, schema: str) -> bytes:
+    def described(self, schema: str) -> tuple[str, str, bytes]:
+        """Return the encoding of messages, that of their schema, and the schema."""
+        if schema in _JSON_SCHEMAS:
+            return "json", "jsonschema", _JSON_SCHEMAS[schema]
+        return "protobuf", "protobuf", self._descriptors(schema)
+
+    def _descriptors(self, schema: str) -> bytes:
         """Return the FileDescriptorSet of a schema, dependencies first."""
         from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
@@ -279,30 +295,3 @@ class MessageTypes:
             file.CopyToProto(found.file.add())
         serialized: bytes = found.SerializeToString()
         return serialized
-
-
-def _numbers_type() -> Any:
-    """Return the class of ``dora.Numbers``: Foxglove has no schema for numbers."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
-
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
-    file = descriptor_pb2.FileDescriptorProto(
-        name="dora/Numbers.proto",
-        package="dora",
-        syntax="proto3",
-        dependency=["google/protobuf/timestamp.proto"],
-    )
-    message = file.message_type.add(name="Numbers")
-    kinds = descriptor_pb2.FieldDescriptorProto
-    message.field.add(
-        name="timestamp",
-        number=1,
-        label=kinds.LABEL_OPTIONAL,
-        type=kinds.TYPE_MESSAGE,
-        type_name=".google.protobuf.Timestamp",
-    )
-    message.field.add(name="values", number=2, label=kinds.LABEL_REPEATED, type=kinds.TYPE_DOUBLE)
-    message.field.add(name="names", number=3, label=kinds.LABEL_REPEATED, type=kinds.TYPE_STRING)
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("dora.Numbers"))

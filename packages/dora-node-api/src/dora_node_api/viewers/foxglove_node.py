@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api.viewers.foxglove_messages import (
-    JSON_SCHEMA,
-    JSON_SCHEMA_TEXT,
     MessageTypes,
     json_message,
     schema_name,
@@ -66,14 +64,11 @@ class FoxgloveViewer:
         schema = schema_name(message.kind)
         key = message.input.name, schema
         if key not in self._channels:
-            if schema == JSON_SCHEMA:
-                encoding, described = "json", ("jsonschema", JSON_SCHEMA_TEXT)
-            else:
-                encoding, described = "protobuf", ("protobuf", self._types.descriptors(schema))
+            encoding, schema_encoding, data = self._types.described(schema)
             self._channels[key] = foxglove.Channel(
                 self._topic(message.input, schema),
                 message_encoding=encoding,
-                schema=foxglove.Schema(name=schema, encoding=described[0], data=described[1]),
+                schema=foxglove.Schema(name=schema, encoding=schema_encoding, data=data),
             )
         return self._channels[key]
 

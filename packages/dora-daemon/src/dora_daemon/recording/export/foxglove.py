@@ -17,8 +17,6 @@ from dora_daemon.recording.conversion import Converted, missing_extra, unfinishe
 from dora_daemon.recording.export.visuals import DecodedMessage, VisualDecoder
 from dora_node_api.data.visual_values import read_visual
 from dora_node_api.viewers.foxglove_messages import (
-    JSON_SCHEMA,
-    JSON_SCHEMA_TEXT,
     MessageTypes,
     json_message,
     schema_name,
@@ -92,21 +90,15 @@ class _Channels:
     def add(self, message: RecordedMessage, schema: str, data: bytes) -> None:
         key = message.topic, schema
         if key not in self._channels:
-            encoding = "json" if schema == JSON_SCHEMA else "protobuf"
             shared = [one for one in self._channels if one[0] == message.topic]
             topic = f"/{message.topic}" + (f"/{schema.rpartition('.')[2]}" if shared else "")
-            self._channels[key] = self._writer.register_channel(
-                topic, encoding, self._schema(schema)
-            )
+            encoding, schema_encoding, description = self.types.described(schema)
+            if schema not in self._schemas:
+                self._schemas[schema] = self._writer.register_schema(
+                    schema, schema_encoding, description
+                )
+            number = self._schemas[schema]
+            self._channels[key] = self._writer.register_channel(topic, encoding, number)
         self._writer.add_message(
             self._channels[key], message.log_time, data, message.publish_time, message.sequence
         )
-
-    def _schema(self, name: str) -> int:
-        if name not in self._schemas:
-            if name == JSON_SCHEMA:
-                encoding, data = "jsonschema", JSON_SCHEMA_TEXT
-            else:
-                encoding, data = "protobuf", self.types.descriptors(name)
-            self._schemas[name] = self._writer.register_schema(name, encoding, data)
-        return self._schemas[name]
