@@ -35,7 +35,7 @@ LOCK_SECONDS: Final = 1.0
 
 def lock_holder(name: str = LOCK_NAME) -> snapshots.MachineOperation | None:
     """Return the command that has locked this machine; blocks for at most LOCK_SECONDS."""
-    with socket.socket(socket.AF_UNIX) as link, suppress(OSError):  # the lock is free
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as link:  # the lock is free
         link.settimeout(LOCK_SECONDS)
         link.connect(f"\0{name}")
         _, user = peer_credentials(link)
