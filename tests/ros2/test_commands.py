@@ -131,6 +131,21 @@ def test_types(robot: Node, run: Run) -> None:
     assert run("type", "/sim/add")[0] == f"# {ADD.name} {ADD.hash}"
 
 
+def test_types_of_services_and_actions(
+    router: Router, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = ["int64 a", "int64 b", "---", "int64 sum"]
+    for name in ("example_interfaces/AddTwoInts", "example_interfaces/srv/AddTwoInts"):
+        assert run("type", name) == add
+    lines = run("type", "nav_msgs/GetPlan")
+    assert lines.count("---") == 1
+    assert "MSG: nav_msgs/Path" in lines
+    assert run("type", "example_interfaces/Fibonacci").count("---") == 2
+    with pytest.raises(SystemExit):
+        commands.run(["pub", "/x", "std_msgs/String", "{}", "--rate", "-1"])
+    assert "expected a number of at least 0, found -1" in capsys.readouterr().err
+
+
 def test_publish_call_and_goals(robot: Node, run: Run) -> None:
     received: list[tuple[bytes, Attachment | None]] = []
     robot.subscription("/chat", STRING, lambda *got: received.append(got))

@@ -33,7 +33,14 @@ import zenoh
 
 from dora_ros2 import __version__
 from dora_ros2.connection import Connection, Node
-from dora_ros2.definitions.description import Structure, action_structures, describe, full_name
+from dora_ros2.definitions.description import (
+    PARTS,
+    Structure,
+    TypeDescription,
+    action_structures,
+    describe,
+    full_name,
+)
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error, SessionError
 from dora_ros2.types import ActionType, MessageType, ServiceType, Types
 from dora_ros2.zenoh.actions import ActionClient, CancelCode
@@ -146,7 +153,7 @@ def argument_parser() -> argparse.ArgumentParser:
     common.add_argument("--types", action="append", default=[], help="folder of definitions")
     common.add_argument("--humble", action="store_true", help="talk to ROS 2 Humble; else detected")
     common.add_argument(
-        "--timeout", type=float, default=30.0, help="longest wait in seconds; default: 30"
+        "--timeout", type=_number, default=30.0, help="longest wait in seconds; default: 30"
     )
     parser = argparse.ArgumentParser(
         prog="dora ros2",
@@ -173,7 +180,7 @@ def argument_parser() -> argparse.ArgumentParser:
     hz.add_argument("-n", "--count", type=int, default=0, help="end after so many lines")
     command("type", _type, "Print the definition of a type or of a topic's type.", "name")
     pub = command("pub", _pub, "Publish a message.", "topic", "type", "value")
-    pub.add_argument("--rate", type=float, default=0.0, help="repeat so often per second")
+    pub.add_argument("--rate", type=_number, default=0.0, help="repeat so often per second")
     pub.add_argument("-n", "--count", type=int, default=0, help="end after so many messages")
     call = command("call", _call, "Call a service and print the response.", "service", "value")
     call.add_argument("--type", dest="type", help="default: that of the server")
@@ -185,8 +192,15 @@ def argument_parser() -> argparse.ArgumentParser:
     param.add_argument("value", nargs="?", help="new value, as JSON")
     checked = command("check", check, "Check the connection to a robot; write a capture of it.")
     checked.add_argument("--capture", default="ros2-capture.json", help="file for an issue report")
-    checked.add_argument("--seconds", type=float, default=5.0, help="how long to watch topics")
+    checked.add_argument("--seconds", type=_number, default=5.0, help="how long to watch topics")
     return parser
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, found {text}")
+    return value
 
 
 def _open(
@@ -332,8 +346,7 @@ def _hz(parsed: Any) -> None:
 
 def _type(parsed: Any) -> None:
     if not parsed.name.startswith("/"):
-        found = parsed.types.description(full_name(parsed.name, "msg"))
-        show(found.concatenated_text.rstrip("\n"))
+        show(_described(parsed.types, parsed.name).concatenated_text.rstrip("\n"))
         return
     with _node(parsed) as node:
         endpoints = node.connection.graph.endpoints(name=parsed.name)
@@ -341,6 +354,19 @@ def _type(parsed: Any) -> None:
             raise DefinitionError(f"no topic or service {parsed.name}", remedy="`dora ros2 topics`")
         found = find_description(node, parsed.types, endpoints[0])
         show(f"# {found.name} {endpoints[0].hash}\n{found.concatenated_text}".rstrip("\n"))
+
+
+def _described(types: Types, name: str) -> TypeDescription:
+    """Return the message, service or action of a name. Raises DefinitionError."""
+    problems = []
+    for full in dict.fromkeys(full_name(name, kind) for kind in PARTS):
+        try:
+            return types.description(full)
+        except DefinitionError as error:
+            if error.file:
+                raise
+            problems.append(error)
+    raise problems[0]
 
 
 def _pub(parsed: Any) -> None:

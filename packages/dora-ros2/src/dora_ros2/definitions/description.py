@@ -186,13 +186,18 @@ class TypeDescription:
 
     @property
     def concatenated_text(self) -> str:
-        """All definitions in one text: the data of a schema `ros2msg` in MCAP files."""
-        parts = [self.main.text]
-        for one in self.referenced:
-            package, _, name = one.name.split("/")
-            parts.append(f"MSG: {package}/{name}\n{one.text}")
-        separator = "=" * 80 + "\n"
-        return separator.join(part if part.endswith("\n") else f"{part}\n" for part in parts)
+        """All definitions in one text: the data of a schema `ros2msg` in MCAP files.
+
+        Of a service or action it begins with the parts of its file.
+        """
+        names = [f"{self.name}{suffix}" for suffix in PARTS[self.name.split("/")[1]]]
+        parts = [self.of(name) for name in names] if {*names} <= {*self.structures} else [self]
+        referenced = {one.name: one for part in parts for one in part.referenced}
+        texts = ["---\n".join(_ended(part.main.text) for part in parts)]
+        for name in sorted(referenced):
+            package, _, last = name.split("/")
+            texts.append(f"MSG: {package}/{last}\n{_ended(referenced[name].text)}")
+        return ("=" * 80 + "\n").join(texts)
 
     @classmethod
     def from_message(
@@ -214,6 +219,10 @@ class TypeDescription:
             return found[wanted]
 
         return describe(name, lookup)
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") else f"{text}\n"
 
 
 def _structure(entry: Mapping[str, Any], sources: Mapping[str, str]) -> Structure:
