@@ -46,7 +46,6 @@ DECIDING = {
     "dora_coordinator.state",
     "dora_coordinator.links",
     "dora_coordinator.dataflow",
-    "dora_coordinator.clients",
     "dora_coordinator.coordinator",
     "dora_daemon.runner.machine",
     "dora_daemon.agent.state",

@@ -14,14 +14,32 @@ from starlette.requests import Request
 from starlette.types import Message
 from starlette.websockets import WebSocket
 from support.fleets import stored_files
+from support.simulation.fleet_simulation import COORDINATOR
+from support.waiting import wait_until_async
 
 from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeSet
+from dora_config.protocol.control import (
+    CLIENT_CODEC,
+    SERVER_CODEC,
+    Cancel,
+    ClientFrame,
+    ClientRequest,
+    ControlRequest,
+    Failure,
+    Hello,
+    ReadLogs,
+    WatchTopics,
+    Welcome,
+)
 from dora_coordinator.io import server
+from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.server import _Endpoints, _handshake_frame, _next_frame
 from dora_coordinator.io.service import Service
+from dora_coordinator.queries.clients import Client
+from dora_coordinator.settings import Settings
 
 
 async def web_socket(*messages: Message) -> WebSocket:
@@ -58,6 +76,74 @@ def test_binary_frames_are_refused() -> None:
             await _next_frame(socket)
 
     anyio.run(run)
+
+
+class WaitingService:
+    """Answers no request, and counts those that wait."""
+
+    settings = Settings(streams_per_client=2)
+    party = COORDINATOR
+
+    def __init__(self) -> None:
+        self.waiting: list[int] = []
+
+    def connect(self, address: str, renewal: Renewal) -> Connection:
+        return Connection(1, address, renewal)
+
+    def disconnect(self, connection: Connection) -> None:
+        connection.hang_up()
+
+    async def request(self, request: ControlRequest, client: Client) -> None:
+        with client.scope:
+            self.waiting.append(client.number)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.waiting.remove(client.number)
+
+
+def test_requests_of_one_kind_are_limited_and_can_be_cancelled() -> None:
+    service = WaitingService()
+    sent: list[Any] = []
+
+    async def run() -> None:
+        send, arriving = anyio.create_memory_object_stream[Message](10)
+
+        async def receive() -> Message:
+            return await arriving.receive()
+
+        async def note(message: Message) -> None:
+            if "text" in message:
+                sent.append(SERVER_CODEC.decode(message["text"]))
+
+        def arrive(frame: ClientFrame) -> None:
+            text = CLIENT_CODEC.encode(frame)
+            send.send_nowait({"type": "websocket.receive", "text": text})
+
+        scope = {"type": "websocket", "client": ("10.0.0.2", 1), "server": ("10.0.0.1", 2)}
+        endpoints = _Endpoints(cast(Service, service), cast(CodeFiles, None))
+        send.send_nowait({"type": "websocket.connect"})
+        arrive(Hello(party=COORDINATOR))
+        for number in (1, 2, 3):
+            arrive(ClientRequest(id=number, request=ReadLogs()))
+        arrive(ClientRequest(id=4, request=WatchTopics()))
+        async with send, arriving, anyio.create_task_group() as tasks:
+            tasks.start_soon(endpoints.control, WebSocket(scope, receive, note))
+            await wait_until_async(lambda: service.waiting == [1, 2, 4])
+            await wait_until_async(lambda: len(sent) == 2)
+            arrive(Cancel(id=1))
+            await wait_until_async(lambda: service.waiting == [2, 4])
+            arrive(ClientRequest(id=5, request=ReadLogs()))
+            await wait_until_async(lambda: service.waiting == [2, 4, 5])
+            send.send_nowait({"type": "websocket.disconnect", "code": 1000})
+        assert service.waiting == []
+
+    anyio.run(run)
+    welcome, refusal = sent
+    assert isinstance(welcome, Welcome)
+    assert isinstance(refusal, Failure)
+    assert refusal.id == 3
+    assert "at most 2 requests of one kind are open" in refusal.message
 
 
 def archive(files: FileStore, digest: str, method: str = "GET") -> tuple[int, Headers, bytes]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 
-from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.queries.queries import find_code
+from dora_coordinator.state.commands import RequestRefused
 
 DIGEST = "0" * 64
 

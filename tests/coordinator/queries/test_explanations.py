@@ -11,7 +11,7 @@ from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
 from dora_config.protocol.control import Explain, Explained, StopDataflow
 from dora_config.protocol.daemon import TO_DAEMON, Heartbeat, PartHistory, ReadHistory
-from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
+from dora_coordinator.state.events import DaemonMessageReceived
 
 
 def requested(daemon: FakeDaemon) -> ReadHistory:
@@ -209,7 +209,7 @@ def test_an_ended_dataflow_is_explained_and_a_cancelled_request_is_not_answered(
     fleet.request(StopDataflow())
     fleet.settle()
     number = fleet.request(Explain())
-    fleet.handle(ClientCancelled(1, number))
+    fleet.leave(number)
     robot.from_coordinator.clear()
     station.from_coordinator.clear()
     other = fleet.request(Explain())

@@ -15,7 +15,7 @@ from dora_config.protocol.recordings import (
     RecorderReplies,
     RecordingStates,
 )
-from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
+from dora_coordinator.state.events import DaemonMessageReceived
 
 STATES = RecordingStates()
 
@@ -67,7 +67,7 @@ def test_a_cancelled_call_and_a_late_reply_are_ignored() -> None:
     fleet, robot, _ = running_fleet()
     number = fleet.request(CallRecorders(daemons=("robot",), request=ListRecordings()))
     call = received(robot)
-    fleet.handle(ClientCancelled(1, number))
+    fleet.leave(number)
     answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
     answer(fleet, robot, RecorderAnswered(call="unknown", reply=STATES))
     assert number not in fleet.answers

@@ -17,7 +17,7 @@ from dora_config.protocol.runner import (
     SetParam,
     StopNode,
 )
-from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
+from dora_coordinator.state.events import DaemonMessageReceived
 
 
 def call(fleet: SimulatedFleet, request: ControlRequest, *daemons: FakeDaemon) -> tuple[int, str]:
@@ -87,7 +87,7 @@ def test_a_cancelled_call_is_not_answered() -> None:
     fleet, robot, _ = running_fleet()
     request = CallRunner(node="camera", request=StopNode(node="camera"))
     number, call_id = call(fleet, request, robot)
-    fleet.handle(ClientCancelled(1, number))
+    fleet.leave(number)
     answer(fleet, robot, call_id, Done())
     assert number not in fleet.answers
 

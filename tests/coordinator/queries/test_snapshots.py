@@ -18,7 +18,7 @@ from dora_config.protocol.snapshot import (
     Snapshot,
 )
 from dora_coordinator.queries import snapshots
-from dora_coordinator.state.events import ClientDisconnected, DaemonMessageReceived
+from dora_coordinator.state.events import DaemonMessageReceived
 
 LOAD = MachineLoad(cpus=4, cpu_seconds=8.0, memory_bytes=1, memory_total_bytes=2)
 UPGRADE = MachineOperation(command="dora cluster upgrade", operator="ada@desk", since=1.0)
@@ -149,7 +149,7 @@ def test_a_daemon_that_is_lost_ends_the_wait_for_it() -> None:
 def test_a_client_that_left_gets_no_answer() -> None:
     fleet, robot, station = running_fleet()
     number = fleet.request(GetSnapshot())
-    fleet.handle(ClientDisconnected(1))
+    fleet.leave()
     answer(fleet, robot)
     answer(fleet, station)
     assert number not in fleet.answers

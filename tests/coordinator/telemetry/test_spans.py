@@ -10,8 +10,8 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
 from dora_config.protocol.control import StartDataflow
 from dora_config.protocol.daemon import PartLost
 from dora_coordinator.state.commands import Command
-from dora_coordinator.state.events import ClientDisconnected, DaemonMessageReceived, Event
-from dora_coordinator.telemetry.spans import SpanBegun, SpanEnded, SpanKey, SpanTracker
+from dora_coordinator.state.events import DaemonMessageReceived, Event
+from dora_coordinator.telemetry.spans import SpanBegun, SpanEnded, SpanEvent, SpanKey, SpanTracker
 
 
 class Traced:
@@ -26,6 +26,7 @@ class Traced:
         self._coordinator = fleet.coordinator
         self._handle = self._coordinator.handle
         self._coordinator.handle = self._traced  # type: ignore[method-assign]
+        fleet.spans = self._note
 
     def _traced(self, event: Event, now: float) -> list[Command]:
         daemon = None
@@ -39,7 +40,10 @@ class Traced:
     def _observe(
         self, event: Event, commands: Sequence[Command], daemon: str | None, now: float
     ) -> None:
-        for span in self.tracker.observe(event, commands, daemon=daemon, began=now, ended=now):
+        self._note(self.tracker.observe(event, commands, daemon=daemon, began=now, ended=now))
+
+    def _note(self, spans: Sequence[SpanEvent]) -> None:
+        for span in spans:
             if isinstance(span, SpanBegun):
                 assert span.parent is None or span.parent in self.open
                 self.begun.append(span)
@@ -150,7 +154,7 @@ def test_a_build_contains_a_span_per_machine() -> None:
         ended = BuildEnded(build_id=build_id, failures=failures)
         found.fleet.handle(DaemonMessageReceived(daemon.connection, ended))
     errors = {span.key[0]: span.error for span in found.ended if span.error is not None}
-    assert errors["build machine"] == "camera: pip failed"
+    assert errors["build machine"] == 'daemon "robot", node "camera": pip failed'
     assert "pip failed" in (errors["build"] or "")
     assert not found.open
 
@@ -158,7 +162,7 @@ def test_a_build_contains_a_span_per_machine() -> None:
 def test_a_cancelled_build_ends_its_spans() -> None:
     found = traced("robot", "station")
     build(found)
-    found.fleet.handle(ClientDisconnected(1))
+    found.fleet.leave()
     assert {span.error for span in found.ended} == {"cancelled"}
     assert not found.open
 

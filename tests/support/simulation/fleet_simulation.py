@@ -12,9 +12,11 @@ import atexit
 import copy
 import math
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
+import anyio
 from support.simulation.link_simulation import FakeLink, Wall
 from support.simulation.machine_simulation import Crashed, FakeDaemon, FakeRunner
 
@@ -28,10 +30,12 @@ from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.calls import ChangePart
 from dora_config.protocol.control import (
     ControlAnswer,
+    ControlProgress,
     ControlRequest,
     DataflowList,
+    Decision,
+    Failure,
     ListDataflows,
-    Query,
     StartDataflow,
 )
 from dora_config.protocol.daemon import (
@@ -49,34 +53,31 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
-from dora_config.protocol.runner import (
-    DeleteParam,
-    SetParam,
-)
 from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.coordinator import CoordinatorState
-from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.queries.clients import Client
+from dora_coordinator.queries.cluster import Cluster
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
 from dora_coordinator.queries.queries import Queries
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as coordinator_commands
-from dora_coordinator.state.commands import Command
+from dora_coordinator.state.commands import Command, RequestRefused
 from dora_coordinator.state.events import (
-    ClientCancelled,
-    ClientDisconnected,
+    ChangeRequested,
     ClientRequested,
     DaemonDisconnected,
     DaemonMessageReceived,
     DaemonRegistered,
+    DataflowChange,
     Event,
     FleetStepEnded,
-    ParamChangedByRunner,
     StoreLoaded,
     TimerFired,
     TimerKey,
 )
 from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.records import DataflowRecord
+from dora_coordinator.telemetry.spans import SpanEvent
 from dora_daemon.agent import events as agent_events
 
 
@@ -91,6 +92,19 @@ class _Loop(asyncio.SelectorEventLoop):
 
 _LOOP = _Loop()
 atexit.register(_LOOP.close)
+
+
+def _in_loop(work: Callable[[], None]) -> None:
+    """Call a function that needs a running event loop."""
+
+    async def run() -> None:
+        work()
+
+    if _LOOP.is_running():
+        work()
+    else:
+        _LOOP.run_until_complete(run())
+
 
 T = TypeVar("T")
 _Stored = tuple[
@@ -135,6 +149,24 @@ def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> Dataflo
     return DataflowSpec(resolved=resolved, allow_unlinked=allow_unlinked)
 
 
+class _SimulatedClient(Client):
+    """Progress counts as written when the test says so."""
+
+    def __init__(self, number: int, progressed: Callable[[int, object], None]) -> None:
+        super().__init__(number)
+        self._progressed = progressed
+        self._unwritten: list[Callable[[], None]] = []
+
+    def notify(self, progress: ControlProgress, written: Callable[[], None] | None = None) -> None:
+        self._progressed(self.number, progress)
+        if written is not None:
+            self._unwritten.append(written)
+
+    def written(self) -> None:
+        while self._unwritten:
+            self._unwritten.pop(0)()
+
+
 class SimulatedFleet:
     def __init__(self, settings: Settings | None = None, *, codec: bool = True) -> None:
         """``codec``: messages pass through the codecs, which takes most of the time."""
@@ -147,7 +179,7 @@ class SimulatedFleet:
         self.timers: dict[TimerKey, float] = {}
         self.daemons: dict[str, FakeDaemon] = {}
         self.answers: dict[int, ControlAnswer] = {}
-        self.failures: dict[int, coordinator_commands.FailClient] = {}
+        self.failures: dict[int, Failure] = {}
         self.progress: list[object] = []
         self.progress_of: dict[int, list[object]] = {}
         """By request, as `progress`."""
@@ -166,16 +198,25 @@ class SimulatedFleet:
         self._last_request = 0
         for task in asyncio.all_tasks(_LOOP):
             task.cancel()
-        self._asked: dict[int, asyncio.Task[None]] = {}
-        """Queries without an answer."""
-        self._calls = DaemonCalls(self._send_to_daemon)
-        self._queries = Queries(self._calls, self._store_param, self.settings, COORDINATOR)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: dict[int, _SimulatedClient] = {}
+        """Clients of queries without an answer."""
+        self._last_decision = 0
+        self._decided: dict[int, coordinator_commands.Begun | ControlAnswer | RequestRefused] = {}
+        self._changed = anyio.Event()
+        self.spans: Callable[[Sequence[SpanEvent]], None] = lambda spans: None
+        """Receives the spans of queries."""
+        self._begin_queries()
         self.stored_fleet: FleetStatus | None = None
         self.stored_generations: dict[int, StoredGeneration] = {}
         self._steps: dict[int, coordinator_commands.FleetStep] = {}
         """Steps of roll-outs that are being carried out, by request."""
         self._next_steps: list[coordinator_commands.FleetStep] = []
         self.start_coordinator()
+
+    def _begin_queries(self) -> None:
+        self._calls = DaemonCalls(self._send_to_daemon)
+        self._queries = Queries(self._calls, self.settings, COORDINATOR)
 
     # ------------------------------------------------------------------- processes
 
@@ -189,6 +230,11 @@ class SimulatedFleet:
     def kill_coordinator(self) -> None:
         """SIGKILL: connections break; timers and everything not stored are lost."""
         self.coordinator = None
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+        self._asked.clear()
+        self._begin_queries()
         self._steps.clear()
         self._next_steps.clear()
         self.timers.clear()
@@ -276,8 +322,7 @@ class SimulatedFleet:
         if number is None:
             return
         self._hang_up(daemon)
-        self._calls.daemon_lost(daemon.name)
-        self.handle(DaemonDisconnected(number))
+        self.handle(DaemonDisconnected(number), lost=daemon)
 
     def _hang_up(self, daemon: FakeDaemon) -> None:
         if daemon.connection is not None:
@@ -292,32 +337,66 @@ class SimulatedFleet:
     def request(self, request: ControlRequest) -> int:
         """Send a client's request; return the number of its answer."""
         self._last_request += 1
-        if isinstance(request, Query):
-            query = _LOOP.create_task(self._answer(self._last_request, request))
-            self._asked[self._last_request] = query
-            self._run_queries()
-            return self._last_request
         number = self._last_request
-        fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
-        self.handle(ClientRequested(1, number, request, fresh))
+        self._tasks.add(_LOOP.create_task(self._answer(number, request)))
+        self._run_queries()
         return number
 
-    async def _answer(self, number: int, query: Query) -> None:
+    async def _answer(self, number: int, request: ControlRequest) -> None:
         assert self.coordinator is not None
-        try:
-            self.answers[number] = await self._queries.answer(query, self.coordinator)
-        except RequestRefused as problem:
-            failure = coordinator_commands.FailClient(1, number, str(problem), problem.code)
-            self.failures[number] = failure
+        client = self._asked[number] = _SimulatedClient(number, self._progressed)
+        cluster = Cluster(
+            self.coordinator,
+            self._calls,
+            self.handle,
+            self._store_change,
+            self._decide,
+            self._next_change,
+            lambda spans: self.spans(spans),
+        )
+        with client.scope:
+            try:
+                self.answers[number] = await self._queries.answer(request, cluster, client)
+            except RequestRefused as problem:
+                self.failures[number] = Failure(
+                    id=number, message=str(problem), code=problem.code, ended=problem.ended
+                )
+        self._asked.pop(number, None)
+
+    async def _next_change(self) -> None:
+        await self._changed.wait()
+
+    def _progressed(self, number: int, progress: object) -> None:
+        self.progress.append(progress)
+        self.progress_of.setdefault(number, []).append(progress)
+
+    def leave(self, *numbers: int) -> None:
+        """The clients of these requests leave; none: those of all requests."""
+        for number in numbers or tuple(self._asked):
+            if (asked := self._asked.get(number)) is not None:
+                _in_loop(asked.scope.cancel)
+        self._run_queries()
+
+    def written(self) -> None:
+        """All progress was written to the sockets of clients."""
+        for asked in self._asked.values():
+            _in_loop(asked.written)
+        self._run_queries()
+
+    def displayed(self, number: int, stream: int) -> None:
+        """A client has displayed the last update of a stream."""
+        if (asked := self._asked.get(number)) is not None:
+            _in_loop(partial(asked.acknowledged, stream))
+        self._run_queries()
 
     def _run_queries(self) -> None:
         """Run queries until all of them wait."""
-        self._asked = {key: query for key, query in self._asked.items() if not query.done()}
-        if not self._asked:
+        self._tasks = {task for task in self._tasks if not task.done()}
+        if not self._tasks:
             return
         _LOOP.now = self.now
         if not _LOOP.is_running():
-            for _ in range(10):
+            for _ in range(20):
                 _LOOP.run_until_complete(asyncio.sleep(0))
 
     def run(self, work: Awaitable[T]) -> T:
@@ -342,9 +421,22 @@ class SimulatedFleet:
             self._execute(coordinator_commands.SendToDaemon(daemon, message))
         return connected
 
-    async def _store_param(self, dataflow_id: str, change: SetParam | DeleteParam) -> None:
-        self._last_request += 1
-        self.handle(ParamChangedByRunner(1, dataflow_id, change, self._last_request))
+    async def _store_change(self, dataflow_id: str, change: DataflowChange | None) -> None:
+        self._last_decision += 1
+        self.handle(ChangeRequested(self._last_decision, dataflow_id, change))
+        self._decided.pop(self._last_decision, None)
+
+    async def _decide(self, request: Decision) -> coordinator_commands.Begun | ControlAnswer:
+        self._last_decision += 1
+        number = self._last_decision
+        fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
+        self.handle(ClientRequested(number, request, fresh))
+        if number not in self._decided:  # the coordinator was killed
+            await asyncio.sleep(math.inf)
+        answer = self._decided.pop(number)
+        if isinstance(answer, RequestRefused):
+            raise answer
+        return answer
 
     def start(self, spec: DataflowSpec) -> int:
         return self.request(StartDataflow(spec=spec))
@@ -357,7 +449,8 @@ class SimulatedFleet:
 
     # ----------------------------------------------------------------------- steps
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: Event, *, lost: FakeDaemon | None = None) -> None:
+        """``lost``: the daemon whose connection has ended."""
         daemon = None
         if isinstance(event, DaemonMessageReceived):
             daemon = self._connections.get(event.connection)
@@ -369,15 +462,11 @@ class SimulatedFleet:
         if daemon is not None and isinstance(event, DaemonMessageReceived):
             message = event.message
             if isinstance(message, Reply):
-                self._calls.replied(daemon.name, message)
-        match event:
-            case ClientCancelled(number=number) if number in self._asked:
-                self._asked[number].cancel()
-            case ClientDisconnected():
-                for query in self._asked.values():
-                    query.cancel()
-            case _:
-                pass
+                _in_loop(partial(self._calls.replied, daemon.key, message))
+        if lost is not None:
+            _in_loop(partial(self._calls.daemon_lost, lost.key))
+        self._changed.set()
+        self._changed = anyio.Event()
         self._run_queries()
         self._carry_out()
 
@@ -580,17 +669,12 @@ class SimulatedFleet:
                     if last is not None:
                         self.log.append(f"refused: {last}")
                     self._hang_up(closed)
-            case coordinator_commands.AnswerClient(number=number, answer=answer):
-                assert number not in self.answers
-                assert number not in self.failures
-                self.answers[number] = answer
-            case coordinator_commands.FailClient(number=number):
-                assert number not in self.answers
-                assert number not in self.failures
-                self.failures[number] = command
-            case coordinator_commands.SendProgress(number=number, progress=progress):
-                self.progress.append(progress)
-                self.progress_of.setdefault(number, []).append(progress)
+            case coordinator_commands.AnswerClient(client=number, answer=answer):
+                assert number not in self._decided
+                self._decided[number] = answer
+            case coordinator_commands.FailClient(client=number, problem=problem):
+                assert number not in self._decided
+                self._decided[number] = problem
             case coordinator_commands.ArmTimer(key=key, at=at):
                 self.timers[key] = at
             case coordinator_commands.CancelTimer(key=key):

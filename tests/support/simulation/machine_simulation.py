@@ -30,7 +30,7 @@ from dora_config.protocol.runner import (
     StopAllNodes,
 )
 from dora_config.protocol.topics import StreamTopics
-from dora_coordinator.clients.graph_changes import applied
+from dora_coordinator.queries.graph_changes import applied
 from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.service import OFFLINE_AFTER

@@ -8,30 +8,21 @@ only :meth:`CoordinatorState.handle` changes them.
 
 from __future__ import annotations
 
-from itertools import count
-
-from dora_config.dataflow.placement import UnplacedNodes
-from dora_config.errors import PlacementError
 from dora_config.protocol import control, daemon as messages, fleet as fleets
-from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
+from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
 from dora_config.protocol.envelope import ProgramVersion, clean_text
 from dora_config.protocol.recordings import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
-from dora_coordinator.clients.builds import Builds
-from dora_coordinator.clients.destroy import Destruction
-from dora_coordinator.clients.graph_changes import GraphChanges
-from dora_coordinator.clients.lifecycle import LifecycleRequests
-from dora_coordinator.clients.log_streams import LogStreams
-from dora_coordinator.clients.topic_streams import TopicStreams
-from dora_coordinator.clients.views import dataflow_summary
-from dora_coordinator.dataflow.events import ParamChanged, TimerExpired
-from dora_coordinator.dataflow.placement import place
-from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
+from dora_coordinator.dataflow.events import StopRequested, TimerExpired
+from dora_coordinator.dataflow.lifecycle import Lifecycle
+from dora_coordinator.dataflow.registry import DataflowRegistry
+from dora_coordinator.dataflow.views import dataflow_summary
 from dora_coordinator.fleet.fleet import FleetControl
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as do, events
+from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.membership import LATE_HEARTBEAT, Member, MemberAdmitted, Membership
 from dora_coordinator.state.succession import Succession
 
@@ -60,28 +51,17 @@ class CoordinatorState:
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
         self.fleet = FleetControl(self.registry, self.membership, settings, wall_offset)
-        self._lifecycle = LifecycleRequests(self.registry, self.membership)
-        self._destruction = Destruction(self.registry, self.membership, settings)
-        streams = count(1)
-        self._logs = LogStreams(self.membership, settings, streams)
-        self._topics = TopicStreams(self.registry, self.membership, settings, streams)
-        self._builds = Builds(settings, self.registry.history)
-        self._changes = GraphChanges(self.registry, self.membership)
+        self._lifecycle = Lifecycle(self.registry, self.membership)
+        self._ending = False
+        """A client has requested its end."""
         self._silence_armed = False
 
     def handle(self, event: events.Event, now: float) -> list[do.Command]:
         commands = self._decide(event, now)
-        while changes := self.registry.take_changes():
-            for change in changes:
-                commands += self._dataflow_changed(change, now)
-        # a part that starts may have streams to reopen, or be the answer to a request
-        return [*commands, *self._topics.reopen(), *self._changes.settle()]
-
-    def _dataflow_changed(self, change: DataflowChanged, now: float) -> list[do.Command]:
-        found = self._lifecycle.dataflow_changed(change, now)
-        if change.dataflow.has_ended:
-            found += self._destruction.dataflow_ended(change.dataflow)
-        return found
+        while ended := self.registry.take_ended():
+            for dataflow in ended:
+                commands += self._lifecycle.start_again(dataflow, now)
+        return commands
 
     def _decide(self, event: events.Event, now: float) -> list[do.Command]:
         match event:
@@ -98,23 +78,17 @@ class CoordinatorState:
                 return self._disconnected(connection, now)
             case events.TimerFired(key=key):
                 return self._timer_fired(key, now)
-            case events.ParamChangedByRunner(dataflow_id=dataflow_id, change=change):
-                dataflow = self.registry.get(dataflow_id)
-                changed = ParamChanged(change)
-                saved = [] if dataflow is None else self.registry.apply(dataflow, changed, now)
-                return [*saved, do.AnswerClient(event.client, event.number, RunnerReplies())]
+            case events.ChangeRequested(dataflow_id=dataflow_id, change=change):
+                dataflow, saved = self.registry.get(dataflow_id), []
+                if dataflow is not None and change is not None:
+                    saved = self.registry.apply(dataflow, change, now)
+                return [*saved, do.AnswerClient(event.client, RunnerReplies())]
+            case events.NotStarted(name=name, step=step, reason=reason):
+                return self.registry.history.start_refused(name, step, reason, now)
             case events.ClientRequested():
                 return self._requested(event, now)
-            case events.ClientCancelled(client=client, number=number):
-                return self._drop(client, number)
-            case events.ClientDisconnected(client=client):
-                return self._drop(client, None)
-            case events.TopicChunkTaken(client=client, number=number, stream=stream):
-                return self._topics.taken(client, number, stream)
-            case events.LogLinesSent(stream=stream):
-                return self._logs.sent(stream)
-            case events.BuildProgressSent(build_id=build_id, daemon=daemon):
-                return self._builds.sent(build_id, daemon)
+            case events.EndRequested():
+                return [do.EndCoordinator()]
 
     # -------------------------------------------------------------------- daemons
 
@@ -134,7 +108,6 @@ class CoordinatorState:
         if admitted.replaced is not None:
             self.succession.disconnected(member.key)
             commands.append(do.CloseConnection(admitted.replaced))
-            commands += self._end_requests(member.key, now)
         welcome = messages.Registered(
             party=self._party,
             daemon=member.key,
@@ -153,7 +126,6 @@ class CoordinatorState:
             do.RenewToken(member.key),
             do.Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
             *self.registry.daemon_registered(member, now),
-            *self._logs.daemon_connected(member.key),
             *self._arm_silence(),
         ]
 
@@ -173,21 +145,13 @@ class CoordinatorState:
                 commands += self.registry.part_message(member.key, message, now)
             case messages.SignRequest(request=request):
                 commands.append(do.SignCertificate(member.key, request, member.digest))
-            case messages.LogChunk():
-                commands += self._logs.chunk(member.key, message)
-            case TopicChunk():
-                commands += self._topics.chunk(member.key, message, now)
-            case BuildEvents():
-                commands += self._builds.progress(member.key, message)
-            case BuildEnded():
-                commands += self._builds.ended(member.key, message, now)
-            case PartResult():
-                commands += self._changes.answered(member.key, message)
             case messages.CopyKept():
                 self.succession.answered(member.key, message, now)
             case RunnerAnswered() | RecorderAnswered() | messages.PartHistory() | MachineSample():
                 pass  # replies to queries, which `queries` collects
-            case messages.CodeFound():
+            case messages.CodeFound() | PartResult() | BuildEvents() | BuildEnded():
+                pass  # likewise
+            case messages.LogChunk() | TopicChunk():
                 pass  # likewise
             case messages.DaemonLeaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"
@@ -212,15 +176,6 @@ class CoordinatorState:
             for command in self._daemon_lost(member, now, open_connection=number)
         ]
 
-    def _end_requests(self, daemon: str, now: float) -> list[do.Command]:
-        """End what was in progress on a lost or replaced connection to a daemon."""
-        return [
-            *self._logs.daemon_lost(daemon),
-            *self._topics.daemon_lost(daemon),
-            *self._builds.daemon_lost(daemon, now),
-            *self._changes.daemon_lost(daemon),
-        ]
-
     def _daemon_lost(
         self, member: Member, now: float, open_connection: int | None = None
     ) -> list[do.Command]:
@@ -239,12 +194,11 @@ class CoordinatorState:
         commands += [
             do.Log("warning", f'daemon "{member.key}" {manner}'),
             do.ArmTimer(events.TimerKey("forget", member.key), now + listed),
-            *self._end_requests(member.key, now),
             *self.registry.daemon_lost(member.key, now, silent),
         ]
         if member.register.machine_id is None and not self.registry.unfinished_on(member.key):
             self.membership.forget(member.key)
-        return [*commands, *self._destruction.proceed()]
+        return commands
 
     def _remove_machines(
         self, request: control.RemoveMachines, now: float
@@ -293,83 +247,56 @@ class CoordinatorState:
 
     # ------------------------------------------------------------------- requests
 
-    def _drop(self, client: int, number: int | None) -> list[do.Command]:
-        """Forget one request of a client (None: all of them)."""
-        self._lifecycle.drop(client, number)
-        self._changes.drop(client, number)
-        return [
-            *self._logs.drop(client, number),
-            *self._topics.drop(client, number),
-            *self._builds.drop(client, number),
-        ]
-
     def _requested(self, requested: events.ClientRequested, now: float) -> list[do.Command]:
+        """Keep why a dataflow was not placed, for `dora why`."""
+        request = requested.request
         try:
             return self._dispatch(requested, now)
         except RequestRefused as problem:
-            return [do.FailClient(requested.client, requested.number, str(problem), problem.code)]
-        except (PlacementError, UnplacedNodes) as problem:
-            failure = do.FailClient(requested.client, requested.number, str(problem), "placement")
-            return [*self._note_refusal(requested.request, str(problem), now), failure]
-
-    def _note_refusal(
-        self, request: control.ControlRequest, problem: str, now: float
-    ) -> list[do.Command]:
-        """Keep why a dataflow was not placed, for `dora why`."""
-        match request:
-            case control.StartDataflow(spec=spec, dry_run=True) if not spec.code:
-                return []
-            case control.StartDataflow(spec=spec) | BuildDataflow(spec=spec):
-                return self.registry.history.start_refused(spec.name, "placement", problem, now)
-            case _:
-                return []
+            failure = do.FailClient(requested.client, problem)
+            if problem.code != "placement" or not isinstance(request, control.StartDataflow):
+                return [failure]
+            if request.dry_run and not request.spec.code:
+                return [failure]
+            history, name = self.registry.history, request.spec.name
+            return [*history.start_refused(name, "placement", str(problem), now), failure]
 
     def _dispatch(self, requested: events.ClientRequested, now: float) -> list[do.Command]:
-        registry, request = self.registry, requested.request
-        ending = self._destruction.is_requested
-        answer: control.ControlAnswer
-        if isinstance(request, control.Query):
-            raise RequestRefused("failed", "queries are answered by the REST API")
+        registry, request, lifecycle = self.registry, requested.request, self._lifecycle
+        answer: do.Begun | control.ControlAnswer
         match request:
-            case control.StartDataflow() | control.RestartDataflow() if ending:
+            case control.StartDataflow() | control.RestartDataflow() if self._ending:
                 raise RequestRefused("failed", "the coordinator is ending; start refused")
             case control.StartDataflow():
-                return self._lifecycle.start(requested, request, now)
+                answer, changes = lifecycle.start(request, requested.fresh_id, now)
             case control.StopDataflow():
-                return self._lifecycle.stop(requested, request, now)
+                answer, changes = lifecycle.stop(request, now)
             case control.RestartDataflow():
-                return self._lifecycle.restart(requested, request, now)
-            case control.WaitForEnd(dataflow=ref):
-                return self._lifecycle.wait_for_end(requested, ref)
-            case control.ReadLogs(dataflow=ref):
-                return self._logs.open(requested, request, registry.find(ref, archived=True))
-            case BuildDataflow():
-                plan = place(request.spec.resolved, self.membership.connected())
-                return self._builds.start(requested, request, plan.parts, now)
-            case control.ChangeGraph(dataflow=ref):
-                dataflow = registry.find(ref, archived=False)
-                return self._changes.open(requested, request, dataflow, now)
-            case control.WatchTopics(dataflow=ref):
-                return self._topics.open(requested, request, registry.find(ref, archived=False))
-            case control.Destroy():
+                answer, changes = lifecycle.restart(request, requested.fresh_id, now)
+            case control.Destroy(force=force):
                 live = registry.live()
-                stops = self._destruction.request(requested, request, now)
-                reason = "the coordinator is ending"
-                return [*self._lifecycle.cancel_restarts(live, reason), *stops]
+                if live and not force:
+                    names = ", ".join(dataflow.label for dataflow in live)
+                    reason = (
+                        f"dataflows are still running: {names}; stop them first, or use --force"
+                    )
+                    raise RequestRefused("conflict", reason)
+                self._ending = True
+                answer, changes = lifecycle.stop_all(live, StopRequested(), now)
             case control.ForgetEnded():
                 gone, changes = registry.forget_ended()
                 rows = [dataflow_summary(one, self.membership, now) for one in gone]
                 answer = control.DataflowList(dataflows=tuple(rows))
             case control.RotateToken(grace=grace):
                 ready = [member.key for member in self.membership.connected()]
-                return [do.RotateToken(requested.client, requested.number, grace, tuple(ready))]
+                return [do.RotateToken(requested.client, grace, tuple(ready))]
             case fleets.ApplyFleet() | fleets.RollBackFleet() | fleets.PauseFleet():
                 answer, changes = self.fleet.request(request, now)
             case control.RemoveMachines():
                 answer, changes = self._remove_machines(request, now)
             case control.SetStandbys():
                 answer, changes = control.StandbysSet(), self._set_standbys(request)
-        return [*changes, do.AnswerClient(requested.client, requested.number, answer)]
+        return [*changes, do.AnswerClient(requested.client, answer)]
 
     # --------------------------------------------------------------------- timers
 
@@ -380,14 +307,8 @@ class CoordinatorState:
                 return [*self._disconnect_silent(now), *self._arm_silence()]
             case "forget":
                 return self._forget_daemon(key, now)
-            case "destroy":
-                return self._destruction.proceed(overdue=True)
-            case "build":
-                return self._builds.timed_out(key.subject, now)
             case "fleet":
                 return self.fleet.tick(now)
-            case "viewer":
-                return self._topics.timer_fired(key.subject, now)
             case "start" | "link" | "recovery" | "retry" | "stop":
                 dataflow = self.registry.get(key.subject)
                 if dataflow is None:

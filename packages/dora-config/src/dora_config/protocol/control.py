@@ -212,8 +212,24 @@ class WatchTopics(Message, kind="watch_topics"):
     whole_picture_bytes: WholePictureBytes = 0
 
 
-Query = (
-    ListDataflows
+Decision = (
+    StartDataflow
+    | StopDataflow
+    | RestartDataflow
+    | ForgetEnded
+    | Destroy
+    | RotateToken
+    | RemoveMachines
+    | SetStandbys
+    | ApplyFleet
+    | RollBackFleet
+    | PauseFleet
+)
+"""Requests that change what the coordinator stores."""
+ControlRequest = Annotated[
+    Decision
+    | WaitForEnd
+    | ListDataflows
     | ListNodes
     | ClusterStatus
     | GetSnapshot
@@ -224,26 +240,10 @@ Query = (
     | CompareFleet
     | GetFleet
     | GetFleetHistory
-)
-"""Requests that change nothing in the coordinator; one answer each."""
-ControlRequest = Annotated[
-    Query
-    | StartDataflow
-    | StopDataflow
-    | RestartDataflow
-    | WaitForEnd
-    | ForgetEnded
     | ReadLogs
-    | Destroy
-    | RotateToken
-    | RemoveMachines
-    | SetStandbys
-    | BuildDataflow
-    | ChangeGraph
     | WatchTopics
-    | ApplyFleet
-    | RollBackFleet
-    | PauseFleet,
+    | BuildDataflow
+    | ChangeGraph,
     Field(discriminator="kind"),
 ]
 

@@ -15,7 +15,7 @@ from dora_coordinator.dataflow.part import Part
 from dora_coordinator.links.edges import remote_edges
 from dora_coordinator.links.links import Links
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import CancelTimer, Command, SendToDaemon
+from dora_coordinator.state.commands import CancelTimer, Command, RequestRefused, SendToDaemon
 from dora_coordinator.state.events import DataflowTimer, TimerKey
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase
@@ -242,6 +242,10 @@ class DataflowData:
         """Id of the dataflow that is started once this one has ended."""
         self.not_added: dict[str, str] = {}
         """Why the nodes that were to run on a further daemon were not added, by daemon."""
+        self.not_restarted: RequestRefused | None = None
+        """Why it was not started again although that was requested."""
+        self.released = False
+        """Its nodes were released since this coordinator started."""
         self.warnings: tuple[str, ...] = ()
         """What the start left undone."""
 

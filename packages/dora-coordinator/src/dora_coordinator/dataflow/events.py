@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dora_config.protocol.daemon import PartDescribed, PartLost, PartReport
-from dora_config.protocol.runner import CurrentNode, DeleteParam, SetParam
-from dora_coordinator.state.events import DataflowTimer
+from dora_coordinator.state.events import (
+    DataflowTimer,
+    ParamChanged as ParamChanged,
+    PartAdded as PartAdded,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +78,6 @@ class NodesDescribed:
 
     daemon: str
     message: PartDescribed
-
-
-@dataclass(frozen=True, slots=True)
-class PartAdded:
-    """A user added a node on a daemon without a part of this dataflow."""
-
-    daemon: str
-    node: CurrentNode
-
-
-@dataclass(frozen=True, slots=True)
-class ParamChanged:
-    """A runner has set or deleted a parameter."""
-
-    request: SetParam | DeleteParam
 
 
 @dataclass(frozen=True, slots=True)

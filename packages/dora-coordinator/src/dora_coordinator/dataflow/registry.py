@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from uuid import UUID
 
-from dora_config.errors import DoraError
 from dora_config.protocol import daemon as messages
-from dora_config.protocol.control import FailureCode
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.data import DataflowContext
@@ -17,26 +14,17 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.history import Before, ClusterHistory
 from dora_coordinator.dataflow.rewiring import merged
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
+from dora_coordinator.state.commands import (
+    Command,
+    DeleteRecord,
+    Log,
+    RequestRefused,
+    SaveRecord,
+    SendToDaemon,
+)
 from dora_coordinator.state.events import StoreLoaded
 from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase, StoredPart, new_record
-
-
-class RequestRefused(DoraError):
-    """A client's request is refused; ``code`` is part of the answer."""
-
-    def __init__(self, code: FailureCode, message: str) -> None:
-        super().__init__(message)
-        self.code: FailureCode = code
-
-
-@dataclass(frozen=True, slots=True)
-class DataflowChanged:
-    """The phase of a dataflow, or what its start waits for, has changed."""
-
-    dataflow: Dataflow
-    before: Phase
 
 
 class DataflowRegistry:
@@ -57,7 +45,7 @@ class DataflowRegistry:
         self._live: dict[str, Dataflow] = {}
         self._ended: OrderedDict[str, Dataflow] = OrderedDict()
         self._next_number = 1
-        self._changes: list[DataflowChanged] = []
+        self._just_ended: list[Dataflow] = []
 
     # ------------------------------------------------------------------ dataflows
 
@@ -94,7 +82,7 @@ class DataflowRegistry:
 
     def apply(self, dataflow: Dataflow, event: events.DataflowEvent, now: float) -> list[Command]:
         """Let a dataflow handle an event, then update the indices."""
-        before, waits_for = dataflow.phase, dataflow.waits_for
+        before = dataflow.phase
         noted = Before.of(dataflow, event)
         parts = (
             tuple(dataflow.parts) if isinstance(event, events.PartAdded | events.PartGone) else ()
@@ -103,17 +91,17 @@ class DataflowRegistry:
         if parts and len(dataflow.parts) != len(parts):
             self._reindex(dataflow, parts)
         commands += self.history.changed(dataflow, event, noted, now)
-        if dataflow.phase is not before or dataflow.waits_for != waits_for:
-            self._changes.append(DataflowChanged(dataflow, before))
+        if dataflow.has_ended and not before.has_ended:
+            self._just_ended.append(dataflow)
         if dataflow.phase is not before or dataflow.has_ended:
             self._index(dataflow)
             commands += self._prune()
         return commands
 
-    def take_changes(self) -> list[DataflowChanged]:
-        """Return the changes since the last call."""
-        changes, self._changes = self._changes, []
-        return changes
+    def take_ended(self) -> list[Dataflow]:
+        """Return the dataflows that have ended since the last call."""
+        ended, self._just_ended = self._just_ended, []
+        return ended
 
     def _index(self, dataflow: Dataflow) -> None:
         self._dataflows[dataflow.id] = dataflow

@@ -142,6 +142,7 @@ def _check_links(data: DataflowData, now: float) -> list[Command]:
 
 def _release_all(data: DataflowData, now: float) -> list[Command]:
     data.phase = Phase.RELEASING
+    data.released = True
     data.missing_links = None
     return [
         CancelTimer(data.timer("link")),

@@ -22,7 +22,7 @@ from dora_config.protocol.fleet_diff import (
     restart_reason,
 )
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.fleet.rollout import Decision, Seen, decide
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
@@ -31,6 +31,7 @@ from dora_coordinator.state.commands import (
     Command,
     FleetStep,
     Log,
+    RequestRefused,
     SaveFleet,
 )
 from dora_coordinator.state.events import FleetStepEnded, StoreLoaded, TimerKey

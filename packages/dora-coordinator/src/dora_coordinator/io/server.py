@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -39,7 +40,6 @@ from dora_config.machine_identity import challenge_text, key_digest
 from dora_config.protocol import control, daemon as messages
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.envelope import ProgramVersion, UnknownKind, clean_text, version_problem
-from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles, storage_error
 from dora_coordinator.io.guard import (
@@ -58,6 +58,8 @@ from dora_coordinator.io.rest.recordings import RecordingFiles
 from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.succession import SUCCESSION_PATH
+from dora_coordinator.queries.clients import Client
+from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.identities import Proof
 
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -206,7 +208,25 @@ class _Endpoints:
     # ------------------------------------------------------------------ WebSockets
 
     async def control(self, socket: WebSocket) -> None:
-        """Serve a client: version check, then requests."""
+        """Serve a client: version check, then requests, each in a task of its own."""
+        clients: dict[int, tuple[Client, type[control.ControlRequest]]] = {}
+        """Requests that are not answered yet."""
+        limit = self._service.settings.streams_per_client
+
+        async def answer(request: control.ControlRequest, client: Client) -> None:
+            await self._service.request(request, client)
+            del clients[client.number]
+
+        def begin(connection: Connection, asked: control.ClientRequest, tasks: TaskGroup) -> None:
+            client, kind = Client(asked.id, connection.send), type(asked.request)
+            if asked.id in clients or [one for _, one in clients.values()].count(kind) >= limit:
+                client.fail(
+                    f"at most {limit} requests of one kind are open over one connection; end one, "
+                    "for example another tab of `dora ui` with logs or an output, and try again"
+                )
+                return
+            clients[asked.id] = client, kind
+            tasks.start_soon(answer, asked.request, client)
 
         async def handshake(connection: Connection) -> None:
             frame = control.CLIENT_CODEC.decode(await _handshake_frame(socket, "hello"))
@@ -217,14 +237,16 @@ class _Endpoints:
             welcome = control.Welcome(party=self._service.party, max_message_bytes=limit)
             connection.send(control.SERVER_CODEC.encode(welcome))
 
-        def on_frame(connection: Connection, text: str) -> None:
+        def on_frame(connection: Connection, text: str, tasks: TaskGroup) -> None:
             match control.CLIENT_CODEC.decode(text):
-                case control.ClientRequest(id=number, request=request):
-                    self._service.on_request(connection, number, request)
-                case control.Cancel(id=number):
-                    self._service.on_cancel(connection, number)
-                case control.StreamAck(id=number, stream=stream):
-                    self._service.on_acknowledgement(connection, number, stream)
+                case control.ClientRequest() as asked:
+                    begin(connection, asked, tasks)
+                case control.Cancel(id=number) if number in clients:
+                    clients[number][0].scope.cancel()
+                case control.StreamAck(id=number, stream=stream) if number in clients:
+                    clients[number][0].acknowledged(stream)
+                case control.Cancel() | control.StreamAck():
+                    pass  # it was answered meanwhile
                 case control.Hello():
                     raise RemoteProtocolError("received hello twice")
 
@@ -267,7 +289,7 @@ class _Endpoints:
             self._require_compatible(message.party)
             self._service.on_register(connection, message, await self._proof(socket, message))
 
-        def on_frame(connection: Connection, text: str) -> None:
+        def on_frame(connection: Connection, text: str, tasks: TaskGroup) -> None:
             self._service.on_message(connection, messages.TO_COORDINATOR.decode(text))
 
         def refuse(problem: RemoteProtocolError) -> str:
@@ -284,7 +306,7 @@ class _Endpoints:
         self,
         socket: WebSocket,
         handshake: Handshake,
-        on_frame: Callable[[Connection, str], None],
+        on_frame: Callable[[Connection, str, TaskGroup], None],
         refuse: Callable[[RemoteProtocolError], str],
     ) -> None:
         """Read frames until either side ends; an invalid frame ends the connection."""
@@ -310,7 +332,7 @@ class _Endpoints:
                     while True:
                         text = await _next_frame(socket)
                         try:
-                            on_frame(connection, text)
+                            on_frame(connection, text, tasks)
                         except UnknownKind as unknown:  # sent by a newer version
                             logger.info("%s: ignored: %s", address, clean_text(str(unknown)))
                 except RemoteProtocolError as problem:

@@ -12,13 +12,11 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
-from anyio.streams.memory import MemoryObjectSendStream
 
 from dora_config.access import Endpoint, split_address
 from dora_config.errors import os_error_text
@@ -27,51 +25,49 @@ from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
 from dora_config.process_identity import boot_id
 from dora_config.protocol import daemon as messages
-from dora_config.protocol.builds import BuildProgress
+from dora_config.protocol.builds import BuildDataflow
 from dora_config.protocol.control import (
-    SERVER_CODEC,
     Answer,
     CallRunner,
+    ChangeGraph,
+    ControlAnswer,
     ControlRequest,
+    Decision,
     Destroy,
     Destroyed,
     Failure,
-    LogLines,
-    Progress,
-    Query,
+    ReadLogs,
     TokenRotated,
+    WaitForEnd,
+    WatchTopics,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
 from dora_config.protocol.recordings import CallRecorders
-from dora_config.protocol.runner import DeleteParam, SetParam
-from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.coordinator import CoordinatorState
-from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.fleet_steps import step_result
 from dora_coordinator.io.store import NotWritten, Store, StoreError
 from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_copy
 from dora_coordinator.io.token_file import TokenFile
+from dora_coordinator.queries.clients import Client
+from dora_coordinator.queries.cluster import Cluster
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Replies, Reply
 from dora_coordinator.queries.queries import Queries, find_code
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as do
+from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.events import (
-    BuildProgressSent,
-    ClientCancelled,
-    ClientDisconnected,
+    ChangeRequested,
     ClientRequested,
     DaemonDisconnected,
     DaemonMessageReceived,
     DaemonRegistered,
+    DataflowChange,
     Event,
     FleetStepEnded,
-    LogLinesSent,
-    ParamChangedByRunner,
     TimerFired,
     TimerKey,
-    TopicChunkTaken,
 )
 from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.membership import MAX_DELAY
@@ -94,8 +90,40 @@ LOOK_SECONDS = 5.0
 ASK_EVERY = 5.0
 """Seconds between questions to the standbys whether one has taken over."""
 
+_BY_DAEMONS = (
+    CallRunner | CallRecorders | ChangeGraph | BuildDataflow | ReadLogs | WatchTopics | WaitForEnd
+)
+"""Refused while the store cannot be written, as no daemon is connected then."""
+
 logger = logging.getLogger("dora.coordinator")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class _AnswerLost(Exception):
+    """The coordinator is ending, or cannot write to its store."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Waits for the answer to an event."""
+
+    _ended: anyio.Event = field(default_factory=anyio.Event)
+    _answer: do.Begun | ControlAnswer | RequestRefused | None = None
+
+    def end(self, answer: do.Begun | ControlAnswer | RequestRefused | None) -> None:
+        """Answer it, unless that was done; None: the answer is lost."""
+        if not self._ended.is_set():
+            self._answer = answer
+            self._ended.set()
+
+    async def wait(self) -> do.Begun | ControlAnswer:
+        """Raises RequestRefused and _AnswerLost."""
+        await self._ended.wait()
+        if isinstance(self._answer, RequestRefused):
+            raise self._answer
+        if self._answer is None:
+            raise _AnswerLost
+        return self._answer
 
 
 class Service:
@@ -125,7 +153,8 @@ class Service:
         self._wake = anyio.Event()
         self._connections: dict[int, Connection] = {}
         self._by_daemon: dict[str, Connection] = {}
-        self._callers: dict[int, MemoryObjectSendStream[Answer | Failure]] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        """Those that wait for an answer to an event."""
         self._last_number = 0
         self._spans: tuple[SpanTracker, Callable[[Sequence[SpanEvent]], None]] | None = None
         self._timers: list[tuple[float, int, TimerKey]] = []
@@ -139,8 +168,10 @@ class Service:
         self._loaded = anyio.Event()
         self._unwritable: str | None = None
         """Why the store cannot be written now."""
+        self._changed = _Waiting()
+        """Ends after the next events."""
         self._calls = DaemonCalls(self._send_to_daemon)
-        self._queries = Queries(self._calls, self._store_param, settings, party)
+        self._queries = Queries(self._calls, settings, party)
 
     def _new_state(self) -> CoordinatorState:
         return CoordinatorState(
@@ -209,7 +240,7 @@ class Service:
                 self._unwritable = str(error)
                 if not failed:
                     logger.error("%s", error)
-                    self._hang_up_all()
+                    await self._hang_up_all()
                 failed = True
                 await self._serve_read_only(str(error))
 
@@ -226,18 +257,21 @@ class Service:
             except NotWritten as error:
                 self._refuse(events, str(error))
                 raise
+            changed, self._changed = self._changed, _Waiting()
+            changed.end(do.Begun(()))
 
-    def _hang_up_all(self) -> None:
+    async def _hang_up_all(self) -> None:
         """Close all connections; their requests are lost with the state."""
+        await anyio.lowlevel.checkpoint()  # refusals are sent first
         for connection in self._connections.values():
             self._hang_up(connection)
-        self._close_callers()
+        self._end_clients()
 
     async def _stand_aside(self, reason: str) -> None:
         """Change nothing any more, because another coordinator leads."""
         logger.error("%s", reason)
         self._unwritable = reason
-        self._hang_up_all()
+        await self._hang_up_all()
         while not self._ending:
             await self._serve_read_only(reason)
 
@@ -253,13 +287,18 @@ class Service:
     def _handle(self, event: Event, now: float) -> list[do.Command]:
         """Handle an event; a defect in one event must not end the coordinator of a fleet."""
         began = anyio.current_time()
+        lost = None
+        if isinstance(event, DaemonDisconnected):
+            lost = self._state.membership.on_connection(event.connection)
         try:
             commands = self._state.handle(event, now)
         except Exception:
             logger.exception("internal error, please report it; event: %s", type(event))
-            if isinstance(event, ClientRequested | ParamChangedByRunner):
-                return [do.FailClient(event.client, event.number, INTERNAL_ERROR)]
+            if isinstance(event, ClientRequested | ChangeRequested):
+                return [do.FailClient(event.client, RequestRefused("failed", INTERNAL_ERROR))]
             return []
+        if lost is not None:
+            self._calls.daemon_lost(lost.key)
         if self._spans is not None:
             self._trace(event, commands, began)
         return commands
@@ -270,14 +309,20 @@ class Service:
 
     def _trace(self, event: Event, commands: Sequence[do.Command], began: float) -> None:
         assert self._spans is not None
-        tracker, handle = self._spans
+        tracker, _ = self._spans
         daemon = None
         if isinstance(event, DaemonMessageReceived):
             connection = self._connections.get(event.connection)
             daemon = None if connection is None else connection.daemon
         ended = anyio.current_time()
+        self._report(
+            lambda: tracker.observe(event, commands, daemon=daemon, began=began, ended=ended)
+        )
+
+    def _report(self, observe: Callable[[], Sequence[SpanEvent]]) -> None:
         try:
-            handle(tracker.observe(event, commands, daemon=daemon, began=began, ended=ended))
+            if self._spans is not None:
+                self._spans[1](observe())
         except Exception:  # as above
             logger.exception("internal error, please report it; no more spans are exported")
             self._spans = None
@@ -287,10 +332,10 @@ class Service:
         for event in events:
             match event:
                 case ClientRequested(request=Destroy()) if self.succession.refusal is not None:
-                    self._execute(do.AnswerClient(event.client, event.number, Destroyed()))
+                    self._answered(event.client, Destroyed())
                     self._ending = True
-                case ClientRequested() | ParamChangedByRunner():
-                    self._execute(do.FailClient(event.client, event.number, reason))
+                case ClientRequested() | ChangeRequested():
+                    self._answered(event.client, RequestRefused("failed", reason))
                 case DaemonRegistered(connection=connection):
                     refusal = messages.RegistrationRefused(message=reason)
                     self._execute(do.CloseConnection(connection, refusal))
@@ -310,7 +355,7 @@ class Service:
         """Close all connections after sending what is queued; give up after ``within`` seconds."""
         for connection in list(self._connections.values()):
             self._hang_up(connection)
-        self._close_callers()
+        self._end_clients()
         with anyio.move_on_after(within):
             while self._connections:
                 self._wake = anyio.Event()
@@ -330,12 +375,11 @@ class Service:
 
     def disconnect(self, connection: Connection) -> None:
         """The socket is closed, by either side."""
-        self._hang_up(connection)
+        connection.hang_up()
         del self._connections[connection.number]
         if connection.daemon and self._by_daemon.get(connection.daemon) is connection:
             del self._by_daemon[connection.daemon]
         self._post(DaemonDisconnected(connection.number))
-        self._post(ClientDisconnected(connection.number))
 
     def _hang_up(self, connection: Connection) -> None:
         if connection.daemon and self._by_daemon.get(connection.daemon) is connection:
@@ -360,32 +404,43 @@ class Service:
             self._calls.replied(connection.daemon, message)
         self._post(DaemonMessageReceived(connection.number, message, offset))
 
-    def on_request(self, connection: Connection, number: int, request: ControlRequest) -> None:
-        fresh = str(uuid.uuid4())
-        self._post(ClientRequested(connection.number, number, request, fresh))
-
-    async def request(self, request: ControlRequest) -> Answer | Failure | None:
-        """Answer one request without a connection.
+    async def request(
+        self, request: ControlRequest, client: Client | None = None
+    ) -> Answer | Failure | None:
+        """Answer one request; cancel it to drop the request.
 
         None: its answer was lost, because the coordinator is ending or cannot write to its store.
-        Cancel it to drop the request.
         """
-        if isinstance(request, Query):
-            return await self._query(request)
-        fresh = str(uuid.uuid4())
-        return await self._answer_to(lambda caller: ClientRequested(caller, 1, request, fresh))
+        client = client or Client()
+        with client.scope:
+            try:
+                await self._loaded.wait()
+                if self._unwritable is not None and isinstance(request, _BY_DAEMONS):
+                    raise RequestRefused("failed", self._unwritable)
+                client.answer(await self._queries.answer(request, self._cluster(), client))
+            except RequestRefused as problem:
+                client.fail(str(problem), problem.code, problem.ended)
+            except _AnswerLost:
+                pass
+            except Exception:  # a defect in one request must not end the coordinator of a fleet
+                logger.exception("internal error, please report it; request: %s", type(request))
+                client.fail(INTERNAL_ERROR)
+        return client.frame
 
-    async def _query(self, query: Query) -> Answer | Failure:
-        await self._loaded.wait()
-        if self._unwritable is not None and isinstance(query, CallRunner | CallRecorders):
-            return Failure(id=1, message=self._unwritable)
-        try:
-            return Answer(id=1, answer=await self._queries.answer(query, self._state))
-        except RequestRefused as problem:
-            return Failure(id=1, message=str(problem), code=problem.code)
-        except Exception:  # a defect in one query must not end the coordinator of a fleet
-            logger.exception("internal error, please report it; query: %s", type(query))
-            return Failure(id=1, message=INTERNAL_ERROR)
+    def _cluster(self) -> Cluster:
+        return Cluster(
+            self._state,
+            self._calls,
+            self._post,
+            self._store_change,
+            self._decide,
+            self._next_change,
+            lambda spans: self._report(lambda: spans),
+        )
+
+    async def _next_change(self) -> None:
+        """Wait until further events were handled; raises _AnswerLost at the end of the state."""
+        await self._changed.wait()
 
     def _send_to_daemon(self, daemon: str, message: messages.CoordinatorMessage) -> bool:
         """Return whether the daemon is connected."""
@@ -394,31 +449,30 @@ class Service:
             self._by_daemon[daemon].send(messages.TO_DAEMON.encode(message))
         return connected
 
-    async def _store_param(self, dataflow_id: str, change: SetParam | DeleteParam) -> None:
+    async def _store_change(self, dataflow_id: str, change: DataflowChange | None) -> None:
         """Raises RequestRefused if it was not stored."""
-        answer = await self._answer_to(
-            lambda caller: ParamChangedByRunner(caller, dataflow_id, change)
-        )
-        if not isinstance(answer, Answer):
-            reason = "the coordinator is ending" if answer is None else answer.message
-            raise RequestRefused("failed", f"changed until its machine restarts; {reason}")
-
-    async def _answer_to(self, event: Callable[[int], Event]) -> Answer | Failure | None:
-        """Return the answer to an event with the number of its caller."""
-        self._last_number += 1
-        caller = self._last_number
-        send, receive = anyio.create_memory_object_stream[Answer | Failure](1)
-        self._callers[caller] = send
-        self._post(event(caller))
         try:
-            with receive:
-                return await receive.receive()
-        except anyio.EndOfStream:
-            return None
+            await self._answer_to(lambda number: ChangeRequested(number, dataflow_id, change))
+        except _AnswerLost as lost:
+            raise RequestRefused("failed", "the coordinator is ending") from lost
+
+    async def _decide(self, request: Decision) -> do.Begun | ControlAnswer:
+        fresh = str(uuid.uuid4())
+        return await self._answer_to(lambda number: ClientRequested(number, request, fresh))
+
+    async def _answer_to(self, event: Callable[[int], Event]) -> do.Begun | ControlAnswer:
+        """Return the answer to an event, which gets the number of the one that waits for it.
+
+        Raises RequestRefused and _AnswerLost.
+        """
+        self._last_number += 1
+        number = self._last_number
+        waiting = self._waiting[number] = _Waiting()
+        self._post(event(number))
+        try:
+            return await waiting.wait()
         finally:
-            send.close()
-            del self._callers[caller]
-            self._post(ClientDisconnected(caller))
+            del self._waiting[number]
 
     async def carry_out_steps(self) -> None:
         """Carry out the steps of the fleet's roll-outs, beside `run`; cancel it to end."""
@@ -525,15 +579,14 @@ class Service:
                 self.succession.sent(machine, copy.number, anyio.current_time())
                 connection.send(text)
 
-    def _close_callers(self) -> None:
-        for send in self._callers.values():
-            send.close()
+    def _answered(self, number: int, answer: do.Begun | ControlAnswer | RequestRefused) -> None:
+        if (waiting := self._waiting.get(number)) is not None:
+            waiting.end(answer)
 
-    def on_cancel(self, connection: Connection, number: int) -> None:
-        self._post(ClientCancelled(connection.number, number))
-
-    def on_acknowledgement(self, connection: Connection, number: int, stream: int) -> None:
-        self._post(TopicChunkTaken(connection.number, number, stream))
+    def _end_clients(self) -> None:
+        for waiting in (self._changed, *self._waiting.values()):
+            waiting.end(None)
+        self._changed = _Waiting()
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -571,17 +624,14 @@ class Service:
                     connection.send(messages.TO_DAEMON.encode(message))
             case do.RenewToken(daemon=daemon):
                 self._renew_token(daemon, Renewal.NOW)
-            case do.RotateToken(client=client, number=number, grace=grace, daemons=daemons):
-                self._rotate_token(client, number, grace, daemons)
+            case do.RotateToken(client=client, grace=grace, daemons=daemons):
+                self._rotate_token(client, grace, daemons)
             case do.SignCertificate(daemon=daemon, request=request, digest=digest):
                 self._sign(daemon, request, digest)
-            case do.AnswerClient(number=number, answer=answer):
-                self._to_client(command.client, Answer(id=number, answer=answer))
-            case do.SendProgress(number=number, progress=progress):
-                self._to_client(command.client, Progress(id=number, progress=progress))
-            case do.FailClient(number=number, message=message, code=code, ended=ended):
-                failure = Failure(id=number, message=message, code=code, ended=ended)
-                self._to_client(command.client, failure)
+            case do.AnswerClient(client=number, answer=answer):
+                self._answered(number, answer)
+            case do.FailClient(client=number, problem=problem):
+                self._answered(number, problem)
             case do.AdmitDaemon(connection=number, daemon=daemon):
                 admitted = self._connections.get(number)
                 if admitted is not None:
@@ -624,40 +674,23 @@ class Service:
         )
         return True
 
-    def _rotate_token(self, client: int, number: int, grace: float, daemons: Sequence[str]) -> None:
+    def _rotate_token(self, client: int, grace: float, daemons: Sequence[str]) -> None:
         if self._tokens is None:
             reason = "the coordinator was started with --no-auth and has no token"
-            self._execute(do.FailClient(client, number, reason))
+            self._answered(client, RequestRefused("failed", reason))
             return
         try:
             token = self._tokens.rotate(grace)
         except OSError as error:
             reason = f"{os_error_text(error)}; the token was not changed"
-            self._execute(do.FailClient(client, number, reason))
+            self._answered(client, RequestRefused("failed", reason))
             return
         self.succession.send_again()
         self._copy_wanted.set()
         sent = [one for one in daemons if self._renew_token(one, Renewal.NOW, Renewal.LATER)]
         logger.info("replaced the token; sent it to %d daemons", len(sent))
         answer = TokenRotated(token=str(token), daemons=tuple(sent))
-        self._execute(do.AnswerClient(client, number, answer))
-
-    def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
-        caller = self._callers.get(client)
-        if caller is not None:
-            if not isinstance(frame, Progress):
-                closed = (anyio.BrokenResourceError, anyio.ClosedResourceError)
-                with suppress(*closed, anyio.WouldBlock):
-                    caller.send_nowait(frame)
-            elif (event := _sent_event(frame)) is not None:
-                self._post(event)  # it has no reader: its source may continue
-            return
-        connection = self._connections.get(client)
-        if connection is None:
-            return
-        event = _sent_event(frame)
-        sent = None if event is None else partial(self._post, event)
-        connection.send(_encoded(frame), sent)
+        self._answered(client, answer)
 
     def _due(self, now: float) -> list[TimerKey]:
         due = []
@@ -667,23 +700,3 @@ class Service:
                 del self._armed[key]
                 due.append(key)
         return due
-
-
-def _encoded(frame: Answer | Progress | Failure) -> str:
-    """Encode a frame; a snapshot that several clients get is encoded once."""
-    match frame:
-        case Answer(id=number, answer=Snapshot() as snapshot):
-            return f'{{"kind":"answer","id":{number},"answer":{snapshot.text}}}'
-        case _:
-            return SERVER_CODEC.encode(frame)
-
-
-def _sent_event(frame: Answer | Progress | Failure) -> Event | None:
-    """Return the event of a sent frame that permits its source to send more."""
-    match frame:
-        case Progress(progress=LogLines(stream=stream)):
-            return LogLinesSent(stream)
-        case Progress(progress=BuildProgress(build_id=build_id, daemon=daemon)):
-            return BuildProgressSent(build_id, daemon)
-        case _:
-            return None

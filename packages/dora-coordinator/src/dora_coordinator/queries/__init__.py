@@ -1,1 +1,1 @@
-"""Requests that change nothing in the coordinator; each ends with its client."""
+"""Requests that the coordinator answers from its state or by daemons; each is a coroutine."""

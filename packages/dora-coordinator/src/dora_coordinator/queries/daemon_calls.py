@@ -1,21 +1,47 @@
-"""Calls of daemons on behalf of a client: sent once, replies collected until a deadline."""
+"""Calls of daemons on behalf of a client: a reply of each until a deadline, or streams."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from itertools import count
+from typing import Final, Generic, TypeVar
 
 import anyio
 
-from dora_config.protocol.calls import RunnerAnswered
-from dora_config.protocol.daemon import CodeFound, CoordinatorMessage, PartHistory
+from dora_config.protocol.builds import BuildEnded, BuildEvents, CancelBuild
+from dora_config.protocol.calls import PartResult, RunnerAnswered
+from dora_config.protocol.daemon import (
+    CodeFound,
+    CoordinatorMessage,
+    EndStream,
+    LogChunk,
+    PartHistory,
+)
 from dora_config.protocol.recordings import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
+from dora_config.protocol.topics import TopicChunk
 
-Reply = RunnerAnswered | RecorderAnswered | PartHistory | MachineSample | CodeFound
+StreamMessage = LogChunk | TopicChunk | BuildEvents | BuildEnded
+Reply = (
+    RunnerAnswered
+    | RecorderAnswered
+    | PartResult
+    | PartHistory
+    | MachineSample
+    | CodeFound
+    | StreamMessage
+)
 R = TypeVar("R", bound=Reply)
+Key = str | int
+"""Id of a call or build, or number of a stream."""
+Sink = Callable[[Reply | None], None]
+"""Takes a daemon's reply; None: its connection was lost."""
+WAITING: Final = 16
+"""Messages of one stream that wait to be forwarded; a daemon sends the next when requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +61,13 @@ class Replies(Generic[R]):
     problems: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Call:
-    lost: str
-    """Text for a lost connection."""
-    waiting: set[str] = field(default_factory=set)
-    replies: Replies[Reply] = field(default_factory=Replies)
-    done: anyio.Event = field(default_factory=anyio.Event)
-
-    def end(self, daemon: str, outcome: Reply | str) -> None:
-        """Note the reply of a daemon, or why it has none."""
-        if daemon not in self.waiting:
-            return
-        if isinstance(outcome, str):
-            self.replies.problems[daemon] = outcome
-        else:
-            self.replies.found[daemon] = outcome
-        self.waiting.discard(daemon)
-        if not self.waiting:
-            self.done.set()
-
-
 class DaemonCalls:
     def __init__(self, send: Callable[[str, CoordinatorMessage], bool]) -> None:
-        """``send`` returns whether the daemon is connected."""
-        self._send = send
-        self._calls: dict[str, _Call] = {}
+        self.send = send
+        """Sends a message; returns whether the daemon is connected."""
+        self.stream_numbers = count(1)
+        self._sinks: dict[str, dict[Key, Sink]] = {}
+        """By daemon."""
 
     async def gather(
         self,
@@ -76,39 +83,100 @@ class DaemonCalls:
         ``message`` gets the id of the call; ``seconds`` None: wait as long as it takes.
         """
         number = str(uuid.uuid4())
-        call = self._calls[number] = _Call(problems.lost)
-        replies = call.replies
-        try:
+        replies: Replies[R] = Replies()
+        waiting: set[str] = set()
+        done = anyio.Event()
+
+        def end(daemon: str, reply: Reply | None) -> None:
+            if daemon not in waiting:
+                return
+            if isinstance(reply, kind):
+                replies.found[daemon] = reply
+            else:
+                replies.problems[daemon] = problems.lost.format(daemon)
+            waiting.discard(daemon)
+            if not waiting:
+                done.set()
+
+        with ExitStack() as stack:
             for daemon in daemons:
-                if self._send(daemon, message(number)):
-                    call.waiting.add(daemon)
+                if self.send(daemon, message(number)):
+                    waiting.add(daemon)
+                    stack.enter_context(self._receiving(daemon, number, partial(end, daemon)))
                 else:
                     replies.problems[daemon] = problems.unconnected.format(daemon)
-            if call.waiting:
+            if waiting:
                 with anyio.move_on_after(seconds):
-                    await call.done.wait()
-        finally:
-            del self._calls[number]
-        for daemon in sorted(call.waiting):
+                    await done.wait()
+        for daemon in sorted(waiting):
             replies.problems[daemon] = problems.late.format(daemon, seconds)
-        found: dict[str, R] = {
-            name: one for name, one in replies.found.items() if isinstance(one, kind)
-        }
-        return Replies(found, replies.problems)
+        return replies
+
+    @contextmanager
+    def stream(
+        self, daemon: str, key: Key, opening: CoordinatorMessage
+    ) -> Iterator[AsyncIterator[StreamMessage]]:
+        """Send a message and yield those that follow, until the connection is lost."""
+        put, messages = anyio.create_memory_object_stream[StreamMessage](WAITING)
+
+        def receive(message: Reply | None) -> None:
+            if not isinstance(message, StreamMessage):
+                put.close()
+                return
+            with suppress(anyio.ClosedResourceError, anyio.WouldBlock):
+                put.send_nowait(message)
+
+        with put, messages, self._receiving(daemon, key, receive):
+            if not self.send(daemon, opening):
+                put.close()
+            yield messages
+
+    @contextmanager
+    def _receiving(self, daemon: str, key: Key, sink: Sink) -> Iterator[None]:
+        self.open(daemon, key, sink)
+        try:
+            yield
+        finally:
+            self.close(daemon, key)
+
+    def open(self, daemon: str, key: Key, sink: Sink) -> None:
+        """Pass replies of a daemon with that key to ``sink``."""
+        self._sinks.setdefault(daemon, {})[key] = sink
+
+    def close(self, daemon: str, key: Key) -> None:
+        here = self._sinks[daemon]
+        del here[key]
+        if not here:
+            del self._sinks[daemon]
 
     def replied(self, daemon: str, reply: Reply) -> None:
-        """Take a daemon's reply; late and unknown ones are ignored."""
+        """Take a daemon's reply; late and unknown ones are ignored, and streams of them ended."""
+        sink = self._sinks.get(daemon, {}).get(_key(reply))
         match reply:
-            case RunnerAnswered(call=number) | RecorderAnswered(call=number):
+            case _ if sink is not None:
+                sink(reply)
+            case LogChunk(stream=stream, done=False) | TopicChunk(stream=stream, done=False):
+                self.send(daemon, EndStream(stream=stream))
+            case BuildEvents(build_id=build_id):
+                self.send(daemon, CancelBuild(build_id=build_id))
+            case _:
                 pass
-            case CodeFound(call=number):
-                pass
-            case PartHistory(read=number) | MachineSample(sample=number):
-                pass
-        if (call := self._calls.get(number)) is not None:
-            call.end(daemon, reply)
 
     def daemon_lost(self, daemon: str) -> None:
         """End the wait for a daemon whose connection ended or was replaced."""
-        for call in self._calls.values():
-            call.end(daemon, call.lost.format(daemon))
+        for sink in list(self._sinks.get(daemon, {}).values()):
+            sink(None)
+
+
+def _key(reply: Reply) -> Key:
+    match reply:
+        case PartHistory():
+            return reply.read
+        case MachineSample():
+            return reply.sample
+        case LogChunk() | TopicChunk():
+            return reply.stream
+        case BuildEvents() | BuildEnded():
+            return reply.build_id
+        case _:
+            return reply.call

@@ -1,16 +1,16 @@
-"""Requests of clients that change nothing in the coordinator: read from its state, or by daemons.
+"""Requests of clients that the coordinator answers from its state or by requests to daemons.
 
 A query is a coroutine: it ends with its client, and a restart of the coordinator loses nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
 
 from dora_config.protocol import control, recordings
+from dora_config.protocol.builds import BuildDataflow
 from dora_config.protocol.calls import (
     NodeRequest,
     PartReply,
@@ -21,20 +21,26 @@ from dora_config.protocol.calls import (
 from dora_config.protocol.envelope import ProgramVersion, clean_lines
 from dora_config.protocol.fleet import CompareFleet, GetFleet, GetFleetHistory
 from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
-from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.dataflow.registry import DataflowRegistry
+from dora_coordinator.dataflow.views import cluster_report, dataflow_summary, node_summaries
+from dora_coordinator.queries import lifecycle
+from dora_coordinator.queries.builds import build
+from dora_coordinator.queries.clients import Client
+from dora_coordinator.queries.cluster import Cluster
 from dora_coordinator.queries.daemon_calls import DaemonCalls
 from dora_coordinator.queries.explanations import explained
+from dora_coordinator.queries.graph_changes import GraphChanges
+from dora_coordinator.queries.logs import read_logs
 from dora_coordinator.queries.snapshots import Snapshots
+from dora_coordinator.queries.topics import Topics
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import Begun, RequestRefused
+from dora_coordinator.state.events import ParamChanged
 
 RECORDER_SECONDS: Final = 150.0
 """More than twice the 60 s of a recorder's start, which may wait for an earlier one."""
-
-StoreParam = Callable[[str, SetParam | DeleteParam], Awaitable[None]]
-"""Stores a parameter of a dataflow that a runner has changed; returns once it is durable."""
 
 
 def find_code(registry: DataflowRegistry, build: str, node_id: str) -> str:
@@ -73,23 +79,32 @@ def _find_dataflow(registry: DataflowRegistry, build: str) -> Dataflow | None:
 
 
 class Queries:
-    def __init__(
-        self, calls: DaemonCalls, store_param: StoreParam, settings: Settings, party: ProgramVersion
-    ) -> None:
+    def __init__(self, calls: DaemonCalls, settings: Settings, party: ProgramVersion) -> None:
         self._calls = calls
-        self._store_param = store_param
         self._party = party
+        self._topics = Topics()
+        self._changes = GraphChanges()
         self._snapshots = Snapshots(
             calls, release=party.release, max_message_bytes=settings.max_message_bytes
         )
 
     async def answer(
-        self, query: control.Query, cluster: CoordinatorState
+        self, query: control.ControlRequest, present: Cluster, client: Client
     ) -> control.ControlAnswer:
         """Raises :class:`RequestRefused`."""
-        registry, membership = cluster.registry, cluster.membership
+        cluster, registry, membership = present.state, present.registry, present.membership
         now = anyio.current_time()
         match query:
+            case control.StartDataflow():
+                return await lifecycle.start(query, present, client)
+            case control.StopDataflow():
+                return await lifecycle.stop(query, present)
+            case control.RestartDataflow():
+                return await lifecycle.restart(query, present, client)
+            case control.WaitForEnd():
+                return await lifecycle.wait(query, present)
+            case control.Destroy():
+                return await lifecycle.destroy(query, present)
             case control.ListDataflows():
                 rows = (dataflow_summary(one, membership, now) for one in registry)
                 return control.DataflowList(dataflows=tuple(rows))
@@ -115,17 +130,29 @@ class Queries:
                 return cluster.fleet.history()
             case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
-                return await self._call_runners(dataflow, node, request)
+                return await self._call_runners(dataflow, node, request, present)
             case recordings.CallRecorders():
                 return await self._call_recorders(query, cluster)
+            case control.ReadLogs():
+                return await read_logs(query, present, client)
+            case control.WatchTopics():
+                return await self._topics.watch(query, present, client)
+            case BuildDataflow():
+                return await build(query, present, client)
+            case control.ChangeGraph():
+                return await self._changes.change(query, present)
             case control.Explain():
                 return await explained(query, cluster, self._calls)
             case control.GetSnapshot(dataflow=which, edges=edges):
                 one = None if which is None else registry.find(which, archived=True)
                 return await self._snapshots.get(cluster, one, edges=edges)
+            case decision:
+                answer = await present.decide(decision)
+                assert not isinstance(answer, Begun)
+                return answer
 
     async def _call_runners(
-        self, dataflow: Dataflow, node: str | None, request: NodeRequest
+        self, dataflow: Dataflow, node: str | None, request: NodeRequest, present: Cluster
     ) -> RunnerReplies:
         """Call the runner of ``node`` (None: of every part)."""
         answers = await self._calls.gather(
@@ -147,7 +174,11 @@ class Queries:
                 case reply:
                     replies.append(PartReply(daemon=daemon, reply=reply))
         if replies and isinstance(request, SetParam | DeleteParam):
-            await self._store_param(dataflow.id, request)
+            try:
+                await present.store(dataflow.id, ParamChanged(request))
+            except RequestRefused as problem:
+                text = f"changed until its machine restarts; {problem}"
+                raise RequestRefused("failed", text) from problem
         if problems and not replies:
             raise RequestRefused("failed", "\n".join(problems.values()))
         return RunnerReplies(replies=tuple(replies), problems=tuple(problems.values()))

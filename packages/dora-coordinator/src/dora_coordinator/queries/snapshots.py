@@ -18,9 +18,9 @@ from dora_config.protocol.snapshot import (
     SampleMachine,
     Snapshot,
 )
-from dora_coordinator.clients.views import daemon_summary, node_summaries
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.views import daemon_summary, node_summaries
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Replies
 from dora_coordinator.queries.edge_rows import edge_rows
 

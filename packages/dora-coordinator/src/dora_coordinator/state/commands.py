@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dora_config.errors import DoraError
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol import control
 from dora_config.protocol.builds import BuildDataflow
@@ -109,7 +110,6 @@ class RotateToken:
     """Replace the token, send the new one to ``daemons``, and answer with `TokenRotated`."""
 
     client: int
-    number: int
     grace: float
     daemons: tuple[str, ...]
 
@@ -150,33 +150,41 @@ class CarryOut:
     step: FleetStep
 
 
+class RequestRefused(DoraError):
+    """A client's request is refused; ``code`` and ``ended`` are part of the answer."""
+
+    def __init__(
+        self,
+        code: control.FailureCode,
+        message: str,
+        ended: control.EndedDataflow | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code: control.FailureCode = code
+        self.ended = ended
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Answer to a request about dataflows, which have not reached their state yet."""
+
+    dataflows: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerClient:
-    """Answer a request."""
+    """Answer a request, once what it changed is stored."""
 
     client: int
-    number: int
-    answer: control.ControlAnswer
-
-
-@dataclass(frozen=True, slots=True)
-class SendProgress:
-    """Send progress of a request that is not finished."""
-
-    client: int
-    number: int
-    progress: control.ControlProgress
+    answer: Begun | control.ControlAnswer
 
 
 @dataclass(frozen=True, slots=True)
 class FailClient:
-    """Fail a request; ``message`` is for the user, ``code`` for programs."""
+    """Refuse a request."""
 
     client: int
-    number: int
-    message: str
-    code: control.FailureCode = "failed"
-    ended: control.EndedDataflow | None = None
+    problem: RequestRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +230,6 @@ Command = (
     | RotateToken
     | CloseConnection
     | AnswerClient
-    | SendProgress
     | FailClient
     | ArmTimer
     | CancelTimer

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dora_config.history.entries import SavedEntry
-from dora_config.protocol.control import ControlRequest, FailureCode
+from dora_config.protocol.control import Decision, FailureCode
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
-from dora_config.protocol.runner import DeleteParam, SetParam
+from dora_config.protocol.runner import CurrentNode, DeleteParam, SetParam
 from dora_coordinator.state.identities import MachineRecord, Proof
 from dora_coordinator.state.records import DataflowRecord
 
@@ -52,61 +52,52 @@ class DaemonDisconnected:
 
 @dataclass(frozen=True, slots=True)
 class ClientRequested:
-    """``fresh_id`` is an unused UUID, for requests that create a dataflow or a build."""
+    """``client`` is the number of one request; ``fresh_id`` an unused UUID, for starts."""
 
     client: int
-    number: int
-    request: ControlRequest
+    request: Decision
     fresh_id: str
 
-    def is_of(self, client: int, number: int | None) -> bool:
-        """Return whether it is this request of a client (None: any of the client)."""
-        return self.client == client and number in (None, self.number)
+
+@dataclass(frozen=True, slots=True)
+class EndRequested:
+    """The coordinator is to end; everything else has."""
 
 
 @dataclass(frozen=True, slots=True)
-class ClientCancelled:
-    client: int
-    number: int
+class ParamChanged:
+    """A runner has set or deleted a parameter."""
+
+    request: SetParam | DeleteParam
 
 
 @dataclass(frozen=True, slots=True)
-class ClientDisconnected:
-    client: int
+class PartAdded:
+    """A user added a node on a daemon without a part of this dataflow."""
 
-
-@dataclass(frozen=True, slots=True)
-class TopicChunkTaken:
-    """A client displayed a chunk of watched outputs; the next may be sent."""
-
-    client: int
-    number: int
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class LogLinesSent:
-    """Log lines of a stream were written to the client's socket."""
-
-    stream: int
-
-
-@dataclass(frozen=True, slots=True)
-class BuildProgressSent:
-    """Progress of a build was written to the client's socket."""
-
-    build_id: str
     daemon: str
+    node: CurrentNode
+
+
+DataflowChange = ParamChanged | PartAdded
 
 
 @dataclass(frozen=True, slots=True)
-class ParamChangedByRunner:
-    """A runner has set or deleted a parameter; answered once that is stored."""
+class ChangeRequested:
+    """A query changes a dataflow; answered once that is stored, as are all earlier events."""
 
     client: int
     dataflow_id: str
-    change: SetParam | DeleteParam
-    number: int = 1
+    change: DataflowChange | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """A dataflow could not be built or placed."""
+
+    name: str | None
+    step: Literal["placement", "build"]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +113,13 @@ class FleetStepEnded:
 
 DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
 """Timers of one dataflow."""
-CoordinatorTimer = Literal["silence", "forget", "destroy", "build", "viewer", "fleet"]
-"""Timers of the coordinator: daemons, its own end, builds, viewers, the desired state."""
+CoordinatorTimer = Literal["silence", "forget", "fleet"]
+"""Timers of the coordinator: daemons, the desired state."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimerKey:
-    """Identifies a timer: its purpose and the dataflow, build or daemon it belongs to."""
+    """Identifies a timer: its purpose and the dataflow or daemon it belongs to."""
 
     purpose: DataflowTimer | CoordinatorTimer
     subject: str = ""
@@ -140,22 +131,15 @@ class TimerFired:
     key: TimerKey
 
 
-ClientEvent = (
-    ClientRequested
-    | ClientCancelled
-    | ClientDisconnected
-    | TopicChunkTaken
-    | LogLinesSent
-    | BuildProgressSent
-)
-
 Event = (
     StoreLoaded
     | DaemonRegistered
     | DaemonMessageReceived
     | DaemonDisconnected
     | TimerFired
-    | ParamChangedByRunner
+    | ClientRequested
+    | EndRequested
+    | ChangeRequested
+    | NotStarted
     | FleetStepEnded
-    | ClientEvent
 )

@@ -1,16 +1,19 @@
-"""Spans of starts, builds and recoveries, derived from events and commands; pure.
+"""Spans of starts and recoveries, derived from events and commands, and of coroutines.
 
 The state machine is not aware of spans: the service passes each event and the commands that it
-caused. One trace per request: `start` contains `placement` and a `spawn` per machine, `build` a
-`build machine` per machine. `recovery` is a trace of its own and contains a `spawn`.
+caused. One trace per request: `start` contains `placement` and a `spawn` per machine. `recovery` is
+a trace of its own and contains a `spawn`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildPart, Built, CancelBuild
+import anyio
+
+from dora_config.errors import DoraError
 from dora_config.protocol.control import StartDataflow
 from dora_config.protocol.daemon import DaemonMessage, PartChanged, PartLost, PreparePart
 from dora_coordinator.state import commands as do
@@ -42,6 +45,33 @@ class SpanEnded:
 SpanEvent = SpanBegun | SpanEnded
 
 
+@dataclass(slots=True)
+class Outcome:
+    error: str | None = None
+
+
+@contextmanager
+def span(
+    handle: Callable[[Sequence[SpanEvent]], None],
+    key: SpanKey,
+    attributes: Mapping[str, str | int],
+    parent: SpanKey | None,
+) -> Iterator[Outcome]:
+    """Report a span of a coroutine."""
+    outcome = Outcome()
+    handle([SpanBegun(key, key[0], anyio.current_time(), attributes, parent)])
+    try:
+        yield outcome
+    except DoraError as problem:
+        outcome.error = str(problem)
+        raise
+    except BaseException:
+        outcome.error = "cancelled"
+        raise
+    finally:
+        handle([SpanEnded(key, anyio.current_time(), outcome.error)])
+
+
 class SpanTracker:
     """Open spans; it remembers nothing of finished ones."""
 
@@ -49,8 +79,8 @@ class SpanTracker:
         self._open: set[SpanKey] = set()
         self._spawning: dict[SpanKey, set[str]] = {}
         """Machines that a start still waits for."""
-        self._requests: dict[tuple[int, int], SpanKey] = {}
-        """Start or build of a client's request."""
+        self._requests: dict[int, SpanKey] = {}
+        """Start of a client's request."""
 
     def observe(
         self,
@@ -76,17 +106,13 @@ class SpanTracker:
         return found
 
     def _requested(self, event: ClientRequested, at: float) -> Iterator[SpanEvent]:
-        match event.request:
-            case StartDataflow(spec=spec, dry_run=False):
-                key = ("start", event.fresh_id)
-            case BuildDataflow(spec=spec):
-                key = ("build", event.fresh_id)
-            case _:
-                return
-        self._requests[event.client, event.number] = key
-        attributes = {f"dora.{'dataflow' if key[0] == 'start' else 'build'}.id": event.fresh_id}
-        if spec.name is not None:
-            attributes["dora.dataflow.name"] = spec.name
+        request = event.request
+        if not isinstance(request, StartDataflow) or request.dry_run:
+            return
+        key = self._requests[event.client] = ("start", event.fresh_id)
+        attributes = {"dora.dataflow.id": event.fresh_id}
+        if request.spec.name is not None:
+            attributes["dora.dataflow.name"] = request.spec.name
         yield self._begin(SpanBegun(key, key[0], at, attributes))
 
     def _commanded(self, command: do.Command, began: float, ended: float) -> Iterator[SpanEvent]:
@@ -107,22 +133,10 @@ class SpanTracker:
                     yield from self._end(placement, ended)
             case do.SendToDaemon(daemon=daemon, message=PreparePart() as part):
                 yield from self._spawn(daemon, part, ended)
-            case do.SendToDaemon(daemon=daemon, message=BuildPart(build_id=build_id)):
-                parent = ("build", build_id)
-                if parent in self._open:
-                    key = ("build machine", build_id, daemon)
-                    attributes = {"dora.machine": daemon}
-                    yield self._begin(SpanBegun(key, key[0], ended, attributes, parent))
-            case do.SendToDaemon(message=CancelBuild(build_id=build_id)):
-                yield from self._end_all(build_id, ended, "cancelled")
-            case do.AnswerClient(client=client, number=number, answer=Built()):
-                request = self._requests.pop((client, number), None)
+            case do.FailClient(client=client, problem=problem):
+                request = self._requests.pop(client, None)
                 if request is not None:
-                    yield from self._end_all(request[1], ended, None)
-            case do.FailClient(client=client, number=number, message=message):
-                request = self._requests.pop((client, number), None)
-                if request is not None:
-                    yield from self._end_all(request[1], ended, message)
+                    yield from self._end_all(request[1], ended, str(problem))
             case _:
                 pass
 
@@ -157,9 +171,6 @@ class SpanTracker:
                     yield from self._failed(dataflow, daemon, at, "its nodes ended")
             case PartLost(dataflow_id=dataflow, reason=reason):
                 yield from self._failed(dataflow, daemon, at, reason)
-            case BuildEnded(build_id=build_id, problem=problem, failures=failures):
-                error = problem or "; ".join(f"{one.node}: {one.message}" for one in failures)
-                yield from self._end(("build machine", build_id, daemon), at, error or None)
             case _:
                 pass
 
@@ -190,6 +201,6 @@ class SpanTracker:
         yield SpanEnded(key, at, error)
 
     def _end_all(self, subject: str, at: float, error: str | None) -> Iterator[SpanEvent]:
-        """End the spans of a dataflow or build, the contained ones first."""
+        """End the spans of a dataflow, the contained ones first."""
         for key in sorted((key for key in self._open if key[1] == subject), key=len, reverse=True):
             yield from self._end(key, at, error)

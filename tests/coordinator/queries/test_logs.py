@@ -24,10 +24,7 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import LogFilter
 from dora_coordinator.state.events import (
-    ClientCancelled,
-    ClientDisconnected,
     DaemonMessageReceived,
-    LogLinesSent,
 )
 
 
@@ -57,7 +54,7 @@ def test_logs_are_requested_chunk_by_chunk() -> None:
         daemon=daemon.key, stream=request.stream, lines=("x", "y"), positions=ends
     )
     assert not daemon.from_coordinator  # the next chunk is requested once the client has this one
-    fleet.handle(LogLinesSent(request.stream))
+    fleet.written()
     assert TO_DAEMON.decode(daemon.from_coordinator[0]) == ReadOn(stream=request.stream)
     _chunk(fleet, daemon, LogChunk(stream=request.stream, done=True))
     assert fleet.answers[number] == LogsEnd()
@@ -87,6 +84,7 @@ def test_the_log_of_a_node_that_could_not_be_added_is_sent() -> None:
     first, second = _stream(robot), _stream(station)
     _chunk(fleet, robot, LogChunk(stream=first.stream, done=True, missing=("broken",)))
     _chunk(fleet, station, LogChunk(stream=second.stream, lines=("x",)))
+    fleet.written()
     _chunk(fleet, station, LogChunk(stream=second.stream, done=True, missing=()))
     assert fleet.answers[number] == LogsEnd()
 
@@ -108,10 +106,9 @@ def test_a_client_that_disconnects_ends_its_streams() -> None:
     first = _stream(daemon).stream
     number = fleet.request(ReadLogs(follow=True))
     second = _stream(daemon).stream
-    assert "at most 2 log streams" in fleet.failures[fleet.request(ReadLogs())].message
-    fleet.handle(ClientCancelled(1, number))
+    fleet.leave(number)
     assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndStream(stream=second)
-    fleet.handle(ClientDisconnected(1))
+    fleet.leave()
     assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndStream(stream=first)
     late = LogChunk(stream=first, lines=("late",))
     _chunk(fleet, daemon, late)

@@ -26,15 +26,10 @@ from dora_config.protocol.topics import (
     TopicUpdate,
     WatchedTopics,
 )
-from dora_coordinator.clients.topic_streams import LATE_SECONDS
+from dora_coordinator.queries.topics import LATE_SECONDS
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
-    ClientCancelled,
-    ClientDisconnected,
     DaemonMessageReceived,
-    TimerFired,
-    TimerKey,
-    TopicChunkTaken,
 )
 
 
@@ -96,10 +91,9 @@ def test_each_daemon_streams_its_own_outputs_chunk_by_chunk() -> None:
     world.send(world.robot, TopicChunk(stream=robot.stream, update=news))
     assert world.fleet.progress == [WatchedTopics(daemon="robot", stream=robot.stream, update=news)]
     assert world.received(world.robot) is None
-    world.fleet.handle(TopicChunkTaken(1, number, robot.stream))
+    world.fleet.displayed(number, robot.stream)
     assert world.received(world.robot) == ReadOn(stream=robot.stream)
-    world.fleet.handle(TopicChunkTaken(1, number, 99))
-    world.fleet.handle(TopicChunkTaken(2, number, gpu.stream))
+    world.fleet.displayed(number, 99)
     assert world.received(world.gpu) is None
 
 
@@ -148,13 +142,6 @@ def test_refusals_contain_the_remedy() -> None:
     assert "have no outputs" in bare
 
 
-def test_watches_per_connection_are_limited() -> None:
-    world = Watched(two_senders(), Settings(streams_per_client=2))
-    for _ in range(2):
-        world.fleet.request(WatchTopics())
-    assert "at most 2 watches" in world.refusal(WatchTopics())
-
-
 def test_samples_fit_the_message_limit() -> None:
     world = Watched(two_senders(), Settings(max_message_bytes=8000))
     world.fleet.request(WatchTopics())
@@ -169,12 +156,11 @@ def test_pictures_fit_the_message_limit_unless_they_are_sent_in_pieces() -> None
     assert (request.picture_bytes, request.whole_picture_bytes) == (500, 10_000_000)
 
 
-@pytest.mark.parametrize("how", ["cancelled", "gone"])
-def test_a_client_that_leaves_ends_its_watch(how: str) -> None:
+def test_a_client_that_leaves_ends_its_watch() -> None:
     world = Watched(two_senders())
     number = world.fleet.request(WatchTopics())
     stream = world.stream(world.robot).stream
-    world.fleet.handle(ClientCancelled(1, number) if how == "cancelled" else ClientDisconnected(1))
+    world.fleet.leave(number)
     assert world.received(world.robot) == EndStream(stream=stream)
     world.send(world.robot, TopicChunk(stream=stream))
     assert world.received(world.robot) == EndStream(
@@ -322,7 +308,7 @@ class Shared(Watched):
 
     def display(self, number: int) -> bool:
         """Acknowledge for a watch; return whether the daemon may send the next update."""
-        self.fleet.handle(TopicChunkTaken(1, number, self.request.stream))
+        self.fleet.displayed(number, self.request.stream)
         return self.received(self.robot) == ReadOn(stream=self.request.stream)
 
 
@@ -373,9 +359,9 @@ def test_a_viewer_that_leaves_in_the_middle_of_a_message_does_not_stop_the_other
     world = Shared()
     world.update(piece="a", more=True)
     assert not world.display(world.first)
-    world.fleet.handle(ClientCancelled(1, world.second))
+    world.fleet.leave(world.second)
     assert world.received(world.robot) == ReadOn(stream=world.request.stream)
-    world.fleet.handle(ClientCancelled(1, world.first))
+    world.fleet.leave(world.first)
     assert world.received(world.robot) == EndStream(stream=world.request.stream)
 
 
@@ -395,7 +381,7 @@ def test_a_viewer_that_stopped_delays_a_long_message_only_for_a_while() -> None:
     assert not world.display(world.second)  # the next update was requested for the first one
     (end,) = world.arrived().values()
     assert (end.piece, end.more, end.dropped) == (" ", False, {"camera/out0": 1})
-    world.fleet.handle(TopicChunkTaken(1, world.second, world.request.stream))
+    world.fleet.displayed(world.second, world.request.stream)
     assert world.update(samples=("d",))[world.second] == TopicUpdate(samples=("d",))
 
 
@@ -427,10 +413,8 @@ def test_a_message_waits_for_its_only_viewer_until_a_second_one_comes() -> None:
     world.fleet.now += LATE_SECONDS
     world.fleet.fire_due()
     assert world.received(world.robot) == ReadOn(stream=stream)
-    world.fleet.handle(ClientDisconnected(1))
+    world.fleet.leave()
     assert world.received(world.robot) == EndStream(stream=stream)
-    world.fleet.handle(TimerFired(TimerKey("viewer", str(stream))))
-    assert world.received(world.robot) is None
 
 
 def test_watches_of_a_lost_machine_share_a_stream_again() -> None:

@@ -23,7 +23,6 @@ from dora_config.protocol.control import (
     StopDataflow,
     WaitForEnd,
 )
-from dora_coordinator.state.events import ClientDisconnected
 
 RESTART = RestartDataflow(dataflow="a")
 
@@ -132,7 +131,7 @@ def test_a_restart_fails_when_its_daemon_is_lost() -> None:
 def test_a_second_restart_is_refused_while_the_first_one_waits() -> None:
     fleet, daemon = running_dataflows("a")
     fleet.request(RESTART)
-    fleet.handle(ClientDisconnected(1))
+    fleet.leave()
     failure = fleet.failures[fleet.request(RESTART)]
     assert failure.code == "conflict"
     assert "is being restarted already; `dora stop` ends it" in failure.message
@@ -167,7 +166,7 @@ def test_nothing_is_started_again_while_the_coordinator_ends() -> None:
     restarting = fleet.request(RESTART)
     assert fleet.failures[fleet.request(Destroy())].code == "conflict"
     ending = fleet.request(Destroy(force=True))
-    assert fleet.failures[restarting].message.endswith("the coordinator is ending")
+    assert fleet.failures[restarting].message.endswith("a stop was requested")
     late = fleet.request(RestartDataflow(dataflow="b"))
     assert fleet.failures[late].message == "the coordinator is ending; start refused"
     fleet.settle()

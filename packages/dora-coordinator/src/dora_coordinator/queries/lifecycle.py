@@ -1,0 +1,118 @@
+"""Requests that wait until dataflows run or have ended, or until everything has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import anyio
+
+from dora_config.protocol import control
+from dora_config.protocol.daemon import EndDaemon
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.queries.clients import Client
+from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.state.commands import Begun, RequestRefused
+from dora_coordinator.state.events import EndRequested
+from dora_coordinator.state.records import Phase
+
+
+async def start(
+    request: control.StartDataflow, cluster: Cluster, client: Client
+) -> control.Started | control.PlacementPlan:
+    """Raises :class:`RequestRefused`, also if nodes could not be started."""
+    accepted = await cluster.decide(request)
+    if isinstance(accepted, control.PlacementPlan):
+        return accepted
+    assert isinstance(accepted, Begun)
+    (uuid,) = accepted.dataflows
+    client.notify(control.StartTriggered(uuid=uuid))
+    return await _started(uuid, cluster, client)
+
+
+async def _started(uuid: str, cluster: Cluster, client: Client) -> control.Started:
+    shown = None
+    (dataflow,) = _present([uuid], cluster)
+    while not dataflow.released or dataflow.phase is Phase.RELEASING:
+        if dataflow.has_ended:
+            reason = f"dataflow {dataflow.label} was not started: {dataflow.reason}"
+            raise RequestRefused("failed", reason, dataflow.ended())
+        if dataflow.waits_for is not None and dataflow.waits_for != shown:
+            shown = dataflow.waits_for
+            client.notify(control.StartTriggered(uuid=uuid, waits_for=shown))
+        await cluster.changed()
+        dataflow = cluster.registry.get(uuid) or dataflow
+    return control.Started(uuid=uuid, warnings=dataflow.warnings)
+
+
+async def restart(
+    request: control.RestartDataflow, cluster: Cluster, client: Client
+) -> control.Restarted:
+    """Raises :class:`RequestRefused`; the restart is completed without its client."""
+    accepted = await cluster.decide(request)
+    assert isinstance(accepted, Begun)
+    old_id, uuid = accepted.dataflows
+    (old,) = _present([old_id], cluster)
+    while cluster.registry.get(uuid) is None:
+        if old.not_restarted is not None:
+            raise old.not_restarted
+        if old.restart_as != uuid:
+            reason = f"dataflow {old.label} is stopped and not started again: a stop was requested"
+            raise RequestRefused("failed", reason)
+        await cluster.changed()
+        old = cluster.registry.get(old_id) or old
+    started = await _started(uuid, cluster, client)
+    return control.Restarted(old=old_id, new=uuid, warnings=started.warnings)
+
+
+async def stop(request: control.StopDataflow, cluster: Cluster) -> control.Ended:
+    """Raises :class:`RequestRefused`."""
+    accepted = await cluster.decide(request)
+    assert isinstance(accepted, Begun)
+    return await _ended(accepted.dataflows, cluster)
+
+
+async def wait(request: control.WaitForEnd, cluster: Cluster) -> control.Ended:
+    """Raises :class:`RequestRefused`."""
+    dataflow = cluster.registry.find(request.dataflow, archived=True)
+    return await _ended([dataflow.id], cluster)
+
+
+async def _ended(uuids: Iterable[str], cluster: Cluster) -> control.Ended:
+    dataflows = _present(uuids, cluster)
+    while not all(one.has_ended for one in dataflows):
+        await cluster.changed()
+        dataflows = [cluster.registry.get(one.id) or one for one in dataflows]
+    return control.Ended(dataflows=tuple(one.ended() for one in dataflows))
+
+
+def _present(uuids: Iterable[str], cluster: Cluster) -> list[Dataflow]:
+    found = (cluster.registry.get(uuid) for uuid in uuids)
+    return [one for one in found if one is not None]
+
+
+async def destroy(request: control.Destroy, cluster: Cluster) -> control.Destroyed:
+    """End the dataflows, then the daemons, then the coordinator; also without the client.
+
+    Raises :class:`RequestRefused`.
+    """
+    accepted = await cluster.decide(request)
+    if isinstance(accepted, control.Destroyed):  # another coordinator leads
+        return accepted
+    assert isinstance(accepted, Begun)
+    dataflows = _present(accepted.dataflows, cluster)
+    deadline = anyio.current_time() + cluster.settings.destroy_timeout
+    membership = cluster.membership
+    with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(deadline=deadline):
+            await _ended(accepted.dataflows, cluster)
+        for member in membership.connected():
+            cluster.calls.send(member.key, EndDaemon())
+        with anyio.CancelScope(deadline=deadline):
+            while membership.connected():
+                await cluster.changed()
+    connected = (member.key for member in membership.connected())
+    cluster.post(EndRequested())
+    return control.Destroyed(
+        dataflows=tuple(one.ended() for one in dataflows if one.has_ended),
+        left=tuple(sorted({*cluster.registry.unfinished_daemons(), *connected})),
+    )
