@@ -8,10 +8,11 @@ Dates, timestamps and decimals are text, other times numbers, bytes hexadecimal.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow
+import pyarrow
+from pyarrow import types
 
 _BY_NAME = {
     "Null": "null",
@@ -32,13 +33,14 @@ _UNITS = {"Second": "s", "Millisecond": "ms", "Microsecond": "us", "Nanosecond":
 _UNIT_NAMES = {unit: name for name, unit in _UNITS.items()}
 
 
+_UNKNOWN = "unknown data_type"
+
+
 def array_from_json(value: Any, data_type: Any = None) -> pyarrow.Array:
     """Return an array from JSON: a list is its elements, anything else its one element.
 
     Raises ValueError for an unknown type or a value of another type.
     """
-    import pyarrow
-
     elements = value if isinstance(value, list) else [value]
     if value is None and data_type is None:
         return pyarrow.nulls(0)
@@ -55,93 +57,87 @@ def array_from_json(value: Any, data_type: Any = None) -> pyarrow.Array:
 
 def type_from_json(written: Any) -> pyarrow.DataType:
     """Return the Arrow type of its JSON. Raises ValueError."""
-    import pyarrow
-
-    match written:
-        case str() if written in _BY_NAME:
+    try:
+        if isinstance(written, str):
             made: pyarrow.DataType = getattr(pyarrow, _BY_NAME[written])()
             return made
-        case {"Struct": list(fields)}:
-            return pyarrow.struct([_field_from_json(field) for field in fields])
-        case {"List": dict(field)}:
-            return pyarrow.list_(_field_from_json(field))
-        case {"LargeList": dict(field)}:
-            return pyarrow.large_list(_field_from_json(field))
-        case {"FixedSizeList": [dict(field), int(size)]}:
-            return pyarrow.list_(_field_from_json(field), size)
-        case {"Map": [{"data_type": {"Struct": [dict(key), dict(item)]}}, bool(ordered)]}:
-            return pyarrow.map_(_field_from_json(key), _field_from_json(item), ordered)
-        case {"FixedSizeBinary": int(size)}:
-            return pyarrow.binary(size)
-        case {"Dictionary": [index, value]}:
-            return pyarrow.dictionary(type_from_json(index), type_from_json(value))
-        case {"Decimal128": [int(precision), int(scale)]}:
-            return pyarrow.decimal128(precision, scale)
-        case {"Decimal256": [int(precision), int(scale)]}:
-            return pyarrow.decimal256(precision, scale)
-        case {"Timestamp": [str(unit), zone]} if unit in _UNITS:
-            return pyarrow.timestamp(_UNITS[unit], zone)
-        case {"Time32": str(unit)} if unit in _UNITS:
-            return pyarrow.time32(_UNITS[unit])
-        case {"Time64": str(unit)} if unit in _UNITS:
-            return pyarrow.time64(_UNITS[unit])
-        case {"Duration": str(unit)} if unit in _UNITS:
-            return pyarrow.duration(_UNITS[unit])
-        case _:
-            raise ValueError(f"unknown data_type {json.dumps(written)[:80]}")
+        name = next(iter(written), "")
+        return _FROM_JSON[name](written[name])
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        if str(error).startswith(_UNKNOWN):
+            raise  # it names the inner type
+        raise ValueError(f"{_UNKNOWN} {json.dumps(written)[:80]}") from None
 
 
-def _field_from_json(field: dict[str, Any]) -> pyarrow.Field:
-    import pyarrow
+def _field(written: dict[str, Any]) -> pyarrow.Field:
+    nullable = written.get("nullable", True)
+    return pyarrow.field(written["name"], type_from_json(written["data_type"]), nullable=nullable)
 
-    nullable = field.get("nullable", True)
-    return pyarrow.field(field["name"], type_from_json(field["data_type"]), nullable=nullable)
+
+def _map(given: Any) -> pyarrow.DataType:
+    entries, is_sorted = given
+    key, item = entries["data_type"]["Struct"]
+    return pyarrow.map_(_field(key), _field(item), is_sorted)
+
+
+_FROM_JSON: dict[str, Callable[[Any], pyarrow.DataType]] = {
+    "Struct": lambda fields: pyarrow.struct([_field(one) for one in fields]),
+    "List": lambda item: pyarrow.list_(_field(item)),
+    "LargeList": lambda item: pyarrow.large_list(_field(item)),
+    "FixedSizeList": lambda given: pyarrow.list_(_field(given[0]), given[1]),
+    "Map": _map,
+    "FixedSizeBinary": pyarrow.binary,
+    "Dictionary": lambda given: pyarrow.dictionary(*map(type_from_json, given)),
+    "Decimal128": lambda given: pyarrow.decimal128(*given),
+    "Decimal256": lambda given: pyarrow.decimal256(*given),
+    "Timestamp": lambda given: pyarrow.timestamp(_UNITS[given[0]], given[1]),
+    "Time32": lambda unit: pyarrow.time32(_UNITS[unit]),
+    "Time64": lambda unit: pyarrow.time64(_UNITS[unit]),
+    "Duration": lambda unit: pyarrow.duration(_UNITS[unit]),
+}
 
 
 def type_to_json(kind: pyarrow.DataType) -> Any:
     """Return the JSON of a type; Arrow's name for a type without JSON."""
-    from pyarrow import types
-
     for name, function in _BY_NAME.items():
-        if name not in ("Bool", "String") and _is(kind, function):
+        if name not in ("Bool", "String") and kind.equals(getattr(pyarrow, function)()):
             return name
-    if types.is_struct(kind):
-        return {"Struct": [_field_to_json(kind.field(i)) for i in range(kind.num_fields)]}
-    if types.is_fixed_size_list(kind):
-        return {"FixedSizeList": [_field_to_json(kind.value_field), kind.list_size]}
-    if types.is_large_list(kind):
-        return {"LargeList": _field_to_json(kind.value_field)}
-    if types.is_list(kind):
-        return {"List": _field_to_json(kind.value_field)}
-    if types.is_map(kind):
-        pair = [_field_to_json(kind.key_field), _field_to_json(kind.item_field)]
-        entries = {"name": "entries", "data_type": {"Struct": pair}, "nullable": False}
-        return {"Map": [entries, kind.keys_sorted]}
-    return _parametric_to_json(kind)
-
-
-def _parametric_to_json(kind: pyarrow.DataType) -> Any:
-    from pyarrow import types
-
-    if types.is_fixed_size_binary(kind):
-        return {"FixedSizeBinary": kind.byte_width}
-    if types.is_dictionary(kind):
-        return {"Dictionary": [type_to_json(kind.index_type), type_to_json(kind.value_type)]}
-    if types.is_decimal128(kind) or types.is_decimal256(kind):
-        return {f"Decimal{kind.bit_width}": [kind.precision, kind.scale]}
-    if types.is_timestamp(kind):
-        return {"Timestamp": [_UNIT_NAMES[kind.unit], kind.tz]}
-    if types.is_time(kind):
-        return {f"Time{kind.bit_width}": _UNIT_NAMES[kind.unit]}
-    if types.is_duration(kind):
-        return {"Duration": _UNIT_NAMES[kind.unit]}
+    for is_kind, name, parameters in _TO_JSON:
+        if is_kind(kind):
+            return {name.format(kind.bit_width) if "{" in name else name: parameters(kind)}
     return str(kind)
+
+
+def _field_to_json(field: pyarrow.Field) -> dict[str, Any]:
+    written = type_to_json(field.type)
+    return {"name": field.name, "data_type": written, "nullable": field.nullable}
+
+
+def _entries(kind: pyarrow.MapType) -> Any:
+    pair = [_field_to_json(kind.key_field), _field_to_json(kind.item_field)]
+    entries = {"name": "entries", "data_type": {"Struct": pair}, "nullable": False}
+    return [entries, kind.keys_sorted]
+
+
+_TO_JSON: list[tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = [
+    (types.is_struct, "Struct", lambda kind: [_field_to_json(one) for one in kind]),
+    (types.is_fixed_size_list, "FixedSizeList",
+     lambda kind: [_field_to_json(kind.value_field), kind.list_size]),
+    (types.is_large_list, "LargeList", lambda kind: _field_to_json(kind.value_field)),
+    (types.is_list, "List", lambda kind: _field_to_json(kind.value_field)),
+    (types.is_map, "Map", _entries),
+    (types.is_fixed_size_binary, "FixedSizeBinary", lambda kind: kind.byte_width),
+    (types.is_dictionary, "Dictionary",
+     lambda kind: [type_to_json(kind.index_type), type_to_json(kind.value_type)]),
+    (types.is_decimal, "Decimal{}", lambda kind: [kind.precision, kind.scale]),
+    (types.is_timestamp, "Timestamp", lambda kind: [_UNIT_NAMES[kind.unit], kind.tz]),
+    (types.is_time, "Time{}", lambda kind: _UNIT_NAMES[kind.unit]),
+    (types.is_duration, "Duration", lambda kind: _UNIT_NAMES[kind.unit]),
+]  # fmt: skip
 
 
 def _written(kind: pyarrow.DataType) -> pyarrow.DataType:
     """Return the type whose Python values represent those of `kind` in JSON."""
-    import pyarrow
-    from pyarrow import types
 
     def field(inner: pyarrow.Field) -> pyarrow.Field:
         return inner.with_type(_written(inner.type))
@@ -167,8 +163,6 @@ def _written(kind: pyarrow.DataType) -> pyarrow.DataType:
 
 def _restored(value: Any, kind: pyarrow.DataType) -> Any:
     """Return the Python value of `kind`; bytes come from hexadecimal text or numbers."""
-    from pyarrow import types
-
     if value is None:
         return None
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
@@ -178,29 +172,9 @@ def _restored(value: Any, kind: pyarrow.DataType) -> Any:
         return {key: _restored(value[key], known[key]) for key in value if key in known}
     if types.is_map(kind) and isinstance(value, list):
         return [(_restored(k, kind.key_type), _restored(v, kind.item_type)) for k, v in value]
-    if _is_list(kind) and isinstance(value, list):
+    if isinstance(value, list) and hasattr(kind, "value_field"):
         return [_restored(element, kind.value_type) for element in value]
     return value
-
-
-def _is_list(kind: pyarrow.DataType) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _is(kind: pyarrow.DataType, function: str) -> bool:
-    import pyarrow
-
-    return bool(kind.equals(getattr(pyarrow, function)()))
-
-
-def _field_to_json(field: pyarrow.Field) -> dict[str, Any]:
-    return {
-        "name": field.name,
-        "data_type": type_to_json(field.type),
-        "nullable": field.nullable,
-    }
 
 
 def array_to_json(array: pyarrow.Array) -> dict[str, Any]:
