@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.fields import split_words
-from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, WiredInput, operators_of
+from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, WiredInput, programs_of
 from dora_config.dataflow.resolved import EnvValue
 from dora_config.dataflow.sources import MODULE_PORT_PREFIX, LogSource, OutputSource, parse_source
 from dora_config.dataflow.variables import (
@@ -125,10 +125,10 @@ class Flattening:
         node = source.node
         where = f'node "{node.id}"'
         env = self.environment(node.env, source.place.at("env"), where, scope.parameters)
-        inputs = wiring.inputs(node.inputs, source.place, where)
-        for operator_id, operator, path in operators_of(node):
-            wired = wiring.inputs(operator.inputs, source.place.at(*path), where)
-            inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
+        inputs: dict[str, WiredInput] = {}
+        for prefix, program, path in programs_of(node):
+            wired = wiring.inputs(program.inputs, source.place.at(*path), where)
+            inputs |= {prefix + name: value for name, value in wired.items()}
         own = {**_inherited(node, scope), "args": self._args(source, scope, where)}
         return FlatNode(
             id=scope.prefix + node.id,
@@ -242,11 +242,9 @@ class Flattening:
             if source.module is not None:
                 for name, (deeper, output) in self._module_outputs(source.module).items():
                     makers.setdefault(name, []).append((f"{node.id}.{deeper}", output))
-            for name in node.outputs or ():
-                makers.setdefault(name, []).append((node.id, name))
-            for operator_id, operator, _ in operators_of(node):
-                for name in operator.outputs or ():
-                    makers.setdefault(name, []).append((node.id, f"{operator_id}/{name}"))
+            for prefix, program, _ in programs_of(node):
+                for name in program.outputs or ():
+                    makers.setdefault(name, []).append((node.id, prefix + name))
         outputs: dict[str, tuple[str, str]] = {}
         for index, name in enumerate(module.root.module.outputs or ()):
             found = makers.get(name, [])

@@ -21,7 +21,7 @@ from dora_config.dataflow import descriptor
 from dora_config.dataflow.expand import describe_dataflow
 from dora_config.dataflow.fields import FreeTextField, Text, TextField, Written
 from dora_config.dataflow.graph import check_graph
-from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, operators_of
+from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, programs_of
 from dora_config.dataflow.reader import NodesFile, read_nodes_file
 from dora_config.dataflow.resolve import Resolution, resolve
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
@@ -343,9 +343,7 @@ def _texts(module: ModuleFile) -> Iterator[str]:
 
 def _mentions_types(nodes: Iterable[SourceNode]) -> bool:
     return any(
-        source.node.input_types
-        or source.node.output_types
-        or any(one.input_types or one.output_types for _, one, _ in operators_of(source.node))
+        any(one.input_types or one.output_types for _, one, _ in programs_of(source.node))
         or (source.module is not None and _mentions_types(source.module.nodes))
         for source in nodes
     )

@@ -61,10 +61,10 @@ class FlatNode:
             return self.place.at(group)
         if group == "inputs" and name in self.inputs:
             return self.inputs[name].place
-        for operator_id, _, path in operators_of(self.node):
-            if name.startswith(operator_id + "/"):
-                return self.place.at(*path, group, name.removeprefix(operator_id + "/"))
-        return self.place.at(group, name)
+        for prefix, _, path in reversed(programs_of(self.node)):
+            if name.startswith(prefix):
+                return self.place.at(*path, group, name.removeprefix(prefix))
+        raise AssertionError("every name starts with the prefix of the node")
 
 
 def operators_as_written(node: descriptor.Node) -> list[tuple[descriptor.Operator, KeyPath]]:
@@ -80,6 +80,12 @@ def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, 
         (operator.id or SINGLE_OPERATOR_ID, operator, path)
         for operator, path in operators_as_written(node)
     ]
+
+
+def programs_of(node: descriptor.Node) -> list[tuple[str, descriptor.ProgramFields, KeyPath]]:
+    """Return the node and its operators: prefix of the ports, fields, path within the node."""
+    operators = ((f"{name}/", one, path) for name, one, path in operators_of(node))
+    return [("", node, ()), *operators]
 
 
 def join_directory(directory: str, path: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.descriptor import LOG_SETTINGS
@@ -16,6 +16,7 @@ from dora_config.dataflow.modules import (
     WiredInput,
     join_directory,
     operators_of,
+    programs_of,
 )
 from dora_config.dataflow.resolved import (
     DEFAULT_FINISH_GRACE,
@@ -45,6 +46,7 @@ PATTERN_KEYS: dict[CommunicationPattern, tuple[str, ...]] = {
 }
 """Metadata keys that associate replies with requests; outputs with that pattern have them."""
 
+_Program = tuple[str, descriptor.ProgramFields, KeyPath]
 _SPECIAL_KINDS: dict[str, NodeKind] = {"dynamic": "dynamic", "shell": "shell"}
 _URL_SCHEMES = ("http://", "https://")
 _PROGRAM_SUFFIXES = (".py", ".sh", ".exe")
@@ -139,27 +141,27 @@ def _resolve_node(
         _resolve_operator(operator_id, operator, flat)
         for operator_id, operator, _ in operators_of(node)
     )
-    facts = _Ports(node, operators)
-    written = {
-        *(node.inputs or ()),
-        *(f"{key}/{name}" for key, one, _ in operators_of(node) for name in one.inputs or ()),
-    }
+    programs = programs_of(node)
+    outputs = tuple(
+        dict.fromkeys(prefix + name for prefix, one, _ in programs for name in one.outputs or ())
+    )
+    written = {prefix + name for prefix, one, _ in programs for name in one.inputs or ()}
     input_types = {
         name: text
-        for name, text in facts.types("input_types").items()
+        for name, text in _types(programs, "input_types").items()
         if name in flat.inputs or name not in written  # an optional port may not be connected
     }
     return ResolvedNode(
         **{name: value for name in _AS_WRITTEN if (value := getattr(node, name)) is not None},
         id=flat.id,
         kind=kind,
-        path=_program(node.path, kind, flat),
+        path=_path(node.path, kind, flat),
         path_sha256=node.path_sha256.lower() if node.path_sha256 else None,
         ros2=_bridge(node),
         args=_args(kind, node.args),
         env={**root_env, **flat.env},
         inherited_env=tuple(name for name in root_env if name not in flat.env),
-        build=_build(node, operators),
+        build=tuple(line for _, one, _ in programs for line in build_lines(one.build or "")),
         git=GitSource(url=node.git, branch=node.branch, tag=node.tag, rev=node.rev)
         if node.git
         else None,
@@ -167,11 +169,11 @@ def _resolve_node(
             name: _resolve_input(wired, input_types.get(name))
             for name, wired in flat.inputs.items()
         },
-        outputs=facts.outputs,
+        outputs=outputs,
         input_types=input_types,
-        output_types=facts.types("output_types"),
-        output_metadata=_promised_metadata(node, facts.outputs),
-        **{name: value for name in LOG_SETTINGS if (value := facts.only(name)) is not None},
+        output_types=_types(programs, "output_types"),
+        output_metadata=_promised_metadata(node, outputs),
+        **_log_settings(programs),
         restart=RestartSettings(
             policy=node.restart_policy or "never",
             max_restarts=node.max_restarts or 0,
@@ -187,35 +189,22 @@ def _resolve_node(
     )
 
 
-@dataclass(frozen=True)
-class _Ports:
-    """Ports and log settings of a node, including those of its operators."""
+def _types(programs: Sequence[_Program], group: str) -> dict[str, str]:
+    return {
+        prefix + name: text
+        for prefix, one, _ in programs
+        for name, text in (getattr(one, group) or {}).items()
+    }
 
-    node: descriptor.Node
-    operators: tuple[ResolvedOperator, ...]
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        own = [*(self.node.outputs or ())]
-        for operator in self.operators:
-            own.extend(f"{operator.id}/{output}" for output in operator.outputs)
-        return tuple(dict.fromkeys(own))
-
-    def types(self, group: Literal["input_types", "output_types"]) -> dict[str, str]:
-        types = dict(getattr(self.node, group) or {})
-        for operator in self.operators:
-            types.update({f"{operator.id}/{k}": v for k, v in getattr(operator, group).items()})
-        return types
-
-    def only(self, name: str) -> Any:
-        """Return a log setting of the node, or of the one operator with it."""
-        if not self.operators:
-            return getattr(self.node, name)
-        for operator in self.operators:
-            value = getattr(operator, name)
-            if value is not None:
-                return f"{operator.id}/{value}" if name.startswith("send_") else value
-        return None
+def _log_settings(programs: Sequence[_Program]) -> dict[str, Any]:
+    """Return the log settings of a node, or of the one operator that has each."""
+    return {
+        name: prefix + value if name.startswith("send_") else value
+        for name in LOG_SETTINGS
+        for prefix, one, _ in programs
+        if (value := getattr(one, name)) is not None
+    }
 
 
 def _promised_metadata(
@@ -240,7 +229,7 @@ def _kind(node: descriptor.Node) -> NodeKind:
     return _SPECIAL_KINDS.get(path, "standard")
 
 
-def _program(path: str | None, kind: NodeKind, flat: FlatNode) -> str | None:
+def _path(path: str | None, kind: NodeKind, flat: FlatNode) -> str | None:
     """Return the program; files of a module are relative to the dataflow's directory."""
     if path is None or kind != "standard" or flat.node.git is not None:
         return path
@@ -259,13 +248,6 @@ def _args(kind: NodeKind, args: str | None) -> tuple[str, ...]:
     if args is None:
         return ()
     return (args,) if kind == "shell" else split_words(args, "node args")
-
-
-def _build(node: descriptor.Node, operators: Iterable[ResolvedOperator]) -> tuple[str, ...]:
-    lines = list(build_lines(node.build or ""))
-    for operator in operators:
-        lines.extend(operator.build)
-    return tuple(lines)
 
 
 def _resolve_input(wired: WiredInput, data_type: str | None) -> ResolvedInput:
