@@ -327,17 +327,8 @@ def selected(
 
 
 def _matches(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:
-    if name is not None and name not in (row.name or ""):
-        return False
-    match status:
-        case "running":
-            return row.status not in ("Finished", "Failed")
-        case "finished":
-            return row.status == "Finished"
-        case "failed":
-            return row.status == "Failed"
-        case None:
-            return True
+    state = row.status.lower() if row.status in ("Finished", "Failed") else "running"
+    return status in (None, state) and (name is None or name in (row.name or ""))
 
 
 def restarts_text(row: DataflowSummary) -> str:
