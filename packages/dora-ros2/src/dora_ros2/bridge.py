@@ -252,11 +252,11 @@ class PublishedTopic(Topic):
         """What late subscriptions shall receive, also if the type changes for them."""
 
     def open(self, node: Node, kind: MessageType) -> Any:
+        kept = [before.decode(payload) for before, payload in self._kept]
         publisher = node.publisher(self.name, kind, self.qos)
-        kept = list(self._kept)
         self._kept.clear()
-        for before, payload in kept:
-            self._publish(publisher, kind, before.decode(payload))
+        for value in kept:
+            self._publish(publisher, kind, value)
         while self.held:
             self._publish(publisher, kind, self.held.popleft())
         return publisher
