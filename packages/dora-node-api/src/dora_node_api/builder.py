@@ -55,24 +55,14 @@ def _under(head: str, item: Any) -> Iterable[str]:
 
 def _scalar(value: Any) -> str:
     match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            if math.isfinite(value):
-                # YAML 1.1 requires a dot in a number with an exponent.
-                text = repr(value)
-                return text.replace("e", ".0e") if "e" in text and "." not in text else text
-            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
         case str():
             return _string(value)
-        case Mapping():
-            return "{}"
-        case list() | tuple():
-            return "[]"
+        case float() if not math.isfinite(value):
+            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        case float() if "." not in (text := repr(value)):
+            return text.replace("e", ".0e")  # YAML 1.1 requires a dot with an exponent
+        case None | bool() | int() | float() | dict() | list() | tuple():
+            return json.dumps(value)  # what contains something is not a scalar
         case _:
             kind = type(value).__name__
             raise TypeError(f"{kind} cannot be written to a dataflow file: {value!r}")

@@ -82,11 +82,7 @@ def expand_path(path: str, environ: Mapping[str, str]) -> str:
 
     A variable that is not set is unchanged, so that the error about the missing file contains it.
     """
-
-    def value(match: re.Match[str]) -> str:
-        return environ.get(match[1] or match[2], match[0])
-
-    return _PATH_REFERENCE.sub(value, path) if "$" in path else path
+    return _PATH_REFERENCE.sub(lambda match: environ.get(match[1] or match[2], match[0]), path)
 
 
 def expand_parameters(text: str, parameters: Mapping[str, str]) -> str:
@@ -98,7 +94,7 @@ def expand_parameters(text: str, parameters: Mapping[str, str]) -> str:
             raise UndefinedVariable(name)
         return parameters[name]
 
-    return _PARAMETER.sub(value, text) if "$" in text else text
+    return _PARAMETER.sub(value, text)
 
 
 def is_reserved(name: str) -> bool:

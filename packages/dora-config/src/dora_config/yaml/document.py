@@ -62,8 +62,8 @@ class Document:
             file=self.file,
             line=span.line,
             column=span.column,
-            message=_printable(message),
-            hint=None if hint is None else _printable(hint),
+            message=printable(message, MAX_MESSAGE),
+            hint=None if hint is None else printable(hint, MAX_MESSAGE),
             severity=severity,
             end_line=span.end_line,
             end_column=span.end_column,
@@ -160,10 +160,10 @@ def merged_nodes(node: MappingNode) -> Iterator[Node]:
             yield from value.value if isinstance(value, SequenceNode) else [value]
 
 
-def _printable(text: str) -> str:
-    """Shorten a message that contains parts of a file, and escape control characters."""
-    if len(text) > MAX_MESSAGE:
-        text = text[:MAX_MESSAGE] + "..."
+def printable(text: str, limit: int) -> str:
+    """Return a text of limited length, with control characters escaped."""
+    if len(text) > limit:
+        text = text[:limit] + "..."
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

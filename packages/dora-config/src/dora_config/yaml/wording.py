@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dora_config.yaml.document import Place
+from dora_config.yaml.document import Place, printable
 from dora_config.yaml.scalars import written
 
 _SHOWN_CHARACTERS = 60
@@ -26,11 +26,8 @@ def show(value: Any) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return a text of limited length without control characters."""
-    printable = "".join(
-        c if c.isprintable() else ascii(c)[1:-1] for c in text[: _SHOWN_CHARACTERS + 1]
-    )
-    return printable if len(text) <= _SHOWN_CHARACTERS else printable[:_SHOWN_CHARACTERS] + "..."
+    """Return a part of a file for a message."""
+    return printable(text, _SHOWN_CHARACTERS)
 
 
 def describe_place(place: Place) -> str:
