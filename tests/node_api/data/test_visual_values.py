@@ -227,7 +227,12 @@ def test_integers_that_floats_cannot_represent_are_rounded() -> None:
         (K.IMAGE, pa.array([1, 2], pa.uint8()), {"width": 1, "height": 1}, "has 3 bytes"),
         (K.IMAGE, pa.array([1, None, 3], pa.uint8()), {"width": 1, "height": 1}, "has nulls"),
         (K.ENCODED_IMAGE, pa.array([1], pa.uint8()), {}, "unknown format None"),
-        (K.DEPTH, floats(1), {"width": 2, "height": 1}, "2 x 1 values have 8 bytes, not 4"),
+        (
+            K.DEPTH,
+            floats(1),
+            {"width": 2, "height": 1},
+            "2 x 1 pixels in 32FC1 has 8 bytes, this one 4",
+        ),
         (K.DEPTH, pa.array(["a"]), {"width": 2, "height": 1}, "expected numbers, found string"),
         (K.POINTS_3D, floats(1, 2), {}, "2 numbers are not points of 3 coordinates"),
         (K.BOXES_2D, floats(1, 2), {}, "2 numbers are not boxes of 4 numbers"),

@@ -237,13 +237,7 @@ def _image(
     if encoding not in CHANNELS:
         raise ValueError(f"unknown encoding {encoding!r}; expected {', '.join(CHANNELS)}")
     data = bytes(struct["data"]) if struct is not None else _bytes(array)
-    expected = width * height * CHANNELS[encoding]
-    if len(data) != expected:
-        raise ValueError(
-            f"an image of {width} x {height} pixels in {encoding} has {expected} bytes,"
-            f" this one {len(data)}"
-        )
-    return Image(width, height, encoding, data)
+    return _checked(Image(width, height, encoding, data), CHANNELS[encoding])
 
 
 def _encoded(
@@ -293,16 +287,14 @@ def _in_metres(array: pa.Array) -> pa.Array:
 
 
 def _checked(image: Image, width: int) -> Image:
+    """Check the number of bytes, of which a pixel has ``width``."""
     expected = image.width * image.height * width
     if len(image.data) != expected:
         raise ValueError(
-            f"{image.width} x {image.height} values have {expected} bytes, not {len(image.data)}"
+            f"an image of {image.width} x {image.height} pixels in {image.encoding} has"
+            f" {expected} bytes, this one {len(image.data)}"
         )
     return image
-
-
-def _color(metadata: Mapping[str, Any]) -> Color | None:
-    return _rgb(metadata.get("color"))
 
 
 def _rgb(given: object) -> Color | None:
@@ -319,7 +311,10 @@ def _points(
     if len(data) % (4 * dimensions):
         raise ValueError(f"{len(data) // 4} numbers are not points of {dimensions} coordinates")
     return Points(
-        dimensions, data, _color(metadata), _radii(metadata, len(data) // 4 // dimensions)
+        dimensions,
+        data,
+        _rgb(metadata.get("color")),
+        _radii(metadata, len(data) // 4 // dimensions),
     )
 
 
@@ -333,7 +328,7 @@ def _radii(metadata: Mapping[str, Any], points: int) -> tuple[float, ...]:
 def _boxes(array: pa.Array, metadata: Mapping[str, Any], dimensions: int) -> Boxes:
     layout = str(metadata.get("format", "xyxy" if dimensions == 2 else "min_max"))
     boxes = tuple(_box_list(array, layout, dimensions))
-    return Boxes(boxes, _color(metadata), metadata.get("solid") is True)
+    return Boxes(boxes, _rgb(metadata.get("color")), metadata.get("solid") is True)
 
 
 def _box_list(array: pa.Array, layout: str, dimensions: int) -> list[Box]:
