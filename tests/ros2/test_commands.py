@@ -271,6 +271,7 @@ def test_rates(robot: Node, run: Run) -> None:
         (("type", "/none"), "no topic or service /none"),
         (("topics", "--domain", "999"), '"999" is not a valid ROS domain'),
         (("topics", "--timeout", "0.1", "--router", "tcp/127.0.0.1:9"), "no Zenoh router answers"),
+        (("topics", "--types", "/none"), "--types: /none is not a folder"),
         (("topics", "--config", "/none"), "cannot read the Zenoh session file /none"),
     ],
 )

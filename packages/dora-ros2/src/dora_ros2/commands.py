@@ -133,8 +133,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run `dora ros2` with its arguments; return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     parsed = argument_parser().parse_args(arguments)
+    absent = [folder for folder in parsed.types if not Path(folder).is_dir()]
     parsed.types = Types(parsed.types)
     try:
+        if absent:
+            raise Ros2Error(f"--types: {absent[0]} is not a folder")
         return int(parsed.run(parsed) or 0)
     except Ros2Error as error:
         show(f"[ERROR]\n{error}", error=True)
