@@ -29,6 +29,7 @@ from dora_config.protocol.control import (
     RotateToken,
     StartDataflow,
     StopDataflow,
+    WatchTopics,
 )
 from dora_config.protocol.daemon import TO_DAEMON, PartChanged, PartReport, Register
 from dora_config.protocol.snapshot import MachineSample, SampleMachine, Snapshot
@@ -220,6 +221,27 @@ def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator
         assert answers == [None]
 
     play(tmp_path, monkeypatch, story)
+
+
+def test_a_watch_that_waits_for_its_part_ends_with_the_coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = dataflow(camera="robot")
+    (node,) = spec.resolved.nodes
+    nodes = (node.model_copy(update={"outputs": ("image",)}),)
+    resolved = spec.resolved.model_copy(update={"nodes": nodes, "debug_inspection": True})
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
+        client.request(StartDataflow(spec=spec.model_copy(update={"resolved": resolved})))
+        await daemon.receives("prepare_part")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(daemon.service.request, WatchTopics())
+            await anyio.wait_all_tasks_blocked()
+            await daemon.service.flush(within=PATIENCE)
+
+    play(tmp_path, monkeypatch, story)
+    assert "internal error" not in caplog.text
 
 
 def test_progress_that_no_client_reads_does_not_stop_its_source(

@@ -19,7 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from dora_config.access import Endpoint, split_address
-from dora_config.errors import os_error_text
+from dora_config.errors import first_error, os_error_text
 from dora_config.file_store import FileRefused
 from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
@@ -418,13 +418,16 @@ class Service:
                 if self._unwritable is not None and isinstance(request, _BY_DAEMONS):
                     raise RequestRefused("failed", self._unwritable)
                 client.answer(await self._queries.answer(request, self._cluster(), client))
-            except RequestRefused as problem:
-                client.fail(str(problem), problem.code, problem.ended)
-            except _AnswerLost:
-                pass
-            except Exception:  # a defect in one request must not end the coordinator of a fleet
-                logger.exception("internal error, please report it; request: %s", type(request))
-                client.fail(INTERNAL_ERROR)
+            except Exception as error:
+                match first_error(error):
+                    case RequestRefused() as problem:
+                        client.fail(str(problem), problem.code, problem.ended)
+                    case _AnswerLost():
+                        pass
+                    case _:  # a defect in one request must not end the coordinator of a fleet
+                        text = "internal error, please report it; request: %s"
+                        logger.exception(text, type(request))
+                        client.fail(INTERNAL_ERROR)
         return client.frame
 
     def _cluster(self) -> Cluster:
