@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,13 @@ from support.simulation.fleet_simulation import dataflow
 from support.waiting import PATIENCE, wait_until_async
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
-from dora_config.protocol.builds import BuildEnded, BuildPart, CancelBuild
+from dora_config.protocol.builds import (
+    BuildEnded,
+    BuildEvents,
+    BuildEventsAck,
+    BuildPart,
+    CancelBuild,
+)
 from dora_config.protocol.code import CodeSet
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.dataflow import DataflowSpec
@@ -27,6 +34,10 @@ ONE, TWO, THREE = (f"01a20e4b-f5a3-4858-99fe-d510d04b956{number}" for number in 
 SPEC = dataflow(camera="robot").model_copy(update={"workspace": "shared"})
 NEEDS_A_BUILD = DataflowSpec(
     resolved=ResolvedDataflow(nodes=(ResolvedNode(id="n", path="n.py", build=("true",)),))
+)
+
+PRINTS_LINES = DataflowSpec(
+    resolved=ResolvedDataflow(nodes=(ResolvedNode(id="n", path="n.py", build=("seq 1 300",)),))
 )
 
 
@@ -100,6 +111,39 @@ def test_a_build_without_a_runtime_directory_fails(tmp_path: Path) -> None:
     assert ended.problem is not None
     assert f"cannot use the runtime directory {tmp_path}/run" in ended.problem
     assert "XDG_STATE_HOME" in ended.problem
+
+
+def test_long_output_of_a_build_does_not_load_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    threads: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        threads.append(thread)
+        real_start(thread)
+
+    real_start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    daemon = Daemon(tmp_path)
+
+    async def work(builds: BuildProcesses) -> None:
+        builds.handle(BuildPart(build_id=ONE, spec=PRINTS_LINES))
+
+        def ended() -> bool:
+            builds.handle(BuildEventsAck(build_id=ONE))
+            return any(isinstance(message, BuildEnded) for message in daemon.sent)
+
+        await wait_until_async(ended, what="the end of the build")
+
+    daemon.play(work)
+    texts = [
+        event.text for one in daemon.sent if isinstance(one, BuildEvents) for event in one.events
+    ]
+    printed = [text for text in texts if text.isdigit()]
+    assert printed == [str(number) for number in range(1, 301)]
+    assert len(threads) < 20
 
 
 def test_code_that_does_not_arrive_fails_the_build(tmp_path: Path) -> None:

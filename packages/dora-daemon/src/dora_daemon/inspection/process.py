@@ -24,6 +24,7 @@ INSPECTOR_MODULE: Final = "dora_daemon.inspection.inspector"
 RECORDER_MODULE: Final = "dora_daemon.recording.recorder"
 BUILD_MODULE: Final = "dora_daemon.build"
 MAX_LINE: Final = 16 * 1024 * 1024
+READ_SIZE: Final = 65536
 
 logger = logging.getLogger("dora.daemon")
 
@@ -65,6 +66,18 @@ class SideProcess:
         """Return the next message as JSON, None at the end; blocks."""
         line = self._output.readline(MAX_LINE)
         return line if line.endswith(b"\n") else None
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield the lines of a build, which may be very many, without a thread for each."""
+        begun = b""
+        while True:
+            await anyio.wait_readable(self._output)
+            data = os.read(self._output.fileno(), READ_SIZE)
+            if not data:
+                return
+            *lines, begun = (begun + data).split(b"\n")
+            for line in lines:
+                yield line
 
     def request_chunk(self) -> None:
         """Let an inspector send another chunk, unless it has ended."""

@@ -231,7 +231,7 @@ class BuildProcesses:
 async def _listen(process: SideProcess, running: _Running) -> BuildOutcome | None:
     """Read reports until the output ends; return the outcome."""
     outcome: BuildOutcome | None = None
-    while line := await run_in_daemon_thread(process.next_line):
+    async for line in process.lines():
         with suppress(ValidationError):  # other lines are printed by libraries
             report = BuildReport.model_validate_json(line)
             outcome = report.outcome or outcome
