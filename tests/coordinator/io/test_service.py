@@ -22,6 +22,7 @@ from dora_config.protocol.control import (
     ControlRequest,
     DataflowList,
     DescribeDataflow,
+    Destroy,
     Failure,
     ForgetEnded,
     GetSnapshot,
@@ -261,6 +262,47 @@ def test_progress_that_no_client_reads_does_not_stop_its_source(
             daemon.service.on_message(daemon.connection, BuildEvents(build_id=number))
             await daemon.receives("build_events_ack")
             tasks.cancel_scope.cancel()
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_a_replaced_connection_of_a_daemon_ends_what_it_was_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = dataflow(camera="robot")
+    (node,) = spec.resolved.nodes
+    built = spec.with_nodes((node.model_copy(update={"build": ("make",)}),))
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
+        client.request(BuildDataflow(spec=built))
+        await daemon.receives("build_part")
+        closed = daemon.service._connections.pop(daemon.connection.number)
+        del daemon.service._by_daemon["robot"]  # its end is noticed, but not handled yet
+        successor = peer()
+        successor.register()
+        await successor.receives("registered")
+        await client.receives("the connection was lost during the build")
+        assert not successor.gone
+        daemon.service._connections[closed.number] = closed
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_destroy_continues_without_its_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        service, client = peer().service, Client()
+        post = service._post
+
+        def cancel_and_post(event: Event) -> None:
+            client.scope.cancel()
+            post(event)
+
+        monkeypatch.setattr(service, "_post", cancel_and_post)
+        await service.request(Destroy(), client)
+        await wait_until_async(lambda: service._ending, what="the end of the coordinator")
 
     play(tmp_path, monkeypatch, story)
 

@@ -15,6 +15,7 @@ from dora_config.protocol.daemon import (
     CoordinatorMessage,
     DaemonMessage,
     EndStream,
+    Heartbeat,
     ReadOn,
 )
 from dora_config.protocol.dataflow import DataflowSpec
@@ -445,3 +446,15 @@ def test_other_watches_have_their_own_stream(other: WatchTopics) -> None:
     shared = other.max_rate is not None and not other.rates
     assert (world.received(world.robot) is None) == shared
     assert own.stream != world.request.stream
+
+
+def test_a_watch_waits_for_a_connection_that_has_just_ended_or_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched(two_senders())
+    with monkeypatch.context() as patch:
+        patch.setattr(watched.fleet._calls, "send", lambda daemon, message: False)
+        watched.fleet.request(WatchTopics(topics=("camera/out0",)))
+    assert watched.notes() == []
+    watched.send(watched.robot, Heartbeat())
+    assert watched.stream(watched.robot).topics == ("camera/out0",)

@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -155,6 +156,8 @@ class Service:
         self._by_daemon: dict[str, Connection] = {}
         self._waiting: dict[int, _Waiting] = {}
         """Those that wait for an answer to an event."""
+        self._clients: set[Client] = set()
+        """Those whose request is being answered from this state."""
         self._last_number = 0
         self._spans: tuple[SpanTracker, Callable[[Sequence[SpanEvent]], None]] | None = None
         self._timers: list[tuple[float, int, TimerKey]] = []
@@ -257,15 +260,17 @@ class Service:
             except NotWritten as error:
                 self._refuse(events, str(error))
                 raise
+            self._calls.end_lost(self._state.membership.is_connected)
             changed, self._changed = self._changed, _Waiting()
             changed.end(do.Begun(()))
 
     async def _hang_up_all(self) -> None:
         """Close all connections; their requests are lost with the state."""
         await anyio.lowlevel.checkpoint()  # refusals are sent first
+        self._end_clients()
+        self._changed = _Waiting()
         for connection in self._connections.values():
             self._hang_up(connection)
-        self._end_clients()
 
     async def _stand_aside(self, reason: str) -> None:
         """Change nothing any more, because another coordinator leads."""
@@ -287,9 +292,6 @@ class Service:
     def _handle(self, event: Event, now: float) -> list[do.Command]:
         """Handle an event; a defect in one event must not end the coordinator of a fleet."""
         began = anyio.current_time()
-        lost = None
-        if isinstance(event, DaemonDisconnected):
-            lost = self._state.membership.on_connection(event.connection)
         try:
             commands = self._state.handle(event, now)
         except Exception:
@@ -297,8 +299,6 @@ class Service:
             if isinstance(event, ClientRequested | ChangeRequested):
                 return [do.FailClient(event.client, RequestRefused("failed", INTERNAL_ERROR))]
             return []
-        if lost is not None:
-            self._calls.daemon_lost(lost.key)
         if self._spans is not None:
             self._trace(event, commands, began)
         return commands
@@ -353,9 +353,11 @@ class Service:
 
     async def flush(self, *, within: float) -> None:
         """Close all connections after sending what is queued; give up after ``within`` seconds."""
+        self._ending = True
+        await anyio.lowlevel.checkpoint()  # the last answers are sent first
+        self._end_clients()
         for connection in list(self._connections.values()):
             self._hang_up(connection)
-        self._end_clients()
         with anyio.move_on_after(within):
             while self._connections:
                 self._wake = anyio.Event()
@@ -415,6 +417,7 @@ class Service:
         with client.scope:
             try:
                 await self._loaded.wait()
+                self._clients.add(client)
                 if self._unwritable is not None and isinstance(request, _BY_DAEMONS):
                     raise RequestRefused("failed", self._unwritable)
                 client.answer(await self._queries.answer(request, self._cluster(), client))
@@ -428,6 +431,8 @@ class Service:
                         text = "internal error, please report it; request: %s"
                         logger.exception(text, type(request))
                         client.fail(INTERNAL_ERROR)
+            finally:
+                self._clients.discard(client)
         return client.frame
 
     def _cluster(self) -> Cluster:
@@ -437,13 +442,15 @@ class Service:
             self._post,
             self._store_change,
             self._decide,
-            self._next_change,
+            partial(self._next_change, self._state),
             lambda spans: self._report(lambda: spans),
         )
 
-    async def _next_change(self) -> None:
-        """Wait until further events were handled; raises _AnswerLost at the end of the state."""
+    async def _next_change(self, state: CoordinatorState) -> None:
+        """Wait until ``state`` has handled further events; raises _AnswerLost at its end."""
         await self._changed.wait()
+        if self._state is not state:
+            raise _AnswerLost
 
     def _send_to_daemon(self, daemon: str, message: messages.CoordinatorMessage) -> bool:
         """Return whether the daemon is connected."""
@@ -468,6 +475,8 @@ class Service:
 
         Raises RequestRefused and _AnswerLost.
         """
+        if self._ending:
+            raise _AnswerLost
         self._last_number += 1
         number = self._last_number
         waiting = self._waiting[number] = _Waiting()
@@ -587,9 +596,11 @@ class Service:
             waiting.end(answer)
 
     def _end_clients(self) -> None:
+        """End all requests; those that continue without their client get no more answers."""
+        for client in self._clients:
+            client.scope.cancel()
         for waiting in (self._changed, *self._waiting.values()):
             waiting.end(None)
-        self._changed = _Waiting()
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -636,6 +647,7 @@ class Service:
             case do.FailClient(client=number, problem=problem):
                 self._answered(number, problem)
             case do.AdmitDaemon(connection=number, daemon=daemon):
+                self._calls.daemon_lost(daemon)  # what its earlier connection was to answer
                 admitted = self._connections.get(number)
                 if admitted is not None:
                     admitted.daemon = daemon

@@ -162,6 +162,11 @@ class DaemonCalls:
             case _:
                 pass
 
+    def end_lost(self, connected: Callable[[str], bool]) -> None:
+        """End the wait for all daemons that are not connected any more."""
+        for daemon in [one for one in self._sinks if not connected(one)]:
+            self.daemon_lost(daemon)
+
     def daemon_lost(self, daemon: str) -> None:
         """End the wait for a daemon whose connection ended or was replaced."""
         for sink in list(self._sinks.get(daemon, {}).values()):

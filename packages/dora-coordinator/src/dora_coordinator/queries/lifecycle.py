@@ -95,14 +95,14 @@ async def destroy(request: control.Destroy, cluster: Cluster) -> control.Destroy
 
     Raises :class:`RequestRefused`.
     """
-    accepted = await cluster.decide(request)
-    if isinstance(accepted, control.Destroyed):  # another coordinator leads
-        return accepted
-    assert isinstance(accepted, Begun)
-    dataflows = _present(accepted.dataflows, cluster)
-    deadline = anyio.current_time() + cluster.settings.destroy_timeout
     membership = cluster.membership
     with anyio.CancelScope(shield=True):
+        accepted = await cluster.decide(request)
+        if isinstance(accepted, control.Destroyed):  # another coordinator leads
+            return accepted
+        assert isinstance(accepted, Begun)
+        dataflows = _present(accepted.dataflows, cluster)
+        deadline = anyio.current_time() + cluster.settings.destroy_timeout
         with anyio.CancelScope(deadline=deadline):
             await _ended(accepted.dataflows, cluster)
         for member in membership.connected():

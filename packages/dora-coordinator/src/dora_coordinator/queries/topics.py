@@ -148,8 +148,6 @@ class _Stream:
         self._readers.append(reader)
         if self._begun:
             reader.take(TopicUpdate(notes=self._notes))
-        if self.ended:
-            reader.finish(None)
         return reader
 
     def remove(self, reader: _Reader) -> None:
@@ -229,7 +227,11 @@ class Topics:
             attempt: int | None = None
             while await _runs(cluster, dataflow.id, daemon, other_than=attempt):
                 opening = _stream_request(request, dataflow.id, topics[daemon], cluster)
-                reader = self._stream(daemon, opening, cluster).add(client)
+                stream = self._stream(daemon, opening, cluster)
+                if stream.ended:  # its connection has just ended, or begun
+                    await cluster.changed()
+                    continue
+                reader = stream.add(client)
                 await reader.run()
                 attempt = None
                 if reader.end is None:
