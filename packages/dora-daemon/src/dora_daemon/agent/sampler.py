@@ -29,12 +29,12 @@ SILENT_SECONDS = 10.0
 LOCK_NAME: Final = "dora-cluster-lock"
 MAX_LOCK_LINE: Final = 16 * 1024
 MAX_TEXT: Final = 200
-LOCK_SECONDS: Final = 1.0
-"""Time for the holder of the lock, which may be suspended, to answer."""
+LOCK_SECONDS: Final = 0.5
+"""Time for the holder of the lock, which may be suspended, to accept, and again to answer."""
 
 
 def lock_holder(name: str = LOCK_NAME) -> snapshots.MachineOperation | None:
-    """Return the command that has locked this machine; blocks for at most LOCK_SECONDS."""
+    """Return the command that has locked this machine; blocks for at most twice LOCK_SECONDS."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as link:  # the lock is free
         link.settimeout(LOCK_SECONDS)
         link.connect(f"\0{name}")
