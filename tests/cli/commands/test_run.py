@@ -204,7 +204,7 @@ def test_no_node_is_spawned_if_one_cannot_be_prepared(talk: Workspace) -> None:
 
 
 def test_all_problems_of_a_file_are_reported(workspace: Workspace) -> None:
-    workspace.dataflow("nodes:\n  - id: a\n    pth: x\n  - id: a\n    path: a.py\n", "flow.yml")
+    workspace.dataflow("nodes:\n  - id: a\n    pth: x\n  - id: b\n    pat: a.py\n", "flow.yml")
     shown = run_dora("run", "flow.yml", cwd=workspace.path).exited(1)
     lines = shown.stderr.splitlines()
     assert lines[0] == "[ERROR]"

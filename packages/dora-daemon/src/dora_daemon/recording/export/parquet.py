@@ -140,7 +140,8 @@ def _plain(array: Any) -> Any:
     if isinstance(array, pa.DictionaryArray):
         return array.dictionary_decode()
     kind = _with_fields(array.type)
-    return array if kind == array.type else array.cast(kind)
+    # Old versions of Arrow cannot cast to a struct with more fields.
+    return array if kind == array.type else pa.array(array.to_pylist(), kind)
 
 
 def _with_fields(kind: pa.DataType) -> pa.DataType:
