@@ -207,6 +207,31 @@ def test_a_released_block_is_not_released_again() -> None:
         sender.close()
 
 
+def test_a_late_release_frees_no_later_message() -> None:
+    """A link that sends messages again holds them although the other machine has them already."""
+    with held(bound=20) as edge:
+        sender = edge.sender()
+        first = edge.holder()
+        for number in range(10):
+            send(sender, number)
+        late = drain(first)
+        first.settle(10)
+        assert sender.held_bytes() == {}  # the slots are free, without their release
+        for number in range(10, 20):
+            send(sender, number)
+        late.clear()
+        assert sender.held_bytes() != {}  # looks at all slots
+        for number in range(20, 25):
+            send(sender, number)
+        taken = drain(first)
+        assert numbers(taken) == list(range(10, 25))
+        first.settle(25)
+        taken.clear()
+        assert sender.held_bytes() == {}
+        first.close()
+        sender.close()
+
+
 def _link(edge: HeldEdge, done: int) -> None:
     """A pretended link process: writes each number that is new to ``done``, then settles it."""
     receiver = edge.holder()

@@ -51,6 +51,9 @@ class Route:
         self.words = board.edge_words(spec.area)
         self.ledger = board.ledger(spec.area, spec.ledger_slots)
         self.assigned = board.assigned(spec.area, spec.ledger_slots)
+        self._generations = bytearray(self.assigned)
+        """The last generation of each slot. A slot that was freed without its release gets another
+        one: its consumer may release it later, as a link does that was just sending it again."""
         self.incarnation = incarnation
         self.backpressure = spec.backpressure
         self.bound_bytes = spec.bound * RECORD_SIZE
@@ -118,7 +121,7 @@ class Route:
             self.sweep(None)
         if self.free_slots:
             slot = self.free_slots.pop()
-            generation = self.assigned[slot] % 255 + 1
+            generation = self._generations[slot] % 255 + 1
             self.order.append(slot)
             self.blocks[slot] = block
             self.sequences[slot] = marked
@@ -130,7 +133,7 @@ class Route:
             slot | generation << 16 | flags << 32, sequence ^ _CHECK,
         )  # fmt: skip
         if generation:
-            self.assigned[slot] = generation
+            self.assigned[slot] = self._generations[slot] = generation
         block.refs += 1
         own[_P_SENT] = sequence
         own[_P_BYTES_SENT] += length
