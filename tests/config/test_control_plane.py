@@ -188,6 +188,18 @@ class SlowBodyHandler(SlowHandler):
     begin = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
 
+def test_a_suspended_coordinator_accepts_and_does_not_answer(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_plane, "FETCH_TIMEOUT", 0.2)
+    with serving(authority, tmp_path) as server, socket.create_server(("127.0.0.1", 0)) as silent:
+        ask(server.endpoint(authority))
+        endpoint = Endpoint("127.0.0.1", silent.getsockname()[1], server.endpoint(authority).token)
+        connection = ControlConnection(endpoint, timeout=0.2)
+        with pytest.raises(TimeoutError, match="accepts connections, but does not answer"):
+            connection.connect()
+
+
 @pytest.mark.parametrize("handler", [SlowHandler, SlowBodyHandler])
 def test_an_authority_that_never_ends_is_not_waited_for(
     handler: type[SlowHandler],

@@ -33,6 +33,7 @@ from dora_config.protocol.control import (
     WatchTopics,
 )
 from dora_config.protocol.daemon import TO_DAEMON, PartChanged, PartReport, Register
+from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.snapshot import MachineSample, SampleMachine, Snapshot
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io import service as service_module
@@ -245,17 +246,19 @@ def test_a_watch_that_waits_for_its_part_ends_with_the_coordinator(
     assert "internal error" not in caplog.text
 
 
+def built_dataflow() -> DataflowSpec:
+    spec = dataflow(camera="robot")
+    (node,) = spec.resolved.nodes
+    return spec.with_nodes((node.model_copy(update={"build": ("make",)}),))
+
+
 def test_progress_that_no_client_reads_does_not_stop_its_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = dataflow(camera="robot")
-    (node,) = spec.resolved.nodes
-    built = spec.with_nodes((node.model_copy(update={"build": ("make",)}),))
-
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
         daemon = await register(peer)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(daemon.service.request, BuildDataflow(spec=built))
+            tasks.start_soon(daemon.service.request, BuildDataflow(spec=built_dataflow()))
             await daemon.receives("build_part")
             messages = [TO_DAEMON.decode(text) for text in daemon.received]
             (number,) = (one.build_id for one in messages if isinstance(one, BuildPart))
@@ -269,13 +272,9 @@ def test_progress_that_no_client_reads_does_not_stop_its_source(
 def test_a_replaced_connection_of_a_daemon_ends_what_it_was_to_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = dataflow(camera="robot")
-    (node,) = spec.resolved.nodes
-    built = spec.with_nodes((node.model_copy(update={"build": ("make",)}),))
-
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
         daemon, client = await register(peer), peer()
-        client.request(BuildDataflow(spec=built))
+        client.request(BuildDataflow(spec=built_dataflow()))
         await daemon.receives("build_part")
         closed = daemon.service._connections.pop(daemon.connection.number)
         del daemon.service._by_daemon["robot"]  # its end is noticed, but not handled yet

@@ -14,7 +14,8 @@ import os
 import socket
 import ssl
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,6 +71,17 @@ def detect_lost_peer(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+@contextmanager
+def _handshake_of(connection: http.client.HTTPConnection) -> Iterator[None]:
+    """Describe a timeout after the TCP connection: the program is suspended or uses no TLS."""
+    try:
+        yield
+    except TimeoutError as error:
+        if connection.sock is None:
+            raise
+        raise TimeoutError("it accepts connections, but does not answer") from error
+
+
 class ControlConnection(http.client.HTTPConnection):
     """HTTP to the coordinator; connecting raises :class:`Untrusted` and OSError."""
 
@@ -87,7 +99,8 @@ class ControlConnection(http.client.HTTPConnection):
         if context is None:
             return
         try:
-            self.sock = context.wrap_socket(self.sock, server_hostname=SERVER_NAME.encode())
+            with _handshake_of(self):
+                self.sock = context.wrap_socket(self.sock, server_hostname=SERVER_NAME.encode())
         except OSError as error:  # an ssl.SSLError, or the connection was lost
             self.close()
             if isinstance(error, ssl.SSLError):
@@ -219,7 +232,8 @@ def _fetch(endpoint: Endpoint) -> bytes:
 
     deadline = None
     try:
-        connection.connect()
+        with _handshake_of(connection):
+            connection.connect()
         # the connection itself drops its socket after the headers of a last response
         deadline = threading.Timer(FETCH_TIMEOUT, end_read, [connection.sock])
         deadline.start()

@@ -169,7 +169,8 @@ class RunnerState(Frozen, kind="state"):
     ``Release``."""
     result: DataflowResult | None = None
     link: LinkReport | None = None
-    """``None`` if no edge leaves or enters this machine. Round trip times are no changes."""
+    """``None`` if no edge leaves or enters this machine. A change of its figures alone, such as the
+    round trip time, is not reported."""
     only_virtual_left: bool = False
     """The remaining local nodes read only timers or logs. With ``exit_when_nodes_finish`` the
     dataflow ends once this holds on all machines."""

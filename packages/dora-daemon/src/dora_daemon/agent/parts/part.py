@@ -222,7 +222,7 @@ class LocalPart:
         return [do.SendToRunner(record.dataflow_id, request)]
 
     def save_endpoint(self, state: RunnerState) -> list[do.Command]:
-        """Store the address that the peers of its link know."""
+        """Store the address at which the peers find its link."""
         endpoints = () if state.link is None else state.link.endpoints
         if endpoints[:1] in ((), (self.record.link_endpoint,)):
             return []
