@@ -73,22 +73,17 @@ def test_lines_that_were_left_out_are_reported_with_the_failure(
 
 CONTROLS = [
     ("\x1b[1;31mred\x1b[0m", "red"),
-    ("\x9b31mred", "red"),
-    ("\x1b]0;title\x07text", "text"),
-    ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
-    ("\x1b]0;not ended", ""),
-    ("\x9d0;title\x9ctext", "text"),
-    ("\x1b(Bplain\x1bM", "plain"),
-    ("a\x00\r\x08b\tc\x85", "ab\tc"),
+    ("\x9b31mred", r"\u009b31mred"),
+    ("\x1b]0;title\x07a\tb", "\\u001b]0;title\\u0007a\tb"),
     ("größe", "größe"),
 ]
 
 
-@pytest.mark.parametrize(("text", "cleaned"), CONTROLS)
-def test_control_characters_are_removed(
-    drawn: DrawnProgress, capsys: pytest.CaptureFixture[str], text: str, cleaned: str
+@pytest.mark.parametrize(("text", "shown"), CONTROLS)
+def test_control_characters_are_escaped(
+    drawn: DrawnProgress, capsys: pytest.CaptureFixture[str], text: str, shown: str
 ) -> None:
     send(drawn, "output", f">{text}")
-    assert after_failure(drawn, capsys) == [f"robot/a:   >{cleaned}"]
+    assert after_failure(drawn, capsys) == [f"robot/a:   >{shown}"]
     send(PrintedProgress(), "output", f">{text}")
-    assert capsys.readouterr().out == f"robot/a:   >{cleaned}\n"
+    assert capsys.readouterr().out == f"robot/a:   >{shown}\n"

@@ -12,6 +12,7 @@ import typer
 
 from dora_cli import output
 from dora_cli.parameters import QuickCommand
+from dora_config.terminal import visible
 from dora_config.yaml.quantities import parse_duration
 
 T = TypeVar("T")
@@ -174,7 +175,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
     if not yes and not sys.stdin.isatty():
         output.failure("nothing was changed: this is not a terminal; confirm with --yes")
         return False
-    return yes or typer.confirm(question)
+    return yes or typer.confirm(visible(question))
 
 
 def env_overrides(pairs: list[str] | None) -> dict[str, str]:

@@ -3,6 +3,9 @@
 Results go to standard output, remarks and errors to standard error. Colours and drawn tables are
 used on terminals only (unless `NO_COLOR` or `TERM=dumb` is set); a pipe gets the same text, plain.
 
+Control characters are shown escaped: names, errors and output of nodes and machines may contain
+them. Complete colour sequences pass to terminals.
+
 Each piece is written when the stream is ready, so that waiting for its reader can be given up.
 """
 
@@ -18,6 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TextIO
+
+from dora_config.terminal import one_line, visible
 
 STYLES: Mapping[str, str] = {
     "error": "31",
@@ -93,12 +98,17 @@ def finish() -> None:
 
 
 def write(text: str = "") -> None:
-    """Write a line of the result to standard output."""
-    raw(f"{text}\n")
+    """Write a line of the result to standard output; raises as `raw`."""
+    raw(f"{shown(text, sys.stdout)}\n")
+
+
+def shown(text: str, stream: TextIO) -> str:
+    """Return ``text`` as it is written to ``stream``: colours as it wants them, nothing else."""
+    return text if text.isprintable() else visible(text, colour=wants_colour(stream))
 
 
 def raw(text: str) -> None:
-    """Write text to standard output unchanged; raises OSError that names the stream."""
+    """Write text to standard output unchanged, for `screen`; raises OSError, names the stream."""
     try:
         if not _write_to(sys.stdout, text):
             discard()
@@ -155,7 +165,7 @@ def remark(text: str = "") -> None:
         _held.append(text)
         return
     with suppress(OSError):
-        if not _write_to(sys.stderr, f"{text}\n"):
+        if not _write_to(sys.stderr, f"{shown(text, sys.stderr)}\n"):
             discard(sys.stderr)
 
 
@@ -200,7 +210,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as text: columns left-aligned, two spaces apart, no trailing spaces."""
-    lines = [list(columns), *[list(row) for row in rows]]
+    lines = [list(columns), *[[one_line(cell) for cell in row] for row in rows]]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -222,8 +232,9 @@ def _drawn_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box as borders  # imported here: slow, and used on terminals only
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(*columns, box=borders.SIMPLE_HEAD)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*[Text(one_line(cell)) for cell in row])
     Console().print(drawn)

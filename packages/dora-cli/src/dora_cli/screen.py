@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dora_cli import output
+from dora_config.terminal import one_line
 
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 HOME, UP = "\x1b[H", "\x1b[{}A"
@@ -32,7 +33,7 @@ class RedrawnLines:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Draw over the previous lines, whose rows must have fitted the width of the terminal."""
-        rows = [row for line in lines for row in line.split("\n")]
+        rows = [output.shown(row, sys.stdout) for line in lines for row in line.split("\n")]
         drawn = "".join(f"{row}{CLEAR_LINE}\n" for row in rows)
         output.raw(f"{self._back()}{drawn}{CLEAR_REST}")
         self._rows = len(rows)
@@ -55,7 +56,7 @@ class Screen:
     def show(self, lines: Sequence[str]) -> None:
         """Draw the lines, cut to the size of the terminal."""
         size = shutil.get_terminal_size()
-        cut = [line[: size.columns] for line in lines[: size.lines - 1]]
+        cut = [one_line(line)[: size.columns] for line in lines[: size.lines - 1]]
         output.raw(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in cut) + CLEAR_REST)
 
     def key(self, seconds: float) -> str | None:

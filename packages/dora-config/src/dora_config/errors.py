@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dora_config.terminal import visible
+
 Severity = Literal["error", "warning", "info"]
 
 
@@ -167,5 +169,5 @@ def exit_code(run: Callable[[], int]) -> int:
         if expected is None or others is not None:
             raise
         message = _messages(expected)
-    sys.stderr.write(f"[ERROR]\n{message}\n")
+    sys.stderr.write(f"[ERROR]\n{visible(message)}\n")
     return 1

@@ -34,6 +34,7 @@ from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
 from dora_config.history.file import HistoryFile
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.service_logging import log_to_stderr
 from dora_coordinator._version import __version__
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.files import CodeFiles
@@ -72,12 +73,7 @@ class CoordinatorError(DoraError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGINT, SIGTERM or `dora down`; return the exit code."""
     options = argument_parser().parse_args(arguments)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING if options.quiet else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
+    log_to_stderr(quiet=options.quiet)
     return exit_code(lambda: _run(options))
 
 

@@ -27,6 +27,7 @@ from dora_config.errors import InvalidId, exit_code
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
+from dora_config.service_logging import log_to_stderr
 from dora_daemon.agent.events import Event, HandoverRequested, MachineStopping
 from dora_daemon.agent.linking import LinkError, Listen, parse_listen, plain_problem
 from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
@@ -72,12 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal or `dora down`; return the exit code."""
     options = argument_parser().parse_args(arguments)
     quiet = options.quiet or os.environ.get("DORA_QUIET", "").lower() in ("1", "true")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING if quiet else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
+    log_to_stderr(quiet=quiet)
     logging.getLogger("websockets").setLevel(logging.ERROR)
     for name in options.ignored:
         logger.warning("%s has no effect: %s", name, IGNORED[name])

@@ -85,8 +85,11 @@ _WINDOW = 1000
 _at_signal: list[Callable[[], None]] = []
 """What a thread calls before a signal ends the process: the cancellation of a goal."""
 _interrupted = threading.Event()
-_CONTROL = re.compile(r"[^\n\t -~\xa0-\u200d\u2010-\u2027\u202f-\u205f\u2070-\U0010ffff]")
-"""Characters that control a terminal, or the direction of its text."""
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Characters that control a terminal, reorder or hide its text; as in `dora_config.terminal`."""
 _PROFILES = {
     frozenset(): "unknown without nodes of ROS itself",
     frozenset({Profile.HUMBLE}): "humble: types have no hashes",
@@ -131,7 +134,9 @@ def _end_at_signal(reader: int) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run `dora ros2` with its arguments; return the exit code."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_EscapedText("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     parsed = argument_parser().parse_args(arguments)
     absent = [folder for folder in parsed.types if not Path(folder).is_dir()]
     parsed.types = Types(parsed.types)
@@ -740,6 +745,15 @@ def _line(word: str, text: str) -> None:
 
 
 def show(text: str, *, error: bool = False) -> None:
-    """Print a text at once, control characters in it as `\\u001b`."""
-    escaped = _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
-    print(escaped, file=sys.stderr if error else sys.stdout, flush=True)
+    """Print a text at once, escaped."""
+    print(escaped(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def escaped(text: str) -> str:
+    """Return a text with control characters as `\\u001b`."""
+    return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+class _EscapedText(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escaped(super().format(record))

@@ -5,7 +5,6 @@ While lines are redrawn, the output of a node is kept and printed if its build f
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections import Counter, defaultdict, deque
@@ -15,18 +14,11 @@ from dataclasses import dataclass
 from dora_cli import output
 from dora_cli.screen import RedrawnLines, can_redraw
 from dora_config.protocol.builds import NodeBuildEvent
+from dora_config.terminal import one_line
 from dora_config.yaml.quantities import show_duration
 
 MAX_KEPT = 10_000
 """Newest lines of output that are kept per node."""
-
-_CONTROL = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours and cursor movement
-    r"|(?:\x1b[P\]X^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links
-    r"|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
-)
-"""Escape sequences and control characters except tab."""
 
 
 def build_progress(nodes: Sequence[str], *, verbose: bool) -> PrintedProgress:
@@ -42,7 +34,7 @@ class PrintedProgress:
 
     def show(self, event: NodeBuildEvent) -> None:
         """Print one event."""
-        node, text = event.node, _clean(event.text)
+        node, text = event.node, one_line(event.text)
         match event.what:
             case "step":
                 output.write(f"{node}: {output.styled(text, 'bold', colour=self._colour)}")
@@ -60,10 +52,6 @@ class PrintedProgress:
     def leave_out(self, daemon: str, lines: int) -> None:
         """Report lines of output that a daemon did not send."""
         output.write(_left_out(daemon, lines))
-
-
-def _clean(text: str) -> str:
-    return _CONTROL.sub("", text)
 
 
 def _left_out(daemon: str, lines: int) -> str:
@@ -92,7 +80,7 @@ class DrawnProgress(PrintedProgress):
 
     def show(self, event: NodeBuildEvent) -> None:
         """Update the line of the node."""
-        node, text = event.node, _clean(event.text)
+        node, text = event.node, one_line(event.text)
         match event.what:
             case "started" | "skipped":
                 self._set(node, "building", "bold", text)

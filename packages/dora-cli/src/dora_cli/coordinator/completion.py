@@ -30,7 +30,7 @@ def all_dataflows(ctx: Any) -> Items:
 def nodes(ctx: Any) -> Items:
     """Return the nodes of the dataflow in the command line, or of all running ones."""
     found = _get(ctx, paths.url(paths.NODES, query={"dataflow": _dataflow_of(ctx)}))
-    return [] if found is None else [(node.node, node.status) for node in found.nodes]
+    return _offered([] if found is None else [(node.node, node.status) for node in found.nodes])
 
 
 def topics(ctx: Any) -> Items:
@@ -42,14 +42,19 @@ def topics(ctx: Any) -> Items:
         found = _get(ctx, paths.url(paths.DATAFLOWS, name, "specification"))
         for node in () if found is None else found.spec.resolved.nodes:
             items += [(f"{node.id}/{output}", name) for output in node.outputs]
-    return items
+    return _offered(items)
 
 
 def _dataflows(ctx: Any, status: str | None) -> Items:
     found = _get(ctx, paths.url(paths.DATAFLOWS, query={"status": status}))
     rows = () if found is None else found.dataflows
     # a name may have been used before: the newest dataflow is meant
-    return list({row.name or row.uuid: row.status for row in rows}.items())
+    return _offered(list({row.name or row.uuid: row.status for row in rows}.items()))
+
+
+def _offered(items: Items) -> Items:
+    """Return the items without control characters: shells print them unchanged."""
+    return [item for item in items if "".join(item).isprintable()]
 
 
 def _dataflow_of(ctx: Any) -> str | None:

@@ -20,6 +20,7 @@ from dora_cli.screen import RedrawnLines, can_redraw
 from dora_cli.ssh.connection import Connection, Target, connect
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text
+from dora_config.terminal import one_line
 
 MAX_AT_ONCE = 16
 
@@ -114,7 +115,7 @@ class ProgressLines:
         if all(text is not None for text in self._results):
             return f"{label}... {result}"
         text = f"{label}... {self._current[number] if result is None else result}"
-        return text.partition("\n")[0][: shutil.get_terminal_size().columns - 1]
+        return one_line(text.partition("\n")[0])[: shutil.get_terminal_size().columns - 1]
 
 
 @dataclass(frozen=True, slots=True)
