@@ -128,6 +128,60 @@ def test_a_replay_as_fast_as_possible_drops_nothing(workspace: Workspace) -> Non
     assert 'node "reader" cannot be replayed; recorded nodes: sender' in none.stderr
 
 
+RELAY = """
+    import pyarrow as pa
+    from dora import Node
+
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT" and event["id"] == "number":
+            node.send_output("number", event["value"])
+            for _ in range(3):
+                node.send_output("again", event["value"])
+"""
+SLOW = """
+    import time
+
+    from dora import Node
+
+    seen = 0
+    for event in Node():
+        if event["type"] == "INPUT":
+            seen += 1
+            time.sleep(0.005)
+    print("slow reader saw", seen)
+"""
+
+
+def test_a_replay_as_fast_as_possible_drops_nothing_between_live_nodes(
+    workspace: Workspace,
+) -> None:
+    sending(workspace)
+    workspace.node("relay", RELAY)
+    workspace.node("reader", SLOW)
+    sender = {"id": "sender", "path": "sender.py", "outputs": ["number", "text", "unused"]}
+    outputs = ["number", "again"]
+    relay: dict[str, Any] = {"id": "relay", "path": "relay.py", "outputs": outputs}
+    relay["inputs"] = {"number": "sender/number"}
+    reader = {"id": "reader", "path": "reader.py", "inputs": {"number": "relay/number"}}
+    log = {"id": "log", "path": "reader.py", "inputs": {"lines": "dora/logs"}}
+    path = workspace.dataflow({"nodes": [sender, relay, reader, log]})
+    file = workspace.path / "r.mcap"
+    words = ("-o", file, "--topics", "sender/*")
+    run_dora("record", path, *words, cwd=workspace.path).succeeded()
+    done = run_dora("replay", file, "--speed", "0", cwd=workspace.path).succeeded()
+    assert "reader: slow reader saw 300" in done.stdout
+    relay["inputs"]["own"] = {"source": "relay/again", "queue_size": 1}
+    path = workspace.dataflow({"nodes": [sender, relay, reader]})
+    file.unlink()
+    run_dora("record", path, *words, "--stop-after", "1s", cwd=workspace.path).succeeded()
+    replay = ("replay", file, "--speed", "0", "--stop-after", "20s")
+    done = run_dora(*replay, cwd=workspace.path).exited(1)
+    assert "messages were dropped:" in done.stderr
+    assert "of relay/again -> relay/own" in done.stderr
+    assert "relay/number" not in done.stderr.partition("messages were dropped:")[2]
+
+
 def test_a_part_of_a_recording_is_replayed(workspace: Workspace) -> None:
     path = sending(workspace)
     file = workspace.path / "r.mcap"

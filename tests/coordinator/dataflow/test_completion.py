@@ -10,7 +10,7 @@ from dora_config.dataflow.resolved import (
     ResolvedInput,
     ResolvedNode,
 )
-from dora_config.dataflow.sources import OutputSource, TimerSource
+from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow.completion import CompletionRule
 from dora_coordinator.dataflow.part import Part
@@ -61,6 +61,20 @@ def test_without_the_option_the_dataflow_runs_until_it_is_stopped() -> None:
     fleet.settle()
     assert fleet.listed() == [("Running", None)]
     assert robot.runners[0].phase == "running"
+
+
+def test_a_part_with_readers_of_logs_only_ends_with_the_others() -> None:
+    spec = camera_and_plot(exit_when_nodes_finish=False)
+    camera, plot = spec.resolved.nodes
+    log = camera.model_copy(update={"inputs": {"lines": ResolvedInput(source=LogSource())}})
+    nodes = ResolvedDataflow(nodes=(log, plot))
+    fleet, robot, station = running_fleet(spec.model_copy(update={"resolved": nodes}))
+    fleet.wait_for_timers(robot.runners[0], robot)
+    fleet.settle()
+    assert fleet.listed() == [("Running", None)]
+    fleet.finish_runner(station.runners[0], station)
+    fleet.settle()
+    assert fleet.listed() == [("Finished", "all nodes but those with logs finished")]
 
 
 def test_a_node_that_runs_again_keeps_the_dataflow_running() -> None:

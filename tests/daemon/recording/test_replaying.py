@@ -37,13 +37,51 @@ def test_recorded_nodes_become_players() -> None:
     assert detector == DATAFLOW["nodes"][1]
 
 
-def test_at_speed_0_inputs_from_players_drop_nothing() -> None:
-    replay = replace(REPLAY, speed=0.0)
-    detector = replay_dataflow(DATAFLOW, ["camera"], replay)["nodes"][1]
-    assert detector["inputs"] == {
-        "image": {"source": "camera/image", "queue_policy": "backpressure"},
-        "tick": "dora/timer/millis/5",
-    }
+def lossless(*nodes: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = replay_dataflow(
+        {"nodes": list(nodes)}, ["camera"], replace(REPLAY, speed=0.0)
+    )["nodes"]
+    return found
+
+
+def waiting(source: str, **more: Any) -> dict[str, Any]:
+    return {"source": source, **more, "queue_policy": "backpressure"}
+
+
+def test_at_speed_0_all_inputs_from_nodes_wait() -> None:
+    newest = {"source": "detector/box", "queue_size": 1, "queue_policy": "drop_oldest"}
+    operator = {"id": "op", "inputs": {"box": newest}, "outputs": ["o"]}
+    _, detector, runtime, sink = lossless(
+        *DATAFLOW["nodes"][:2],
+        {"id": "runtime", "operators": [operator]},
+        {"id": "sink", "operator": {"inputs": {"o": "runtime/op/o"}}},
+    )
+    assert detector["inputs"] == {"image": waiting("camera/image"), "tick": "dora/timer/millis/5"}
+    assert runtime["operators"][0]["inputs"] == {"box": waiting("detector/box", queue_size=1)}
+    assert sink["operator"]["inputs"] == {"o": waiting("runtime/op/o")}
+
+
+def test_at_speed_0_the_edge_that_closes_a_cycle_does_not_wait() -> None:
+    back = {"source": "planner/state", "queue_size": 1}
+    _, detector, planner = lossless(
+        DATAFLOW["nodes"][0],
+        {"id": "detector", "inputs": {"state": back, "image": "camera/image"}},
+        {"id": "planner", "inputs": {"box": "detector/box"}},
+    )
+    assert detector["inputs"] == {"state": back, "image": waiting("camera/image")}
+    assert planner["inputs"] == {"box": waiting("detector/box")}
+
+
+def test_at_speed_0_lines_of_nodes_do_not_wait() -> None:
+    printing = {"id": "op", "send_stdout_as": "lines", "outputs": ["lines"]}
+    inputs = {"logs": "dora/logs", "lines": "runtime/op/lines", "entries": "plain/entries"}
+    nodes = lossless(
+        DATAFLOW["nodes"][0],
+        {"id": "runtime", "operators": [printing]},
+        {"id": "plain", "send_logs_as": "entries", "outputs": ["entries"]},
+        {"id": "sink", "inputs": inputs},
+    )
+    assert nodes[-1]["inputs"] == inputs
 
 
 def test_nodes_are_chosen_among_those_that_were_recorded() -> None:

@@ -228,6 +228,59 @@ def test_nodes_with_timers_only_end_with_the_others_if_configured() -> None:
     assert patient.processes["t"].stops == 0
 
 
+def test_readers_of_logs_end_with_the_others() -> None:
+    nodes = [node("a", outputs="x"), node("b", reads="a/x"), node("l", logs=True)]
+    nodes.append(node("both", reads="a/x", logs=True))
+    sim = Simulation(nodes).start().connect_all()
+    sim.exit("a")
+    assert sim.processes["l"].stops == 0
+    sim.exit("b")
+    assert sim.processes["l"].stops == 1
+    assert sim.processes["both"].stops == 1
+    alone = Simulation([node("l", logs=True), node("m", logs=True)]).start().connect_all()
+    alone.exit("l")
+    assert alone.processes["m"].stops == 0
+
+
+def test_what_a_dataflow_waits_for_is_logged_once() -> None:
+    nodes = [node("a", outputs="x"), node("c", reads="a/x s/r", outputs="q")]
+    nodes += [node("s", reads="c/q", outputs="r"), node("l", logs=True)]
+    sim = Simulation(nodes).start().connect_all()
+    sim.pass_time(100.0)
+    assert sim.logs() == []
+    sim.exit("a")
+    sim.pass_time(9.0)
+    assert sim.logs() == []
+    sim.pass_time(100.0)
+    assert sim.logs() == [
+        'the dataflow runs on: nodes "c", "s" read outputs of each other; node "l" reads '
+        "dora/logs. Ctrl-C or `dora stop` ends it, `--exit-when-nodes-finish` lets such dataflows "
+        "end by themselves"
+    ]
+
+
+def test_nodes_that_only_wait_for_each_other_end_if_configured() -> None:
+    nodes = [node("a", outputs="x"), node("c", reads="a/x s/r", outputs="q", timer=True)]
+    nodes.append(node("s", reads="c/q", outputs="r"))
+    sim = Simulation(nodes, exit_when_nodes_finish=True).start().connect_all()
+    sim.exit("a")
+    sim.pass_time(100.0, busy=True)
+    assert sim.processes["c"].stops == 0
+    sim.pass_time(10.0)
+    assert sim.processes["c"].stops == sim.processes["s"].stops == 1
+
+
+def test_a_chain_that_a_timer_wakes_does_not_end() -> None:
+    nodes = [node("a", outputs="x"), node("t", outputs="y", timer=True), node("r", reads="t/y")]
+    sim = Simulation(nodes, exit_when_nodes_finish=True).start().connect_all()
+    sim.exit("a")
+    sim.pass_time(100.0)
+    assert sim.processes["t"].stops == 0
+    (line,) = sim.logs()
+    assert 'node "r" reads outputs of the others; node "t" reads a timer' in line
+    assert "--exit-when-nodes-finish" not in line
+
+
 def test_a_part_of_a_dataflow_reports_that_only_timers_are_left() -> None:
     nodes = [node("a", outputs="x"), node("b", reads="a/x"), node("t", timer=True)]
     sim = Simulation(nodes, exit_when_nodes_finish=True, whole=False).start().connect_all()
@@ -246,6 +299,8 @@ def test_a_part_with_timers_only_reports_it() -> None:
     assert sim.state.only_virtual_left
     patient = Simulation(nodes, whole=False).start().connect_all()
     assert not patient.state.only_virtual_left
+    logs = Simulation([node("l", logs=True)], whole=False).start().connect_all()
+    assert logs.state.only_virtual_left
 
 
 def test_a_dataflow_with_timers_only_does_not_end_at_once() -> None:

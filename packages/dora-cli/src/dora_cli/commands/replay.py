@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,18 @@ from dora_cli import options, output
 from dora_cli.build.local import LockChoice
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_config.atomic_write import write_file
+from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow
     from dora_daemon.recording.reading import Recording
+    from dora_daemon.runner.service import Runner
+
+SETTINGS = {"replay": {"cls": options.OptionalValues}}
+
+
+class MessagesDropped(DoraError):
+    """A replay without waiting times was not complete."""
 
 
 def replay(
@@ -31,11 +40,12 @@ def replay(
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,
     env: options.EnvPairs = None,
+    exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
 ) -> None:
     """Run the dataflow of a recording; recorded nodes send what they sent, the others run.
 
-    Messages of a node keep their order, data and metadata. With `--speed 0` inputs of the other
-    nodes have `queue_policy: backpressure`, so that no message is dropped.
+    Messages of a node keep their order, data and metadata. With `--speed 0` all inputs have
+    `queue_policy: backpressure`; the exit code is 1 if messages were dropped all the same.
 
     :FILE..: The recording, or its files.
     :--replace NODE,..: Nodes that are replayed; by default all that were recorded.
@@ -63,9 +73,27 @@ def replay(
     loaded = _load(text, directory)
     places = prepare(loaded, uv=uv, offline=False, lock=LockChoice(), verbose=False)
     settings = RunSettings(
-        uv=uv, stop_after=stop_after, allow_shell=allow_shell_nodes, env_overrides=overrides
+        uv=uv,
+        stop_after=stop_after,
+        allow_shell=allow_shell_nodes,
+        env_overrides=overrides,
+        exit_when_nodes_finish=options.optional_boolean(exit_when_nodes_finish),
     )
-    run_loaded(loaded, places, settings)
+    dropped: dict[str, int] = {}
+    run_loaded(loaded, places, settings, beside=partial(_count_dropped, counts=dropped))
+    if dropped and not speed:
+        lines = [f"{count} of {edge}" for edge, count in dropped.items()]
+        raise MessagesDropped("messages were dropped:\n" + "\n".join(lines))
+
+
+async def _count_dropped(runner: Runner, counts: dict[str, int]) -> None:
+    """Wait for the end of the dataflow, then add the messages that each edge has dropped."""
+    import anyio
+
+    try:
+        await anyio.sleep_forever()
+    finally:
+        counts.update(runner.services.registry.dropped())
 
 
 def _replay(

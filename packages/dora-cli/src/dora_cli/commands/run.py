@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from dora_config.protocol.run_plan import RunPlan
     from dora_daemon.runner.service import Runner
 
+    Beside = Callable[[Runner], Coroutine[Any, Any, None]]
+    """Task that runs with the runner."""
+
 StopAfter = Annotated[
     float | None,
     options.duration(),
@@ -119,10 +122,12 @@ def run_loaded(
     places: dict[str, NodeLocation],
     settings: RunSettings,
     before_start: Callable[[Path, str], None] | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Run to the end; raises CommandFailed if a node failed.
 
     ``before_start`` gets the runner's directory and the dataflow's id before any node starts.
+    ``beside`` runs as a task until the dataflow ends.
     """
     from dora_config.protocol.run_plan import LogSettings, RunPlan
 
@@ -146,7 +151,9 @@ def run_loaded(
         logs=LogSettings.model_validate({"level": level, "per_node": levels}),
     )
     printer = RunPrinter(settings.log_format, level)
-    _run(plan, printer, before_start, loaded.path.absolute() if settings.watch else None)
+    if settings.watch:
+        beside = _watcher_of(loaded.path.absolute(), plan)
+    _run(plan, printer, before_start, beside)
 
 
 def _note_unknown_nodes(filtered: Iterable[str], known: list[str]) -> None:
@@ -181,7 +188,7 @@ def prepare(
     return session.places(loaded.directory)
 
 
-def _watcher_of(path: Path, plan: RunPlan) -> Callable[[Runner], Coroutine[Any, Any, None]]:
+def _watcher_of(path: Path, plan: RunPlan) -> Beside:
     from dora_cli.live.watched_run import make_watcher, watch
 
     return partial(watch, watcher=make_watcher(path, plan), plan=plan)
@@ -191,9 +198,8 @@ def _run(
     plan: RunPlan,
     printer: RunPrinter,
     before_start: Callable[[Path, str], None] | None,
-    watched: Path | None,
+    beside: Beside | None,
 ) -> None:
-    """``watched``: the dataflow file if nodes are reloaded on save."""
     from dora_daemon.out_dir import OUT_DIR, folder, prepare_out_dir
     from dora_daemon.runner import foreground
 
@@ -211,7 +217,7 @@ def _run(
         on_signal=output.limit_waits,
         lossless=not sys.stdout.isatty(),
         before_start=None if before_start is None else ready,
-        beside=None if watched is None else _watcher_of(watched, plan),
+        beside=beside,
     )
     if not report_result(result):
         raise CommandFailed

@@ -240,7 +240,8 @@ class Descriptor(Written):
     )
     strict_types: bool | None = optional("Turns warnings about types into errors.")
     exit_when_nodes_finish: bool | None = optional(
-        "Ends the dataflow when the remaining nodes read only timers or logs."
+        "Ends the dataflow when the remaining nodes read only timers or logs, or wait for each "
+        "other without a message for 10 s."
     )
     type_rules: list[TypeRule] | None = optional(
         "Conversions that the type check allows in addition."

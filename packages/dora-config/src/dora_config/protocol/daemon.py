@@ -63,7 +63,7 @@ class PartReport(Message):
     stopped: bool = False
     """A stop was requested, by the coordinator or by a signal to the daemon."""
     only_virtual_left: bool = False
-    """For ``exit_when_nodes_finish``: the remaining nodes read only timers or logs."""
+    """The remaining nodes read only logs, or with ``exit_when_nodes_finish`` timers and logs."""
     revision: int = 0
     """Number of changes of its nodes; the coordinator requests a description if it has another."""
     problem: str | None = None

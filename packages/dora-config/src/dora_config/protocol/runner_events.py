@@ -172,8 +172,8 @@ class RunnerState(Frozen, kind="state"):
     """``None`` if no edge leaves or enters this machine. A change of its figures alone, such as the
     round trip time, is not reported."""
     only_virtual_left: bool = False
-    """The remaining local nodes read only timers or logs. With ``exit_when_nodes_finish`` the
-    dataflow ends once this holds on all machines."""
+    """The remaining local nodes read only logs, or with ``exit_when_nodes_finish`` timers and logs.
+    The dataflow ends once this holds on all machines."""
     revision: int = 0
     """Number of changes of what ``GetNodes`` returns; starts at ``RunPlan.revision``."""
 

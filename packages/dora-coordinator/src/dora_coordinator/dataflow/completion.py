@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.dataflow.sources import OutputSource
+from dora_config.dataflow.sources import LogSource, TimerSource
 from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult
@@ -17,11 +17,16 @@ class CompletionRule:
     """Decides when the remaining nodes of a dataflow are stopped."""
 
     def __init__(self, nodes: Collection[ResolvedNode], *, when_nodes_finish: bool) -> None:
-        """``when_nodes_finish``: also stop when the remaining nodes read only timers and logs."""
+        """Nodes that read only logs keep no dataflow running.
+
+        With ``when_nodes_finish``, neither do those that read only timers and logs.
+        """
+        kinds = (LogSource, TimerSource) if when_nodes_finish else (LogSource,)
         own = {node.id for node in nodes if not node.is_dynamic}
-        virtual = {node.id for node in nodes if node.id in own and _reads_only_virtual(node)}
+        virtual = {node.id for node in nodes if node.id in own and _reads_only(node, kinds)}
         self._own = own
-        self._when_nodes_finish = when_nodes_finish and virtual != own
+        self._kept_by = "timers" if when_nodes_finish else "logs"
+        self._always_virtual = virtual == own
 
     def stop_reason(self, parts: Collection[Part]) -> str | None:
         """Return why the remaining parts are stopped now; None while they run on."""
@@ -31,15 +36,15 @@ class CompletionRule:
         for part in parts:
             if part.ended or self._own.isdisjoint(part.nodes):
                 continue
-            if not (self._when_nodes_finish and part.only_virtual_left):
+            if self._always_virtual or not part.only_virtual_left:
                 return None
-            reason = "all nodes but those with timers finished"
+            reason = f"all nodes but those with {self._kept_by} finished"
         return reason
 
 
-def _reads_only_virtual(node: ResolvedNode) -> bool:
+def _reads_only(node: ResolvedNode, kinds: tuple[type[LogSource | TimerSource], ...]) -> bool:
     sources = [reader.source for reader in node.inputs.values()]
-    return bool(sources) and not any(isinstance(source, OutputSource) for source in sources)
+    return bool(sources) and all(isinstance(source, kinds) for source in sources)
 
 
 def stopped_with(daemon: str) -> str:

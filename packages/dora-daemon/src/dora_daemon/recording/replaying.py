@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from dora_config.dataflow.graph import cycles
+from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID
 from dora_config.dataflow.variables import escape_variables
 from dora_config.errors import DoraError
+from dora_config.ids import RESERVED_NODE_ID
 
 PLAYER_MODULE = "dora_daemon.recording.player"
 _KEPT = ("name", "description", "outputs", "output_types")
@@ -63,13 +66,8 @@ def replay_dataflow(
 ) -> dict[str, Any]:
     """Return the dataflow with players in place of these nodes."""
     names = set(players)
-    nodes = []
-    for node in dataflow["nodes"]:
-        if node["id"] in names:
-            nodes.append(_player(node, replay))
-        else:
-            nodes.append(node if replay.speed else _lossless(node, names))
-    return {**dataflow, "nodes": nodes}
+    nodes = [_player(one, replay) if one["id"] in names else one for one in dataflow["nodes"]]
+    return {**dataflow, "nodes": nodes if replay.speed else _lossless(nodes)}
 
 
 def _player(node: Mapping[str, Any], replay: Replay) -> dict[str, Any]:
@@ -87,23 +85,64 @@ def _player(node: Mapping[str, Any], replay: Replay) -> dict[str, Any]:
     }
 
 
-def _lossless(node: Mapping[str, Any], players: set[str]) -> dict[str, Any]:
-    """Return a node whose inputs from players hold them back instead of dropping messages."""
-    changed = dict(node)
-    for key in ("operators",):
-        if key in changed:
-            changed[key] = [_lossless(one, players) for one in changed[key]]
+def _lossless(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the nodes with inputs that hold their senders back instead of dropping messages.
+
+    Of each cycle one edge stays as it is, since nodes that wait for each other would block; so do
+    timers and lines that nodes print, which never wait.
+    """
+    readers: dict[str, list[str]] = {node["id"]: [] for node in nodes if not _sources(node)}
+    readers |= {node["id"]: [] for node in nodes if _sources(node)}
+    for node in nodes:
+        for source in _sources(node):
+            readers.setdefault(source.partition("/")[0], []).append(node["id"])
+    kept = {(cycle[-1], cycle[0]) for cycle in cycles(readers)}
+    printed = {source for node in nodes for source in _printed(node)}
+    return [_waiting(node, node["id"], kept, printed) for node in nodes]
+
+
+def _programs(node: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the node and its operators, each with the beginning of its outputs' names."""
+    yield f"{node['id']}/", node
+    for operator in node.get("operators", ()):
+        yield f"{node['id']}/{operator['id']}/", operator
+    if "operator" in node:
+        yield f"{node['id']}/{SINGLE_OPERATOR_ID}/", node["operator"]
+
+
+def _sources(node: Mapping[str, Any]) -> list[str]:
+    """Return the outputs of nodes that a node reads."""
+    found = [
+        _source(wanted) for _, one in _programs(node) for wanted in one.get("inputs", {}).values()
+    ]
+    return [source for source in found if source.partition("/")[0] != RESERVED_NODE_ID]
+
+
+def _source(wanted: Any) -> str:
+    return str(wanted if isinstance(wanted, str) else wanted["source"])
+
+
+def _printed(node: Mapping[str, Any]) -> Iterator[str]:
+    for prefix, one in _programs(node):
+        for setting in ("send_stdout_as", "send_logs_as"):
+            if setting in one:
+                yield prefix + one[setting]
+
+
+def _waiting(
+    reader: Mapping[str, Any], node: str, kept: Set[tuple[str, str]], printed: Set[str]
+) -> dict[str, Any]:
+    """Return a node or operator with its inputs changed; ``kept``: edges that close a cycle."""
+    changed = dict(reader)
+    if "operators" in changed:
+        changed["operators"] = [_waiting(one, node, kept, printed) for one in changed["operators"]]
     if "operator" in changed:
-        changed["operator"] = _lossless(changed["operator"], players)
-    if "inputs" in changed:
-        changed["inputs"] = {
-            name: _waiting(wanted, players) for name, wanted in changed["inputs"].items()
-        }
-    return changed
-
-
-def _waiting(wanted: Any, players: set[str]) -> Any:
-    given = {"source": wanted} if isinstance(wanted, str) else dict(wanted)
-    if str(given["source"]).partition("/")[0] not in players:
-        return wanted
-    return {**given, "queue_policy": "backpressure"}
+        changed["operator"] = _waiting(changed["operator"], node, kept, printed)
+    inputs = {}
+    for name, wanted in changed.get("inputs", {}).items():
+        source = _source(wanted)
+        sender = source.partition("/")[0]
+        given = {"source": wanted} if isinstance(wanted, str) else dict(wanted)
+        waits = sender != RESERVED_NODE_ID and (sender, node) not in kept and source not in printed
+        inputs[name] = {**given, "queue_policy": "backpressure"} if waits else wanted
+    return {**changed, "inputs": inputs} if inputs else changed

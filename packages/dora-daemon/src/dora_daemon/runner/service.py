@@ -99,7 +99,10 @@ class RunnerFiles:
 
 
 class Timers:
-    """Emits TimerFired; for ``finish`` with whether the node still processes its inputs."""
+    """Emits TimerFired, with whether messages are still processed.
+
+    For ``finish`` by the node, for ``left_over`` by any node.
+    """
 
     def __init__(self, registry: QueueRegistry, emit: Callable[[StateEvent], None]) -> None:
         self._registry = registry
@@ -111,7 +114,7 @@ class Timers:
         """Arm or move a timer."""
         node, timer = command.node, command.timer
         received: int | None = None
-        if node is not None and timer == "finish":
+        if timer in ("finish", "left_over"):
             received = self._registry.received(node)
         self.cancel(node, timer)
         self._handles[node, timer] = self._loop.call_at(
@@ -123,12 +126,13 @@ class Timers:
             handle.cancel()
 
     def _fire(self, node: str | None, timer: TimerName, received: int | None) -> None:
-        """``received``: number of messages that the node had received, of a ``finish`` timer."""
+        """``received``: number of messages that had been received, of these two timers."""
         del self._handles[node, timer]
         busy = False
-        if node is not None and received is not None:
+        if received is not None:
             queued = self._registry.queued(node) > 0
-            busy = queued and received != self._registry.received(node)
+            more = received != self._registry.received(node)
+            busy = queued and more if timer == "finish" else queued or more
         self._emit(TimerFired(node, timer, busy))
 
     def close(self) -> None:

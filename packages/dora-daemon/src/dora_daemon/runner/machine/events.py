@@ -17,9 +17,10 @@ TimerName = Literal[
     "notice",
     "barrier_notice",
     "stop_after",
+    "left_over",
 ]
-"""Timers of nodes; ``barrier_notice`` and ``stop_after`` of the dataflow; ``notice``, and another
-``backoff`` and ``kill``, of the link."""
+"""Timers of nodes; ``barrier_notice``, ``stop_after`` and ``left_over`` of the dataflow;
+``notice``, and another ``backoff`` and ``kill``, of the link."""
 
 
 class Exit(Frozen):
@@ -105,7 +106,8 @@ class TimerFired(Frozen):
     node: str | None
     timer: TimerName
     busy: bool = False
-    """The node has messages queued and has received some since the timer was armed."""
+    """``finish``: the node has messages queued and has received some since the timer was armed.
+    ``left_over``: so has any node, or one has received some."""
 
 
 # -------------------------------------------------------------------------------- the dataflow

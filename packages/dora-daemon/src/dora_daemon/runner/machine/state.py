@@ -22,6 +22,7 @@ from dora_daemon.runner.machine.barrier import (
     StartBarrier,
     must_connect,
 )
+from dora_daemon.runner.machine.left_over import LEFT_OVER, LeftOverWatch
 from dora_daemon.runner.machine.link import LinkLifecycle
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState, StopOrder
 from dora_daemon.runner.machine.wiring import Wiring
@@ -50,7 +51,7 @@ class RunnerState:
         self._log_dir = log_dir
         self._phase: Phase = "starting"
         self.only_virtual_left = False
-        """Only nodes that read timers and logs are left; of a part of a dataflow."""
+        """Only nodes that keep no dataflow running are left; of a part of a dataflow."""
         self._result: reports.DataflowResult | None = None
         self._stop_reason: str | None = None
         self._wiring = Wiring(nodes, only_data_counts=plan.exit_when_nodes_finish)
@@ -64,9 +65,8 @@ class RunnerState:
         """Nodes that are removed once they have ended, or were added and have not connected yet."""
         self._results: list[reports.NodeResult] = []
         """In the order in which nodes ended."""
-        self._had_only_virtual = all(
-            self._wiring.reads_only_virtual(n.id) for n in nodes if not n.is_dynamic
-        )
+        self._left_over = LeftOverWatch(stops=plan.exit_when_nodes_finish)
+        self._had_only_virtual = self._only_virtual(n.id for n in nodes if not n.is_dynamic)
 
     def _next_incarnation(self) -> int:
         return next(self._incarnations)
@@ -167,8 +167,8 @@ class RunnerState:
             self._phase = "ready"
             if not self._barrier.held:
                 commands += self._open_barrier(now)
-        if self._phase in ("running", "ready") and self._plan.exit_when_nodes_finish:
-            commands += self._check_only_virtual(now)
+        if self._phase in ("running", "ready"):
+            commands += self._check_left(now)
         # while it is held, other machines may still be starting; the end is reported after that
         if self._phase not in ("ready", "finished") and self._all_ended():
             self._phase = "stopping"
@@ -186,6 +186,9 @@ class RunnerState:
             return [] if life is None else self._settle(life, life.handle(event, now), now)
         if event.timer == BARRIER_NOTICE and self._phase == "starting":
             return self._barrier.notice(self._nodes, now)
+        if event.timer == LEFT_OVER and self._phase == "running":
+            notice, reason = self._left_over.fired(now, busy=event.busy)
+            return notice if reason is None else self._stop(events.StopRequested(reason), now)
         if event.timer == STOP_AFTER and self._phase not in _OVER:
             return self._stop(events.StopRequested(f"stop after {self._plan.stop_after:g} s"), now)
         return []
@@ -293,6 +296,7 @@ class RunnerState:
         commands: list[do.Command] = [
             do.CancelTimer(None, STOP_AFTER),
             do.CancelTimer(None, BARRIER_NOTICE),
+            do.CancelTimer(None, LEFT_OVER),
             do.ReportEvent(reports.DataflowStopping(reason=event.reason, grace=grace)),
         ]
         if event.recovering:
@@ -364,16 +368,32 @@ class RunnerState:
     def _static(self) -> list[NodeLifecycle]:
         return [life for life in self._nodes.values() if not life.dynamic]
 
-    def _check_only_virtual(self, now: float) -> list[do.Command]:
-        """``exit_when_nodes_finish``: stop, or note it where other machines have nodes too."""
-        left = [life for life in self._static() if not life.ended]
-        only_virtual = all(self._wiring.reads_only_virtual(life.id) for life in left)
+    def _only_virtual(self, nodes: Iterable[str]) -> bool:
+        """Return whether these nodes keep no dataflow running.
+
+        Readers of logs do not; with ``exit_when_nodes_finish`` nor do those of timers.
+        """
+        found = list(nodes)
+        logs = all(self._wiring.reads_only_logs(node) for node in found)
+        counts = not self._plan.exit_when_nodes_finish
+        return logs or (not counts and all(map(self._wiring.reads_only_virtual, found)))
+
+    def _check_left(self, now: float) -> list[do.Command]:
+        """Stop if no node is left that counts, or note it where other machines have nodes too."""
+        static = self._static()
+        left = [life.id for life in static if not life.ended]
+        only_virtual = self._only_virtual(left)
         if not self._plan.whole:
             self.only_virtual_left = only_virtual
             return []
-        if not left or not only_virtual or self._had_only_virtual:
-            return []
-        return self._stop(events.StopRequested("all nodes but those with timers finished"), now)
+        if not left or len(left) == len(static):
+            return self._left_over.changed(None, now)
+        if only_virtual and not self._had_only_virtual:
+            kind = "timers" if self._plan.exit_when_nodes_finish else "logs"
+            return self._stop(
+                events.StopRequested(f"all nodes but those with {kind} finished"), now
+            )
+        return self._left_over.changed(self._wiring.left_over(left), now)
 
     def _all_ended(self) -> bool:
         static = self._static()
@@ -395,6 +415,7 @@ class RunnerState:
             *(do.SendStop(life.id) for life in attached),
             do.CancelTimer(None, STOP_AFTER),
             do.CancelTimer(None, BARRIER_NOTICE),
+            do.CancelTimer(None, LEFT_OVER),
             do.FinishDataflow(self._result),
             do.ReportEvent(reports.DataflowFinished(result=self._result)),
         ]

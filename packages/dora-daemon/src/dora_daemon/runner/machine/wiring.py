@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.dataflow.sources import OutputSource
+from dora_config.dataflow.sources import LogSource, OutputSource
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.commands import AnnounceClosed, Command
 from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.left_over import LeftOver
 
 
 @dataclass(slots=True)
 class Inputs:
     """Inputs of one node."""
 
-    virtual: set[str] = field(default_factory=set)
-    """Timers and ``dora/logs``."""
+    timers: set[str] = field(default_factory=set)
+    logs: set[str] = field(default_factory=set)
+    """Inputs from ``dora/logs``."""
     edges: dict[str, Edge] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
+
+    def virtual(self, edge: Edge) -> set[str]:
+        """Return the inputs like this one from a timer or from ``dora/logs``."""
+        return self.logs if edge.output.partition("/")[0] == "logs" else self.timers
+
+    def open_sources(self) -> set[str]:
+        """Return the nodes that still send."""
+        return {edge.source for name, edge in self.edges.items() if name not in self.closed}
 
 
 class Wiring:
@@ -51,7 +61,7 @@ class Wiring:
             case events.EdgeAdded(edge=edge):
                 inputs = self._inputs[edge.target]
                 if edge.is_virtual:
-                    inputs.virtual.add(edge.input)
+                    inputs.virtual(edge).add(edge.input)
                 else:
                     inputs.edges[edge.input] = edge
                     inputs.closed.discard(edge.input)
@@ -59,7 +69,7 @@ class Wiring:
             case events.EdgeRemoved(edge=edge):
                 inputs = self._inputs[edge.target]
                 if edge.is_virtual:
-                    inputs.virtual.discard(edge.input)
+                    inputs.virtual(edge).discard(edge.input)
                 elif inputs.edges.get(edge.input) == edge:
                     del inputs.edges[edge.input]
                     inputs.closed.discard(edge.input)
@@ -72,8 +82,10 @@ class Wiring:
             source = wanted.source
             if isinstance(source, OutputSource):
                 inputs.edges[input_id] = Edge(source.node, source.output, node.id, input_id)
+            elif isinstance(source, LogSource):
+                inputs.logs.add(input_id)
             else:
-                inputs.virtual.add(input_id)
+                inputs.timers.add(input_id)
         self._inputs[node.id] = inputs
 
     def set_reader(self, reader: str, edges: Iterable[Edge]) -> None:
@@ -127,11 +139,35 @@ class Wiring:
     def all_inputs_closed(self, node: str) -> bool:
         """Return whether a node has data inputs and all its inputs have ended."""
         inputs = self._inputs[node]
-        if not inputs.edges or (inputs.virtual and not self._only_data_counts):
+        virtual = inputs.timers or inputs.logs
+        if not inputs.edges or (virtual and not self._only_data_counts):
             return False
         return inputs.edges.keys() <= inputs.closed
 
     def reads_only_virtual(self, node: str) -> bool:
         """Return whether a node has inputs and all of them are timers or logs."""
         inputs = self._inputs[node]
-        return bool(inputs.virtual) and not inputs.edges
+        return bool(inputs.timers or inputs.logs) and not inputs.edges
+
+    def reads_only_logs(self, node: str) -> bool:
+        """Return whether ``dora/logs`` is all that a node still reads."""
+        inputs = self._inputs[node]
+        return bool(inputs.logs) and not inputs.timers and not inputs.open_sources()
+
+    def left_over(self, left: Collection[str]) -> LeftOver | None:
+        """Return what wakes these nodes; None if another node, or one without inputs, sends."""
+        every = [(node, self._inputs[node]) for node in left]
+        if any(not one.edges and not one.timers and not one.logs for _, one in every):
+            return None
+        if not all(one.open_sources() <= set(left) for _, one in every):
+            return None
+        return LeftOver(
+            timers=tuple(node for node, one in every if one.timers),
+            logs=tuple(node for node, one in every if one.logs),
+            waiting=tuple(node for node, one in every if one.open_sources()),
+            each_other=all(
+                self._inputs[source].open_sources()
+                for _, one in every
+                for source in one.open_sources()
+            ),
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -144,6 +144,8 @@ class QueueRegistry:
         """`_queues` by target and by source: each status reads the queues of each node."""
         self.dropped_before: dict[str, int] = {}
         """Messages that closed queues have dropped, by edge."""
+        self._of_lines: set[str] = set()
+        """Edges whose messages the runner sends: log entries and printed lines."""
         self._numbers = 0
         self._retired: list[RetiredProducer] = []
         self._cleanup: asyncio.TimerHandle | None = None
@@ -183,6 +185,8 @@ class QueueRegistry:
             self._warned = True
             self._warn(edge.target, f"{edge}: {short}. Other queues may be as short")
         keeper = QueueKeeper(self.board, spec, ends)
+        if writer == RUNNER_NODE:
+            self._of_lines.add(spec.edge)
         entry = QueueEntry(edge, spec, ends, keeper, writer or edge.source, log_source)
         self._queues[edge] = self._into[edge.target][edge] = self._out_of[edge.source][edge] = entry
         return entry, True
@@ -238,18 +242,29 @@ class QueueRegistry:
         if entry is None:
             return
         del self._into[edge.target][edge], self._out_of[edge.source][edge]
-        self.dropped_before[entry.spec.edge] = entry.keeper.statistics().dropped
+        before = self.dropped_before.get(entry.spec.edge, 0)
+        self.dropped_before[entry.spec.edge] = before + entry.keeper.statistics().dropped
         for producer in self._retired:
             producer.queues = [pair for pair in producer.queues if pair[0] is not entry]
         entry.keeper.close()
 
-    def queued(self, node: str) -> int:
-        """Return the number of messages queued at all inputs of a node."""
-        return sum(entry.ends.depth() for entry in self.into(node))
+    def queued(self, node: str | None) -> int:
+        """Return the number of messages queued at all inputs of a node; None: of all nodes."""
+        return sum(entry.ends.depth() for entry in self._of(node))
 
-    def received(self, node: str) -> int:
-        """Return the number of messages that a node has received at all its inputs."""
-        return sum(entry.keeper.statistics().received for entry in self.into(node))
+    def received(self, node: str | None) -> int:
+        """Return the number of messages received at all inputs of a node; None: of all nodes."""
+        return sum(entry.keeper.statistics().received for entry in self._of(node))
+
+    def _of(self, node: str | None) -> list[QueueEntry]:
+        return self.all() if node is None else self.into(node)
+
+    def dropped(self) -> dict[str, int]:
+        """Return by edge how many messages were dropped; lines and log entries do not count."""
+        found = Counter(self.dropped_before)
+        for entry in self.all():
+            found[entry.spec.edge] += entry.keeper.statistics().dropped
+        return {edge: found[edge] for edge in found if found[edge] and edge not in self._of_lines}
 
     # ---------------------------------------------------------------------------- lifecycle
 
