@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.entry_points import out_of_date
 from support.homes import watched_home
 from support.requirements import summary
 from support.workspace import Workspace
@@ -42,6 +43,12 @@ WHOLE_DATAFLOWS = ("examples", "faults")
 """Folders with integration tests only; elsewhere tests have the marker."""
 LONGEST = ("cluster", "faults")
 """Folders whose files take minutes and therefore start first."""
+
+
+def pytest_sessionstart() -> None:
+    if wheels := out_of_date():
+        again = " ".join(f"-e packages/{wheel}" for wheel in wheels)
+        raise pytest.UsageError(f"entry points have changed; run: uv pip install {again}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

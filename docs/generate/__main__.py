@@ -15,6 +15,7 @@ import bad_input_page
 import cli_page
 import metrics_page
 import node_api_page
+import plugins_page
 import rest_page
 import summaries_page
 import types_page
@@ -29,6 +30,7 @@ PAGES: tuple[ModuleType, ...] = (
     rest_page,
     metrics_page,
     summaries_page,
+    plugins_page,
 )
 
 

@@ -47,9 +47,10 @@ def render() -> str:
     aliases = ", ".join(f"`{alias}` for `{word}`" for alias, word in _known_aliases(application))
     if aliases:
         parts.append(f"Also understood: {aliases}.\n")
-    parts.append("## Services, and commands of other wheels\n")
+    parts.append("## Services, and commands of plug-ins\n")
     for word in OWN_WORDS:
         parts += _service(word)
+    parts += _parser("dora ros2", _ros2_parser())
     return "\n".join(parts)
 
 
@@ -134,6 +135,12 @@ def _service(word: str) -> Iterator[str]:
             f"pip install -e packages/{package}"
         )
     yield from _parser(f"dora {word}", sys.modules[command.__module__].argument_parser())
+
+
+def _ros2_parser() -> argparse.ArgumentParser:
+    from dora_ros2.commands import argument_parser
+
+    return argument_parser()
 
 
 def _parser(words: str, parser: argparse.ArgumentParser) -> Iterator[str]:

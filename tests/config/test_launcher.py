@@ -79,12 +79,6 @@ def test_a_command_receives_the_rest_of_the_line(
             f"{sys.executable}\n  install it: pip install dora-daemon\n",
         ),
         (
-            ["ros2", "topics"],
-            ["cli"],
-            "[ERROR]\n`dora ros2` is part of the wheel dora-ros2, which is not installed for "
-            f"{sys.executable}\n  install it: pip install dora-ros2\n",
-        ),
-        (
             ["run", "x.yml"],
             ["daemon"],
             "[ERROR]\n`dora run` is part of the wheel dora-cli, which is not installed for "

@@ -35,6 +35,7 @@ THIRD_PARTY = {
 OPTIONAL = {
     "dora_node_api.viewers": {"rerun", "numpy", "foxglove", "foxglove_schemas_protobuf", "google"},
     "dora_ros2.dds": {"cyclonedds"},
+    "dora_ros2.plugin": {"typer"},
 }
 """Third-party modules of sub-packages that are not imported unless they are installed."""
 

@@ -66,5 +66,5 @@ def test_a_missing_wheel_is_not_left_out_of_the_page(monkeypatch: pytest.MonkeyP
     import cli_page
 
     monkeypatch.setattr(cli_page, "find_command", lambda _: None)
-    with pytest.raises(SystemExit, match="pip install -e packages/dora-ros2"):
-        list(cli_page._service("ros2"))
+    with pytest.raises(SystemExit, match="pip install -e packages/dora-daemon"):
+        list(cli_page._service("daemon"))

@@ -22,6 +22,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "spawn_argv",
             "process_identity",
             "frozen",
+            "plugins",
         ),
         ("yaml",),
         ("dataflow",),
@@ -96,7 +97,15 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("ssh",),
         ("remote_call",),
         ("output",),
-        ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),
+        (
+            "errors",
+            "screen",
+            "options",
+            "dataflow_file",
+            "diagnosis",
+            "bundle",
+            "plugin_commands",
+        ),
         ("coordinator",),
         ("logs", "topics", "cluster", "recordings", "monitor"),
         ("why",),
@@ -116,7 +125,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("dds",),
         ("transport",),
         ("bridge", "api", "commands"),
-        ("__main__",),
+        ("plugin", "__main__"),
     ),
 }
 """Modules and sub-packages of a package, from the lowest layer to the highest.

@@ -11,7 +11,7 @@ def test_this_machine_passes(dora: Dora, hello: Path) -> None:
     shown = dora("doctor", "--dataflow", hello.name, "--coordinator-port", "1")
     assert shown.code == 0, shown.out
     subjects = [line.split(":")[0] for line in shown.out.splitlines()]
-    assert subjects[:3] == ["PASS  dora", "PASS  Python", "PASS  pyarrow"]
+    assert subjects[:4] == ["PASS  dora", "PASS  plug-ins", "PASS  Python", "PASS  pyarrow"]
     assert "WARN  coordinator: none at 127.0.0.1:1; not needed for `dora run`" in shown.out
     assert shown.out.endswith("PASS  dataflow: hello.yml: 2 nodes\n")
 

@@ -64,6 +64,19 @@ def check_versions() -> Iterator[Finding]:
         yield _passed("dora", f"{__version__}, {len(found)} wheels of the same version")
 
 
+def check_plugins() -> Iterator[Finding]:
+    """Import what plug-ins add, and report what does not work."""
+    from dora_cli.registry import COMMANDS
+    from dora_config import plugins
+
+    problems = list(plugins.problems({"dora.commands": COMMANDS}))
+    for problem in problems:
+        yield _warning("plug-ins", problem)
+    wheels = sorted({one.by for one in plugins.installed().additions(*plugins.GROUPS)})
+    if wheels and not problems:
+        yield _passed("plug-ins", ", ".join(wheels))
+
+
 def check_python() -> Iterator[Finding]:
     """Report the interpreter; check that pyarrow is installed."""
     from importlib.metadata import PackageNotFoundError, version

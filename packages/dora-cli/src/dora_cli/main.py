@@ -36,19 +36,41 @@ class LazyGroup(QuickParameters, TyperGroup):
         self._sections = sections
         self._aliases = aliases
         self._unsupported = unsupported
+        self._is_root = sections is SECTIONS
         self._entries = {
             word: entry for section in sections for word, entry in section.commands.items()
         }
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(self._entries)
+        if not self._is_root:
+            return list(self._entries)
+        from dora_config.plugins import installed
+
+        return list(dict.fromkeys([*self._entries, *installed().names("dora.commands")]))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name, None if it does not exist."""
-        entry = self._entries.get(self._aliases.get(cmd_name, cmd_name))
-        if entry is not None and cmd_name not in self.commands:
-            self.commands[cmd_name] = _load(cmd_name, entry)
-        return self.commands.get(cmd_name)
+        if cmd_name not in self.commands:
+            entry = self._entries.get(self._aliases.get(cmd_name, cmd_name))
+            found = self._of_plugin(ctx, cmd_name) if entry is None else _load(cmd_name, entry)
+            if found is None:
+                return None
+            self.commands[cmd_name] = found
+        return self.commands[cmd_name]
+
+    def _of_plugin(self, ctx: Any, name: str) -> Any:
+        """Return a command of a plug-in; None if it does not exist, or fails in a completion."""
+        if not self._is_root:
+            return None
+        from dora_cli import plugin_commands
+        from dora_config.plugins import PluginError
+
+        try:
+            return plugin_commands.find(name)
+        except PluginError:
+            if ctx.resilient_parsing:
+                return None
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         phrase = PHRASES.get((args[0], args[1])) if ctx.parent is None and args[1:] else None
@@ -68,6 +90,7 @@ class LazyGroup(QuickParameters, TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         known = _summaries()
+        added, problems = self._added()
         for section in self._sections:
             rows = [
                 (
@@ -79,7 +102,20 @@ class LazyGroup(QuickParameters, TyperGroup):
                 for word, entry in section.commands.items()
             ]
             with formatter.section(section.title):
+                formatter.write_dl(rows + added.pop(section.title, []))
+        for title, rows in added.items():
+            with formatter.section(title):
                 formatter.write_dl(rows)
+        for problem in problems:
+            formatter.write(f"\nWarning: {problem}\n")
+
+    def _added(self) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
+        """Return the commands of plug-ins by heading, and what does not work."""
+        if not self._is_root:
+            return {}, []
+        from dora_cli import plugin_commands
+
+        return plugin_commands.rows(self._entries)
 
 
 def _summaries() -> Mapping[str, str]:

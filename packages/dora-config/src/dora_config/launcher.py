@@ -1,9 +1,9 @@
 """The `dora` script: finds a command in the installed wheels and imports only that wheel.
 
-`COMMANDS` names the module of each command: `daemon`, `coordinator`, `ros2`, and `cli` for all
-other words. Its function `main(arguments: Sequence[str]) -> int` receives the remaining words and
-returns the exit code. This module imports neither typer nor pydantic, so that `dora daemon` works
-without them, and no metadata of wheels, which is slow to read.
+`COMMANDS` names the module of each command: `daemon`, `coordinator`, and `cli` for all other
+words, also for commands of plug-ins. Its function `main(arguments: Sequence[str]) -> int` receives
+the remaining words and returns the exit code. This module imports neither typer nor pydantic, so
+that `dora daemon` works without them, and no metadata of wheels, which is slow to read.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from dora_config._version import __version__
 COMMANDS = {
     "daemon": "dora_daemon.command",
     "coordinator": "dora_coordinator.command",
-    "ros2": "dora_ros2.commands",
     "cli": "dora_cli.main",
 }
 """Module of each command; `cli` handles every other first word."""
-OWN_WORDS = ("daemon", "coordinator", "ros2")
+OWN_WORDS = ("daemon", "coordinator")
 
 Command = Callable[[Sequence[str]], int]
 

@@ -33,6 +33,7 @@ def doctor(
     at = endpoint(coordinator_addr, coordinator_port)
     findings = [
         *diagnosis.check_versions(),
+        *diagnosis.check_plugins(),
         *diagnosis.check_python(),
         *diagnosis.check_programs(),
         *diagnosis.check_shared_memory(),

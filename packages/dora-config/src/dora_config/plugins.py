@@ -1,0 +1,209 @@
+"""Plug-ins: what other installed wheels add to dora, by entry points of their metadata.
+
+A wheel states the version of this interface that it was written for, and what it adds:
+
+    [project.entry-points."dora.interface"]
+    1 = "dora_hello"
+
+    [project.entry-points."dora.commands"]
+    hello = "dora_hello.command:hello"
+
+Metadata takes 10 ms to read: it is read for names that the core lacks, and for lists of names.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from dora_config.errors import DoraError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+INTERFACE = "1"
+"""Version of the interface; a plug-in that states another one is refused."""
+
+Group = Literal["dora.commands", "dora.exports", "dora.imports", "dora.node_kinds", "dora.node_api"]
+"""Groups of entry points; ARCHITECTURE.md lists their values."""
+GROUPS: tuple[Group, ...] = get_args(Group)
+INTERFACE_GROUP = "dora.interface"
+
+_WORDS: Mapping[Group, str] = {
+    "dora.commands": "command `dora {}`",
+    "dora.exports": "format `--to {}`",
+    "dora.imports": "format `--from {}`",
+    "dora.node_kinds": "kind of nodes `{}:`",
+    "dora.node_api": "class `dora.{}`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """One entry point of an installed wheel."""
+
+    group: Group
+    name: str
+    value: str
+    """`MODULE` or `MODULE:OBJECT`."""
+    wheel: str
+    version: str = ""
+
+    @property
+    def by(self) -> str:
+        """Return the wheel with its version."""
+        return f"{self.wheel} {self.version}".rstrip()
+
+    def load(self) -> Any:
+        """Import the object. Raises PluginError."""
+        module, _, names = self.value.partition(":")
+        try:
+            found: Any = import_module(module)
+            for name in filter(None, names.split(".")):
+                found = getattr(found, name)
+        except (Exception, SystemExit) as error:  # the code of a plug-in may raise anything
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise PluginError(
+                f"the {what(self.group, self.name)} of the plug-in {self.by} cannot be imported"
+                f" from {module} ({reason}); repair or remove it: pip uninstall {self.wheel}"
+            ) from error
+        return found
+
+
+class PluginError(DoraError):
+    """A plug-in is not installed, of another version, broken, or one of two with the same name."""
+
+
+def what(group: Group, name: str) -> str:
+    """Return what an entry point adds, as users know it."""
+    return _WORDS[group].format(name)
+
+
+class Plugins:
+    """What plug-ins add, and why some of them are refused."""
+
+    def __init__(
+        self, additions: Iterable[Addition], interfaces: Mapping[str, Sequence[str]]
+    ) -> None:
+        """`interfaces` has the versions of the interface that each wheel states."""
+        self._usable: dict[tuple[Group, str], Addition] = {}
+        self._refused: dict[tuple[Group, str], str] = {}
+        found: dict[tuple[Group, str], list[Addition]] = defaultdict(list)
+        for one in sorted(additions, key=lambda one: (one.group, one.name, one.wheel)):
+            refusal = _of_another_version(one, interfaces.get(one.wheel, ()))
+            if refusal is None:
+                found[one.group, one.name].append(one)
+            else:
+                self._refused[one.group, one.name] = refusal
+        for key, several in found.items():
+            if len(several) == 1:
+                self._usable[key] = several[0]
+                continue
+            wheels = " and ".join(one.by for one in several)
+            self._refused[key] = (
+                f"the {what(*key)} is in several plug-ins, {wheels}; remove one:"
+                f" pip uninstall {several[-1].wheel}"
+            )
+
+    def find(self, group: Group, name: str) -> Addition | None:
+        """Return an addition, None if it is not installed. Raises PluginError if it is refused."""
+        key = group, name
+        if key in self._refused and key not in self._usable:
+            raise PluginError(self._refused[key])
+        return self._usable.get(key)
+
+    def additions(self, *groups: Group) -> list[Addition]:
+        """Return what is not refused, in the order of groups and names."""
+        return [one for one in self._usable.values() if one.group in groups]
+
+    def names(self, group: Group) -> list[str]:
+        """Return the names in a group that are not refused."""
+        return [addition.name for addition in self.additions(group)]
+
+    def refusals(self) -> list[str]:
+        """Return why plug-ins are refused, a sentence each."""
+        return list(dict.fromkeys(self._refused.values()))
+
+
+def _of_another_version(addition: Addition, stated: Sequence[str]) -> str | None:
+    if INTERFACE in stated:
+        return None
+    versions = ", ".join(stated)
+    newer = versions.isdecimal() and int(versions) > int(INTERFACE)
+    about = f"is for version {versions}" if stated else "states no version"
+    return (
+        f"the plug-in {addition.by} {about} of the interface of plug-ins, and this dora has version"
+        f" {INTERFACE}; install versions that fit:"
+        f" pip install -U {'dora-cli' if newer else addition.wheel}"
+    )
+
+
+@cache
+def installed() -> Plugins:
+    """Read the plug-ins from the metadata of installed wheels."""
+    from importlib import metadata  # slow
+
+    additions: list[Addition] = []
+    interfaces: dict[str, list[str]] = defaultdict(list)
+    points = metadata.entry_points()
+    for point in points.select(group=INTERFACE_GROUP):
+        interfaces[_wheel(point)].append(point.name)
+    for group in GROUPS:
+        for point in points.select(group=group):
+            version = "" if point.dist is None else point.dist.version
+            additions.append(Addition(group, point.name, point.value, _wheel(point), version))
+    return Plugins(additions, interfaces)
+
+
+def _wheel(point: EntryPoint) -> str:
+    return "" if point.dist is None else point.dist.name.replace("_", "-").lower()
+
+
+def load(group: Group, name: str) -> Any:
+    """Return an object of a plug-in. Raises PluginError, also if it is not installed."""
+    found = installed().find(group, name)
+    if found is None:
+        raise PluginError(missing(group, name) or f"no plug-in has the {what(group, name)}")
+    return found.load()
+
+
+def missing(group: Group, name: str) -> str | None:
+    """Return how to install the wheel of this project that has a name, None for other names."""
+    wheel = known_names(group).get(name)
+    if wheel is None:
+        return None
+    return (
+        f"the {what(group, name)} is part of the wheel {wheel}, which is not installed for"
+        f" {sys.executable}\n  install it: pip install {wheel}"
+    )
+
+
+def known_names(group: Group | Literal["nodes"]) -> Mapping[str, str]:
+    """Return the wheel of each name that the plug-ins of this project have."""
+    file = Path(__file__).with_name("known_plugins.json")
+    found: Mapping[str, Mapping[str, str]] = json.loads(file.read_text())
+    return found.get(group, {})
+
+
+def problems(core: Mapping[Group, Iterable[str]]) -> Iterator[str]:
+    """Import all that plug-ins add, and yield what does not work; `core` has its own names."""
+    plugins = installed()
+    yield from plugins.refusals()
+    for addition in plugins.additions(*GROUPS):
+        if addition.name in core.get(addition.group, ()):
+            yield (
+                f"the {what(addition.group, addition.name)} of the plug-in {addition.by} is"
+                f" ignored, because dora has its own; remove it: pip uninstall {addition.wheel}"
+            )
+            continue
+        try:
+            addition.load()
+        except PluginError as error:
+            yield str(error)

@@ -1,0 +1,147 @@
+"""Commands of plug-ins: used, listed and completed; a broken one disturbs no other command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli.conftest import Dora
+from support.plugin_wheels import PluginWheels, plugin_wheels
+
+from dora_cli import plugin_commands
+from dora_config import plugins
+from dora_config.plugins import Plugins
+
+FUNCTION = """\
+def hello(name: str, loud: bool = False) -> None:
+    "Greet someone; more."
+    print(f"hello {name}".upper() if loud else f"hello {name}")
+"""
+GROUP = """\
+import typer
+app = typer.Typer(help="Look at farms.")
+
+@app.command()
+def cows(number: int = 3) -> None:
+    "Count cows."
+    print(number)
+
+@app.command()
+def fail() -> None:
+    raise typer.Exit(4)
+"""
+ONE = """\
+import typer
+app = typer.Typer()
+
+@app.command(rich_help_panel="Files")
+def plan(verbose: bool = False) -> None:
+    "Draw a plan."
+    print(verbose)
+"""
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginWheels]:
+    for name in ("plug_function", "plug_group", "plug_one", "plug_broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield from plugin_wheels(tmp_path, monkeypatch)
+
+
+def test_a_function_is_a_command(dora: Dora, wheels: PluginWheels) -> None:
+    wheels.install("a", {"dora.commands": {"hello": "plug_function:hello"}}, plug_function=FUNCTION)
+    assert dora("hello", "you", "--loud").out == "HELLO YOU\n"
+    assert dora("hello").code == 2
+    for words in (["hello", "--help"], ["help", "hello"]):
+        shown = dora(*words)
+        assert shown.code == 0
+        assert shown.out.startswith("Usage: dora hello [OPTIONS]")
+    assert "Plug-ins:\n  hello" in (shown := dora("--help")).out
+    assert "Greet someone" in shown.out
+
+
+def test_an_application_is_a_group(dora: Dora, wheels: PluginWheels) -> None:
+    wheels.install("a", {"dora.commands": {"farm": "plug_group:app"}}, plug_group=GROUP)
+    assert dora("farm", "cows", "--number", "5").out == "5\n"
+    assert dora("farm", "fail").code == 4
+    shown = dora("help", "farm").out
+    assert shown.startswith("Usage: dora farm [OPTIONS] COMMAND")
+    assert "completion" not in shown
+
+
+def test_an_application_with_one_command_is_that_command(dora: Dora, wheels: PluginWheels) -> None:
+    wheels.install("a", {"dora.commands": {"plan": "plug_one:app"}}, plug_one=ONE)
+    assert dora("plan", "--verbose").out == "True\n"
+    assert "completion" not in dora("plan", "--help").out
+    files = dora("--help").out.partition("\nFiles:\n")[2].partition("\n\n")[0]
+    assert "plan" in files
+
+
+def test_a_broken_plug_in_disturbs_no_other_command(dora: Dora, wheels: PluginWheels) -> None:
+    wheels.install("bad", {"dora.commands": {"wrong": "plug_broken:app"}}, plug_broken="1 / 0")
+    wheels.install("old", {"dora.commands": {"past": "json:loads"}}, interface="0")
+    wheels.install("run", {"dora.commands": {"run": "json:loads"}})
+    assert dora("run", "--help").out.startswith("Usage: dora run")
+    shown = dora("wrong")
+    assert (shown.code, shown.out) == (1, "")
+    assert "cannot be imported from plug_broken (ZeroDivisionError: " in shown.err
+    assert "is for version 0" in dora("past").err
+    listing = dora("--help")
+    assert listing.code == 0
+    assert "Warning: the command `dora wrong` of the plug-in bad 0.3 cannot" in listing.out
+    assert "Warning: the plug-in old 0.3 is for version 0" in listing.out
+    assert "did you mean 'run'?" in dora("rnu").err
+    report = dora("doctor").out
+    for wheel in ("bad", "old", "run"):
+        assert f"WARN  plug-ins: the {'plug-in old' if wheel == 'old' else 'command'}" in report
+        assert f"plug-in {wheel} 0.3" in report
+
+
+def test_commands_of_plug_ins_are_completed(
+    wheels: PluginWheels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels.install("a", {"dora.commands": {"hello": "plug_function:hello"}}, plug_function=FUNCTION)
+    wheels.install("bad", {"dora.commands": {"help-me": "plug_broken:app"}}, plug_broken="1 / 0")
+    assert _completions(wheels, "dora hel") == ["hello", "help"]
+    assert _completions(wheels, "dora hello --l") == ["--loud"]
+
+
+def _completions(wheels: PluginWheels, line: str) -> list[str]:
+    program = "from dora_config.launcher import main; raise SystemExit(main())"
+    words = len(line.split()) - 1
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            "PYTHONPATH": str(wheels.folder),
+            "_DORA_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(words),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    return sorted(done.stdout.split())
+
+
+def test_a_missing_plug_in_of_this_project_is_named(
+    dora: Dora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "installed", lambda: Plugins([], {}))
+    shown = dora("ros2", "topics")
+    assert shown.code == 1
+    assert shown.err == (
+        "[ERROR]\nthe command `dora ros2` is part of the wheel dora-ros2, which is not installed"
+        f" for {sys.executable}\n  install it: pip install dora-ros2\n"
+    )
+
+
+def test_a_command_of_dora_reads_no_metadata(dora: Dora, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugin_commands, "find", None)
+    monkeypatch.setattr(plugins, "installed", None)
+    assert dora("completion", "bash").code == 0
+    assert dora("node", "list", "--help").code == 0

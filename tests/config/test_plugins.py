@@ -1,0 +1,111 @@
+"""Plug-ins: what is found, what is refused, and the sentences about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.plugin_wheels import PluginWheels, plugin_wheels
+
+from dora_config import plugins
+from dora_config.plugins import Addition, PluginError, Plugins
+
+HELLO = Addition("dora.commands", "hello", "dora_hello:hello", "dora-hello", "0.3")
+OTHER = Addition("dora.commands", "hello", "dora_other:hello", "dora-other", "2")
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginWheels]:
+    yield from plugin_wheels(tmp_path, monkeypatch)
+
+
+def test_an_addition_is_found_by_group_and_name() -> None:
+    found = Plugins([HELLO], {"dora-hello": ["1"]})
+    assert found.find("dora.commands", "hello") == HELLO
+    assert found.find("dora.exports", "hello") is None
+    assert found.names("dora.commands") == ["hello"]
+    assert found.refusals() == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "sentence"),
+    [
+        (["2"], "is for version 2 of the interface of plug-ins, and this dora has version 1;"
+                " install versions that fit: pip install -U dora-cli"),
+        (["0"], "is for version 0 of the interface of plug-ins, and this dora has version 1;"
+                " install versions that fit: pip install -U dora-hello"),
+        ([], "states no version of the interface of plug-ins, and this dora has version 1;"
+             " install versions that fit: pip install -U dora-hello"),
+    ],
+)  # fmt: skip
+def test_a_plug_in_of_another_version_is_refused(stated: list[str], sentence: str) -> None:
+    found = Plugins([HELLO], {"dora-hello": stated})
+    with pytest.raises(PluginError) as error:
+        found.find("dora.commands", "hello")
+    assert str(error.value) == f"the plug-in dora-hello 0.3 {sentence}"
+    assert found.names("dora.commands") == []
+    assert found.refusals() == [str(error.value)]
+
+
+def test_a_plug_in_may_state_several_versions() -> None:
+    assert Plugins([HELLO], {"dora-hello": ["1", "2"]}).names("dora.commands") == ["hello"]
+
+
+def test_two_plug_ins_with_the_same_name_are_refused() -> None:
+    found = Plugins([OTHER, HELLO], {"dora-hello": ["1"], "dora-other": ["1"]})
+    with pytest.raises(PluginError, match="and dora-other 2; remove one: pip uninstall"):
+        found.find("dora.commands", "hello")
+    assert found.names("dora.commands") == []
+
+
+@pytest.mark.parametrize("usable", ["dora-hello", "dora-other"])
+def test_a_refused_plug_in_does_not_hide_another_one(usable: str) -> None:
+    found = Plugins([OTHER, HELLO], {usable: ["1"]}).find("dora.commands", "hello")
+    assert found is not None
+    assert found.wheel == usable
+
+
+def test_installed_wheels_are_read(wheels: PluginWheels) -> None:
+    value = "hello_module:Things.hello"
+    text = "class Things:\n    hello = 3\n"
+    wheels.install("dora-hello", {"dora.commands": {"hello": value}}, hello_module=text)
+    assert plugins.load("dora.commands", "hello") == 3
+    addition = plugins.installed().find("dora.commands", "hello")
+    assert addition == Addition("dora.commands", "hello", value, "dora-hello", "0.3")
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("import nothing_of_this_name", "No module named 'nothing_of_this_name'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("", "has no attribute 'hello'"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_imported_is_named(
+    wheels: PluginWheels, module: str, reason: str
+) -> None:
+    wheels.install("dora-hello", {"dora.commands": {"hello": "broken:hello"}}, broken=module)
+    with pytest.raises(PluginError) as error:
+        plugins.load("dora.commands", "hello")
+    assert "the command `dora hello` of the plug-in dora-hello 0.3 cannot" in str(error.value)
+    assert reason in str(error.value)
+    assert str(error.value).endswith("repair or remove it: pip uninstall dora-hello")
+    assert str(error.value) in list(plugins.problems({}))
+
+
+def test_a_name_of_dora_itself_is_reported(wheels: PluginWheels) -> None:
+    wheels.install("dora-hello", {"dora.commands": {"run": "json:loads"}})
+    assert list(plugins.problems({})) == []
+    [problem] = plugins.problems({"dora.commands": ["run"]})
+    assert problem.startswith("the command `dora run` of the plug-in dora-hello 0.3 is ignored")
+
+
+def test_names_of_this_project_have_a_wheel() -> None:
+    assert plugins.known_names("dora.commands")["ros2"] == "dora-ros2"
+    assert plugins.known_names("nodes")["dora-rerun"] == "dora-cli[rerun]"
+    sentence = plugins.missing("dora.commands", "ros2")
+    assert sentence is not None
+    assert sentence.endswith("\n  install it: pip install dora-ros2")
+    assert plugins.missing("dora.commands", "nonsense") is None
