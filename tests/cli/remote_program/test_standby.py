@@ -10,8 +10,8 @@ from dora_cli.remote_program import coordinator
 from dora_cli.remote_program.paths import daemon_folder
 from dora_cli.remote_program.protocol import Problem
 
-HIGHEST = {"epoch": 2, "machine": "base", "address": "10.0.0.2:6013", "standbys": []}
-OURS = {"authority": "ab", "highest": HIGHEST}
+CLAIM = {"cluster": "ab", "epoch": 2, "machine": "base", "address": "10.0.0.2:6013"}
+OURS = {"authority": "ab", "claim": CLAIM, "standbys": []}
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def folder(home: object) -> None:
 
 
 def test_survey_returns_no_secret() -> None:
-    assert coordinator.survey("base") == {"authority": "", "epoch": 0, "machine": "", "copy": None}
+    assert coordinator.survey("base") == {"claim": None, "copy": None}
     path = daemon_folder("base") / "coordinator-copy.json"
     head = {"authority": "ab", "epoch": 1, "machine": "", "number": 7}
     copy = {**head, "sealed": "secret"}
@@ -34,22 +34,26 @@ def test_survey_returns_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "followed"),
+    ("before", "written"),
     [
         (None, True),
-        ({**OURS, "highest": {**HIGHEST, "epoch": 1, "address": "old"}}, True),
-        ({**OURS, "highest": {**HIGHEST, "machine": "alpha", "address": "other"}}, True),
-        ({**OURS, "highest": {**HIGHEST, "machine": "rover", "address": "other"}}, False),
-        ({**OURS, "highest": {**HIGHEST, "epoch": 3, "address": "newer"}}, False),
-        ({"authority": "cd", "highest": {**HIGHEST, "epoch": 1}}, False),  # of another cluster
+        ({**OURS, "claim": {**CLAIM, "epoch": 1}}, True),
+        (
+            {**OURS, "claim": {**CLAIM, "epoch": 1 << 62}},
+            True,
+        ),  # not signed, or the daemon keeps it
+        ({"authority": "cd", "claim": CLAIM}, False),  # of another cluster
     ],
 )
-def test_only_a_higher_rank_is_followed(before: dict[str, object] | None, followed: bool) -> None:
+def test_the_daemon_gets_the_claim_of_its_cluster(
+    before: dict[str, object] | None, written: bool
+) -> None:
     path = daemon_folder("base") / "coordinators.json"
     if before is not None:
         path.write_text(json.dumps(before))
+        assert coordinator.survey("base")["claim"] == before["claim"]
     coordinator.follow("base", OURS)
-    assert (json.loads(path.read_text()) == OURS) == followed
+    assert (json.loads(path.read_text()) == OURS) == written
     coordinator.follow("absent", OURS)
     assert not daemon_folder("absent").exists()
 

@@ -6,11 +6,13 @@ import base64
 from pathlib import Path
 
 import pytest
+from support.claims import signed
 from support.simulation.fleet_simulation import dataflow
 
 from dora_config.access_token import Token
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.control import Standby
-from dora_config.protocol.daemon import CoordinatorCopy, Coordinators
+from dora_config.protocol.daemon import CoordinatorCopy
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.store import MemoryStore, SqliteStore, StoreError
 from dora_coordinator.io.succession import (
@@ -27,6 +29,7 @@ from dora_coordinator.state.commands import SaveMachine, SaveRecord
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, Phase
 from dora_coordinator.state.succession import SuccessionRecord
+from dora_daemon.signatures import is_valid
 
 AUTHORITY = "ab" * 32
 TOKEN = Token("secret")
@@ -67,7 +70,7 @@ def copy_of(folder: Path) -> Restoration:
     ended = running.model_copy(update={"dataflow_id": "d2", "ended_at": 1.0})
     store.apply([SaveRecord(running, spec), SaveRecord(ended, spec)])
     store.apply([SaveMachine(MachineRecord(machine="robot", digest="aa"))])
-    copy = make_copy(store, authority, '{"successor": "x"}', TOKEN, Coordinators())
+    copy = make_copy(store, authority, '{"successor": "x"}', TOKEN, Claim())
     store.close()
     assert copy.number == 2
     address = "10.0.0.2:6013"
@@ -77,13 +80,15 @@ def copy_of(folder: Path) -> Restoration:
 def test_a_coordinator_takes_over_with_everything(tmp_path: Path) -> None:
     state = tmp_path / "state"
     given = copy_of(tmp_path / "old")
-    assert restore(state, 6013, given) == 1
+    restored = restore(state, 6013, given)
+    assert restored.dataflows == 1
     folder = state / "coordinator"
     assert Authority(folder / "authority").fingerprint == given.state.authority
     assert (folder / "tokens-6013.json").read_text() == '{"successor": "x"}'
-    assert SuccessionFile(folder / "succession-6013.json").read() == SuccessionRecord(
-        epoch=5, machine="base", address="10.0.0.2:6013"
-    )
+    claim = restored.claim
+    assert SuccessionFile(folder / "succession-6013.json").read() == SuccessionRecord(claim=claim)
+    assert (claim.rank, claim.address) == ((5, "base"), "10.0.0.2:6013")
+    assert is_valid(claim, given.state.authority)
     store = SqliteStore(folder / "store.sqlite3")
     assert [record.dataflow_id for record, _ in store.load().stored] == ["d1", "d2"]
     assert [one.machine for one in store.load().machines] == ["robot"]
@@ -109,17 +114,49 @@ def test_a_wrong_token_leaves_everything_as_it_was(tmp_path: Path) -> None:
     assert list((state / "coordinator").iterdir()) == []
 
 
+def test_a_copy_that_no_coordinator_made_is_refused(tmp_path: Path) -> None:
+    """A robot has the token, with which copies are encrypted, but not the authority's key."""
+    given = copy_of(tmp_path / "old")
+    theirs = copy_of(tmp_path / "robot").state
+    packed = unseal(given.state, "secret")
+    head = given.state.model_copy(update={"number": 1 << 62})
+    again = seal(packed, "secret", head)
+    for copy in (
+        again,
+        again.model_copy(update={"proof": theirs.proof}),
+        given.state.model_copy(update={"sealed": theirs.sealed}),
+    ):
+        with pytest.raises(CopyError):
+            restore(tmp_path / "state", 6013, given.model_copy(update={"state": copy}))
+    assert not (tmp_path / "state" / "coordinator").exists()
+
+
 def test_an_empty_store_in_the_place_of_a_lost_one_begins_an_epoch(tmp_path: Path) -> None:
     file = SuccessionFile(tmp_path / "succession.json")
     store = SqliteStore(tmp_path / "store")
-    assert begin(file, store).epoch == 1
-    assert begin(file, store).epoch == 1  # without standbys there are no copies
-    file.write(SuccessionRecord(standbys=STANDBYS))
-    assert begin(file, MemoryStore()).epoch == 1
-    assert begin(file, store).epoch == 2
+    authority = Authority(tmp_path / "authority")
+    claim = begin(file, store, authority).claim
+    assert claim.epoch == 1
+    assert is_valid(claim, authority.fingerprint)
+    assert begin(file, store, authority).claim == claim  # without standbys there are no copies
+    file.write(SuccessionRecord(claim=claim, standbys=STANDBYS))
+    assert begin(file, MemoryStore(), authority).epoch == 1
+    claim = begin(file, store, authority).claim
+    assert claim.epoch == 2
+    assert is_valid(claim, authority.fingerprint)
     store.apply([SaveMachine(MachineRecord(machine="robot"))])
-    assert begin(file, store).epoch == 2
+    assert begin(file, store, authority).epoch == 2
     store.close()
     (tmp_path / "succession.json").write_text("{")
     with pytest.raises(CopyError, match="delete it, then run `dora cluster up`"):
         file.read()
+
+
+def test_a_new_authority_is_that_of_a_new_cluster(tmp_path: Path) -> None:
+    file = SuccessionFile(tmp_path / "succession.json")
+    old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    file.write(SuccessionRecord(claim=signed(old, 1), successor=signed(old, 2, "base")))
+    assert begin(file, MemoryStore(), old).successor is not None
+    record = begin(file, MemoryStore(), new)
+    assert record.successor is None
+    assert is_valid(record.claim, new.fingerprint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.control import SetStandbys, Standby
 from dora_config.protocol.daemon import Coordinators, CopyKept
 from dora_coordinator.state.succession import (
@@ -80,16 +81,28 @@ def test_a_machine_with_a_full_disk_is_tried_again_later() -> None:
     assert made.due(["base"], FAILED_PAUSE) == ["base"]
 
 
+def test_an_address_is_claimed_with_a_new_signature() -> None:
+    def sign(claim: Claim) -> Claim:
+        return claim.model_copy(update={"time": claim.time + 1})
+
+    made = Succession(sign=sign)
+    assert made.set_standbys(STANDBYS)
+    assert made.coordinators.claim == Claim(address=STANDBYS.address, time=1)
+    assert made.coordinators.standbys == ("10.0.0.2:6013", "10.0.0.3:6013")
+    assert made.set_standbys(STANDBYS.model_copy(update={"standbys": ()}))
+    assert made.coordinators.claim.time == 1, "the list of standbys is not signed"
+
+
 def test_only_a_higher_epoch_replaces_a_coordinator() -> None:
-    made = Succession(SuccessionRecord(epoch=2, standbys=STANDBYS.standbys))
+    made = Succession(SuccessionRecord(claim=Claim(epoch=2), standbys=STANDBYS.standbys))
     for epoch in (0, 1, 2):
-        assert not made.replace(Coordinators(epoch=epoch, address="10.0.0.9:6013"))
+        assert not made.replace(Claim(epoch=epoch, address="10.0.0.9:6013"))
     assert refusal(made) == ""
-    assert made.replace(Coordinators(epoch=3, address="10.0.0.2:6013"))
+    assert made.replace(Claim(epoch=3, address="10.0.0.2:6013"))
     assert made.due(BOTH, 0.0) == []
     assert "replaced by the one at 10.0.0.2:6013 (epoch 3)" in refusal(made)
-    assert not made.replace(Coordinators(epoch=3, address="10.0.0.3:6013"))
-    assert made.replace(Coordinators(epoch=4, address="10.0.0.3:6013"))
+    assert not made.replace(Claim(epoch=3, address="10.0.0.3:6013"))
+    assert made.replace(Claim(epoch=4, address="10.0.0.3:6013"))
     again = Succession(SuccessionRecord.model_validate_json(made.record.model_dump_json()))
     assert "10.0.0.3:6013" in refusal(again)
 
@@ -99,7 +112,7 @@ def test_one_of_two_that_took_over_on_both_sides_of_a_cut_leads() -> None:
     for seed in range(50):
         choice = random.Random(seed)
         records = [
-            SuccessionRecord(epoch=2, machine=machine, address=address)
+            SuccessionRecord(claim=Claim(epoch=2, machine=machine, address=address))
             for machine, address in (("base", "10.0.0.2:6013"), ("rover", "10.0.0.3:6013"))
         ]
         coordinators = [Succession(SuccessionRecord()), *map(Succession, records)]
@@ -110,8 +123,9 @@ def test_one_of_two_that_took_over_on_both_sides_of_a_cut_leads() -> None:
         meetings = [(one, number) for one in coordinators for number in range(4)] * 3
         choice.shuffle(meetings)
         for one, number in meetings:
-            one.replace(daemons[number].highest)
-            daemons[number] = daemons[number].following(one.leading, "a") or daemons[number]
-        assert {one.highest.address for one in daemons} == {"10.0.0.3:6013"}, seed
+            one.replace(daemons[number].claim)
+            leading = Coordinators(claim=one.leading)
+            daemons[number] = daemons[number].following(leading, "a") or daemons[number]
+        assert {one.claim.address for one in daemons} == {"10.0.0.3:6013"}, seed
         assert [one.refusal is None for one in coordinators] == [False, False, True], seed
         assert "10.0.0.3:6013" in refusal(coordinators[1])

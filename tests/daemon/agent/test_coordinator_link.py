@@ -16,10 +16,12 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from dora_config.access import AccessError, Endpoint
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
     CoordinatorMessage,
+    Coordinators,
     DaemonLeaving,
     DaemonMessage,
     EndDaemon,
@@ -45,7 +47,11 @@ Script = Callable[[ServerConnection], Awaitable[object]]
 """What the coordinator does with one connection, which it closes afterwards."""
 
 REGISTERED = Registered(
-    party=COORDINATOR, daemon="robot", silence_limit=PATIENCE, certificate_name="robot:key"
+    party=COORDINATOR,
+    daemon="robot",
+    silence_limit=PATIENCE,
+    certificate_name="robot:key",
+    coordinators=Coordinators(claim=Claim()),
 )
 
 
@@ -80,7 +86,7 @@ class World:
         """Answer to requests for a connection, if not None."""
         self.address: Callable[[], Endpoint] = self._address
         self.link = CoordinatorLink(
-            access=CoordinatorAccess(self.folder, lambda: self.address()),
+            access=CoordinatorAccess(self.folder, lambda: self.address(), lambda *_: True),
             register=lambda: Register(party=DAEMON, instance="i", incarnation="1", public_key=""),
             sign=lambda _: "",
             heartbeat=Heartbeat,

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import os
 import resource
@@ -154,7 +153,7 @@ def _run(options: argparse.Namespace) -> int:
                 path = state / f"tokens-{port}.json"
                 tokens = TokenFile(given, authority, path, interfaces, port)
             place = SuccessionFile(state / f"succession-{port}.json")
-            succession = place, begin(place, store)
+            succession = place, begin(place, store, authority)
             history = _history(store)
             service = Service(settings, party, store, authority, tokens, history, succession)
             code = CodeFiles(
@@ -179,7 +178,7 @@ def _restore(port: int) -> int:
         given = Restoration.model_validate_json(sys.stdin.buffer.read())
     except ValidationError as error:
         raise CoordinatorError("standard input is not a copy of a coordinator's state") from error
-    print(json.dumps({"dataflows": restore(state_dir(), port, given)}))
+    print(restore(state_dir(), port, given).model_dump_json())
     return 0
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from support.claims import forged, new_authority, signed
+
 from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon
 from dora_cli.cluster.decisions.promotion import (
     StandbyFacts,
+    by_age,
     leads,
-    newest_copy,
     next_epoch,
+    parse_copy,
     promoted,
 )
 from dora_config.access import Moved
 from dora_config.cluster.loader import parse_cluster
+from dora_config.protocol.claims import Claim
+from dora_config.protocol.daemon import CoordinatorCopy
+from dora_coordinator.io.authority import Authority
 
-OURS, OTHER = "ab" * 32, "cd" * 32
+AUTHORITY, ROBOT = new_authority(), new_authority()
+OURS, OTHER = AUTHORITY.fingerprint, ROBOT.fingerprint
 CLUSTER = parse_cluster("""\
 coordinator: {addr: 10.0.0.1, standby: [base, rover]}
 machines:
@@ -27,14 +34,16 @@ def facts(
     seen: int,
     copy: tuple[int, int] | None = None,
     *,
-    authority: str = OURS,
+    by: Authority = AUTHORITY,
     machine: str = "",
 ) -> StandbyFacts:
-    highest = {"authority": authority, "machine": machine}
+    """What a machine reports: the epoch that it obeys, and its copy as epoch and number."""
     kept = None
     if copy is not None:
-        kept = {**highest, "epoch": copy[0], "number": copy[1], "age": 5.0}
-    return StandbyFacts.of({**highest, "epoch": seen, "copy": kept})
+        head = {"authority": by.fingerprint, "machine": machine}
+        kept = {**head, "epoch": copy[0], "number": copy[1], "age": 5.0}
+    claim = signed(by, seen, machine).model_dump()
+    return StandbyFacts.of({"claim": claim, "copy": kept}, OURS)
 
 
 def test_the_newest_copy_of_this_cluster_is_used() -> None:
@@ -42,38 +51,68 @@ def test_the_newest_copy_of_this_cluster_is_used() -> None:
         "old": facts(1, (1, 900)),
         "newer": facts(2, (2, 12)),
         "newest": facts(2, (2, 13)),
-        "other": facts(9, (9, 9), authority=OTHER),
+        "other": facts(9, (9, 9), by=ROBOT),
         "none": facts(3),
     }
-    assert newest_copy(found, OURS) == "newest"
-    assert newest_copy({"none": facts(1)}, OURS) is None
-    assert newest_copy({"other": found["other"]}, OURS) is None
+    assert by_age(found) == ["newest", "newer", "old"]
+    assert by_age({"none": facts(1), "other": found["other"]}) == []
     found["of_rover"] = facts(2, (2, 5), machine="rover")
-    assert newest_copy(found, OURS) == "of_rover", "another one of that epoch was replaced"
+    assert by_age(found)[0] == "of_rover", "another one of that epoch was replaced"
+
+
+def test_only_a_copy_that_a_coordinator_of_the_cluster_made_is_used() -> None:
+    def copy(by: Authority, **changes: object) -> dict[str, object]:
+        made = CoordinatorCopy(authority=OURS, epoch=2, number=7, sealed="c2VjcmV0")
+        made = made.model_copy(update={"proof": by.sign_text(made.text)})
+        return made.model_copy(update=changes).model_dump()
+
+    found = parse_copy(copy(AUTHORITY), OURS)
+    assert found is not None
+    assert found.number == 7
+    for wrong in (
+        copy(ROBOT),
+        copy(AUTHORITY, number=8),
+        copy(AUTHORITY, epoch=1 << 62),
+        copy(AUTHORITY, sealed="b3RoZXI="),
+        copy(AUTHORITY, authority=OTHER),
+        {},
+        None,
+    ):
+        assert parse_copy(wrong, OURS) is None
 
 
 def test_of_two_coordinators_with_the_same_epoch_one_leads() -> None:
     found = [facts(2, machine="base"), facts(2, machine="rover")]
-    assert leads(2, "rover", found, OURS)
-    assert not leads(2, "base", found, OURS)
-    assert leads(3, "base", found, OURS)
-    assert leads(1, "", [facts(9, authority=OTHER)], OURS)
+    assert leads(Claim(epoch=2, machine="rover"), found)
+    assert not leads(Claim(epoch=2, machine="base"), found)
+    assert leads(Claim(epoch=3, machine="base"), found)
+    assert leads(Claim(), [facts(9, by=ROBOT)])
 
 
 def test_the_next_epoch_is_above_all_that_were_seen() -> None:
-    assert next_epoch([], OURS) == 2
-    assert next_epoch([facts(1), facts(4), facts(2, (6, 1))], OURS) == 7
-    assert next_epoch([facts(1), facts(9, authority=OTHER)], OURS) == 2
+    copy = CoordinatorCopy(authority=OURS, epoch=1, number=1)
+    assert next_epoch([], copy) == 2
+    newer = copy.model_copy(update={"epoch": 6})
+    assert next_epoch([facts(1), facts(4)], newer) == 7
+    assert next_epoch([facts(1), facts(9, by=ROBOT)], copy) == 2
+
+
+def test_a_forged_claim_counts_for_nothing_and_is_named() -> None:
+    claim = forged(OURS)
+    one = StandbyFacts.of({"claim": claim.model_dump(), "copy": None}, OURS)
+    assert one == StandbyFacts(forged=claim)
+    assert leads(Claim(), [one])
+    assert StandbyFacts.of({"claim": {"epoch": "x"}, "copy": {"epoch": []}}, OURS) == StandbyFacts()
 
 
 def test_the_cluster_after_promotions() -> None:
     once = promoted(CLUSTER, BASE)
     place = once.coordinator
-    assert (place.addr, place.port, place.standby) == ("10.0.0.2", 6013, ("rover",))
+    assert (place.addr, place.port, place.standby) == ("10.0.0.2", 6013, ("base", "rover"))
     assert (place.target, place.ssh_port, place.dora) == ("pi@10.0.0.2", 2222, "/opt/x/dora")
     assert place.former == ("10.0.0.1:6013",)
     twice = promoted(once, Moved("10.0.0.3", 6013, "rover")).coordinator
-    assert (twice.addr, twice.standby) == ("10.0.0.3", ())
+    assert (twice.addr, twice.standby) == ("10.0.0.3", ("base", "rover"))
     assert twice.former == ("10.0.0.1:6013", "10.0.0.2:6013")
     reloaded = promoted(CLUSTER, Moved("10.0.0.3", 6013, "rover", ("10.0.0.2:6013",)))
     assert reloaded.coordinator.former == twice.former

@@ -43,25 +43,13 @@ def _copy(name: str) -> Path:
 
 
 def survey(name: str) -> dict[str, Any]:
-    """Return which coordinator the daemon obeys, and the copy that it keeps, unread."""
-    known, copy = _read(_known(name)), _read(_copy(name))
-    epoch, machine = _rank(known)
-    found = {
-        "authority": known.get("authority", ""),
-        "epoch": epoch,
-        "machine": machine,
-        "copy": None,
-    }
+    """Return the claim of the coordinator that the daemon obeys, and the head of its copy."""
+    found: dict[str, Any] = {"claim": _read(_known(name)).get("claim"), "copy": None}
+    copy = _read(_copy(name))
     if copy.keys() >= set(_HEAD):
         age = max(0.0, time.time() - _copy(name).stat().st_mtime)
         found["copy"] = {**{key: copy[key] for key in _HEAD}, "age": age}
     return found
-
-
-def _rank(known: dict[str, Any]) -> tuple[int, str]:
-    """Return the order of the coordinator that the daemon obeys."""
-    highest = known.get("highest", {})
-    return highest.get("epoch", 0), highest.get("machine", "")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -78,11 +66,13 @@ def read(name: str) -> dict[str, Any]:
 
 
 def follow(name: str, known: dict[str, Any]) -> dict[str, Any]:
-    """Let the daemon obey another coordinator, unless it has seen one of a higher rank."""
+    """Let the daemon obey another coordinator; it verifies the claim.
+
+    A daemon that has seen a higher claim keeps that. What it knows of another cluster stays.
+    """
     path = _known(name)
-    before = _read(path)
-    same = before.get("authority", known["authority"]) == known["authority"]
-    if path.parent.is_dir() and same and _rank(before) <= _rank(known):
+    same = _read(path).get("authority", known["authority"]) == known["authority"]
+    if path.parent.is_dir() and same:
         fresh = path.with_name(f".{path.name}.new")
         fresh.write_text(json.dumps(known))
         fresh.replace(path)

@@ -19,6 +19,7 @@ from dora_config.history.evidence import Evidence
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.dataflow import (
     DataflowSpec,
     LogFilter,
@@ -342,7 +343,8 @@ class ClusterReport(Message, kind="cluster"):
     coordinator: ProgramVersion
     machines: tuple[DaemonSummary, ...] = ()
     active_dataflows: int = 0
-    epoch: int = 1
+    claim: Claim | None = None
+    """That of the answering coordinator."""
     standbys: tuple[StandbyReport, ...] = ()
 
 

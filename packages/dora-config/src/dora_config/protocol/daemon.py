@@ -7,6 +7,7 @@ repeated; :class:`Register` contains its complete state.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
@@ -29,6 +30,7 @@ from dora_config.protocol.calls import (
     RunnerAnswered,
     RunnerCall,
 )
+from dora_config.protocol.claims import Claim, Signature
 from dora_config.protocol.code import Digest
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, DataflowUuid, Message, ProgramVersion
@@ -107,26 +109,13 @@ class Register(Message, kind="register"):
 
 
 class Coordinators(Message, kind="coordinators"):
-    """Which coordinator a daemon obeys, and where it tries to connect in turn; also sent when that
-    changes.
+    """The coordinator of the connection, and where a daemon tries to connect after its loss; also
+    sent when that changes.
     """
 
-    epoch: int = 1
-    """A coordinator that takes over has a higher one than its predecessor."""
-    machine: str = ""
-    """The standby that has taken over; empty: none has."""
-    address: str = ""
-    """Address of the coordinator; empty: the one that the daemon was given."""
+    claim: Claim
     standbys: tuple[str, ...] = ()
     """Addresses at which a coordinator that takes over can be."""
-
-    @property
-    def rank(self) -> tuple[int, str]:
-        """Order of coordinators: the one with the highest rank is obeyed.
-
-        Two standbys that are promoted on both sides of a cut network have the same epoch.
-        """
-        return self.epoch, self.machine
 
 
 class IdentityProof(Message, kind="identity_proof"):
@@ -134,8 +123,8 @@ class IdentityProof(Message, kind="identity_proof"):
 
     signature: str
     """Of `challenge_text` with the machine's key (base64)."""
-    coordinators: Coordinators = Coordinators(epoch=0)
-    """The highest coordinator of this cluster that the daemon has seen."""
+    claim: Claim | None = None
+    """That of the highest rank of this cluster that the daemon has seen."""
 
 
 class CopyKept(Message, kind="copy_kept"):
@@ -282,11 +271,24 @@ class CoordinatorCopy(Message, kind="coordinator_copy"):
     """As in :class:`Registered`."""
     epoch: int
     machine: str = ""
-    """As in :class:`Coordinators`."""
+    """As in :class:`Claim`."""
     number: int
     """Number of changes in the coordinator's store."""
     sealed: str = ""
     """The encrypted state (base64)."""
+    proof: Signature = Signature()
+    """By the authority, of `text`."""
+
+    @property
+    def head(self) -> bytes:
+        """What is not encrypted of the copy."""
+        return f"{self.authority} {self.epoch} {self.machine} {self.number}".encode()
+
+    @property
+    def text(self) -> bytes:
+        """What is signed."""
+        digest = sha256(self.sealed.encode()).hexdigest()
+        return b"dora coordinator copy\n" + self.head + f" {digest}".encode()
 
 
 class SendCode(Message, kind="send_code"):
@@ -310,15 +312,15 @@ class Registered(Message, kind="registered"):
     """
     certificate_name: str
     """Common name of the certificate that this daemon may request."""
-    coordinators: Coordinators = Coordinators()
+    coordinators: Coordinators
 
 
 class RegistrationRefused(Message, kind="registration_refused"):
     message: str
     permanent: bool = False
     """Retrying is useless (wrong version)."""
-    coordinators: Coordinators | None = None
-    """Another coordinator has taken over."""
+    claim: Claim | None = None
+    """That of the coordinator that has taken over."""
 
 
 class Challenge(Message, kind="challenge"):

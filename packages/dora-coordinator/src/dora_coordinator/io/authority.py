@@ -13,9 +13,11 @@ their present peers only.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -32,11 +34,13 @@ from dora_config.access import private_dir, write_private
 from dora_config.control_plane import SERVER_NAME
 from dora_config.errors import DoraError
 from dora_config.machine_identity import certificate_name, key_digest
+from dora_config.protocol.claims import Claim, Signature
 
 VALID_FROM: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 VALID_TO: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 """RFC 5280, 4.1.2.5: no end of validity."""
 
+_ALGORITHM: Final = ec.ECDSA(hashes.SHA256())
 _KEY_FILE = "key.pem"
 _CERTIFICATE_FILE = "ca.pem"
 
@@ -84,6 +88,26 @@ class Authority:
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = _builder(certificate_name(machine, digest), key)
         return self._issue(builder, key, [name], usages).decode()
+
+    def sign_text(self, text: bytes) -> Signature:
+        """Return a signature that every machine with the hash of the certificate can verify."""
+        signed = base64.b64encode(self._key.sign(text, _ALGORITHM)).decode()
+        return Signature(certificate=self.pem, signature=signed)
+
+    def has_signed(self, text: bytes, proof: Signature) -> bool:
+        """Return whether a signature is valid and by this authority."""
+        try:
+            signed = base64.b64decode(proof.signature, validate=True)
+            self._key.public_key().verify(signed, text, _ALGORITHM)
+        except (ValueError, InvalidSignature):
+            return False
+        return True
+
+    def sign_claim(self, claim: Claim) -> Claim:
+        """Return a claim for this cluster, signed now."""
+        update = {"cluster": self.fingerprint, "time": round(time.time(), 3)}
+        fresh = claim.model_copy(update=update)
+        return fresh.model_copy(update={"proof": self.sign_text(fresh.text)})
 
     def issue_server(self, addresses: Iterable[str]) -> bytes:
         """Return a new key and the chain of a coordinator with these IP addresses (PEM)."""
@@ -163,6 +187,11 @@ def _load(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise AuthorityError(f"{directory / _KEY_FILE}: not an elliptic curve key")
+    if key.public_key() != certificate.public_key():
+        raise AuthorityError(
+            f"{directory}: the key is not that of the certificate; move the folder aside and a new "
+            "authority is created; daemons then request new certificates"
+        )
     return key, certificate
 
 

@@ -274,7 +274,9 @@ class _Endpoints:
         if not isinstance(answer, messages.IdentityProof):
             raise RemoteProtocolError("expected identity_proof as the second frame")
         digest = verify_proof(register.public_key, answer.signature, nonce, authority)
-        self._service.replace(answer.coordinators)
+        if answer.claim is not None:
+            name = register.machine_id or register.instance
+            self._service.consider(answer.claim, f'daemon "{clean_text(name, limit=100)}"')
         if (reason := self._service.succession.refusal) is not None:
             raise RemoteProtocolError(reason)
         return Proof(digest, local=local)
@@ -296,7 +298,7 @@ class _Endpoints:
             refusal = messages.RegistrationRefused(
                 message=str(problem),
                 permanent=isinstance(problem, _OtherVersion),
-                coordinators=self._service.succession.record.successor,
+                claim=self._service.succession.record.successor,
             )
             return messages.TO_DAEMON.encode(refusal)
 

@@ -27,6 +27,7 @@ from dora_config.history.file import HistoryFile, read_history
 from dora_config.process_identity import boot_id
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.builds import BuildDataflow
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.control import (
     Answer,
     CallRunner,
@@ -142,7 +143,9 @@ class Service:
     ) -> None:
         """``tokens`` None: no authentication; ``history`` None: events are kept in memory only."""
         self._succession_file, record = succession or (SuccessionFile(None), None)
-        self.succession = Succession(record)
+        if record is None:
+            record = SuccessionRecord(claim=authority.sign_claim(Claim()))
+        self.succession = Succession(record, authority.sign_claim)
         self._copy_wanted = anyio.Event()
         self.settings = settings
         self.party = party
@@ -528,11 +531,28 @@ class Service:
 
     # ------------------------------------------------------------------ succession
 
-    def replace(self, by: messages.Coordinators) -> None:
-        """Stand aside if ``by`` has a higher rank than this coordinator."""
-        if self.succession.replace(by):
-            self._succession_file.write(self.succession.record)
-            self._wake.set()
+    def consider(self, claim: Claim, source: str) -> None:
+        """Stand aside for a coordinator with a higher rank, if the authority has signed its claim.
+
+        ``source``: what has sent the claim, for the log.
+        """
+        leading = self.succession.leading
+        if claim.rank <= leading.rank:
+            return
+        if claim.cluster != leading.cluster or not self.authority.has_signed(
+            claim.text, claim.proof
+        ):
+            logger.error(
+                "ignored a claim of %s for %s: it is not signed by the authority of this cluster; "
+                "examine that machine",
+                source,
+                claim,
+            )
+            return
+        logger.warning("%s has sent the claim of %s", source, claim)
+        self.succession.replace(claim)
+        self._succession_file.write(self.succession.record)
+        self._wake.set()
 
     async def watch_successors(self) -> None:
         """Ask the standbys whether one has taken over, beside `run`; cancel it to end."""
@@ -549,7 +569,7 @@ class Service:
             ask, Endpoint(host, int(port), token), abandon_on_cancel=True
         )
         if found is not None:
-            self.replace(found)
+            self.consider(found, f"the coordinator at {address}")
 
     async def send_copies(self) -> None:
         """Send each change of the store to the standbys, beside `run`; cancel it to end."""
@@ -583,7 +603,7 @@ class Service:
             self.authority,
             self._tokens.text,
             self._tokens.current,
-            self.succession.coordinators,
+            self.succession.record.claim,
         )
         text = messages.TO_DAEMON.encode(copy)
         for machine in machines:

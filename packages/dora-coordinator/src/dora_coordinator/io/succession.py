@@ -26,13 +26,14 @@ from dora_config.access import Endpoint, private_dir, write_private
 from dora_config.access_token import Token
 from dora_config.control_plane import ControlConnection
 from dora_config.errors import DoraError
-from dora_config.protocol.daemon import CoordinatorCopy, Coordinators
+from dora_config.protocol.claims import Claim
+from dora_config.protocol.daemon import CoordinatorCopy
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.store import SqliteStore, Store
 from dora_coordinator.state.succession import SuccessionRecord
 
 SUCCESSION_PATH: Final = "/api/succession"
-"""Route of `Coordinators`: the coordinator that leads, from the records of the answering one."""
+"""Route of the `Claim` of the coordinator that leads, as far as the answering one has seen."""
 ASK_TIMEOUT: Final = 5.0
 MAX_COPY: Final = 32 << 20
 """Bytes of an encrypted copy: a message to a daemon has at most 64 MiB."""
@@ -78,14 +79,20 @@ class SuccessionFile:
             logger.error("%s: cannot be written: %s", self._path, error.strerror)
 
 
-def begin(file: SuccessionFile, store: Store) -> SuccessionRecord:
-    """Return the record of a coordinator that starts.
+def begin(file: SuccessionFile, store: Store, authority: Authority) -> SuccessionRecord:
+    """Return the record of a coordinator that starts, with a claim that the authority has signed.
 
     An empty store in the place of a lost one begins a new epoch, so that its copies count as newer.
+    A new authority is that of a new cluster, which has no successor.
     """
     record = file.read() or SuccessionRecord()
+    claim = record.claim
+    if claim.cluster != authority.fingerprint:
+        record = record.model_copy(update={"successor": None})
     if record.standbys and isinstance(store, SqliteStore) and store.number() == 0:
-        record = record.model_copy(update={"epoch": record.epoch + 1})
+        claim = claim.model_copy(update={"epoch": claim.epoch + 1})
+    if claim != record.claim or not authority.has_signed(claim.text, claim.proof):
+        record = record.model_copy(update={"claim": authority.sign_claim(claim)})
     file.write(record)
     return record
 
@@ -99,15 +106,11 @@ def _key(secret: str, authority: str) -> bytes:
     return Scrypt(salt=salt, length=32, n=1 << 14, r=8, p=1).derive(secret.encode())
 
 
-def _header(copy: CoordinatorCopy) -> bytes:
-    return f"{copy.authority} {copy.epoch} {copy.machine} {copy.number}".encode()
-
-
 def seal(content: bytes, secret: str, head: CoordinatorCopy) -> CoordinatorCopy:
     """Return ``head`` with the encrypted content; raises CopyError if it is too large."""
     nonce = os.urandom(_NONCE)
     cipher = AESGCM(_key(secret, head.authority))
-    sealed = nonce + cipher.encrypt(nonce, content, _header(head))
+    sealed = nonce + cipher.encrypt(nonce, content, head.head)
     if len(sealed) > MAX_COPY:
         raise CopyError(
             f"the coordinator's state has {len(sealed) >> 20} MiB, and copies have at most "
@@ -121,7 +124,7 @@ def unseal(copy: CoordinatorCopy, secret: str) -> bytes:
     try:
         sealed = base64.b64decode(copy.sealed, validate=True)
         cipher = AESGCM(_key(secret, copy.authority))
-        return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], _header(copy))
+        return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], copy.head)
     except (InvalidTag, ValueError) as error:
         raise CopyError(
             "the copy is damaged, or encrypted with another token than the given one; set "
@@ -140,7 +143,7 @@ class _Content(BaseModel):
 
 
 def make_copy(
-    store: Store, authority: Authority, tokens: str, token: Token, by: Coordinators
+    store: Store, authority: Authority, tokens: str, token: Token, by: Claim
 ) -> CoordinatorCopy:
     """Return a copy of the present state; blocks. Raises StoreError and CopyError."""
     number, file = store.copy()
@@ -154,7 +157,8 @@ def make_copy(
     head = CoordinatorCopy(
         authority=authority.fingerprint, epoch=by.epoch, machine=by.machine, number=number
     )
-    return seal(packed, token.secret, head)
+    sealed = seal(packed, token.secret, head)
+    return sealed.model_copy(update={"proof": authority.sign_text(sealed.text)})
 
 
 # ------------------------------------------------------------------------ taking over
@@ -170,8 +174,16 @@ class Restoration(BaseModel):
     address: str
 
 
-def restore(state: Path, port: int, given: Restoration) -> int:
-    """Make the folder of a coordinator from a copy; return the number of its dataflows.
+class Restored(BaseModel):
+    """Output of `dora coordinator --restore`."""
+
+    dataflows: int
+    """Number of dataflows that have not ended."""
+    claim: Claim
+
+
+def restore(state: Path, port: int, given: Restoration) -> Restored:
+    """Make the folder of a coordinator from a copy.
 
     An earlier folder is renamed, but for its code. What is missing of that is fetched from machines
     when it is needed.
@@ -189,15 +201,19 @@ def restore(state: Path, port: int, given: Restoration) -> int:
         private_dir(fresh / "authority")
         write_private(fresh / "authority" / "key.pem", content.key.encode())
         write_private(fresh / "authority" / "ca.pem", content.authority.encode())
-        if Authority(fresh / "authority").fingerprint != copy.authority:
+        authority = Authority(fresh / "authority")
+        if authority.fingerprint != copy.authority:
             raise CopyError("the copy contains the authority of another cluster")
+        if not authority.has_signed(copy.text, copy.proof):
+            raise CopyError("the copy was not made by a coordinator of this cluster")
         write_private(fresh / "store.sqlite3", base64.b64decode(content.store))
         write_private(fresh / f"tokens-{port}.json", content.tokens.encode())
         (fresh / _MADE_BY_CLUSTER).touch()
-        record = SuccessionRecord(epoch=given.epoch, machine=given.machine, address=given.address)
+        claim = Claim(epoch=given.epoch, machine=given.machine, address=given.address)
+        record = SuccessionRecord(claim=authority.sign_claim(claim))
         SuccessionFile(fresh / f"succession-{port}.json").write(record)
         store = SqliteStore(fresh / "store.sqlite3")
-        dataflows = sum(record.ended_at is None for record, _ in store.load().stored)
+        dataflows = sum(one.ended_at is None for one, _ in store.load().stored)
         store.close()
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -209,20 +225,20 @@ def restore(state: Path, port: int, given: Restoration) -> int:
     fresh.replace(folder)
     with suppress(FileNotFoundError):
         (earlier / "files").replace(folder / "files")
-    return dataflows
+    return Restored(dataflows=dataflows, claim=record.claim)
 
 
 # ------------------------------------------------------------------------ the successor
 
 
-def ask(address: Endpoint) -> Coordinators | None:
-    """Return what the coordinator at an address, if there is one, answers about its place."""
+def ask(address: Endpoint) -> Claim | None:
+    """Return the claim that the coordinator at an address, if there is one, obeys; unverified."""
     connection = ControlConnection(address, timeout=ASK_TIMEOUT)
     try:
         connection.request("GET", SUCCESSION_PATH, headers=address.headers())
         with connection.getresponse() as answer:
             body: Any = answer.read(1 << 16)
-        return Coordinators.model_validate_json(body) if answer.status == 200 else None
+        return Claim.model_validate_json(body) if answer.status == 200 else None
     except (OSError, DoraError, ValueError):
         return None
     finally:

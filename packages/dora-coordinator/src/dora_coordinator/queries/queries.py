@@ -115,8 +115,8 @@ class Queries:
             case control.ClusterStatus():
                 report = cluster_report(registry, membership, self._party, now)
                 standbys = cluster.succession.reports(now)
-                epoch = cluster.succession.record.epoch
-                return report.model_copy(update={"epoch": epoch, "standbys": standbys})
+                claim = cluster.succession.record.claim
+                return report.model_copy(update={"claim": claim, "standbys": standbys})
             case control.DescribeDataflow(dataflow=ref):
                 dataflow = registry.find(ref, archived=True)
                 parts = dataflow.parts.values()

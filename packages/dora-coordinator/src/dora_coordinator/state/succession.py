@@ -1,17 +1,20 @@
 """Which coordinator leads the cluster, and the copies of its state on other machines; pure.
 
-Each coordinator has an *epoch*; one that takes over has a higher one than its predecessor. Daemons
-obey the highest epoch that they have seen, and of equal ones that of the machine that sorts last.
+Each coordinator has a *claim* with an *epoch*; one that takes over has a higher one than its
+predecessor. Daemons obey the highest epoch that they have seen, and of equal ones that of the
+machine that sorts last. Claims are signed by the cluster's authority and verified before they
+arrive here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.control import SetStandbys, Standby, StandbyReport
 from dora_config.protocol.daemon import Coordinators, CopyKept
 
@@ -26,14 +29,15 @@ class SuccessionRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    epoch: int = 1
-    machine: str = ""
-    """The standby on which it has taken over."""
-    address: str = ""
-    """Its own address, as HOST:PORT; empty: not known."""
+    claim: Claim = Claim()
+    """Its own, with its epoch, machine and address."""
     standbys: tuple[Standby, ...] = ()
-    successor: Coordinators | None = None
-    """The coordinator that has replaced this one."""
+    successor: Claim | None = None
+    """That of the coordinator that has replaced this one."""
+
+    @property
+    def epoch(self) -> int:
+        return self.claim.epoch
 
 
 @dataclass(slots=True)
@@ -55,8 +59,14 @@ class _Copy:
 class Succession:
     """Decisions of one coordinator. `record` is to be stored after each change."""
 
-    def __init__(self, record: SuccessionRecord | None = None) -> None:
+    def __init__(
+        self,
+        record: SuccessionRecord | None = None,
+        sign: Callable[[Claim], Claim] = lambda claim: claim,
+    ) -> None:
+        """``sign``: with the key of the authority."""
         self.record = record or SuccessionRecord()
+        self._sign = sign
         self.number = 0
         """Number of changes in the store."""
         self._copies: dict[str, _Copy] = {}
@@ -64,16 +74,13 @@ class Succession:
     @property
     def coordinators(self) -> Coordinators:
         """The message that daemons receive."""
-        record = self.record
-        standbys = tuple(one.address for one in record.standbys)
-        return Coordinators(
-            epoch=record.epoch, machine=record.machine, address=record.address, standbys=standbys
-        )
+        standbys = tuple(one.address for one in self.record.standbys)
+        return Coordinators(claim=self.record.claim, standbys=standbys)
 
     @property
-    def leading(self) -> Coordinators:
-        """This coordinator, or the one that has replaced it."""
-        return self.record.successor or self.coordinators
+    def leading(self) -> Claim:
+        """The claim of this coordinator, or of the one that has replaced it."""
+        return self.record.successor or self.record.claim
 
     @property
     def refusal(self) -> str | None:
@@ -88,14 +95,17 @@ class Succession:
 
     def set_standbys(self, request: SetStandbys) -> bool:
         """Return whether anything has changed."""
-        update = {"address": request.address, "standbys": request.standbys}
-        before, self.record = self.record, self.record.model_copy(update=update)
+        before, claim = self.record, self.record.claim
+        if claim.address != request.address:
+            claim = self._sign(claim.model_copy(update={"address": request.address}))
+        update = {"claim": claim, "standbys": request.standbys}
+        self.record = before.model_copy(update=update)
         machines = {one.machine for one in request.standbys}
         self._copies = {name: copy for name, copy in self._copies.items() if name in machines}
         return self.record != before
 
-    def replace(self, by: Coordinators) -> bool:
-        """Note another coordinator; return whether it has just replaced this one."""
+    def replace(self, by: Claim) -> bool:
+        """Note the verified claim of another coordinator; return whether it replaces this one."""
         if by.rank <= self.leading.rank:
             return False
         self.record = self.record.model_copy(update={"successor": by})

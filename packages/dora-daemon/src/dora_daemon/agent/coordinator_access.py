@@ -1,4 +1,4 @@
-"""Where the daemon finds its coordinator: addresses, token, and the epoch that it obeys."""
+"""Where the daemon finds its coordinator: addresses, token, and the claim that it obeys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from dora_config.access import (
 )
 from dora_config.access_token import Successor, Token
 from dora_config.frozen import Frozen
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.daemon import Coordinators
+from dora_daemon.signatures import is_valid
 
 logger = logging.getLogger("dora.daemon")
 
@@ -29,37 +31,50 @@ class KnownCoordinators(Frozen):
 
     authority: str = ""
     """SHA-256 of the certificate of the cluster's authority, in hexadecimal digits."""
-    highest: Coordinators = Coordinators(epoch=0)
+    claim: Claim = Claim(epoch=0)
     """That of the highest rank; without an address it is the one that the daemon was given."""
+    standbys: tuple[str, ...] = ()
+    """Addresses at which a coordinator that takes over can be."""
 
     def following(self, found: Coordinators, authority: str) -> KnownCoordinators | None:
-        """Return what is known after a coordinator was found; None: it must not be obeyed."""
-        if authority == self.authority and found.rank < self.highest.rank:
+        """Return what is known after a coordinator was found; None: it must not be obeyed.
+
+        Its claim was verified.
+        """
+        if authority == self.authority and found.claim.rank < self.claim.rank:
             return None
-        return KnownCoordinators(authority=authority, highest=found)
+        return KnownCoordinators(authority=authority, claim=found.claim, standbys=found.standbys)
 
     def addresses(self, given: str) -> list[str]:
         """Return the addresses to try, in order; ``given``: that of the command line.
 
         The coordinator first: until one has taken over, it is the one that was given.
         """
-        place = self.highest
-        first = place.address if place.epoch > 1 else given
-        return [one for one in dict.fromkeys([first, *place.standbys, place.address, given]) if one]
+        claim = self.claim
+        first = claim.address if claim.epoch > 1 else given
+        return [one for one in dict.fromkeys([first, *self.standbys, claim.address, given]) if one]
 
 
 class CoordinatorAccess:
     """Address of the coordinator with the newest token."""
 
-    def __init__(self, folder: Path, given: Callable[[], Endpoint]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        given: Callable[[], Endpoint],
+        is_valid: Callable[[Claim, str], bool] = is_valid,
+    ) -> None:
         """``folder``: the daemon's; ``given``: the endpoint from arguments, environment and files
-        of the account.
+        of the account; ``is_valid``: whether an authority has signed a claim.
         """
+        self._is_valid = is_valid
         self._token_path = folder / "token"
         self._known_path = folder / "coordinators.json"
         self._given = given
         self._successor: Successor | None = None
         self._known = KnownCoordinators()
+        self._refused = b""
+        """Content of the file with an invalid claim, which was logged."""
         self._turn = 0
         """Number of the address that is tried or used."""
 
@@ -92,33 +107,60 @@ class CoordinatorAccess:
         """Begin with the first address again after the loss of a connection."""
         self._turn = 0
 
-    # ------------------------------------------------------------------------ epochs
+    # ------------------------------------------------------------------------ claims
 
     def known(self, authority: str) -> KnownCoordinators:
         """Return what was seen of this cluster."""
         known = self._read()
         return known if known.authority == authority else KnownCoordinators()
 
-    def follow(self, found: Coordinators, authority: str) -> bool:
-        """Return whether a coordinator is to be obeyed, and keep its epoch and addresses."""
+    def follow(self, found: Coordinators, authority: str) -> str | None:
+        """Keep the claim of a coordinator and the addresses of its standbys.
+
+        Return why it is not to be obeyed, or None.
+        """
+        if not self._is_valid(found.claim, authority):
+            return "its claim is not signed by the authority of this cluster"
         known = self._read()
         following = known.following(found, authority)
         if following is None:
-            return False
+            return f"{known.claim} has replaced it"
         if following != known:
+            if following.claim.rank != known.claim.rank:
+                logger.info("obeys %s", following.claim)
             self._known = following
             try:
                 write_private(self._known_path, following.model_dump_json().encode())
             except OSError as error:  # full disk
                 logger.error("%s: cannot be written: %s", self._known_path, error.strerror)
-        return True
+        return None
+
+    def learn(self, claim: Claim, authority: str) -> None:
+        """Keep the claim of the successor of a coordinator that refuses to lead."""
+        known = self.known(authority)
+        if claim.rank > known.claim.rank:
+            found = Coordinators(claim=claim, standbys=known.standbys)
+            if (problem := self.follow(found, authority)) is not None:
+                logger.error("ignored %s: %s", claim, problem)
 
     def _read(self) -> KnownCoordinators:
-        with suppress(OSError, ValidationError):
-            found = KnownCoordinators.model_validate_json(self._known_path.read_bytes())
-            known = self._known
-            if found.authority != known.authority or found.highest.rank >= known.highest.rank:
+        try:
+            text = self._known_path.read_bytes()
+            found = KnownCoordinators.model_validate_json(text)
+        except (OSError, ValidationError):
+            return self._known
+        known = self._known
+        newer = found.authority != known.authority or found.claim.rank >= known.claim.rank
+        if newer and found != known and text != self._refused:
+            if self._is_valid(found.claim, found.authority):
                 self._known = found
+            else:
+                self._refused = text
+                logger.error(
+                    "%s: ignored %s: it is not signed by the authority of the cluster",
+                    self._known_path,
+                    found.claim,
+                )
         return self._known
 
     # ------------------------------------------------------------------------ token

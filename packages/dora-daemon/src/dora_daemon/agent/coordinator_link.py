@@ -170,17 +170,15 @@ class CoordinatorLink:
                 answer = messages.TO_DAEMON.decode(await socket.recv())
         if isinstance(answer, messages.RegistrationRefused):
             sentence = clean_text(answer.message)
-            if answer.coordinators is not None:
-                self._access.follow(answer.coordinators, authority)
+            if answer.claim is not None:
+                self._access.learn(answer.claim, authority)
             raise RefusedForGood(sentence) if answer.permanent else _Lost(sentence)
         if not isinstance(answer, messages.Registered):
             raise RemoteProtocolError("the coordinator did not answer the registration")
-        if not self._access.follow(answer.coordinators, authority):
-            newer = self._access.known(authority).highest
+        if (problem := self._access.follow(answer.coordinators, authority)) is not None:
             raise _Lost(
                 f"refused to obey the coordinator at {endpoint} (epoch "
-                f"{answer.coordinators.epoch}): the one at {newer.address} (epoch {newer.epoch}) "
-                "has replaced it"
+                f"{answer.coordinators.claim.epoch}): {problem}"
             )
         self._registered = True
         self._log_change(f'connected to the coordinator at {endpoint} as "{answer.daemon}"')
@@ -198,8 +196,9 @@ class CoordinatorLink:
         if endpoint.authority is not None and endpoint.authority.hex() != challenge.authority:
             raise RemoteProtocolError("the coordinator requests a proof for another cluster")
         text = challenge_text(challenge.nonce, challenge.authority)
-        known = self._access.known(challenge.authority)
-        return messages.IdentityProof(signature=self._sign(text), coordinators=known.highest)
+        claim = self._access.known(challenge.authority).claim
+        seen = claim if claim.epoch else None
+        return messages.IdentityProof(signature=self._sign(text), claim=seen)
 
     async def _write(
         self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[messages.DaemonMessage]
@@ -234,7 +233,8 @@ class CoordinatorLink:
                 if isinstance(message, messages.RegistrationRefused):
                     return clean_text(message.message)
                 if isinstance(message, messages.Coordinators):
-                    self._access.follow(message, authority)
+                    if (problem := self._access.follow(message, authority)) is not None:
+                        return problem
                 elif not isinstance(message, messages.Registered):
                     self._received(message)
         except TimeoutError:

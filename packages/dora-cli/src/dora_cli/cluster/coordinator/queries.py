@@ -141,18 +141,23 @@ def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BU
         time.sleep(POLL_INTERVAL)
 
 
+def standbys_of(cluster: Cluster) -> tuple[control.Standby, ...]:
+    """Return the standbys of the file, without the machine on which the coordinator is."""
+    coordinator = cluster.coordinator
+    found = {name: cluster.machine(name).address for name in coordinator.standby}
+    return tuple(
+        control.Standby(machine=name, address=address_text(address, coordinator.port))
+        for name, address in found.items()
+        if address is not None and address != coordinator.addr
+    )
+
+
 def set_standbys(cluster: Cluster) -> None:
     """Send the standbys of the file to the coordinator; raises CoordinatorUnavailable."""
     coordinator = cluster.coordinator
-    found = {name: cluster.machine(name).address for name in coordinator.standby}
-    standbys = tuple(
-        control.Standby(machine=name, address=address_text(address, coordinator.port))
-        for name, address in found.items()
-        if address is not None
-    )
     own = address_text(coordinator.addr, coordinator.port)
     with open_client(cluster) as client:
-        request = control.SetStandbys(address=own, standbys=standbys)
+        request = control.SetStandbys(address=own, standbys=standbys_of(cluster))
         client.request(request, control.StandbysSet, timeout=QUERY_TIMEOUT)
 
 

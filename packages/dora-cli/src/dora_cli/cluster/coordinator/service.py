@@ -6,7 +6,6 @@ It is installed, removed and moved here; the coordinator's authority and its tok
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pwd
 import socket
@@ -16,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import cast
 
 from dora_cli import output
 from dora_cli._version import __version__
@@ -55,7 +54,9 @@ from dora_config.access_token import Successor, Token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.control_plane import local_authority
 from dora_config.errors import DoraError
+from dora_config.protocol.daemon import CoordinatorCopy
 from dora_config.spawn_argv import run_module
+from dora_coordinator.io.succession import Restoration, Restored
 from dora_coordinator.telemetry.export_settings import endpoint_variable, export_problem
 
 START_TIMEOUT = 30.0
@@ -413,14 +414,14 @@ def deliver_token(remote: RemoteMachine) -> None:
 def restore_and_start(
     cluster: Cluster,
     installer: Installer,
-    copy: dict[str, Any],
+    copy: CoordinatorCopy,
     token: str,
     *,
     epoch: int,
     machine: str,
     service: bool,
     user: bool,
-) -> dict[str, Any]:
+) -> Restored:
     """Start the coordinator of a copy on its machine; return what that printed.
 
     ``service``: as a systemd service (``user``: of the account), otherwise in the background.
@@ -429,20 +430,19 @@ def restore_and_start(
         assert host is not None  # it has a host
         words = program_words(host, installer, user=user or not service)
         place = cluster.coordinator
-        given = {
-            "token": token,
-            "state": copy,
-            "epoch": epoch,
-            "machine": machine,
-            "address": address_text(place.addr, place.port),
-        }
-        restored: dict[str, Any] = json.loads(
-            host.connection.check(
-                [*words, "--restore", "--port", str(place.port)],
-                stdin=json.dumps(given).encode(),
-                timeout=RESTORE_TIMEOUT,
-            ).splitlines()[-1]
+        given = Restoration(
+            token=token,
+            state=copy,
+            epoch=epoch,
+            machine=machine,
+            address=address_text(place.addr, place.port),
         )
+        printed = host.connection.check(
+            [*words, "--restore", "--port", str(place.port)],
+            stdin=given.model_dump_json().encode(),
+            timeout=RESTORE_TIMEOUT,
+        )
+        restored = Restored.model_validate_json(printed.splitlines()[-1])
         remember(cluster, Token.parse(token))
         if service:
             install_on(host, installer, token, user=user)

@@ -13,9 +13,10 @@ from dora_cli.cluster.coordinator.service import remember, restore_and_start
 from dora_cli.cluster.decisions.preflight import NotReady, require_ready
 from dora_cli.cluster.decisions.promotion import (
     StandbyFacts,
+    by_age,
     leads,
-    newest_copy,
     next_epoch,
+    parse_copy,
     promoted,
 )
 from dora_cli.cluster.machines.daemon_service import DaemonService
@@ -36,7 +37,9 @@ from dora_config.access import (
 from dora_config.access_token import Token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.control import ClusterReport, ClusterStatus, Destroy, Destroyed
+from dora_config.protocol.daemon import CoordinatorCopy
 from dora_config.yaml.quantities import show_age
 
 
@@ -64,9 +67,9 @@ def promote_standby(
     new = cluster if place == (moved.host, moved.port) else promoted(cluster, moved)
     with reserve(cluster, command) as reservation:
         survey = _survey(cluster, reservation, token)
-        epoch = _leads_already(moved, survey, token)
-        if epoch is not None:
-            output.write(f'"{machine_id}" leads already (epoch {epoch})')
+        claim = _leads_already(moved, survey, token)
+        if claim is not None:
+            output.write(f'"{machine_id}" leads already (epoch {claim.epoch})')
             remember(new, Token.parse(token))
         elif new is cluster:
             raise NotReady(
@@ -74,14 +77,14 @@ def promote_standby(
                 "it again: dora cluster up"
             )
         else:
-            source = _describe(cluster, machine, survey)
+            copy = _describe(cluster, machine, reservation, survey)
             if not confirm():
                 return False
-            epoch = next_epoch(survey.found.values(), survey.authority)
-            _start(new, installer, reservation, machine, source, token, epoch)
+            epoch = next_epoch(survey.found.values(), copy)
+            claim = _start(new, installer, reservation, machine, copy, token, epoch)
         _remember(cluster, new, moved, command)
         queries.set_standbys(new)
-        _point_daemons(new, reservation, survey, epoch, machine_id)
+        _point_daemons(new, reservation, survey, claim)
     found = queries.wait_for_daemons(new, survey.found)
     late = [name for name in survey.found if name not in found]
     count = len(survey.found) - len(late)
@@ -117,40 +120,47 @@ def _token(cluster: Cluster) -> str:
 
 
 def _survey(cluster: Cluster, reservation: Reservation, token: str) -> Survey:
-    def work(remote: RemoteMachine, report: Report) -> StandbyFacts:
-        return StandbyFacts.of(remote.call("coordinator.survey", name=remote.machine.daemon))
-
     authority = (Token.parse(token).authority or b"").hex()
+
+    def work(remote: RemoteMachine, report: Report) -> StandbyFacts:
+        answer = remote.call("coordinator.survey", name=remote.machine.daemon)
+        return StandbyFacts.of(answer, authority)
+
     done = on_machines(
         cluster,
         "Asking {name}",
         work,
-        describe=lambda one: _shown(one, authority),
+        describe=_shown,
         connections=reservation.connections,
     )
     found = {one.machine.id: one.result for one in done if one.result is not None}
+    for name, one in found.items():
+        if one.forged is not None:
+            output.warn(
+                f'"{name}" has a claim of {one.forged} that is not signed by the authority of this '
+                "cluster; it was ignored: examine that machine"
+            )
     return Survey(authority, found, tuple(one.machine.id for one in done if not one.ok))
 
 
-def _shown(one: StandbyFacts, authority: str) -> str:
+def _shown(one: StandbyFacts) -> str:
     copy = one.copy_
-    if copy is None or copy.authority != authority:
+    if copy is None:
         return "no copy"
     age = show_age(copy.age)
     return f"copy {copy.number} of epoch {copy.epoch}, {age} old"
 
 
-def _leads_already(moved: Moved, survey: Survey, token: str) -> int | None:
-    """Return the epoch of the coordinator on the machine if it leads.
+def _leads_already(moved: Moved, survey: Survey, token: str) -> Claim | None:
+    """Return the claim of the coordinator on the machine if it leads.
 
     One that was replaced meanwhile is ended, because another takes its place.
     """
     try:
         with Client(_endpoint(moved, token)) as client:
-            report = client.request(ClusterStatus(), ClusterReport, timeout=QUERY_TIMEOUT)
-            found = survey.found.values()
-            if leads(report.epoch, moved.machine, found, survey.authority):
-                return report.epoch
+            claim = client.request(ClusterStatus(), ClusterReport, timeout=QUERY_TIMEOUT).claim
+            if claim is not None and leads(claim, survey.found.values()):
+                return claim
             if client.successor is None:  # ending it now would end the daemons that obey it
                 raise NotReady(
                     f"the coordinator at {client.endpoint} was replaced and has not noticed it "
@@ -163,18 +173,15 @@ def _leads_already(moved: Moved, survey: Survey, token: str) -> int | None:
     return None
 
 
-def _describe(cluster: Cluster, machine: Machine, survey: Survey) -> str:
-    """Print what will be done and what is missing; return the machine with the newest copy."""
-    name = newest_copy(survey.found, survey.authority)
-    if name is None:
-        raise NotReady(
-            "no reachable machine has a copy of the state of this cluster's coordinator; nothing "
-            "was changed"
-        )
-    copy = survey.found[name].copy_
-    assert copy is not None
+def _describe(
+    cluster: Cluster, machine: Machine, reservation: Reservation, survey: Survey
+) -> CoordinatorCopy:
+    """Print what will be done and what is missing; return the newest copy."""
+    name, copy = _newest_copy(cluster, reservation, survey)
+    facts = survey.found[name].copy_
+    assert facts is not None
     output.write(
-        f'The newest copy is on "{name}": change {copy.number}, {show_age(copy.age)} old. What '
+        f'The newest copy is on "{name}": change {copy.number}, {show_age(facts.age)} old. What '
         "was applied later is not in it; dataflows that run are adopted, stopped ones stay so."
     )
     lost = [one for one in cluster.coordinator.standby if one in survey.missing]
@@ -187,7 +194,26 @@ def _describe(cluster: Cluster, machine: Machine, survey: Survey) -> str:
         )
     if machine.id in survey.missing:
         raise NotReady(f"{machine.label} was not reached, so it cannot take over")
-    return name
+    return copy
+
+
+def _newest_copy(
+    cluster: Cluster, reservation: Reservation, survey: Survey
+) -> tuple[str, CoordinatorCopy]:
+    """Return the machine with the newest copy that a coordinator of this cluster made, and it."""
+    for name in by_age(survey.found):
+        chosen = cluster.machine(name)
+        with reservation.connections.open(chosen) as connection:
+            remote = RemoteMachine(cluster, chosen, connection)
+            content = remote.call("coordinator.read", name=chosen.daemon)["copy"]
+        copy = parse_copy(content, survey.authority)
+        if copy is not None:
+            return name, copy
+        output.warn(f'ignored the copy on "{name}": no coordinator of this cluster made it')
+    raise NotReady(
+        "no reachable machine has a copy of the state of this cluster's coordinator; nothing "
+        "was changed"
+    )
 
 
 def _answers(cluster: Cluster) -> bool:
@@ -202,16 +228,12 @@ def _start(
     installer: Installer,
     reservation: Reservation,
     machine: Machine,
-    source: str,
+    copy: CoordinatorCopy,
     token: str,
     epoch: int,
-) -> None:
-    connections = reservation.connections
-    chosen = new.machine(source)
-    with connections.open(chosen) as connection:
-        remote = RemoteMachine(new, chosen, connection)
-        copy = remote.call("coordinator.read", name=chosen.daemon)["copy"]
-    with connections.open(machine) as connection:
+) -> Claim:
+    """Start the coordinator of a copy on its machine; return its claim."""
+    with reservation.connections.open(machine) as connection:
         remote = RemoteMachine(new, machine, connection)
         facts = remote.facts()
         require_ready(facts, machine)
@@ -229,8 +251,9 @@ def _start(
     way = "in the background" if service is None else "as a service"
     output.write(
         f"Starting coordinator on {machine.label}... OK ({way}, epoch {epoch}, "
-        f"{restored['dataflows']} dataflows)"
+        f"{restored.dataflows} dataflows)"
     )
+    return restored.claim
 
 
 def _remember(cluster: Cluster, new: Cluster, moved: Moved, command: ClusterCommand) -> None:
@@ -254,19 +277,10 @@ def _endpoint(moved: Moved, token: str | None = None) -> Endpoint:
     return Endpoint(moved.host, moved.port, token)
 
 
-def _point_daemons(
-    new: Cluster, reservation: Reservation, survey: Survey, epoch: int, machine_id: str
-) -> None:
-    place = new.coordinator
+def _point_daemons(new: Cluster, reservation: Reservation, survey: Survey, claim: Claim) -> None:
     machines = [one for one in new.machines if one.id in survey.found]
-    standbys = [new.machine(one).address for one in place.standby]
-    highest = {
-        "epoch": epoch,
-        "machine": machine_id,
-        "address": address_text(place.addr, place.port),
-        "standbys": [address_text(one, place.port) for one in standbys if one is not None],
-    }
-    known = {"authority": survey.authority, "highest": highest}
+    standbys = [one.address for one in queries.standbys_of(new)]
+    known = {"authority": survey.authority, "claim": claim.model_dump(), "standbys": standbys}
 
     def work(remote: RemoteMachine, report: Report) -> None:
         name = remote.machine.daemon
