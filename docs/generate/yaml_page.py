@@ -93,7 +93,8 @@ DETAILS = """\
 Numbers and booleans arrive as they are written, but `True` as `true` and `0x1F` as `31` (in quotes it stays as it is); `$NAME` and `${NAME}` in texts are expanded where the file is read, and a variable that is not defined there is an error.
 `{__dora_env: NAME}` takes the value from the environment of the machine that the node runs on. What wins: `env` of the node, then `--env NAME=VALUE` of the command, then `env` of
 the file, then the environment of the runner. Names that change how programs are loaded or how dora connects are dropped with a warning: `DORA_NODE_CONFIG`,
-`DORA_RUNTIME_CONFIG`, `DORA_ZENOH_*`, `ZENOH_CONFIG`, `DORA_RUN_PARENT_PID`, `DORA_AUTH_TOKEN`, `DORA_ALLOW_SHELL_NODES`, `LD_PRELOAD`, `LD_AUDIT`, `LD_LIBRARY_PATH`, `DYLD_*`.
+`DORA_RUNTIME_CONFIG`, `DORA_ZENOH_*`, `ZENOH_CONFIG`, `DORA_RUN_PARENT_PID`, `DORA_AUTH_TOKEN`, `DORA_ALLOW_SHELL_NODES`, `LD_PRELOAD`, `LD_AUDIT`, `DYLD_*`.
+`LD_LIBRARY_PATH` is inherited, by nodes and by build lines, and may be set.
 
 ## Build commands
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _posixsubprocess
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +164,28 @@ def test_env_overrides_the_file_but_not_the_node(talk: Workspace) -> None:
     )
     shown = run_dora("run", "flow.yml", "--env", "COLOUR=01", cwd=talk.path).succeeded()
     assert "talker: colour own\n" in shown.stdout
+
+
+def test_nodes_and_builds_find_libraries_of_the_shell(workspace: Workspace) -> None:
+    """As programs, forked, and with a path of their own."""
+    for name in ("shell", "own"):
+        folder = workspace.path / name
+        folder.mkdir()
+        shutil.copy(_posixsubprocess.__file__, folder / f"libof_{name}.so")
+    load = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); print('loaded', sys.argv[1])"
+    workspace.node("load", f"import dora; node = dora.Node(); {load}")
+    of_shell: dict[str, object] = {"path": "load.py", "args": "libof_shell.so", "outputs": ["x"]}
+    build = shlex.join(["python", "-c", load, "libof_shell.so"])
+    nodes: list[dict[str, object]]
+    nodes = [{"id": f"n{number}", **of_shell} for number in range(2)]
+    nodes.append({"id": "program", "warm": False, "build": build, **of_shell})
+    env = {"LD_LIBRARY_PATH": str(workspace.path / "own")}
+    nodes.append({"id": "own", "path": "load.py", "args": "libof_own.so", "env": env})
+    path = workspace.dataflow({"nodes": nodes})
+    done = run_dora("run", path, env={"LD_LIBRARY_PATH": str(workspace.path / "shell")})
+    lines = done.succeeded().stdout
+    assert lines.count(": loaded libof_shell.so") == 3
+    assert lines.count(": loaded libof_own.so") == 1
 
 
 def test_a_failed_node_is_reported_with_reason_and_stderr(workspace: Workspace) -> None:

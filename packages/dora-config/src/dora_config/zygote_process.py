@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from dora_config.dataflow.variables import is_reserved
+from dora_config.dataflow.variables import is_private
 
 SWITCH = "DORA_NODE_ZYGOTE"
 """Set to 0, it turns the fork of nodes off."""
@@ -62,7 +62,7 @@ def start(environ: Mapping[str, str]) -> tuple[int, socket.socket] | None:
         return None
     location = os.path.dirname(os.path.dirname(package.origin))  # noqa: PTH120 - slow to import
     argv = [sys.executable, "-u", "-c", _PROGRAM, location, str(os.getpid())]
-    variables = {name: text for name, text in environ.items() if not is_reserved(name)}
+    variables = {name: text for name, text in environ.items() if not is_private(name)}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     with theirs:

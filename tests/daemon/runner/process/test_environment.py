@@ -16,27 +16,37 @@ def test_the_node_wins_over_the_command_line_over_the_dataflow_over_the_machine(
     assert merged.variables == {"A": "machine", "B": "root", "C": "cli", "D": "node"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "DORA_NODE_CONFIG",
-        "DORA_RUNTIME_CONFIG",
-        "DORA_ZENOH_LISTEN",
-        "ZENOH_CONFIG",
-        "DORA_RUN_PARENT_PID",
-        "DORA_AUTH_TOKEN",
-        "DORA_ALLOW_SHELL_NODES",
-        "LD_PRELOAD",
-        "LD_AUDIT",
-        "LD_LIBRARY_PATH",
-        "DYLD_INSERT_LIBRARIES",
-    ],
+OWN = (
+    "DORA_NODE_CONFIG",
+    "DORA_RUNTIME_CONFIG",
+    "DORA_ZENOH_LISTEN",
+    "DORA_RUN_PARENT_PID",
+    "DORA_AUTH_TOKEN",
+    "DORA_ALLOW_SHELL_NODES",
 )
-def test_reserved_names_are_neither_inherited_nor_set(name: str) -> None:
-    merged = merge_environment({name: "x"}, {name: "y"}, {name: "z"}, {name: "y"})
+LOADING = ("ZENOH_CONFIG", "LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES")
+
+
+@pytest.mark.parametrize("name", [*OWN, *LOADING])
+def test_reserved_names_are_not_set(name: str) -> None:
+    merged = merge_environment({}, {name: "y"}, {name: "z"}, {name: "y"})
     assert merged.variables == {}
     assert merged.warnings == (f"env variable {name} is reserved and was not set",)
-    assert merge_environment({name: "x"}, {}, {}, {}).warnings == ()
+
+
+@pytest.mark.parametrize("name", [*OWN, *LOADING])
+def test_only_names_of_dora_are_not_inherited(name: str) -> None:
+    merged = merge_environment({name: "x"}, {}, {}, {})
+    assert merged.variables == ({} if name in OWN else {name: "x"})
+    assert merged.warnings == ()
+
+
+def test_the_path_of_libraries_is_inherited_and_set() -> None:
+    name = "LD_LIBRARY_PATH"
+    assert merge_environment({name: "/cuda"}, {}, {}, {}).variables == {name: "/cuda"}
+    merged = merge_environment({name: "/cuda"}, {}, {}, {name: "/mine"})
+    assert merged.variables == {name: "/mine"}
+    assert merged.warnings == ()
 
 
 def test_a_value_of_the_machine_is_used_or_named_as_missing() -> None:

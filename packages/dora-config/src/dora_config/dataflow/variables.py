@@ -22,20 +22,18 @@ _PARAMETER = re.compile(r"\$(?:(PARAM_[A-Za-z0-9_]+)|\{(PARAM_[A-Za-z0-9_]+)\})"
 ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 """Set to true, it allows nodes with `path: shell`."""
 
-_RESERVED = frozenset(
+_PRIVATE = frozenset(
     {
         "DORA_NODE_CONFIG",
         "DORA_RUNTIME_CONFIG",
-        "ZENOH_CONFIG",
         "DORA_RUN_PARENT_PID",
         "DORA_AUTH_TOKEN",
         ALLOW_SHELL,
-        "LD_PRELOAD",
-        "LD_AUDIT",
-        "LD_LIBRARY_PATH",
     }
 )
-_RESERVED_PREFIXES = ("DORA_ZENOH_", "DYLD_")
+_PRIVATE_PREFIX = "DORA_ZENOH_"
+_RESERVED = frozenset({"ZENOH_CONFIG", "LD_PRELOAD", "LD_AUDIT"})
+_RESERVED_PREFIX = "DYLD_"
 
 
 class UndefinedVariable(ValueError):
@@ -97,6 +95,15 @@ def expand_parameters(text: str, parameters: Mapping[str, str]) -> str:
     return _PARAMETER.sub(value, text)
 
 
+def is_private(name: str) -> bool:
+    """Return whether a variable is dora's own, which no program inherits that it starts."""
+    return name in _PRIVATE or name.startswith(_PRIVATE_PREFIX)
+
+
 def is_reserved(name: str) -> bool:
-    """Return whether a variable belongs to dora or the dynamic linker and must not be set."""
-    return name in _RESERVED or name.startswith(_RESERVED_PREFIXES)
+    """Return whether a file or `--env` must not set a variable.
+
+    It is dora's own, or changes which code programs load. Programs inherit the latter from the
+    environment that dora runs in.
+    """
+    return is_private(name) or name in _RESERVED or name.startswith(_RESERVED_PREFIX)

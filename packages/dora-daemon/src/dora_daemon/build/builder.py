@@ -27,7 +27,7 @@ from pathlib import Path
 import anyio
 
 from dora_config.dataflow.resolved import GitSource, NodeLocation, ResolvedDataflow, ResolvedNode
-from dora_config.dataflow.variables import is_reserved
+from dora_config.dataflow.variables import is_private
 from dora_config.errors import os_error_text
 from dora_config.protocol.builds import BuiltNode, FailedNode, NodeBuildEvent
 from dora_daemon import out_dir
@@ -385,7 +385,7 @@ class _Builder:
         return env
 
     def _environ(self) -> dict[str, str]:
-        env = {name: text for name, text in self.environ.items() if not is_reserved(name)}
+        env = {name: text for name, text in self.environ.items() if not is_private(name)}
         return env | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"} if self.options.offline else env
 
     def _step(self, node: ResolvedNode, text: str) -> None:

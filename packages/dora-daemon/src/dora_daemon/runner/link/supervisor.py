@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from dora_config.dataflow.variables import is_reserved
+from dora_config.dataflow.variables import is_private
 from dora_config.history.entries import LinkPeerChanged
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, PeerReport
 from dora_config.protocol.runner import EdgeStatus
@@ -430,7 +430,7 @@ class LinkSupervisor:
             node_socket, carrier = str(self._services.socket), link_end.fileno()
             argv = [*PROGRAM, "--socket", node_socket]
             argv += ["--incarnation", str(incarnation), "--carrier", str(carrier)]
-            env = {k: v for k, v in os.environ.items() if not is_reserved(k)}
+            env = {k: v for k, v in os.environ.items() if not is_private(k)}
             request = SpawnRequest(tuple(argv), "/", env, inherited=(carrier,))
 
             def run() -> int:

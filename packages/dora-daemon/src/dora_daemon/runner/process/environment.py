@@ -1,8 +1,8 @@
 """The environment of a node's process, layer by layer; pure.
 
-Later layers win: the runner's own environment without reserved names; the dataflow's and the node's
-``env`` and ``--env``; what dora itself sets. Reserved names in the second layer are dropped, with a
-warning.
+Later layers win: the runner's own environment without dora's private names; the dataflow's and the
+node's ``env`` and ``--env``; what dora itself sets. Reserved names in the second layer are dropped,
+with a warning.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dora_config.dataflow.resolved import EnvValue, FromMachine
-from dora_config.dataflow.variables import is_reserved
+from dora_config.dataflow.variables import is_private, is_reserved
 from dora_config.zygote_process import with_tunables
 
 
@@ -35,7 +35,7 @@ def merge_environment(
     ``own`` is a resolved node's ``env``, into which the dataflow's ``env`` was merged already: what
     equals ``root`` gives way to ``overrides`` (``--env``), the node's own values do not.
     """
-    variables = {k: v for k, v in inherited.items() if not is_reserved(k)}
+    variables = {k: v for k, v in inherited.items() if not is_private(k)}
     warnings: list[str] = []
     problems: list[str] = []
     from_root = {k: v for k, v in own.items() if k in root and root[k] == v}
