@@ -7,8 +7,8 @@ import os
 import queue
 import random
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from support.ros2_values import random_value
 from support.waiting import wait_until
 
 from dora_ros2.connection import Node
-from dora_ros2.dds.participant import Participant
+from dora_ros2.dds.participant import DdsSubscription, Participant
 from dora_ros2.errors import SessionError
 from dora_ros2.types import Types
-from dora_ros2.zenoh.tokens import Qos
+from dora_ros2.zenoh.graph import Graph
+from dora_ros2.zenoh.tokens import Kind, Qos
 
 PYTHON = Path(os.environ["DORA_TESTS_RCLPY"])
 SHARE = PYTHON.parents[1] / "share"
@@ -42,11 +43,11 @@ TEXT = TYPES.message("std_msgs/msg/String")
 ENVIRONMENT = {"ROS_DOMAIN_ID": str(DOMAIN)}
 
 
-@pytest.fixture(scope="module")
-def echo() -> Iterator[None]:
+@contextmanager
+def echoing(domain: int, names: Sequence[str]) -> Iterator[None]:
     """A process with the node ``/oracle/echo``."""
-    command = [str(PYTHON), str(Path(__file__).with_name("rclpy_echo.py")), *NAMES]
-    environment = {**os.environ, **ENVIRONMENT}
+    command = [str(PYTHON), str(Path(__file__).with_name("rclpy_echo.py")), *names]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
         yield
         assert process.stdin is not None
@@ -58,11 +59,18 @@ def echo() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def participant(echo: None) -> Iterator[Participant]:
-    with Participant(environ=ENVIRONMENT) as made:
+def participant() -> Iterator[Participant]:
+    with echoing(DOMAIN, NAMES), Participant(environ=ENVIRONMENT) as made:
         assert made.wait_for(
             lambda graph: any(node.full_name == "/oracle/echo" for node in graph.nodes()), 60
         )
+        yield made
+
+
+@pytest.fixture(scope="module")
+def early() -> Iterator[Participant]:
+    """In a domain of its own: all participants of a process know the same publishers."""
+    with Participant(domain=DOMAIN + 1) as made:
         yield made
 
 
@@ -96,6 +104,29 @@ def test_all_types_both_ways(participant: Participant) -> None:
                 return bool(message.decode(payload).to_pylist() == [value])
 
             wait_until(answered, what=f"an answer of type {name}")
+
+
+def test_first_large_message(early: Participant) -> None:
+    """The first message of a publisher arrives, also in several fragments."""
+    image = TYPES.message("sensor_msgs/msg/Image")
+    received: queue.Queue[bytes] = queue.Queue()
+    with closing(Node(early, "early")) as node:
+        pong = node.subscription("/pong_0", image, partial(keep, received))
+        assert isinstance(pong, DdsSubscription)
+        ping = node.publisher("/ping_0", image)
+
+        def are_known(graph: Graph) -> bool:
+            names = ((Kind.PUBLISHER, pong.name), (Kind.SUBSCRIPTION, ping.name))
+            return all(graph.endpoints(kind, name=name) for kind, name in names)
+
+        with echoing(DOMAIN + 1, [image.name]):
+            assert early.wait_for(are_known, 60)
+            wait_until(lambda: not pong.is_rematching, what="the end of the second match")
+            for width in (1, 2):
+                ping.publish(image.encode({"width": width, "data": bytes(300_000)}))
+            assert [image.decode(get(received))[0]["width"].as_py() for _ in range(2)] == [1, 2]
+            own = early.graph.endpoints(Kind.SUBSCRIPTION, name=pong.name)
+            assert len(own) == 1
 
 
 def test_graph(participant: Participant) -> None:

@@ -65,6 +65,10 @@ _PORTS: Final = 250
 """Number of UDP ports of each domain."""
 _ACK_SECONDS: Final = 1
 """Longest wait of a publisher that closes for its reliable readers."""
+_CYCLONE: Final = b"\x01\x10"
+"""Vendor at the beginning of each identifier."""
+_REMATCH_SECONDS: Final = 3.0
+"""Time for the heartbeat that answers a new match; a lost packet is repeated after one."""
 # Fast DDS of ROS 2 Kilted describes lists in a way that Cyclone DDS refuses.
 _BY_NAME: Final = (
     "<CycloneDDS><Domain><Compatibility><IgnoreTypeInformation>1.15,1.16,1.1</IgnoreTypeInformation>"
@@ -234,17 +238,40 @@ class DdsSubscription(DdsEndpoint):
     ) -> None:
         self._on_message = on_message
         self._senders: dict[int, UUID] = {}
+        self._second: Any = None
+        self._second_until = 0.0
         super().__init__(node, name, type, qos)
 
     def _announce(self) -> None:
-        topic = self._participant.topic(f"rt{self.name}", self.type)
-        qos = dds_qos(self.qos, self.type.hash)
-        self._reader: Any = _made(DataReader, self._participant, topic, qos)
+        self._reader = self._made(self.qos)
         self.key: UUID = self._reader.get_guid()
         self._condition: ReadCondition | None = self._participant.watch(self._reader)
 
+    def _made(self, qos: Qos) -> Any:
+        topic = self._participant.topic(f"rt{self.name}", self.type)
+        return _made(DataReader, self._participant, topic, dds_qos(qos, self.type.hash))
+
+    @property
+    def is_rematching(self) -> bool:
+        """Whether `rematch` has not ended."""
+        return self._second is not None
+
+    def rematch(self) -> None:
+        """Get heartbeats of publishers that were just discovered; on the participant's thread.
+
+        Cyclone DDS drops messages that began before the first heartbeat of their publisher. Fast
+        DDS sends one at each match, but the first one before its publisher is known here, and
+        ignores requests for another. So a second reader matches it for a short time.
+        """
+        with self._lock:
+            if not self.closed:
+                self._second = self._made(replace(self.qos, depth=1, keep_all=False))
+                self._second_until = time.monotonic() + _REMATCH_SECONDS
+
     def take(self) -> None:
         """Call the callback with all messages that wait; on the participant's thread."""
+        if self.is_rematching and time.monotonic() > self._second_until:
+            self._second = None
         reader = self._reader
         if self.closed or reader is None:
             return
@@ -273,7 +300,8 @@ class DdsSubscription(DdsEndpoint):
     def _withdraw(self) -> None:
         self._participant.unwatch(self._condition)
         self._participant.publish_nodes()
-        self._condition = self._reader = None  # DDS deletes what has no references
+        # DDS deletes what has no references.
+        self._condition = self._reader = self._second = None
 
 
 def _made(kind: Any, participant: Participant, topic: Any, qos: Any) -> Any:
@@ -411,24 +439,37 @@ class Participant(Connection):
                 named = self._take_names()
                 if self._take_endpoints() or named:
                     self._update()
-                for endpoint in [one for node in list(self.nodes) for one in list(node.endpoints)]:
-                    if isinstance(endpoint, DdsSubscription):
-                        endpoint.take()
+                for subscription in self._subscribed():
+                    subscription.take()
             except Exception:
                 _logger.exception("error in a participant of DDS")
                 time.sleep(0.1)
 
     def _take_endpoints(self) -> bool:
         changed = False
+        rematched: set[str] = set()
         for reader, writes in ((self._publications, True), (self._subscriptions, False)):
             for sample in _all_of(reader):
                 changed = True
                 if sample.sample_info.valid_data and sample.qos is not None:
                     token = self._token(sample, writes=writes)
+                    if (
+                        sample.key not in self._found
+                        and token is not None
+                        and _needs_rematch(token)
+                    ):
+                        rematched.add(token.name)
                     self._found[sample.key] = (sample.participant_key, token)
                 else:
                     self._found.pop(sample.key, None)
+        for subscription in self._subscribed():
+            if subscription.name in rematched and subscription.qos.reliable:
+                subscription.rematch()
         return changed
+
+    def _subscribed(self) -> list[DdsSubscription]:
+        endpoints = [one for node in list(self.nodes) for one in list(node.endpoints)]
+        return [one for one in endpoints if isinstance(one, DdsSubscription)]
 
     def _take_names(self) -> bool:
         changed = False
@@ -503,6 +544,13 @@ class Participant(Connection):
         node = NodeToken(self.domain, sample.participant_key.hex, "0", "/", _UNKNOWN)
         known = type_hash(sample.qos), ros_qos(sample.qos)
         return EndpointToken(node, sample.key.hex, kind, f"/{name}", type_name, *known)
+
+
+def _needs_rematch(token: EndpointToken) -> bool:
+    """Return whether messages of a new publisher are lost before its heartbeat; see `rematch`."""
+    is_foreign = not bytes.fromhex(token.eid).startswith(_CYCLONE)
+    lasting = token.qos.reliable and not token.qos.transient_local
+    return token.kind is Kind.PUBLISHER and is_foreign and lasting
 
 
 def _all_of(reader: Any) -> Iterator[Any]:
