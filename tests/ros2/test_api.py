@@ -105,12 +105,40 @@ def test_actions(ros: Pair) -> None:
     assert client.take_result(key, 0.1) is None
     assert client.cancel(key) == 0
     assert server.take_cancel(20) == [key]
-    server.send_result(key, pa.array([{"sequence": [0, 1]}]), "canceled")
+    server.send_result(key, pa.array([{"sequence": [0, 1]}]), "canceled")  # it was requested above
     result = client.take_result(key, 20)
     assert result is not None
     assert (result[0], result[1].to_pylist()) == ("canceled", [{"sequence": [0, 1]}])
     with pytest.raises(RuntimeError, match="unknown goal_id"):
         client.take_result(key)
+
+
+def test_a_result_is_sent_once_it_was_fetched(ros: Pair) -> None:
+    """As in dora-rs: a server may end after its last `send_result`."""
+    one, two = ros
+    server = one.create_action_server("/late", "example_interfaces/Fibonacci", QOS)
+    client = two.create_action_client("/late", "example_interfaces/Fibonacci", QOS)
+    key = client.send_goal(pa.array([{"order": 2}]), 20)
+    assert server.take_goal(20) is not None
+    done = pa.array([{"sequence": [0, 1]}])
+    with pytest.raises(RuntimeError, match=f"goal {key} was not requested within 0.1 s"):
+        server.send_result(key, done, timeout_s=0.1)
+    returned = threading.Event()
+
+    def send_again() -> None:
+        server.send_result(key, done, timeout_s=30)
+        returned.set()
+
+    thread = threading.Thread(target=send_again)
+    thread.start()
+    assert not returned.wait(0.1)
+    result = client.take_result(key, 20)
+    assert result is not None
+    assert result[0] == "succeeded"
+    thread.join(20)
+    assert returned.is_set()
+    with pytest.raises(RuntimeError, match="it has a result"):
+        server.send_result(key, done)
 
 
 @pytest.mark.parametrize(

@@ -520,10 +520,19 @@ class Ros2ActionServer:
         status: str | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        """End a goal: `succeeded` (default), `canceled`; any other status is `aborted`."""
-        goal = self._known(goal_id)
-        state = GoalState.SUCCEEDED if status is None else ENDS.get(status, GoalState.ABORTED)
-        goal.finish(state, result)
+        """End a goal: `succeeded` (default), `canceled`; any other status is `aborted`.
+
+        Waits until a client has received the result, and raises RuntimeError after `timeout_s`
+        (default 5 min); the result is kept, and a second call waits again.
+        """
+        goal = self._server.unfetched(goal_id)
+        if goal is None:
+            goal = self._known(goal_id)
+            state = GoalState.SUCCEEDED if status is None else ENDS.get(status, GoalState.ABORTED)
+            goal.finish(state, result)
+        seconds = RESULT_SECONDS if timeout_s is None else max(0.0, timeout_s)
+        if not goal.fetched.wait(seconds):
+            raise NoReply(f"the result of goal {goal_id} was not requested within {seconds:g} s")
 
     def _known(self, goal_id: str) -> ServerGoal:
         goal = self._server.running().get(goal_id)

@@ -143,6 +143,8 @@ class ServerGoal:
         """The encoded response to requests for the result, once the goal ended."""
         self.waiting: list[Request] = []
         """Requests for the result."""
+        self.fetched = threading.Event()
+        """Set once a client has received the result."""
         self._request = request
         self._answered = False
 
@@ -186,6 +188,7 @@ class ServerGoal:
             waiting, self.waiting = self.waiting, []
         for request in waiting:
             request.reply(response)
+            self.fetched.set()
         self.server.publish_status()
 
 
@@ -237,6 +240,14 @@ class ActionServer:
             goals = self.goals.goals.values()
             return {goal.key: goal for goal in goals if not goal.state.ended}
 
+    def unfetched(self, key: str) -> ServerGoal | None:
+        """Return an ended goal whose result no client has received, by the text of its UUID."""
+        with self.lock:
+            for goal in self.goals.goals.values():
+                if goal.key == key and goal.state.ended and not goal.fetched.is_set():
+                    return goal
+        return None
+
     def publish_status(self) -> None:
         """Publish the states of all goals."""
         with self.lock:
@@ -286,8 +297,12 @@ class ActionServer:
             if goal is not None and not goal.state.ended:
                 goal.waiting.append(request)
                 return
-        response = self.type.get_result.response
-        request.reply(goal.result if goal else response.encode({"status": GoalState.UNKNOWN}))
+        if goal is None:
+            response = self.type.get_result.response
+            request.reply(response.encode({"status": GoalState.UNKNOWN}))
+        else:
+            request.reply(goal.result)
+            goal.fetched.set()
 
 
 @dataclass(frozen=True)
