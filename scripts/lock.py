@@ -11,10 +11,6 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
-NOT_SENT = ("uv",)
-"""Dependencies that only the machine which puts dora on others needs."""
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "packages" / "dora-cli" / "src" / "dora_cli" / "bundle" / "requirements.lock"
 
@@ -30,7 +26,7 @@ def main() -> None:
         line
         for project in projects
         for line in project["dependencies"]
-        if line.partition("==")[0] not in own and Requirement(line).name not in NOT_SENT
+        if line.partition("==")[0] not in own
     }
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.in"

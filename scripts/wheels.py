@@ -225,7 +225,7 @@ def smoke_config(environment: Environment) -> None:
 
 def smoke_node_api(environment: Environment) -> None:
     environment.run(environment.python, "-I", "-c", MOCK)
-    assert environment.distributions() == {"dora-node-api", "pyarrow"}
+    assert environment.distributions() == {"dora-node-api", "numpy", "pyarrow"}
 
 
 def smoke_coordinator(environment: Environment) -> None:
@@ -266,7 +266,7 @@ def smoke_cli(environment: Environment) -> None:
 
 def smoke_ros2(environment: Environment) -> None:
     environment.run(environment.python, "-c", "import dora_ros2.errors")
-    expected = {"dora-node-api", "dora-ros2", "eclipse-zenoh", "pyarrow", "xxhash"}
+    expected = {"dora-node-api", "dora-ros2", "eclipse-zenoh", "numpy", "pyarrow", "xxhash"}
     assert environment.distributions() == expected
 
 

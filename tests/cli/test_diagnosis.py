@@ -15,6 +15,7 @@ import pytest
 
 from dora_cli import diagnosis
 from dora_cli.diagnosis import Finding
+from dora_config.installation import wheel_command
 from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
 
 
@@ -34,7 +35,9 @@ def test_a_missing_or_older_wheel_fails(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("importlib.metadata.version", version)
     missing, differ = diagnosis.check_versions()
-    assert missing == Finding("FAIL", "dora-daemon", "not installed: pip install dora-daemon")
+    assert missing == Finding(
+        "FAIL", "dora-daemon", f"not installed: {wheel_command('dora-daemon')}"
+    )
     assert differ.result == "FAIL"
     assert "dora-cli 0.0.1" in differ.text
 

@@ -13,6 +13,7 @@ import pytest
 
 from dora_config import launcher
 from dora_config._version import __version__
+from dora_config.installation import wheel_command
 
 
 def _install(monkeypatch: pytest.MonkeyPatch, **commands: Callable[[Sequence[str]], int]) -> None:
@@ -76,20 +77,20 @@ def test_a_command_receives_the_rest_of_the_line(
             ["daemon"],
             ["cli"],
             "[ERROR]\n`dora daemon` is part of the wheel dora-daemon, which is not installed for "
-            f"{sys.executable}\n  install it: pip install dora-daemon\n",
+            f"{sys.executable}\n  install it: {wheel_command('dora-daemon')}\n",
         ),
         (
             ["run", "x.yml"],
             ["daemon"],
             "[ERROR]\n`dora run` is part of the wheel dora-cli, which is not installed for "
-            f"{sys.executable}\n  install it: pip install dora-cli\n"
+            f"{sys.executable}\n  install it: {wheel_command('dora-cli')}\n"
             "  installed here: dora daemon\n",
         ),
         (
             ["--help"],
             ["daemon", "coordinator"],
             "[ERROR]\n`dora` without a command is part of the wheel dora-cli, which is not "
-            f"installed for {sys.executable}\n  install it: pip install dora-cli\n"
+            f"installed for {sys.executable}\n  install it: {wheel_command('dora-cli')}\n"
             "  installed here: dora daemon, dora coordinator\n",
         ),
     ],

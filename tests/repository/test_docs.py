@@ -1,18 +1,17 @@
 """Runs the commands of the documentation and parses its code.
 
 A fenced block with a ``title`` becomes a file of that name. The commands of ``console`` blocks run
-as in ``support.console``, all those of a page in one folder.
+as in ``support.console``, all those of a page in one folder and with what the page installs.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
-import sys
-import sysconfig
+import subprocess
 import textwrap
-import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pytest
 import yaml
 from support.console import Console, commands
 from support.fleets.coordinator import free_port
+from support.installed import base, installed_by, make_environment
 from support.sources import ROOT, packaged_sources
 from support.workspace import Workspace
 
@@ -62,20 +62,23 @@ def _runs_something(page: Path) -> bool:
     )
 
 
-def own_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the Python of an environment for what the page installs, without a network.
+def own_environment(page: Path, folder: Path) -> Path:
+    """Return the Python of an environment for a page that installs a package of its own."""
+    return make_environment(folder / ".venv", base() | installed_by(page.read_text()))
 
-    It also has the packages of this one.
-    """
-    home = folder / ".venv"
-    venv.create(home)
-    (packages,) = home.glob("lib/*/site-packages")
-    own = sysconfig.get_path("purelib")
-    (packages / "own.pth").write_text(f"import site; site.addsitedir({own!r})\n")
-    python = home / "bin" / "python"
-    monkeypatch.setenv("PATH", f"{python.parent}:{Path(sys.executable).parent}:/usr/bin:/bin")
-    monkeypatch.setenv("UV_OFFLINE", "1")
-    return python
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Return a function from a page to the Python that has exactly what the page installs."""
+    made: dict[frozenset[str], Path] = {}
+
+    def environment(page: Path) -> Path:
+        requirements = base() | installed_by(page.read_text())
+        if requirements not in made:
+            made[requirements] = make_environment(tmp_path_factory.mktemp("env"), requirements)
+        return made[requirements]
+
+    return environment
 
 
 def _name(page: Path) -> str:
@@ -86,16 +89,22 @@ def _name(page: Path) -> str:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", [page for page in PAGES if _runs_something(page)], ids=_name)
 def test_output_of_commands(
-    page: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    environments: Callable[[Path], Path],
 ) -> None:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("UV_OFFLINE", "1")
     port = free_port()
     monkeypatch.setenv("DORA_COORDINATOR_PORT", str(port))
     found = list(blocks(page))
     with Console(workspace.path, port) as console:
         if any(block.title == "pyproject.toml" for block in found):
-            console.python = own_environment(workspace.path, monkeypatch)
+            console.python = own_environment(page, workspace.path)
+        else:
+            console.python = environments(page)
+        monkeypatch.setenv("PATH", f"{console.python.parent}:/usr/bin:/bin")
         for block in found:
             if block.title is not None:
                 workspace.file(block.title, block.body)
@@ -104,6 +113,46 @@ def test_output_of_commands(
                     if command.is_run:
                         where = f"{_name(page)}:{block.line}: $ {' '.join(command.words)}"
                         console.run(command, where)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_page_installs_what_its_code_imports(
+    page: Path, environments: Callable[[Path], Path]
+) -> None:
+    found = list(blocks(page))
+    files = [Path(block.title).with_suffix("") for block in found if block.title]
+    own = {part for file in files for part in file.parts}
+    imported = {
+        name
+        for block in found
+        if block.language == "python"
+        for name in _imported(block.body)
+        if name not in own
+    }
+    if imported:
+        done = subprocess.run(
+            [environments(page), "-c", CHECK, *sorted(imported)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(done.stdout) == []
+
+
+CHECK = """
+import json, sys
+from importlib.util import find_spec
+print(json.dumps([name for name in sys.argv[1:] if find_spec(name) is None]))
+"""
+
+
+def _imported(text: str) -> Iterator[str]:
+    """Yield the names of the packages that code imports."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module.partition(".")[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

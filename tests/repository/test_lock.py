@@ -10,9 +10,6 @@ from support.sources import PACKAGES, ROOT
 
 from dora_cli.bundle.dependencies import Platform, pins_for
 
-NOT_SENT = ("uv",)
-"""Dependencies that only the installing machine needs."""
-
 
 def test_pins_satisfy_the_requirements() -> None:
     lines = pins_for(Platform.from_key("x86_64-glibc2.36-py3.11"))
@@ -22,7 +19,7 @@ def test_pins_satisfy_the_requirements() -> None:
         project = tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text())
         for text in project["project"]["dependencies"]:
             required = Requirement(text)
-            if required.name in (*PACKAGES, *NOT_SENT):
+            if required.name in PACKAGES:
                 continue
             version = pinned.get(canonicalize_name(required.name))
             assert version is not None, f"{required.name}: run `python scripts/lock.py`"

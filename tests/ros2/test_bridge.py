@@ -421,7 +421,7 @@ def test_the_choice_of_a_transport(router: Router, monkeypatch: pytest.MonkeyPat
     assert choose_transport({}).kind == "dds"
     monkeypatch.setattr("dora_ros2.transport.find_spec", lambda _: None)
     assert choose_transport({}).kind == "zenoh"
-    assert 'pip install "dora-ros2[dds]"' in choose_transport({}).reason
+    assert 'pip install "cyclonedds>=11.0.1"' in choose_transport({}).reason
     wait_until(lambda: open_sockets() <= before, what="the router to close what was a trial")
 
 

@@ -21,15 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from support.dora import DORA, Completed, RunningDora, run_dora, running_dora
+from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.fleets.daemons import end_runners, is_running
 from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
-START = "from dora_config.launcher import main; raise SystemExit(main())"
-"""What the script `dora` of an environment does."""
 LOOKS = (
     ("list",), ("status",), ("logs",), ("top",), ("why",), ("node", "list"), ("cluster", "status"),
 )  # fmt: skip
@@ -122,8 +120,8 @@ class Console:
                 self._wait(command, where)
 
     @property
-    def _dora(self) -> tuple[str | Path, ...]:
-        return (DORA,) if self.python == Path(sys.executable) else (self.python, "-c", START)
+    def _dora(self) -> tuple[Path]:
+        return (self.python.with_name("dora"),)
 
     def _words(self, command: Command) -> list[str]:
         """Return the arguments of `dora`; a coordinator gets the port of this test."""

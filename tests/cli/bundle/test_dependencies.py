@@ -32,7 +32,7 @@ def test_error_names_the_missing_wheel_and_the_command_that_fetches_it(tmp_path:
 
 def test_missing_uv_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependencies, "find_uv", lambda environ: None)
-    with pytest.raises(WheelsMissing, match=r"uv is not installed .* pip install uv"):
+    with pytest.raises(WheelsMissing, match=r"uv is not installed .* -m pip install uv"):
         install(HERE, tmp_path / "site")
 
 

@@ -15,10 +15,10 @@ from dora_cli._version import __version__
 def test_update(dora: Dora) -> None:
     assert dora("self", "update").out == (
         f"dora {__version__}, installed for {sys.executable}\n"
-        "dora is a Python package: update it with the tool that installed it\n"
-        f"  pip:  {sys.executable} -m pip install --upgrade dora-cli\n"
-        "  uv:   uv tool upgrade dora-cli\n"
-        "  pipx: pipx upgrade dora-cli\n"
+        "install the new version from where it comes:\n"
+        f"  in a newer checkout of dora:  {sys.executable} -m pip install "
+        "packages/dora-{config,node-api,coordinator,daemon,cli}\n"
+        f"  from a folder of its wheels:  {sys.executable} -m pip install FOLDER/dora_*.whl\n"
     )
     assert dora("self", "update", "--check-only").code == 0
 

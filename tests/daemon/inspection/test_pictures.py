@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +15,6 @@ from dora_daemon.inspection.pictures import NotShown, PictureLimits, picture
 
 LIMIT = 256 * 1024
 SMALL = PictureLimits(LIMIT)
-COLOURS = np.random.default_rng(7).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 def image_of(found: dict[str, Any]) -> Any:
@@ -27,14 +24,11 @@ def image_of(found: dict[str, Any]) -> Any:
         return np.asarray(opened)
 
 
-def shown(
-    pixels: Any, encoding: str, limits: PictureLimits = SMALL, *, pillow: bool = True
-) -> dict[str, Any]:
+def shown(pixels: Any, encoding: str, limits: PictureLimits = SMALL) -> dict[str, Any]:
     height, width = pixels.shape[:2]
     metadata = {"encoding": encoding, "width": width, "height": height}
     array = pa.array(pixels.reshape(-1))
-    with patch.dict(sys.modules, {} if pillow else {"PIL": None}):
-        found = picture(array, metadata, limits)
+    found = picture(array, metadata, limits)
     assert found is not None
     assert len(base64.b64decode(found["data"])) <= max(limits.small, limits.whole)
     assert (found["width"], found["height"]) == (width, height)
@@ -46,11 +40,6 @@ def test_grey_and_depth() -> None:
     assert abs(image_of(shown(grey, "mono8")).astype(int) - grey).max() < 4
     depth = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
     assert image_of(shown(depth, "mono16"))[-1, -1] > 250
-
-
-def test_raw_images_need_pillow() -> None:
-    with pytest.raises(NotShown, match=r"pip install dora-daemon\[pictures\]"):
-        shown(COLOURS, "rgb8", pillow=False)
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "BGR8", "rgba8", "bgra8"])
@@ -123,17 +112,6 @@ def test_large_compressed_images_are_reduced(kind: str) -> None:
     assert len(base64.b64decode(found["data"])) <= LIMIT
     assert image_of(found).shape[0] > 200
     assert (found["width"], found["height"]) == (1920, 1080)
-
-
-def test_large_compressed_images_without_pillow_are_sent_whole() -> None:
-    content = encoded("png", 400, 300)
-    array, metadata = pa.array([content]), {"encoding": "png", "width": 400, "height": 300}
-    with patch.dict(sys.modules, {"PIL": None}):
-        found = picture(array, metadata, PictureLimits(LIMIT, len(content)))
-        assert found is not None
-        assert base64.b64decode(found["data"]) == content
-        with pytest.raises(NotShown, match="install Pillow"):
-            picture(array, metadata, PictureLimits(LIMIT, len(content) - 1))
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"", b"<svg>"])

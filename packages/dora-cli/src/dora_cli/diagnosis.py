@@ -20,6 +20,7 @@ from typing import Any, Literal
 import psutil
 
 from dora_cli._version import __version__
+from dora_config.installation import install_command, wheel_command
 
 WHEELS = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli")
 MAX_PIPE = 1 << 20
@@ -56,7 +57,7 @@ def check_versions() -> Iterator[Finding]:
         try:
             found[wheel] = version(wheel)
         except PackageNotFoundError:
-            yield _failure(wheel, f"not installed: pip install {wheel}")
+            yield _failure(wheel, f"not installed: {wheel_command(wheel)}")
     if len(set(found.values())) > 1:
         listing = ", ".join(f"{wheel} {number}" for wheel, number in found.items())
         yield _failure("dora", f"versions differ ({listing}); install the same version of all")
@@ -86,9 +87,7 @@ def check_python() -> Iterator[Finding]:
     try:
         yield _passed("pyarrow", version("pyarrow"))
     except PackageNotFoundError:
-        yield _failure(
-            "pyarrow", f"not installed, and nodes need it: {sys.executable} -m pip install pyarrow"
-        )
+        yield _failure("pyarrow", f"not installed, and nodes need it: {install_command('pyarrow')}")
 
 
 def check_programs() -> Iterator[Finding]:
@@ -96,7 +95,7 @@ def check_programs() -> Iterator[Finding]:
     from dora_daemon.build.python_env import find_uv
 
     uv = find_uv(os.environ)
-    missing = "not found (pip builds nodes instead; --uv needs it): pip install uv"
+    missing = f"not found (pip builds nodes instead; --uv needs it): {install_command('uv')}"
     yield _warning("uv", missing) if uv is None else _passed("uv", uv)
     git = shutil.which("git")
     if git is not None:

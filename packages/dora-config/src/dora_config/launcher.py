@@ -82,6 +82,8 @@ def _is_installed(name: str) -> bool:
 
 
 def _explain_missing(word: str) -> int:
+    from dora_config.installation import wheel_command
+
     package = COMMANDS[word if word in OWN_WORDS else "cli"].partition(".")[0]
     wheel = package.replace("_", "-")
     named = word and not word.startswith("-")
@@ -89,7 +91,7 @@ def _explain_missing(word: str) -> int:
     lines = [
         "[ERROR]",
         f"{subject} is part of the wheel {wheel}, which is not installed for {sys.executable}",
-        f"  install it: pip install {wheel}",
+        f"  install it: {wheel_command(wheel)}",
     ]
     if here := [name for name in OWN_WORDS if _is_installed(name)]:
         lines.append(f"  installed here: {', '.join(f'dora {name}' for name in here)}")

@@ -49,7 +49,10 @@ def __getattr__(name: str) -> Any:
         from importlib.util import find_spec
 
         if find_spec("dora_ros2") is None:
-            raise AttributeError(f"dora.{name} needs dora-ros2: pip install dora-ros2")
+            raise AttributeError(
+                f"dora.{name} needs dora-ros2; install it, in a checkout of dora for Python:"
+                " pip install packages/dora-ros2"
+            )
     loaded = import_module(module)
     value = loaded if attribute is None else getattr(loaded, attribute)
     globals()[name] = value

@@ -66,6 +66,6 @@ class CommandLineMissing(DoraNodeError, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"the command line is not installed for {sys.executable}; install it:"
-            " pip install dora-cli"
+            f"the command line is not installed for {sys.executable}; install it, in a checkout of"
+            " dora for Python: pip install packages/dora-{config,node-api,coordinator,daemon,cli}"
         )

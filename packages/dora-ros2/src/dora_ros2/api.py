@@ -134,7 +134,7 @@ class Ros2Transport:
 
     @staticmethod
     def dds() -> Ros2Transport:
-        """DDS, for topics only; needs `pip install "dora-ros2[dds]"`."""
+        """DDS, for topics only; needs `pip install "cyclonedds>=11.0.1"`."""
         return Ros2Transport("dds")
 
     @staticmethod

@@ -15,6 +15,8 @@ from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.session import ROUTER, Session
 from dora_ros2.zenoh.tokens import INFINITE, SECOND, Qos
 
+CYCLONE = "cyclonedds>=11.0.1"
+"""The library of the extra `dds`."""
 _ANSWER_SECONDS = 0.5
 logger = logging.getLogger("dora_ros2")
 
@@ -46,7 +48,7 @@ def choose_transport(environ: Mapping[str, str], *, config: str = "") -> Choice:
         return Choice("zenoh", f"a router answers at {ROUTER}")
     if has_dds:
         return Choice("dds", f"{where}, and DDS is installed")
-    return Choice("zenoh", f'{where} yet, and DDS is not installed (pip install "dora-ros2[dds]")')
+    return Choice("zenoh", f'{where} yet, and DDS is not installed (pip install "{CYCLONE}")')
 
 
 def connect(
@@ -71,7 +73,7 @@ def connect(
             on_graph=on_graph,
         )
     if find_spec("cyclonedds") is None:
-        raise SessionError('the transport dds needs Cyclone DDS: pip install "dora-ros2[dds]"')
+        raise SessionError(f'the transport dds needs Cyclone DDS: pip install "{CYCLONE}"')
     from dora_ros2.dds.participant import Participant
 
     return Participant(domain=domain, on_graph=on_graph)

@@ -221,5 +221,5 @@ def test_a_full_disk_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(CannotConvert, match=r'needs av; .* pip install "dora-daemon\[lerobot\]"'):
+    with pytest.raises(CannotConvert, match=r"needs av; .* pip install '?av>=14"):
         dataset(tmp_path / "dataset")

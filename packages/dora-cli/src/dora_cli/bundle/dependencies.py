@@ -10,20 +10,24 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from packaging.requirements import Requirement
 
 from dora_config.errors import DoraError
+from dora_config.installation import install_command
 from dora_daemon.build.pip_lines import uv_settings
 from dora_daemon.build.python_env import find_uv
 
 LOCK: Final = "requirements.lock"
 """Beside this module: every dependency of a release with the hashes of its wheels."""
+NOT_SENT: Final = ("uv",)
+"""Dependencies of the computer that puts dora on machines, which these do not need."""
 FETCH_TIMEOUT: Final = 1800.0
 """Seconds for all downloads of a platform."""
 
@@ -196,8 +200,10 @@ def install(platform: Platform, site: Path, *, offline: Path | None = None) -> N
         words += ["--offline", *_find_links(offline)]
     else:
         environment |= uv_settings(environment)
-    with as_file(files("dora_cli.bundle") / LOCK) as lock:
-        done = _run([*words, "--requirement", str(lock)], platform, environment, cwd=site.parent)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
+        lock.writelines(f"{line}\n" for line in _locked() if _name(line) not in NOT_SENT)
+        lock.flush()
+        done = _run([*words, "--requirement", lock.name], platform, environment, cwd=site.parent)
     if done.returncode != 0:
         raise WheelsMissing(_explain(platform, offline, done.stderr))
     remove_scripts(site)
@@ -233,13 +239,22 @@ def pins_for(platform: Platform, lock: str | None = None) -> Iterator[str]:
     pip would evaluate those for the Python that runs it.
     """
     environment = platform.markers()
-    text = lock_text() if lock is None else lock
-    for line in text.replace("\\\n", " ").splitlines():
+    for line in _locked(lock):
         words, *hashes = line.split(" --hash=")
         requirement = Requirement(words)
         if requirement.marker is None or requirement.marker.evaluate(environment):
             shown = [f"--hash={value.strip()}" for value in hashes]
             yield " ".join([f"{requirement.name}{requirement.specifier}", *shown])
+
+
+def _locked(lock: str | None = None) -> Iterator[str]:
+    """Yield the lines of the lock: a requirement and its hashes."""
+    text = lock_text() if lock is None else lock
+    yield from text.replace("\\\n", " ").splitlines()
+
+
+def _name(line: str) -> str:
+    return line.partition("==")[0]
 
 
 def _uv() -> str:
@@ -248,7 +263,7 @@ def _uv() -> str:
     if found is None:
         raise WheelsMissing(
             "uv is not installed beside this dora, but is needed to install dora on a machine: "
-            "pip install uv"
+            f"{install_command('uv')}"
         )
     return found
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from dora_config.errors import DoraError
+from dora_config.installation import wheel_command
 
 OWN_WHEELS: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
 OPTIONAL_WHEELS: Final = ("dora-ros2",)
@@ -65,7 +67,7 @@ def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
         if found is None:
             raise NotBundled(
                 f"the package {name} is not installed beside this dora, but machines need it: "
-                "pip install dora-cli"
+                f"{wheel_command(name)}"
             )
         _refuse_editable(name, found)
         versions[name] = found.version
@@ -77,6 +79,23 @@ def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
         )
     ordered = tuple(OwnFile(path, files[path]) for path in sorted(files))
     return OwnPackages(next(iter(versions.values())), ordered)
+
+
+def write_wheels(own: OwnPackages, folder: Path) -> list[Path]:
+    """Write each package as a wheel again; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {file.path: file.content for file in own.files}
+    written = []
+    for record in contents:
+        if record.name != "RECORD":
+            continue
+        target = folder / f"{record.parent.stem}-py3-none-any.whl"
+        with ZipFile(target, "w", ZIP_DEFLATED) as wheel:
+            for line in contents[record].decode().splitlines():
+                path = PurePosixPath(line.rsplit(",", 2)[0])
+                wheel.writestr(ZipInfo(str(path)), contents[path], ZIP_DEFLATED)
+        written.append(target)
+    return written
 
 
 def _refuse_editable(name: str, found: Distribution) -> None:
@@ -110,7 +129,7 @@ def _files_of(name: str, found: Distribution) -> dict[PurePosixPath, bytes]:
         if entry.hash is not None and (entry.hash.mode, entry.hash.value) != ("sha256", digest):
             raise NotBundled(
                 f"{entry.locate()} was changed after {name} {found.version} was installed; "
-                f"restore it with: pip install --force-reinstall {name}=={found.version}"
+                "install it again: " + wheel_command(name, "--force-reinstall", "--no-deps")
             )
         files[path] = content
         record.append(f"{path},sha256={digest},{len(content)}")

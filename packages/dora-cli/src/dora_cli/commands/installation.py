@@ -108,15 +108,6 @@ def help_(
     output.write(shown.get_help())
 
 
-def installer_commands(pip: str, tool: str) -> list[str]:
-    """Return the command line of each installer: ``pip`` its arguments, ``tool`` those of tools."""
-    return [
-        f"  pip:  {sys.executable} -m {pip}",
-        f"  uv:   uv tool {tool}",
-        f"  pipx: pipx {tool}",
-    ]
-
-
 def update(
     check_only: bool = False,
 ) -> None:
@@ -126,11 +117,13 @@ def update(
     """
     output.write(f"dora {__version__}, installed for {sys.executable}")
     if check_only:
-        output.write("dora does not check for newer versions; use your installer")
+        output.write("dora does not check for newer versions")
         return
-    output.write("dora is a Python package: update it with the tool that installed it")
-    for line in installer_commands("pip install --upgrade dora-cli", "upgrade dora-cli"):
-        output.write(line)
+    output.write("install the new version from where it comes:")
+    own = "packages/dora-{config,node-api,coordinator,daemon,cli}"
+    output.write(f"  in a newer checkout of dora:  {sys.executable} -m pip install {own}")
+    wheels = "FOLDER/dora_*.whl"
+    output.write(f"  from a folder of its wheels:  {sys.executable} -m pip install {wheels}")
 
 
 def test() -> None:
@@ -143,16 +136,24 @@ def test() -> None:
 
 def wheels(
     folder: Path,
-    platform: list[str],
+    platform: list[str] | None = None,
 ) -> None:
-    """Download the wheels that dora needs on other machines, for `dora cluster ... --offline`.
+    """Fill a folder with the wheels of dora and of what it needs, to install dora elsewhere.
+
+    `pip install --no-index --find-links DIR DIR/dora_*.whl` installs dora from it without a
+    network; `dora cluster ... --offline DIR` takes from it what machines need.
 
     :DIR: Folder for the wheels.
-    :--for PLATFORM: Platform, such as aarch64-glibc2.36-py3.11 (repeatable).
+    :--for PLATFORM: Platform, such as aarch64-glibc2.36-py3.11 (repeatable); default: this one.
     """
     from dora_cli.bundle.dependencies import Platform, download
+    from dora_cli.bundle.own_packages import own_packages, write_wheels
+    from dora_cli.remote_program.versions import platform_facts
 
-    for one in [Platform.from_key(key) for key in platform]:
+    chosen = [Platform.from_key(key) for key in platform or ()]
+    written = write_wheels(own_packages(), folder)
+    output.write(f"{folder}: {len(written)} wheels of dora {__version__}")
+    for one in chosen or [Platform.from_probe(platform_facts())]:
         output.write(f"{folder}: {download(one, folder)} wheels for {one.key}")
 
 
@@ -164,8 +165,7 @@ def uninstall(
     :--force: Accepted for compatibility; has no effect.
     """
     output.write(f"dora {__version__}, installed for {sys.executable}")
-    output.write("dora is a Python package: remove it with the tool that installed it")
-    wheels = " ".join(reversed(WHEELS))
-    for line in installer_commands(f"pip uninstall {wheels}", "uninstall dora-cli"):
-        output.write(line)
+    output.write("remove it with the tool that installed it:")
+    output.write(f"  {sys.executable} -m pip uninstall {' '.join(reversed(WHEELS))}")
+    output.write("  uv tool uninstall dora-config, or pipx uninstall dora-config")
     output.write("remaining settings and state: ~/.config/dora and ~/.local/state/dora")

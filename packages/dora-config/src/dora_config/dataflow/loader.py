@@ -28,6 +28,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.types import TypeCheck, TypeDefinition
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
+from dora_config.installation import wheel_command
 from dora_config.yaml.document import Document, Place
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
@@ -379,7 +380,7 @@ def _check_program(
     if bridge is None:
         return
     if find_spec("dora_ros2") is None:
-        warn(place, "dora-ros2 is not installed here", "pip install dora-ros2")
+        warn(place, "dora-ros2 is not installed here", wheel_command("dora-ros2"))
     elif "AMENT_PREFIX_PATH" not in flat.env:  # it names folders of the machine of the node
         known: Any = import_module("dora_ros2.types").Types([loading.base])
         for path_of_type, kind, name in bridge.types():

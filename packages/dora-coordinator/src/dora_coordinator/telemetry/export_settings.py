@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final
 
+from dora_config.installation import extra_command
+
 ENDPOINTS: Final = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
@@ -32,8 +34,8 @@ def not_exported(variable: str) -> str:
     """Return the sentence about an installation without OpenTelemetry."""
     return (
         f"{variable} is set, but the coordinator does not export metrics and traces: its"
-        " installation lacks OpenTelemetry; install dora-coordinator[otel] and start the"
-        " coordinator again, or let the collector scrape /metrics"
+        f" installation lacks OpenTelemetry: {extra_command('dora-coordinator', 'otel')}, and start"
+        " the coordinator again, or let the collector scrape /metrics"
     )
 
 

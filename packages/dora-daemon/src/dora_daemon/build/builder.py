@@ -29,6 +29,7 @@ import anyio
 from dora_config.dataflow.resolved import GitSource, NodeLocation, ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.variables import is_private
 from dora_config.errors import os_error_text
+from dora_config.installation import install_command
 from dora_config.protocol.builds import BuiltNode, FailedNode, NodeBuildEvent
 from dora_daemon import out_dir
 from dora_daemon.build import own_environment, pip_lines, plan
@@ -160,7 +161,9 @@ class _Builder:
         else:
             uv = find_uv(self.environ) if self.options.uv else None
             if self.options.uv and uv is None and lines:
-                raise StepFailed("--uv needs the program uv, which is not on PATH: pip install uv")
+                raise StepFailed(
+                    f"--uv needs the program uv, which is not on PATH: {install_command('uv')}"
+                )
             if uv is not None and plan.wants_environment(node):
                 python = await self._environment(node, directory, uv)
             await self._run_lines(node, lines, directory, python)

@@ -1,8 +1,8 @@
 """Small pictures of messages that are images, for viewers; uses Arrow.
 
-An image has the metadata `encoding`, and `width` and `height` unless it is compressed. With Pillow,
-raw and large compressed images become small JPEGs. Without it, compressed images are sent as they
-are, and raw ones are not shown.
+An image has the metadata `encoding`, and `width` and `height` unless it is compressed. Raw and
+large compressed images become small JPEGs. Pillow is imported for the first image, because most
+inspectors have none.
 """
 
 from __future__ import annotations
@@ -38,9 +38,6 @@ JPEG_HEIGHT: Final = 65_000
 """Higher images too: the format has at most 65,500 rows in Pillow."""
 SHRINK: Final = 0.7
 """Factor of both sides for each further attempt to stay below the limit."""
-INSTALL: Final = (
-    "install Pillow beside the daemon of its machine: pip install dora-daemon[pictures]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ class PictureLimits:
     small: int
     """Of pictures that are compressed here."""
     whole: int = 0
-    """Of compressed images that cannot be reduced here."""
+    """Of compressed images that Pillow cannot decode."""
 
 
 RAW: Final[Mapping[str, tuple[int, str]]] = {
@@ -157,25 +154,23 @@ def _bytes(array: Any) -> memoryview | None:
 def _compressed(
     data: memoryview, media: str, size: tuple[int, int] | None, limits: PictureLimits
 ) -> _Picture:
+    from PIL import Image
+
+    problem = ""
     try:
-        from PIL import Image
-    except ImportError:
-        problem = INSTALL
-    else:
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                real = _checked(image.size)
-                if len(data) > limits.small:
-                    return replace(_reduced(image, limits.small), real=real)
-                size = size or real
-        except NotShown:
-            raise
-        except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-            problem = f"Pillow cannot decode it: {str(error)[:200]}"
-        except Image.DecompressionBombError as error:
-            raise NotShown(str(error)) from error
+        with Image.open(io.BytesIO(data)) as image:
+            real = _checked(image.size)
+            if len(data) > limits.small:
+                return replace(_reduced(image, limits.small), real=real)
+            size = size or real
+    except NotShown:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        problem = f"; Pillow cannot decode it: {str(error)[:200]}"
+    except Image.DecompressionBombError as error:
+        raise NotShown(str(error)) from error
     if len(data) > max(limits.small, limits.whole):
-        raise NotShown(f"a compressed image of {len(data)} bytes is not shown; {problem}")
+        raise NotShown(f"a compressed image of {len(data)} bytes is not shown{problem}")
     return _Picture(media, bytes(data), size or (0, 0))
 
 
@@ -215,11 +210,9 @@ def _eight_bits(data: memoryview, kind: Any) -> memoryview:
 
 
 def _image(data: memoryview, name: str, size: tuple[int, int]) -> Image:
-    """Return an image of Pillow. Raises NotShown without Pillow."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise NotShown(INSTALL) from None
+    """Return an image of Pillow."""
+    from PIL import Image
+
     if name in YUV:
         half = (size[0] // 2, size[1])
         first, *colours = YUV[name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_config.errors import DoraError
+from dora_config.installation import extra_command
 
 
 class CannotConvert(DoraError):
@@ -18,7 +19,7 @@ class CannotConvert(DoraError):
 def missing_extra(extra: str, error: ImportError) -> CannotConvert:
     """Return the error for a library that is not installed."""
     return CannotConvert(
-        f'this format needs {error.name}; install it with: pip install "dora-daemon[{extra}]"'
+        f"this format needs {error.name}; install it with: {extra_command('dora-daemon', extra)}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dora_config.dataflow.ros2 import default_port
 from dora_config.errors import DoraError
+from dora_config.installation import wheel_command
 
 if TYPE_CHECKING:
     from dora_ros2.types import Types
@@ -54,8 +55,8 @@ def find_types(folders: Sequence[str] = ()) -> Types:
         from dora_ros2.types import Types
     except ImportError as error:
         raise MissingRos2(
-            f"ROS 2 needs {error.name}; install it with: pip install dora-ros2"
-        ) from (error)
+            f"ROS 2 needs {error.name}; install it with: {wheel_command('dora-ros2')}"
+        ) from error
     return Types(folders)
 
 

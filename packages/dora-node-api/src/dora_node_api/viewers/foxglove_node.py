@@ -21,6 +21,8 @@ from dora_node_api.viewers.viewer_node import CannotShow, ViewerInput, ViewerMes
 if TYPE_CHECKING:
     from dora_node_api.node import Node
 
+LIBRARIES = ('"foxglove-sdk>=0.22"', '"foxglove-schemas-protobuf>=0.3"', '"protobuf>=5"')
+"""Those of the extra `foxglove` of dora-cli, quoted for a shell."""
 BACKLOG = 64
 """Messages that wait for a slow client; later ones replace the oldest."""
 
@@ -122,7 +124,7 @@ def main() -> None:
     except ImportError as error:
         sys.exit(
             f"dora-foxglove needs {error.name}; install it in the environment of the node with:"
-            ' pip install "dora-cli[foxglove]"'
+            f" pip install {' '.join(LIBRARIES)}"
         )
     except CannotShow as error:
         sys.exit(str(error))

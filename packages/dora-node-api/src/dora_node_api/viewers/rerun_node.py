@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dora_node_api.node import Node
 
 APPLICATION = "dora-rerun"
+LIBRARY = "rerun-sdk>=0.27"
+"""That of the extra `rerun` of dora-cli."""
 USUAL_ADDRESS = "127.0.0.1:9876"
 PROBE_SECONDS = 0.5
 FLUSH_SECONDS = 2.0
@@ -255,7 +257,7 @@ def spawn_viewer(recording: Any, address: Address) -> None:
     if found is None:
         raise CannotShow(
             "the program `rerun` is not on PATH; install it in the environment of the node with:"
-            ' pip install "dora-cli[rerun]"'
+            f' pip install "{LIBRARY}"'
         )
     limit = os.environ.get("RERUN_MEMORY_LIMIT", "25%")
     try:
@@ -284,7 +286,7 @@ def main() -> None:
     except ImportError as error:
         sys.exit(
             f"dora-rerun needs {error.name}; install it in the environment of the node with:"
-            ' pip install "dora-cli[rerun]"'
+            f' pip install "{LIBRARY}"'
         )
     except CannotShow as error:
         sys.exit(str(error))

@@ -27,7 +27,7 @@ class RobotModel:
             from rerun.urdf import UrdfTree
         except ImportError as error:
             raise CannotShow(
-                'URDF files need a newer rerun-sdk; run: pip install -U "dora-cli[rerun]"'
+                "URDF files need a newer rerun-sdk; run: pip install -U rerun-sdk"
             ) from error
         self.name = name
         self._origin = _numbers(name, origin)

@@ -506,7 +506,7 @@ def _export_problem(cluster: Cluster) -> str | None:
     return (
         f"{variable} is set, but the coordinator's service on {location(cluster)} runs from a copy "
         "of dora without OpenTelemetry and does not export metrics and traces: let the collector "
-        f"scrape https://{address(cluster)}/metrics, or install dora-coordinator[otel] there and "
+        f"scrape https://{address(cluster)}/metrics, or install dora and OpenTelemetry there and "
         "name its program as `coordinator.dora`"
     )
 

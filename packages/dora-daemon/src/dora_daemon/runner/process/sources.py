@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from dora_config.installation import extra_command
 from dora_config.yaml.text_files import is_file
 from dora_daemon.runner.errors import RunnerError
 
@@ -82,7 +83,7 @@ def find_program(
 def _remedy(name: str) -> str:
     """Return how to install a node that is part of dora."""
     extra = OWN_NODES.get(name)
-    return "" if extra is None else f'; install it with: pip install "dora-cli[{extra}]"'
+    return "" if extra is None else f"; install it with: {extra_command('dora-cli', extra)}"
 
 
 def require_executable(program: Path, path: str) -> None:

@@ -1,0 +1,77 @@
+"""Commands that install what is missing: wheels of dora, the libraries of their extras, others.
+
+On the public index the names of the wheels do not exist or belong to other projects. So a wheel is
+installed from where the others came from: a checkout of the repository, or a folder of wheels.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from shlex import join
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+CHECKOUT = "in a checkout of dora for Python"
+
+
+def install_command(*packages: str, python: str = sys.executable) -> str:
+    """Return the command that installs packages of an index, files or folders."""
+    if find_spec("pip") is None:
+        return join(["uv", "pip", "install", "--python", python, *packages])
+    return join([python, "-m", "pip", "install", *packages])
+
+
+def extra_command(wheel: str, extra: str) -> str:
+    """Return the command that installs the libraries of an extra, or the wheel if it is missing."""
+    found = _installed(wheel)
+    if found is None:
+        return wheel_command(wheel)
+    suffixes = (f"extra == '{extra}'", f'extra == "{extra}"')
+    libraries = [
+        text.partition(";")[0].strip() for text in found.requires or () if text.endswith(suffixes)
+    ]
+    return install_command(*libraries)
+
+
+def wheel_command(wheel: str, *options: str, python: str = sys.executable) -> str:
+    """Return the command that installs a wheel of dora that is missing or damaged.
+
+    The place is that of this wheel; unknown if pip took it from ``--find-links``.
+    """
+    own = _installed("dora-config")
+    source = None if own is None else _sibling(own, wheel)
+    if source is None:
+        return f"{install_command(*options, f'packages/{wheel}', python=python)} ({CHECKOUT})"
+    return install_command(*options, *source, python=python)
+
+
+def _installed(wheel: str) -> Distribution | None:
+    """Return an installed wheel; None also for one that is run from its source."""
+    from importlib.metadata import PackageNotFoundError, distribution  # a slow import
+
+    try:
+        return distribution(wheel)
+    except PackageNotFoundError:
+        return None
+
+
+def _sibling(own: Distribution, wheel: str) -> list[str] | None:
+    """Return pip's words for a wheel beside the origin of an installed one."""
+    try:
+        origin: Any = json.loads(own.read_text("direct_url.json") or "{}")
+        path = Path(unquote(urlsplit(origin["url"]).path))
+    except (ValueError, KeyError):
+        return None
+    if "dir_info" in origin:
+        folder = path.parent / wheel
+        editable = ["-e"] if origin["dir_info"].get("editable") else []
+        return [*editable, str(folder)] if (folder / "pyproject.toml").is_file() else None
+    name = wheel.replace("-", "_")
+    file = next(iter(sorted(path.parent.glob(f"{name}-{own.version}-*.whl"))), None)
+    return None if file is None else [str(file)]
