@@ -13,6 +13,7 @@ from support.plugin_wheels import PluginWheels, plugin_wheels
 
 from dora_cli import plugin_commands
 from dora_config import plugins
+from dora_config.installation import wheel_command
 from dora_config.plugins import Plugins
 
 FUNCTION = """\
@@ -136,7 +137,7 @@ def test_a_missing_plug_in_of_this_project_is_named(
     assert shown.code == 1
     assert shown.err == (
         "[ERROR]\nthe command `dora ros2` is part of the wheel dora-ros2, which is not installed"
-        f" for {sys.executable}\n  install it: pip install dora-ros2\n"
+        f" for {sys.executable}\n  install it: {wheel_command('dora-ros2')}\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from support.plugin_wheels import PluginWheels, plugin_wheels
 
 from dora_config import plugins
+from dora_config.installation import wheel_command
 from dora_config.plugins import Addition, PluginError, Plugins
 
 HELLO = Addition("dora.commands", "hello", "dora_hello:hello", "dora-hello", "0.3")
@@ -32,11 +34,11 @@ def test_an_addition_is_found_by_group_and_name() -> None:
     ("stated", "sentence"),
     [
         (["2"], "is for version 2 of the interface of plug-ins, and this dora has version 1;"
-                " install versions that fit: pip install -U dora-cli"),
+                f" install versions that fit: {wheel_command('dora-cli')}"),
         (["0"], "is for version 0 of the interface of plug-ins, and this dora has version 1;"
-                " install versions that fit: pip install -U dora-hello"),
+                f" install versions that fit: {sys.executable} -m pip install -U dora-hello"),
         ([], "states no version of the interface of plug-ins, and this dora has version 1;"
-             " install versions that fit: pip install -U dora-hello"),
+             f" install versions that fit: {sys.executable} -m pip install -U dora-hello"),
     ],
 )  # fmt: skip
 def test_a_plug_in_of_another_version_is_refused(stated: list[str], sentence: str) -> None:
@@ -107,5 +109,5 @@ def test_names_of_this_project_have_a_wheel() -> None:
     assert plugins.known_names("nodes")["dora-rerun"] == "dora-cli[rerun]"
     sentence = plugins.missing("dora.commands", "ros2")
     assert sentence is not None
-    assert sentence.endswith("\n  install it: pip install dora-ros2")
+    assert sentence.endswith(f"\n  install it: {wheel_command('dora-ros2')}")
     assert plugins.missing("dora.commands", "nonsense") is None

@@ -135,4 +135,4 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     with running_coordinator() as coordinator:
-        coordinator.process.wait_for("-m pip install 'opentelemetry-sdk>=")
+        coordinator.process.wait_for("-m pip install 'opentelemetry-exporter-otlp")

@@ -24,4 +24,4 @@ def test_a_missing_exporter_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> Non
     problem = export_problem(TRACES)
     assert problem is not None
     assert problem.startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set, but the coordinator does")
-    assert "-m pip install 'opentelemetry-sdk>=1.40' " in problem
+    assert "-m pip install 'opentelemetry-" in problem

@@ -39,16 +39,26 @@ def extra_command(wheel: str, extra: str) -> str:
     return install_command(*libraries)
 
 
-def wheel_command(wheel: str, *options: str, python: str = sys.executable) -> str:
-    """Return the command that installs a wheel of dora that is missing or damaged.
+def wheel_command(wheel: str, *options: str) -> str:
+    """Return the command that installs a wheel of dora that is missing or damaged."""
+    source = _source(wheel)
+    if source is None:
+        return f"{install_command(*options, f'packages/{wheel}')} ({CHECKOUT})"
+    return install_command(*options, *source)
 
-    The place is that of this wheel; unknown if pip took it from ``--find-links``.
+
+def wheel_source(wheel: str) -> str:
+    """Return what pip installs a wheel of dora from."""
+    return join(_source(wheel) or [f"packages/{wheel}"])
+
+
+def _source(wheel: str) -> list[str] | None:
+    """Return pip's words for a wheel beside the origin of this one; None if that is unknown.
+
+    pip keeps no origin of a wheel that it found with ``--find-links``.
     """
     own = _installed("dora-config")
-    source = None if own is None else _sibling(own, wheel)
-    if source is None:
-        return f"{install_command(*options, f'packages/{wheel}', python=python)} ({CHECKOUT})"
-    return install_command(*options, *source, python=python)
+    return None if own is None else _sibling(own, wheel)
 
 
 def _installed(wheel: str) -> Distribution | None:

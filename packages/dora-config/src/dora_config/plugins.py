@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dora_config.errors import DoraError
+from dora_config.installation import install_command, wheel_command
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -138,10 +139,12 @@ def _of_another_version(addition: Addition, stated: Sequence[str]) -> str | None
     versions = ", ".join(stated)
     newer = versions.isdecimal() and int(versions) > int(INTERFACE)
     about = f"is for version {versions}" if stated else "states no version"
+    # the wheels of this project have one version
+    is_ours = newer or addition.wheel in set(known_names("dora.commands").values())
     return (
         f"the plug-in {addition.by} {about} of the interface of plug-ins, and this dora has version"
         f" {INTERFACE}; install versions that fit:"
-        f" pip install -U {'dora-cli' if newer else addition.wheel}"
+        f" {wheel_command('dora-cli') if is_ours else install_command('-U', addition.wheel)}"
     )
 
 
@@ -181,7 +184,7 @@ def missing(group: Group, name: str) -> str | None:
         return None
     return (
         f"the {what(group, name)} is part of the wheel {wheel}, which is not installed for"
-        f" {sys.executable}\n  install it: pip install {wheel}"
+        f" {sys.executable}\n  install it: {wheel_command(wheel)}"
     )
 
 

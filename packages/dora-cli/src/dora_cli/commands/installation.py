@@ -120,10 +120,10 @@ def update(
         output.write("dora does not check for newer versions")
         return
     output.write("install the new version from where it comes:")
+    pip = f"{sys.executable} -m pip"
     own = "packages/dora-{config,node-api,coordinator,daemon,cli}"
-    output.write(f"  in a newer checkout of dora:  {sys.executable} -m pip install {own}")
-    wheels = "FOLDER/dora_*.whl"
-    output.write(f"  from a folder of its wheels:  {sys.executable} -m pip install {wheels}")
+    output.write(f"  in a newer checkout of dora:  {pip} install {own}")
+    output.write(f"  from a folder of its wheels:  {pip} install FOLDER/dora_*.whl")
 
 
 def test() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dora_config.installation import install_command, wheel_command
+from dora_config.installation import wheel_source
 from dora_daemon.runner.errors import RunnerError
 
 OLDEST = (3, 11)
@@ -175,11 +175,10 @@ def _newer(interpreter: Interpreter) -> str:
 
 
 def _remedy(interpreter: Interpreter, module: str) -> str:
-    wheel = module.replace("_", "-")
-    if module.startswith("dora_"):
-        return f"install it: {wheel_command(wheel, python=interpreter.words[0])}"
+    name = module.replace("_", "-")
+    library = wheel_source(name) if name.startswith("dora-") else name
     if interpreter.origin == _MANAGED:  # uv made it, without pip; the next build may make it anew
-        return f"add a line `pip install {wheel}` to the node's `build`"
+        return f"add a line `pip install {library}` to the node's `build`"
     if len(interpreter.words) > 1:
-        return f"add it to the project that uv runs: uv add {wheel}"
-    return f"install it: {install_command(wheel, python=interpreter.words[0])}"
+        return f"add it to the project that uv runs: uv add {library}"
+    return f"install it: {interpreter.words[0]} -m pip install {library}"
