@@ -14,6 +14,7 @@ from tables import NOTICE, table
 
 from dora_cli import registry
 from dora_cli.main import create_application
+from dora_cli.recordings.format_command import FormatCommand
 from dora_config.launcher import COMMANDS, OWN_WORDS, find_command
 
 PAGE = "reference/cli.md"
@@ -62,6 +63,10 @@ def _known_aliases(application: Any) -> Iterator[tuple[str, str]]:
 
 
 def _command(words: str, command: Any) -> Iterator[str]:
+    if isinstance(command, FormatCommand):
+        for name in command.formats():
+            yield from _command(f"{words} {command.word} {name}", command.of(name))
+        return
     subcommands = _subcommands(command)
     arguments = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]
     options = [p for p in command.params if p.param_type_name == "option"]

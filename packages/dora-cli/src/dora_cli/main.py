@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from dora_cli import output
 from dora_cli._version import __version__
@@ -145,6 +145,8 @@ def _load(name: str, entry: str | Group) -> Any:
         )
     module_name, _, function = entry.partition(":")
     module = import_module(module_name)
+    if isinstance(getattr(module, function), TyperCommand):
+        return getattr(module, function)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     settings = {"cls": QuickCommand, **getattr(module, "SETTINGS", {}).get(function, {})}
     app.command(name, **settings)(declare(getattr(module, function)))

@@ -24,7 +24,7 @@ def find(name: str) -> Any:
     """Return a command of a plug-in, None if it does not exist. Raises PluginError."""
     found = plugins.installed().find("dora.commands", name)
     if found is not None:
-        return _command(name, found.load())
+        return command_of(name, found.load())
     if (sentence := plugins.missing("dora.commands", name)) is not None:
         raise PluginError(sentence)
     return None
@@ -38,7 +38,7 @@ def rows(core: Container[str]) -> tuple[dict[str, list[tuple[str, str]]], list[s
         if addition.name in core:
             continue
         try:
-            command = _command(addition.name, addition.load())
+            command = command_of(addition.name, addition.load())
         except PluginError as error:
             problems.append(str(error))
             continue
@@ -48,7 +48,8 @@ def rows(core: Container[str]) -> tuple[dict[str, list[tuple[str, str]]], list[s
     return found, problems
 
 
-def _command(name: str, value: Any) -> Any:
+def command_of(name: str, value: Any) -> Any:
+    """Return the command of a function or `Typer` application."""
     app = value
     if not isinstance(value, typer.Typer):
         app = typer.Typer(pretty_exceptions_enable=False)

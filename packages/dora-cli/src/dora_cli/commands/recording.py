@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import with_client
 from dora_cli.errors import CommandFailed
+from dora_cli.recordings.format_command import FormatCommand
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_cli.recordings.fleet import FleetRecording
     from dora_daemon.recording.channel_statistics import ChannelStatistics
-    from dora_daemon.recording.export.lerobot import LeRobotOptions
     from dora_daemon.recording.reading import Recording
 
 
@@ -127,188 +123,17 @@ def _info_json(recording: Recording, rows: list[ChannelStatistics]) -> dict[str,
     }
 
 
-PARQUET_COLUMNS = ("FILE", "MESSAGES")
-FOXGLOVE_COLUMNS = ("TOPIC", "SCHEMA", "MESSAGES", "LEFT OUT")
-ROSBAG_COLUMNS = ("OUTPUT", "TOPIC", "TYPE", "MESSAGES", "LEFT OUT")
-
-
-def export(
-    files: list[Path],
-    to: Literal["parquet", "foxglove", "lerobot", "rosbag"] = "parquet",
-    target: Path | None = None,
-    image: list[str] | None = None,
-    state: str | None = None,
-    action: str | None = None,
-    episodes: str | None = None,
-    every: str | None = None,
-    fps: Annotated[int | None, typer.Option(min=1)] = None,
-    task: str = "recorded with dora",
-    robot: str | None = None,
-) -> None:
-    """Convert a recording to another format.
-
-    `parquet`: a file for each output, a row for each message. `foxglove`: an MCAP file that
-    Foxglove, Lichtblick and Rerun display. `lerobot`: a LeRobot v3 dataset. `rosbag`: a ROS 2 bag
-    (MCAP) of the topics of `ros2:` nodes; needs the wheel dora-ros2. What is damaged is left out,
-    and the exit code is then 1.
-
-    :FILE..: The recording, or its files.
-    :--to: Format.
-    :--output, -o PATH: Folder or file; default the recording's name.
-    :--image NODE/OUTPUT: lerobot: a camera (repeatable); default all.
-    :--state NODE/OUTPUT: lerobot: the state of the robot, numbers.
-    :--action NODE/OUTPUT: lerobot: the actions, numbers.
-    :--episodes NODE/OUTPUT: lerobot: `start`, `stop` and `discard` of episodes; default one.
-    :--every NODE/OUTPUT: lerobot: a frame for each message; default the first camera.
-    :--fps: lerobot: frames per second; default as measured.
-    :--task: lerobot: task of episodes without metadata `task`.
-    :--robot: lerobot: type of the robot.
-    """
-    from dora_cli.recordings.fleet import damage_of
-    from dora_daemon.recording.reading import Recording
-
-    recordings = [Recording(path) for path in files]
-    name = target or files[0].with_suffix("")
-    umask = os.umask(0o077)  # other accounts cannot read recordings either
-    try:
-        match to:
-            case "parquet":
-                _to_parquet(recordings, name)
-            case "foxglove":
-                _to_foxglove(recordings, target or name.with_name(f"{name.name}_foxglove.mcap"))
-            case "lerobot":
-                from dora_daemon.recording.export.lerobot import LeRobotOptions
-
-                images = None if image is None else tuple(image)
-                options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot)
-                _to_lerobot(recordings, options, name)
-            case "rosbag":
-                _to_rosbag(recordings, target or name.with_name(f"{name.name}_rosbag"))
-    finally:
-        os.umask(umask)
-        damage = damage_of(recordings)
-        for text in damage:
-            output.warn(f"{text} left out")
-    if damage:
-        raise CommandFailed
-
-
-def _to_parquet(recordings: list[Recording], folder: Path) -> None:
-    from dora_daemon.recording.export.parquet import export
-    from dora_daemon.recording.reading import merged
-
-    output.table(PARQUET_COLUMNS, list(export(merged(recordings), folder).items()))
-
-
-def _to_foxglove(recordings: list[Recording], file: Path) -> None:
-    from dora_daemon.recording.export.foxglove import FoxgloveExport
-    from dora_daemon.recording.export.visuals import VisualDecoder
-    from dora_daemon.recording.reading import merged
-
-    export = FoxgloveExport(file, VisualDecoder(recordings[0].facts.dataflow))
-    export.write(merged(recordings))
-    rows = [
-        (topic, one.type, one.messages, one.refused)
-        for (topic, _), one in sorted(export.outputs.items())
-    ]
-    output.table(FOXGLOVE_COLUMNS, rows)
-    output.write(f"wrote {file}")
-    _warn_of_refused((topic, one.refused, one.reason) for (topic, _), one in export.outputs.items())
-
-
-def _to_rosbag(recordings: list[Recording], folder: Path) -> None:
-    from dora_daemon.recording.export.rosbag import RosbagExport
-    from dora_daemon.recording.reading import merged
-
-    facts = recordings[0].facts
-    export = RosbagExport(folder, facts.dataflow, facts.source.get("working_dir", ""))
-    export.write(merged(recordings))
-    rows = [
-        (name, one.topic, one.type, one.messages, one.refused)
-        for (name, _), one in sorted(export.topics.items())
-    ]
-    output.table(ROSBAG_COLUMNS, rows)
-    output.write(f"wrote {folder}")
-    if export.others:
-        output.remark(f"no ROS topics: {', '.join(export.others)}")
-    _warn_of_refused((name, one.refused, one.reason) for (name, _), one in export.topics.items())
-
-
-def _warn_of_refused(outputs: Iterable[tuple[str, int, str]]) -> None:
-    """Say what was left out and why, and fail then."""
-    refused = [one for one in outputs if one[1]]
-    for name, count, reason in refused:
-        output.warn(f"{name}: {output.counted(count, 'message')} left out: {reason}")
-    if refused:
-        raise CommandFailed
-
-
-def _to_lerobot(recordings: list[Recording], options: LeRobotOptions, folder: Path) -> None:
-    from dora_daemon.recording.export.lerobot import export_lerobot
-    from dora_daemon.recording.reading import merged
-
-    dataflow = recordings[0].facts.dataflow
-    done = export_lerobot(lambda: merged(recordings), dataflow, options, folder)
-    for note in done.notes:
-        output.warn(note)
-    episodes = output.counted(done.episodes, "episode")
-    output.write(f"wrote {folder}: {episodes}, {output.counted(done.frames, 'frame')}")
-    if done.repeated or done.skipped:
-        output.remark(
-            f"{done.repeated} frames repeat the one before, {done.skipped} messages are left out:"
-            " they came later or earlier than the frame rate allows"
-        )
-
-
-IMPORT_COLUMNS = ("TOPIC", "TYPE", "OUTPUT", "MESSAGES", "LEFT OUT")
-_REPORT_SECONDS = 5.0
-
-
-def import_(
-    bag: Path,
-    target: Path | None = None,
-) -> None:
-    """Convert a ROS 2 bag to a recording with an output for each topic.
-
-    The outputs have the values that a `ros2:` node sends. Needs the wheel dora-ros2. Messages that
-    are damaged or whose type is unknown are left out and counted, and the exit code is then 1.
-
-    :BAG: Folder, .mcap or .db3 file of a ROS 2 bag.
-    :--output, -o FILE: Default BAG_dora.mcap.
-    """
-    from dora_daemon.recording.rosbag import BagImport
-
-    bag = bag.absolute()
-    name = bag.name.removesuffix(".zstd")
-    stem = Path(name).stem if name.endswith((".mcap", ".db3")) else name
-    file = target or bag.with_name(f"{stem}_dora.mcap")
-    umask = os.umask(0o077)  # as of recordings
-    try:
-        done = BagImport(bag, file, stem, _Progress())
-        done.run()
-    finally:
-        os.umask(umask)
-    topics = sorted(done.topics.values(), key=lambda one: one.topic)
-    rows = [(one.topic, one.type, one.output, one.messages, one.refused) for one in topics]
-    output.table(IMPORT_COLUMNS, rows)
-    output.write(f"wrote {file}")
-    refused = [one for one in topics if one.refused]
-    for one in refused:
-        output.warn(f"{one.topic}: {output.counted(one.refused, 'message')} left out: {one.reason}")
-    for problem in done.bag.problems:
-        output.warn(problem)
-    if refused or done.bag.problems:
-        raise CommandFailed
-
-
-class _Progress:
-    def __init__(self) -> None:
-        self._due = time.monotonic() + _REPORT_SECONDS
-
-    def __call__(self, messages: int) -> None:
-        if time.monotonic() >= self._due:
-            self._due += _REPORT_SECONDS
-            output.remark(f"{messages} messages so far")
+export = FormatCommand(
+    "export",
+    "Convert a recording to another format. What is damaged is left out, and the exit code is"
+    " then 1.",
+    "--to",
+    "dora.exports",
+    default="parquet",
+)
+import_ = FormatCommand(
+    "import", "Convert data of another program to a recording.", "--from", "dora.imports"
+)
 
 
 LIST_COLUMNS = (

@@ -1,0 +1,36 @@
+"""The plug-in, as its users see it: `pip install . pytest && pytest`."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(sys.executable).parent
+
+
+def dora(*words: object) -> str:
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [SCRIPTS / "dora", *map(str, words)],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command() -> None:
+    assert dora("hello", "world", "--loud") == "HELLO WORLD\n"
+
+
+def test_the_node_and_the_format(tmp_path: Path) -> None:
+    recording, table = tmp_path / "hello.mcap", tmp_path / "hello.csv"
+    dora("record", HERE / "dataflow.yml", "-o", recording)
+    dora("recording", "export", recording, "--to", "csv", "-o", table)
+    with table.open() as file:
+        rows = [(row["output"], row["values"]) for row in csv.DictReader(file)]
+    assert rows == [("greeter/greeting", f"['hello {number}']") for number in (1, 2, 3)]

@@ -1,0 +1,82 @@
+"""A command whose options are those of the format that is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from dora_cli.plugin_commands import command_of
+from dora_config import plugins
+from dora_config.plugins import Group, PluginError
+
+
+class FormatCommand(TyperCommand):
+    """Runs the function of a plug-in; `word` is the option that names it."""
+
+    def __init__(self, name: str, help: str, word: str, group: Group, default: str = "") -> None:
+        super().__init__(name, help=help)
+        self.word = word
+        self._group = group
+        self._default = default
+
+    def formats(self) -> list[str]:
+        """Return the names of the installed formats."""
+        return plugins.installed().names(self._group)
+
+    def of(self, name: str) -> Any:
+        """Return the command of a format. Raises PluginError if it is not installed."""
+        command = command_of(self.name or "", plugins.load(self._group, name))
+        command.params.append(self._option())
+        command.help = f"{self.help}\n\n`{name}`: {command.help or ''}"
+        return command
+
+    def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
+        """Parse the arguments for the named format, or for the default."""
+        try:
+            command = self._chosen(self._named(args))
+        except PluginError:
+            if not extra.get("resilient_parsing"):
+                raise
+            return super().make_context(info_name, args, parent, **extra)
+        return command.make_context(info_name, args, parent, **extra)
+
+    def _chosen(self, name: str) -> Any:
+        formats = ", ".join(self.formats())
+        if not name and "," in formats:
+            raise typer.BadParameter(f"give {self.word} FORMAT: {formats}")
+        name = name or formats or next(iter(plugins.known_names(self._group)))
+        known = plugins.installed().find(self._group, name) is not None
+        if not known and plugins.missing(self._group, name) is None:
+            message = f"{name!r} is not a format that is installed: {formats}"
+            raise typer.BadParameter(message, param_hint=f"'{self.word}'")
+        return self.of(name)
+
+    def _named(self, args: list[str]) -> str:
+        before = args[: args.index("--")] if "--" in args else args
+        for index, word in enumerate(before):
+            if word == self.word:
+                return before[index + 1] if index + 1 < len(before) else ""
+            if word.startswith(f"{self.word}="):
+                return word.partition("=")[2]
+        return self._default
+
+    def _option(self) -> Any:
+        """Return the option that names the format; it is not an argument of the function."""
+        names = self.formats()
+        chosen = f", default {self._default}" if self._default else ""
+        text = f"Format{chosen}: {', '.join(names)}; with --help its options."
+        option: Any = typer.Option(
+            None,
+            self.word,
+            metavar="FORMAT",
+            help=text,
+            expose_value=False,
+            autocompletion=lambda: names,
+        )
+
+        def only(named: str | None = option) -> None:
+            raise NotImplementedError
+
+        return command_of("", only).params[0]
