@@ -22,7 +22,7 @@ from support.waiting import wait_until
 
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.rosbag import CDR
-from dora_ros2.bridge import Bridge, PublishedTopic, Sender, SubscribedTopic
+from dora_ros2.bridge import Bridge, PublishedTopic, Sender, SubscribedTopic, waiting_text
 from dora_ros2.connection import Node
 from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
@@ -123,6 +123,16 @@ def bridged(router: Router, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
     return run
 
 
+def test_text_of_what_a_bridge_waits_for_is_limited() -> None:
+    missing = [DefinitionError(f"found no definition of X{n}", remedy="do y") for n in range(13)]
+    found = [*missing, "waits for a", "waits for b", None, "waits for a", "waits for c", "d", "e"]
+    assert waiting_text(found) == (
+        "waits for a; waits for b; waits for c; and 2 more; waits for a definition"
+        " (and 12 more types): found no definition of X0; do y"
+    )
+    assert waiting_text([None, None]) is None
+
+
 def test_both_directions_with_types_of_the_other_side(bridged: Any, other: Node) -> None:
     topics = [
         {"topic": "/in", "output": "a"},
@@ -169,11 +179,13 @@ def test_the_last_message_arrives_and_bad_ones_are_dropped_with_a_warning(
         wait_until(lambda: "/bad: dropped a message" in caplog.text)
         node.put("b", {"wrong": 1})
         wait_until(lambda: "/last: dropped a message" in caplog.text)
+        node.put("b", {"linear": {"x": "fast"}})
         for number in range(20):
             node.put("b", {"linear": {"x": float(number)}})
     wait_until(lambda: received == [float(number) for number in range(20)])
     assert "from /other" in caplog.text
-    assert "dropped 2 messages" in caplog.text
+    assert "/bad: dropped 2 messages in all" in caplog.text
+    assert caplog.text.count("/last: dropped a message") == 2, "one for each reason"
 
 
 def test_a_service_in_the_dataflow(bridged: Any, other: Node) -> None:

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import psutil
+from ros2.routers import Router
 from ros2.test_bridge import TWIST, FakeNode
 from support.waiting import wait_until
 
+from dora_ros2 import transport
 from dora_ros2.bridge import Bridge
 from dora_ros2.connection import Node
 from dora_ros2.transport import connect
+from dora_ros2.zenoh import session as session_module
 
 TIMED_OUT = -10
 """The code DDS_RETCODE_TIMEOUT."""
@@ -92,6 +95,35 @@ def close_beside_a_stuck_reader() -> None:
     assert participant.nodes == {}
 
 
+def use_a_late_router() -> None:
+    """A bridge that has DDS because no router answered uses one that starts later."""
+    router = Router()
+    vars(transport)["ROUTER"] = router.endpoint
+    os.environ["ROS_DOMAIN_ID"] = "77"
+    node = FakeNode(["a"])
+    topic = {"topic": "/late", "message_type": "geometry_msgs/Twist", "output": "a"}
+    bridge = Bridge(cast(Any, node), {"topics": [topic]})
+    thread = threading.Thread(target=bridge.run)
+    thread.start()
+    said = f"waits for a Zenoh router at {router.endpoint}"
+    wait_until(lambda: any(said in str(text) for text in node.waiting), timeout=20)
+    session_module._DEFAULTS = {**session_module._DEFAULTS, "connect/endpoints": [router.endpoint]}
+    router.start()
+    with router.open(domain=77) as session:
+        publisher = Node(session, "robot").publisher("/late", TWIST)
+
+        def arrives() -> bool:
+            publisher.publish(TWIST.encode({"linear": {"x": 2.0}}))
+            return not node.sent.empty()
+
+        wait_until(arrives, timeout=30)
+        wait_until(lambda: node.waiting[-1] is None, timeout=20)
+        node.events.put({"type": "STOP"})
+        thread.join(20)
+    router.stop()
+
+
 if __name__ == "__main__":
     exchange()
     close_beside_a_stuck_reader()
+    use_a_late_router()

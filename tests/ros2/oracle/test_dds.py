@@ -183,7 +183,7 @@ def test_mismatched_qos(participant: Participant, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING), closing(Node(participant, "strict")) as node:
         received: queue.Queue[bytes] = queue.Queue()
         node.subscription("/picky", TEXT, lambda data, _: received.put(data))
-        said = "/picky: no messages: the publisher is best effort, the subscription reliable"
+        said = "/picky: no messages from /oracle/echo: the publisher is best effort"
         wait_until(lambda: said in caplog.text, what="a warning")
         assert received.empty()
         node.subscription("/picky", TEXT, lambda data, _: received.put(data), Qos(reliable=False))

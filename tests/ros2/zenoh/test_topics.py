@@ -87,6 +87,30 @@ def test_messages_with_number_time_and_sender(router: Router) -> None:
         assert sender.node.full_name == "/robot1/talker"
 
 
+def test_types_that_differ_are_logged(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+    """Once for each pair, and in the process of either end."""
+    types = Types()
+    other_type = types.message("std_msgs/Bool")
+    with router.open() as one, router.open() as other:
+        talker, listener = Node(one, "talker"), Node(other, "listener")
+        talker.publisher("/chatter", STRING)
+        listener.subscription("/chatter", other_type, lambda *_: None)
+        listener.service_server("/set", types.service("std_srvs/SetBool"), print)
+        talker.service_client("/set", types.service("std_srvs/Empty"))
+        why = "the types differ: std_msgs/msg/String and std_msgs/msg/Bool"
+        for said in (
+            f"/chatter: no messages to /listener: {why}",
+            f"/chatter: no messages from /talker: {why}",
+            "/set: no requests from /talker: the types differ",
+            "/set: no requests to /listener: the types differ",
+        ):
+            wait_until(lambda said=said: said in caplog.text, what=said)  # type: ignore[misc]
+        talker.publisher("/other", STRING)
+        listener.subscription("/other", other_type, lambda *_: None)
+        wait_until(lambda: caplog.text.count("/other: no messages") == 2, what="the second pair")
+        assert caplog.text.count("/chatter: no messages") == 2
+
+
 def test_late_joiners_receive_the_kept_messages(router: Router) -> None:
     with router.open() as one, router.open() as other:
         publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)

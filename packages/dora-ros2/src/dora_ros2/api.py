@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from dora_ros2.connection import Connection, Kinds, Node
 from dora_ros2.definitions.description import full_name
+from dora_ros2.drops import Drops
 from dora_ros2.errors import (
     DefinitionError,
     GoalError,
@@ -344,7 +345,7 @@ class Ros2Subscription:
         self._type = kind
         self._queue: deque[bytes] = deque(maxlen=None if qos.keep_all else qos.depth)
         self._descriptor = -1
-        self._warned = False
+        self._drops = Drops()
         self._subscription = node.subscription(name, kind, self._received, qos)
 
     def next(self) -> pa.StructArray | None:
@@ -357,9 +358,9 @@ class Ros2Subscription:
             try:
                 return self._type.decode(payload)
             except MalformedMessage as error:
-                if not self._warned:
-                    self._warned = True
-                    logger.warning("%s: dropped a message: %s", self._subscription.name, error)
+                text = self._drops.add(str(error), time.monotonic())
+                if text is not None:
+                    logger.warning("%s: %s", self._subscription.name, text)
 
     def notify(self, descriptor: int) -> None:
         """Write to this eventfd for each message that arrives."""

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,16 @@ from dora_node_api import Node as DoraNode
 from dora_node_api.ids import uuid7
 from dora_ros2.connection import Connection, Node, Payload, Publisher
 from dora_ros2.definitions.description import full_name
+from dora_ros2.drops import Drops
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
-from dora_ros2.transport import Choice, choose_transport, connect, logger, qos_of
+from dora_ros2.transport import (
+    Choice,
+    choose_transport,
+    connect,
+    logger,
+    qos_of,
+    router_answers,
+)
 from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh.actions import (
     ENDS,
@@ -61,6 +69,9 @@ MAX_REQUESTS = 64
 _CLOSE_SECONDS = 2.0
 TYPE_KEY = "ros2_type"
 """Metadata of messages whose type is not in the dataflow file, for exports of recordings."""
+_PROBE_SECONDS = 1.0
+_LISTED = 3
+"""Items of a text that are listed, of any number."""
 _QUEUED = 64
 """Fewest messages of a topic that may wait for the dataflow or for the topic to be opened."""
 
@@ -92,6 +103,24 @@ class Sender:
                 logger.exception("a message was not sent to the dataflow")
 
 
+Waiting: TypeAlias = str | DefinitionError | None
+"""What a channel waits for; a definition is found by the user, and the rest by itself."""
+
+
+def waiting_text(found: Iterable[Waiting]) -> str | None:
+    """Return what all channels wait for as one text of limited length; None for nothing."""
+    present = {str(one): one for one in found if one is not None}.values()
+    texts = [one for one in present if isinstance(one, str)]
+    missing = [one for one in present if not isinstance(one, str)]
+    parts = texts[:_LISTED]
+    if len(texts) > _LISTED:
+        parts.append(f"and {len(texts) - _LISTED} more")
+    if missing:
+        more = f" (and {len(missing) - 1} more types)" if len(missing) > 1 else ""
+        parts.append(f"waits for a definition{more}: {missing[0]}")
+    return "; ".join(parts) or None
+
+
 class BridgeChannel:
     """One topic, service or action."""
 
@@ -105,11 +134,20 @@ class BridgeChannel:
         self.types = types
         self.endpoint: Any = None
         self.lock = threading.RLock()
-        self._dropped = 0
+        self._drops = Drops()
 
-    def update(self, node: Node, graph: Graph) -> str | None:
+    def update(self, node: Node, graph: Graph) -> Waiting:
         """Open what can be opened; return what the channel waits for. On the keeper thread."""
         raise NotImplementedError
+
+    def reset(self) -> None:
+        """Forget the endpoint, whose connection was closed; `update` opens another."""
+        with self.lock:
+            self.endpoint = None
+
+    def has_met(self, node: Node, graph: Graph) -> bool:
+        """Whether another process has the other side."""
+        return True
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         """Process a message of the dataflow."""
@@ -123,14 +161,24 @@ class BridgeChannel:
         """Withdraw the endpoint, and report how many messages were dropped."""
         if self.endpoint is not None:
             self.endpoint.close()
-        if self._dropped > 1:
-            logger.warning("%s: dropped %d messages", self.name, self._dropped)
+        with self.lock:
+            self._warn(self._drops.rest())
+            if self._drops.total > 1:
+                self._warn(f"dropped {self._drops.total} messages in all")
 
     def drop(self, reason: object) -> None:
-        """Count a message that is dropped, and warn of the first one."""
-        self._dropped += 1
-        if self._dropped == 1:
-            logger.warning("%s: dropped a message: %s", self.name, reason)
+        """Count a message that is dropped, and warn of it now or soon."""
+        with self.lock:
+            self._warn(self._drops.add(str(reason), time.monotonic()))
+
+    def warn_of_drops(self) -> None:
+        """Warn of what was dropped since the last warning, if it is long ago."""
+        with self.lock:
+            self._warn(self._drops.due(time.monotonic()))
+
+    def _warn(self, text: str | None) -> None:
+        if text is not None:
+            logger.warning("%s: %s", self.name, text)
 
 
 class Topic(BridgeChannel):
@@ -154,7 +202,16 @@ class Topic(BridgeChannel):
         """Return the publisher or subscription."""
         raise NotImplementedError
 
-    def update(self, node: Node, graph: Graph) -> str | None:
+    def reset(self) -> None:
+        with self.lock:
+            self.type = self.endpoint = None
+
+    def has_met(self, node: Node, graph: Graph) -> bool:
+        name = absolute(self.name, node.namespace, node.name)
+        others = graph.endpoints(self.other, name=name)
+        return any(one.node.zid != node.token.zid for one in others)
+
+    def update(self, node: Node, graph: Graph) -> Waiting:
         self._graph = graph
         if self.type is None and self.type_name:
             try:
@@ -178,7 +235,7 @@ class Topic(BridgeChannel):
         held = self.type
         return held is not None and other.type == held.name and other.hash in (NO_HASH, held.hash)
 
-    def _follow(self, node: Node, other: EndpointToken) -> str | None:
+    def _follow(self, node: Node, other: EndpointToken) -> Waiting:
         """Use the type of the other side, whose definition may differ from that here."""
         if self.type is not None and other.hash in self._mismatched:
             return None
@@ -186,6 +243,8 @@ class Topic(BridgeChannel):
             described = find_description(node, self.types, other)
             self._open(node, MessageType(described))
         except Ros2Error as error:
+            if self.type is None and isinstance(error, DefinitionError):
+                return error
             if self.type is None:
                 return f"waits for the type of {self.name}: {error}"
             if other.hash not in self._mismatched:
@@ -300,14 +359,14 @@ class _Exchange(BridgeChannel):
         """Return the client or server. Raises DefinitionError."""
         raise NotImplementedError
 
-    def update(self, node: Node, graph: Graph) -> str | None:
+    def update(self, node: Node, graph: Graph) -> Waiting:
         if self.endpoint is None:
             try:
                 self.endpoint = self.open(node)
             except DefinitionError as error:
                 if error.file:
                     raise
-                return f"waits for a definition: {error}"
+                return error
         return self.check()
 
     def check(self) -> str | None:
@@ -649,28 +708,50 @@ class Bridge:
 
     def _keep(self) -> None:
         try:
-            choice = _choice(self._settings)
-            logger.info("transport %s: %s", choice.kind, choice.reason)
-            transport = self._settings.get("transport") or {}
-            self._connection = connection = connect(
-                choice.kind,
-                config=transport.get("config_uri", ""),
-                profile=transport.get("compatibility"),
-                on_state=self._router_changed,
-                on_graph=self._wake.set,
-            )
-            name = self._settings.get("node_name") or _ros_name(self._node.node_id)
-            node = Node(connection, name, self._settings.get("namespace", "/"))
-            if choice.kind == "zenoh":
-                serve_descriptions(node, self._types.description)
-            while not self._stopping.is_set():
-                found = [one.update(node, connection.graph) for _, one in self._channels]
-                self._show([self._router, *found])
-                self._show_graph(connection, node.full_name)
-                self._wake.wait(_KEEPER_SECONDS)
-                self._wake.clear()
+            choice: Choice | None = _choice(self._settings)
+            while choice is not None:
+                choice = self._serve(choice)
         except Exception as error:  # noqa: BLE001 - the main thread raises it
             self._failure = error
+
+    def _serve(self, choice: Choice) -> Choice | None:
+        """Serve over a transport; return another one to use, or None at the end."""
+        logger.info("transport %s: %s", choice.kind, choice.reason)
+        transport = self._settings.get("transport") or {}
+        self._connection = connection = connect(
+            choice.kind,
+            config=transport.get("config_uri", ""),
+            profile=transport.get("compatibility"),
+            on_state=self._router_changed,
+            on_graph=self._wake.set,
+        )
+        name = self._settings.get("node_name") or _ros_name(self._node.node_id)
+        node = Node(connection, name, self._settings.get("namespace", "/"))
+        if choice.kind == "zenoh":
+            serve_descriptions(node, self._types.description)
+        is_settled, probed_at = not choice.waits, time.monotonic()
+        while not self._stopping.is_set():
+            found = [one.update(node, connection.graph) for _, one in self._channels]
+            is_settled = is_settled or any(
+                one.has_met(node, connection.graph) for _, one in self._channels
+            )
+            self._show([self._router if is_settled else choice.waits, *found])
+            self._show_graph(connection, node.full_name)
+            for _, one in self._channels:
+                one.warn_of_drops()
+            if not is_settled and time.monotonic() >= probed_at + _PROBE_SECONDS:
+                probed_at = time.monotonic()
+                if router_answers():
+                    self._disconnect(connection)
+                    return choose_transport(os.environ)
+            self._wake.wait(_KEEPER_SECONDS)
+            self._wake.clear()
+        return None
+
+    def _disconnect(self, connection: Connection) -> None:
+        connection.close()
+        for _, channel in self._channels:
+            channel.reset()
 
     def _router_changed(self, waiting: str | None) -> None:
         self._router = waiting
@@ -686,9 +767,9 @@ class Bridge:
             summary = connection.graph.summary(name, dds=connection.kind == "dds")
             self._node.report_ros_graph(summary)
 
-    def _show(self, found: Sequence[str | None]) -> None:
+    def _show(self, found: Sequence[Waiting]) -> None:
         """Show in the lists of dora what the bridge waits for."""
-        waiting = "; ".join(text for text in found if text) or None
+        waiting = waiting_text(found)
         if waiting is None:
             self._since = time.monotonic()
         elif self._connection is not None and time.monotonic() - self._since < _PATIENCE_SECONDS:

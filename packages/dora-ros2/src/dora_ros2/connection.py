@@ -5,8 +5,9 @@ All methods may be called from any thread. Messages are CDR bytes, with their he
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,6 +15,7 @@ from dora_ros2.errors import SessionError
 from dora_ros2.zenoh.graph import Graph
 from dora_ros2.zenoh.tokens import (
     Attachment,
+    EndpointToken,
     Kind,
     NodeToken,
     Qos,
@@ -29,6 +31,9 @@ Payload = bytes | bytearray
 OnMessage = Callable[[bytes, Attachment | None], None]
 OnRequest = Callable[[Any], None]
 """Called with a `dora_ros2.zenoh.endpoints.Request`."""
+_MISMATCH_SECONDS = 2.0
+"""Time for a bridge to take the type of the other side, before a mismatch is logged."""
+_logger = logging.getLogger(__name__)
 
 
 class Connection:
@@ -61,6 +66,9 @@ class Connection:
         self._numbers = count()
         self._on_graph = on_graph
         self._changed = threading.Condition()
+        self._warned: set[tuple[EndpointToken, EndpointToken]] = set()
+        """Pairs of endpoints that do not match and were logged."""
+        self._is_checking = False
 
     def number(self) -> str:
         """Return the next number of a node or endpoint."""
@@ -70,6 +78,43 @@ class Connection:
         """Wait until the graph meets a condition; return whether it does. Not from a callback."""
         with self._changed:
             return bool(self._changed.wait_for(lambda: condition(self.graph), seconds))
+
+    def check_matches(self) -> None:
+        """Log, after a moment, which endpoints do not match those of this process; once each."""
+        found = dict(self._mismatches())
+        with self.lock:
+            if not found or self._is_checking or self.closed:
+                return
+            self._is_checking = True
+        timer = threading.Timer(_MISMATCH_SECONDS, self._log_mismatches, [found])
+        timer.daemon = True
+        timer.start()
+
+    def _log_mismatches(self, before: Mapping[tuple[EndpointToken, EndpointToken], str]) -> None:
+        if self.closed:
+            return
+        for pair, text in self._mismatches():
+            if pair in before:
+                self._warned.add(pair)
+                _logger.warning(text)
+        self._is_checking = False
+        self.check_matches()
+
+    def _mismatches(self) -> Iterator[tuple[tuple[EndpointToken, EndpointToken], str]]:
+        for word, channels in (
+            ("messages", self.graph.topics()),
+            ("requests", self.graph.services()),
+            ("goals", self.graph.actions()),
+        ):
+            for name, channel in channels.items():
+                for offer, use, reason in channel.problems(dds=self.kind == "dds"):
+                    ours = [one.node.zid == self.id for one in (offer, use)]
+                    if any(ours) and (offer, use) not in self._warned:
+                        other = use if ours[0] else offer
+                        # messages go from the offer to the use, requests the other way
+                        way = "to" if ours[0] is (word == "messages") else "from"
+                        text = f"{name}: no {word} {way} {other.node.full_name}: {reason}"
+                        yield (offer, use), text
 
     def announce(self, node: Node) -> None:
         """Add a node to the graph. Raises SessionError."""

@@ -27,6 +27,8 @@ class Choice:
 
     kind: Kinds
     reason: str
+    waits: str = ""
+    """For what it waits if it is DDS only because no router answers yet."""
 
 
 def choose_transport(environ: Mapping[str, str], *, config: str = "") -> Choice:
@@ -39,16 +41,23 @@ def choose_transport(environ: Mapping[str, str], *, config: str = "") -> Choice:
         return Choice("zenoh" if "zenoh" in rmw else "dds", f"RMW_IMPLEMENTATION is {rmw}")
     if environ.get("ZENOH_CONFIG_OVERRIDE"):
         return Choice("zenoh", "ZENOH_CONFIG_OVERRIDE is set")
+    if router_answers():
+        return Choice("zenoh", f"a router answers at {ROUTER}")
+    where = f"no Zenoh router answers at {ROUTER}"
+    if has_dds:
+        waits = f"waits for a Zenoh router at {ROUTER}, or for the other side of a topic over DDS"
+        return Choice("dds", f"{where}, and DDS is installed", waits)
+    return Choice("zenoh", f'{where} yet, and DDS is not installed (pip install "{CYCLONE}")')
+
+
+def router_answers() -> bool:
+    """Return whether a router of Zenoh listens on this computer."""
     host, _, port = ROUTER.partition("/")[2].rpartition(":")
     try:
         socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
     except OSError:
-        where = f"no Zenoh router answers at {ROUTER}"
-    else:
-        return Choice("zenoh", f"a router answers at {ROUTER}")
-    if has_dds:
-        return Choice("dds", f"{where}, and DDS is installed")
-    return Choice("zenoh", f'{where} yet, and DDS is not installed (pip install "{CYCLONE}")')
+        return False
+    return True
 
 
 def connect(

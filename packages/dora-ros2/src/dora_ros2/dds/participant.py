@@ -340,7 +340,6 @@ class Participant(Connection):
         self._named: dict[bytes, list[dict[str, Any]]] = {}
         self.gids: dict[UUID, bytes] = {}
         """Identifiers of endpoints as the graph knows them."""
-        self._warned: set[tuple[str, str]] = set()
         self.topics: dict[str, Any] = {}
         try:
             network = configuration(environ)
@@ -485,7 +484,7 @@ class Participant(Connection):
         return changed
 
     def _update(self) -> None:
-        """Make the graph from what was discovered, and warn of endpoints that do not match."""
+        """Make the graph from what was discovered."""
         present = {one.bytes for one, _ in self._found.values()} | {self.key.bytes}
         self._named = {key: nodes for key, nodes in self._named.items() if key in present}
         nodes: dict[bytes, NodeToken] = {}
@@ -516,18 +515,9 @@ class Participant(Connection):
             for text in tokens - known:
                 self.graph.add(text)
             self._changed.notify_all()
-        self._warn_of_mismatches()
+        self.check_matches()
         if self._on_graph is not None and not self.closed:
             self._on_graph()
-
-    def _warn_of_mismatches(self) -> None:
-        """Warn once of each pair of ours and another endpoint that do not match."""
-        for name, channel in self.graph.topics().items():
-            for offer, use, reason in channel.problems(dds=True):
-                pair = (offer.eid, use.eid)
-                if self.id in (offer.node.zid, use.node.zid) and pair not in self._warned:
-                    self._warned.add(pair)
-                    _logger.warning("%s: no messages: %s", name, reason)
 
     def _token(self, sample: Any, *, writes: bool) -> EndpointToken | None:
         """Return the token of a discovered endpoint; None for those that ROS does not show."""

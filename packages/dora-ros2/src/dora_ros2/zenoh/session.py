@@ -33,7 +33,7 @@ from dora_ros2.zenoh.endpoints import (
     undeclare,
 )
 from dora_ros2.zenoh.graph import FOLLOWER, Profile
-from dora_ros2.zenoh.tokens import SPACE
+from dora_ros2.zenoh.tokens import SPACE, mangle
 
 ROUTER = "tcp/localhost:7447"
 _DEFAULTS: Mapping[str, Any] = {
@@ -243,8 +243,17 @@ class Session(ZenohConnection):
             self._changed.notify_all()
         if self.follows:
             self._detect_profile()
+        if self._has_endpoint_of(text):
+            self.check_matches()
         if self._on_graph is not None and not self.closed:
             self._on_graph()
+
+    def _has_endpoint_of(self, token: str) -> bool:
+        """Whether a node of this process has an endpoint with the name in a token."""
+        names = (
+            f"/{mangle(one.name)}/" for node in list(self.nodes) for one in list(node.endpoints)
+        )
+        return any(name in token for name in names)
 
     def _detect_profile(self) -> None:
         found = self.graph.profiles()

@@ -267,7 +267,7 @@ class NodeToken:
 
     def text(self, eid: str, kind: Kind) -> str:
         """Return the parts that the tokens of a node and of its endpoints share."""
-        names = "/".join(_mangle(part) for part in (self.enclave, self.namespace, self.name))
+        names = "/".join(mangle(part) for part in (self.enclave, self.namespace, self.name))
         return f"{SPACE}/{self.domain}/{self.zid}/{self.nid}/{eid}/{kind}/{names}"
 
 
@@ -294,7 +294,7 @@ class EndpointToken:
         return self.hash == NO_HASH
 
     def __str__(self) -> str:
-        own = "/".join(_mangle(part) for part in (self.name, self.dds_name, self.hash))
+        own = "/".join(mangle(part) for part in (self.name, self.dds_name, self.hash))
         return f"{self.node.text(self.eid, self.kind)}/{own}/{self.qos.token()}"
 
 
@@ -316,7 +316,8 @@ def parse_token(text: str) -> NodeToken | EndpointToken:
     return EndpointToken(node, eid, Kind(kind), topic, dds_name, type_hash, parse_qos(names[6]))
 
 
-def _mangle(part: str) -> str:
+def mangle(part: str) -> str:
+    """Return a name as a part of a token."""
     return part.replace("/", "%") or "%"
 
 
