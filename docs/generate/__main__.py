@@ -15,6 +15,7 @@ import bad_input_page
 import cli_page
 import metrics_page
 import node_api_page
+import node_plugins_page
 import plugins_page
 import rest_page
 import summaries_page
@@ -31,6 +32,7 @@ PAGES: tuple[ModuleType, ...] = (
     metrics_page,
     summaries_page,
     plugins_page,
+    node_plugins_page,
 )
 
 

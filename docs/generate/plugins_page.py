@@ -15,16 +15,21 @@ _PACKAGES = Path(__file__).resolve().parents[2] / "packages"
 
 
 def render() -> str:
-    names: dict[str, dict[str, str]] = defaultdict(dict)
+    return json.dumps(names(), indent=2, sort_keys=True)
+
+
+def names() -> dict[str, dict[str, str]]:
+    """Return the wheel of each name, by group."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
     for file in sorted(_PACKAGES.glob("*/pyproject.toml")):
         project = tomllib.loads(file.read_text())["project"]
         wheel = project["name"]
         for group in GROUPS:
             for name in project.get("entry-points", {}).get(group, ()):
-                names[group][name] = wheel
+                found[group][name] = wheel
         for name in project.get("scripts", {}):
             if name != "dora":
                 extra = name.removeprefix("dora-")
                 has_extra = extra in project.get("optional-dependencies", {})
-                names["nodes"][name] = f"{wheel}[{extra}]" if has_extra else wheel
-    return json.dumps(names, indent=2, sort_keys=True)
+                found["nodes"][name] = f"{wheel}[{extra}]" if has_extra else wheel
+    return found

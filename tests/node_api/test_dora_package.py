@@ -12,6 +12,8 @@ import pytest
 
 import dora
 import dora_node_api
+from dora_config.plugins import INTERFACE
+from dora_node_api import plugins
 
 
 def test_names() -> None:
@@ -31,11 +33,29 @@ def test_every_public_name_of_the_package_exists() -> None:
 
 
 def test_the_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])
     vars(dora).pop("Ros2Context", None)
     assert not hasattr(dora, "Ros2Context")
     with pytest.raises(AttributeError, match="pip install packages/dora-ros2"):
         dora.Ros2Context  # noqa: B018
+
+
+def test_names_of_plug_ins_are_found() -> None:
+    assert dora.Ros2Context.__module__ == "dora_ros2.api"
+    assert "Ros2Context" in dir(dora)
+    with pytest.raises(AttributeError, match="module 'dora' has no attribute 'Nothing'"):
+        dora.Nothing  # noqa: B018
+
+
+def test_a_plug_in_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    vars(dora).pop("Ros2Context", None)
+    monkeypatch.setattr(plugins, "INTERFACE", "2")
+    with pytest.raises(AttributeError, match="is for version 1 of the interface"):
+        dora.Ros2Context  # noqa: B018
+
+
+def test_the_interface_of_plug_ins_has_one_version() -> None:
+    assert plugins.INTERFACE == INTERFACE
 
 
 def test_importing_it_loads_little() -> None:

@@ -27,37 +27,26 @@ _HOMES = {
 if not TYPE_CHECKING:
     __all__ = ["Node", *_HOMES, "__author__", "__version__"]
 
-_ROS2 = "dora_ros2.api"
-_HOMES |= {
-    f"Ros2{name}": (_ROS2, f"Ros2{name}")
-    for name in (
-        "ActionClient", "ActionServer", "Context", "Durability", "Liveliness", "Node",
-        "NodeOptions", "Publisher", "QosPolicies", "ServiceClient", "ServiceServer",
-        "Subscription", "Topic", "Transport",
-    )
-}  # fmt: skip
-
 
 def __getattr__(name: str) -> Any:
-    """Import rarely used names when they are used, so that nodes start faster."""
-    if name not in _HOMES:
+    """Import rarely used names, and those of plug-ins, when they are used: nodes start faster."""
+    if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    if name in _HOMES:
+        from importlib import import_module
 
-    module, attribute = _HOMES[name]
-    if module == _ROS2:
-        from importlib.util import find_spec
+        module, attribute = _HOMES[name]
+        loaded = import_module(module)
+        value = loaded if attribute is None else getattr(loaded, attribute)
+    else:
+        from dora_node_api import plugins
 
-        if find_spec("dora_ros2") is None:
-            raise AttributeError(
-                f"dora.{name} needs dora-ros2; install it, in a checkout of dora for Python:"
-                " pip install packages/dora-ros2"
-            )
-    loaded = import_module(module)
-    value = loaded if attribute is None else getattr(loaded, attribute)
+        value = plugins.load(name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    from dora_node_api import plugins
+
+    return sorted({*globals(), *_HOMES, *plugins.names()})

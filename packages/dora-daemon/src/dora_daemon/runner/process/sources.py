@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dora_config.installation import extra_command
+from dora_config.plugins import known_names
 from dora_config.yaml.text_files import is_file
 from dora_daemon.runner.errors import RunnerError
 
 EXPANDED = ("HOME", "USER", "PWD", "DORA_WORKSPACE")
 """Variables that are expanded in ``path``."""
-
-OWN_NODES = {"dora-rerun": "rerun", "dora-foxglove": "foxglove"}
-"""Nodes of the wheel `dora-cli`, and the extras with their libraries."""
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -81,9 +79,9 @@ def find_program(
 
 
 def _remedy(name: str) -> str:
-    """Return how to install a node that is part of dora."""
-    extra = OWN_NODES.get(name)
-    return "" if extra is None else f"; install it with: {extra_command('dora-cli', extra)}"
+    """Return how to install a node that is part of a wheel of dora."""
+    wheel, _, extra = known_names("nodes").get(name, "").removesuffix("]").partition("[")
+    return f"; install it with: {extra_command(wheel, extra)}" if wheel else ""
 
 
 def require_executable(program: Path, path: str) -> None:

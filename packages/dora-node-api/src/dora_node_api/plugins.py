@@ -1,0 +1,49 @@
+"""Names of the package `dora` that plug-ins add: entry points of the group `dora.node_api`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+INTERFACE = "1"
+"""Version of the interface of plug-ins, as in `dora_config`, which nodes need not have."""
+GROUP = "dora.node_api"
+
+
+def load(name: str) -> Any:
+    """Return an object of a plug-in. Raises AttributeError, and what its import raises."""
+    from importlib.metadata import entry_points
+
+    found = next(iter(entry_points(group=GROUP, name=name)), None)
+    if found is None:
+        wheel = _known_names().get(name)
+        if wheel is None:
+            raise AttributeError(f"module 'dora' has no attribute {name!r}")
+        raise AttributeError(
+            f"dora.{name} needs {wheel}; install it, in a checkout of dora for Python:"
+            f" pip install packages/{wheel}"
+        )
+    if found.dist is not None:
+        stated = [one.name for one in found.dist.entry_points if one.group == "dora.interface"]
+        if INTERFACE not in stated:
+            raise AttributeError(
+                f"dora.{name}: {found.dist.name} {found.dist.version} is for version"
+                f" {', '.join(stated) or 'none'} of the interface of plug-ins, and this dora has"
+                f" version {INTERFACE}; install versions of {found.dist.name} and dora that fit"
+            )
+    return found.load()
+
+
+def names() -> list[str]:
+    """Return the names that installed plug-ins add."""
+    from importlib.metadata import entry_points
+
+    return sorted({one.name for one in entry_points(group=GROUP)})
+
+
+def _known_names() -> dict[str, str]:
+    """Return the wheel of each name that the plug-ins of this project have."""
+    import json
+    from pathlib import Path
+
+    found: dict[str, str] = json.loads(Path(__file__).with_name("known_plugins.json").read_text())
+    return found
