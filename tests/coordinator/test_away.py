@@ -135,7 +135,7 @@ def test_what_an_operator_did_on_the_machine_is_kept(
     ((record, stored),) = fleet.store.values()
     assert stored.params == {"camera": {"gain": 3}, "detector": {"limit": 2}}
     assert stored.stopped == ("arm",)
-    assert not record.rewired
+    assert record.changes == 0
     assert fleet.listed() == [("Running", None)]
     # a restart of the dataflow starts all nodes
     fleet.request(RestartDataflow(dataflow=LAST))
@@ -311,7 +311,8 @@ def test_nodes_that_cannot_start_are_tried_again(state: str) -> None:
     come_back(fleet, robot)
     ((status, reason),) = fleet.listed()
     assert status == "Recovering"
-    assert reason == 'spawning again on daemon "robot"'
+    assert reason is not None
+    assert reason.startswith('spawning again on daemon "robot"')
     assert "exited with code 1" in words(fleet)
     robot.broken_nodes = set()
     fleet.pass_time(120.0)

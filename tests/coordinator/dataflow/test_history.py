@@ -50,14 +50,15 @@ def test_a_start_and_a_stop() -> None:
 
 def test_the_loss_of_a_runner_and_its_back_off() -> None:
     fleet, robot = running()
-    for _ in range(2):
+    for _ in range(3):
         fleet.kill_runner(robot.runners[0], robot)
         fleet.settle()
+        fleet.pass_time(1.0, step=0.1)
     lost = [event for event in events(fleet) if isinstance(event, happened.PartRecovering)]
-    assert [event.delay for event in lost] == [0.0, fleet.settings.recovery_backoff]
+    assert [event.delay for event in lost] == [0.0, 0.0, 1.0]
     assert lost[0].reason == "its runner was killed"
     fleet.pass_time(40.0)
-    assert [type(event) for event in events(fleet)].count(happened.PartRuns) == 2
+    assert [type(event) for event in events(fleet)].count(happened.PartRuns) == 3
 
 
 def test_the_loss_of_a_machine() -> None:

@@ -49,13 +49,17 @@ def test_a_part_that_returns_after_the_stop_is_stopped() -> None:
     fleet, _, station = adopted_on_robot(dataflow(camera="robot", detector="station"))
     number = fleet.request(StopDataflow(grace=2.5))
     fleet.settle()
-    assert isinstance(fleet.answers[number], Ended)
-    fleet.connect(station)
-    while fleet.step_to_coordinator(station) or fleet.step_to_daemon(station):
-        pass
     assert fleet.listed() == [("Stopping", None)]
+    fleet.pass_time(40.0)
+    answer = fleet.answers[number]
+    assert isinstance(answer, Ended)
+    assert answer.dataflows[0].reason == (
+        'the stop was not confirmed by daemon "station"; nodes that still run on daemon "station" '
+        "are stopped when it connects"
+    )
+    fleet.connect(station)
     fleet.settle()
-    assert fleet.listed() == [("Finished", None)]
+    assert [status for status, _ in fleet.listed()] == ["Failed"]
     assert not any(runner.lives for runner in station.runners)
     ((record, _),) = fleet.store.values()
     assert (record.grace, record.stop_requested, len(record.parts)) == (2.5, True, 2)
@@ -65,7 +69,7 @@ def test_a_part_that_returns_after_the_others_have_ended_runs_on() -> None:
     fleet, robot, station = adopted_on_robot(dataflow(camera="robot", detector="station"))
     fleet.finish_runner(robot.runners[0], robot)
     fleet.settle()
-    assert fleet.listed() == [("Finished", None)]
+    assert fleet.listed() == [("Recovering", 'waiting for daemon "station"')]
     fleet.connect(station)
     fleet.settle()
     assert fleet.listed() == [("Running", None)]
@@ -87,7 +91,10 @@ def test_an_adopted_part_does_not_hide_that_the_dataflow_was_changed() -> None:
     fleet.connect(station)
     fleet.settle()
     ((record, _),) = fleet.store.values()
-    assert record.rewired
+    assert record.changes == 1
+    for daemon in fleet.daemons.values():
+        assert daemon.agent is not None
+        assert [report.changes for report in daemon.agent.reports()] == [1]
     assert len(record.parts) == 2
 
 

@@ -12,6 +12,7 @@ from shutil import rmtree
 import pytest
 from support.simulation.fleet_simulation import dataflow
 
+from dora_config.protocol.dataflow import StartIdentity
 from dora_coordinator.io.store import MemoryStore, NotWritten, SqliteStore, StoreError, open_store
 from dora_coordinator.state.commands import DeleteRecord, SaveMachine, SaveRecord
 from dora_coordinator.state.identities import MachineRecord
@@ -21,7 +22,7 @@ SPEC = dataflow(camera="robot")
 
 
 def record(dataflow_id: str = "d1") -> DataflowRecord:
-    return new_record(dataflow_id, "a", {"robot": ("camera",)}, 1)
+    return new_record(dataflow_id, "a", {"robot": ("camera",)}, 1, StartIdentity())
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_lock_that_cannot_be_written_is_released(
 
 def test_unchanged_parts_stay(path: Path) -> None:
     store = SqliteStore(path)
-    first = new_record("d1", "a", {"robot": ("camera",), "station": ("net",)}, 1)
+    first = new_record("d1", "a", {"robot": ("camera",), "station": ("net",)}, 1, StartIdentity())
     store.apply([SaveRecord(first, SPEC)])
     robot, station = first.parts
     ended = robot.model_copy(update={"state": PartState.ENDED})

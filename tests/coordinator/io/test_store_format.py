@@ -7,6 +7,7 @@ from pathlib import Path
 
 from support.simulation.fleet_simulation import dataflow
 
+from dora_config.protocol.dataflow import StartIdentity
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_coordinator.io.store import SqliteStore
 from dora_coordinator.io.store_format import SCHEMA_VERSION
@@ -32,15 +33,17 @@ GOLDEN_DATAFLOW = (
     '{"dataflow_id":"d1","name":"patrol","phase":"failed","number":7,'
     '"reason":"the stop was not confirmed",'
     '"stopped_since":"daemon \\"robot\\" was stopped",'
-    '"unreported":true,"ended_at":1700000000.5,"grace":1.5,"force":true,"rewired":false,'
-    '"stop_requested":false,"restart_as":null}'
+    '"unreported":true,"ended_at":1700000000.5,"grace":1.5,"force":true,'
+    '"stop_requested":false,"restart_as":null,'
+    '"begun":{"time":1700000000.0,"epoch":2,"number":7},"changes":3}'
 )
 
 GOLDEN_PART = (
     '{"daemon":"robot","nodes":["camera"],"state":"ended","attempt":2,'
     '"result":{"dataflow_id":"d1","name":"patrol","nodes":[{"node":"camera","outcome":"failed",'
     '"message":"exited with code 1","caused_by":null,"exit_code":null,"signal":null,'
-    '"stderr_tail":[],"restarts":0,"order":0}],"stop_reason":null,"error":null,"log_dir":null},"revision":0}'
+    '"stderr_tail":[],"restarts":0,"order":0}],"stop_reason":null,"error":null,"log_dir":null},"revision":0,'
+    '"claimed":false}'
 )
 
 GOLDEN_SPEC = (
@@ -73,6 +76,8 @@ RECORD = DataflowRecord(
     ended_at=1700000000.5,
     grace=1.5,
     force=True,
+    begun=StartIdentity(time=1700000000.0, epoch=2, number=7),
+    changes=3,
 )
 MACHINE = MachineRecord(machine="robot", digest="ab", local=True, removed=("cd",))
 SPEC = dataflow(camera="robot").model_copy(update={"name": "patrol"})

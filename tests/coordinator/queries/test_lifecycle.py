@@ -175,21 +175,19 @@ def test_nothing_is_started_again_while_the_coordinator_ends() -> None:
     assert len(fleet.store) == 2
 
 
-def test_a_restart_does_not_take_a_name_that_another_dataflow_has() -> None:
+def test_an_earlier_start_of_a_dataflow_ends_when_it_is_reported() -> None:
     fleet, daemon = running_dataflows("a")
-    fleet.lose_store()  # the first dataflow is not known when the second one takes its name
+    fleet.lose_store()  # the first start is not known when the second one takes its name
     other = fleet.add_daemon("other")
-    fleet.settle()
+    fleet.pass_time(1.0)
     fleet.start(dataflow(lone=None).model_copy(update={"name": "a"}))
     fleet.settle()
     fleet.connect(daemon)
     fleet.settle()
-    (runner,) = daemon.runners
-    number = fleet.request(RestartDataflow(dataflow=runner.dataflow_id))
-    fleet.settle()
-    assert fleet.failures[number].code == "conflict"
-    assert "was stopped but not started again: there is already" in fleet.failures[number].message
+    assert [one.lives for one in daemon.runners] == [False]
+    assert any('has a part of an earlier start of "a": stopped' in line for line in fleet.log)
     assert [one.lives for one in other.runners] == [True]
+    assert fleet.listed() == [("Running", None)]
 
 
 def start_coordinator_again(fleet: SimulatedFleet, daemon: FakeDaemon) -> None:

@@ -275,6 +275,8 @@ def test_a_watch_ends_with_a_dataflow_of_which_a_part_was_adopted_later() -> Non
     fleet.settle()
     fleet.request(StopDataflow())
     world.send(world.robot, TopicChunk(stream=stream, done=True))
+    (followed,) = world.gpu.watches  # its part was known from the other machine
+    world.send(world.gpu, TopicChunk(stream=followed.stream, done=True))
     fleet.settle()
     assert fleet.answers[number] == TopicsEnd()
 

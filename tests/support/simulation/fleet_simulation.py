@@ -599,7 +599,8 @@ class SimulatedFleet:
             self.now = min(end, self.now + step)
             for daemon in self.daemons.values():
                 if heartbeats and daemon.connection is not None:
-                    daemon.send(Heartbeat())
+                    assert daemon.agent is not None
+                    daemon.send(Heartbeat(parts=daemon.agent.reports()))
                 daemon.pass_time(self.now)
             self.fire_due()
             self.settle()

@@ -49,7 +49,12 @@ class CoordinatorState:
         self._authority = authority
         self.wall_offset = wall_offset
         self.membership = Membership(settings)
-        self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
+        self.registry = DataflowRegistry(
+            settings,
+            self.membership,
+            wall_offset=wall_offset,
+            epoch=lambda: self.succession.record.epoch,
+        )
         self.fleet = FleetControl(self.registry, self.membership, settings, wall_offset)
         self._lifecycle = Lifecycle(self.registry, self.membership)
         self._ending = False
@@ -61,7 +66,7 @@ class CoordinatorState:
         while ended := self.registry.take_ended():
             for dataflow in ended:
                 commands += self._lifecycle.start_again(dataflow, now)
-        return commands
+        return [*commands, *self.registry.reconcile(now)]
 
     def _decide(self, event: events.Event, now: float) -> list[do.Command]:
         match event:
@@ -137,10 +142,11 @@ class CoordinatorState:
         commands = [] if silence is None else self.registry.daemon_resumed(member.key, silence, now)
         message = event.message
         match message:
-            case messages.Heartbeat(monotonic_ns=monotonic_ns):
+            case messages.Heartbeat(monotonic_ns=monotonic_ns, parts=parts):
                 wall_ns = round((now + self.wall_offset) * 1e9)
                 ack = messages.HeartbeatAck(monotonic_ns=monotonic_ns, coordinator_ns=wall_ns)
                 commands.append(do.SendToDaemon(member.key, ack))
+                commands += self.registry.heartbeat(member, parts, now)
             case messages.PartChanged() | messages.PartLost() | messages.PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
             case messages.SignRequest(request=request):
@@ -285,7 +291,7 @@ class CoordinatorState:
                 answer, changes = lifecycle.stop_all(live, StopRequested(), now)
             case control.ForgetEnded():
                 gone, changes = registry.forget_ended()
-                rows = [dataflow_summary(one, self.membership, now) for one in gone]
+                rows = [dataflow_summary(one, registry, self.membership, now) for one in gone]
                 answer = control.DataflowList(dataflows=tuple(rows))
             case control.RotateToken(grace=grace):
                 ready = [member.key for member in self.membership.connected()]
@@ -309,11 +315,13 @@ class CoordinatorState:
                 return self._forget_daemon(key, now)
             case "fleet":
                 return self.fleet.tick(now)
-            case "start" | "link" | "recovery" | "retry" | "stop":
+            case "reconcile":
+                return self.registry.sweep(now)
+            case "start" | "link" | "recovery" | "stop":
                 dataflow = self.registry.get(key.subject)
                 if dataflow is None:
                     return []
-                return self.registry.apply(dataflow, TimerExpired(key.purpose, key.daemon), now)
+                return self.registry.apply(dataflow, TimerExpired(key.purpose), now)
 
     def _forget_daemon(self, key: events.TimerKey, now: float) -> list[do.Command]:
         """Stop listing a daemon, unless it is connected or a dataflow waits for it."""

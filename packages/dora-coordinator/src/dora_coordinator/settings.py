@@ -35,7 +35,7 @@ class Settings:
     recovery_timeout: float = 60.0
     """After a restart of the coordinator, until dataflows that no daemon reports have failed."""
     recovery_backoff: float = 30.0
-    """Between attempts to spawn the same part again."""
+    """Longest pause between attempts to spawn the same part again; the first ones are shorter."""
     destroy_timeout: float = 46.0
     """Until the coordinator ends although dataflows or daemons have not."""
     archived_dataflows: int = 200

@@ -69,6 +69,8 @@ def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:
         output.write()
         output.table(STANDBY_COLUMNS, [_standby(one) for one in report.standbys])
     output.write(f"Active dataflows: {report.active_dataflows}")
+    for text in report.differences:
+        output.write(f"  {text}")
     if fleet.generation:
         _show_fleet(fleet)
     machines = report.machines

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dora_config.protocol.dataflow import WholeDataflow
 from dora_config.protocol.envelope import DataflowUuid, Message
 from dora_config.protocol.links import RemoteEdge
 from dora_config.protocol.runner import (
@@ -99,6 +100,8 @@ class LinkPart(Message, kind="link_part"):
     dataflow_id: DataflowUuid
     attempt: int
     links: PartLinks
+    whole: WholeDataflow | None = None
+    """What the machine keeps about all parts; None: it has not changed."""
 
 
 class ChangePart(Message, kind="change_part"):

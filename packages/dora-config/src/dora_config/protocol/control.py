@@ -343,6 +343,8 @@ class ClusterReport(Message, kind="cluster"):
     coordinator: ProgramVersion
     machines: tuple[DaemonSummary, ...] = ()
     active_dataflows: int = 0
+    differences: tuple[str, ...] = ()
+    """What the machines report and the coordinator does not expect, with the command that helps."""
     claim: Claim | None = None
     """That of the answering coordinator."""
     standbys: tuple[StandbyReport, ...] = ()

@@ -32,7 +32,13 @@ from dora_config.protocol.calls import (
 )
 from dora_config.protocol.claims import Claim, Signature
 from dora_config.protocol.code import Digest
-from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
+from dora_config.protocol.dataflow import (
+    DataflowSpec,
+    LogFilter,
+    LogPosition,
+    StartIdentity,
+    WholeDataflow,
+)
 from dora_config.protocol.envelope import Codec, DataflowUuid, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint
 from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
@@ -70,6 +76,11 @@ class PartReport(Message):
     """Number of changes of its nodes; the coordinator requests a description if it has another."""
     problem: str | None = None
     """Why the daemon cannot control its nodes, which run on, and the remedy."""
+    name: str | None = None
+    """Name of the dataflow."""
+    begun: StartIdentity = StartIdentity()
+    changes: int = 0
+    """As in the machine's :class:`WholeDataflow`."""
 
 
 class Register(Message, kind="register"):
@@ -161,6 +172,8 @@ class Heartbeat(Message, kind="heartbeat"):
     """Sent each :data:`HEARTBEAT_INTERVAL`; answered with :class:`HeartbeatAck`."""
 
     metrics: tuple[Metrics, ...] = ()
+    parts: tuple[PartReport, ...] = ()
+    """All parts, as in :class:`Register`: what was missed between is corrected."""
     time: Quantity | None = None
     """Unix time of the daemon's machine, whose clock may be wrong."""
     monotonic_ns: int | None = None
@@ -192,6 +205,7 @@ class PartDescribed(Message, kind="part_described"):
     revision: int = 0
     lost: bool = False
     """Nothing of it runs."""
+    whole: WholeDataflow = WholeDataflow()
 
 
 class SignRequest(Message, kind="sign_request"):
@@ -354,6 +368,7 @@ class PreparePart(Message, kind="prepare_part"):
     links: PartLinks = PartLinks()
     revision: int = 0
     """Number of changes of the nodes before this start."""
+    whole: WholeDataflow = WholeDataflow()
 
 
 class ConnectPart(Message, kind="connect_part"):

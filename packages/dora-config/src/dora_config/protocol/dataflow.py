@@ -97,6 +97,39 @@ class DataflowSpec(DataflowSetup, Message):
         return self.model_copy(update=update)
 
 
+class StartIdentity(Message):
+    """Which start of a dataflow a part belongs to; comparison needs no store.
+
+    A coordinator makes its starts later than all that it has seen, whatever its clock shows.
+    """
+
+    time: float = 0.0
+    """Unix time of the start."""
+    epoch: int = 0
+    """Of the coordinator that made it."""
+    number: int = 0
+    """Position in the order of starts of that coordinator."""
+
+    def order(self, dataflow_id: str) -> tuple[float, int, int, str]:
+        """Return the key by which the later one of two starts sorts last."""
+        return self.time, self.epoch, self.number, dataflow_id
+
+
+class WholeDataflow(Message):
+    """What each machine keeps about all parts: a coordinator without its store needs one of them.
+
+    Each machine is the source of its own nodes; those of the others may be older here.
+    """
+
+    begun: StartIdentity = StartIdentity()
+    changes: int = 0
+    """Number of changes of nodes, edges and parts of the dataflow since its start."""
+    placement: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Node ids by the key of their daemon, of all parts; empty: not known."""
+    others: DataflowSpec | None = None
+    """The specification of the nodes on other machines."""
+
+
 def updated(code: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:
     """Return digests by node id with those that changed at the end."""
     return {node: code[node] for node in code if node not in changed} | dict(changed)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dora_config.protocol.calls import PartLinks
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.dataflow import DataflowSpec, WholeDataflow
 from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow.completion import CompletionRule, rolled_back
@@ -127,10 +127,12 @@ class Parts(Mapping[str, Part]):
 
     # -------------------------------------------------------------------- messages
 
-    def prepare(self, part: Part, spec: DataflowSpec, membership: Membership) -> SendToDaemon:
+    def prepare(
+        self, part: Part, spec: DataflowSpec, whole: WholeDataflow, membership: Membership
+    ) -> SendToDaemon:
         """Return the message to spawn a part; ``spec`` is that of the whole dataflow."""
         own = spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
-        return part.prepare(own, self.links_of(part, membership))
+        return part.prepare(own, self.links_of(part, membership), whole)
 
     def links_of(
         self, part: Part, membership: Membership, edges: tuple[RemoteEdge, ...] | None = None
@@ -145,12 +147,12 @@ class Parts(Mapping[str, Part]):
                 names[peer] = member.certificate_name
         return PartLinks(edges=edges, addresses=addresses, names=names, whole=len(self) == 1)
 
-    def relink(self, part: Part, membership: Membership) -> list[Command]:
+    def relink(self, part: Part, whole: WholeDataflow, membership: Membership) -> list[Command]:
         """Return the messages with the links of a running part and the addresses of its peers.
 
         A part whose link starts only now gets the addresses when it listens.
         """
-        links: list[Command] = [part.link(self.links_of(part, membership))]
+        links: list[Command] = [part.link(self.links_of(part, membership), whole)]
         if self.links.report_of(part.daemon) is not None:
             links.append(self.connect(part, membership))
         return links
@@ -213,7 +215,8 @@ class DataflowData:
         self.spec = spec
         self.parts = Parts(record, spec, None if earlier is None else earlier.links)
         for part in () if earlier is None else earlier.parts.values():
-            self.parts[part.daemon].attempted_at = part.attempted_at
+            if part.daemon in self.parts:
+                self.parts[part.daemon].retry = part.retry
         self.completion = CompletionRule(
             spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish
         )
@@ -234,10 +237,10 @@ class DataflowData:
         """Unix time of its end."""
         self.grace = record.grace
         self.force = record.force
-        self.rewired = record.rewired
-        """Its nodes or edges were changed while it ran."""
         self.stop_requested = record.stop_requested
         """Its stop was requested: parts that are found later are stopped too."""
+        self.begun = record.begun
+        self.changes = record.changes
         self.restart_as = record.restart_as
         """Id of the dataflow that is started once this one has ended."""
         self.not_added: dict[str, str] = {}
@@ -265,8 +268,8 @@ class DataflowData:
     def has_ended(self) -> bool:
         return self.phase.has_ended
 
-    def timer(self, purpose: DataflowTimer, daemon: str = "") -> TimerKey:
-        return TimerKey(purpose, self.id, daemon)
+    def timer(self, purpose: DataflowTimer) -> TimerKey:
+        return TimerKey(purpose, self.id)
 
     def cancel_timers(self, *purposes: DataflowTimer) -> list[Command]:
         return [CancelTimer(self.timer(purpose)) for purpose in purposes]
@@ -276,7 +279,33 @@ class DataflowData:
 
     def prepare(self, part: Part) -> SendToDaemon:
         """Return the command to spawn the nodes of a part."""
-        return self.parts.prepare(part, self.spec, self.context.membership)
+        return self.parts.prepare(part, self.spec, self.whole_for(part), self.context.membership)
+
+    def relink(self, part: Part) -> list[Command]:
+        """Return the messages with a part's links and what it is to know about the others."""
+        return self.parts.relink(part, self.whole_for(part), self.context.membership)
+
+    def whole_for(self, part: Part) -> WholeDataflow:
+        """Return what the machine of a part keeps about all parts.
+
+        Parameters and stopped nodes are left out: their own machine reports them.
+        """
+        own = set(part.nodes)
+        others = self.spec.with_nodes(
+            tuple(node for node in self.spec.resolved.nodes if node.id not in own)
+        )
+        update: dict[str, object] = {
+            "descriptor": {},
+            "params": {},
+            "stopped": (),
+            "recording": None,
+        }
+        return WholeDataflow(
+            begun=self.begun,
+            changes=self.changes,
+            placement={one.daemon: one.nodes for one in self.parts.values()},
+            others=others.model_copy(update=update),
+        )
 
     def connect_all(self) -> list[Command]:
         """Return the messages with the addresses of all links to all of them."""

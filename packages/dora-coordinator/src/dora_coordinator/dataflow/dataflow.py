@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.runner import DeleteParam, SetParam
-from dora_coordinator.dataflow import events, live, rewiring, starting, stopping
+from dora_coordinator.dataflow import events, live, repairs, rewiring, starting, stopping
 from dora_coordinator.dataflow.completion import ended_dataflow
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import Part, names
@@ -66,15 +66,20 @@ class Dataflow(DataflowData):
                 return rewiring.describe(self, event, now)
             case events.PartAdded():
                 return rewiring.add_part(self, event)
+            case events.RepairDue(daemon=daemon, kind=kind):
+                return repairs.repair(self, daemon, kind, now)
             case events.StopRequested():
                 self.stop_requested = True
                 self.restart_as = event.restart_as
+                if event.reason is not None and not self.has_ended:
+                    self.stopped_since = event.reason
                 return self._decide_by_phase(event, now)
             case events.StartAccepted() | events.TimerExpired():
                 return self._decide_by_phase(event, now)
             case events.PartReported():
                 if event.daemon not in self.parts:
                     return []
+                self._confirm(self.parts[event.daemon])
                 link_commands = [*self._compare(event), *self._link_reported(event)]
                 return [*link_commands, *self._decide_by_phase(event, now)]
             case (
@@ -154,17 +159,19 @@ class Dataflow(DataflowData):
         self.spec = self.spec.model_copy(update={"params": params})
         return [SaveRecord(self.changed_record(), self.spec)]
 
+    def _confirm(self, part: Part) -> None:
+        """Note that the machine of a part has it."""
+        if part.claimed:
+            part.claimed = False
+            self.parts.mark(part)
+
     def _compare(self, event: events.PartReported) -> list[Command]:
-        """Request the nodes of a part that was changed, and repeat its links."""
+        """Request the nodes of a part that was changed, or all that its machine knows."""
         part, report = self.parts[event.daemon], event.report
         if part.ended or report.phase == "ended" or report.attempt < part.attempt:
             return []
-        commands: list[Command] = []
-        if report.revision != part.revision:
-            commands.append(part.describe())
-        if event.registering and self.rewired:
-            commands += self.parts.relink(part, self.context.membership)
-        return commands
+        newer = report.changes > self.changes
+        return [part.describe()] if newer or report.revision != part.revision else []
 
     def _link_reported(self, event: events.PartReported) -> list[Command]:
         """Update the links of a part; its peers receive a new address."""

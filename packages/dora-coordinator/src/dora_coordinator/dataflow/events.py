@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dora_config.protocol.daemon import PartDescribed, PartLost, PartReport
+from dora_coordinator.dataflow.differences import Kind
 from dora_coordinator.state.events import (
     DataflowTimer,
     ParamChanged as ParamChanged,
@@ -63,13 +64,23 @@ class DaemonLost:
 
 
 @dataclass(frozen=True, slots=True)
+class RepairDue:
+    """Something differs in a part; it is repaired now."""
+
+    daemon: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
-    """A user requested the stop; times in seconds, None for the default."""
+    """The stop was requested; times in seconds, None for the default."""
 
     grace: float | None = None
     force: bool = False
     restart_as: str | None = None
     """Id of the dataflow that is started afterwards with the same specification."""
+    reason: str | None = None
+    """Why, unless a user requested it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +93,9 @@ class NodesDescribed:
 
 @dataclass(frozen=True, slots=True)
 class TimerExpired:
-    """A timer of this dataflow fired; ``daemon`` for ``retry`` only."""
+    """A timer of this dataflow fired."""
 
     purpose: DataflowTimer
-    daemon: str = ""
 
 
 PhaseEvent = (
@@ -93,4 +103,4 @@ PhaseEvent = (
 )
 """Events whose consequences depend on the phase."""
 
-DataflowEvent = PhaseEvent | RecordLoaded | ParamChanged | NodesDescribed | PartAdded
+DataflowEvent = PhaseEvent | RepairDue | RecordLoaded | ParamChanged | NodesDescribed | PartAdded

@@ -46,7 +46,7 @@ class Before:
 
     @classmethod
     def of(cls, dataflow: Dataflow, event: events.DataflowEvent) -> Before:
-        part = dataflow.parts.get(_daemon(event))
+        part = dataflow.parts.get(daemon_of(event))
         return cls(
             dataflow.phase, None if part is None else (part.state, part.attempt, part.problem)
         )
@@ -181,14 +181,17 @@ def phase_reached(dataflow: Dataflow) -> PhaseReached:
     )
 
 
-def _daemon(event: events.DataflowEvent) -> str:
+def daemon_of(event: events.DataflowEvent) -> str:
+    """Return the daemon that an event is about; empty: it is about the whole dataflow."""
     match event:
         case (
             events.PartReported(daemon=daemon)
             | events.PartGone(daemon=daemon)
             | events.PartAbsent(daemon=daemon)
             | events.DaemonLost(daemon=daemon)
-            | events.TimerExpired(daemon=daemon)
+            | events.RepairDue(daemon=daemon)
+            | events.NodesDescribed(daemon=daemon)
+            | events.PartAdded(daemon=daemon)
         ):
             return daemon
         case _:
@@ -198,7 +201,7 @@ def _daemon(event: events.DataflowEvent) -> str:
 def _part_changed(
     dataflow: Dataflow, event: events.DataflowEvent, before: Before, now: float
 ) -> list[CoordinatorHistoryEvent]:
-    part = dataflow.parts.get(_daemon(event))
+    part = dataflow.parts.get(daemon_of(event))
     if part is None or before.part is None:
         return []
     state, attempt, problem = before.part
@@ -210,7 +213,7 @@ def _part_changed(
         if part.state is PartState.MISSING:
             connected = dataflow.is_connected(part)
             backoff = dataflow.settings.recovery_backoff
-            delay = part.wait(backoff, now) if connected else None
+            delay = part.retry.wait(backoff, now) if connected else None
         reason = (part.recovery_reason or "")[:TEXT_CHARACTERS]
         return [PartRecovering(machine=part.daemon, nodes=part.nodes, reason=reason, delay=delay)]
     if state is not PartState.RUNNING and part.state is PartState.RUNNING and part.attempt > 1:

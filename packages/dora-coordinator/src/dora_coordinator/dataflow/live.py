@@ -10,7 +10,7 @@ from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.dataflow.rewiring import drop_part
 from dora_coordinator.dataflow.stopping import finish_if_all_ended, stop, stop_because
-from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log
+from dora_coordinator.state.commands import Command, Log
 from dora_coordinator.state.records import PartState, Phase
 
 
@@ -38,11 +38,6 @@ def _timer_expired(data: DataflowData, event: events.TimerExpired, now: float) -
             if data.phase is Phase.RELEASING:
                 data.phase = Phase.RUNNING  # a release cannot be undone: it runs, degraded
             return []
-        case "retry":
-            part = data.parts.get(event.daemon)
-            if part is None or part.state is not PartState.MISSING:  # dropped or back meanwhile
-                return []
-            return _recover(data, part, now)
         case "recovery":
             return _end_recovery(data) if data.phase is Phase.RECOVERING else []
         case "link" | "stop":
@@ -60,7 +55,9 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
         if not event.registering:
             return [part.forget()]
         reason = f'daemon "{part.daemon}" came back with an earlier start of its nodes'
-        return _recover(data, part, now, reason)
+        return _lose(data, part, now, reason)
+    if report.attempt < part.attempt and not event.registering:
+        return []  # sent before the machine received that it is to start the nodes again
     if report.attempt != part.attempt:
         part.attempt = report.attempt  # its nodes live; a second start would run them twice
         data.parts.mark(part)
@@ -77,10 +74,10 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
             return [part.release()]
         case "running":
             if event.registering:
-                part.attempted_at = None
+                part.retry.reset()
             data.parts.move(part, PartState.RUNNING)
             part.fresh = False
-            return [CancelTimer(data.timer("retry", part.daemon)), *_settle(data, now)]
+            return _settle(data, now)
         case "preparing":
             data.parts.move(part, PartState.PREPARING)
             return []
@@ -102,20 +99,20 @@ def _part_gone(data: DataflowData, event: events.PartGone, now: float) -> list[C
         cause = reason if node is None else f'node "{node}" {reason}'
         return drop_part(data, part, cause + last_line(lost.result, node))
     log = Log("warning", f'dataflow {data.label} on daemon "{part.daemon}": {reason}')
-    return [log, *_recover(data, part, now, reason)]
+    return [log, *_lose(data, part, now, reason)]
 
 
 def _part_absent(data: DataflowData, part: Part, rebooted: bool, now: float) -> list[Command]:
     part.reported = True
-    if part.ended:
+    if part.ended or part.claimed or part.state is PartState.MISSING:
         return []
     if part.state is PartState.RUNNING:
         # its daemon or machine was lost, not its nodes: this is not a crash loop
-        part.attempted_at = None
+        part.retry.reset()
     reason = f'daemon "{part.daemon}" came back without its nodes'
     if rebooted:
         reason = f'machine "{part.daemon}" was rebooted'
-    return _recover(data, part, now, reason)
+    return _lose(data, part, now, reason)
 
 
 def _stopped_by_daemon(
@@ -129,28 +126,28 @@ def _stopped_by_daemon(
     return [part.forget(), *commands] if ended else commands
 
 
-def _recover(
-    data: DataflowData, part: Part, now: float, reason: str | None = None
-) -> list[Command]:
-    """Spawn a part again on the same daemon, now or after the back-off.
-
-    ``reason`` None keeps the earlier reason.
-    """
+def _lose(data: DataflowData, part: Part, now: float, reason: str) -> list[Command]:
+    """Note that nothing of a part runs, which the comparison repairs."""
     if not part.nodes:  # all were removed
         return _end(data, part, None, now)
-    part.recovery_reason = reason or part.recovery_reason
+    part.recovery_reason = reason
     data.parts.mark(part)
     data.links.runner_lost(part.daemon)
     part.only_virtual_left = False
     data.parts.move(part, PartState.MISSING)
-    if not data.is_connected(part):
+    wait = part.retry.wait(data.settings.recovery_backoff, now)
+    if wait == 0 or not data.is_connected(part):
         return []
-    wait = part.wait(data.settings.recovery_backoff, now)
-    if wait > 0:
-        retry = ArmTimer(data.timer("retry", part.daemon), now + wait)
-        return [Log("info", part.recovery_waits_text(data.label, wait)), retry]
+    return [Log("info", part.recovery_waits_text(data.label, wait))]
+
+
+def recover(data: DataflowData, part: Part, now: float) -> list[Command]:
+    """Spawn a missing part again on the same daemon."""
+    if part.state is not PartState.MISSING or not data.is_connected(part):
+        return []
     part.attempt += 1
-    part.attempted_at = part.recovered_at = now
+    part.recovered_at = now
+    data.parts.mark(part)
     data.parts.move(part, PartState.PREPARING)
     return [Log("info", part.recovery_text(data.label)), data.prepare(part)]
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import LinkPart, PartLinks
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.dataflow import DataflowSpec, WholeDataflow
 from dora_config.protocol.links import PeerEndpoint
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.state.commands import SendToDaemon
 from dora_coordinator.state.records import PartState, StoredPart
+from dora_coordinator.state.retry import Retry
 
 _NAMED: Final = 8
 """Daemons that a sentence names; further ones are counted."""
@@ -30,6 +31,8 @@ class Part:
     result: DataflowResult | None
     revision: int = 0
     """Number of changes of its nodes."""
+    claimed: bool = False
+    """Known from the record of another machine only; its own has not reported it yet."""
     fresh: bool = False
     """It was added to the running dataflow and has not run yet."""
     only_virtual_left: bool = False
@@ -42,8 +45,8 @@ class Part:
     """Why it is being spawned again, or was last."""
     recovered_at: float | None = None
     """Time of the last recovery by the coordinator's clock."""
-    attempted_at: float | None = None
-    """The same, unless its nodes have run since: the next recovery waits for a while."""
+    retry: Retry = field(default_factory=Retry)
+    """When it may be spawned again."""
 
     @property
     def ended(self) -> bool:
@@ -53,10 +56,6 @@ class Part:
     def may_have_ended(self) -> bool:
         """Whether an earlier coordinator may have stored its end, after the copy that was read."""
         return not (self.reported or self.fresh)
-
-    def wait(self, backoff: float, now: float) -> float:
-        """Return the seconds until it may be spawned again; the first time is at once."""
-        return 0.0 if self.attempted_at is None else max(0.0, self.attempted_at + backoff - now)
 
     def recovery_text(self, dataflow: str) -> str:
         """Return the log line for a recovery."""
@@ -72,7 +71,7 @@ class Part:
     def record(self) -> StoredPart:
         return StoredPart.model_validate(self, from_attributes=True)
 
-    def prepare(self, spec: DataflowSpec, links: PartLinks) -> SendToDaemon:
+    def prepare(self, spec: DataflowSpec, links: PartLinks, whole: WholeDataflow) -> SendToDaemon:
         """``spec`` contains only the part's nodes."""
         message = messages.PreparePart(
             dataflow_id=self.dataflow_id,
@@ -82,11 +81,14 @@ class Part:
             recovers=self.recovery_reason,
             links=links,
             revision=self.revision,
+            whole=whole,
         )
         return SendToDaemon(self.daemon, message)
 
-    def link(self, links: PartLinks) -> SendToDaemon:
-        message = LinkPart(dataflow_id=self.dataflow_id, attempt=self.attempt, links=links)
+    def link(self, links: PartLinks, whole: WholeDataflow) -> SendToDaemon:
+        message = LinkPart(
+            dataflow_id=self.dataflow_id, attempt=self.attempt, links=links, whole=whole
+        )
         return SendToDaemon(self.daemon, message)
 
     def describe(self) -> SendToDaemon:

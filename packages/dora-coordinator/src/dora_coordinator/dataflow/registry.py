@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 from uuid import UUID
 
 from dora_config.protocol import daemon as messages
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.dataflow import DataflowSpec, StartIdentity
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.data import DataflowContext
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.history import Before, ClusterHistory
+from dora_coordinator.dataflow.differences import Difference
+from dora_coordinator.dataflow.history import Before, ClusterHistory, daemon_of
+from dora_coordinator.dataflow.reconcile import SWEEP, Reconciler
 from dora_coordinator.dataflow.rewiring import merged
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
+    ArmTimer,
     Command,
     DeleteRecord,
     Log,
@@ -22,9 +26,16 @@ from dora_coordinator.state.commands import (
     SaveRecord,
     SendToDaemon,
 )
-from dora_coordinator.state.events import StoreLoaded
+from dora_coordinator.state.events import StoreLoaded, TimerKey
 from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase, StoredPart, new_record
+
+_ROUNDS: Final = 3
+"""Comparisons after one event: what one repair leads to is repaired as well."""
+_PAUSE: Final = 0.5
+"""Seconds at least between two comparisons of everything."""
+_LATER: Final = 1e-5
+"""Seconds by which a start is later than one whose clock was ahead."""
 
 
 class DataflowRegistry:
@@ -34,8 +45,14 @@ class DataflowRegistry:
     """
 
     def __init__(
-        self, settings: Settings, membership: Membership, *, wall_offset: float = 0.0
+        self,
+        settings: Settings,
+        membership: Membership,
+        *,
+        wall_offset: float = 0.0,
+        epoch: Callable[[], int] = lambda: 1,
     ) -> None:
+        """``epoch``: of this coordinator."""
         self._settings = settings
         self.history = ClusterHistory(wall_offset)
         self._context = DataflowContext(membership, settings, wall_offset)
@@ -46,6 +63,15 @@ class DataflowRegistry:
         self._ended: OrderedDict[str, Dataflow] = OrderedDict()
         self._next_number = 1
         self._just_ended: list[Dataflow] = []
+        self._epoch = epoch
+        self._latest = 0.0
+        """Time of the latest start that was seen."""
+        self._reconciler = Reconciler(membership, settings.recovery_backoff)
+        self._touched: dict[tuple[str, str], None] = {}
+        """Dataflows and daemons to compare after the present event; no daemon: all of them."""
+        self._swept_at = float("-inf")
+        self._armed_at: float | None = None
+        """When the next comparison of everything takes place."""
 
     # ------------------------------------------------------------------ dataflows
 
@@ -57,6 +83,8 @@ class DataflowRegistry:
         for record, spec in sorted(loaded.stored, key=lambda pair: pair[0].number):
             dataflow = Dataflow(record, spec, self._context)
             self._next_number = record.number + 1
+            self._latest = max(self._latest, record.begun.time)
+            self._touched[dataflow.id, ""] = None
             commands += dataflow.handle(events.RecordLoaded(), now)
             commands += self.history.loaded(dataflow, record.phase, now)
             self._index(dataflow)
@@ -70,7 +98,9 @@ class DataflowRegistry:
         now: float,
     ) -> list[Command]:
         """Add and start a new dataflow; ``placement`` maps daemons to node ids."""
-        record = new_record(dataflow_id, spec.name, placement, self._next_number)
+        self._latest = max(now + self._context.wall_offset, self._latest + _LATER)
+        begun = StartIdentity(time=self._latest, epoch=self._epoch(), number=self._next_number)
+        record = new_record(dataflow_id, spec.name, placement, self._next_number, begun)
         self._next_number += 1
         dataflow = Dataflow(record, spec, self._context)
         self._index(dataflow)
@@ -88,6 +118,7 @@ class DataflowRegistry:
             tuple(dataflow.parts) if isinstance(event, events.PartAdded | events.PartGone) else ()
         )
         commands = dataflow.handle(event, now)
+        self._touched[dataflow.id, daemon_of(event)] = None
         if parts and len(dataflow.parts) != len(parts):
             self._reindex(dataflow, parts)
         commands += self.history.changed(dataflow, event, noted, now)
@@ -157,6 +188,12 @@ class DataflowRegistry:
     def daemon_registered(self, member: Member, now: float) -> list[Command]:
         """Compare the parts that a daemon reports with those expected on it."""
         commands: list[Command] = []
+        for stored in member.register.stored_ends:
+            live = None if stored.name is None else self._live_by_name.get(stored.name)
+            self._latest = max(self._latest, stored.begun.time)
+            if live is not None and _is_later(stored, live):
+                reason = f'a later start of it has ended on "{member.key}"'
+                commands += self._supersede(live, reason, now)
         reported = {report.dataflow_id: report for report in member.register.parts}
         for report in reported.values():
             event = events.PartReported(
@@ -212,10 +249,15 @@ class DataflowRegistry:
         now: float,
     ) -> list[Command]:
         """Handle a daemon's message about one of its parts."""
+        member = self._context.membership.get(daemon)
         match message:
             case messages.PartChanged(report=report):
+                if member is not None:
+                    member.parts[report.dataflow_id] = report
                 return self._part_reported(events.PartReported(daemon, report), now)
             case messages.PartLost():
+                if member is not None:
+                    member.parts.pop(message.dataflow_id, None)
                 dataflow = self._dataflows.get(message.dataflow_id)
                 if dataflow is None or daemon not in dataflow.parts:
                     return []
@@ -223,10 +265,25 @@ class DataflowRegistry:
                     return [dataflow.parts[daemon].kill()]
                 return self.apply(dataflow, events.PartGone(daemon, message), now)
             case messages.PartDescribed():
-                dataflow = self._dataflows.get(message.dataflow_id)
-                if dataflow is None or daemon not in dataflow.parts:
-                    return self._adopt(daemon, message, now)
-                return self.apply(dataflow, events.NodesDescribed(daemon, message), now)
+                return self._described(daemon, message, now)
+
+    def heartbeat(
+        self, member: Member, reports: Iterable[messages.PartReport], now: float
+    ) -> list[Command]:
+        """Take over what differs from the last reports of a daemon."""
+        before, member.parts = member.parts, {report.dataflow_id: report for report in reports}
+        commands: list[Command] = []
+        for dataflow_id, report in member.parts.items():
+            if report != before.get(dataflow_id):
+                commands += self._part_reported(events.PartReported(member.key, report), now)
+        failed = {
+            dataflow_id
+            for dataflow_id, sample in member.metrics.items()
+            if any(node.status == "Failed" for node in sample.nodes)
+        }
+        for dataflow_id in (before.keys() - member.parts.keys()) | failed:
+            self._touched[dataflow_id, member.key] = None
+        return commands
 
     def _part_reported(self, event: events.PartReported, now: float) -> list[Command]:
         daemon, report = event.daemon, event.report
@@ -238,45 +295,160 @@ class DataflowRegistry:
             return [SendToDaemon(daemon, forget)]
         return [SendToDaemon(daemon, messages.DescribePart(dataflow_id=report.dataflow_id))]
 
-    def _adopt(self, daemon: str, message: messages.PartDescribed, now: float) -> list[Command]:
-        """Add a part that the store does not contain (it was lost, or in memory)."""
-        known, spec = self._dataflows.get(message.dataflow_id), message.spec
-        if message.lost and spec.name in self._live_by_name and known is None:
-            text = f'daemon "{daemon}" has a part of an earlier start of "{spec.name}", of which'
-            forget = messages.ForgetPart(dataflow_id=message.dataflow_id, attempt=message.attempt)
-            return [Log("warning", f"{text} nothing runs: dropped"), SendToDaemon(daemon, forget)]
-        nodes = tuple(node.id for node in spec.resolved.nodes)
-        part = StoredPart(
-            daemon=daemon,
-            nodes=nodes,
-            state=PartState.RUNNING,
-            attempt=message.attempt,
-            revision=message.revision,
-        )
+    # ------------------------------------------------------------------- adoption
+
+    def _described(self, daemon: str, message: messages.PartDescribed, now: float) -> list[Command]:
+        known = self._dataflows.get(message.dataflow_id)
         if known is None:
-            record = DataflowRecord(
-                dataflow_id=message.dataflow_id,
-                name=None if spec.name in self._live_by_name else spec.name,
-                phase=Phase.RELEASING,  # its report, which follows, says more
-                parts=(part,),
-                number=self._next_number,
+            return self._adopt(daemon, message, now)
+        newer = message.whole.changes > known.changes
+        if daemon in known.parts and not newer:
+            return self.apply(known, events.NodesDescribed(daemon, message), now)
+        if known.parts and message.whole.placement and not newer:
+            # its part was removed while the machine was away
+            stop = messages.StopPart(
+                dataflow_id=known.id, force=True, reason="it was removed from the dataflow"
             )
-            self._next_number += 1
-        else:
-            record = _with_running(known, part)
-            spec = merged(known.spec, (), spec)
-        dataflow = Dataflow(record, spec, self._context, known)
-        name = record.name
-        if name and known is not None and self._live_by_name.get(name) is known:
+            return [SendToDaemon(daemon, stop)]
+        return self._extend(known, daemon, message, now)
+
+    def _adopt(self, daemon: str, message: messages.PartDescribed, now: float) -> list[Command]:
+        """Add a dataflow that the store does not contain (it was lost, or is older)."""
+        dataflow_id, name = message.dataflow_id, message.spec.name
+        begun = message.whole.begun.order(dataflow_id)
+        other = None if name is None else self.latest_named(name)
+        if other is not None and begun < other.begun.order(other.id):
+            text = f'daemon "{daemon}" has a part of an earlier start of "{name}": stopped'
+            stop = messages.StopPart(
+                dataflow_id=dataflow_id, reason=f'a later start of "{name}" has replaced it'
+            )
+            return [Log("warning", text), SendToDaemon(daemon, stop)]
+        record = DataflowRecord(
+            dataflow_id=dataflow_id,
+            name=name,
+            phase=Phase.RECOVERING,
+            parts=described_parts(daemon, message),
+            number=self._next_number,
+            begun=message.whole.begun,
+            changes=message.whole.changes,
+        )
+        self._next_number += 1
+        self._latest = max(self._latest, message.whole.begun.time)
+        dataflow = Dataflow(record, described_spec(message), self._context)
+        commands = []
+        if other is not None and not other.has_ended:
+            commands += self._supersede(other, f"a later start of it runs: {dataflow_id}", now)
+        if name:
             self._live_by_name[name] = dataflow
         self._index(dataflow)
+        self._touched[dataflow.id, ""] = None
         text = f'adopted {dataflow.label} from daemon "{daemon}": it is not in the store'
-        commands: list[Command] = [SaveRecord(record, spec), Log("warning", text)]
-        if known is not None and (known.phase is Phase.STOPPING or known.stop_requested):
+        timer = ArmTimer(dataflow.timer("recovery"), now + self._settings.recovery_timeout)
+        saved = SaveRecord(record, dataflow.spec)
+        return [*commands, saved, Log("warning", text), timer]
+
+    def _supersede(self, dataflow: Dataflow, reason: str, now: float) -> list[Command]:
+        """Stop an earlier start of a dataflow."""
+        text = f"dataflow {dataflow.label} is stopped: {reason}"
+        stop = events.StopRequested(force=True, reason=reason)
+        commands = [Log("warning", text), *self.apply(dataflow, stop, now)]
+        for part in dataflow.parts.left():
+            member = self._context.membership.get(part.daemon)
+            if member is not None and member.connection and dataflow.id not in member.parts:
+                commands += self.apply(dataflow, events.PartAbsent(part.daemon), now)
+        return commands
+
+    def _extend(
+        self, known: Dataflow, daemon: str, message: messages.PartDescribed, now: float
+    ) -> list[Command]:
+        """Take over what a machine knows of a dataflow whose stored record is older."""
+        record = known.record()
+        parts = {part.daemon: part for part in described_parts(daemon, message)}
+        own = parts[daemon]
+        kept = {part.daemon: part for part in record.parts}
+        if message.whole.placement:
+            removed = tuple(name for name in kept if name not in parts)
+            kept = {
+                name: kept[name].model_copy(update={"nodes": part.nodes, "revision": -1})
+                if name in kept
+                else part
+                for name, part in parts.items()
+            }
+            spec = described_spec(message)
+        else:
+            removed = ()
+            spec = merged(known.spec, (), message.spec)
+        kept[daemon] = own
+        update: dict[str, object] = {
+            "phase": Phase.RUNNING if known.phase is not Phase.RECOVERING else known.phase,
+            "parts": tuple(kept.values()),
+            "changes": max(message.whole.changes, known.changes),
+        }
+        if known.has_ended:
+            update |= {"reason": None, "stopped_since": None, "unreported": False, "ended_at": None}
+        record = record.model_copy(update=update)
+        before = tuple(known.parts)
+        dataflow = Dataflow(record, spec, self._context, known)
+        if dataflow.name and self._live_by_name.get(dataflow.name) is known:
+            self._live_by_name[dataflow.name] = dataflow
+        self._reindex(dataflow, before)
+        self._touched[dataflow.id, ""] = None
+        text = f'took over {dataflow.label} as daemon "{daemon}" knows it: the store is older'
+        commands: list[Command] = [SaveRecord(record, spec, removed), Log("warning", text)]
+        if known.phase is Phase.STOPPING or known.stop_requested:
             restart_as = None if known.has_ended else known.restart_as
             stop = events.StopRequested(known.grace, known.force, restart_as)
             commands += self.apply(dataflow, stop, now)
         return commands
+
+    # ----------------------------------------------------------------- comparison
+
+    def reconcile(self, now: float) -> list[Command]:
+        """Repair what differs after the last event."""
+        commands: list[Command] = []
+        for _ in range(_ROUNDS):
+            touched, self._touched = self._touched, {}
+            for dataflow_id, daemon in touched:
+                dataflow = self._dataflows.get(dataflow_id)
+                if dataflow is not None:
+                    for one in self._reconciler.compare(dataflow, daemon, now):
+                        commands += self._repair(one, now)
+        return [*commands, *self._arm(now)]
+
+    def sweep(self, now: float) -> list[Command]:
+        """Compare everything that is recorded with everything that is reported."""
+        self._swept_at, self._armed_at = now, None
+        due = self._reconciler.sweep(self._dataflows.values(), now)
+        return [command for one in due for command in self._repair(one, now)]
+
+    def _repair(self, one: Difference, now: float) -> list[Command]:
+        member = self._context.membership.get(one.machine)
+        report = None if member is None else member.parts.get(one.dataflow)
+        dataflow = self._dataflows.get(one.dataflow)
+        if one.kind == "unknown":
+            event = None if report is None else events.PartReported(one.machine, report)
+            return [] if event is None else self._part_reported(event, now)
+        if dataflow is None:
+            return []
+        if one.kind == "unreported":
+            return self.apply(dataflow, events.PartAbsent(one.machine), now)
+        return self.apply(dataflow, events.RepairDue(one.machine, one.kind), now)
+
+    def _arm(self, now: float) -> list[Command]:
+        """Arm the timer of the next comparison."""
+        if not self._live and self._reconciler.wake_at is None:
+            return []
+        at = max(self._swept_at + SWEEP, now)
+        if self._reconciler.wake_at is not None:
+            at = min(at, max(self._reconciler.wake_at, now + _PAUSE))
+        if self._armed_at is not None and self._armed_at <= at:
+            return []
+        self._armed_at = at
+        return [ArmTimer(TimerKey("reconcile"), at)]
+
+    def named(self, dataflow: Dataflow, now: float) -> list[str]:
+        """Return what differs in a dataflow and is not repaired."""
+        return self._reconciler.named(dataflow.id, now)
 
     # -------------------------------------------------------------------- queries
 
@@ -364,10 +536,35 @@ def uuid_in(text: str) -> str | None:
         return None
 
 
-def _with_running(known: Dataflow, part: StoredPart) -> DataflowRecord:
-    """Return the record of a dataflow after a further part was found that runs."""
-    record = known.record()
-    update: dict[str, object] = {"phase": Phase.RUNNING, "parts": (*record.parts, part)}
-    if known.has_ended:
-        update |= {"reason": None, "stopped_since": None, "unreported": False, "ended_at": None}
-    return record.model_copy(update=update)
+def _is_later(end: messages.PartReport, than: Dataflow) -> bool:
+    return than.begun.order(than.id) < end.begun.order(end.dataflow_id)
+
+
+def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[StoredPart, ...]:
+    """Return the parts of a dataflow as the machine of one of them knows them."""
+    own = StoredPart(
+        daemon=daemon,
+        nodes=tuple(node.id for node in message.spec.resolved.nodes),
+        state=PartState.RUNNING,  # its report, which follows, says more
+        attempt=message.attempt,
+        revision=message.revision,
+    )
+    others = (
+        StoredPart(
+            daemon=other,
+            nodes=nodes,
+            state=PartState.RUNNING,
+            attempt=0,
+            revision=-1,
+            claimed=True,
+        )
+        for other, nodes in message.whole.placement.items()
+        if other != daemon
+    )
+    return (own, *others)
+
+
+def described_spec(message: messages.PartDescribed) -> DataflowSpec:
+    """Return the specification of the whole dataflow as one machine knows it."""
+    others = message.whole.others
+    return message.spec if others is None else merged(others, (), message.spec)

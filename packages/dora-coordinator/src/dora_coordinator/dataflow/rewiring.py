@@ -12,7 +12,7 @@ from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.events import NodesDescribed, PartAdded
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.stopping import stop_because
-from dora_coordinator.state.commands import CancelTimer, Command, Log, SaveRecord
+from dora_coordinator.state.commands import Command, Log, SaveRecord
 from dora_coordinator.state.records import PartState, Phase
 
 Value = TypeVar("Value")
@@ -55,8 +55,7 @@ def drop_part(data: DataflowData, part: Part, reason: str) -> list[Command]:
     data.parts.remove(part)
     spec = merged(data.spec, part.nodes, data.spec.with_nodes(()))
     log = Log("warning", f'dataflow {data.label} on daemon "{part.daemon}": not added: {reason}')
-    retry = CancelTimer(data.timer("retry", part.daemon))
-    return [log, retry, *_rewire(data, spec, {}, removed=(part.daemon,))]
+    return [log, *_rewire(data, spec, {}, removed=(part.daemon,))]
 
 
 def _rewire(
@@ -68,13 +67,12 @@ def _rewire(
     removed: tuple[str, ...] = (),
 ) -> list[Command]:
     data.spec = spec
-    data.rewired = True
-    membership = data.context.membership
+    data.changes += 1
     relinked = [part for part in data.parts.rewire(spec, nodes) if part is not new]
     data.completion = CompletionRule(
         spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish
     )
-    links = [command for part in relinked for command in data.parts.relink(part, membership)]
+    links = [command for part in relinked for command in data.relink(part)]
     return [SaveRecord(data.record(), spec, removed), *links]
 
 

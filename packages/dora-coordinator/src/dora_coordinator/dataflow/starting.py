@@ -76,7 +76,7 @@ def _timer_expired(data: DataflowData, purpose: DataflowTimer, now: float) -> li
             return _check_parts(data, now)
         case "link":
             return _check_links(data, now) if data.phase is Phase.LINKING else []
-        case "recovery" | "retry" | "stop":
+        case "recovery" | "stop":
             return []
 
 

@@ -7,7 +7,7 @@ from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import Part, names
-from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log, SendToDaemon
+from dora_coordinator.state.commands import ArmTimer, Command, Log, SendToDaemon
 from dora_coordinator.state.records import PartState, Phase
 
 DEFAULT_GRACE = 10.0
@@ -21,7 +21,7 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
             if report.phase == "ended":
                 data.end_part(part, report.result)
                 return [part.forget(), *finish_if_all_ended(data)]
-            return [_stop_part(data, part)] if event.registering else []
+            return [stop_part(data, part)] if event.registering else []
         case events.PartGone(daemon=daemon, message=lost):
             result, missing = lost.result, data.parts[daemon].state is PartState.MISSING
             if data.phase is Phase.STOPPING and result is None and not missing:
@@ -39,7 +39,7 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
         case events.StopRequested(grace=grace, force=force):
             data.grace = grace
             data.force = data.force or force
-            return [*(_stop_part(data, part) for part in data.parts.left()), deadline(data, now)]
+            return [*(stop_part(data, part) for part in data.parts.left()), deadline(data, now)]
         case events.TimerExpired(purpose=purpose):
             if purpose == "stop":
                 data.phase = Phase.FAILED
@@ -54,10 +54,8 @@ def stop(data: DataflowData, now: float) -> list[Command]:
     """Begin to stop a running dataflow."""
     data.phase = Phase.STOPPING
     commands = data.cancel_timers("start", "recovery")
-    for part in data.parts.values():
-        commands.append(CancelTimer(data.timer("retry", part.daemon)))
-        if not part.ended:  # a machine keeps a part that is missing
-            commands.append(_stop_part(data, part))
+    for part in data.parts.left():  # a machine keeps a part that is missing
+        commands.append(stop_part(data, part))
     return [*commands, deadline(data, now), *finish_if_all_ended(data)]
 
 
@@ -99,12 +97,10 @@ def finish_if_all_ended(data: DataflowData) -> list[Command]:
     results = [part.result for part in data.parts.values() if part.result is not None]
     ok = data.reason is None and all(result.ok for result in results)
     data.phase = Phase.FINISHED if ok else Phase.FAILED
-    return [
-        *data.cancel_timers("start", "link", "recovery", "stop"),
-        *(CancelTimer(data.timer("retry", daemon)) for daemon in data.parts),
-    ]
+    return data.cancel_timers("start", "link", "recovery", "stop")
 
 
-def _stop_part(data: DataflowData, part: Part) -> Command:
+def stop_part(data: DataflowData, part: Part) -> Command:
+    """Return the message that stops a part."""
     reason = data.stopped_since or "stop requested"
     return part.stop(data.grace, force=data.force, reason=reason)

@@ -14,7 +14,9 @@ from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.state.membership import Member, Membership
 
 
-def dataflow_summary(dataflow: Dataflow, membership: Membership, now: float) -> DataflowSummary:
+def dataflow_summary(
+    dataflow: Dataflow, registry: DataflowRegistry, membership: Membership, now: float
+) -> DataflowSummary:
     status, reason = dataflow.status()
     sampled = [
         status
@@ -34,6 +36,7 @@ def dataflow_summary(dataflow: Dataflow, membership: Membership, now: float) -> 
             if node.status == "Degraded" and node.error
         ]
         reason = "; ".join(waiting) or None
+    reason = "; ".join([*([reason] if reason else []), *registry.named(dataflow, now)]) or None
     recovered = [part for part in dataflow.parts.values() if part.recovered_at is not None]
     return DataflowSummary(
         uuid=dataflow.id,
@@ -160,6 +163,11 @@ def cluster_report(
             daemon_summary(member, registry, membership, now) for member in membership.all()
         ),
         active_dataflows=len(registry.live()),
+        differences=tuple(
+            f"dataflow {dataflow.label}: {text}"
+            for dataflow in registry
+            for text in registry.named(dataflow, now)
+        ),
     )
 
 

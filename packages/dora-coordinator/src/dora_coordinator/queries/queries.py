@@ -106,7 +106,7 @@ class Queries:
             case control.Destroy():
                 return await lifecycle.destroy(query, present)
             case control.ListDataflows():
-                rows = (dataflow_summary(one, membership, now) for one in registry)
+                rows = (dataflow_summary(one, registry, membership, now) for one in registry)
                 return control.DataflowList(dataflows=tuple(rows))
             case control.ListNodes(dataflow=ref):
                 chosen = registry.live() if ref is None else [registry.find(ref, archived=True)]

@@ -111,10 +111,11 @@ class FleetStepEnded:
     kind: Literal["start", "change", "check"] = "change"
 
 
-DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
+DataflowTimer = Literal["start", "link", "recovery", "stop"]
 """Timers of one dataflow."""
-CoordinatorTimer = Literal["silence", "forget", "fleet"]
-"""Timers of the coordinator: daemons, the desired state."""
+CoordinatorTimer = Literal["silence", "forget", "fleet", "reconcile"]
+"""Timers of the coordinator: daemons, the desired state, differences between records and reports.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,6 @@ class TimerKey:
 
     purpose: DataflowTimer | CoordinatorTimer
     subject: str = ""
-    daemon: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dora_config.machine_identity import certificate_name
-from dora_config.protocol.daemon import DaemonLeaving, Heartbeat, Metrics, Register
+from dora_config.protocol.daemon import DaemonLeaving, Heartbeat, Metrics, PartReport, Register
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import DaemonMessageReceived, DaemonRegistered
 from dora_coordinator.state.identities import Identities, MachineRecord
@@ -52,6 +52,8 @@ class Member:
     """Its machine has another boot id than at the registration before."""
     left: bool = False
     """It announced its end."""
+    parts: dict[str, PartReport] = field(default_factory=dict)
+    """What it reported last, by dataflow id."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
     """Metrics of the last heartbeat by dataflow id."""
     metrics_at: float = 0.0
@@ -117,6 +119,7 @@ class Membership:
         key = daemon_key(register)
         known = self._members.get(key)
         member = Member(key, register, event.address, now, connection, event.proof.digest)
+        member.parts = {report.dataflow_id: report for report in register.parts}
         replaced: int | None = None
         if known is not None:
             conflict = self._conflict(known, register, now)
@@ -213,6 +216,7 @@ class Membership:
         if member is not None:
             member.connection = None
             member.metrics.clear()
+            member.parts.clear()
             del self._quietest_first[member.key]
         return member
 

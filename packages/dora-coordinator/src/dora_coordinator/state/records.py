@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from dora_config.protocol.dataflow import StartIdentity
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import DataflowResult
 
@@ -57,6 +58,8 @@ class StoredPart(Message):
     result: DataflowResult | None = None
     revision: int = 0
     """Number of changes of its nodes."""
+    claimed: bool = False
+    """Known from the record of another machine only; its own has not reported it yet."""
 
 
 class DataflowRecord(Message):
@@ -78,19 +81,29 @@ class DataflowRecord(Message):
     """Unix time of its end."""
     grace: float | None = None
     force: bool = False
-    rewired: bool = False
-    """Its nodes or edges were changed while it ran."""
     stop_requested: bool = False
     """Its stop was requested: parts that are found later are stopped too."""
     restart_as: str | None = None
     """Id of the dataflow that is started once this one has ended."""
+    begun: StartIdentity = StartIdentity()
+    changes: int = 0
+    """Number of changes of its nodes, edges and parts."""
 
 
 def new_record(
-    dataflow_id: str, name: str | None, placement: dict[str, tuple[str, ...]], number: int
+    dataflow_id: str,
+    name: str | None,
+    placement: dict[str, tuple[str, ...]],
+    number: int,
+    begun: StartIdentity,
 ) -> DataflowRecord:
     """Return the first record of a dataflow; ``placement`` maps daemons to node ids."""
     parts = tuple(StoredPart(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
     return DataflowRecord(
-        dataflow_id=dataflow_id, name=name, phase=Phase.PREPARING, parts=parts, number=number
+        dataflow_id=dataflow_id,
+        name=name,
+        phase=Phase.PREPARING,
+        parts=parts,
+        number=number,
+        begun=begun,
     )

@@ -9,7 +9,7 @@ from pydantic import Field
 from dora_config.frozen import readable_by
 from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.daemon import PartPhase
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.dataflow import DataflowSpec, WholeDataflow
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.links import PeerEndpoint
 from dora_config.protocol.runner import DataflowResult
@@ -38,6 +38,8 @@ class PartRecord(Message):
     links: PartLinks = PartLinks()
     revision: int = 0
     """Number of changes of its nodes."""
+    whole: WholeDataflow = WholeDataflow()
+    """What it knows about the other parts of the dataflow."""
     relinked: bool = False
     """Its links were changed after its runner had started."""
     phase: PartPhase = "preparing"

@@ -421,7 +421,10 @@ class Agent:
         )
         self._runners.refresh()
         return messages.Heartbeat(
-            metrics=metrics, time=time.time(), monotonic_ns=time.monotonic_ns()
+            metrics=metrics,
+            parts=self._state.reports(),
+            time=time.time(),
+            monotonic_ns=time.monotonic_ns(),
         )
 
     def _machine(self) -> LocalMachine:

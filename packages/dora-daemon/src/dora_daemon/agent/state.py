@@ -127,11 +127,11 @@ class AgentState:
                 if part is None:
                     return []
                 return [part.report_description(), part.report_state()]
-            case LinkPart(dataflow_id=dataflow_id, attempt=attempt, links=links):
+            case LinkPart(dataflow_id=dataflow_id, attempt=attempt):
                 part = self._live(dataflow_id)
                 if part is None or part.record.attempt != attempt:
                     return []
-                return part.relink(links, now)
+                return part.relink(event.links, event.whole, now)
             case events.RecordingRequested() | events.RecorderSettled():
                 return self._handle_recorders(event, now)
             case messages.EndDaemon():

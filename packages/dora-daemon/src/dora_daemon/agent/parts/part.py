@@ -7,6 +7,7 @@ from typing import Literal
 
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import PartLinks
+from dora_config.protocol.dataflow import WholeDataflow
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import RunnerState, StopAllNodes
 from dora_daemon.agent import commands as do
@@ -67,6 +68,9 @@ class LocalPart:
             only_virtual_left=runner is not None and runner.only_virtual_left,
             revision=record.revision,
             problem=(self.lost or self.refusal) if self.live else None,
+            name=record.spec.name,
+            begun=record.whole.begun,
+            changes=record.whole.changes,
         )
 
     def start_alone(self, why: str, now: float) -> list[do.Command]:
@@ -125,17 +129,25 @@ class LocalPart:
             spec=record.spec,
             revision=record.revision,
             lost=self.lost is not None,
+            whole=record.whole,
         )
         return do.SendToCoordinator(described)
 
-    def relink(self, links: PartLinks, now: float) -> list[do.Command]:
-        """Store other links and send them to the runner, now or when one connects."""
+    def relink(self, links: PartLinks, whole: WholeDataflow | None, now: float) -> list[do.Command]:
+        """Store other links and send them to the runner, now or when one connects.
+
+        ``whole``: what is known now about the other parts.
+        """
         record = self.record
         if links == record.links:
-            return []
+            if whole is None or whole == record.whole:
+                return []
+            return [self.save(whole=whole), self.report_state()]
         kept = self._kept(now) if links.edges != record.links.edges else {}
-        save = self.save(relinked=True, links=links, **kept)
-        return [save, do.SetRunnerLinks(self.record)] if self.runner is not None else [save]
+        known = record.whole if whole is None else whole
+        save = self.save(relinked=True, links=links, whole=known, **kept)
+        sent = [] if self.runner is None else [do.SetRunnerLinks(self.record)]
+        return [save, *sent, *([] if whole is None else [self.report_state()])]
 
     def update_nodes(self, read: NodesRead, now: float) -> list[do.Command]:
         """Store and report what the runner has, so that a recovery starts the same."""

@@ -1,0 +1,200 @@
+"""Repairs what differs between the records and the reports, or names it; pure.
+
+Each kind of difference has one repair, which is tried again with the pauses of `Retry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from dora_coordinator.dataflow.data import DataflowData
+from dora_coordinator.dataflow.differences import (
+    LASTS,
+    NAMED_AFTER,
+    REPAIRED_AFTER,
+    Difference,
+    Key,
+    RecordedDataflow,
+    RecordedPart,
+    ReportedMachine,
+    Wanted,
+    differences,
+)
+from dora_coordinator.dataflow.part import Part
+from dora_coordinator.state.membership import Member, Membership
+from dora_coordinator.state.records import Phase
+from dora_coordinator.state.retry import Retry
+
+SWEEP: Final = 10.0
+"""Seconds between comparisons of everything; events let that of one part take place at once."""
+OFTEN: Final = 3
+"""Tries of a repair after which the difference is named, however short it lasts each time."""
+_WANTED: Final[Mapping[Phase, Wanted]] = {
+    Phase.PREPARING: "starts",
+    Phase.LINKING: "starts",
+    Phase.RELEASING: "runs",
+    Phase.RUNNING: "runs",
+    Phase.RECOVERING: "runs",
+    Phase.STOPPING: "stops",
+    Phase.ROLLING_BACK: "stops",
+    Phase.FINISHED: "ended",
+    Phase.FAILED: "ended",
+}
+
+
+def recorded(data: DataflowData, parts: Iterable[Part]) -> RecordedDataflow:
+    """Return the record of some parts of a dataflow for the comparison."""
+    return RecordedDataflow(
+        id=data.id,
+        label=data.name or data.id,
+        wanted=_WANTED[data.phase],
+        changes=data.changes,
+        parts=tuple(_recorded(data, part) for part in parts),
+    )
+
+
+def _recorded(data: DataflowData, part: Part) -> RecordedPart:
+    nodes = () if part.result is None else part.result.nodes
+    ended = data.links.ended_peers_of(part.daemon)
+    return RecordedPart(
+        machine=part.daemon,
+        nodes=part.nodes,
+        state=part.state,
+        attempt=part.attempt,
+        claimed=part.claimed,
+        reason=part.recovery_reason,
+        failed=tuple((one.node, one.message) for one in nodes if one.outcome == "failed"),
+        peers=tuple(peer for peer in data.links.peers_of(part.daemon) if peer not in ended),
+    )
+
+
+def reported(member: Member) -> ReportedMachine:
+    """Return what a machine reports."""
+    return ReportedMachine(
+        connected=member.connection is not None,
+        away_since=member.last_message,
+        parts=member.parts,
+        nodes={key: one.nodes for key, one in member.metrics.items()},
+    )
+
+
+@dataclass(slots=True)
+class _Track:
+    """A difference that lasts."""
+
+    since: float
+    text: str
+    retry: Retry
+
+
+@dataclass(eq=False)
+class Reconciler:
+    """Remembers since when each difference lasts, and decides when it is repaired or named."""
+
+    _membership: Membership
+    _backoff: float
+    """Longest pause between two repairs of the same difference."""
+    _tracks: dict[str, dict[Key, _Track]] = field(default_factory=dict, init=False)
+    """By dataflow id."""
+    wake_at: float | None = None
+    """When something is due next."""
+
+    def compare(self, data: DataflowData, daemon: str, now: float) -> list[Difference]:
+        """Compare one part, or all of a dataflow without ``daemon``; return what is to be repaired
+        now.
+        """
+        parts = [data.parts[daemon]] if daemon in data.parts else list(data.parts.values())
+        names = {
+            name for part in parts for name in (part.daemon, *data.links.peers_of(part.daemon))
+        }
+        found = differences([recorded(data, parts)], self._reports(names, data.id), now)
+        chosen = {part.daemon for part in parts}
+        known = self._tracks.get(data.id, {})
+        self._forget(
+            data.id,
+            [key for key in known if key[1] in chosen and key[0] != "unlinked"],
+            {one.key for one in found},
+        )
+        return self._due(found, now, {data.id: data})
+
+    def _reports(self, names: Iterable[str], dataflow_id: str) -> dict[str, ReportedMachine]:
+        """Return what machines report about one dataflow."""
+        found = {}
+        for name in names:
+            member = self._membership.get(name)
+            if member is not None:
+                report = member.parts.get(dataflow_id)
+                parts = {} if report is None else {dataflow_id: report}
+                found[name] = replace(reported(member), parts=parts)
+        return found
+
+    def sweep(self, dataflows: Iterable[DataflowData], now: float) -> list[Difference]:
+        """Compare everything, also parts without a record; return what is to be repaired now."""
+        known = {data.id: data for data in dataflows}
+        self.wake_at = None
+        machines = {one.key: reported(one) for one in self._membership.all()}
+        records = [
+            replace(recorded(data, data.parts.values()), unlinked=tuple(_unlinked(data)))
+            for data in known.values()
+        ]
+        found = differences(records, machines, now)
+        keys: dict[str, set[Key]] = {}
+        for one in found:
+            keys.setdefault(one.dataflow, set()).add(one.key)
+        for dataflow_id, tracks in list(self._tracks.items()):
+            self._forget(dataflow_id, list(tracks), keys.get(dataflow_id, set()))
+        return self._due(found, now, known)
+
+    def _forget(self, dataflow_id: str, keys: Iterable[Key], kept: set[Key]) -> None:
+        """Remove those of the keys that do not differ any more."""
+        tracks = self._tracks.get(dataflow_id, {})
+        for key in keys:
+            if key not in kept:
+                del tracks[key]
+        if dataflow_id in self._tracks and not tracks:
+            del self._tracks[dataflow_id]
+
+    def _due(
+        self, found: Iterable[Difference], now: float, known: Mapping[str, DataflowData]
+    ) -> list[Difference]:
+        due = []
+        for one in found:
+            track = self._track(one, known.get(one.dataflow), now)
+            track.text = one.text
+            after, retry = REPAIRED_AFTER.get(one.kind), track.retry
+            if after is None:
+                continue
+            wait = max(track.since + after - now, retry.wait(self._backoff, now))
+            if wait <= 0:
+                retry.tried(self._backoff, now)
+                due.append(one)
+                wait = retry.wait(self._backoff, now)
+            self._wake(now + wait)
+        return due
+
+    def _track(self, one: Difference, data: DataflowData | None, now: float) -> _Track:
+        tracks = self._tracks.setdefault(one.dataflow, {})
+        track = tracks.get(one.key)
+        if track is None:
+            track = tracks[one.key] = _Track(now, one.text, Retry())
+            if one.kind == "missing" and data is not None:
+                track.retry = data.parts[one.machine].retry  # it outlives a single loss
+        return track
+
+    def _wake(self, at: float) -> None:
+        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+    def named(self, dataflow_id: str, now: float) -> list[str]:
+        """Return a sentence about each difference that lasts."""
+        return [
+            track.text
+            for (kind, _, _), track in self._tracks.get(dataflow_id, {}).items()
+            if now - track.since >= NAMED_AFTER.get(kind, LASTS) or track.retry.tries >= OFTEN
+        ]
+
+
+def _unlinked(data: DataflowData) -> Iterator[tuple[str, str, str]]:
+    for one in data.links.unlinked():
+        yield (*one.pair, str(one))
