@@ -484,6 +484,33 @@ def test_a_dead_node_turns_red_within_two_seconds(ui: Ui, fleet: RealFleet, data
     see(page, ".messages div", "recorder was restarted")
 
 
+def test_a_failed_node_is_brought_into_view(ui: Ui, fleet: RealFleet, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    node(page, "recorder", "Running")
+    drawing = page.locator(".drawing svg")
+    page.get_by_label("Find a node").fill("camera")
+    page.get_by_label("Find a node").press("Enter")
+    for _ in range(8):
+        page.get_by_role("button", name="Zoom in").click()
+
+    def inside() -> bool:
+        box, area = page.locator('[data-node="recorder"]').bounding_box(), drawing.bounding_box()
+        assert box is not None
+        assert area is not None
+        return (
+            area["x"] <= box["x"]
+            and box["x"] + box["width"] <= area["x"] + area["width"]
+            and area["y"] <= box["y"]
+            and box["y"] + box["height"] <= area["y"] + area["height"]
+        )
+
+    wait_until(lambda: not inside(), what="a view without the node")
+    os.kill(pid_of(fleet, "recorder"), signal.SIGKILL)
+    wait_until(inside, what="the failed node")
+    fleet.dora("node", "restart", "recorder", "--dataflow", dataflow)
+    node(page, "recorder", "Running")
+
+
 def test_a_stop_is_confirmed(ui: Ui, fleet: RealFleet) -> None:
     uuid = fleet.start(watched(fleet.workspace), "--name", "second")
     page = ui.open("dataflow", uuid)

@@ -130,6 +130,77 @@ def thirty() -> str:
     return json.dumps({"nodes": nodes})
 
 
+ROLES: dict[str, tuple[dict[str, str], list[str]]] = {
+    # a planner is first in the file, and closes cycles with the camera and the driver
+    "planner": ({"objects": "detector", "odometry": "base-driver"}, ["command", "settings"]),
+    "camera-front": ({"tick": "dora/timer/millis/33", "settings": "planner"}, ["image"]),
+    "detector": ({"image": "camera-front"}, ["objects"]),
+    "base-driver": ({"command": "planner"}, ["odometry"]),
+    "lidar": ({"tick": "dora/timer/millis/100"}, ["scan"]),
+    "localization": ({"scan": "lidar", "odometry": "base-driver"}, ["pose"]),
+    "tracker": ({"objects": "detector", "image": "camera-front"}, ["tracks"]),
+    "arm-driver": ({"command": "planner", "tracks": "tracker"}, ["state"]),
+    "safety-monitor": ({"odometry": "base-driver", "scan": "lidar"}, ["stop"]),
+    "recorder": ({"image": "camera-front", "pose": "localization"}, []),
+    "speech": ({"command": "planner"}, ["audio"]),
+}
+
+
+def fleet(count: int) -> str:
+    """Nodes on three machines, whose planners send to each other in a ring."""
+    nodes: list[dict[str, Any]] = []
+    for number in (1, 2, 3):
+        for role, (inputs, outputs) in list(ROLES.items())[: -(-count // 3)]:
+            sources = {
+                name: source if source.startswith("dora/") else f"{source}-{number}/{name}"
+                for name, source in inputs.items()
+            }
+            if role == "planner":
+                sources["peer"] = f"planner-{number % 3 + 1}/intent"
+                outputs = [*outputs, "intent"]
+            nodes.append(
+                {
+                    "id": f"{role}-{number}",
+                    "path": "a.py",
+                    "inputs": sources,
+                    "outputs": outputs,
+                    "deploy": {"machine": f"robot-{number}"},
+                }
+            )
+    return json.dumps({"nodes": nodes[:count]})
+
+
+NAMES = """() => {
+    const rect = one => one.getBoundingClientRect();
+    const area = rect(document.querySelector('.drawing'));
+    const inside = box => box.left >= area.left && box.right <= area.right &&
+        box.top >= area.top && box.bottom <= area.bottom;
+    const nodes = [...document.querySelectorAll('.node')];
+    const found = [];
+    const shown = new Map();
+    nodes.forEach((node, index) => {
+        const [name, box] = [node.querySelector('.name'), rect(node.querySelector('.box'))];
+        const id = node.dataset.node;
+        const letters = name?.textContent.replace('…', '') ?? '';
+        if (letters.length < Math.min(4, id.length)) found.push(`${id}: only "${letters}"`);
+        const [start, end = ''] = (name?.textContent ?? '').split('…');
+        if (!id.startsWith(start) || !id.endsWith(end)) found.push(`${id} is ${name.textContent}`);
+        if (!inside(box) || !inside(rect(name))) found.push(`${id} is outside`);
+        for (const other of nodes.slice(index + 1)) {
+            const [a, b] = [rect(name), rect(other.querySelector('.name'))];
+            if (a.left < b.right && b.left < a.right && a.top < b.bottom - 3 && b.top < a.bottom - 3)
+                found.push(`${id} over ${other.dataset.node}`);
+        }
+    });
+    for (const text of document.querySelectorAll('.drawing text')) {
+        const [a, b] = [rect(text), rect(document.querySelector('.zoom'))];
+        if (a.right > b.left && a.left < b.right && a.bottom > b.top && a.top < b.bottom)
+            found.push(`buttons over ${text.textContent}`);
+    }
+    return found;
+}"""
+"""What hides names of nodes, as sentences."""
+
 FAULTS = """() => {
     const hit = (a, b) =>
         a.left < b.right - 1 && b.left < a.right - 1 &&
@@ -168,6 +239,7 @@ FAULTS = """() => {
 """What makes a graph unreadable, as sentences."""
 
 DESK = (1440, 900)
+LAPTOP = (1280, 720)
 PHONE = (390, 844)
 
 Open = Callable[[str, tuple[int, int]], "Page"]
@@ -200,8 +272,9 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
 )
 def test_graphs_are_readable(show: Open, text: str, size: tuple[int, int]) -> None:
     shown = show(text, size)
-    see(shown, ".label .rate")
-    assert shown.evaluate(FAULTS) == []
+    see(shown, ".node .name")
+    wait_until(lambda: shown.evaluate(FAULTS) == [], what="readable text")
+    shown.get_by_role("button", name="Zoom in").click()
     shown.get_by_role("button", name="Show all").click()
     wait_until(lambda: shown.evaluate(FAULTS) == [], what="readable text at another zoom")
     area = shown.locator(".drawing").bounding_box()
@@ -211,6 +284,51 @@ def test_graphs_are_readable(show: Open, text: str, size: tuple[int, int]) -> No
         assert box is not None
         assert area["x"] <= box["x"]
         assert box["x"] + box["width"] <= area["x"] + area["width"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("size", [DESK, LAPTOP, PHONE], ids=["desk", "laptop", "phone"])
+@pytest.mark.parametrize("count", [12, 32])
+def test_a_fleet_fits_with_all_names(show: Open, count: int, size: tuple[int, int]) -> None:
+    shown = show(fleet(count), size)
+    see(shown, ".node .name")
+    assert shown.locator(".node").count() == count
+    for _ in range(2):
+        wait_until(lambda: shown.evaluate(NAMES) == [], what="all names")
+        wait_until(lambda: shown.evaluate(FAULTS) == [], what="readable text")
+        shown.get_by_role("button", name="Zoom in").click()
+        shown.get_by_role("button", name="Show all").click()
+    box = {
+        role: shown.locator(f'[data-node="{role}-1"] .box').bounding_box()
+        for role in ("camera-front", "detector", "planner")
+    }
+    down = see(shown, ".drawing svg").get_attribute("data-direction") == "down"
+    order = sorted(box, key=lambda role: (box[role] or {})["y" if down else "x"])
+    assert order == ["camera-front", "detector", "planner"]
+
+
+@pytest.mark.integration
+def test_edges_of_a_fleet_name_their_outputs(show: Open) -> None:
+    shown = show(fleet(12), LAPTOP)
+    see(shown, '[data-edge="planner-1>base-driver-1"] .rate', "command")
+    assert shown.locator(".label").count() == 18
+    see(shown, '[data-edge="planner-2>planner-1"] .rate', "intent as peer")
+
+
+@pytest.mark.integration
+def test_names_at_every_zoom(show: Open) -> None:
+    """From the whole fleet to details and back, in the steps of the buttons."""
+    shown = show(fleet(32), PHONE)
+    drawing = see(shown, ".drawing svg")
+    assert drawing.get_attribute("class") == "overview"
+    variants = set()
+    for name in ["Zoom in"] * 8 + ["Zoom out"] * 14:
+        shown.get_by_role("button", name=name).click()
+        wait_until(lambda: shown.evaluate(FAULTS) == [], what="readable text")
+        variants.add(drawing.get_attribute("class"))
+        nodes, names = shown.locator(".node").count(), shown.locator(".node .name").count()
+        assert nodes == names == 32
+    assert variants == {"overview", "detail"}
 
 
 @pytest.mark.integration

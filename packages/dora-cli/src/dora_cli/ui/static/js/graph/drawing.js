@@ -16,17 +16,20 @@ import { Arrow, Group, Label, Node } from "./shapes.js";
 /** @typedef {import("./shapes.js").ArrowLook} ArrowLook */
 /** @typedef {{kind: "item" | "bundle", id: string} | null} Selection */
 
-/** Zoom at which the smallest text, of 12 units, has 11 pixels; below it only names are shown, of 22 units. */
+/** Zoom at which the smallest text, of 12 units, has 11 pixels. */
 const NEAR = 11 / 12;
-const FAR = 11 / 22;
+/** Zoom of each variant: the overview is shown below that of all texts, and names in it are drawn larger from afar. */
+const ZOOMS = { detail: { least: NEAR, most: 2.5 }, overview: { least: 0.45, most: 1.3 } };
+/** Sizes of names in the overview, so that they have 11 pixels from afar. */
+const SIZES = [12, 13.5, 15, 17, 19.5, 22, 24.5];
 /** Of graphs with more items, only those near the visible part are drawn. */
 const DRAW_ALL = 300;
-const MIN_ZOOM = 0.02;
 const FITTED_ZOOM = 1.2;
-const MAX_ZOOM = 2.5;
-const MARGIN = 16;
+const MARGIN = 10;
+const FAILED = "Failed";
 
-/** @typedef {{level: import("./shapes.js").Level, area: Area}} View */
+/** @typedef {{center: (id: string) => void, zoom: (factor: number) => void, fit: () => void}} Handle */
+/** @typedef {{size: number, area: Area}} View `size`: of names in the overview */
 
 const EVERYWHERE = { x: -Infinity, y: -Infinity, width: Infinity, height: Infinity };
 const NOWHERE = { x: 0, y: 0, width: 0, height: 0 };
@@ -74,6 +77,15 @@ function readable(layout, box) {
 }
 
 /**
+ * The alternative that is largest in a box, or of which the largest part is readable.
+ * @param {Layout[]} layouts
+ * @param {{width: number, height: number}} box
+ */
+function largest(layouts, box) {
+  return layouts.reduce((one, other) => ((readable(other, box) - readable(one, box) || fitting(other, box) - fitting(one, box)) > 1e-3 ? other : one));
+}
+
+/**
  * Where a layout begins in a direction: in the middle if it fits, else with `first` in the middle as far as no space
  * is left beside the layout.
  * @param {number} room
@@ -87,23 +99,31 @@ function begin(room, size, first) {
 
 /**
  * `itemLook` and `arrowLook` return how items and arrows look.
- * @param {{layouts: Layouts, itemLook: (item: Item) => ItemLook, arrowLook: (bundle: Bundle) => ArrowLook, selection: Selection, select: (selection: Selection) => void, open: (item: Item) => void, toggle: (key: string) => void, lost: Set<string>, found: Set<string> | null, handle: {current: {center: (id: string) => void} | null}}} props
+ * @param {{layouts: Layouts, itemLook: (item: Item) => ItemLook, arrowLook: (bundle: Bundle) => ArrowLook, selection: Selection, select: (selection: Selection) => void, open: (item: Item) => void, toggle: (key: string) => void, lost: Set<string>, found: Set<string> | null, handle: {current: Handle | null}}} props
  */
 export function Drawing({ layouts, itemLook, arrowLook, selection, select, open, toggle, lost, found, handle }) {
   const svg = useRef(/** @type {SVGSVGElement | null} */ (null));
   const scene = useRef(/** @type {SVGGElement | null} */ (null));
-  /** `fitted`: what follows the size of the window; null after the viewer has moved the drawing. */
-  const camera = useRef({ x: 0, y: 0, zoom: 1, fitted: /** @type {"text" | "all" | null} */ ("text") });
-  const [direction, setDirection] = useState(/** @type {"right" | "down"} */ ("right"));
-  const [layout, model] = [layouts[direction], layouts.model];
-  const [view, setView] = useState(/** @type {View} */ ({ level: "near", area: NOWHERE }));
+  /** `fitted`: it follows the size of the window, until the viewer moves the drawing. */
+  const camera = useRef({ x: 0, y: 0, zoom: 1, fitted: true });
+  const [chosenLayout, setLayout] = useState(layouts.detail[0]);
+  const { model } = layouts;
+  const known = [...layouts.detail, ...layouts.overview].includes(chosenLayout);
+  const layout = known ? chosenLayout : layouts.detail[0];
+  const latest = useRef(layout);
+  latest.current = layout;
+  const variant = layouts.overview.includes(layout) ? "overview" : "detail";
+  const show = (/** @type {Layout} */ next) => {
+    latest.current = next;
+    setLayout(next);
+  };
+  const [view, setView] = useState(/** @type {View} */ ({ size: SIZES[0], area: NOWHERE }));
   const scheduled = useRef(0);
   const look = () => {
     scheduled.current = 0;
-    const { zoom } = camera.current;
-    const level = zoom < FAR - 1e-6 ? "tiny" : zoom < NEAR - 1e-6 ? "far" : "near";
+    const size = SIZES.find((one) => one * camera.current.zoom >= 11 - 1e-6) ?? SIZES[SIZES.length - 1];
     const area = visible();
-    setView((known) => (known.level === level && contains(known.area, area) ? known : { level, area: enlarged(area) }));
+    setView((known) => (known.size === size && contains(known.area, area) ? known : { size, area: enlarged(area) }));
   };
   const apply = () => {
     const { x, y, zoom } = camera.current;
@@ -112,61 +132,91 @@ export function Drawing({ layouts, itemLook, arrowLook, selection, select, open,
   };
   useEffect(() => () => cancelAnimationFrame(scheduled.current), []);
   const center = (/** @type {string} */ id) => {
-    const [area, box] = [layout.boxes[id], svg.current?.getBoundingClientRect()];
+    const [area, box] = [latest.current.boxes[id], svg.current?.getBoundingClientRect()];
     if (area === undefined || box === undefined) return;
     const zoom = Math.max(camera.current.zoom, NEAR);
-    camera.current = { zoom, x: box.width / 2 - (area.x + area.width / 2) * zoom, y: box.height / 2 - (area.y + area.height / 2) * zoom, fitted: null };
+    camera.current = { zoom, x: box.width / 2 - (area.x + area.width / 2) * zoom, y: box.height / 2 - (area.y + area.height / 2) * zoom, fitted: false };
     apply();
   };
-  handle.current = { center };
-  /** Show the beginning with readable text in the direction that fits best, or all. */
-  const fit = (/** @type {"text" | "all"} */ fitted) => {
+  /** Show all: with all texts if there is room, else as an overview, and if that is too large what has failed or its sources. */
+  const fit = () => {
     const box = svg.current?.getBoundingClientRect();
     if (box === undefined || box.width === 0) return;
-    camera.current.fitted = fitted;
-    const { right, down } = layouts;
-    const best = (readable(down, box) - readable(right, box) || fitting(down, box) - fitting(right, box)) > 0 ? "down" : "right";
-    if (best !== direction) {
-      setDirection(best); // fits again
-      return;
-    }
-    const zoom = Math.max(fitted === "text" ? NEAR : MIN_ZOOM, fitting(layout, box));
-    const fed = new Set(model.bundles.map((one) => one.to));
-    const sources = model.items.filter((one) => !fed.has(one.id));
-    const areas = (sources.length > 0 ? sources : model.items).map((one) => layout.boxes[one.id]);
+    const detailed = largest(layouts.detail, box);
+    const next = fitting(detailed, box) >= NEAR ? detailed : largest(layouts.overview, box);
+    show(next);
+    const zoom = Math.max(next === detailed ? NEAR : ZOOMS.overview.least, fitting(next, box));
+    const fed = new Set(model.bundles.filter((one) => !one.back).map((one) => one.to));
+    const sources = failed.length > 0 ? failed : model.items.filter((one) => !fed.has(one.id)).map((one) => one.id);
+    const areas = (sources.length > 0 ? sources : model.items.map((one) => one.id)).map((id) => next.boxes[id]);
     const first = areas.reduce((one, other) => (other.x + other.y < one.x + one.y ? other : one), areas[0] ?? NOWHERE);
     camera.current = {
-      ...{ zoom, fitted },
-      x: begin(box.width, layout.width * zoom, (first.x + first.width / 2) * zoom),
-      y: begin(box.height, layout.height * zoom, (first.y + first.height / 2) * zoom),
+      ...{ zoom, fitted: true },
+      x: begin(box.width, next.width * zoom, (first.x + first.width / 2) * zoom),
+      y: begin(box.height, next.height * zoom, (first.y + first.height / 2) * zoom),
     };
     apply();
   };
   const zoomAt = (/** @type {number} */ factor, /** @type {number} */ px, /** @type {number} */ py) => {
     const { x, y, zoom } = camera.current;
-    const next = Math.min(MAX_ZOOM, Math.max(MIN_ZOOM, zoom * factor));
-    camera.current = { zoom: next, x: px - ((px - x) / zoom) * next, y: py - ((py - y) / zoom) * next, fitted: null };
+    const { least, most } = ZOOMS[variant];
+    const wanted = zoom * factor;
+    if (variant === "overview" ? wanted > most : wanted < least) return change(px, py);
+    const next = Math.min(most, Math.max(least, wanted));
+    camera.current = { zoom: next, x: px - ((px - x) / zoom) * next, y: py - ((py - y) / zoom) * next, fitted: false };
+    apply();
+  };
+  /** Show the other variant; the item that is nearest to a point stays there. */
+  const change = (/** @type {number} */ px, /** @type {number} */ py) => {
+    const box = svg.current?.getBoundingClientRect();
+    if (box === undefined) return;
+    const { x, y, zoom } = camera.current;
+    const next = largest(variant === "detail" ? layouts.overview : layouts.detail, box);
+    const distance = (/** @type {string} */ id) => {
+      const area = latest.current.boxes[id];
+      return Math.hypot(x + (area.x + area.width / 2) * zoom - px, y + (area.y + area.height / 2) * zoom - py);
+    };
+    const ids = Object.keys(next.boxes);
+    const kept = ids.reduce((one, other) => (distance(other) < distance(one) ? other : one), ids[0]);
+    if (kept === undefined) return;
+    const [before, after] = [latest.current.boxes[kept], next.boxes[kept]];
+    camera.current = {
+      ...{ zoom: NEAR, fitted: false },
+      x: x + (before.x + before.width / 2) * zoom - (after.x + after.width / 2) * NEAR,
+      y: y + (before.y + before.height / 2) * zoom - (after.y + after.height / 2) * NEAR,
+    };
+    show(next);
     apply();
   };
   const zoomMiddle = (/** @type {number} */ factor) => {
     const box = svg.current?.getBoundingClientRect();
     if (box !== undefined) zoomAt(factor, box.width / 2, box.height / 2);
   };
+  handle.current = { center, zoom: zoomMiddle, fit };
   const pan = (/** @type {number} */ dx, /** @type {number} */ dy) => {
     camera.current.x += dx;
     camera.current.y += dy;
-    camera.current.fitted = null;
+    camera.current.fitted = false;
     apply();
   };
-  useEffect(() => fit("text"), [layouts]);
-  useEffect(() => fit(camera.current.fitted ?? "text"), [direction]);
+  const looks = new Map(model.items.map((item) => [item.id, itemLook(item)]));
+  const failed = model.items.filter((one) => looks.get(one.id)?.status === FAILED).map((one) => one.id);
+  const seen = useRef(new Set(failed));
+  useEffect(() => {
+    const first = failed.find((id) => !seen.current.has(id));
+    seen.current = new Set(failed);
+    if (first !== undefined && !contains(visible(), latest.current.boxes[first])) center(first);
+  }, [failed.join("\n")]);
+  useEffect(fit, [layouts]);
+  const refit = useRef(fit);
+  refit.current = fit;
   useEffect(() => {
     const element = svg.current;
     if (element === null) return undefined;
-    const observer = new ResizeObserver(() => camera.current.fitted !== null && fit(camera.current.fitted));
+    const observer = new ResizeObserver(() => camera.current.fitted && refit.current());
     observer.observe(element);
     return () => observer.disconnect();
-  }, [layout]);
+  }, []);
   usePointer(svg, pan, zoomAt);
 
   const visible = () => {
@@ -187,7 +237,7 @@ export function Drawing({ layouts, itemLook, arrowLook, selection, select, open,
       }
     } else if (event.key === "+" || event.key === "=") zoomMiddle(1.25);
     else if (event.key === "-") zoomMiddle(0.8);
-    else if (event.key === "0") fit("all");
+    else if (event.key === "0") fit();
     else if (event.key === "Enter" && chosen !== undefined) open(chosen);
     else if (event.key === "c" && chosen !== undefined && !event.ctrlKey && !event.metaKey) {
       const module = modulesOf(chosen.label).findLast((one) => model.modules.has(one));
@@ -203,42 +253,38 @@ export function Drawing({ layouts, itemLook, arrowLook, selection, select, open,
     if (event.target === svg.current) select(null);
   };
   const chosenItem = selection?.kind === "item" ? selection.id : null;
+  /** Of names in the overview; 0: all texts are shown. */
+  const size = variant === "overview" ? view.size : 0;
   const drawn = model.items.length > DRAW_ALL ? view.area : EVERYWHERE;
-  const looks = new Map(model.items.map((item) => [item.id, itemLook(item)]));
   const arrows = model.bundles.flatMap((bundle) => {
     const route = layout.routes[bundle.id];
     return route === undefined || !touches(drawn, bounds.get(bundle.id) ?? NOWHERE) ? [] : [{ bundle, route, look: arrowLook(bundle) }];
   });
   return html`<div class="drawing">
     <p class="hidden" role="status">${chosenItem === null ? "" : `${chosenItem}: ${looks.get(chosenItem)?.status ?? ""}`}</p>
-    <svg ref=${svg} class=${view.level} data-direction=${direction} tabindex="0" role="application" onKeyDown=${keys} onClick=${background}
+    <svg ref=${svg} class=${variant} data-direction=${layout.direction.toLowerCase()} tabindex="0" role="application" onKeyDown=${keys} onClick=${background}
       aria-label="Graph of the dataflow. Arrow keys select a node, Enter opens it, C collapses what is around it, plus and minus zoom, 0 shows all.">
       <defs>
         ${["flow", "drop", "idle", "chosen"].map((name) => html`<marker key=${name} id="arrow-${name}" class="arrow ${name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0 1 7 4 0 7z" /></marker>`)}
       </defs>
       <g ref=${scene}>
         ${layout.groups.filter(({ area }) => touches(drawn, area)).map(
-          (group) => html`<${Group} key=${group.id} group=${group} lost=${group.key === `machine ${group.machine}` && lost.has(group.machine)} level=${view.level} toggle=${toggle} />`,
+          (group) => html`<${Group} key=${group.id} group=${group} lost=${group.key === `machine ${group.machine}` && lost.has(group.machine)} size=${size} toggle=${toggle} />`,
         )}
         ${arrows.map(({ bundle, route, look }) => {
           const chosen = (selection?.kind === "bundle" && selection.id === bundle.id) || bundle.from === chosenItem || bundle.to === chosenItem;
-          return html`<${Arrow} key=${bundle.id} bundle=${bundle} route=${route} level=${view.level} chosen=${chosen} ...${look} select=${select} />`;
+          return html`<${Arrow} key=${bundle.id} bundle=${bundle} route=${route} chosen=${chosen} ...${look} select=${select} />`;
         })}
-        ${view.level === "near" && arrows.map(({ bundle, route, look }) => look.lines !== "" && route.label !== undefined &&
+        ${variant === "detail" && arrows.map(({ bundle, route, look }) => look.lines !== "" && route.label !== undefined &&
           html`<${Label} key=${`label ${bundle.id}`} bundle=${bundle} area=${route.label} ...${look} select=${select} />`)}
         ${model.items.map((item) => {
           const area = layout.boxes[item.id];
           if (area === undefined || !touches(drawn, area)) return null;
-          return html`<${Node} key=${item.id} item=${item} area=${area} level=${view.level} ...${looks.get(item.id)}
+          return html`<${Node} key=${item.id} item=${item} area=${area} size=${size} ...${looks.get(item.id)}
             dim=${found !== null && !found.has(item.id)} chosen=${item.id === chosenItem} select=${select} open=${open} />`;
         })}
       </g>
     </svg>
-    <div class="zoom">
-      <button type="button" onClick=${() => zoomMiddle(1.25)} aria-label="Zoom in">+</button>
-      <button type="button" onClick=${() => zoomMiddle(0.8)} aria-label="Zoom out">−</button>
-      <button type="button" onClick=${() => fit("all")} aria-label="Show all" title="Show all">⤢</button>
-    </div>
   </div>`;
 }
 

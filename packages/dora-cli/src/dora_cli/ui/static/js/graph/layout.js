@@ -3,23 +3,29 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { modulesOf } from "./model.js";
+import { arrangements } from "./packing.js";
 
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Item} Item */
+/** @typedef {import("./packing.js").Part} Part */
 
 /**
  * @typedef {{x: number, y: number}} Point
  * @typedef {{x: number, y: number, width: number, height: number}} Area
  * @typedef {{id: string, key: string, title: string, machine: string, area: Area}} Group a machine, or a module on a machine; `key` as in `collapsed`
  * @typedef {{points: Point[], label: Area | undefined}} Route
- * @typedef {{boxes: Record<string, Area>, groups: Group[], routes: Record<string, Route>, width: number, height: number}} Layout
- * @typedef {{right: Layout, down: Layout, model: Model}} Layouts
+ * @typedef {"RIGHT" | "DOWN"} Direction
+ * @typedef {"detail" | "overview"} Variant with all texts, or as small as names allow
+ * @typedef {{boxes: Record<string, Area>, groups: Group[], routes: Record<string, Route>, width: number, height: number, direction: Direction}} Layout
+ * @typedef {{detail: Layout[], overview: Layout[], model: Model}} Layouts alternatives of each variant
  */
 
 /** Up to this number of nodes, a graph is arranged in less space; above, in less time, and with more crossings. */
 const COMPACT_TO = 60;
 const QUICK_ABOVE = 200;
-const TITLE = 18;
+/** Height of titles; those of the overview are drawn larger from afar. */
+const TITLE = { detail: 18, overview: 24 };
+const OVERVIEW_HEIGHT = 22;
 
 const OPTIONS = {
   "elk.algorithm": "layered",
@@ -27,94 +33,157 @@ const OPTIONS = {
   "elk.edgeRouting": "ORTHOGONAL",
   "elk.json.shapeCoords": "ROOT",
   "elk.json.edgeCoords": "ROOT",
-  "elk.spacing.nodeNode": "24",
-  "elk.spacing.edgeNode": "14",
-  "elk.spacing.edgeEdge": "10",
-  "elk.spacing.edgeLabel": "3",
-  "elk.spacing.labelLabel": "4",
-  "elk.spacing.componentComponent": "32",
-  "elk.layered.spacing.nodeNodeBetweenLayers": "28",
-  "elk.layered.spacing.edgeNodeBetweenLayers": "12",
-  "elk.layered.spacing.edgeEdgeBetweenLayers": "10",
 };
+const SPACING = {
+  detail: {
+    "elk.spacing.nodeNode": "18",
+    "elk.spacing.edgeNode": "12",
+    "elk.spacing.edgeEdge": "10",
+    "elk.spacing.edgeLabel": "3",
+    "elk.spacing.labelLabel": "4",
+    "elk.spacing.portPort": "12",
+    "elk.spacing.componentComponent": "32",
+    "elk.layered.spacing.nodeNodeBetweenLayers": "18",
+    "elk.layered.spacing.edgeNodeBetweenLayers": "9",
+    "elk.layered.spacing.edgeEdgeBetweenLayers": "8",
+  },
+  overview: {
+    "elk.spacing.nodeNode": "8",
+    "elk.spacing.edgeNode": "6",
+    "elk.spacing.edgeEdge": "5",
+    "elk.spacing.portPort": "6",
+    "elk.spacing.componentComponent": "12",
+    "elk.layered.spacing.nodeNodeBetweenLayers": "12",
+    "elk.layered.spacing.edgeNodeBetweenLayers": "6",
+    "elk.layered.spacing.edgeEdgeBetweenLayers": "5",
+  },
+};
+const PADDING = { detail: "[top=8,left=12,bottom=12,right=12]", overview: "[top=4,left=6,bottom=6,right=6]" };
 
 const COMPACT = { "elk.layered.nodePlacement.strategy": "NETWORK_SIMPLEX" };
 const QUICK = { "elk.layered.thoroughness": "1", "elk.layered.crossingMinimization.greedySwitch.type": "OFF" };
 
+/** @typedef {{machine: string, items: Item[], graph: any}} Wanted a machine as ELK reads it */
+
 /**
- * The graph as ELK reads it: machines and modules are nodes with children.
+ * The graphs of all machines, or of everything if there is one machine.
  * @param {Model} model
- * @param {"RIGHT" | "DOWN"} direction
+ * @param {Direction} direction
+ * @param {Variant} variant
+ * @returns {Wanted[]}
  */
-export function elkGraph(model, direction) {
-  const size = model.items.length;
+export function elkGraphs(model, direction, variant) {
+  const machines = model.grouped ? model.machines : [""];
+  return machines.map((machine) => {
+    const items = model.grouped ? model.items.filter((one) => one.machine === machine) : model.items;
+    return { machine, items, graph: elkGraph(model, items, direction, variant) };
+  });
+}
+
+/**
+ * A machine with its nodes and modules as nodes with children; arrows to and from other machines end at its edge.
+ * @param {Model} model
+ * @param {Item[]} items
+ * @param {Direction} direction
+ * @param {Variant} variant
+ */
+function elkGraph(model, items, direction, variant) {
+  const ids = new Set(items.map((one) => one.id));
+  // ELK cannot place in this way with ports at the sides of the direction.
+  const isSimple = direction === "DOWN" || model.bundles.every((one) => ids.has(one.from) === ids.has(one.to));
+  const quality = items.length > QUICK_ABOVE ? QUICK : items.length > COMPACT_TO || !isSimple ? {} : COMPACT;
   /** @type {any} */
-  const root = {
-    id: "root",
-    children: [],
-    edges: model.bundles.map((one) => ({ id: `edge ${one.id}`, sources: [one.from], targets: [one.to], labels: [{ text: one.id, ...one.label }] })),
-    layoutOptions: { ...OPTIONS, ...(size > QUICK_ABOVE ? QUICK : size > COMPACT_TO ? {} : COMPACT), "elk.direction": direction },
-  };
+  const root = { id: "root", children: [], edges: [], layoutOptions: { ...OPTIONS, ...SPACING[variant], ...quality, "elk.direction": direction } };
+  /** The machine: a frame without text or padding around everything if it is not drawn. @type {any} */
+  const frame = { id: "frame", children: [], ports: [], layoutOptions: { "elk.portConstraints": "FIXED_SIDE", "elk.padding": "[top=0,left=0,bottom=0,right=0]" } };
+  root.children.push(frame);
+  const [first] = items;
+  if (model.grouped && first.kind !== "machine" && first.machine !== "") titled(frame, first.machine, variant);
+  for (const { id, from, to, label, back } of model.bundles) {
+    const labels = variant === "detail" ? [{ text: id, ...label }] : [];
+    if (ids.has(from) && ids.has(to)) root.edges.push({ id: `edge ${id}`, sources: [back ? to : from], targets: [back ? from : to], labels });
+    else if (ids.has(from)) root.edges.push({ id: `leaving ${id}`, sources: [from], targets: [port(frame, `leave ${id}`, "SOUTH")] });
+    else if (ids.has(to)) root.edges.push({ id: `entering ${id}`, sources: [port(frame, `enter ${id}`, "NORTH")], targets: [to] });
+  }
   /** @type {Map<string, any>} */
   const groups = new Map();
-  for (const item of model.items) {
-    let parent = root;
+  for (const item of items) {
+    let parent = frame;
     for (const group of groupsOf(model, item)) {
       const id = `group ${group.machine} ${group.key}`;
       if (!groups.has(id)) {
-        groups.set(id, {
-          ...{ id, ...group, children: [] },
-          labels: [{ text: group.title, width: 8 * group.title.length + 24, height: TITLE }],
-          layoutOptions: {
-            "elk.padding": "[top=8,left=14,bottom=14,right=14]",
-            "elk.nodeLabels.placement": "INSIDE V_TOP H_LEFT",
-            "elk.nodeSize.constraints": "NODE_LABELS",
-          },
-        });
+        groups.set(id, titled({ id, ...group, children: [] }, group.title, variant));
         parent.children.push(groups.get(id));
       }
       parent = groups.get(id);
     }
-    parent.children.push({ id: item.id, width: item.width, height: item.height });
+    const size = variant === "detail" ? { width: item.width, height: item.height } : { width: item.short, height: OVERVIEW_HEIGHT };
+    parent.children.push({ id: item.id, ...size });
   }
   return root;
 }
 
-/** What is drawn around an item, the outermost first. @param {Model} model @param {Item} item */
-function groupsOf(model, item) {
-  const { machine } = item;
-  const around = item.kind === "machine" ? [] : modulesOf(item.label).filter((one) => model.modules.has(one));
-  return [
-    ...(model.grouped && item.kind !== "machine" && machine !== "" ? [{ key: `machine ${machine}`, title: machine, machine }] : []),
-    ...around.map((one, depth) => ({ key: `module ${one}`, title: depth === 0 ? one : one.slice(around[depth - 1].length + 1), machine })),
-  ];
+/** @param {any} node @param {string} title @param {Variant} variant */
+function titled(node, title, variant) {
+  node.labels = [{ text: title, width: 8 * title.length + (variant === "detail" ? 24 : 8), height: TITLE[variant] }];
+  node.layoutOptions = {
+    ...node.layoutOptions,
+    "elk.padding": PADDING[variant],
+    "elk.nodeLabels.placement": "INSIDE V_TOP H_LEFT",
+    "elk.nodeSize.constraints": "NODE_LABELS",
+  };
+  return node;
+}
+
+/** @param {any} frame @param {string} id @param {"NORTH" | "SOUTH"} side */
+function port(frame, id, side) {
+  frame.ports.push({ id, width: 0, height: 0, layoutOptions: { "elk.port.side": side } });
+  return id;
+}
+
+/** Modules that are drawn around an item, the outermost first. @param {Model} model @param {Item} item */
+function groupsOf(model, { kind, label, machine }) {
+  const around = kind === "machine" ? [] : modulesOf(label).filter((one) => model.modules.has(one));
+  return around.map((one, depth) => ({ key: `module ${one}`, title: depth === 0 ? one : one.slice(around[depth - 1].length + 1), machine }));
 }
 
 /**
  * @param {any} root as ELK returns it
- * @returns {Layout}
+ * @param {Model} model
+ * @param {Wanted} wanted
+ * @param {Direction} direction
+ * @returns {Part}
  */
-export function fromElk(root) {
-  /** @type {Layout} */
-  const layout = { boxes: {}, groups: [], routes: {}, width: root.width, height: root.height };
+export function fromElk(root, model, { machine, items }, direction) {
+  const [frame] = root.children;
+  /** @type {Part} */
+  const part = { boxes: {}, groups: [], routes: {}, leaving: {}, entering: {}, width: frame.width, height: frame.height, direction };
+  const here = (/** @type {Point} */ one) => ({ x: one.x - frame.x, y: one.y - frame.y });
+  const { width, height } = frame;
+  if (model.grouped && items[0].kind !== "machine" && machine !== "") {
+    part.groups.push({ id: `group ${machine}`, key: `machine ${machine}`, title: machine, machine, area: { x: 0, y: 0, width, height } });
+  }
   const visit = (/** @type {any} */ node) => {
     for (const child of node.children ?? []) {
-      const { id, key, title, machine, x, y, width, height } = child;
-      if (key === undefined) layout.boxes[id] = { x, y, width, height };
-      else layout.groups.push({ id, key, title, machine, area: { x, y, width, height } });
+      const { id, key, title, width, height } = child;
+      const area = { ...here(child), width, height };
+      if (key === undefined) part.boxes[id] = area;
+      else part.groups.push({ id, key, title, machine: child.machine, area });
       visit(child);
     }
   };
-  visit(root);
+  visit(frame);
+  const back = new Set(model.bundles.flatMap((one) => (one.back ? [one.id] : [])));
   for (const edge of root.edges) {
-    const [section, label] = [edge.sections?.[0], edge.labels[0]];
+    const [section, label] = [edge.sections?.[0], edge.labels?.[0]];
     if (section === undefined) continue;
-    layout.routes[edge.id.slice("edge ".length)] = {
-      points: [section.startPoint, ...(section.bendPoints ?? []), section.endPoint],
-      label: label && { x: label.x, y: label.y, width: label.width, height: label.height },
-    };
+    const [kind, id] = [edge.id.slice(0, edge.id.indexOf(" ")), edge.id.slice(edge.id.indexOf(" ") + 1)];
+    const points = [section.startPoint, ...(section.bendPoints ?? []), section.endPoint].map(here);
+    if (kind === "leaving") part.leaving[id] = points;
+    else if (kind === "entering") part.entering[id] = points;
+    else part.routes[id] = { points: back.has(id) ? points.reverse() : points, label: label && { ...here(label), width: label.width, height: label.height } };
   }
-  return layout;
+  return part;
 }
 
 /** The script of the worker; in the page of `dora graph`, a URL that contains it, compressed since browsers limit URLs to 2 MB. */
@@ -156,20 +225,35 @@ class Engine {
     (await this.worker).terminate();
   }
 
-  /** @param {Model} model @param {"RIGHT" | "DOWN"} direction @returns {Promise<Layout>} */
-  async layout(model, direction) {
+  /** @param {any} graph @returns {Promise<any>} the graph with positions */
+  async layout(graph) {
     const worker = await this.worker;
     const id = (this.last += 1);
-    const root = await new Promise((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
-      worker.postMessage({ id, cmd: "layout", graph: elkGraph(model, direction), layoutOptions: {}, options: {} });
+      worker.postMessage({ id, cmd: "layout", graph, layoutOptions: {}, options: {} });
     });
-    return fromElk(root);
   }
 }
 
+/** @type {{variant: Variant, direction: Direction}[]} */
+const KINDS = [
+  { variant: "detail", direction: "RIGHT" },
+  { variant: "detail", direction: "DOWN" },
+  { variant: "overview", direction: "RIGHT" },
+  { variant: "overview", direction: "DOWN" },
+];
+
+/** @param {Engine} engine @param {Model} model @param {{direction: Direction, variant: Variant, graphs: Wanted[]}} wanted */
+async function alternatives(engine, model, { direction, variant, graphs }) {
+  const parts = await Promise.all(graphs.map(async (one) => fromElk(await engine.layout(one.graph), model, one, direction)));
+  const machines = new Map(model.items.map((one) => [one.id, one.machine]));
+  const between = model.bundles.filter((one) => model.grouped && machines.get(one.from) !== machines.get(one.to));
+  return { variant, layouts: arrangements(parts, between, variant === "detail") };
+}
+
 /**
- * Lay out the model in both directions; returns the last layouts, with their model, until the next are ready.
+ * Lay out the model in all ways; returns the last layouts, with their model, until the next are ready.
  * @param {Model} model
  * @returns {{layouts: Layouts | null, problem: string}}
  */
@@ -177,14 +261,19 @@ export function useLayouts(model) {
   const [layouts, setLayouts] = useState(/** @type {Layouts | null} */ (null));
   const [problem, setProblem] = useState("");
   const engine = useRef(/** @type {Engine | null} */ (null));
-  const shape = useMemo(() => JSON.stringify([elkGraph(model, "RIGHT"), model.bundles.map((one) => one.edges)]), [model]);
+  const wanted = useMemo(() => KINDS.map((kind) => ({ ...kind, graphs: elkGraphs(model, kind.direction, kind.variant) })), [model]);
+  const shape = useMemo(() => JSON.stringify([wanted, model.bundles]), [wanted]);
   useEffect(() => () => void engine.current?.end(), []);
   useEffect(() => {
     let current = true;
-    engine.current ??= new Engine();
-    const both = /** @type {const} */ (["RIGHT", "DOWN"]).map((direction) => /** @type {Engine} */ (engine.current).layout(model, direction));
-    Promise.all(both).then(
-      ([right, down]) => current && (setLayouts({ right, down, model }), setProblem("")),
+    const started = (engine.current ??= new Engine());
+    Promise.all(wanted.map((one) => alternatives(started, model, one))).then(
+      (found) => {
+        if (!current) return;
+        const of = (/** @type {Variant} */ variant) => found.flatMap((one) => (one.variant === variant ? one.layouts : []));
+        setLayouts({ detail: of("detail"), overview: of("overview"), model });
+        setProblem("");
+      },
       (error) => current && setProblem(`The graph cannot be arranged: ${error.message}`),
     );
     return () => {

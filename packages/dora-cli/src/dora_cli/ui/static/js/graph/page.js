@@ -3,7 +3,7 @@
 import { html, render } from "htm/preact";
 
 import { counted } from "../format.js";
-import { producer, textWidth } from "./model.js";
+import { cut, outputOf, producer, textWidth } from "./model.js";
 import { GraphPanel } from "./panel.js";
 
 /** @typedef {import("../types.js").Graph} Graph */
@@ -16,12 +16,11 @@ const MAX_LETTERS = 28;
 /** @type {{title: string, nodes: WrittenNode[]}} */
 const { title, nodes } = JSON.parse(document.getElementById("dataflow")?.textContent ?? "");
 const byId = new Map(nodes.map((node) => [node.id, node]));
-const known = new Map(nodes.map((node) => [node.id, node.id]));
 
 /** The input of an edge `node/output>node/input`. @param {string} edge */
 function inputOf(edge) {
   const [source, target] = edge.split(">");
-  const [sender, node] = [byId.get(producer(source, known)), byId.get(producer(target, known))];
+  const [sender, node] = [byId.get(producer(source, byId)), byId.get(producer(target, byId))];
   const input = node?.inputs.find((one) => `${node.id}/${one.id}` === target);
   return { source, target, input, type: sender?.outputs.find((one) => `${sender.id}/${one.id}` === source)?.type ?? input?.type };
 }
@@ -30,9 +29,8 @@ function inputOf(edge) {
 function lines(edges) {
   const found = edges.map((edge) => {
     const { source, input } = inputOf(edge);
-    const output = source.slice(producer(source, known).length + 1);
-    const name = input === undefined || input.id === output ? output : `${output} as ${input.id}`;
-    return name.length > MAX_LETTERS ? `${name.slice(0, MAX_LETTERS - 1)}…` : name;
+    const output = outputOf(source, byId);
+    return cut(input === undefined || input.id === output ? output : `${output} as ${input.id}`, MAX_LETTERS);
   });
   return found.length > MAX_LINES ? [...found.slice(0, MAX_LINES - 1), `${found.length - MAX_LINES + 1} more`] : found;
 }
@@ -63,7 +61,7 @@ function Facts({ shown, selection, open }) {
   const item = selection?.kind === "item" ? shown.items.find((one) => one.id === selection.id) : undefined;
   const bundle = selection?.kind === "bundle" ? shown.bundles.find((one) => one.id === selection.id) : undefined;
   const node = item?.kind === "node" ? byId.get(item.id) : undefined;
-  const edges = nodes.reduce((count, one) => count + one.inputs.filter((input) => producer(input.source, known) !== "").length, 0);
+  const edges = nodes.reduce((count, one) => count + one.inputs.filter((input) => producer(input.source, byId) !== "").length, 0);
   return html`<aside class="panel inspector" aria-label="Selection">
     ${item === undefined && bundle === undefined && html`<h2>${title}</h2>
       <p class="muted">${counted(nodes.length, "node")}, ${counted(edges, "connection")}. Select a node or an edge for details.</p>
@@ -86,7 +84,7 @@ if (root !== null) {
   const graph = { uuid: "", inspectable: false, nodes };
   render(
     html`<section class="view tall alone"><${GraphPanel} graph=${graph} machineOf=${(/** @type {string} */ id) => byId.get(id)?.machine} openNode=${() => {}}
-      labelSize=${labelSize} itemLook=${itemLook} arrowLook=${arrowLook} aside=${(/** @type {Selecting} */ selecting) => html`<${Facts} ...${selecting} />`} /></section>`,
+      space=${{ labelSize, nodeWidth: 114, timerWidth: 60 }} itemLook=${itemLook} arrowLook=${arrowLook} aside=${(/** @type {Selecting} */ selecting) => html`<${Facts} ...${selecting} />`} /></section>`,
     root,
   );
 }

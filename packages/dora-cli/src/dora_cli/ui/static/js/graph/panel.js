@@ -13,30 +13,29 @@ import { collapsedAtFirst, model, modulesOf } from "./model.js";
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Item} Item */
 /** @typedef {import("./model.js").Bundle} Bundle */
-/** @typedef {import("./model.js").Size} Size */
 /** @typedef {import("./drawing.js").Selection} Selection */
 /** @typedef {{shown: Model, selection: Selection, select: (selection: Selection) => void, open: (item: Item) => void, toggle: (key: string) => void}} Selecting */
 
 /**
  * `machineOf` returns where a node runs, `aside` what is beside the drawing.
- * @param {{graph: Graph, machineOf: (node: string) => string | undefined, lost?: Set<string>, openNode: (id: string) => void, labelSize: (edges: string[]) => Size,
+ * @param {{graph: Graph, machineOf: (node: string) => string | undefined, lost?: Set<string>, openNode: (id: string) => void, space: import("./model.js").Space,
  *   itemLook: (item: Item) => import("./shapes.js").ItemLook, arrowLook: (bundle: Bundle) => import("./shapes.js").ArrowLook, aside: (selecting: Selecting) => any}} props
  */
-export function GraphPanel({ graph, machineOf, lost = new Set(), openNode, labelSize, itemLook, arrowLook, aside }) {
+export function GraphPanel({ graph, machineOf, lost = new Set(), openNode, space, itemLook, arrowLook, aside }) {
   const [collapsed, setCollapsed] = useState(() => collapsedAtFirst(graph));
   const [selection, select] = useState(/** @type {Selection} */ (null));
   const placement = graph.nodes.map(({ id }) => `${id} ${machineOf(id)}`).join("\n");
-  const shown = useMemo(() => model(graph, machineOf, collapsed, labelSize), [graph, placement, collapsed]);
+  const shown = useMemo(() => model(graph, machineOf, collapsed, space), [graph, placement, collapsed]);
   const { layouts, problem } = useLayouts(shown);
   const [search, setSearch] = useState("");
   const found = useMemo(() => matches(shown, search), [shown, search]);
-  const drawing = useRef(/** @type {{center: (id: string) => void} | null} */ (null));
+  const drawing = useRef(/** @type {import("./drawing.js").Handle | null} */ (null));
   const toggle = (/** @type {string} */ key) => {
     const next = new Set(collapsed);
     if (!next.delete(key)) next.add(key);
     // What was selected, or what it has become a part of.
     const first = shown.items.find((one) => selection?.kind === "item" && one.id === selection.id)?.nodes[0];
-    const item = first === undefined ? undefined : model(graph, machineOf, next, labelSize).items.find((one) => one.nodes.includes(first));
+    const item = first === undefined ? undefined : model(graph, machineOf, next, space).items.find((one) => one.nodes.includes(first));
     select(item === undefined ? null : { kind: "item", id: item.id });
     setCollapsed(next);
   };
@@ -62,6 +61,11 @@ export function GraphPanel({ graph, machineOf, lost = new Set(), openNode, label
         ${problem && html`<span class="text-warn">${problem}</span>`}
         <span class="space"></span>
         <${Folding} shown=${shown} collapsed=${collapsed} toggle=${toggle} set=${setCollapsed} />
+        <div class="zoom">
+          <button type="button" onClick=${() => drawing.current?.zoom(1.25)} aria-label="Zoom in">+</button>
+          <button type="button" onClick=${() => drawing.current?.zoom(0.8)} aria-label="Zoom out">−</button>
+          <button type="button" onClick=${() => drawing.current?.fit()} aria-label="Show all" title="Show all">⤢</button>
+        </div>
       </div>
       <${Drawing} layouts=${layouts} itemLook=${itemLook} arrowLook=${arrowLook} selection=${selection} select=${select} open=${open} toggle=${toggle} lost=${lost} found=${found} handle=${drawing} />
     </div>

@@ -2,6 +2,8 @@
 
 import { Component, html } from "htm/preact";
 
+import { textWidth } from "./model.js";
+
 /** @typedef {import("./model.js").Item} Item */
 /** @typedef {import("./model.js").Bundle} Bundle */
 /** @typedef {import("./layout.js").Area} Area */
@@ -13,10 +15,8 @@ import { Component, html } from "htm/preact";
  * @typedef {{status: string, tone: string, title: string, facts: string, restarts: number}} ItemLook
  * @typedef {{kind: "flow" | "drop" | "idle", width: number, lines: string, dropped: string}} ArrowLook
  */
-/** @typedef {"near" | "far" | "tiny"} Level How much is shown: all, names, or colours; no text is smaller than 11 pixels. */
+/** `size` of nodes and groups is that of names in the overview, 0 if all texts are shown. */
 
-/** Width of a letter of names that are seen from far. */
-const FAR_LETTER = 12.5;
 const CORNER = 7;
 const LINE = 14;
 
@@ -41,41 +41,63 @@ class Unchanging extends Component {
 
 export class Node extends Unchanging {
   render() {
-    /** @type {{item: Item, area: Area, level: Level, chosen: boolean, dim: boolean} & ItemLook} */
-    const { item, area, level, chosen, dim, status, tone, title, facts, restarts } = /** @type {any} */ (this.props);
-    const letters = level === "far" ? Math.floor((area.width - 24) / FAR_LETTER) : Infinity;
-    const name = item.name.length > letters ? `…${item.name.slice(1 - letters)}` : item.name;
+    /** @type {{item: Item, area: Area, size: number, chosen: boolean, dim: boolean} & ItemLook} */
+    const { item, area, size, chosen, dim, status, tone, title, facts, restarts } = /** @type {any} */ (this.props);
     return html`<g class="node ${item.kind} ${tone} ${chosen ? "chosen" : ""} ${dim ? "dim" : ""}" transform="translate(${area.x} ${area.y})"
       data-node=${item.id} data-status=${status}
       onClick=${() => this.handlers.select({ kind: "item", id: item.id })} onDblClick=${() => this.handlers.open(item)}>
       <title>${title}</title>
       <rect class="box" width=${area.width} height=${area.height} rx="6" />
-      ${level !== "tiny" && html`<rect class="mark" width="4" height=${area.height - 12} x="5" y="6" rx="2" />
-        <text class="name" x="17" y=${level === "far" ? 31 : 19}>${name}</text>`}
-      ${level === "near" && html`<text class="facts" x="17" y="36">${facts}</text>`}
-      ${level === "near" && restarts > 0 && html`<text class="restarts" x=${area.width - 8} y="19">↻${restarts}</text>`}
+      ${size > 0
+        ? html`<rect class="mark" width="3" height=${area.height - 8} x="4" y="4" rx="1.5" />
+          <text class="name" x="11" y=${area.height / 2 + 0.36 * size} font-size=${size}>${shortened(item.name, area.width - 15, size)}</text>`
+        : html`<rect class="mark" width="4" height=${area.height - 12} x="5" y="6" rx="2" />
+          <text class="name" x="17" y="19" font-size="13">${item.name}</text>
+          <text class="facts" x="17" y="36">${facts}</text>
+          ${restarts > 0 && html`<text class="restarts" x=${area.width - 8} y="19">↻${restarts}</text>`}`}
     </g>`;
   }
 }
 
-/** @param {{group: GroupArea, lost: boolean, level: Level, toggle: (key: string) => void}} props */
-export function Group({ group, lost, level, toggle }) {
+/**
+ * A name that fits, without its middle if it is long: names often differ at both ends.
+ * @param {string} name
+ * @param {number} width
+ * @param {number} size
+ */
+function shortened(name, width, size) {
+  const fits = (/** @type {string} */ text) => textWidth(text, `600 ${size}px system-ui, sans-serif`) <= width;
+  if (fits(name)) return name;
+  for (let letters = name.length - 1; letters > 4; letters -= 1) {
+    const end = Math.floor(letters * 0.4);
+    const text = `${name.slice(0, letters - end)}…${name.slice(name.length - end)}`;
+    if (fits(text)) return text;
+  }
+  const letters = [4, 3, 2].find((count) => fits(name.slice(0, count)));
+  return name.slice(0, letters ?? 1);
+}
+
+/** @param {{group: GroupArea, lost: boolean, size: number, toggle: (key: string) => void}} props */
+export function Group({ group, lost, size, toggle }) {
   const { area, key, title } = group;
+  const text = `${title}${lost ? " · not reachable" : ""}`;
   return html`<g class="group ${lost ? "lost" : ""} ${key.slice(0, key.indexOf(" "))}" transform="translate(${area.x} ${area.y})">
     <rect width=${area.width} height=${area.height} rx="10" />
-    ${level !== "tiny" && html`<text x="14" y="22" onClick=${() => toggle(key)}>${title}${lost ? " · not reachable" : ""}</text>`}
+    ${size > 0
+      ? html`<text x="8" y=${8 + 0.72 * size} font-size=${size} onClick=${() => toggle(key)}>${shortened(text, area.width - 12, size)}</text>`
+      : html`<text x="14" y="22" font-size="13" onClick=${() => toggle(key)}>${text}</text>`}
   </g>`;
 }
 
 export class Arrow extends Unchanging {
   render() {
-    /** @type {{bundle: Bundle, route: Route, level: Level, chosen: boolean} & ArrowLook} */
-    const { bundle, route, level, chosen, kind, width } = /** @type {any} */ (this.props);
+    /** @type {{bundle: Bundle, route: Route, chosen: boolean} & ArrowLook} */
+    const { bundle, route, chosen, kind, width } = /** @type {any} */ (this.props);
     const d = path(route.points);
     const look = chosen ? "chosen" : kind;
     return html`<g class="edge ${kind} ${chosen ? "chosen" : ""}" data-edge=${bundle.id} onClick=${() => this.handlers.select({ kind: "bundle", id: bundle.id })}>
-      ${level !== "tiny" && html`<path class="hit" d=${d} />`}
-      <path class="line" d=${d} stroke-width=${width} marker-end=${level === "tiny" ? undefined : `url(#arrow-${look})`} />
+      <path class="hit" d=${d} />
+      <path class="line" d=${d} stroke-width=${width} marker-end="url(#arrow-${look})" />
     </g>`;
   }
 }
@@ -88,7 +110,7 @@ export class Label extends Unchanging {
     const x = area.x + area.width / 2;
     return html`<g class="label" data-edge=${bundle.id} onClick=${() => this.handlers.select({ kind: "bundle", id: bundle.id })}>
       ${lines.split("\n").map((line, index) => html`<text key=${index} class="rate ${index > 0 ? "more" : ""}" x=${x} y=${area.y + 12 + LINE * index}>${line}${
-        index === 0 && dropped && html`<tspan class="dropped"> ${dropped}</tspan>`}</text>`)}
+        dropped && index === lines.split("\n").length - 1 && html`<tspan class="dropped"> ${dropped}</tspan>`}</text>`)}
     </g>`;
   }
 }

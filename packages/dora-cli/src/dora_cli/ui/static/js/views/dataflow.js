@@ -7,7 +7,7 @@ import { record, restartDataflow, startAgain, stopDataflow } from "../changes.js
 import { Empty, Search, Status, Table } from "../components.js";
 import { ago, bytes, counted, micros, percent, rate, short, tone } from "../format.js";
 import { EdgeFacts, Inspector } from "../graph/inspector.js";
-import { modulesOf, total, worst } from "../graph/model.js";
+import { cut, modulesOf, outputOf, textWidth, total, worst } from "../graph/model.js";
 import { GraphPanel } from "../graph/panel.js";
 import { Logs } from "../logs.js";
 import { read } from "../requests.js";
@@ -110,9 +110,15 @@ function Header({ state, uuid }) {
   </header>`;
 }
 
-/** Space for two lines of figures beside an arrow. */
-const FIGURES = { width: 78, height: 30 };
-const figuresSize = () => FIGURES;
+/** Space for the figures beside an arrow, below the name of its output. */
+const FIGURES = { width: 96, height: 30 };
+const MAX_LETTERS = 22;
+
+/** The output of an arrow, and how many more it stands for. @param {string[]} edges @param {Map<string, unknown>} known */
+function outputName(edges, known) {
+  const names = [...new Set(edges.map((edge) => outputOf(edge.slice(0, edge.indexOf(">")), known)))];
+  return cut(names[0], MAX_LETTERS) + (names.length > 1 ? ` +${names.length - 1}` : "");
+}
 
 /** @param {{state: State, uuid: string, graph: Graph, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>}} props */
 function GraphTab({ state, uuid, graph, nodes, edges }) {
@@ -123,11 +129,12 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
   const dataflow = state.dataflows[uuid];
   const absent = dataflow === undefined || dataflow.endedAt !== undefined ? "Ended" : "Starting";
   const planned = useMemo(() => new Map(graph.nodes.map((node) => [node.id, node.machine])), [graph]);
-  return html`<${GraphPanel} graph=${graph} lost=${lost} labelSize=${figuresSize}
+  const labelSize = (/** @type {string[]} */ edges) => ({ ...FIGURES, width: Math.max(FIGURES.width, Math.ceil(textWidth(outputName(edges, planned))) + 6) });
+  return html`<${GraphPanel} graph=${graph} lost=${lost} space=${{ labelSize, nodeWidth: 140, timerWidth: 84 }}
     machineOf=${(/** @type {string} */ id) => nodes[id]?.machine ?? planned.get(id)}
     openNode=${(/** @type {string} */ id) => go("dataflow", uuid, "node", id)}
     itemLook=${(/** @type {import("../graph/model.js").Item} */ item) => itemLook(item, nodes, absent)}
-    arrowLook=${(/** @type {import("../graph/model.js").Bundle} */ bundle) => arrowLook(total(bundle.edges, edges))}
+    arrowLook=${(/** @type {import("../graph/model.js").Bundle} */ bundle) => arrowLook(total(bundle.edges, edges), outputName(bundle.edges, planned))}
     aside=${(/** @type {import("../graph/panel.js").Selecting} */ selecting) => html`<${Inspector} ...${selecting} state=${state} uuid=${uuid} graph=${graph} nodes=${nodes} absent=${absent} edges=${edges} />`} />`;
 }
 
@@ -146,14 +153,20 @@ function itemLook(item, nodes, absent) {
   };
 }
 
-/** @param {import("../graph/model.js").Sum} sum @returns {import("../graph/shapes.js").ArrowLook} */
-function arrowLook(sum) {
+/** @param {import("../graph/model.js").Sum} sum @param {string} name @returns {import("../graph/shapes.js").ArrowLook} */
+function arrowLook(sum, name) {
   return {
     kind: sum.dropRate > 0 || sum.blocked ? "drop" : sum.rate > 0 ? "flow" : "idle",
     width: sum.rate > 0 ? Math.round(10 * Math.min(4, 1.2 + Math.log10(1 + sum.rate) * 0.7)) / 10 : 1.2,
-    lines: sum.known ? [rate(sum.rate), sum.p50Us > 0 ? micros(sum.p50Us) : ""].filter(Boolean).join("\n") : "",
+    lines: [name, sum.known ? figures(sum) : ""].filter(Boolean).join("\n"),
     dropped: sum.dropRate > 0 ? `−${rate(sum.dropRate)}` : "",
   };
+}
+
+/** Rate, and drops or latency. @param {import("../graph/model.js").Sum} sum */
+function figures(sum) {
+  const latency = sum.dropRate === 0 && sum.p50Us > 0 ? micros(sum.p50Us) : "";
+  return [rate(sum.rate), latency].filter(Boolean).join(" · ");
 }
 
 /** @param {{uuid: string, graph: Graph, nodes: Record<string, NodeRow>}} props */
