@@ -188,7 +188,8 @@ NAMES = """() => {
         if (!inside(box) || !inside(rect(name))) found.push(`${id} is outside`);
         for (const other of nodes.slice(index + 1)) {
             const [a, b] = [rect(name), rect(other.querySelector('.name'))];
-            if (a.left < b.right && b.left < a.right && a.top < b.bottom - 3 && b.top < a.bottom - 3)
+            const level = a.top < b.bottom - 3 && b.top < a.bottom - 3;
+            if (level && a.left < b.right && b.left < a.right)
                 found.push(`${id} over ${other.dataset.node}`);
         }
     });
