@@ -119,6 +119,42 @@ def test_a_node_that_overwrites_the_board_fails_alone(workspace: Workspace, does
     assert expected in why
 
 
+def test_an_edge_that_either_end_may_have_overwritten_is_renewed(workspace: Workspace) -> None:
+    """Numbers that a reader copies from records: its sender may have sent wrong ones."""
+    workspace.node("counter", COUNTER)
+    workspace.node(
+        "vandal",
+        """
+        import gc, pathlib, sys, time
+        from dora import Node
+        from dora_node_api.transport.consumer.receiving import Receiver
+        from dora_node_api.transport.shared import layout
+        node = Node()
+        for _ in range(10):
+            node.next()
+        (found,) = (one for one in gc.get_objects() if type(one) is Receiver)
+        wrong = found._words[layout.P_SENT] + 100_000
+        found._words[layout.C_LAST_DATA] = found._words[layout.C_SETTLED] = wrong
+        del found
+        time.sleep(5)  # the runner looks at the counters every 2 s
+        pathlib.Path(sys.argv[1]).touch()
+        got = [event["value"].to_pylist() for event in node if event["type"] == "INPUT"]
+        print(int.from_bytes(got[-1], "little"))
+        """,
+    )
+    mark = f"{workspace.path / 'mark'}"
+    counter = {"id": "counter", "path": "counter.py", "args": mark, "outputs": ["number"]}
+    number = {"number": "counter/number"}
+    vandal = {"id": "vandal", "path": "vandal.py", "args": mark, "inputs": number}
+    ran = run_flow(workspace, {"nodes": [counter, vandal]})
+    assert all(ran.outcome(n) == "success" for n in ("counter", "vandal"))
+    (sent,) = (int(line) for line in ran.lines("counter") if line.isdigit())
+    assert ran.lines("vandal") == [f"{sent - 1}"]
+    (warning,) = [line for line in ran.lines(None) if "shared memory" in line]
+    assert "counter/number -> vandal/number" in warning
+    assert "the input has a new queue, the messages in the old one are lost" in warning
+
+
 def test_messages_need_no_answer_of_a_busy_runner(workspace: Workspace) -> None:
     """Its start does not delay first events, which would drop what comes after them."""
     workspace.node(

@@ -232,6 +232,25 @@ def test_a_wrong_counter_of_a_reader_does_not_disable_the_bound() -> None:
         closing.close()
 
 
+@pytest.mark.parametrize("check", [layout.CHECK, 0])
+@pytest.mark.parametrize("slot", [0, 5000, layout.NO_SLOT])
+def test_a_foreign_record_is_dropped_for_newer_messages(
+    place: Place, slot: int, check: int
+) -> None:
+    edge = place.edge(bound=2)
+    sender, receiver = edge.sender(), edge.receiver()
+    tags = layout.pack_tags(slot, 7, 0, 0)
+    word = sender.incarnation << 32
+    record = layout.RECORD.pack(1, word, 1 << 40, 1 << 50, 0, 9, tags, 1 ^ check)
+    os.write(edge.ends.data_write, record)
+    for number in range(4):
+        send(sender, number)
+    assert numbers(drain(receiver))[-1] == 3
+    assert edge.keeper.check() is None
+    sender.close()
+    receiver.close()
+
+
 def test_a_full_pool_does_not_wait_for_ever(place: Place) -> None:
     edge = place.edge(bound=5, policy="backpressure")
     sender, receiver, kept = full_pool(edge)

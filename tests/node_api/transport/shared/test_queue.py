@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import random
 import signal
+import struct
+from contextlib import suppress
 
 import pytest
 from support.queues import Edge, Segments, drain, numbers, send
 
+from dora_node_api.errors import NodeInterrupted
 from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.layout import MAX_BOUND, RECORD_SIZE, RecordKind
 from dora_node_api.transport.shared.queue import QueueEnds, create_queue, pipe_capacity
 from dora_node_api.transport.shared.specs import QueueSpec
@@ -190,7 +195,7 @@ def test_overwritten_words_are_found_and_repaired(by_producer: bool, byte: bytes
     words[ours] = memoryview(byte * 8 * len(words[ours])).cast("Q")
     found = edge.keeper.check()
     assert found is not None
-    assert found[0] is by_producer
+    assert found.by == ("producer" if by_producer else "consumer")
     if by_producer:
         sender.close()
         edge.keeper.producer_died()
@@ -207,6 +212,47 @@ def test_overwritten_words_are_found_and_repaired(by_producer: bool, byte: bytes
     assert [delivery.kind for delivery in drain(receiver)] == [RecordKind.CLOSED]
     receiver.close()
     sender.close()
+    edge.close()
+    board.close()
+    segments.close()
+
+
+@pytest.mark.parametrize("by_producer", [True, False])
+@pytest.mark.parametrize("seed", range(20))
+def test_no_end_is_blamed_for_words_of_the_other(by_producer: bool, seed: int) -> None:
+    """Whatever one of them writes into its own words, and whenever."""
+    chance = random.Random(seed)
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments, bound=chance.choice([1, 5]))
+    sender, receiver = edge.sender(), edge.receiver()
+    words = board.edge_words(edge.spec.area)
+    known = [*range(layout.P_SENT, layout.EDGE_WORDS)]
+    if not by_producer:
+        known = [*range(layout.X_CONSUMER_DEAD + 1), layout.HISTOGRAM + 20]
+
+    def exchange() -> None:
+        with suppress(OverflowError, ValueError, struct.error, NodeInterrupted):
+            for number in range(chance.randrange(1, 600)):
+                send(sender, number)
+                if chance.random() < 0.7:
+                    with suppress(BrokenRecord):
+                        receiver.receive()
+
+    exchange()
+    if chance.random() < 0.7:
+        assert edge.keeper.check() is None
+        exchange()
+    for word in chance.sample(known, chance.choice([1, 1, 2, len(known)])):
+        kind = chance.randrange(4)
+        wrong = [0, 100_000, (1 << 64) - 1, words[word] ^ 1 << chance.randrange(64)][kind]
+        words[word] = wrong
+    for _ in range(2):
+        found = edge.keeper.check()
+        assert found is None or found.by in (None, "producer" if by_producer else "consumer")
+        exchange()
+    with suppress(OverflowError, ValueError, NodeInterrupted):
+        sender.close()
+    receiver.close()
     edge.close()
     board.close()
     segments.close()

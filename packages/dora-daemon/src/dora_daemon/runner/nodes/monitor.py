@@ -6,9 +6,12 @@ import asyncio
 import time
 
 from dora_config.history.entries import InputRecovered, InputTimedOut
+from dora_daemon.runner.errors import QueueUnavailable
+from dora_daemon.runner.machine.commands import RepeatClosed
 from dora_daemon.runner.machine.events import NodeCorrupted, NodeStalled
 from dora_daemon.runner.machine.health import ProcessSample
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
+from dora_daemon.runner.nodes.queues import QueueEntry
 from dora_daemon.runner.nodes.services import NodeServices
 
 MEMORY_SECONDS = 2.0
@@ -19,7 +22,10 @@ class HealthMonitor:
     """Takes samples every ``health_check_interval`` seconds."""
 
     def __init__(self, services: NodeServices) -> None:
+        self._services = services
         self._dispatcher = services.dispatcher
+        self._isolated: list[QueueEntry] = []
+        """Overwritten queues of processes that are not nodes, which keep them."""
         self._nodes = services.nodes
         self._registry = services.registry
         self._history = services.logs.history
@@ -48,11 +54,35 @@ class HealthMonitor:
         self.schedule()
 
     def _check_memory(self) -> None:
-        problems = self._registry.check()
+        problems, unclear = self._registry.check()
         for node in self._dispatcher.state.nodes() if problems else ():
             if node.id in problems:
                 self._dispatcher.emit(NodeCorrupted(node.id, node.incarnation, problems[node.id]))
+        for entry, text in unclear:
+            if not {entry.writer, entry.edge.target} & problems.keys():
+                self._isolate(entry, text)
         self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)
+
+    def _isolate(self, entry: QueueEntry, text: str) -> None:
+        """Replace a queue that one of its two ends has overwritten; neither of them is killed."""
+        edge = entry.edge
+        if entry in self._isolated:
+            return
+        try:
+            renewed = self._services.router.renew(entry)
+        except QueueUnavailable as error:
+            self._services.logs.warn(str(error))
+            return
+        if not renewed:
+            self._isolated.append(entry)
+        elif edge.input in self._dispatcher.state.closed_inputs(edge.target):
+            self._registry.announce(RepeatClosed(edge.target, (edge.input,)))
+        done = "the input has a new queue, the messages in the old one are lost; " * renewed
+        self._services.logs.warn(
+            f"{text}: node {edge.source} or node {edge.target} has overwritten its part of the "
+            f"dataflow's shared memory; {done}look for native code in them that writes beyond its "
+            "buffers"
+        )
 
     def _check_health(self, node: NodeLifecycle, now: float) -> None:
         local = self._nodes[node.id]

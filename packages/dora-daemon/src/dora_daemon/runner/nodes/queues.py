@@ -299,16 +299,24 @@ class QueueRegistry:
         if self._segments.has_any(incarnation):
             self._retired.append(RetiredProducer(incarnation, queues))
 
-    def check(self) -> dict[str, str]:
-        """Return the processes that have overwritten their words of the status board, and how."""
+    def check(self) -> tuple[dict[str, str], list[tuple[QueueEntry, str]]]:
+        """Return the processes that have overwritten their words of the status board, and how.
+
+        And the queues with words that one of their two ends has overwritten.
+        """
         found: dict[str, str] = {}
+        unclear: list[tuple[QueueEntry, str]] = []
         for entry in self._queues.values():
             problem = entry.keeper.check()
-            if problem is not None:
-                by_producer, text = problem
-                writer = entry.writer if by_producer else entry.edge.target
-                found.setdefault(writer, f"{entry.spec.edge}: {text}")
-        return found
+            if problem is None:
+                continue
+            text = f"{entry.spec.edge}: {problem.text}"
+            if problem.by is None:
+                unclear.append((entry, text))
+            else:
+                by_producer = problem.by == "producer"
+                found.setdefault(entry.writer if by_producer else entry.edge.target, text)
+        return found, unclear
 
     @property
     def needs_cleanup(self) -> bool:

@@ -79,6 +79,20 @@ class QueueRouter:
         message = AddInput(input_config(name, wanted), None if entry is None else entry.spec)
         self._nodes.send(node, message, () if entry is None else entry.ends.for_consumer())
 
+    def renew(self, entry: QueueEntry) -> bool:
+        """Give an input of a node another queue; the messages in the former one are lost.
+
+        False if another process reads it. Raises QueueUnavailable.
+        """
+        target, name = entry.edge.target, entry.edge.input
+        node = self._nodes.get(target)
+        wanted = None if node is None else node.spec.inputs.get(name)
+        if wanted is None:
+            return False
+        self.drop(entry)
+        self.connect_input(target, name, wanted)
+        return True
+
     def disconnect_input(self, edge: Edge) -> None:
         """Remove an input from a running node."""
         self._nodes.send(edge.target, RemoveInput(edge.input))

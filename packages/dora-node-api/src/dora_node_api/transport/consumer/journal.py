@@ -233,7 +233,7 @@ class LinkReceiver(Receiver):
             return None
         view = segment.view
         magic, described, metadata, _, found, _, data_at, _, _ = _unpack_head(view, offset)
-        if found != stamp or magic != BLOCK_MAGIC:
+        if found != stamp or magic != BLOCK_MAGIC or data_at > length:
             return None
         head_end = offset + BLOCK_HEAD_SIZE + described + metadata
         image = b"".join((view[offset:head_end], view[offset + data_at : offset + length]))

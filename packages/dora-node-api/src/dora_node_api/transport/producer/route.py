@@ -257,9 +257,10 @@ class Route:
         sequence = taken[layout.R_SEQUENCE]
         own = self.words
         own[_P_EVICTED] += 1
-        own[layout.P_EVICTED_SEQUENCE] = sequence
         self._note_drop(cause)
-        self._release_evicted(taken, sequence)
+        if taken[layout.R_CHECK] ^ sequence == _CHECK:  # else it is foreign
+            own[layout.P_EVICTED_SEQUENCE] = sequence
+            self._release_evicted(taken, sequence)
         return True
 
     def _release_evicted(self, taken: memoryview, sequence: int) -> None:
@@ -272,6 +273,8 @@ class Route:
                 self.free_slots.append(slot)
         elif slot == NO_SLOT:
             self._release_slotless(sequence)
+        elif slot >= len(self.blocks):
+            return  # a foreign record
         elif self.blocks[slot] is not None and self.assigned[slot] == generation:
             self.assigned[slot] = self.ledger[slot]
             self._release(slot)

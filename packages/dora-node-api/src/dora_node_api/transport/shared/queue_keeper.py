@@ -6,6 +6,8 @@ import array
 import contextlib
 import os
 from collections import deque
+from collections.abc import Sequence
+from typing import Literal
 
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport.shared import layout
@@ -74,6 +76,12 @@ def read_statistics(board: Board, spec: QueueSpec, ends: QueueEnds) -> EdgeStati
     )
 
 
+def _handed_out(words: Sequence[int]) -> int:
+    """Return how many records a consumer has handed out or discarded."""
+    buckets = words[layout.HISTOGRAM : layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS]
+    return sum(buckets) + words[layout.C_DISCARDED]
+
+
 def write_lifecycle(
     board: Board, spec: QueueSpec, ends: QueueEnds, kind: RecordKind, error: str = ""
 ) -> bool:
@@ -101,12 +109,25 @@ _TAKEN = (
     *(layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT),
 )
 """Words that only grow, and never beyond P_SENT and one."""
+_COPIED = (layout.C_LAST_DATA, layout.C_LAST_URGENT)
+"""Numbers of records, as they came out of the pipes."""
 _OF_PRODUCER = (layout.P_SENT, *_GIVEN)
-_OF_CONSUMER = (*_TAKEN, layout.C_LAST_DATA, layout.C_LAST_URGENT)
+_OF_CONSUMER = (*_TAKEN, *_COPIED)
 _ABSURD = 1 << 48
 """More messages than a queue ever has."""
 _UNSEEN = 1 << 20
 """More messages than a producer sends between two checks."""
+_IN_HAND, _IN_JOURNAL = 256, 4096
+"""More records than a consumer has taken and not handed out, or handed out twice as a link does,
+between two checks."""
+
+
+class Contradiction(Frozen):
+    """Words of an edge that cannot be true."""
+
+    by: Literal["producer", "consumer"] | None
+    """The end that has written them; None: one of the two."""
+    text: str
 
 
 class QueueKeeper:
@@ -163,29 +184,54 @@ class QueueKeeper:
     def _write(self, kind: RecordKind, error: str = "") -> bool:
         return write_lifecycle(self.board, self.spec, self.ends, kind, error)
 
-    def check(self) -> tuple[bool, str] | None:
-        """Return whether the producer has written words that make no sense, else the consumer has.
+    def check(self) -> Contradiction | None:
+        """Return which words make no sense, and which end has written them; None if all do.
 
-        With what is wrong; None if all make sense. No end can write the other's words.
+        No end can write the other's words, so an end is blamed only for what its own words say.
         """
         words, good = self._words, self._good
-        taken = [(words[word], good[word]) for word in _TAKEN]
+        taken = [words[word] for word in _TAKEN]
         given = [(words[word], good[word]) for word in _GIVEN]
         # Last: the others never overtake it. A record that its pipe has not taken lowers it by one.
         sent, before = words[layout.P_SENT], good[layout.P_SENT]
         if not before <= sent + 1 <= _ABSURD:
-            return True, f"{sent} messages sent after {before}"
+            return Contradiction("producer", f"{sent} messages sent after {before}")
         if any(not last <= now <= sent for now, last in given) or words[layout.P_BLOCKED] > 1:
-            return True, f"more messages dropped than the {sent} sent"
-        if any(not last <= now for now, last in taken) or any(
-            words[word] >= _ABSURD for word in _OF_CONSUMER
-        ):
-            return False, f"{words[layout.C_RECEIVED]} messages received of {sent}"
-        if any(now > sent + 1 for now, _ in taken):
-            buckets = words[layout.HISTOGRAM : layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS]
-            return sum(buckets) > sent, f"{taken[0][0]} messages received of {sent}"
+            return Contradiction("producer", f"more messages dropped than the {sent} sent")
+        if words[layout.P_FLUSHED] > sent + 2:
+            return Contradiction("producer", f"{words[layout.P_FLUSHED]} of {sent} flushed")
+        text = f"{taken[0]} messages received of {sent}"
+        if self._consumer_is_wrong(taken):
+            return Contradiction("consumer", f"its counters contradict each other, {text}")
+        # The consumer counts in several words, which agree: it has received these messages.
+        if taken[0] > sent + 1 + self._slack:
+            return Contradiction("producer", text)
+        # Numbers that the consumer copies come from records, which the producer has written.
+        if any(now > sent + 1 for now in taken) or any(words[one] >= _ABSURD for one in _COPIED):
+            return Contradiction(None, f"{text}, the last one with number {max(taken[1:])}")
         self._good = words.tolist()
         return None
+
+    @property
+    def _slack(self) -> int:
+        return _IN_JOURNAL if self.spec.journal else _IN_HAND
+
+    def _consumer_is_wrong(self, taken: Sequence[int]) -> bool:
+        """Return whether words of the consumer contradict each other; ``taken``: those first."""
+        words, good = self._words, self._good
+        last = max(words[layout.C_LAST_DATA], words[layout.C_LAST_URGENT])
+        broken = words[layout.C_BROKEN] - good[layout.C_BROKEN]
+        if any(now < good[word] for now, word in zip(taken, _TAKEN, strict=True)) or broken < 0:
+            return True
+        if words[layout.C_CLOSED] > 1 or words[layout.X_CONSUMER_DEAD] > 1:
+            return True
+        for now, word in zip(taken[1:3], _TAKEN[1:3], strict=True):
+            # It was read, and stored, before `last`. Broken records may be older than those before.
+            if now > max(last, good[word]) and not broken:
+                return True
+        received = taken[0] - good[layout.C_RECEIVED]
+        handed_out = _handed_out(words) - _handed_out(good)
+        return not -self._slack <= received - handed_out <= broken + self._slack
 
     def _restore(self, *, producer: bool) -> None:
         """Repair the words of a reaped end that make no sense, so that the next process can go on.
@@ -197,7 +243,8 @@ class QueueKeeper:
         own = _OF_PRODUCER if producer else _OF_CONSUMER
         # `check` names one end, also if both are wrong.
         wrong = any(not good[word] <= words[word] + 1 <= _ABSURD for word in own)
-        if not wrong and (found is None or found[0] is not producer):
+        other = "consumer" if producer else "producer"
+        if not wrong and (found is None or found.by == other):
             return
         if producer:
             taken = (words[word] for word in _TAKEN)
