@@ -112,7 +112,7 @@ def look_into(name: str, wheel: Path, sdist: Path) -> None:
         (metadata_name,) = (file for file in files if file.endswith(".dist-info/METADATA"))
         metadata = archive.read(metadata_name).decode()
     folders = {file.partition("/")[0] for file in files}
-    assert {folder for folder in folders if not folder.endswith(".dist-info")} == PACKAGES[name]
+    assert {one for one in folders if not one.endswith((".dist-info", ".pth"))} == PACKAGES[name]
     for package in PACKAGES[name]:
         assert f"{package}/py.typed" in files, f"{wheel.name} lacks {package}/py.typed"
     assert any(file.endswith("licenses/LICENSE") for file in files), f"{wheel.name}: no licence"
@@ -256,10 +256,14 @@ def smoke_cli(environment: Environment) -> None:
     printed = environment.run(environment.dora, "run", "hello.yml")
     assert "hello from a wheel" in printed, printed
     # what pip does when a ready-made node brings dora-rs into this environment
-    (installed,) = environment.folder.glob("lib/python3*/site-packages/dora/__init__.py")
-    installed.write_text("raise ImportError('the other dora')")
+    (installed,) = environment.folder.glob("lib/python3*/site-packages/dora")
+    (installed / "__init__.py").write_text("raise ImportError('the other dora')")
     printed = environment.run(environment.dora, "run", "hello.yml")
     assert "hello from a wheel" in printed, printed
+    run_it = "import dora; dora.run('hello.yml')"
+    assert "hello from a wheel" in environment.run(environment.python, "-c", run_it)
+    shutil.rmtree(installed)  # and when that is uninstalled
+    assert "hello from a wheel" in environment.run(environment.python, "-c", run_it)
     for command in ("daemon", "coordinator"):
         environment.run(environment.dora, command, "--help")
 

@@ -6,10 +6,12 @@ import errno
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from cli.conftest import Dora
+from packaging.requirements import Requirement
 
 from dora_cli.templates import package_name
 
@@ -41,6 +43,9 @@ def test_a_node_passes_its_own_test(dora: Dora, tmp_path: Path) -> None:
         "pyproject.toml",
         "tests/test_my_node.py",
     ]
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    needed = {Requirement(line).name for line in project["dependencies"]}
+    assert needed == {"numpy", "pyarrow"}  # names of ours cannot be installed in an environment
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "tests"],
         cwd=folder,

@@ -9,7 +9,9 @@ import platform
 import resource
 import shutil
 import socket
+import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +23,7 @@ import psutil
 
 from dora_cli._version import __version__
 from dora_config.installation import install_command, wheel_command
+from dora_daemon.build.arrow_versions import CURE, find_conflict
 
 WHEELS = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli")
 MAX_PIPE = 1 << 20
@@ -79,15 +82,67 @@ def check_plugins() -> Iterator[Finding]:
 
 
 def check_python() -> Iterator[Finding]:
-    """Report the interpreter; check that pyarrow is installed."""
+    """Report the interpreter; import there what every node imports."""
+    yield _passed("Python", f"{platform.python_version()} at {sys.executable}")
+    words = [sys.executable, "-P", "-c", _IMPORTS, *_IMPORTED]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    found: dict[str, list[str | None]] = json.loads(done.stdout) if done.returncode == 0 else {}
+    conflict = find_conflict([Path(sysconfig.get_path("purelib"))])
+    for name in _IMPORTED:
+        version, about = found.get(name, [None, done.stderr[-200:]])
+        if version is not None and (name != "dora" or _is_ours(str(about))):
+            is_own = name == "dora"
+            yield _passed("import of dora", str(about)) if is_own else _passed(name, version)
+        elif name == "dora":
+            remedy = wheel_command("dora-node-api", "--force-reinstall", "--no-deps")
+            other = f"`import dora` gives {about}, which is not this dora (dora-rs?)"
+            text = f"cannot be imported ({about})" if version is None else other
+            yield _failure("import of dora", f"{text}: {remedy}")
+        elif conflict is not None:
+            yield _failure(name, f"{conflict}: {install_command(CURE)}")
+        else:
+            remedy = install_command("--force-reinstall", name)
+            yield _failure(name, f"cannot be imported ({about}), and nodes need it: {remedy}")
+
+
+_IMPORTED = ("numpy", "pyarrow", "dora")
+_IMPORTS = """
+import importlib, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        module = importlib.import_module(name)
+        found[name] = [module.__version__, module.__file__]
+    except ImportError as error:
+        found[name] = [None, str(error)]
+print(json.dumps(found))
+"""
+
+
+def _is_ours(file: str) -> bool:
+    """Return whether a file is the package `dora` of this installation."""
+    import dora_node_api
+
+    api = Path(dora_node_api.__file__).resolve().parent
+    places = (api / "front" / "dora", api.parent / "dora")
+    return Path(file).resolve().parent in places
+
+
+def check_dora_rs() -> Iterator[Finding]:
+    """Warn of the command of dora-rs in this environment: it has the names of ours."""
     from importlib.metadata import PackageNotFoundError, version
 
-    number = platform.python_version()
-    yield _passed("Python", f"{number} at {sys.executable}")
     try:
-        yield _passed("pyarrow", version("pyarrow"))
+        number = version("dora-rs-cli")
     except PackageNotFoundError:
-        yield _failure("pyarrow", f"not installed, and nodes need it: {install_command('pyarrow')}")
+        return
+    again = [wheel_command(name, "--force-reinstall", "--no-deps") for name in _OVERWRITTEN]
+    remedy = "; ".join([f"{sys.executable} -m pip uninstall dora-rs-cli", *again])
+    yield _warning("dora-rs-cli", f"{number} has replaced the command `dora` here: {remedy}")
+
+
+_OVERWRITTEN = ("dora-config", "dora-cli")
+"""Wheels with files that dora-rs-cli has as well: the script `dora`, and the package dora_cli."""
 
 
 def check_programs() -> Iterator[Finding]:

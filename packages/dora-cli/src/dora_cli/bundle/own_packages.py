@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, PackagePath
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -124,26 +124,34 @@ def _files_of(name: str, found: Distribution) -> dict[PurePosixPath, bytes]:
             or (in_metadata and path.name in ("RECORD", *_ABOUT_THIS_INSTALLATION))
         ):
             continue
-        content = _read(name, Path(str(entry.locate())))
-        digest = _record_hash(content)
-        if entry.hash is not None and (entry.hash.mode, entry.hash.value) != ("sha256", digest):
-            raise NotBundled(
-                f"{entry.locate()} was changed after {name} {found.version} was installed; "
-                "install it again: " + wheel_command(name, "--force-reinstall", "--no-deps")
-            )
+        content = _as_installed(name, found, entry)
         files[path] = content
-        record.append(f"{path},sha256={digest},{len(content)}")
+        record.append(f"{path},sha256={_record_hash(content)},{len(content)}")
     if record_path is None:
         raise NotBundled(f"{name} was installed without a list of its files (RECORD)")
     files[record_path] = "\n".join([*record, f"{record_path},,", ""]).encode()
     return files
 
 
-def _read(name: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise NotBundled(f"{path} of the package {name} cannot be read: {error.strerror}") from None
+def _as_installed(name: str, found: Distribution, entry: PackagePath) -> bytes:
+    """Return a file as it was installed, or the copy of one of `dora` that dora-rs replaced."""
+    path = Path(str(entry.locate()))
+    copy = Path(str(found.locate_file(f"dora_node_api/front/{entry}")))
+    problem = None
+    for place in (path, copy) if entry.parts[0] == "dora" else (path,):
+        try:
+            content = place.read_bytes()
+        except OSError as error:
+            problem = problem or f"cannot be read ({error.strerror})"
+            continue
+        expected = entry.hash
+        if expected is None or (expected.mode, expected.value) == ("sha256", _record_hash(content)):
+            return content
+        problem = problem or "was changed"
+    remedy = wheel_command(name, "--force-reinstall", "--no-deps")
+    raise NotBundled(
+        f"{path} {problem} after {name} {found.version} was installed; install it again: {remedy}"
+    )
 
 
 def _record_hash(content: bytes) -> str:

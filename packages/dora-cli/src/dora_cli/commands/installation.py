@@ -35,6 +35,7 @@ def doctor(
         *diagnosis.check_versions(),
         *diagnosis.check_plugins(),
         *diagnosis.check_python(),
+        *diagnosis.check_dora_rs(),
         *diagnosis.check_programs(),
         *diagnosis.check_shared_memory(),
         *diagnosis.check_pipes(),

@@ -33,6 +33,7 @@ from dora_config.installation import install_command
 from dora_config.protocol.builds import BuiltNode, FailedNode, NodeBuildEvent
 from dora_daemon import out_dir
 from dora_daemon.build import own_environment, pip_lines, plan
+from dora_daemon.build.arrow_versions import CURE, find_conflict
 from dora_daemon.build.command import CommandResult, OnCommand, run_command
 from dora_daemon.build.errors import BuildError, StepFailed
 from dora_daemon.build.file_lock import file_lock
@@ -199,6 +200,22 @@ class _Builder:
             if not run.succeeded:
                 raise StepFailed(f'build line {line.text!r} failed for node "{run.node}"')
             self._skip(node, f'{line.text}: done for node "{run.node}"')
+        await self._fit_arrow(node, directory, python, env)
+
+    async def _fit_arrow(
+        self, node: ResolvedNode, directory: Path, python: Path | None, env: Mapping[str, str]
+    ) -> None:
+        """Install a pyarrow that works with NumPy 1 if a build line has installed that."""
+        sites = pip_lines.site_directories(python)
+        if node.id in self.options.build_keys:  # has the packages of dora, too
+            sites = [*sites, *pip_lines.site_directories(None)]
+        conflict = await anyio.to_thread.run_sync(find_conflict, sites)
+        if conflict is None:
+            return
+        self._step(node, f"pip install '{CURE}': {conflict}")
+        result = await self._run_pip(node, ("install", CURE), directory, python, env)
+        if not result.ok:
+            raise StepFailed(f"{conflict}, and pip cannot install {CURE}: {result}")
 
     async def _prepare_own(
         self, node: ResolvedNode, directory: Path, lines: tuple[plan.BuildLine, ...]

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tomllib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from configparser import Error, RawConfigParser
 from contextlib import suppress
 from importlib.util import find_spec
@@ -147,7 +147,7 @@ def _is_pure(folder: Path) -> bool:
 
 def _installed_at(folder: Path, python: Path | None) -> int | None:
     """Return the time in ns when the package of a folder was installed; None if it is not."""
-    for site in _site_directories(python):
+    for site in site_directories(python):
         for origin in site.glob("*.dist-info/direct_url.json"):
             with suppress(OSError):
                 if f'"{folder.as_uri()}"' in origin.read_text(errors="replace"):
@@ -155,10 +155,11 @@ def _installed_at(folder: Path, python: Path | None) -> int | None:
     return None
 
 
-def _site_directories(python: Path | None) -> Iterable[Path]:
+def site_directories(python: Path | None) -> list[Path]:
+    """Return the folders of the packages of an interpreter; None: that of dora."""
     if python is None:
         return [Path(sysconfig.get_path("purelib"))]
-    return python.parent.parent.glob("lib/python*/site-packages")
+    return list(python.parent.parent.glob("lib/python*/site-packages"))
 
 
 def _changes(folder: Path) -> Iterator[int]:

@@ -31,6 +31,7 @@ from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter, send_route
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection
+from dora_daemon.runner.process.import_failures import explain_import
 from dora_daemon.runner.process.injection import explain
 from dora_daemon.runner.process.spawn import watch_process
 from dora_node_api.protocol import messages
@@ -223,7 +224,7 @@ class NodeSessions:
                 status,
                 drained=drained,
                 stderr_tail=tuple(node.log.tail),
-                explanation=None if admitted else explain(node.program.facts),
+                explanation=None if admitted else _explanation(node),
             )
         )
 
@@ -284,6 +285,14 @@ class NodeSessions:
         for node in self._nodes.values():
             if node.connection is not None:
                 _unwatch(node.connection)
+
+
+def _explanation(node: LocalNode) -> str | None:
+    """Return why a process may not have connected."""
+    program = node.program
+    return explain(program.facts) or explain_import(
+        program.facts, tuple(node.log.tail), program.cwd, program.variables
+    )
 
 
 def _unwatch(connection: NodeConnection) -> None:

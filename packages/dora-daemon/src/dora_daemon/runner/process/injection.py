@@ -41,7 +41,7 @@ def _location(package: str) -> Path:
         return api
     if package == REPLACED:
         return api / "viewers" / REPLACED
-    copy = api / "_dora"
+    copy = api / "front" / "dora"
     return copy if copy.is_dir() else api.parent / "dora"
 
 
@@ -81,7 +81,7 @@ def _isolating_flag(facts: LaunchFacts) -> str | None:
     words = list(facts.argv)
     first = Path(words[0])
     if facts.script is None and not first.name.startswith("python"):
-        words = _shebang(first)
+        words = shebang(first)
     for word in words[1:]:
         if word in _IGNORES_PYTHONPATH:
             return word
@@ -90,7 +90,7 @@ def _isolating_flag(facts: LaunchFacts) -> str | None:
     return None
 
 
-def _shebang(program: Path) -> list[str]:
+def shebang(program: Path) -> list[str]:
     """Return the words of a script's first line if it names Python."""
     try:
         with program.open("rb") as file:
