@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from dora_cli.coordinator.client import Client
 from dora_cli.logs.log_lines import EntryPrinter, LogEntry
-from dora_cli.logs.remote import LogReader, TimeOrder
+from dora_cli.logs.remote import LogReader, MergedLogs, TimeOrder
 from dora_config.protocol.control import (
     Answer,
     DataflowList,
@@ -21,6 +22,7 @@ from dora_config.protocol.control import (
     Progress,
     ReadLogs,
 )
+from dora_config.protocol.dataflow import LogFilter
 
 
 def entry(at: float, msg: str = "") -> LogEntry:
@@ -80,7 +82,7 @@ def lines(daemon: str, *at: float) -> LogLines:
     texts = (
         f'{{"ts":"{entry(one).ts}","level":"info","node":"{daemon}","msg":"{one:g}"}}' for one in at
     )
-    return LogLines(daemon=daemon, stream=1, lines=tuple(texts))
+    return LogLines(daemon=daemon, stream=1, lines=tuple(texts), reading=("a", "b"))
 
 
 def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
@@ -104,9 +106,53 @@ def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
     def show(entries: Iterable[LogEntry]) -> None:
         printed.extend(one.msg for one in entries)
 
-    printer = cast(EntryPrinter, SimpleNamespace(print=show))
+    one = SimpleNamespace(print=show, print_one=lambda entry: show([entry]))
+    printer = cast(EntryPrinter, one)
     reader = LogReader(ReadLogs(dataflow="u"), printer, one_node=False)
     reader.read_past(client, follow=True)
     assert printed == ["1", "2"]
     reader.follow(client)
     assert printed == ["1", "2", "9.7", "9.8", "9.9", "10", "10.2"]
+
+
+def test_lines_are_printed_as_they_arrive() -> None:
+    printed: list[str] = []
+    seen: list[list[str]] = []
+    past = (
+        lines("a", 1.0, 4.0),
+        lines("b", 2.0, 3.0),
+        lines("b", 5.0).model_copy(update={"reading": ("b",)}),
+    )
+
+    def request(
+        message: object, _: object, on_progress: dict[object, Callable[[Any], None]]
+    ) -> object:
+        for one in past:
+            on_progress[LogLines](one)
+            seen.append(list(printed))
+        return LogsEnd()
+
+    client = cast(Client, SimpleNamespace(request=request))
+    printer = cast(EntryPrinter, SimpleNamespace(print_one=lambda one: printed.append(one.msg)))
+    LogReader(ReadLogs(dataflow="u"), printer, one_node=False).read_past(client, follow=False)
+    assert seen == [[], ["1", "2", "3"], ["1", "2", "3", "4", "5"]]
+    del printed[:], seen[:]
+    tail = ReadLogs(dataflow="u", filter=LogFilter(tail=2))
+    LogReader(tail, printer, one_node=False).read_past(client, follow=False)
+    assert (seen, printed) == ([[], [], []], ["4", "5"])
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 30), max_size=12).map(sorted), min_size=1, max_size=4),
+    st.randoms(),
+)
+def test_merged_logs_are_in_order_and_complete(logs: list[list[int]], chance: Random) -> None:
+    merged, shown = MergedLogs(), list[float]()
+    left = {str(index): list(log) for index, log in enumerate(logs)}
+    while any(left.values()):
+        daemon = chance.choice([name for name, log in left.items() if log])
+        count = chance.randint(1, len(left[daemon]))
+        chunk, left[daemon] = left[daemon][:count], left[daemon][count:]
+        reading = [name for name, log in left.items() if log or name == daemon]
+        shown += times(merged.add(daemon, [entry(at) for at in chunk], reading))
+    assert shown + times(merged.rest()) == sorted(at for log in logs for at in log)

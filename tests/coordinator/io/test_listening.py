@@ -16,15 +16,13 @@ import anyio
 import anyio.from_thread
 import pytest
 from cryptography import x509
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from support.fleets.coordinator import running_coordinator
-from support.waiting import let_last
 
-from dora_coordinator.command import _server
 from dora_coordinator.io import listening
 from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.http_server import HttpServer, TimeLimits
 from dora_coordinator.io.limits import PendingConnections
-from dora_coordinator.settings import Settings
 
 HEALTH = b"GET /api/health HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -38,21 +36,38 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def listener(folder: Path, total: int = 100) -> Iterator[int]:
-    """Serve `answer` in a thread; yields the port."""
+def listener(
+    folder: Path,
+    total: int = 100,
+    application: ASGIApp = answer,
+    limits: TimeLimits | None = None,
+    send_buffer: int | None = None,
+) -> Iterator[int]:
+    """Serve `application` in a thread; yields the port."""
     with (
-        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("127.0.0.1", 0)) as listening_socket,
         anyio.from_thread.start_blocking_portal() as portal,
     ):
+        if send_buffer is not None:  # accepted connections inherit it
+            listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         certificate = listening.ServerCertificate(Authority(folder))
-        create = _server(answer, Settings()).create_protocol
+        server = HttpServer(application, max_message=1 << 20, limits=limits)
         serving = portal.start_task_soon(
-            listening.serve, [server], create, certificate, PendingConnections(total)
+            listening.serve, [listening_socket], server, certificate, PendingConnections(total)
         )
         try:
-            yield server.getsockname()[1]
+            yield listening_socket.getsockname()[1]
         finally:
             serving.cancel()
+            portal.call(server.end)
+
+
+def secured(connection: socket.socket) -> ssl.SSLSocket:
+    """The client's end of TLS, which accepts any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(connection)
 
 
 def ends(connection: socket.socket) -> bytes:
@@ -66,16 +81,12 @@ def ends(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize("sent", [b"G", HEALTH[:-2], HEALTH + b"G"])
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_connection_with_part_of_a_request_is_closed(
-    sent: bytes, tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sent: bytes, tls: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(listening, "REQUEST_TIMEOUT", 0.1)
-    with listener(tmp_path / "authority") as port:
+    with listener(tmp_path / "authority", limits=TimeLimits(request=0.1)) as port:
         connection = socket.create_connection(("127.0.0.1", port), 60)
         if tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            connection = context.wrap_socket(connection, suppress_ragged_eofs=True)
+            connection = secured(connection)
         with connection:
             connection.sendall(sent)
             assert ends(connection).count(b"HTTP/1.1 200") == sent.count(HEALTH)
@@ -182,41 +193,3 @@ def test_answers_without_a_token_end_their_connection() -> None:
             with socket.create_connection(("127.0.0.1", coordinator.port), 60) as connection:
                 connection.sendall(request * 3)
                 assert ends(connection).count(b"HTTP/1.1 ") == 1
-
-
-def test_an_idle_server_sets_no_timer() -> None:
-    async def serve() -> list[asyncio.TimerHandle]:
-        server = _server(answer, Settings())
-        serving = asyncio.create_task(server.serve())
-        for _ in range(100):
-            await asyncio.sleep(0)
-        assert server.started
-        timers: list[asyncio.TimerHandle] = list(asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
-        server.end()
-        await serving
-        return timers
-
-    assert asyncio.run(serve()) == []
-
-
-def test_a_long_answer_may_take_longer_than_a_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = 8 << 20
-
-    async def long_answer(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-length", str(size).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": bytes(size)})
-
-    monkeypatch.setattr(listening, "REQUEST_TIMEOUT", 0.5)
-    monkeypatch.setitem(globals(), "answer", long_answer)
-    with listener(tmp_path) as port, socket.create_connection(("127.0.0.1", port)) as client:
-        client.settimeout(60)
-        client.sendall(HEALTH)
-        received = 0
-        while received < size:
-            let_last(0.05)
-            part = client.recv(256 << 10)
-            assert part, received
-            received += len(part)

@@ -51,7 +51,11 @@ def test_logs_are_requested_chunk_by_chunk() -> None:
     _chunk(fleet, daemon, LogChunk(stream=request.stream, lines=("x", "y"), positions=ends))
     (lines,) = fleet.progress
     assert lines == LogLines(
-        daemon=daemon.key, stream=request.stream, lines=("x", "y"), positions=ends
+        daemon=daemon.key,
+        stream=request.stream,
+        lines=("x", "y"),
+        positions=ends,
+        reading=(daemon.key,),
     )
     assert not daemon.from_coordinator  # the next chunk is requested once the client has this one
     fleet.written()
@@ -82,8 +86,13 @@ def test_the_log_of_a_node_that_could_not_be_added_is_sent() -> None:
         one.from_coordinator.clear()
     number = fleet.request(ReadLogs(nodes=("broken",)))
     first, second = _stream(robot), _stream(station)
+    fleet.progress.clear()
+    _chunk(fleet, robot, LogChunk(stream=first.stream, lines=("w",)))
+    fleet.written()
     _chunk(fleet, robot, LogChunk(stream=first.stream, done=True, missing=("broken",)))
     _chunk(fleet, station, LogChunk(stream=second.stream, lines=("x",)))
+    reading = [one.reading for one in fleet.progress if isinstance(one, LogLines)]
+    assert reading == [("robot", "station"), ("station",)]
     fleet.written()
     _chunk(fleet, station, LogChunk(stream=second.stream, done=True, missing=()))
     assert fleet.answers[number] == LogsEnd()

@@ -31,6 +31,9 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds after which a coordinator that does not answer counts as unreachable."""
 FETCH_TIMEOUT: Final = 5.0
 """Seconds to connect, and for the whole answer with the authority's certificate."""
+UNREAD_LIMIT: Final = 60.0
+"""Seconds without progress of sent data after which the kernel ends a connection: without
+acknowledgement, or while the peer has no room for more."""
 _MAX_CERTIFICATE: Final = 64 * 1024
 _COPY: Final = (
     "copy the token file of the coordinator's account (~/.config/dora/token, mode 0600) to this "
@@ -59,14 +62,18 @@ def websocket_options(endpoint: Endpoint, path: str) -> dict[str, Any]:
     return options
 
 
-def detect_lost_peer(connection: socket.socket) -> None:
-    """Let the kernel end the connection within a minute after the other machine is gone."""
+def detect_lost_peer(connection: socket.socket, *, unread: float = UNREAD_LIMIT) -> None:
+    """Let the kernel end the connection within a minute after the other machine is gone.
+
+    ``unread``: seconds after which it ends the connection to a program that reads nothing.
+    """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         (socket.TCP_KEEPIDLE, 15),
         (socket.TCP_KEEPINTVL, 15),
         (socket.TCP_KEEPCNT, 3),
-        (socket.TCP_USER_TIMEOUT, 60_000),  # no probes are sent while a request is unacknowledged
+        # no probes are sent while data is unacknowledged
+        (socket.TCP_USER_TIMEOUT, round(unread * 1000)),
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 

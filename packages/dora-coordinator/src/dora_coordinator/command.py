@@ -6,7 +6,6 @@ import dora_config.quick_imports  # noqa: F401
 
 # isort: split
 import argparse
-import asyncio
 import contextlib
 import gc
 import logging
@@ -16,16 +15,13 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 from pydantic import ValidationError
-from uvicorn.config import Config
-from uvicorn.server import Server
-from websockets.exceptions import InvalidState
 
 from dora_config.access import DEFAULT_HOST, DEFAULT_PORT, Endpoint, state_dir
 from dora_config.access_token import Token
@@ -37,13 +33,9 @@ from dora_config.service_logging import log_to_stderr
 from dora_coordinator._version import __version__
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.files import CodeFiles
-from dora_coordinator.io.guard import PENDING
-from dora_coordinator.io.limits import PendingConnection, PendingConnections, is_loopback
-from dora_coordinator.io.listening import (
-    HttpProtocol,
-    ServerCertificate,
-    serve as serve_connections,
-)
+from dora_coordinator.io.http_server import HttpServer
+from dora_coordinator.io.limits import PendingConnections, is_loopback
+from dora_coordinator.io.listening import ServerCertificate, serve as serve_connections
 from dora_coordinator.io.metrics import Telemetry
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
@@ -296,65 +288,6 @@ def _fit_open_files(settings: Settings) -> Settings:
     return fitting
 
 
-def _is_relevant(record: logging.LogRecord) -> bool:
-    """Drop uvicorn's error for a WebSocket that is refused with an HTTP status such as 401."""
-    return record.getMessage() != "ASGI callable returned without completing handshake."
-
-
-class _Server(Server):
-    """uvicorn without its signal handlers, listening sockets and polling."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self._exit = asyncio.Event()
-
-    def end(self) -> None:
-        """Let `serve` return."""
-        self._exit.set()
-
-    async def main_loop(self) -> None:
-        await self._exit.wait()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await self.lifespan.startup()
-        self.servers = []
-        self.started = True
-
-    def create_protocol(self, pending: PendingConnection) -> asyncio.Protocol:
-        """Return uvicorn's protocol for a new connection."""
-        return self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config,
-            server_state=self.server_state,
-            app_state={**self.lifespan.state, PENDING: pending},
-        )
-
-
-def _server(application: Any, settings: Settings) -> _Server:
-    config = Config(
-        application,
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        ws_max_size=settings.max_message_bytes,
-        http=HttpProtocol,
-        proxy_headers=False,  # a client could choose its address and scheme with them
-        lifespan="off",
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        server_header=False,
-        date_header=False,  # the main loop would have to update it
-        timeout_graceful_shutdown=1,
-    )
-    config.load()
-    server = _Server(config)
-    server.lifespan = config.lifespan_class(config)
-    return server
-
-
 async def _serve(
     service: Service,
     application: Any,
@@ -391,21 +324,15 @@ async def serve(
     Return the error of a store that cannot be read.
     """
     settings = service.settings
-    server = _server(application, settings)
-    logging.getLogger("uvicorn.error").addFilter(_is_relevant)
+    server = HttpServer(application, max_message=settings.max_message_bytes)
     failure: StoreError | None = None
     async with anyio.create_task_group() as tasks:
-
-        async def answer() -> None:
-            with contextlib.suppress(InvalidState):  # uvicorn closes a connection that is closing
-                await server.serve()
-            tasks.cancel_scope.cancel()
 
         async def accept() -> None:
             with accepting:
                 await serve_connections(
                     listeners,
-                    server.create_protocol,
+                    server,
                     certificate,
                     PendingConnections(settings.max_pending_connections),
                 )
@@ -413,7 +340,6 @@ async def serve(
                 listener.close()
 
         accepting = anyio.CancelScope()
-        tasks.start_soon(answer)
         tasks.start_soon(accept)
         tasks.start_soon(service.carry_out_steps)
         tasks.start_soon(service.send_copies)
@@ -425,7 +351,8 @@ async def serve(
                 failure = error
         await service.flush(within=FLUSH_TIMEOUT)
         accepting.cancel()
-        server.end()
+        await server.end()
+        tasks.cancel_scope.cancel()
     return failure
 
 

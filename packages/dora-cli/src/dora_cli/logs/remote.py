@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
@@ -78,6 +80,32 @@ class TimeOrder:
         return [entry for _, _, entry in taken]
 
 
+class MergedLogs:
+    """Merges the logs of several daemons, each in order of time, as they arrive; pure."""
+
+    def __init__(self) -> None:
+        self._waiting: list[LogEntry] = []
+        self._newest: dict[str, float] = {}
+
+    def add(
+        self, daemon: str, entries: Sequence[LogEntry], reading: Iterable[str]
+    ) -> list[LogEntry]:
+        """Return what no daemon of those that are ``reading`` can precede, oldest first."""
+        self._waiting += entries
+        newest = max((entry.time for entry in entries), default=-inf)
+        self._newest[daemon] = max(newest, self._newest.get(daemon, -inf))
+        return self._until(min((self._newest.get(one, -inf) for one in reading), default=inf))
+
+    def rest(self) -> list[LogEntry]:
+        return self._until(inf)
+
+    def _until(self, time: float) -> list[LogEntry]:
+        self._waiting.sort(key=lambda entry: entry.time)
+        count = bisect_right(self._waiting, time, key=lambda entry: entry.time)
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
+
+
 def show(
     dataflow: str | None,
     node: str | None,
@@ -135,23 +163,32 @@ class LogReader:
         self._order = TimeOrder(0.0 if self.one_node else HOLD)
 
     def read_past(self, client: Client, *, follow: bool) -> Sequence[str]:
-        """Print the lines of all daemons by time; return the problems.
+        """Print the lines of all daemons by time, as they arrive; return the problems.
 
         ``follow``: the last ones wait, because the daemons read their files at different times.
+        Of several daemons, ``tail`` chooses among the lines of all.
         """
-        entries: list[LogEntry] = []
+        tail = self.request.filter.tail
+        merged = MergedLogs()
+        held: deque[LogEntry] = deque(maxlen=tail)
+
+        def print_settled(entries: Sequence[LogEntry]) -> None:
+            held.extend(entries)
+            settled = held[-1].time - HOLD if follow and held else inf
+            while held and held[0].time <= settled:
+                self.printer.print_one(held.popleft())
 
         def receive(lines: LogLines) -> None:
             self._positions.update(lines.positions)
-            entries.extend(_entries(lines.lines))
+            known = merged.add(lines.daemon, _entries(lines.lines), lines.reading)
+            if tail is None:
+                print_settled(known)
+            else:
+                held.extend(known)
 
         answer = client.request(self.request, LogsEnd, {LogLines: receive})
-        entries.sort(key=lambda entry: entry.time)
-        entries = list(deque(entries, maxlen=self.request.filter.tail))
-        settled = entries[-1].time - HOLD if follow and entries else float("inf")
-        self.printer.print(entry for entry in entries if entry.time <= settled)
-        late = (entry for entry in entries if entry.time > settled)
-        self._order.add(late, time.monotonic())
+        print_settled(merged.rest())
+        self._order.add(held, time.monotonic())
         return answer.problems
 
     def follow(self, client: Client) -> None:

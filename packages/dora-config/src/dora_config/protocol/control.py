@@ -358,6 +358,8 @@ class LogLines(Message, kind="log_lines"):
     lines: tuple[str, ...]
     positions: dict[str, LogPosition] = Field(default_factory=dict)
     """Behind the last line of each node that was read so far."""
+    reading: tuple[str, ...] = ()
+    """Daemons that have not sent all their lines."""
 
 
 class LogsEnd(Message, kind="logs_end"):

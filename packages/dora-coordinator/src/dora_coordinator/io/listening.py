@@ -1,7 +1,7 @@
 """The coordinator's port: TLS and plain HTTP on the same listening sockets.
 
 The first byte of a connection decides: a TLS handshake starts with 0x16, HTTP with a letter. It is
-only looked at, so that uvicorn's protocol receives all bytes either way. Until a request shows the
+only looked at, so that the server receives all bytes either way. Until a request shows the
 token, a connection is pending, and may be dropped for a newer one.
 """
 
@@ -13,17 +13,14 @@ import os
 import socket
 import ssl
 import struct
-from asyncio import sslproto
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
 import anyio.lowlevel
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dora_coordinator.io.authority import Authority
-from dora_coordinator.io.guard import PENDING
+from dora_coordinator.io.http_server import HttpServer
 from dora_coordinator.io.limits import (
     WINDOW,
     PendingConnection,
@@ -34,11 +31,7 @@ from dora_coordinator.io.limits import (
 )
 
 FIRST_BYTE_TIMEOUT: Final = 10.0
-HANDSHAKE_TIMEOUT: Final = 20.0
-"""Seconds; a thousand daemons may reconnect at once."""
-REQUEST_TIMEOUT: Final = 10.0
-"""Seconds for the head of a request, also of a further one on the same connection."""
-SHUTDOWN_TIMEOUT: Final = 2.0
+"""Seconds."""
 ACCEPT_PAUSE: Final = 0.2
 """Seconds until accepting is tried again, without a free file descriptor for example."""
 
@@ -54,61 +47,7 @@ _NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _NLM_F_REQUEST: Final = 1
 
-# asyncio allocates this for each TLS connection, 256 KiB by default
-sslproto.SSLProtocol.max_size = 32 * 1024
-
 logger = logging.getLogger("dora.coordinator")
-
-ProtocolFactory = Callable[[PendingConnection], asyncio.BaseProtocol]
-
-
-class HttpProtocol(H11Protocol):
-    """uvicorn's protocol; closes a connection without a whole request head in time.
-
-    The time begins anew while the client still receives an answer.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-    _unsent = 0
-    """Bytes of the answer that were not sent when the time began."""
-
-    @property
-    def _pending(self) -> PendingConnection:
-        pending: PendingConnection = self.app_state[PENDING]
-        return pending
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._pending.drop = transport.abort
-        self._await_request()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._await_request()
-
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        self._pending.ended()  # from now on another protocol has it, which closes refused ones
-        super().handle_websocket_upgrade(event)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._pending.ended()
-        super().connection_lost(exc)
-
-    def _await_request(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._unsent = self.transport.get_write_buffer_size()
-        self._timer = self.loop.call_later(REQUEST_TIMEOUT, self._give_up)
-
-    def _give_up(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            return
-        if self.transport.get_write_buffer_size() < self._unsent:
-            self._await_request()
-        else:
-            self.transport.abort()
 
 
 class ServerCertificate:
@@ -149,11 +88,11 @@ class ServerCertificate:
 
 async def serve(
     listeners: Sequence[socket.socket],
-    create: ProtocolFactory,
+    server: HttpServer,
     certificate: ServerCertificate,
     pending: PendingConnections,
 ) -> None:
-    """Accept connections for uvicorn's protocols until cancelled."""
+    """Accept connections for ``server`` until cancelled."""
     async with anyio.create_task_group() as tasks:
         next_report = 0.0
 
@@ -162,7 +101,7 @@ async def serve(
             scope = anyio.CancelScope()
             new, dropped = pending.add(_source(connection), scope.cancel)
             wait = 0.0 if dropped is None else CROWDED_WAIT
-            tasks.start_soon(_open, connection, create, certificate, new, scope, wait)
+            tasks.start_soon(_open, connection, server, certificate, new, scope, wait)
             if dropped is None:
                 return
             dropped.drop()
@@ -200,14 +139,13 @@ async def serve(
 
 async def _open(
     connection: socket.socket,
-    create: ProtocolFactory,
+    server: HttpServer,
     certificate: ServerCertificate,
     pending: PendingConnection,
     scope: anyio.CancelScope,
     wait: float,
 ) -> None:
-    """Give one connection to a protocol; close it if it sends nothing or is not TLS after all."""
-    loop = asyncio.get_running_loop()
+    """Give one connection to the server; close it if it sends nothing or is not TLS after all."""
     given = False
     try:
         with scope:
@@ -216,18 +154,11 @@ async def _open(
             with anyio.move_on_after(FIRST_BYTE_TIMEOUT):
                 await anyio.wait_readable(connection)
                 first = connection.recv(1, socket.MSG_PEEK)
-            if first == _TLS_HANDSHAKE:
-                context = certificate.context_for(_local_address(connection))
-                await loop.connect_accepted_socket(
-                    lambda: create(pending),
-                    connection,
-                    ssl=context,
-                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-                    ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
-                )
-                given = True
-            elif first:
-                await loop.connect_accepted_socket(lambda: create(pending), connection)
+            if first:
+                tls = None
+                if first == _TLS_HANDSHAKE:
+                    tls = certificate.context_for(_local_address(connection))
+                await server.open(connection, tls, pending)
                 given = True
     except OSError as error:  # also of the handshake
         logger.debug("a connection ended before it was open: %s", error)

@@ -36,6 +36,7 @@ async def read_logs(request: ReadLogs, cluster: Cluster, client: Client) -> Logs
                 if not (nodes := nodes + unknown):
                     continue
                 if cluster.membership.is_connected(part.daemon):
+                    reading.daemons.append(part.daemon)
                     streams.start_soon(reading.follow, part.daemon, nodes)
                 else:
                     reading.problems.append(f'no connection to daemon "{part.daemon}"')
@@ -64,6 +65,8 @@ class _Reading:
         self._cluster = cluster
         self._client = client
         self.problems: list[str] = []
+        self.daemons: list[str] = []
+        """Those that have not sent all their lines."""
         self.without_log: set[str] = set()
         """Requested nodes that are not part of the dataflow and without a log on the daemons that
         have answered; removed nodes have one.
@@ -93,6 +96,7 @@ class _Reading:
                         return
                     calls.send(daemon, ReadOn(stream=number))
             finally:
+                self.daemons.remove(daemon)
                 if not done:
                     calls.send(daemon, EndStream(stream=number))
         self.problems.append(f'the connection to daemon "{daemon}" was lost')
@@ -106,7 +110,11 @@ class _Reading:
             self.without_log.intersection_update(chunk.missing)
         if chunk.lines:
             lines = LogLines(
-                daemon=daemon, stream=chunk.stream, lines=chunk.lines, positions=chunk.positions
+                daemon=daemon,
+                stream=chunk.stream,
+                lines=chunk.lines,
+                positions=chunk.positions,
+                reading=tuple(self.daemons),
             )
             await self._client.deliver(lines)
 
