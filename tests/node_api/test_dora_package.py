@@ -32,6 +32,15 @@ def test_every_public_name_of_the_package_exists() -> None:
         dora_node_api.nothing  # noqa: B018
 
 
+def test_import_of_all_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in dora-rs, with the classes for ROS if they are installed."""
+    names: dict[str, object] = {}
+    exec("from dora import *", names)
+    assert {"Node", "DoraStatus", "run", "build", "Ros2Node", "Ros2Context"} <= names.keys()
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])
+    assert not [name for name in dora.__all__ if name.startswith("Ros2")]
+
+
 def test_the_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])
     vars(dora).pop("Ros2Context", None)

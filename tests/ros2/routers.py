@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ import zenoh
 from support.waiting import wait_until
 
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.session import Session, open_router
 
 
 def free_port() -> int:
@@ -40,17 +39,8 @@ class Router:
         self._session: zenoh.Session | None = None
 
     def start(self) -> None:
-        """Start it; peers connect to each other, the router does not forward between them."""
-        config = zenoh.Config()
-        for path, value in {
-            "mode": "router",
-            "listen/endpoints": [self.endpoint],
-            "connect/endpoints": [],
-            "scouting/multicast/enabled": False,
-            "routing/router/peers_failover_brokering": False,
-        }.items():
-            config.insert_json5(path, json.dumps(value))
-        self._session = zenoh.open(config)
+        """Start it."""
+        self._session = open_router(self.endpoint)
 
     def stop(self) -> None:
         """Stop it; again does nothing."""

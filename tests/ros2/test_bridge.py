@@ -27,7 +27,13 @@ from dora_ros2.connection import Node
 from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
-from dora_ros2.zenoh.actions import MAX_GOALS, ActionClient, ActionServer, GoalState
+from dora_ros2.zenoh.actions import (
+    MAX_GOALS,
+    ActionClient,
+    ActionServer,
+    CancelCode,
+    GoalState,
+)
 from dora_ros2.zenoh.graph import Graph
 from dora_ros2.zenoh.node_services import find_description, serve_descriptions
 from dora_ros2.zenoh.tokens import EndpointToken, Qos, parse_token
@@ -363,6 +369,32 @@ def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
         result = client.result(goal_id.bytes).result(20)
         assert result.state is GoalState.ABORTED
         assert result.result.to_pylist() == [{"sequence": [0, 1, 1]}]
+
+
+def test_goals_are_cancelled_in_the_dataflow(bridged: Any, other: Node) -> None:
+    """With an output `cancel`; without it requests are refused."""
+    settings = {"action": "/stop", "action_type": "example_interfaces/Fibonacci", "role": "server"}
+    client = ActionClient(other, "/stop", FIBONACCI)
+    for outputs, code in (
+        (["goal", "cancel"], CancelCode.ACCEPTED),
+        (["goal"], CancelCode.REJECTED),
+    ):
+        with bridged(settings, *outputs) as node:
+            assert client.wait_for_server(20)
+            goal_id = uuid.uuid4()
+            client.send_goal({"order": 3}, goal_id=goal_id.bytes).result(20)
+            known = {"goal_id": str(goal_id)}
+            assert node.get() == ("goal", {"order": 3}, known)
+            assert client.cancel(goal_id.bytes).result(20) is code
+            if code is CancelCode.ACCEPTED:
+                assert node.get() == ("cancel", known, known)
+                node.put("result", {"sequence": [0]}, goal_status="canceled", **known)
+                result = client.result(goal_id.bytes).result(20)
+                assert (result.state, result.result.to_pylist()) == (
+                    GoalState.CANCELED,
+                    [{"sequence": [0]}],
+                )
+        assert other.connection.wait_for(lambda _: not client.available, 20)
 
 
 def test_a_goal_that_the_dataflow_forgot_is_aborted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from subprocess import PIPE
 from typing import Any
 
 import pytest
-from ros2.routers import Router, running_router
+from ros2.routers import Router, free_port, running_router
 from support.waiting import wait_until
 
 from dora_ros2 import commands
@@ -69,7 +70,9 @@ def robot(router: Router) -> Iterator[Node]:
     def count(goal: ServerGoal) -> None:
         goal.accept()
         goal.feedback({"sequence": [0]})
-        goal.finish(GoalState.SUCCEEDED, {"sequence": [0, 1]})
+        order = goal.goal[0].as_py()["order"]
+        end = GoalState.SUCCEEDED if order > 0 else GoalState.ABORTED
+        goal.finish(end, {"sequence": [0, 1]})
 
     with router.open(profile=Profile.REP2016) as session:
         node = Node(session, "turtle", "/sim")
@@ -96,6 +99,24 @@ def run(router: Router, capsys: pytest.CaptureFixture[str]) -> Run:
         return capsys.readouterr().out.splitlines()
 
     return run
+
+
+def test_router(capsys: pytest.CaptureFixture[str]) -> None:
+    """A router for a computer without ROS."""
+    port = free_port()
+    words = ["router", "--listen", f"tcp/127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "dora_config.launcher", "ros2", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == (
+            f"the router listens at tcp/127.0.0.1:{port}; Ctrl-C ends it\n"
+        )
+        assert commands.run(words) == 1
+        assert f"cannot listen at tcp/127.0.0.1:{port}" in capsys.readouterr().err
+        listed = ["topics", "--router", f"tcp/127.0.0.1:{port}"]
+        assert commands.run(listed) == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
 
 
 def test_lists(robot: Node, run: Run) -> None:
@@ -157,6 +178,8 @@ def test_publish_call_and_goals(robot: Node, run: Run) -> None:
         'feedback {"sequence": [0]}',
         'succeeded {"sequence": [0, 1]}',
     ]
+    aborted = ['feedback {"sequence": [0]}', 'aborted {"sequence": [0, 1]}']
+    assert run("send-goal", "/sim/count", '{"order": -1}', code=1) == aborted
 
 
 def test_types_of_the_other_side(robot: Node, run: Run, tmp_path: Path) -> None:
@@ -231,11 +254,14 @@ def test_names_cannot_control_the_terminal(robot: Node, run: Run) -> None:
     held.undeclare()  # type: ignore[no-untyped-call]
 
 
-def test_parameters(robot: Node, run: Run) -> None:
+def test_parameters(robot: Node, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("param", "/sim/turtle") == ["rate: 10", 'frame: "map"']
     assert run("param", "/sim/turtle", "rate", "20") == ["rate: 20"]
     assert run("param", "/sim/turtle", "rate", '"x"', code=1) == []
     assert run("param", "/sim/turtle", "rate") == ["rate: 20"]
+    assert commands.run(["param", "/sim/turtle", "rat", "--router", session_of(robot).router]) == 1
+    said = '/sim/turtle has no parameter rat (did you mean "rate"?)'
+    assert said in capsys.readouterr().err
 
 
 def test_rates(robot: Node, run: Run) -> None:

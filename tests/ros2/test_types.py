@@ -58,6 +58,10 @@ def test_schemas_of_recordings() -> None:
     ]
     again = Types().message_of_schema(kind.name, kind.ros2msg_text)
     assert again.hash == kind.hash
+    nested = f"Nothing a\n{SEPARATOR}MSG: arm_msgs/Nothing"  # without fields, at the end
+    assert types.message_of_schema("arm_msgs/msg/Outer", nested).decode(
+        b"\0\1\0\0\0"
+    ).to_pylist() == [{"a": {}}]
 
     header = types.message("std_msgs/Header")
     stamp = (

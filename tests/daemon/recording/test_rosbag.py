@@ -165,6 +165,35 @@ def test_file_without_chunks_and_summary(tmp_path: Path) -> None:
     assert done.topics["/debug", ""].reason == "its encoding is json, not cdr"
 
 
+def test_own_messages_without_fields(tmp_path: Path) -> None:
+    """The definition in a bag may be empty; one that is missing is not."""
+    path = tmp_path / "own.mcap"
+    with path.open("wb") as file:
+        plain = Writer(file)
+        plain.start("ros2")
+        for topic, encoding in (("/known", "ros2msg"), ("/unknown", "")):
+            schema = plain.register_schema(f"own_msgs/msg{topic.title()}", encoding, b"")
+            channel = plain.register_channel(topic, "cdr", schema)
+            plain.add_message(channel, 1, b"\0\1\0\0\0", 1)
+        plain.finish()
+    known, unknown = imported(path, tmp_path / "a.mcap").topics.values()
+    assert (known.messages, known.refused) == (1, 0)
+    assert unknown.reason.startswith('found no definition of "own_msgs/msg/Unknown"')
+
+    bag = write_bag(tmp_path / "bag", SQLITE, rounds=1)
+    (file_of_bag,) = bag.glob("*.db3")
+    db = sqlite3.connect(file_of_bag)
+    with db:
+        db.execute("UPDATE message_definitions SET encoded_message_definition = ''")
+        db.execute("UPDATE topics SET type = 'own_msgs/msg/Nothing' WHERE type = ?", [CUSTOM])
+        changed = "UPDATE message_definitions SET topic_type = 'own_msgs/msg/Nothing'"
+        db.execute(f"{changed} WHERE topic_type = ?", [CUSTOM])
+        db.execute("UPDATE messages SET data = x'0001000000' WHERE id = 3")
+    db.close()
+    *_, nothing = imported(file_of_bag, tmp_path / "b.mcap").topics.values()
+    assert (nothing.messages, nothing.refused) == (1, 0), nothing.reason
+
+
 def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", SQLITE)
     (file,) = bag.glob("*.db3")

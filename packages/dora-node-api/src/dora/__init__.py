@@ -24,12 +24,14 @@ _HOMES = {
     "builder": ("dora.builder", None),
     "testing": ("dora.testing", None),
 }
-if not TYPE_CHECKING:
-    __all__ = ["Node", *_HOMES, "__author__", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Import rarely used names, and those of plug-ins, when they are used: nodes start faster."""
+    if name == "__all__":  # for `from dora import *`
+        from dora_node_api import plugins
+
+        return ["Node", *_HOMES, *plugins.names(), "__author__", "__version__"]
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _HOMES:

@@ -63,6 +63,9 @@ _FINISH_SECONDS = 0.05
 _AT_ONCE = 1000
 """Events that an action server of the dataflow puts in order."""
 _ANY = "*"
+_FEEDBACK, _CANCEL = "feedback", "cancel"
+_EXTRA_OUTPUTS = (_FEEDBACK, _CANCEL)
+"""Outputs of actions that need not exist."""
 
 
 MAX_REQUESTS = 64
@@ -374,11 +377,11 @@ class _Exchange(BridgeChannel):
         return None
 
     def output(self, name: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
-        """Send to the output of a name, or to the first one that is not of feedback."""
+        """Send to the output of a name, or to the first one that has no name of its own."""
         if name not in self.sender.outputs:
-            if name == "feedback":
+            if name in _EXTRA_OUTPUTS:
                 return
-            name = next((one for one in self.sender.outputs if one != "feedback"), name)
+            name = next((one for one in self.sender.outputs if one not in _EXTRA_OUTPUTS), name)
         self.sender.put(partial(self.sender.node.send_output, name, value, metadata))
 
 
@@ -556,7 +559,7 @@ class ActionCaller(_Caller):
         accepted = self.endpoint.send_goal(
             value,
             goal_id=goal_id.bytes,
-            on_feedback=lambda feedback: self.output("feedback", feedback, known),
+            on_feedback=lambda feedback: self.output(_FEEDBACK, feedback, known),
             timeout=REQUEST_SECONDS,
         )
         result = then(
@@ -581,8 +584,7 @@ class ActionHost(_Exchange):
             self.name,
             self.types.action(self.type_name),
             self._requested,
-            # the dataflow does not receive it, so it must not be promised
-            on_cancel=lambda _: False,
+            on_cancel=self._cancel_requested,
             keep_results=RESULT_SECONDS,
         )
 
@@ -604,6 +606,15 @@ class ActionHost(_Exchange):
         goal.accept()
         self.output("goal", goal.goal, {"goal_id": goal.key})
 
+    def _cancel_requested(self, goal: ServerGoal) -> bool:
+        """Accept if the dataflow can receive it; it then ends the goal as `canceled`."""
+        if _CANCEL not in self.sender.outputs:
+            logger.warning("%s: refused to cancel a goal: no output `%s`", self.name, _CANCEL)
+            return False
+        known = {"goal_id": goal.key}
+        self.output(_CANCEL, pa.array([known]), known)
+        return True
+
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         key = str(metadata.get("goal_id"))
         goal = self._running().get(key)
@@ -611,7 +622,7 @@ class ActionHost(_Exchange):
             self.drop(f"the `goal_id` {key} is not that of a goal without a result")
             return
         try:
-            if port == "feedback":
+            if port == _FEEDBACK:
                 with self.lock:
                     self._until.pop(key, None)
                 goal.feedback(value)
@@ -622,7 +633,7 @@ class ActionHost(_Exchange):
             goal.finish(ENDS.get(written, GoalState.ABORTED), value)
         except Ros2Error as error:
             self.drop(error)
-            if port != "feedback":
+            if port != _FEEDBACK:
                 self._abort(goal)
 
     def _running(self) -> dict[str, ServerGoal]:
@@ -684,7 +695,7 @@ class Bridge:
         if any(isinstance(channel, ActionHost) for _, channel in self._channels):
             while len(events) < _AT_ONCE and (more := self._node.try_recv()) is not None:
                 events.append(more)
-            events.sort(key=lambda one: one["type"] != "INPUT" or one["id"] != "feedback")
+            events.sort(key=lambda one: one["type"] != "INPUT" or one["id"] != _FEEDBACK)
         return events
 
     def _take(self, event: dict[str, Any]) -> bool:

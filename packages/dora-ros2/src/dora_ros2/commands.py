@@ -7,6 +7,7 @@ from other nodes, so control characters in them are shown escaped.
 from __future__ import annotations
 
 import argparse
+import difflib
 import itertools
 import json
 import logging
@@ -43,7 +44,7 @@ from dora_ros2.definitions.description import (
 )
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error, SessionError
 from dora_ros2.types import ActionType, MessageType, ServiceType, Types
-from dora_ros2.zenoh.actions import ActionClient, CancelCode
+from dora_ros2.zenoh.actions import ActionClient, CancelCode, GoalState
 from dora_ros2.zenoh.endpoints import ServiceClient, direct
 from dora_ros2.zenoh.graph import Channel, Graph, Profile
 from dora_ros2.zenoh.node_services import (
@@ -53,7 +54,7 @@ from dora_ros2.zenoh.node_services import (
     find_description,
     parameter_service,
 )
-from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.session import ROUTER, Session, open_router
 from dora_ros2.zenoh.tokens import (
     NO_HASH,
     OLD_ATTACHMENT,
@@ -98,9 +99,9 @@ _PROFILES = {
 }
 _ROUTER_SECONDS = 5.0
 _NO_ROUTER = (
-    "start the router of ROS: `ros2 run rmw_zenoh_cpp rmw_zenohd`, and the nodes with"
-    " RMW_IMPLEMENTATION=rmw_zenoh_cpp; if it runs on another machine, give its address:"
-    " --router tcp/HOST:7447"
+    "start the router of ROS: `ros2 run rmw_zenoh_cpp rmw_zenohd` (without ROS: `dora ros2"
+    " router`), and the nodes with RMW_IMPLEMENTATION=rmw_zenoh_cpp; if it runs on another"
+    " machine, give its address: --router tcp/HOST:7447"
 )
 
 
@@ -198,6 +199,10 @@ def argument_parser() -> argparse.ArgumentParser:
     param = command("param", _param, "List, read or change the parameters of a node.", "node")
     param.add_argument("name", nargs="?", help="default: list all with their values")
     param.add_argument("value", nargs="?", help="new value, as JSON")
+    about = "Run a router of Zenoh, for a computer without ROS."
+    router = words.add_parser("router", help=about, description=about, allow_abbrev=False)
+    router.add_argument("--listen", default=ROUTER, help=f"default: {ROUTER}")
+    router.set_defaults(run=_router, types=[])
     checked = command("check", check, "Check the connection to a robot; write a capture of it.")
     checked.add_argument("--capture", default="ros2-capture.json", help="file for an issue report")
     checked.add_argument("--seconds", type=_number, default=5.0, help="how long to watch topics")
@@ -443,7 +448,7 @@ def _server(node: Node, kind: Kind, name: str, word: str, part: str = "") -> End
     return found[0]
 
 
-def _send_goal(parsed: Any) -> None:
+def _send_goal(parsed: Any) -> int:
     with _node(parsed) as node:
         name = absolute(parsed.action)
         if parsed.type:
@@ -467,6 +472,7 @@ def _send_goal(parsed: Any) -> None:
         finally:
             _at_signal.clear()
         show(f"{result.state.name.lower()} {_json(result.result.to_pylist()[0])}")
+        return 0 if result.state is GoalState.SUCCEEDED else 1
 
 
 def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> None:
@@ -510,11 +516,22 @@ def _param(parsed: Any) -> int:
                 if not result["successful"]:
                     show(f"{parsed.name}: {result['reason'] or 'refused'}", error=True)
                     return 1
-        names = [parsed.name] if parsed.name else ask("list_parameters", {})["result"]["names"]
+        declared = ask("list_parameters", {})["result"]["names"]
+        if parsed.name not in (None, *declared):
+            similar = difflib.get_close_matches(parsed.name, declared, n=1)
+            hint = f' (did you mean "{similar[0]}"?)' if similar else ""
+            raise Ros2Error(f"{parsed.node} has no parameter {parsed.name}{hint}")
+        names = [parsed.name] if parsed.name else declared
         values = ask("get_parameters", {"names": names})["values"]
         for name, value in zip(names, map(decoded, values), strict=False):
             show(f"{name}: {_json(list(value) if isinstance(value, bytes) else value)}")
         return 0
+
+
+def _router(parsed: Any) -> None:
+    with open_router(parsed.listen):
+        show(f"the router listens at {parsed.listen}; Ctrl-C ends it")
+        threading.Event().wait()
 
 
 def _publishers(session: Connection, parsed: Any, name: str) -> list[EndpointToken]:

@@ -46,7 +46,7 @@ _IMPLICIT = re.compile(
     r"_(Request|Response|Event|Goal|Result|Feedback|FeedbackMessage"
     r"|(SendGoal|GetResult)(_(Request|Response|Event))?)$"
 )
-_SECTION = re.compile(r"^={80}\n(MSG|SRV|ACTION|IDL): (\S+)\n", re.MULTILINE)
+_SECTION = re.compile(r"^={80}\n(MSG|SRV|ACTION|IDL): (\S+)(?:\n|\Z)", re.MULTILINE)
 _MODULE = re.compile(r"^\s*module\s+\w+\s*\{", re.MULTILINE)
 
 

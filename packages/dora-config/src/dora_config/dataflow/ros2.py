@@ -206,10 +206,10 @@ def bridge_problems(
     for declared, side, what in ((inputs, "input", received), (outputs, "output", sent)):
         if not declared:
             yield place.problem(f"{where}: {noun} {bridge.role} needs an {side} for {what}")
-    others = [one for one in outputs if one != "feedback"]
+    others = [one for one in outputs if one not in ("feedback", "cancel")]
     used = {name if name in outputs else next(iter(others), name)}
-    if (mode, bridge.role) == ("action", "client"):
-        used.add("feedback")
+    if mode == "action":
+        used.add("feedback" if bridge.role == "client" else "cancel")
     for output in outputs:
         if output not in used:
             message = f'{where}: a {mode} {bridge.role} does not use the output "{output}"'

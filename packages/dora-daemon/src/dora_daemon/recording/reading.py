@@ -309,7 +309,8 @@ class _Types:
         return RecordedMessage(
             topic=channel.topic,
             type_name=schema.name,
-            schema=schema.data,
+            # a definition may be empty, unlike one that is not in the file
+            schema=schema.data or (b"\n" if schema.encoding else b""),
             log_time=record.log_time,
             publish_time=record.publish_time,
             sequence=record.sequence,

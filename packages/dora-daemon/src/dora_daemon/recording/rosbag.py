@@ -112,8 +112,12 @@ class Bag:
                 tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
                 definitions: dict[str, str] = {}
                 if "message_definitions" in tables:
-                    query = f"SELECT {_texts('topic_type', 'encoded_message_definition')}"
-                    definitions.update(db.execute(f"{query} FROM message_definitions"))
+                    columns = _texts("topic_type", "encoded_message_definition", "encoding")
+                    query = f"SELECT {columns} FROM message_definitions"
+                    for kind, text, encoding in db.execute(query):
+                        # a definition may be empty, unlike one that is not in the file
+                        is_known = encoding in ("ros2msg", "ros2idl")
+                        definitions[kind] = text or ("\n" if is_known else "")
                 query = f"SELECT id, {_texts('name', 'type', 'serialization_format')} FROM topics"
                 topics = {row[0]: row[1:] for row in db.execute(query)}
                 query = (
@@ -239,7 +243,7 @@ class BagImport:
             text = message.schema.decode()
             kind = (
                 self._types.message_of_schema(message.type_name, text)
-                if text.strip()
+                if text
                 else self._types.message(message.type_name)
             )
             field = pa.field(COLUMN, kind.arrow_type)

@@ -195,8 +195,8 @@ class ServerGoal:
 class ActionServer:
     """Serves an action: `on_goal` is called with each goal, and accepts or rejects it.
 
-    `on_cancel` is called with a goal that a client wants to cancel and returns whether it may
-    (default: always); the goal is then CANCELING until it is finished.
+    `on_cancel` is called with a goal that a client wants to cancel and returns at once whether it
+    may (default: always); the goal is then CANCELING until it is finished.
     """
 
     def __init__(
@@ -279,12 +279,10 @@ class ActionServer:
         self.publish_status()
 
     def _may_cancel(self, goal: ServerGoal) -> bool:
-        if goal.state is GoalState.CANCELING:
-            return True
-        if not self._on_cancel(goal):
-            return False
-        with self.lock:
-            if goal.state.ended:
+        with self.lock:  # an end by another thread follows the change of state
+            if goal.state is GoalState.CANCELING:
+                return True
+            if goal.state.ended or not self._on_cancel(goal):
                 return False
             self.goals.move(goal.id, GoalState.CANCELING, time.monotonic())
         return True

@@ -107,6 +107,27 @@ def configuration(
     return made
 
 
+def open_router(listen: str = ROUTER) -> zenoh.Session:
+    """Open a router that forwards as the one of ROS, for a computer without ROS.
+
+    Raises SessionError.
+    """
+    made = zenoh.Config()
+    try:
+        for path, value in {
+            "mode": "router",
+            "listen/endpoints": [listen],
+            "connect/endpoints": [],
+            "scouting/multicast/enabled": False,
+            # peers connect to each other; the router does not forward between them
+            "routing/router/peers_failover_brokering": False,
+        }.items():
+            made.insert_json5(path, json.dumps(value))
+        return zenoh.open(made)
+    except zenoh.ZError as error:
+        raise SessionError(f"cannot listen at {listen}: {_text(error)}") from None
+
+
 class Session(ZenohConnection):
     """A session in one ROS domain.
 
