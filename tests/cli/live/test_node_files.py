@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_cli.live.node_files import files_of
+from dora_cli.live.node_files import files_of, syntax_problem
 from dora_config.dataflow.resolved import ResolvedNode, ResolvedOperator
 
 
@@ -83,44 +83,61 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package that is installed, and its console script on PATH."""
     for name, text in {
         "bin/detect": f"#!{sys.executable}\nimport sys\nfrom pk.cli import main\n",
+        "bin/plan": f"#!{sys.executable}\nfrom pk import plan\n",
         "src/pk/__init__.py": "raise SystemExit('imported')\n",
-        "src/pk/cli.py": "",
-        "src/pk/deep/model.py": "",
+        "src/pk/cli.py": "import json, numpy, common.shapes\nfrom .deep import model\n",
+        "src/pk/deep/model.py": "import importlib\nimportlib.import_module('pk.named')\n",
+        "src/pk/named.py": "",
+        "src/pk/plan.py": "import installed\n",
+        "src/pk/unused.py": "",
+        "src/common/shapes.py": "from pk.deep import model\n",
+        "site-packages/installed/__init__.py": "",
         "src/single.py": "",
         "flow/settings.yml": "",
     }.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text)
-    (tmp_path / "bin" / "detect").chmod(0o755)
+    for name in ("detect", "plan"):
+        (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "bin" / "long").write_text(
         "#!/bin/sh\n'''exec' \"/long path/python\" \"$0\" \"$@\"\n' '''\nfrom single import main\n"
     )
     (tmp_path / "bin" / "long").chmod(0o755)
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'src'}:{tmp_path / 'site-packages'}")
     return tmp_path
 
 
 @pytest.mark.parametrize("path", ["detect", "python"])
-def test_a_console_script_is_followed_with_the_modules_of_its_package(
-    package: Path, path: str
-) -> None:
+def test_a_console_script_is_followed_with_what_it_imports(package: Path, path: str) -> None:
     args = ("-m", "pk.cli", "--config", "settings.yml") if path == "python" else ("settings.yml",)
     found = files_of(ResolvedNode(id="a", path=path, args=args), package / "flow")
     assert {str(file.relative_to(package)) for file in found} == {
         "src/pk/__init__.py",
         "src/pk/cli.py",
         "src/pk/deep/model.py",
+        "src/pk/named.py",
+        "src/common/shapes.py",
         "flow/settings.yml",
+    }
+
+
+def test_two_scripts_of_a_package_share_only_what_both_import(package: Path) -> None:
+    found = files_of(ResolvedNode(id="a", path="plan"), package / "flow")
+    assert {str(file.relative_to(package)) for file in found} == {
+        "src/pk/__init__.py",
+        "src/pk/plan.py",
     }
 
 
 def test_the_path_of_a_console_script(package: Path) -> None:
     for path in ("../bin/detect", str(package / "bin" / "detect")):
         found = files_of(ResolvedNode(id="a", path=path), package / "flow")
-        assert {file.name for file in found} == {"detect", "__init__.py", "cli.py", "model.py"}
+        assert {file.name for file in found} == {
+            *("detect", "__init__.py", "cli.py", "model.py", "named.py", "shapes.py")
+        }
 
 
 def test_a_console_script_of_a_single_module(package: Path) -> None:
@@ -131,3 +148,31 @@ def test_a_console_script_of_a_single_module(package: Path) -> None:
 @pytest.mark.parametrize("path", ["sleep", "no-such-program"])
 def test_other_programs_on_path_are_not_followed(package: Path, path: str) -> None:
     assert files_of(ResolvedNode(id="a", path=path), package / "flow") == frozenset()
+
+
+def test_syntax_errors(package: Path) -> None:
+    flow = package / "flow"
+    file = flow / "node.py"
+    node = ResolvedNode(id="a", path="node.py")
+    for text, problem in {
+        "x = 1\n": None,
+        "pattern = '\\d'\n": None,  # a warning
+        "x = 1\ndef f(:\n": "2: invalid syntax",
+        "return 1\n": "1: 'return' outside function",
+    }.items():
+        file.write_text(text)
+        assert syntax_problem(file, [(node, flow)]) == problem
+    assert syntax_problem(flow / "settings.yml", []) is None
+
+
+def test_the_interpreter_of_a_node_decides_about_its_syntax(package: Path) -> None:
+    file = package / "src" / "pk" / "cli.py"
+    file.write_text("def f(:\n")
+    newer = package / "newer"
+    newer.mkdir()
+    (newer / "python3.99").write_text("#!/bin/sh\nexit 0\n")
+    (newer / "python3.99").chmod(0o755)
+    node = ResolvedNode(id="a", path="detect")
+    assert syntax_problem(file, [(node, package / "flow")]) is not None
+    (package / "bin" / "detect").write_text(f"#!{newer / 'python3.99'}\nimport pk.cli\n")
+    assert syntax_problem(file, [(node, package / "flow")]) is None

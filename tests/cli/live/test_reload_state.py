@@ -10,6 +10,7 @@ from dora_cli.live.watching import (
     Command,
     Reload,
     ReloadState,
+    ReportBroken,
     ReportMissing,
 )
 
@@ -25,7 +26,8 @@ def state() -> ReloadState:
 
 
 def read(made: ReloadState, now: float, **digests: str | None) -> list[Command]:
-    made.note({Path(f"/{key}.py"): one for key, one in digests.items()}, now)
+    broken = {Path(f"/{key}.py"): "3: wrong" for key, one in digests.items() if one == "broken"}
+    made.note({Path(f"/{key}.py"): one for key, one in digests.items()}, now, broken)
     return list(made.due(now))
 
 
@@ -87,9 +89,9 @@ def test_new_files_count_as_unchanged() -> None:
     new = Path("/c.py")
     made.set_files("plot", {B: "1", new: "1"})
     assert new in made.files
-    made.note({new: "1"}, 0.0)
+    made.note({new: "1"}, 0.0, {})
     assert due(made, LATER) == []
-    made.note({new: "2"}, 0.0)
+    made.note({new: "2"}, 0.0, {})
     assert due(made, LATER) == [Reload("plot", (new,))]
 
 
@@ -99,3 +101,22 @@ def test_files_of_a_node_that_was_removed_and_added_again_count_as_unchanged() -
     made.set_files("camera", {A: "2", B: "1"})
     assert read(made, 0.0, a="2") == []
     assert due(made, LATER) == []
+
+
+def test_a_syntax_error_reloads_nothing_and_is_reported_once() -> None:
+    made = state()
+    assert read(made, 0.0, b="broken") == []
+    assert due(made, SETTLE_SECONDS) == [ReportBroken(B, "3: wrong", ("camera", "plot"))]
+    assert read(made, 1.0, a="2") == []  # camera also uses the broken file
+    assert due(made, LATER) == []
+    assert read(made, LATER, b="3") == []
+    assert due(made, 2 * LATER) == [Reload("camera", (A, B)), Reload("plot", (B,))]
+
+
+def test_a_broken_file_that_is_saved_again_broken_is_reported_again() -> None:
+    made = state()
+    read(made, 0.0, a="broken")
+    assert due(made, 1.0) == [ReportBroken(A, "3: wrong", ("camera",))]
+    read(made, 2.0, a="2")
+    read(made, 2.05, a="broken")
+    assert due(made, 3.0) == [ReportBroken(A, "3: wrong", ("camera",))]

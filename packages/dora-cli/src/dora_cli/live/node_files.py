@@ -1,6 +1,7 @@
 """Files that a node runs: its programs, what they import, and files named in `args` and `env`.
 
-A console script of a package runs the modules of that package.
+Of a console script, or `python -m`, these are modules of its package and of others that are not
+installed in site-packages: those that it imports, at any depth.
 """
 
 from __future__ import annotations
@@ -28,13 +29,19 @@ FIND_SECONDS = 30.0
 _PYTHON = re.compile(r"python[0-9.]*")
 _FIND = """
 import importlib.util, json, sys
-places = []
+places = {}
 for name in sys.argv[1:]:
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        continue
     if spec is not None:
-        places += spec.submodule_search_locations or [spec.origin]
+        places[name] = [*(spec.submodule_search_locations or [spec.origin])]
 print(json.dumps(places))
 """
+_INSTALLED = frozenset(("site-packages", "dist-packages"))
+_OURS = frozenset(("dora", "dora_node_api"))
+_COMPILE = "import sys; compile(open(sys.argv[1], 'rb').read(), sys.argv[1], 'exec')"
 
 
 def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
@@ -66,23 +73,48 @@ def _programs(node: ResolvedNode, base: Path) -> Iterator[Path]:
 
 
 def _modules_of_packages(path: str, args: Sequence[str], node: str, base: Path) -> set[Path]:
-    """Return the modules of the packages that a console script, or `python -m`, runs."""
+    """Return the modules that a console script, or `python -m`, imports from packages."""
     program = _installed_program(path, node, base)
     if program is None:
         return set()
     if _PYTHON.fullmatch(program.name):
-        names = {args[1].partition(".")[0]} if len(args) > 1 and args[0] == "-m" else set()
-        interpreter: Path | None = program
-    else:
-        names = {name.partition(".")[0] for level, name in _imported(program) if not level}
-        interpreter = _interpreter_of(program)
-    names -= sys.stdlib_module_names
+        module = args[1] if len(args) > 1 and args[0] == "-m" else ""
+        names = [module, f"{module}.__main__"] if module else []
+        return _in_packages(names, program, base)
+    interpreter = _interpreter_of(program)
+    names = [name for level, name in _imported(program) if not level]
+    return set() if interpreter is None else _in_packages(names, interpreter, base)
+
+
+def _in_packages(names: Sequence[str], interpreter: Path, base: Path) -> set[Path]:
+    """Return modules and what they import, at any depth.
+
+    Of packages in site-packages only those of ``names`` are followed: others do not change.
+    """
+    own = {_top(name) for name in names}
+    roots: dict[str, list[Path]] = {one: [] for one in (*sys.stdlib_module_names, *_OURS)}
     found: set[Path] = set()
-    for place in _locations(interpreter, names, base) if interpreter and names else ():
-        found |= {place} if place.suffix == ".py" else {*place.rglob("*.py")}
-        if len(found) > MAX_FILES:
-            break
+    pending: list[tuple[tuple[int, str], Path]] = [((0, name), base) for name in names]
+    while pending and len(found) < MAX_FILES:
+        tops = {_top(name) for (level, name), _ in pending if not level} - roots.keys()
+        located = _locations(interpreter, tops, base) if tops else {}
+        for top in tops:
+            places = [Path(place) for place in located.get(top, ()) if place]
+            roots[top] = [
+                place.parent for place in places if top in own or not _INSTALLED & {*place.parts}
+            ]
+        new = {
+            path
+            for name, importer in pending
+            for path in _modules(name, importer, roots.get(_top(name[1]), []))
+        } - found
+        found |= new
+        pending = [(name, path) for path in new for name in _imported(path)]
     return found
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _installed_program(path: str, node: str, base: Path) -> Path | None:
@@ -107,16 +139,17 @@ def _interpreter_of(script: Path) -> Path | None:
     return beside if beside.exists() else None
 
 
-def _locations(interpreter: Path, names: Iterable[str], base: Path) -> list[Path]:
-    """Return the folders and files of modules, without importing them."""
+def _locations(interpreter: Path, names: Iterable[str], base: Path) -> dict[str, list[str | None]]:
+    """Return the folders and files of modules by name, without importing them."""
     words = [str(interpreter), "-P", "-c", _FIND, *sorted(names)]
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         done = subprocess.run(
             words, cwd=base, stdin=subprocess.DEVNULL, capture_output=True, timeout=FIND_SECONDS,
             check=True,
         )  # fmt: skip
-        return [Path(place) for place in json.loads(done.stdout) if place]
-    return []
+        found: dict[str, list[str | None]] = json.loads(done.stdout)
+        return found
+    return {}
 
 
 def _with_imports(program: Path, roots: tuple[Path, ...]) -> set[Path]:
@@ -146,7 +179,62 @@ def _imported(path: Path) -> list[tuple[int, str]]:
         elif isinstance(item, ast.ImportFrom):
             prefix = f"{item.module}." if item.module else ""
             names += [(item.level, prefix + alias.name) for alias in item.names]
+        elif isinstance(item, ast.Call):
+            names += _imported_by_call(item)
     return names
+
+
+def _imported_by_call(call: ast.Call) -> list[tuple[int, str]]:
+    """Return the name in `import_module("package.module")`, if it is written there."""
+    match call:
+        case ast.Call(
+            func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"),
+            args=[ast.Constant(value=str(name))],
+        ) if name and not name.startswith("."):
+            return [(0, name)]
+    return []
+
+
+def syntax_problem(path: Path, nodes: Iterable[tuple[ResolvedNode, Path]]) -> str | None:
+    """Return line and message of a syntax error in a Python file, None without one.
+
+    An interpreter of ``nodes``, each with its working directory, may accept newer syntax than the
+    interpreter of this process.
+    """
+    if path.suffix != ".py":
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        found = f"{error.lineno}: {error.msg}" if error.lineno else f" {error.msg}"
+    except (OSError, ValueError, RecursionError, MemoryError):
+        return None
+    else:
+        return None
+    others = {one for node in nodes if (one := _own_interpreter(*node)) is not None}
+    return None if any(_accepts(interpreter, path) for interpreter in others) else found
+
+
+def _own_interpreter(node: ResolvedNode, base: Path) -> Path | None:
+    """Return the interpreter of a node's environment or console script, if it is known."""
+    if (managed := environment_python(base, node.id)) is not None or not node.path:
+        return managed
+    program = None if node.path.endswith(".py") else _installed_program(node.path, node.id, base)
+    if program is None or _PYTHON.fullmatch(program.name):
+        return program
+    return _interpreter_of(program)
+
+
+def _accepts(interpreter: Path, path: Path) -> bool:
+    with suppress(OSError, subprocess.SubprocessError):
+        words = [str(interpreter), "-P", "-c", _COMPILE, str(path)]
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=FIND_SECONDS
+        )
+        return done.returncode == 0
+    return False
 
 
 def _modules(name: tuple[int, str], importer: Path, roots: Iterable[Path]) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from watchfiles import awatch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from dora_cli import output
-from dora_cli.live.node_files import files_of
+from dora_cli.live.node_files import files_of, syntax_problem
 from dora_config.dataflow.resolved import ResolvedNode
 
 STEP_MS = 50
@@ -49,7 +49,16 @@ class ReportMissing:
     file: Path
 
 
-Command = Reload | ReportMissing
+@dataclass(frozen=True, slots=True)
+class ReportBroken:
+    """A file of nodes has a syntax error; they keep running until it is saved without."""
+
+    file: Path
+    problem: str
+    nodes: tuple[str, ...]
+
+
+Command = Reload | ReportMissing | ReportBroken
 
 
 class ReloadState:
@@ -62,6 +71,9 @@ class ReloadState:
         """By node: changed files, and when."""
         self._reloading: set[str] = set()
         self._reported: set[tuple[str, Path]] = set()
+        self._broken: dict[Path, str] = {}
+        """Line and message of the syntax errors in changed files."""
+        self._reported_broken: set[Path] = set()
 
     def set_files(self, node: str, digests: Mapping[Path, str | None]) -> None:
         """Set the files of a node; those that are new to it count as unchanged."""
@@ -85,12 +97,27 @@ class ReloadState:
         """All files that are watched."""
         return {path for files in self._files.values() for path in files}
 
-    def note(self, digests: Mapping[Path, str | None], now: float) -> None:
-        """Note the digests of contents (None: a missing file); ``now``: a monotonic clock."""
-        for path, digest in digests.items():
-            if self._digests.get(path) == digest:
-                continue
-            self._digests[path] = digest
+    def users(self, path: Path) -> tuple[str, ...]:
+        """Return the nodes that use a file."""
+        return tuple(node for node, files in self._files.items() if path in files)
+
+    def changed(self, digests: Mapping[Path, str | None]) -> list[Path]:
+        """Return the paths whose digest is another one."""
+        return [path for path, digest in digests.items() if self._digests.get(path) != digest]
+
+    def note(
+        self, digests: Mapping[Path, str | None], now: float, broken: Mapping[Path, str]
+    ) -> None:
+        """Note the digests of contents (None: a missing file); ``now``: a monotonic clock.
+
+        ``broken``: line and message of syntax errors in the changed files.
+        """
+        for path in self.changed(digests):
+            self._digests[path] = digests[path]
+            self._broken.pop(path, None)
+            self._reported_broken.discard(path)
+            if path in broken:
+                self._broken[path] = broken[path]
             for node, files in self._files.items():
                 if path in files:
                     self._changed.setdefault(node, {})[path] = now
@@ -105,6 +132,10 @@ class ReloadState:
 
     def _due_at(self, node: str) -> float | None:
         changed = self._changed[node]
+        broken = [path for path in changed if path in self._broken]
+        if broken:
+            new = [path for path in broken if path not in self._reported_broken]
+            return max(changed[path] for path in new) + SETTLE_SECONDS if new else None
         missing = [path for path in self._missing(node) if (node, path) not in self._reported]
         if missing:
             return max(changed[path] for path in missing) + MISSING_SECONDS
@@ -117,6 +148,13 @@ class ReloadState:
         for node in list(self._changed):
             due = self._due_at(node)
             if node in self._reloading or due is None or now < due:
+                continue
+            broken = [path for path in self._changed[node] if path in self._broken]
+            if broken:
+                for path in broken:
+                    if path not in self._reported_broken:
+                        self._reported_broken.add(path)
+                        yield ReportBroken(path, self._broken[path], self.users(path))
                 continue
             missing = self._missing(node)
             if missing:
@@ -220,8 +258,14 @@ class NodeWatcher:
     async def _read(self, files: frozenset[Path]) -> None:
         if files:
             digests = await _read_digests(files)
-            self._state.note(digests, anyio.current_time())
+            changed = self._state.changed(digests)
+            used = [(path, [self._nodes[one] for one in self._users(path)]) for path in changed]
+            broken = await anyio.to_thread.run_sync(_broken, used)
+            self._state.note(digests, anyio.current_time(), broken)
         self._execute()
+
+    def _users(self, path: Path) -> list[str]:
+        return [node for node in self._state.users(path) if node in self._nodes]
 
     def _execute(self) -> None:
         for command in self._state.due(anyio.current_time()):
@@ -232,6 +276,11 @@ class NodeWatcher:
                 case ReportMissing(node=node, file=file):
                     who = f'node "{node}" keeps running' if node else "the dataflow keeps running"
                     output.warn(f"{self._shown(file)} was removed; {who}")
+                case ReportBroken(file=file, problem=problem, nodes=nodes):
+                    output.failure(
+                        f"{self._shown(file)}:{problem}; {_named(nodes)} until it is saved without"
+                        " the error"
+                    )
 
     async def _reload_in_turn(self, reload: ReloadNode) -> None:
         while True:
@@ -264,6 +313,17 @@ class NodeWatcher:
     def _shown(self, path: Path) -> str:
         folder = self.dataflow_file.parent
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def _named(nodes: Sequence[str]) -> str:
+    names = ", ".join(f'"{node}"' for node in nodes)
+    return f"node {names} keeps running" if len(nodes) == 1 else f"nodes {names} keep running"
+
+
+def _broken(files: Iterable[tuple[Path, list[tuple[ResolvedNode, Path]]]]) -> dict[Path, str]:
+    """Return the syntax errors in files that nodes use."""
+    found = ((path, syntax_problem(path, nodes)) for path, nodes in files)
+    return {path: problem for path, problem in found if problem is not None}
 
 
 async def _read_digests(files: Collection[Path]) -> dict[Path, str | None]:
