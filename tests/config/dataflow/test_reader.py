@@ -384,3 +384,26 @@ def test_quoted_shell_syntax_causes_no_warning() -> None:
 def test_empty_fields_equal_missing_fields() -> None:
     plain = node("path: p")
     assert node("path: p\nname:\nenv:\ninputs: null\noutputs: ~\ndeploy:") == plain
+
+
+@pytest.mark.parametrize(
+    ("reference", "build"),
+    [
+        ("dora-echo@^0.5", "dora-echo~=0.5.0"),
+        ("dora-rs/dora-echo@0.5.2", "dora-echo~=0.5.2"),
+        ("dora-echo@^1.2", "dora-echo~=1.2"),
+        ("dora-echo@1.2.3", "dora-echo~=1.2,>=1.2.3"),
+        ("dora-echo@2", "dora-echo~=2.0"),
+        ("dora-echo@~1", "dora-echo~=1.0"),
+        ("dora-echo@~1.2", "dora-echo~=1.2.0"),
+        ("dora-echo@=1.2.3", "dora-echo==1.2.3"),
+        ("dora-echo", "dora-echo"),
+        ("a b", "NAME"),
+    ],
+)
+def test_a_reference_to_the_hub_is_answered_with_the_lines_that_work(
+    reference: str, build: str
+) -> None:
+    (found,) = errors(f"nodes:\n  - id: a\n    hub: {reference}\n")
+    name = build.partition("~")[0].partition("=")[0]
+    assert f"`build: pip install {build}` and `path: {name}`" in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
@@ -70,8 +71,8 @@ def node_problems(node: Node, place: Place) -> Iterator[Problem]:
     kinds = [kind for kind in KINDS if kind in present]
     expected = f"expected exactly one of {', '.join(KINDS)}"
     if "hub" in present:
-        message = f"{where}: `hub` references are not supported: use `path`, with `build` or `git`"
-        yield place.at("hub").problem(message, at_key=True)
+        message = f"{where}: `hub` references are not supported"
+        yield place.at("hub").problem(message, _instead_of_hub(node.hub), at_key=True)
     elif not kinds:
         yield place.problem(f"{where} has no program: {expected}")
     if len(kinds) > 1:
@@ -93,6 +94,31 @@ def node_problems(node: Node, place: Place) -> Iterator[Problem]:
     if node.ros2 is not None:
         ports = list(node.inputs or ()), node.outputs or []
         yield from bridge_problems(node.ros2, *ports, place.at("ros2"), where)
+
+
+_HUB = re.compile(r"(?:.*/)?(?P<name>[\w.-]+)(?:@(?P<operator>[~^=]?)(?P<numbers>\d+(?:\.\d+)*))?")
+
+
+def _instead_of_hub(reference: object) -> str:
+    """Return the lines for a node in Python; the index of Python has the packages of the hub."""
+    found = _HUB.fullmatch(str(reference))
+    if found is None:
+        return "write `build: pip install NAME` and `path: NAME` for a node in Python"
+    name, operator, numbers = found["name"], found["operator"], found["numbers"]
+    wanted = "" if numbers is None else _pip_version(operator, numbers.split("."))
+    return f"for a node in Python write `build: pip install {name}{wanted}` and `path: {name}`"
+
+
+def _pip_version(operator: str, numbers: list[str]) -> str:
+    """Return a version of Cargo (`^0.5`, `~1.2.3`) as pip writes it."""
+    written = ".".join(numbers)
+    if operator == "=":
+        return f"=={written}"
+    # the number after these may grow
+    fixed = 2 if (operator == "~" and len(numbers) > 1) or numbers[0] == "0" else 1
+    compatible = [*numbers, "0", "0"][: fixed + 1]
+    exact = f",>={written}" if len(numbers) > len(compatible) else ""
+    return f"~={'.'.join(compatible)}{exact}"
 
 
 def _standard_problems(node: Node, place: Place, where: str) -> Iterator[Problem]:
