@@ -85,6 +85,28 @@ def test_dropped_messages_name_the_slow_reader() -> None:
     ]
 
 
+def test_drops_between_two_looks_name_the_reader_whose_queue_is_not_full_now() -> None:
+    recent = {"recent_sent": 4000, "recent_dropped": 3760}
+    edge = flow(
+        "camera/image", "plot/image", sent=10**7, received=9 * 10**6, dropped=9000, **recent
+    )
+    assert found(robot(edge)) == [
+        (
+            "slow",
+            'node "plot" on machine "robot" is too slow: its input "plot/image" dropped 9000 of '
+            "10000000 messages (0 %), now 1,880/s",
+        )
+    ]
+    rare = flow("camera/image", "plot/image", recent_sent=4000, recent_dropped=1)
+    assert found(robot(rare)) == []
+
+
+def test_silent_logs_are_no_problem() -> None:
+    logs = flow("dora/logs", "sink/logs", idle_seconds=None, sent=0)
+    ticks = flow("sink/report", "plot/report")
+    assert found(robot(logs, ticks)) == []
+
+
 def test_a_queue_for_the_newest_message_drops_the_others_as_intended() -> None:
     options: dict[str, Any] = {"received": 40, "dropped": 50, "full": True, "bound": 1}
     edge = flow("camera/image", "plot/image", **options, idle_seconds=1.0)

@@ -9,7 +9,9 @@ from typing import Final
 from dora_config.history.evidence import Evidence
 from dora_config.history.explanation import FlowProblem
 from dora_config.history.troubles import on
+from dora_config.ids import RESERVED_NODE_ID
 from dora_config.protocol.runner import NodeStatus
+from dora_config.protocol.runner_events import RECENT_SECONDS
 from dora_config.protocol.snapshot import EdgeSummary
 
 SILENT: Final = 10.0
@@ -50,7 +52,12 @@ class Flow:
         self._status: Mapping[str, NodeStatus] = {
             node.node: node for one in evidence.machines for node in one.nodes
         }
-        flows = [flow for one in evidence.machines for flow in one.edges]
+        flows = [
+            flow
+            for one in evidence.machines
+            for flow in one.edges
+            if _node(flow.source) != RESERVED_NODE_ID  # logs are silent where nothing goes wrong
+        ]
         self._into: dict[str, list[EdgeSummary]] = {}
         self._out_of: dict[str, list[EdgeSummary]] = {}
         for flow in flows:
@@ -65,7 +72,7 @@ class Flow:
             if flow.blocked:
                 self._add(found, self._slow(_node(flow.target), flow), None)
         for flow in self._flows:
-            if flow.dropped > DROPPED * max(flow.sent, 1) and flow.full and not flow.blocked:
+            if _drops(flow) and not flow.blocked:
                 unread = not self._young and _is_idle(flow)
                 if not flow.newest_only or unread:
                     self._add(found, self._dropping(flow), None)
@@ -115,6 +122,8 @@ class Flow:
         node = _node(flow.target)
         share = 100 * flow.dropped / max(flow.sent, 1)
         count = f"{flow.dropped} of {flow.sent} messages ({share:.0f} %)"
+        if flow.recent_dropped:
+            count += f", now {flow.recent_dropped / RECENT_SECONDS:,.0f}/s"
         if flow.received == 0 or flow.newest_only:
             text = f"{self._named(node)} reads no messages{self._cpu(node)}"
             return _Root("stuck", node, f'{text}: its input "{flow.target}" dropped {count}')
@@ -165,6 +174,13 @@ class Flow:
         if any(not _is_silent(one) for one in incoming):
             return f"{text}, although it receives messages"
         return text
+
+
+def _drops(flow: EdgeSummary) -> bool:
+    """Return whether an edge loses messages now: its queue is full, or was again and again."""
+    if flow.recent_dropped > DROPPED * max(flow.recent_sent, 1):
+        return True
+    return flow.full and flow.dropped > DROPPED * max(flow.sent, 1)
 
 
 def _is_silent(flow: EdgeSummary) -> bool:

@@ -373,6 +373,9 @@ class EdgeStatus(Frozen):
     sent: Count = 0
     received: Count = 0
     dropped: Count = 0
+    recent_sent: Count = 0
+    """In the last full interval of `RECENT_SECONDS`."""
+    recent_dropped: Count = 0
     queued: Count = 0
     bytes_sent: Count = 0
     bytes_received: Count = 0

@@ -16,6 +16,9 @@ LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "
 DATAFLOW_ENDED: Final = "the dataflow has ended"
 """Why a request to its runner is refused."""
 
+RECENT_SECONDS: Final = 2.0
+"""Interval at which a runner looks at the counters of all edges."""
+
 _RANK: Final[dict[str, int]] = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 
 

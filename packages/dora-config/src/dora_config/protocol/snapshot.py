@@ -166,6 +166,9 @@ class EdgeSummary(Message):
     received: int = 0
     dropped: int = 0
     """Dropped by the edge's queues."""
+    recent_sent: int = 0
+    """In the last full interval of `RECENT_SECONDS`."""
+    recent_dropped: int = 0
     lost: int = 0
     """Lost between two machines."""
     queued: int = 0

@@ -67,6 +67,8 @@ def _row(
         update={
             "sent": start.sent,
             "dropped": start.dropped + edge.dropped,
+            "recent_sent": start.recent_sent,
+            "recent_dropped": start.recent_dropped + edge.recent_dropped,
             # Both ends count a message that was lost between them.
             "lost": max(crossing.lost, start.crossing.lost),
             "queued": start.queued + start.crossing.waiting + edge.queued,

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from dora_config.history.entries import InputRecovered, InputTimedOut
+from dora_config.protocol.runner_events import RECENT_SECONDS
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.commands import RepeatClosed
 from dora_daemon.runner.machine.events import NodeCorrupted, NodeStalled
@@ -13,9 +14,6 @@ from dora_daemon.runner.machine.health import ProcessSample
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 from dora_daemon.runner.nodes.queues import QueueEntry
 from dora_daemon.runner.nodes.services import NodeServices
-
-MEMORY_SECONDS = 2.0
-"""Interval at which shared memory is checked."""
 
 
 class HealthMonitor:
@@ -32,7 +30,7 @@ class HealthMonitor:
         self._interval = services.plan.resolved.health_check_interval
         self._handle: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)
+        self._memory_handle = self._loop.call_later(RECENT_SECONDS, self._check_memory)
 
     def schedule(self) -> None:
         """Schedule the next check if there is something to check."""
@@ -61,7 +59,7 @@ class HealthMonitor:
         for entry, text in unclear:
             if not {entry.writer, entry.edge.target} & problems.keys():
                 self._isolate(entry, text)
-        self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)
+        self._memory_handle = self._loop.call_later(RECENT_SECONDS, self._check_memory)
 
     def _isolate(self, entry: QueueEntry, text: str) -> None:
         """Replace a queue that one of its two ends has overwritten; neither of them is killed."""

@@ -81,6 +81,17 @@ class QueueEntry:
     runner for log entries and lines that are sent as samples."""
     log_source: LogSource | None = None
     """It takes log lines of these nodes and levels, as the runner sends them."""
+    _noted: tuple[int, int] = (0, 0)
+    """Messages sent and dropped up to the last `note`."""
+    _recent: tuple[int, int] = (0, 0)
+    """And between the last two."""
+
+    def note(self) -> None:
+        """Note the counters; call this at intervals of `RECENT_SECONDS`."""
+        counted = self.keeper.statistics()
+        sent, dropped = self._noted
+        self._recent = max(0, counted.sent - sent), max(0, counted.dropped - dropped)
+        self._noted = counted.sent, counted.dropped
 
     def status(self) -> EdgeStatus:
         """Return the counters as reported on the control socket."""
@@ -105,6 +116,8 @@ class QueueEntry:
             sent=counted.sent,
             received=counted.received,
             dropped=counted.dropped,
+            recent_sent=self._recent[0],
+            recent_dropped=self._recent[1],
             queued=counted.queued,
             bytes_sent=counted.bytes_sent,
             bytes_received=counted.bytes_received,
@@ -307,6 +320,7 @@ class QueueRegistry:
         found: dict[str, str] = {}
         unclear: list[tuple[QueueEntry, str]] = []
         for entry in self._queues.values():
+            entry.note()
             problem = entry.keeper.check()
             if problem is None:
                 continue
