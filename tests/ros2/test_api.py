@@ -37,7 +37,7 @@ Pair = tuple[Ros2Node, Ros2Node]
 
 
 def test_the_names_of_dora() -> None:
-    names = [name for name in dora._HOMES if name.startswith("Ros2")]
+    names = [name for name in dora.__all__ if name.startswith("Ros2")]
     assert len(names) == 14
     assert all(getattr(dora, name).__name__ == name for name in names)
     assert Ros2Transport.dds().kind == "dds"

@@ -8,6 +8,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,14 @@ from support.waiting import wait_until
 
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.rosbag import CDR
-from dora_ros2.bridge import Bridge, PublishedTopic, Sender, SubscribedTopic, waiting_text
+from dora_ros2.bridge import (
+    ActionCaller,
+    Bridge,
+    PublishedTopic,
+    Sender,
+    SubscribedTopic,
+    waiting_text,
+)
 from dora_ros2.connection import Node
 from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
@@ -285,10 +293,14 @@ def test_unexpected_errors_end_neither_the_sender_nor_silently_the_bridge(
         Bridge(cast(Any, node), settings).run()
 
 
+def assert_(condition: bool) -> None:
+    assert condition
+
+
 def test_a_blocked_dataflow_holds_few_messages() -> None:
     node, blocked = FakeNode(["a"]), threading.Event()
     sender = Sender(cast(Any, node))
-    sender.put(lambda: cast(None, blocked.wait(20)))
+    sender.put(lambda: assert_(blocked.wait(20)))
     topic = SubscribedTopic({"topic": "/in", "output": "a"}, sender, TYPES)
     for number in range(1000):
         topic._received(TWIST, bytes(TWIST.encode({"linear": {"x": float(number)}})), None)
@@ -331,6 +343,49 @@ def test_a_mistake_in_a_definition_ends_the_bridge(
         with pytest.raises(DefinitionError, match=r"msg/Own.msg:2: "):
             topic.update(cast(Any, None), Graph())
         topic.sender.close()
+
+
+def test_feedback_for_a_blocked_dataflow_is_limited(caplog: pytest.LogCaptureFixture) -> None:
+    sender, released = Sender(cast(Any, FakeNode(["feedback", "result"]))), threading.Event()
+    sender.put(lambda: assert_(released.wait(20)))
+    settings = {"action": "/x", "action_type": "example_interfaces/Fibonacci"}
+    caller = ActionCaller(settings, sender, TYPES)
+    feedback: list[Callable[[pa.Array], None]] = []
+
+    def send_goal(_: object, *, on_feedback: Any, **__: object) -> Future[None]:
+        feedback.append(on_feedback)
+        return Future()
+
+    caller.endpoint = SimpleNamespace(available=True, send_goal=send_goal, close=lambda: None)
+    caller.receive("goal", pa.array([{}]), {})
+    for number in range(1000):
+        feedback[0](pa.array([{"sequence": [number]}]))
+    assert sender._jobs.qsize() <= 65
+    assert "/x: dropped a message: the dataflow does not take messages fast enough" in caplog.text
+    released.set()
+    node = cast(FakeNode, sender.node)
+    numbers = [node.get()[1]["sequence"][0] for _ in range(64)]
+    assert numbers == list(range(936, 1000)), "the last ones"
+    caller.close()
+    sender.close()
+
+
+def test_messages_of_a_topic_that_keeps_all_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dora_ros2.backlog.MAX_BYTES", 1000)
+    sender, released = Sender(cast(Any, FakeNode(["a"]))), threading.Event()
+    sender.put(lambda: assert_(released.wait(20)))
+    qos = {"keep_all": True, "reliable": True, "durability": "transient_local"}
+    topic = SubscribedTopic({"topic": "/x", "output": "a", "qos": qos}, sender, TYPES)
+    for _ in range(100):
+        topic._received(TWIST, bytes(TWIST.encode({})), None)
+    assert len(topic.held) == 1000 // len(TWIST.encode({}))
+    published = PublishedTopic({"topic": "/y", "input": "b", "qos": qos}, sender, TYPES)
+    published.endpoint, published.type = SimpleNamespace(publish=lambda _: None), TWIST
+    for _ in range(100):
+        published.receive("b", pa.array([{}]), {})
+    assert len(published._kept) == len(topic.held)
+    released.set()
+    sender.close()
 
 
 def test_a_differing_definition_over_dds() -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from dora_ros2.backlog import KEEP_ALL, Backlog
 from dora_ros2.connection import Connection, Kinds, Node
 from dora_ros2.definitions.description import full_name
 from dora_ros2.drops import Drops
@@ -54,6 +56,8 @@ _TAKE_SECONDS = 1.0
 _SERVER_SECONDS = 20.0
 _TYPE_SECONDS = 5.0
 _MAX_DEPTH = 10_000
+_QUEUED = 1000
+"""Feedback messages of a goal, or requests of a service, that wait to be taken."""
 _SIM_TIME = "use_sim_time"
 _NO_CLOCK = "it is always false: a node of dora has no clock; subscribe to /clock instead"
 
@@ -343,7 +347,9 @@ class Ros2Subscription:
 
     def __init__(self, node: Node, name: str, kind: MessageType, qos: Qos) -> None:
         self._type = kind
-        self._queue: deque[bytes] = deque(maxlen=None if qos.keep_all else qos.depth)
+        always = 1 if qos.keep_all else qos.depth
+        self._queue: Backlog[bytes] = Backlog(KEEP_ALL if qos.keep_all else always, always=always)
+        self._lock = threading.Lock()
         self._descriptor = -1
         self._drops = Drops()
         self._subscription = node.subscription(name, kind, self._received, qos)
@@ -351,10 +357,10 @@ class Ros2Subscription:
     def next(self) -> pa.StructArray | None:
         """Return the next message; None if there is none. Never waits."""
         while True:
-            try:
+            with self._lock:
+                if not self._queue:
+                    return None
                 payload = self._queue.popleft()
-            except IndexError:
-                return None
             try:
                 return self._type.decode(payload)
             except MalformedMessage as error:
@@ -367,7 +373,8 @@ class Ros2Subscription:
         self._descriptor = descriptor
 
     def _received(self, payload: bytes, _: Attachment | None) -> None:
-        self._queue.append(payload)
+        with self._lock:
+            self._queue.append(payload, len(payload))
         if self._descriptor >= 0:
             os.eventfd_write(self._descriptor, 1)
 
@@ -414,7 +421,10 @@ class Ros2ServiceServer:
         del self._taken[request_id]
 
     def _requested(self, request: Request) -> None:
-        self._requests.put((request, request.value))
+        if self._requests.qsize() >= _QUEUED:
+            request.fail("too many requests wait")
+        else:
+            self._requests.put((request, request.value))
 
 
 class Ros2ActionClient:
@@ -438,7 +448,7 @@ class Ros2ActionClient:
         self._client.send_goal(
             goal,
             goal_id=goal_id.bytes,
-            on_feedback=feedback.put,
+            on_feedback=partial(_put, feedback),
             timeout=max(0.1, until - time.monotonic()),
         ).result()
         self._feedback[str(goal_id)] = feedback
@@ -555,6 +565,14 @@ class Ros2ActionServer:
 
 def _slashes(kind: str) -> str:
     return kind.replace("::", "/")
+
+
+def _put(queue: SimpleQueue[_T], item: _T) -> None:
+    """Add an item; the oldest is dropped if too many wait."""
+    if queue.qsize() >= _QUEUED:
+        with contextlib.suppress(Empty):
+            queue.get_nowait()
+    queue.put(item)
 
 
 def _take(queue: SimpleQueue[_T], timeout_s: float | None) -> _T | None:

@@ -20,12 +20,13 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from dora_node_api import Node as DoraNode
 from dora_node_api.ids import uuid7
+from dora_ros2.backlog import KEEP_ALL, Backlog
 from dora_ros2.connection import Connection, Node, Payload, Publisher
 from dora_ros2.definitions.description import full_name
 from dora_ros2.drops import Drops
@@ -54,6 +55,7 @@ from dora_ros2.zenoh.graph import Graph
 from dora_ros2.zenoh.node_services import find_description, serve_descriptions
 from dora_ros2.zenoh.tokens import NO_HASH, Attachment, EndpointToken, Kind, absolute
 
+_T = TypeVar("_T")
 SETTINGS = "DORA_ROS2"
 """Variable with the `ros2` block of the node, as JSON."""
 _KEEPER_SECONDS = 0.5
@@ -169,10 +171,10 @@ class BridgeChannel:
             if self._drops.total > 1:
                 self._warn(f"dropped {self._drops.total} messages in all")
 
-    def drop(self, reason: object) -> None:
-        """Count a message that is dropped, and warn of it now or soon."""
+    def drop(self, reason: object, count: int = 1) -> None:
+        """Count messages that are dropped, and warn of them now or soon."""
         with self.lock:
-            self._warn(self._drops.add(str(reason), time.monotonic()))
+            self._warn(self._drops.add(str(reason), time.monotonic(), count))
 
     def warn_of_drops(self) -> None:
         """Warn of what was dropped since the last warning, if it is long ago."""
@@ -182,6 +184,34 @@ class BridgeChannel:
     def _warn(self, text: str | None) -> None:
         if text is not None:
             logger.warning("%s: %s", self.name, text)
+
+
+class Outbox(Generic[_T]):
+    """What waits to be sent to the dataflow; if that is too slow, the oldest is dropped."""
+
+    def __init__(
+        self, channel: BridgeChannel, backlog: Backlog[_T], send: Callable[[_T], None]
+    ) -> None:
+        self._channel = channel
+        self._backlog = backlog
+        self._send = send
+        self._lock = threading.Lock()
+
+    def put(self, item: _T, size: int = 0) -> None:
+        """Send an item after those before it, on the thread of the sender."""
+        with self._lock:
+            dropped = self._backlog.append(item, size)
+        if dropped:  # the sender has a job for each
+            self._channel.drop("the dataflow does not take messages fast enough", dropped)
+        else:
+            self._channel.sender.put(self._send_next)
+
+    def _send_next(self) -> None:
+        with self._lock:
+            if not self._backlog:
+                return
+            item = self._backlog.popleft()
+        self._send(item)
 
 
 class Topic(BridgeChannel):
@@ -195,8 +225,9 @@ class Topic(BridgeChannel):
         super().__init__(settings, sender, types)
         self.output: str = settings.get("output", "")
         self.qos = qos_of(settings.get("qos") or {})
-        limit = None if self.qos.keep_all else max(self.qos.depth, _QUEUED)
-        self.held: deque[Any] = deque(maxlen=limit)
+        limit = KEEP_ALL if self.qos.keep_all else max(self.qos.depth, _QUEUED)
+        self.held: Backlog[Any] = Backlog(limit, always=1 if self.qos.keep_all else self.qos.depth)
+        """What waits for the dataflow or for the topic to be opened."""
         self.type: MessageType | None = None
         self._graph = Graph()
         self._mismatched: set[str] = set()
@@ -271,23 +302,16 @@ class SubscribedTopic(Topic):
 
     def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
         super().__init__(settings, sender, types)
-        self._held_lock = threading.Lock()
+        self._outbox = Outbox(self, self.held, self._send)
 
     def open(self, node: Node, kind: MessageType) -> Any:
         return node.subscription(self.name, kind, partial(self._received, kind), self.qos)
 
     def _received(self, kind: MessageType, payload: bytes, attachment: Attachment | None) -> None:
-        with self._held_lock:
-            is_full = len(self.held) == self.held.maxlen
-            self.held.append((kind, payload, attachment))
-        if is_full:  # the sender has a job for each
-            self.drop("the dataflow does not take messages fast enough")
-        else:
-            self.sender.put(self._send)
+        self._outbox.put((kind, payload, attachment), len(payload))
 
-    def _send(self) -> None:
-        with self._held_lock:
-            kind, payload, attachment = self.held.popleft()
+    def _send(self, message: tuple[MessageType, bytes, Attachment | None]) -> None:
+        kind, payload, attachment = message
         try:
             value = kind.decode(payload)
         except MalformedMessage as error:
@@ -309,8 +333,10 @@ class PublishedTopic(Topic):
 
     def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
         super().__init__(settings, sender, types)
-        kept = (None if self.qos.keep_all else self.qos.depth) if self.qos.transient_local else 0
-        self._kept: deque[tuple[MessageType, Payload]] = deque(maxlen=kept)
+        depth = KEEP_ALL if self.qos.keep_all else self.qos.depth
+        self._kept: Backlog[tuple[MessageType, Payload]] = Backlog(
+            depth if self.qos.transient_local else 0
+        )
         """What late subscriptions shall receive, also if the type changes for them."""
 
     def open(self, node: Node, kind: MessageType) -> Any:
@@ -328,9 +354,9 @@ class PublishedTopic(Topic):
             if self.type is not None:
                 self._publish(self.endpoint, self.type, value)
                 return
-            if len(self.held) == self.held.maxlen:
-                self.drop("the topic is not open yet")
-            self.held.append(value)
+            dropped = self.held.append(value, value.nbytes)
+            if dropped:
+                self.drop("the topic is not open yet", dropped)
             self._held_until = time.monotonic() + REQUEST_SECONDS
 
     def busy_until(self) -> float:
@@ -343,11 +369,11 @@ class PublishedTopic(Topic):
         except Ros2Error as error:
             self.drop(error)
         else:
-            self._kept.append((kind, payload))
+            self._kept.append((kind, payload), len(payload))
 
     def close(self) -> None:
         if self.held:
-            self.drop(f"the topic was not opened ({len(self.held)} messages)")
+            self.drop("the topic was not opened", len(self.held))
         super().close()
 
 
@@ -488,6 +514,7 @@ class ServiceHost(_Exchange):
         super().__init__(settings, sender, types)
         self.pending: dict[str, tuple[float, Request]] = {}
         """Requests that the dataflow has not answered, by id, and until when it may."""
+        self._outbox = Outbox(self, Backlog[tuple[str, pa.Array]](MAX_REQUESTS), self._send)
 
     def open(self, node: Node) -> Any:
         service = self.types.service(self.type_name)
@@ -514,7 +541,12 @@ class ServiceHost(_Exchange):
             request.fail("too many requests wait")
             self.drop(f"{MAX_REQUESTS} others wait for their responses")
             return
-        self.output("request", value, {"request_id": key})
+        self._outbox.put((key, value))
+
+    def _send(self, item: tuple[str, pa.Array]) -> None:
+        key, value = item
+        if key in self.pending:  # else it has expired
+            self.output("request", value, {"request_id": key})
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         with self.lock:
@@ -543,6 +575,14 @@ class ActionCaller(_Caller):
     limit = MAX_GOALS
     ordered = False
 
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
+        self._feedback = Outbox(
+            self,
+            Backlog[tuple[pa.Array, Mapping[str, Any]]](_QUEUED),
+            lambda item: self.output(_FEEDBACK, *item),
+        )
+
     def open(self, node: Node) -> Any:
         return ActionClient(node, self.name, self.types.action(self.type_name))
 
@@ -559,7 +599,7 @@ class ActionCaller(_Caller):
         accepted = self.endpoint.send_goal(
             value,
             goal_id=goal_id.bytes,
-            on_feedback=lambda feedback: self.output(_FEEDBACK, feedback, known),
+            on_feedback=lambda feedback: self._feedback.put((feedback, known), feedback.nbytes),
             timeout=REQUEST_SECONDS,
         )
         result = then(
@@ -577,6 +617,7 @@ class ActionHost(_Exchange):
         super().__init__(settings, sender, types)
         self._until: dict[str, float] = {}
         """Until when each goal without a result must have feedback or a result."""
+        self._outbox = Outbox(self, Backlog[ServerGoal](MAX_GOALS), self._send)
 
     def open(self, node: Node) -> Any:
         return ActionServer(
@@ -604,7 +645,11 @@ class ActionHost(_Exchange):
             self.drop(f"{MAX_GOALS} other goals have no result yet")
             return
         goal.accept()
-        self.output("goal", goal.goal, {"goal_id": goal.key})
+        self._outbox.put(goal)
+
+    def _send(self, goal: ServerGoal) -> None:
+        if not goal.state.ended:
+            self.output("goal", goal.goal, {"goal_id": goal.key})
 
     def _cancel_requested(self, goal: ServerGoal) -> bool:
         """Accept if the dataflow can receive it; it then ends the goal as `canceled`."""

@@ -26,13 +26,13 @@ class Drops:
         self._until = -math.inf
         self._pause = _FIRST_PAUSE
 
-    def add(self, reason: str, now: float) -> str | None:
-        """Count a message; return a text to log."""
-        self.total += 1
+    def add(self, reason: str, now: float, count: int = 1) -> str | None:
+        """Count messages; return a text to log."""
+        self.total += count
         if reason in self._counts or len(self._counts) < _REASONS:
-            self._counts[reason] += 1
+            self._counts[reason] += count
         else:
-            self._others += 1
+            self._others += count
         return self.due(now)
 
     def due(self, now: float) -> str | None:

@@ -10,7 +10,6 @@ import ctypes
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ import pyarrow as pa
 import zenoh
 import zenoh.ext
 
+from dora_ros2.backlog import KEEP_ALL, Backlog
 from dora_ros2.connection import Connection, Endpoint, Node, OnMessage, Payload, Publisher
 from dora_ros2.errors import MalformedMessage, NoReply, SessionError
 from dora_ros2.zenoh.graph import Profile
@@ -197,16 +197,14 @@ class ZenohPublisher(ZenohEndpoint, Publisher):
     def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
         session: ZenohConnection = node.connection  # type: ignore[assignment]
         keeps = qos.transient_local and session.follows
-        self._kept: deque[tuple[Payload, Attachment]] = deque(
-            maxlen=(_samples(qos) if keeps else 0)
-        )
+        self._kept: Backlog[tuple[Payload, Attachment]] = Backlog(_samples(qos) if keeps else 0)
         super().__init__(node, name, type, qos)
 
     def publish(self, payload: Payload) -> None:
         with self._lock:
             self._check_open()
             attachment = self._attachment()
-            self._kept.append((payload, attachment))
+            self._kept.append((payload, attachment), len(payload))
             self._put(payload, attachment)
 
     def refresh(self) -> None:
@@ -549,7 +547,7 @@ def answering(answer: Callable[[Any], Mapping[str, Any]]) -> Callable[[Request],
 
 def _samples(qos: Qos) -> int:
     """Return how many messages a transient local endpoint keeps or requests."""
-    return 1_000_000 if qos.keep_all else qos.depth
+    return KEEP_ALL if qos.keep_all else qos.depth
 
 
 def then(source: Future[_A], convert: Callable[[_A], _B | Future[_B]]) -> Future[_B]:
