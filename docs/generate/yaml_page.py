@@ -8,6 +8,7 @@ from tables import NOTICE, plain_name, table, type_words
 
 from dora_config.cluster.models import Cluster
 from dora_config.dataflow.descriptor import Descriptor, Module
+from dora_config.render.schema import add_kinds
 
 PAGE = "reference/yaml.md"
 
@@ -122,6 +123,7 @@ def render() -> str:
         schema = model.model_json_schema()
         definitions |= schema.pop("$defs", {})
         definitions[model.__name__] = schema
+    add_kinds(definitions)
     parts = [INTRODUCTION]
     for name, heading in HEADINGS.items():
         parts.append(_section(name, heading, definitions))

@@ -130,7 +130,7 @@ def test_dynamic_node_attaches_from_outside(copy_example: CopyExample) -> None:
 
 def test_every_example_is_tested_and_described() -> None:
     folders = {path.name for path in EXAMPLES.iterdir() if (path / "dataflow.yml").exists()}
-    assert folders == {*PRINTED, "dynamic", "vision", "ros2"}
+    assert folders == {*PRINTED, "dynamic", "vision", "ros2", "plugin"}
     for name in folders:
         command = f"dora run examples/{name}/dataflow.yml"
         assert command in Path(EXAMPLES, name, "README.md").read_text(encoding="utf-8")

@@ -6,9 +6,16 @@ import ast
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from support.sources import PACKAGES, Source, packaged_sources, python_sources
+from support.sources import (
+    PACKAGES,
+    PLUGINS,
+    Source,
+    packaged_sources,
+    plugin_of,
+    python_sources,
+)
 
 MAY_IMPORT = {
     "dora_config": set[str](),
@@ -21,8 +28,27 @@ MAY_IMPORT = {
 }
 """Our own packages that each package may import."""
 
-MAY_TRY = {"dora_daemon": {"dora_ros2"}}
-"""Our own packages that a package may import where it copes without them."""
+MAY_USE: Mapping[str | None, set[str]] = {
+    "dora-ros2": {"dora-recordings"},
+}
+"""Plug-ins whose modules another one may import; the core may import none of them."""
+
+NOT_YET_APART = {
+    ("dora_cli.commands.coordinator", "dora_cli.ui.page_process"),
+    ("dora_cli.commands.dataflows", "dora_cli.ui.page_process"),
+    ("dora_cli.commands.files", "dora_cli.ui.graph_page"),
+    ("dora_cli.commands.installation", "dora_cli.bundle.dependencies"),
+    ("dora_cli.commands.installation", "dora_cli.bundle.own_packages"),
+    ("dora_cli.commands.installation", "dora_cli.remote_program.versions"),
+    ("dora_cli.commands.run", "dora_cli.ui.page_process"),
+    ("dora_cli.ui.actions", "dora_cli.recordings.fleet"),
+    ("dora_cli.ui.actions", "dora_cli.recordings.starting"),
+    ("dora_daemon.agent.service", "dora_daemon.agent.recorders.folder"),
+    ("dora_daemon.agent.service", "dora_daemon.agent.recorders.service"),
+    ("dora_daemon.recording.export.foxglove", "dora_node_api.viewers.foxglove_messages"),
+    ("dora_daemon.recording.export.visuals", "dora_daemon.recording.ros_topics"),
+}
+"""Imports of modules of plug-ins that the split of the wheels removes."""
 
 THIRD_PARTY = {
     "dora_config": {"pydantic", "pydantic_core", "yaml"},
@@ -74,23 +100,44 @@ VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"
 
 MAX_LINES_OF_A_FUNCTION = 60
 
+MODULES = {source.module for source in packaged_sources()}
 OURS = {name for names in PACKAGES.values() for name in names}
 
 
 def test_imports_point_downwards() -> None:
     wrong = []
     for source in packaged_sources():
-        allowed = MAY_IMPORT[source.top] | {source.top}
-        tried = MAY_TRY.get(source.top, set())
-        needed = set(source.imports()) if tried else set()
-        optional = set(_optional_imports(source.tree))
+        own = {module.partition(".")[0] for module in PLUGINS.get(source.plugin or "", ())}
+        allowed = MAY_IMPORT[source.top] | {source.top} | own
         wrong += [
             f"{source.name}:{line}: {source.top} must not import {name}"
             for line, name in source.imports(at_run_time=False)
-            if (top := name.partition(".")[0]) in OURS - allowed
-            and (top not in tried or ((line, name) in needed and line not in optional))
+            if name.partition(".")[0] in OURS - allowed
         ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_plug_ins_are_behind_the_door() -> None:
+    """Modules of the core import none of a plug-in, and do not contain the name of its wheel."""
+    words = "|".join(plugin.replace("-", "[-_]") for plugin in PLUGINS)
+    names = re.compile(rf"\b({words})(?![-_\w])")
+    named = [
+        f"{source.name}:{number}: the core must not name a plug-in: {line.strip()}"
+        for source in packaged_sources()
+        if source.plugin is None
+        for number, line in enumerate(source.text.splitlines(), start=1)
+        if names.search(line)
+    ]
+    imported = {
+        (source.module, name)
+        for source in packaged_sources()
+        for _, name in source.imports(at_run_time=False)
+        if (plugin := plugin_of(name)) not in (None, source.plugin)
+        and plugin not in MAY_USE.get(source.plugin, set())
+        and name in MODULES
+    }
+    assert not named, "\n".join(named)
+    assert imported == NOT_YET_APART
 
 
 def test_light_packages_stay_light() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,6 +20,52 @@ PACKAGES = {
     "dora-ros2": ("dora_ros2",),
 }
 """Wheels and their import packages."""
+
+PLUGINS: Mapping[str, tuple[str, ...]] = {
+    "dora-cluster": (
+        "dora_cli.bundle",
+        "dora_cli.cluster",
+        "dora_cli.commands.cluster",
+        "dora_cli.commands.cluster_state",
+        "dora_cli.commands.fleet",
+        "dora_cli.remote_call",
+        "dora_cli.remote_program",
+        "dora_cli.ssh",
+    ),
+    "dora-recordings": (
+        "dora_cli.commands.record",
+        "dora_cli.commands.recording",
+        "dora_cli.commands.replay",
+        "dora_cli.recordings",
+        "dora_daemon.agent.recorders",
+        "dora_daemon.recording",
+    ),
+    "dora-ros2": (
+        "dora_cli.recordings.rosbag",
+        "dora_config.dataflow.ros2",
+        "dora_daemon.recording.export.rosbag",
+        "dora_daemon.recording.ros_topics",
+        "dora_daemon.recording.rosbag",
+        "dora_ros2",
+    ),
+    "dora-ui": ("dora_cli.ui", "dora_node_api.viewers"),
+}
+"""What is optional: modules and sub-packages, in the wheels of today, by plug-in.
+
+The messages about recordings and their way through the coordinator stay in the core: the machines
+of a cluster and its coordinator need not have the same plug-ins.
+"""
+
+
+def plugin_of(module: str) -> str | None:
+    """Return the plug-in of a module or of a name in it, None for the core."""
+    found = [
+        (len(prefix), plugin)
+        for plugin, prefixes in PLUGINS.items()
+        for prefix in prefixes
+        if f"{module}.".startswith(f"{prefix}.")
+    ]
+    return max(found)[1] if found else None
 
 
 @dataclass(frozen=True)
@@ -47,6 +93,11 @@ class Source:
         parts = self.path.relative_to(ROOT).parts
         dotted = ".".join(parts[parts.index("src") + 1 :]).removesuffix(".py")
         return dotted.removesuffix(".__init__")
+
+    @property
+    def plugin(self) -> str | None:
+        """Return the plug-in that the module belongs to, None for the core."""
+        return plugin_of(self.module)
 
     @property
     def top(self) -> str:

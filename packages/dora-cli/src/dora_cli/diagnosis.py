@@ -306,7 +306,7 @@ def _ros_session(process: psutil.Process) -> Finding | None:
     ]
     if peers:
         text += f", connected to {', '.join(sorted(set(peers)))}"
-    # dora-ros2 binds the sockets of Cyclone DDS to the loopback interface.
+    # nodes of ROS 2 bind the sockets of Cyclone DDS to the loopback interface.
     reach = environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST").upper()
     is_bound = is_dds and not environ.get("CYCLONEDDS_URI") and reach != "SUBNET"
     addresses = sorted({_address(one) for one in listeners})

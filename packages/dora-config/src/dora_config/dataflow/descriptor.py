@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema
 
 from dora_config.dataflow.fields import (
     SCALAR_TYPES,
@@ -32,6 +32,7 @@ from dora_config.dataflow.fields import (
     renamed,
     text_schema,
 )
+from dora_config.dataflow.node_kinds import Block
 from dora_config.dataflow.resolved import (
     DEFAULT_QUEUE_SIZE,
     MAX_QUEUE_SIZE,
@@ -40,7 +41,6 @@ from dora_config.dataflow.resolved import (
     QueuePolicy,
     RestartPolicy,
 )
-from dora_config.dataflow.ros2 import Ros2
 
 MAX_ROTATED_FILES = 100
 _MAX_CORES = 4096
@@ -170,7 +170,7 @@ class Operator(ProgramFields):
 
 
 class Node(ProgramFields):
-    """One node with exactly one of `path`, `operator`, `operators`, `module` and `ros2`."""
+    """One node with exactly one of `path`, `operator`, `operators`, `module`, or of a plug-in."""
 
     id: NodeIdField = Field(description="Unique name: letters, digits, '_', '.', '-'.")
     path: TextField | None = optional("File, program, `dynamic`, `shell` or an http(s) URL.")
@@ -224,8 +224,19 @@ class Node(ProgramFields):
     operators: list[Operator] | None = optional("Operators of a runtime node.")
     module: TextField | None = optional("File with the nodes that replace this one.")
     params: dict[str, ParamField] | None = optional("Values for the module, `$PARAM_<KEY>` inside.")
-    ros2: Ros2 | None = optional("A bridge to topics, a service or an action of ROS 2.")
     hub: RefusedField = None
+    _block: Block | None = PrivateAttr(default=None)
+
+    @property
+    def block(self) -> Block | None:
+        """Return the field of a plug-in's kind of nodes."""
+        return self._block
+
+    def with_block(self, block: Block) -> Node:
+        """Return the node with the field of a plug-in."""
+        copied = self.model_copy()
+        copied._block = block
+        return copied
 
 
 class Descriptor(Written):

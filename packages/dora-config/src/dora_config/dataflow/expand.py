@@ -147,6 +147,7 @@ def _node(node: ResolvedNode, root_deploy: ResolvedDeploy) -> dict[str, Any]:
         facts = {
             **common,
             **_program(node),
+            node.kind: node.block,
             "inputs": _inputs(node),
             **_dump(node, _SAME),
             **{_RESTART_FIELDS[name]: value for name, value in restart.items()},

@@ -10,8 +10,6 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -28,7 +26,6 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.types import TypeCheck, TypeDefinition
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
-from dora_config.installation import wheel_command
 from dora_config.yaml.document import Document, Place
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
@@ -376,18 +373,9 @@ def _check_program(
         if operator.python and not is_file(loading.base / operator.python):
             place = flat.at("python", f"{operator.id}/source")
             warn(place, f'could not find source path "{operator.python}"')
-    bridge, place = flat.node.ros2, flat.at("ros2")
-    if bridge is None:
-        return
-    if find_spec("dora_ros2") is None:
-        warn(place, "dora-ros2 is not installed here", wheel_command("dora-ros2"))
-    elif "AMENT_PREFIX_PATH" not in flat.env:  # it names folders of the machine of the node
-        known: Any = import_module("dora_ros2.types").Types([loading.base])
-        for path_of_type, kind, name in bridge.types():
-            try:
-                getattr(known, kind)(name)
-            except Exception as error:  # noqa: BLE001 - of a package that is not imported here
-                warn(place.at(*path_of_type), str(error))
+    if (block := flat.node.block) is not None:
+        for path_in_block, message in block.kind.warnings(block.value, loading.base, flat.env):
+            warn(flat.at(block.name).at(*path_in_block), message)
 
 
 def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:

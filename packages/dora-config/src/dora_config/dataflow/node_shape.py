@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
+from dora_config.dataflow import node_kinds
 from dora_config.dataflow.descriptor import LOG_SETTINGS, Node, Operator, ProgramFields
 from dora_config.dataflow.fields import OLD_NAMES, build_lines
 from dora_config.dataflow.modules import operators_as_written, operators_of
-from dora_config.dataflow.ros2 import bridge_problems
 from dora_config.errors import Problem
 from dora_config.yaml.document import Place
 from dora_config.yaml.validation import unknown_field
 from dora_config.yaml.wording import describe_place
 
-DescriptorKind = Literal["path", "operator", "operators", "module", "ros2"]
-KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module", "ros2")
+DescriptorKind = Literal["path", "operator", "operators", "module"]
+KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module")
 
 SHARED_FIELDS = frozenset({"id", "name", "description", "env", "deploy", "cpu_affinity", "warm"})
 """Fields that nodes of every kind may have."""
@@ -25,10 +25,13 @@ ALLOWED_FIELDS: Mapping[DescriptorKind, frozenset[str]] = {
     "operator": SHARED_FIELDS | {"operator"},
     "operators": SHARED_FIELDS | {"operators"},
     "module": SHARED_FIELDS | {"module", "inputs", "params", "build"},
-    "ros2": frozenset(Node.model_fields)
-    - {"path", "path_sha256", "args", "git", "branch", "tag", "rev", "params", "hub"}
-    - {"operator", "operators", "module"},
 }
+FIELDS_BESIDE_A_BLOCK = (
+    frozenset(Node.model_fields)
+    - {"path", "path_sha256", "args", "git", "branch", "tag", "rev", "params", "hub"}
+    - {"operator", "operators", "module"}
+)
+"""Fields that nodes of a plug-in's kind may have."""
 _OPERATOR_FIELDS = frozenset(ProgramFields.model_fields) - SHARED_FIELDS
 _REFERENCES = ("branch", "tag", "rev")
 
@@ -68,16 +71,16 @@ def node_problems(node: Node, place: Place) -> Iterator[Problem]:
     """Yield all problems between the fields of a node."""
     where = describe_place(place)
     present = node.model_fields_set
-    kinds = [kind for kind in KINDS if kind in present]
-    expected = f"expected exactly one of {', '.join(KINDS)}"
+    kinds: list[str] = [kind for kind in KINDS if kind in present]
+    kinds += [node.block.name] if node.block is not None else []
     if "hub" in present:
         message = f"{where}: `hub` references are not supported"
         yield place.at("hub").problem(message, _instead_of_hub(node.hub), at_key=True)
     elif not kinds:
-        yield place.problem(f"{where} has no program: {expected}")
+        yield place.problem(f"{where} has no program: {_one_of_the_kinds()}")
     if len(kinds) > 1:
         named = " and ".join(f"`{kind}`" for kind in kinds)
-        yield place.at(kinds[1]).problem(f"{where} has {named}: {expected}", at_key=True)
+        yield place.at(kinds[1]).problem(f"{where} has {named}: {_one_of_the_kinds()}", at_key=True)
     elif kinds == ["path"]:
         yield from _standard_problems(node, place, where)
     elif kinds:
@@ -91,9 +94,13 @@ def node_problems(node: Node, place: Place) -> Iterator[Problem]:
                 message = f"{where}: `{field}` has no effect while restart_policy is never"
                 hint = "add `restart_policy: on-failure`"
                 yield place.at(field).problem(message, hint, at_key=True, severity="warning")
-    if node.ros2 is not None:
+    if (block := node.block) is not None:
         ports = list(node.inputs or ()), node.outputs or []
-        yield from bridge_problems(node.ros2, *ports, place.at("ros2"), where)
+        yield from block.kind.problems(block.value, *ports, place.at(block.name), where)
+
+
+def _one_of_the_kinds() -> str:
+    return f"expected exactly one of {', '.join([*KINDS, *node_kinds.names()])}"
 
 
 _HUB = re.compile(r"(?:.*/)?(?P<name>[\w.-]+)(?:@(?P<operator>[~^=]?)(?P<numbers>\d+(?:\.\d+)*))?")
@@ -142,16 +149,15 @@ def _standard_problems(node: Node, place: Place, where: str) -> Iterator[Problem
             yield place.at(field).problem(message, at_key=True, severity="warning")
 
 
-def _misplaced_fields(
-    kind: DescriptorKind, present: set[str], place: Place, where: str
-) -> Iterator[Problem]:
+def _misplaced_fields(kind: str, present: set[str], place: Place, where: str) -> Iterator[Problem]:
     shared = ", ".join(sorted(SHARED_FIELDS))
-    for field in sorted(present - ALLOWED_FIELDS[kind] - {"hub"}):
+    allowed = next((ALLOWED_FIELDS[one] for one in KINDS if one == kind), FIELDS_BESIDE_A_BLOCK)
+    for field in sorted(present - allowed - {"hub"}):
         message = f"{where}: `{field}` is among the fields that are not allowed on {kind} nodes"
         if kind == "module":
             hint = f"module nodes accept only inputs, params and build beside {shared}"
-        elif kind == "ros2":
-            hint = "the program of a ros2 node is that of dora-ros2"
+        elif kind not in KINDS:
+            hint = f"the program of a {kind} node is that of its plug-in"
         elif field in _OPERATOR_FIELDS:
             hint = f"move it into the `{kind}` block"
         else:

@@ -1,16 +1,19 @@
-"""Read the nodes of one document into models, and collect all problems; pure."""
+"""Read the nodes of one document into models, and collect all problems."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from dora_config.dataflow import descriptor
+from dora_config.dataflow import descriptor, node_kinds
 from dora_config.dataflow.modules import SourceNode
+from dora_config.dataflow.node_kinds import Block
 from dora_config.dataflow.node_shape import NODE_HINTS, ROOT_HINTS, node_problems
 from dora_config.errors import Problem
+from dora_config.plugins import PluginError
 from dora_config.yaml.document import Document, Place
 from dora_config.yaml.validation import validate
-from dora_config.yaml.wording import show
+from dora_config.yaml.wording import describe_place, show
 
 
 @dataclass
@@ -43,7 +46,7 @@ def read_nodes_file(
     first: dict[str, Place] = {}
     for index, raw in enumerate(nodes):
         here = place.at("nodes", index)
-        node = validate(descriptor.Node, raw, here, problems, NODE_HINTS.get)
+        node = _read_node(raw, here, problems)
         if node is None:
             continue
         file.nodes.append(SourceNode(node, here))
@@ -54,3 +57,25 @@ def read_nodes_file(
             message = f'duplicate node ID "{node.id}", first on line {line}: ids must be unique'
             problems.append(here.at("id").problem(message))
     return file
+
+
+def _read_node(raw: Any, place: Place, problems: list[Problem]) -> descriptor.Node | None:
+    """Return the node; the field that a plug-in adds is read with the model of the plug-in."""
+    known = descriptor.Node.model_fields
+    others = [key for key in raw if key not in known] if isinstance(raw, dict) else []
+    name = next((key for key in others if node_kinds.is_name(key)), None)
+    if name is None:
+        return validate(descriptor.Node, raw, place, problems, NODE_HINTS.get)
+    rest = {key: value for key, value in raw.items() if key != name}
+    node = validate(descriptor.Node, rest, place, problems, NODE_HINTS.get)
+    if raw[name] is None:
+        return node
+    try:
+        kind = node_kinds.load(name)
+    except PluginError as error:
+        message, _, remedy = str(error).partition("\n  ")
+        message = f"{describe_place(place)}: {message}"
+        problems.append(place.at(name).problem(message, remedy or None, at_key=True))
+        return None
+    value = validate(kind.model, raw[name], place.at(name), problems)
+    return None if node is None or value is None else node.with_block(Block(name, kind, value))

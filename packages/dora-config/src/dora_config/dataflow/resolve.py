@@ -22,9 +22,9 @@ from dora_config.dataflow.resolved import (
     DEFAULT_FINISH_GRACE,
     DEFAULT_HEALTH_CHECK_INTERVAL,
     CommunicationPattern,
+    CoreKind,
     EnvValue,
     GitSource,
-    NodeKind,
     ResolvedDataflow,
     ResolvedDeploy,
     ResolvedInput,
@@ -33,7 +33,6 @@ from dora_config.dataflow.resolved import (
     ResolvedTypeRule,
     RestartSettings,
 )
-from dora_config.dataflow.ros2 import with_ports
 from dora_config.dataflow.sources import OutputSource
 from dora_config.errors import Problem
 from dora_config.yaml.document import KeyPath, Place
@@ -47,7 +46,7 @@ PATTERN_KEYS: dict[CommunicationPattern, tuple[str, ...]] = {
 """Metadata keys that associate replies with requests; outputs with that pattern have them."""
 
 _Program = tuple[str, descriptor.ProgramFields, KeyPath]
-_SPECIAL_KINDS: dict[str, NodeKind] = {"dynamic": "dynamic", "shell": "shell"}
+_SPECIAL_KINDS: dict[str, CoreKind] = {"dynamic": "dynamic", "shell": "shell"}
 _URL_SCHEMES = ("http://", "https://")
 _PROGRAM_SUFFIXES = (".py", ".sh", ".exe")
 
@@ -127,7 +126,7 @@ def _to_operator(
 
 _CHANGED = {"id", "path", "path_sha256", "args", "env", "build", "git", "inputs", "outputs"}
 _CHANGED |= {"input_types", "output_types", "output_metadata", "cpu_affinity", "warm", "deploy"}
-_CHANGED |= {"operators", "ros2", *LOG_SETTINGS}
+_CHANGED |= {"operators", *LOG_SETTINGS}
 _AS_WRITTEN = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _CHANGED
 """Fields of a node that are copied."""
 
@@ -157,7 +156,7 @@ def _resolve_node(
         kind=kind,
         path=_path(node.path, kind, flat),
         path_sha256=node.path_sha256.lower() if node.path_sha256 else None,
-        ros2=_bridge(node),
+        block=_block(node),
         args=_args(kind, node.args),
         env={**root_env, **flat.env},
         inherited_env=tuple(name for name in root_env if name not in flat.env),
@@ -218,18 +217,18 @@ def _promised_metadata(
     return promised
 
 
-def _kind(node: descriptor.Node) -> NodeKind:
+def _kind(node: descriptor.Node) -> CoreKind | str:
     if node.operator is not None or node.operators is not None:
         return "runtime"
-    if node.ros2 is not None:
-        return "ros2"
+    if node.block is not None:
+        return node.block.name
     path = node.path or ""
     if path.startswith(_URL_SCHEMES):
         return "url"
     return _SPECIAL_KINDS.get(path, "standard")
 
 
-def _path(path: str | None, kind: NodeKind, flat: FlatNode) -> str | None:
+def _path(path: str | None, kind: str, flat: FlatNode) -> str | None:
     """Return the program; files of a module are relative to the dataflow's directory."""
     if path is None or kind != "standard" or flat.node.git is not None:
         return path
@@ -237,14 +236,13 @@ def _path(path: str | None, kind: NodeKind, flat: FlatNode) -> str | None:
     return join_directory(flat.directory, path) if is_file and "$" not in path else path
 
 
-def _bridge(node: descriptor.Node) -> dict[str, Any] | None:
-    if node.ros2 is None:
+def _block(node: descriptor.Node) -> Any:
+    if (block := node.block) is None:
         return None
-    bridge = with_ports(node.ros2, list(node.inputs or ()), node.outputs or [])
-    return bridge.model_dump(mode="json", exclude_none=True)
+    return block.kind.resolve(block.value, list(node.inputs or ()), node.outputs or [])
 
 
-def _args(kind: NodeKind, args: str | None) -> tuple[str, ...]:
+def _args(kind: str, args: str | None) -> tuple[str, ...]:
     if args is None:
         return ()
     return (args,) if kind == "shell" else split_words(args, "node args")

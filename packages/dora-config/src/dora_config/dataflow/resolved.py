@@ -25,7 +25,7 @@ DEFAULT_FINISH_GRACE = 120.0
 DEFAULT_ROTATED_FILES = 5
 SINGLE_OPERATOR_ID = "op"
 
-NodeKind = Literal["standard", "runtime", "dynamic", "shell", "url", "ros2"]
+CoreKind = Literal["standard", "runtime", "dynamic", "shell", "url"]
 QueuePolicy = Literal["drop_oldest", "backpressure"]
 RestartPolicy = Literal["never", "on-failure", "always"]
 Distribution = Literal["local", "http"]
@@ -135,11 +135,12 @@ class ResolvedNode(ResolvedProgram):
     """
 
     format: Annotated[tuple[int, int], readable_by(DATAFLOW_FORMAT)] = DATAFLOW_FORMAT
-    kind: NodeKind = "standard"
+    kind: CoreKind | str = "standard"
+    """Else the name of a plug-in's kind."""
     path: str | None = None
     path_sha256: str | None = None
-    ros2: dict[str, Any] | None = None
-    """The `ros2` block, each topic with its input or output."""
+    block: Any = None
+    """Of a plug-in's kind, as the plug-in has resolved it."""
     args: tuple[str, ...] = ()
     env: dict[str, EnvValue] = Field(default_factory=dict)
     inherited_env: tuple[str, ...] = ()

@@ -418,7 +418,7 @@ class Params(Frozen, kind="params"):
 
 class RosGraph(Frozen, kind="ros_graph"):
     graph: dict[str, Any] | None = None
-    """As `Graph.summary` of dora-ros2 returns it; None: the node has not reported one."""
+    """As its plug-in returns it; None: the node has not reported one."""
 
 
 RunnerReply = Annotated[

@@ -1,4 +1,4 @@
-"""JSON Schema of dataflow, module, cluster and fleet files, for editors; pure.
+"""JSON Schema of dataflow, module, cluster and fleet files, for editors.
 
 It is generated from the models; rules across fields are added here.
 """
@@ -11,10 +11,11 @@ from pydantic import BaseModel
 
 from dora_config.cluster.fleet import DataflowsFile
 from dora_config.cluster.models import FIELDS_OF_HOST, Cluster
+from dora_config.dataflow import node_kinds
 from dora_config.dataflow.descriptor import Descriptor, Module
 from dora_config.dataflow.fields import OLD_NAMES
-from dora_config.dataflow.node_shape import ALLOWED_FIELDS, KINDS
-from dora_config.dataflow.ros2 import MAX_TOPICS, MODES
+from dora_config.dataflow.node_kinds import NodeKind
+from dora_config.dataflow.node_shape import ALLOWED_FIELDS, FIELDS_BESIDE_A_BLOCK
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -30,12 +31,14 @@ _MODELS: dict[FileKind, type[BaseModel]] = {
 def json_schema(kind: FileKind) -> dict[str, Any]:
     """Return the schema of one kind of file as plain values."""
     schema = _MODELS[kind].model_json_schema(by_alias=True, mode="validation")
-    _simplify(schema)
     definitions = schema.get("$defs", {})
+    kinds = add_kinds(definitions) if "Node" in definitions else []
+    _simplify(schema)
+    for added in kinds:
+        added.add_rules(definitions[added.model.__name__])
     if "Node" in definitions:
         _add_node_rules(definitions["Node"])
         _add_operator_rules(definitions)
-        _add_bridge_rules(definitions["Ros2"])
         for model in (schema, definitions["Node"]):
             _add_old_names(model)
     if "Coordinator" in definitions:
@@ -45,6 +48,21 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
         "title": f"dora {kind} file",
         **{key: value for key, value in schema.items() if key != "title"},
     }
+
+
+def add_kinds(definitions: dict[str, Any]) -> list[NodeKind]:
+    """Add the fields of a node that plug-ins have; return their kinds."""
+    kinds = {name: node_kinds.load(name) for name in node_kinds.names()}
+    for name, kind in kinds.items():
+        added = kind.model.model_json_schema(by_alias=True, mode="validation")
+        definitions |= added.pop("$defs", {})
+        definitions[kind.model.__name__] = added
+        definitions["Node"]["properties"][name] = {
+            "anyOf": [{"$ref": f"#/$defs/{kind.model.__name__}"}, {"type": "null"}],
+            "default": None,
+            "description": (kind.model.__doc__ or "").partition("\n")[0],
+        }
+    return list(kinds.values())
 
 
 def _simplify(part: Any) -> None:
@@ -71,7 +89,9 @@ def _simplify(part: Any) -> None:
 
 def _add_node_rules(node: dict[str, Any]) -> None:
     """Allow one kind with its fields, and one git reference only with git."""
-    present = [_has(kind) for kind in KINDS]
+    fields: dict[str, frozenset[str]] = dict(ALLOWED_FIELDS.items())
+    fields |= dict.fromkeys(node_kinds.names(), FIELDS_BESIDE_A_BLOCK)
+    present = [_has(kind) for kind in ("path", *fields)]
     references = ("branch", "tag", "rev")
     node["oneOf"] = present
     node["allOf"] = [
@@ -82,8 +102,8 @@ def _add_node_rules(node: dict[str, Any]) -> None:
     node["allOf"].extend(
         {"if": _has(reference), "then": {"required": ["git"]}} for reference in references
     )
-    for kind, fields in ALLOWED_FIELDS.items():
-        foreign = sorted(node["properties"].keys() - fields)
+    for kind, allowed in fields.items():
+        foreign = sorted(node["properties"].keys() - allowed - {kind})
         nothing = {name: {"type": "null"} for name in foreign}
         node["allOf"].append({"if": _has(kind), "then": {"properties": nothing}})
     node["allOf"].append({"if": _has("path"), "then": {"not": _has("params")}})
@@ -95,16 +115,6 @@ def _add_operator_rules(definitions: dict[str, Any]) -> None:
     several = definitions["Node"]["properties"]["operators"]["anyOf"][0]
     several["minItems"] = 1
     several["items"] = {"allOf": [several["items"], {"required": ["id"]}]}
-
-
-def _add_bridge_rules(bridge: dict[str, Any]) -> None:
-    """Allow one mode; require type and role of services and actions, and few topics."""
-    bridge["oneOf"] = [_has(mode) for mode in MODES]
-    bridge["allOf"] = [
-        {"if": _has(mode), "then": {"allOf": [_has(f"{mode}_type"), _has("role")]}}
-        for mode in ("service", "action")
-    ]
-    bridge["properties"]["topics"]["anyOf"][0] |= {"minItems": 1, "maxItems": MAX_TOPICS}
 
 
 def _add_coordinator_rules(definition: dict[str, Any]) -> None:

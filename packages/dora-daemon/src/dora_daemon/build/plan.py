@@ -61,7 +61,7 @@ def wants_environment(node: ResolvedNode) -> bool:
     That is the case for a Python file or operators with build lines, and for a program whose build
     lines install Python packages (`build: pip install dora-echo`, `path: dora-echo`).
     """
-    if node.kind not in ("standard", "runtime", "ros2"):
+    if node.kind not in ("standard", "runtime") and node.block is None:
         return False
     first_words = [text.split()[0] for text in node.build if text.strip()]
     if not first_words:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dora_config.dataflow import node_kinds
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, NodeLocation, ResolvedNode
 from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.ids import log_file_name
+from dora_config.plugins import PluginError
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.yaml.quantities import parse_duration
 from dora_config.yaml.text_files import is_file
@@ -24,8 +26,6 @@ from dora_daemon.runner.process.spawn import usable_cpus
 
 FINISH_GRACE = "DORA_FINISH_DRAIN_GRACE_SECS"
 OPERATOR_HOST = "dora_node_api.operators"
-ROS2 = "dora_ros2"
-"""Package that runs `ros2` nodes; it need not be installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,6 @@ class Preparer:
         variables = with_packages(merged.variables, str(self._packages))
         if self.plan.machine_id is not None:
             variables["DORA_MACHINE_ID"] = self.plan.machine_id
-        if spec.ros2 is not None:
-            variables["DORA_ROS2"] = json.dumps(spec.ros2)
         argv, facts = self._command(spec, place, cwd, variables)
         cpus, missing = usable_cpus(spec.cpu_affinity)
         warnings = list(merged.warnings)
@@ -147,16 +145,14 @@ class Preparer:
         return log_dir(cwd, self.plan.dataflow_id) / log_file_name(spec.id)
 
     def _command(
-        self, spec: ResolvedNode, place: NodeLocation, cwd: Path, variables: Mapping[str, str]
+        self, spec: ResolvedNode, place: NodeLocation, cwd: Path, variables: dict[str, str]
     ) -> tuple[tuple[str, ...], LaunchFacts]:
         if spec.kind == "shell":
             return self._shell_command(spec)
         if spec.kind == "runtime":
             return self._operator_command(spec, place, cwd, variables)
-        if spec.kind == "ros2":
-            interpreter = self._python.choose(place.python, variables, cwd, ("pyarrow", ROS2))
-            argv = (*interpreter.words, "-u", "-m", ROS2)
-            return argv, LaunchFacts(argv, None)
+        if spec.block is not None:
+            return self._plugin_command(spec, place, cwd, variables)
         path = spec.path or ""
         has_ports = bool(spec.inputs or spec.outputs)
         if spec.kind == "url":
@@ -191,6 +187,19 @@ class Preparer:
             )
         argv = ("sh", "-c", spec.args[0] if spec.args else "")
         return argv, LaunchFacts(argv, None, shell=True)
+
+    def _plugin_command(
+        self, spec: ResolvedNode, place: NodeLocation, cwd: Path, variables: dict[str, str]
+    ) -> tuple[tuple[str, ...], LaunchFacts]:
+        try:
+            kind = node_kinds.load(spec.kind)
+        except PluginError as error:
+            raise RunnerError(str(error)) from error
+        variables[kind.variable] = json.dumps(spec.block)
+        needs = ("pyarrow", *kind.needs)
+        interpreter = self._python.choose(place.python, variables, cwd, needs)
+        argv = (*interpreter.words, "-u", "-m", kind.module)
+        return argv, LaunchFacts(argv, None)
 
     def _operator_command(
         self, spec: ResolvedNode, place: NodeLocation, cwd: Path, variables: Mapping[str, str]
