@@ -14,9 +14,11 @@ from dora_config.access import (
     Endpoint,
     Moved,
     config_dir,
+    current_place,
     endpoint,
     ensure_token,
     find_token,
+    forget_moves,
     moved_path,
     read_moved,
     read_successor,
@@ -225,9 +227,25 @@ def test_the_successor_of_a_promoted_coordinator_is_used(environ: dict[str, str]
     moved = Moved("fd00::2", 7000, "base", ("10.0.0.1:6013",))
     write_moved(path, moved)
     assert read_moved("10.0.0.1", 6013, environ) == moved
-    found = endpoint("10.0.0.1", 6013, environ)
-    assert (found.host, found.port) == ("fd00::2", 7000)
-    assert endpoint("10.0.0.1", 6014, environ).port == 6014
+    assert current_place("10.0.0.1", 6013, environ) == ("fd00::2", 7000)
+    assert current_place("10.0.0.1", 6014, environ) == ("10.0.0.1", 6014)
+    there = {**environ, "DORA_COORDINATOR_ADDR": "10.0.0.1"}
+    assert str(endpoint(environ=there)) == "[fd00::2]:7000"
+    assert str(endpoint("10.0.0.1", 6013, there)) == "10.0.0.1:6013", "an explicit address wins"
     path.write_text("nonsense")
     with pytest.raises(AccessError, match="not the address of a coordinator; delete it"):
-        endpoint("10.0.0.1", 6013, environ)
+        endpoint(environ=there)
+    assert str(endpoint("10.0.0.1", environ=there)) == "10.0.0.1:6013"
+
+
+def test_the_moves_of_one_cluster_are_forgotten(environ: dict[str, str]) -> None:
+    def write(old: str, new: str) -> Path:
+        path = moved_path(old, 6013, environ)
+        write_moved(path, Moved(new, 6013, "base"))
+        return path
+
+    first, here = write("10.0.0.1", "10.0.0.2"), write("127.0.0.1", "10.0.0.2")
+    other = write("10.1.0.1", "10.1.0.2")
+    reverse = write("10.0.0.2", "10.0.0.1")
+    forget_moves("10.0.0.2", 6013, "10.0.0.1:6013", environ=environ)
+    assert [path.exists() for path in (first, here, reverse, other)] == [False, False, False, True]

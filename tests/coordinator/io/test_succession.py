@@ -20,6 +20,7 @@ from dora_coordinator.io.succession import (
     Restoration,
     SuccessionFile,
     begin,
+    copy_of,
     make_copy,
     restore,
     seal,
@@ -61,7 +62,7 @@ def test_a_copy_is_read_with_the_token_only() -> None:
     assert sealed().sealed != copy.sealed
 
 
-def copy_of(folder: Path) -> Restoration:
+def copy_of_coordinator(folder: Path) -> Restoration:
     """The copy of a coordinator with a running and an ended dataflow and a machine."""
     authority = Authority(folder / "authority")
     store = SqliteStore(folder / "store.sqlite3")
@@ -79,7 +80,7 @@ def copy_of(folder: Path) -> Restoration:
 
 def test_a_coordinator_takes_over_with_everything(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    given = copy_of(tmp_path / "old")
+    given = copy_of_coordinator(tmp_path / "old")
     restored = restore(state, 6013, given)
     assert restored.dataflows == 1
     folder = state / "coordinator"
@@ -105,7 +106,7 @@ def test_a_coordinator_takes_over_with_everything(tmp_path: Path) -> None:
 
 
 def test_a_wrong_token_leaves_everything_as_it_was(tmp_path: Path) -> None:
-    given = copy_of(tmp_path / "old").model_copy(update={"token": "other"})
+    given = copy_of_coordinator(tmp_path / "old").model_copy(update={"token": "other"})
     state = tmp_path / "state"
     (state / "coordinator").mkdir(parents=True)
     with pytest.raises(CopyError):
@@ -116,8 +117,8 @@ def test_a_wrong_token_leaves_everything_as_it_was(tmp_path: Path) -> None:
 
 def test_a_copy_that_no_coordinator_made_is_refused(tmp_path: Path) -> None:
     """A robot has the token, with which copies are encrypted, but not the authority's key."""
-    given = copy_of(tmp_path / "old")
-    theirs = copy_of(tmp_path / "robot").state
+    given = copy_of_coordinator(tmp_path / "old")
+    theirs = copy_of_coordinator(tmp_path / "robot").state
     packed = unseal(given.state, "secret")
     head = given.state.model_copy(update={"number": 1 << 62})
     again = seal(packed, "secret", head)
@@ -160,3 +161,33 @@ def test_a_new_authority_is_that_of_a_new_cluster(tmp_path: Path) -> None:
     record = begin(file, MemoryStore(), new)
     assert record.successor is None
     assert is_valid(record.claim, new.fingerprint)
+
+
+def test_a_requested_empty_store_leads_again(tmp_path: Path) -> None:
+    """Also after a successor, whose machines would refuse the epoch before."""
+    file, authority = SuccessionFile(tmp_path / "succession.json"), Authority(tmp_path / "own")
+    record = SuccessionRecord(
+        claim=signed(authority, 1, "", "10.0.0.1:6013"),
+        standbys=STANDBYS,
+        successor=signed(authority, 4, "base"),
+    )
+    file.write(record)
+    made = begin(file, MemoryStore(), authority, recreate=True)
+    assert (made.epoch, made.standbys, made.successor) == (5, (), None)
+    assert made.claim.address == "10.0.0.1:6013"
+    assert is_valid(made.claim, authority.fingerprint)
+    assert begin(file, MemoryStore(), authority) == made
+
+
+def test_a_copy_is_made_of_a_store_whose_coordinator_does_not_run(tmp_path: Path) -> None:
+    given = copy_of_coordinator(tmp_path / "old")
+    state = tmp_path / "state"
+    restore(state, 6013, given)
+    copy = copy_of(state, 6013, "secret")
+    assert (copy.epoch, copy.machine, copy.number) == (5, "base", 2)
+    other = given.model_copy(update={"state": copy, "epoch": 6})
+    assert restore(tmp_path / "other", 6013, other).dataflows == 1
+    with pytest.raises(CopyError, match="no coordinator was on port 6014"):
+        copy_of(state, 6014, "secret")
+    (state / "coordinator" / "tokens-6013.json").unlink()
+    copy_of(state, 6013, "secret")

@@ -14,7 +14,7 @@ from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
-from dora_config.access import endpoint
+from dora_config.access import DEFAULT_PORT, current_place, endpoint
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
@@ -102,7 +102,7 @@ def forget_ticks(hosts: Hosts) -> None:
 def daemons() -> dict[str, DaemonSummary]:
     """Connected daemons by machine id; empty without a coordinator."""
     try:
-        with Client(endpoint(WORKSTATION)) as client:
+        with Client(endpoint(*current_place(WORKSTATION, DEFAULT_PORT))) as client:
             report = client.request(ClusterStatus(), ClusterReport)
     except CoordinatorUnavailable:
         return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -107,16 +108,18 @@ def endpoint(
     host: str | None = None, port: int | None = None, environ: Mapping[str, str] = os.environ
 ) -> Endpoint:
     """Return the coordinator's endpoint from the arguments, DORA_COORDINATOR_ADDR and
-    DORA_COORDINATOR_PORT, or the defaults; that of its successor if this account has promoted one.
+    DORA_COORDINATOR_PORT, or the defaults.
 
-    Raise :class:`AccessError` for an invalid port in the environment or an unsafe token file.
+    Without ``host`` it is that of the successor, if this account has promoted one. Raise
+    :class:`AccessError` for an invalid port in the environment or an unsafe token file.
     """
     if port is None:
         text = environ.get("DORA_COORDINATOR_PORT")
         port = DEFAULT_PORT if text is None else _port(text)
-    host = host or environ.get("DORA_COORDINATOR_ADDR") or DEFAULT_HOST
-    if (moved := read_moved(host, port, environ)) is not None:
-        host, port = moved.host, moved.port
+    if host is None:
+        host, port = current_place(
+            environ.get("DORA_COORDINATOR_ADDR") or DEFAULT_HOST, port, environ
+        )
     token = find_token(environ)
     successor = read_successor(successor_path(host, port, environ))
     return Endpoint(host, port, token if successor is None else successor.replace(token))
@@ -154,11 +157,38 @@ def read_moved(host: str, port: int, environ: Mapping[str, str] = os.environ) ->
         ) from error
 
 
+def current_place(host: str, port: int, environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Return where the coordinator is that a file or the environment names: its successor's place
+    if this account has promoted one.
+    """
+    moved = read_moved(host, port, environ)
+    return (host, port) if moved is None else (moved.host, moved.port)
+
+
 def write_moved(path: Path, moved: Moved) -> None:
     """Use another coordinator from now on."""
     private_dir(path.parent)
     words = (address_text(moved.host, moved.port), moved.machine, *moved.former)
     write_private(path, f"{' '.join(words)}\n".encode())
+
+
+def forget_moves(
+    host: str, port: int, *former: str, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Let this account use the addresses of a cluster's coordinators as they are.
+
+    ``host``, ``port``: where its coordinator is; ``former``: where it was before.
+    """
+    places = {address_text(host, port), *former}
+    folder = config_dir(environ) / MOVED
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with suppress(AccessError):
+            at, number = split_address(path.name)
+            moved = read_moved(at, int(number), environ)
+            if path.name in places or (
+                moved is not None and address_text(moved.host, moved.port) in places
+            ):
+                path.unlink(missing_ok=True)
 
 
 def _port(text: str) -> int:

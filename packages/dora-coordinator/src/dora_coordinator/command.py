@@ -40,7 +40,13 @@ from dora_coordinator.io.metrics import Telemetry
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import MemoryStore, SqliteStore, Store, StoreError, open_store
-from dora_coordinator.io.succession import Restoration, SuccessionFile, begin, restore
+from dora_coordinator.io.succession import (
+    Restoration,
+    SuccessionFile,
+    begin,
+    copy_of,
+    restore,
+)
 from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings, parse_setting
 from dora_coordinator.state.tokens import Accepted
@@ -99,7 +105,9 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="allow --no-auth on an address that is not loopback",
     )
-    # for `dora cluster promote`: install a copy of a coordinator's state from standard input
+    # for `dora cluster promote`: print a copy of the state here, encrypted with the token on
+    # standard input; install the copy on standard input
+    add("--copy", action="store_true", help=argparse.SUPPRESS)
     add("--restore", action="store_true", help=argparse.SUPPRESS)
     add("--quiet", action="store_true", help="print warnings and errors only")
     add(
@@ -123,6 +131,9 @@ def _run(options: argparse.Namespace) -> int:
     interfaces = _interfaces(options.interface)
     if options.restore:
         return _restore(options.port)
+    if options.copy:
+        print(copy_of(state_dir(), options.port, sys.stdin.read().strip()).model_dump_json())
+        return 0
     state = state_dir() / "coordinator"
     _require_safe(options, interfaces)
     authority = Authority(state / "authority")
@@ -145,7 +156,7 @@ def _run(options: argparse.Namespace) -> int:
                 path = state / f"tokens-{port}.json"
                 tokens = TokenFile(given, authority, path, interfaces, port)
             place = SuccessionFile(state / f"succession-{port}.json")
-            succession = place, begin(place, store, authority)
+            succession = place, begin(place, store, authority, recreate=options.recreate_store)
             history = _history(store)
             service = Service(settings, party, store, authority, tokens, history, succession)
             code = CodeFiles(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
 from support.claims import forged, new_authority, signed
 
 from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon
 from dora_cli.cluster.decisions.promotion import (
     StandbyFacts,
+    StoreFacts,
     by_age,
     leads,
+    newer_store,
     next_epoch,
     parse_copy,
     promoted,
+    returned,
+    standbys_of,
 )
 from dora_config.access import Moved
 from dora_config.cluster.loader import parse_cluster
+from dora_config.cluster.models import Cluster
 from dora_config.protocol.claims import Claim
 from dora_config.protocol.daemon import CoordinatorCopy
 from dora_coordinator.io.authority import Authority
@@ -43,7 +49,7 @@ def facts(
         head = {"authority": by.fingerprint, "machine": machine}
         kept = {**head, "epoch": copy[0], "number": copy[1], "age": 5.0}
     claim = signed(by, seen, machine).model_dump()
-    return StandbyFacts.of({"claim": claim, "copy": kept}, OURS)
+    return StandbyFacts.of({"claim": claim, "copy": kept, "store": None}, OURS, "rover")
 
 
 def test_the_newest_copy_of_this_cluster_is_used() -> None:
@@ -99,10 +105,53 @@ def test_the_next_epoch_is_above_all_that_were_seen() -> None:
 
 def test_a_forged_claim_counts_for_nothing_and_is_named() -> None:
     claim = forged(OURS)
-    one = StandbyFacts.of({"claim": claim.model_dump(), "copy": None}, OURS)
+    answer = {"claim": claim.model_dump(), "copy": None, "store": None}
+    one = StandbyFacts.of(answer, OURS, "rover")
     assert one == StandbyFacts(forged=claim)
     assert leads(Claim(), [one])
-    assert StandbyFacts.of({"claim": {"epoch": "x"}, "copy": {"epoch": []}}, OURS) == StandbyFacts()
+    answer = {"claim": {"epoch": "x"}, "copy": {"epoch": []}, "store": {"claim": 1}}
+    assert StandbyFacts.of(answer, OURS, "rover") == StandbyFacts()
+
+
+def store_of(claim: Claim, number: int, machine: str = "rover") -> StoreFacts | None:
+    answer = {"store": {"claim": claim.model_dump(), "number": number}}
+    return StoreFacts.of(answer, OURS, machine)
+
+
+def test_a_store_counts_on_the_machine_of_its_coordinator_only() -> None:
+    claim = signed(AUTHORITY, 2, "rover")
+    assert store_of(claim, 7) == StoreFacts(claim=claim, number=7)
+    assert store_of(claim, 1 << 62, "robot") is None, "a robot that keeps the claim of another"
+    assert store_of(signed(AUTHORITY, 1), 7) is None
+    assert store_of(signed(AUTHORITY, 1), 7, "") is not None, "the first coordinator"
+    assert store_of(signed(ROBOT, 2, "rover"), 7) is None
+    assert StoreFacts.of({"store": None}, OURS, "rover") is None
+
+
+@pytest.mark.parametrize(
+    ("copy", "newer"),
+    [
+        (None, "rover"),
+        ((1, "", 999), "rover"),
+        ((2, "base", 999), "rover"),  # another one of that epoch was replaced
+        ((2, "rover", 6), "rover"),
+        ((2, "rover", 7), None),
+        ((3, "base", 1), None),
+    ],
+)
+def test_a_store_that_is_newer_than_each_copy_is_used(
+    copy: tuple[int, str, int] | None, newer: str | None
+) -> None:
+    stores = {
+        "rover": StoreFacts(claim=Claim(epoch=2, machine="rover"), number=7),
+        "": StoreFacts(claim=Claim(), number=500),
+    }
+    made = None
+    if copy is not None:
+        epoch, machine, number = copy
+        made = CoordinatorCopy(authority=OURS, epoch=epoch, machine=machine, number=number)
+    assert newer_store(stores, made) == newer
+    assert newer_store({}, made) is None
 
 
 def test_the_cluster_after_promotions() -> None:
@@ -111,13 +160,40 @@ def test_the_cluster_after_promotions() -> None:
     assert (place.addr, place.port, place.standby) == ("10.0.0.2", 6013, ("base", "rover"))
     assert (place.target, place.ssh_port, place.dora) == ("pi@10.0.0.2", 2222, "/opt/x/dora")
     assert place.former == ("10.0.0.1:6013",)
-    twice = promoted(once, Moved("10.0.0.3", 6013, "rover")).coordinator
+    twice_cluster = promoted(once, Moved("10.0.0.3", 6013, "rover"))
+    twice = twice_cluster.coordinator
     assert (twice.addr, twice.standby) == ("10.0.0.3", ("base", "rover"))
     assert twice.former == ("10.0.0.1:6013", "10.0.0.2:6013")
     reloaded = promoted(CLUSTER, Moved("10.0.0.3", 6013, "rover", ("10.0.0.2:6013",)))
     assert reloaded.coordinator.former == twice.former
+    back = returned(CLUSTER, twice_cluster)
+    assert back.coordinator.addr == "10.0.0.1"
+    assert back.coordinator.former == ("10.0.0.2:6013", "10.0.0.3:6013")
+    again = promoted(twice_cluster, BASE).coordinator
+    assert again.former == ("10.0.0.1:6013", "10.0.0.3:6013")
     gone = promoted(CLUSTER, Moved("10.0.0.9", 6013, "removed")).coordinator
     assert (gone.addr, gone.host) == ("10.0.0.9", None)
+
+
+def test_the_set_of_standbys_does_not_shrink_by_promotions() -> None:
+    def names(cluster: Cluster) -> list[str]:
+        return [one.machine for one in standbys_of(cluster)]
+
+    assert names(CLUSTER) == ["base", "rover"]
+    once = promoted(CLUSTER, BASE)
+    assert names(once) == ["rover"]
+    twice = promoted(once, Moved("10.0.0.3", 6013, "rover"))
+    assert names(twice) == ["base"]
+    assert names(promoted(twice, BASE)) == ["rover"]
+    assert names(returned(CLUSTER, twice)) == ["base", "rover"]
+    there = parse_cluster("""\
+coordinator: {addr: 10.0.0.4, standby: [base, rover]}
+machines:
+  - {id: base, host: 10.0.0.2}
+  - {id: rover, host: 10.0.0.3}
+  - {id: station, host: 10.0.0.4}
+""").cluster
+    assert names(promoted(there, BASE)) == ["rover", "station"], "the machine of the first one"
 
 
 def test_a_daemon_with_the_former_address_is_of_the_cluster() -> None:

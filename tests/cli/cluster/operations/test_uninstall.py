@@ -34,6 +34,6 @@ def test_a_cluster_whose_daemons_run_stays_recorded(
     file = home / "cluster.yml"
     known_clusters.keep(CLUSTER, file)
     command = ClusterCommand("uninstall", file)
-    assert install.uninstall_services(CLUSTER, Installer(None), command)
+    assert install.uninstall_services(CLUSTER, CLUSTER, Installer(None), command)
     assert (known_clusters.find(Endpoint("10.0.0.1", 6013)) is not None) is runs
     assert ("`dora cluster down` ends it" in capsys.readouterr().out) is runs

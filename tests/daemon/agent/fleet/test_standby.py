@@ -7,23 +7,29 @@ import stat
 from pathlib import Path
 
 import pytest
+from support.claims import forged, signed
 from support.dora import run_dora, running_dora
 from support.fleets.coordinator import RunningCoordinator, running_coordinator, token_file
 from support.fleets.daemons import counting, is_running, pids, real_fleet, wait_for_pids
 from support.waiting import wait_until
 from support.workspace import Workspace
 
+from dora_cli.cluster.decisions.promotion import parse_copy
 from dora_cli.coordinator.client import Client
 from dora_config.access import Endpoint, state_dir
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
     DataflowList,
+    Destroy,
+    Destroyed,
     ListDataflows,
     SetStandbys,
     Standby,
     StandbysSet,
 )
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.succession import present_copy, show_claim
 
 pytestmark = pytest.mark.integration
 
@@ -119,3 +125,37 @@ def _check_old_coordinator(
         assert record["successor"]["epoch"] == 2
         run_dora("down", *here, cwd=workspace.path)
         assert returned.wait().code == 0
+
+
+def test_a_coordinator_is_shown_its_successor_and_gives_its_state(workspace: Workspace) -> None:
+    """As `promote` does it while the coordinator answers."""
+    with real_fleet(workspace, "base") as fleet:
+        at = fleet.coordinator.endpoint
+        assert at.authority is not None
+        cluster = at.authority.hex()
+        copy = present_copy(at)
+        assert copy is not None
+        assert parse_copy(copy.model_dump(), cluster) is not None
+        claim = ask(at).claim
+        assert show_claim(at, forged(cluster)) == claim, "what is not signed is ignored"
+        assert fleet.coordinator.request("/api/succession", method="POST", body=b"{").status == 422
+        large = b" " * (1 << 17)
+        assert fleet.coordinator.request("/api/succession", method="POST", body=large).status == 413
+        authority = Authority(state_dir() / "coordinator" / "authority")
+        successor = signed(authority, 2, "base", "10.0.0.2:6013")
+        assert show_claim(at, successor) == successor
+        assert present_copy(at) is None
+        with Client(at) as client:
+            wait_until(lambda: successor_of(client) is not None, what="the coordinator to stand")
+            client.request(Destroy(force=True), Destroyed)
+        assert fleet.coordinator.process.wait().code == 0
+        log = fleet.coordinator.process.stderr
+        assert "ignored a claim of a client at 127.0.0.1 for the coordinator at 10.0.0.66" in log
+        assert "has sent the claim of the coordinator at 10.0.0.2:6013 (epoch 2, signed by" in log
+        daemon = fleet.daemons["base"]
+        assert daemon.process.poll() is None, "the daemon runs on"
+
+
+def successor_of(client: Client) -> str | None:
+    client.request(ClusterStatus(), ClusterReport)
+    return client.successor

@@ -11,7 +11,7 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.bundle.install import Installer
-from dora_cli.cluster.decisions.promotion import promoted
+from dora_cli.cluster.coordinator.queries import followed
 from dora_cli.cluster.operations import fanout, leftovers
 from dora_cli.cluster.operations.doctor import diagnose
 from dora_cli.cluster.operations.down import bring_down
@@ -23,7 +23,7 @@ from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 from dora_cli.errors import CommandFailed
-from dora_config.access import endpoint, read_moved
+from dora_config.access import endpoint
 from dora_config.cluster.loader import load_cluster
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
@@ -46,7 +46,16 @@ def load_cluster_file(path: Path) -> Cluster:
     loaded = load_cluster(path)
     for problem in loaded.warnings:
         output.remark(str(problem))
-    cluster = followed(loaded.cluster, path)
+    cluster = followed(loaded.cluster)
+    if cluster is loaded.cluster:
+        cluster = known_clusters.with_former_places(cluster)
+    else:
+        place, former = cluster.coordinator, loaded.cluster.coordinator
+        names = [f'"{one.id}" ' for one in cluster.machines if one.address == place.addr]
+        output.remark(
+            f"the coordinator of {path} is on {''.join(names[:1])}({place.addr}) since `dora "
+            f"cluster promote` (the file names {former.addr})"
+        )
     try:
         known_clusters.keep(cluster, path)
     except OSError as error:
@@ -54,19 +63,6 @@ def load_cluster_file(path: Path) -> Cluster:
             f"the machines of {path} were not recorded, so `dora start` cannot find them: {error}"
         )
     return cluster
-
-
-def followed(cluster: Cluster, path: Path) -> Cluster:
-    """Return the cluster with its coordinator where `dora cluster promote` has put it."""
-    coordinator = cluster.coordinator
-    moved = read_moved(coordinator.addr, coordinator.port)
-    if moved is None:
-        return cluster
-    output.remark(
-        f'the coordinator of {path} is on "{moved.machine}" ({moved.host}) since `dora cluster '
-        f"promote` (the file names {coordinator.addr})"
-    )
-    return promoted(cluster, moved)
 
 
 def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:
@@ -116,7 +112,7 @@ def down(
     :--purge: Also remove the dora that `up` installed.
     """
     given = None if path is None else load_cluster_file(path)
-    if given is not None:
+    if given is not None:  # with its coordinator where it is now
         coordinator_addr = coordinator_addr or given.coordinator.addr
         coordinator_port = coordinator_port or given.coordinator.port
     fail_unless(bring_down(endpoint(coordinator_addr, coordinator_port), given, purge=purge))
@@ -160,7 +156,8 @@ def install(
 def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
     """Stop and remove the services and everything that `install` put on the machines."""
     command = ClusterCommand("uninstall", path, take_over)
-    fail_unless(uninstall_services(load_cluster_file(path), Installer(), command))
+    cluster, file = load_cluster_file(path), load_cluster(path).cluster
+    fail_unless(uninstall_services(file, cluster, Installer(), command))
 
 
 def doctor(path: ClusterFile) -> None:
@@ -246,21 +243,27 @@ def downgrade(
 
 
 def promote(
-    machine: str,
+    machine: Annotated[str | None, typer.Argument()] = None,
     path: Path = Path("cluster.yml"),
+    back: bool = False,
     yes: bool = False,
     offline: WheelHouse = None,
 ) -> None:
-    """Start the coordinator on a standby, because its machine is lost.
+    """Let the coordinator continue on a standby, or with --back where the file names it.
 
-    It begins with the newest copy that a reachable machine keeps. Nodes run on; the daemons
-    follow, and the lost coordinator changes nothing if it returns. Repeating the command is safe.
+    If the coordinator answers, its present state is used; otherwise the newest store or copy that a
+    reachable machine has. Nodes run on; the daemons follow, and a replaced coordinator changes
+    nothing if it returns. Repeating the command is safe.
 
-    :ID: A machine of `coordinator.standby`.
+    :[ID]: A machine of `coordinator.standby`.
     :--file, -f PATH: The cluster file.
+    :--back: Return to the coordinator's machine in the file, also a new one.
     :--yes, -y: Do not ask.
     """
-    confirm = partial(options.confirmed, f'Let "{machine}" take over?', yes=yes)
+    if back == (machine is not None):
+        raise typer.BadParameter("give the id of a standby, or --back")
     command = ClusterCommand("promote", path, refuses=False)
-    cluster = load_cluster_file(path)
-    fail_unless(promote_standby(cluster, Installer(offline), command, machine, confirm))
+    cluster, file = load_cluster_file(path), load_cluster(path).cluster
+    name = f'"{machine}"' if machine is not None else file.coordinator.addr
+    confirm = partial(options.confirmed, f"Let {name} take over?", yes=yes)
+    fail_unless(promote_standby(file, cluster, Installer(offline), command, machine, confirm))

@@ -19,9 +19,16 @@ from typing import Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.coordinator.client import Client
+from dora_cli.cluster.coordinator.queries import StandbyChange, standby_change
+from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, with_client
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    connect,
+    place_of,
+    with_client,
+)
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed, explained_interrupt
 from dora_cli.shipping.sending import Collected, collect_all, upload, with_code
@@ -29,6 +36,7 @@ from dora_config.cluster.fleet import FleetDataflow, FleetMachines
 from dora_config.cluster.loader import LoadedFleet, load_fleet
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
+from dora_config.protocol.control import StandbysSet
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import (
     ApplyFleet,
@@ -162,16 +170,18 @@ def compare(client: Client, read_fleet: ReadFleet, only: tuple[str, ...]) -> Fle
     return found
 
 
-def show_differences(found: FleetComparison) -> bool:
+def show_differences(found: FleetComparison, standbys: StandbyChange | None) -> bool:
     """Print differences; return whether there are any."""
     lines = [line for one in found.copies for line in one.lines()]
+    if standbys is not None:
+        output.write(f"coordinator: standby: {standbys.before} -> {standbys.after}")
     for line in lines:
         output.write(line)
-    if not found.differs:
+    if not found.differs and standbys is None:
         output.write("no changes")
-    elif not lines:
+    elif found.differs and not lines:
         output.write("nothing that runs changes, only what is still to be started or stopped")
-    return found.differs
+    return found.differs or standbys is not None
 
 
 # ------------------------------------------------------------------------------- following
@@ -254,15 +264,17 @@ def _outcome(client: Client, number: int) -> str:
 @contextmanager
 def _compared(
     path: Path, only: list[str] | None, addr: str | None, port: int | None
-) -> Iterator[tuple[Client, ReadFleet, FleetComparison]]:
+) -> Iterator[tuple[Client, ReadFleet, FleetComparison, StandbyChange | None]]:
     """Compare a file with what runs, by the coordinator of the file or of the options."""
     names = tuple(only or ())
     read = read_fleet(path, names)
     note_unversioned(read.fleet)
-    if (cluster := read.loaded.cluster) is not None:
-        addr, port = addr or cluster.coordinator.addr, port or cluster.coordinator.port
+    cluster = read.loaded.cluster
+    addr, port = place_of(None if cluster is None else cluster.coordinator, addr, port)
     with connect(addr, port) as client:
-        yield client, read, compare(client, read, names)
+        found = compare(client, read, names)
+        wanted = None if cluster is None or names else standby_change(client, cluster)
+        yield client, read, found, wanted
 
 
 def diff(
@@ -275,8 +287,8 @@ def diff(
 
     Exits with 0 if nothing would change, with 2 if something would.
     """
-    with _compared(path, only, coordinator_addr, coordinator_port) as (_, _, found):
-        if show_differences(found):
+    with _compared(path, only, coordinator_addr, coordinator_port) as (_, _, found, standbys):
+        if show_differences(found, standbys):
             raise typer.Exit(CHANGES)
 
 
@@ -296,11 +308,17 @@ def apply(
 
     :--yes, -y: Do not ask.
     """
-    with _compared(path, only, coordinator_addr, coordinator_port) as (client, read, found):
-        if not show_differences(found):
+    with _compared(path, only, coordinator_addr, coordinator_port) as compared:
+        client, read, found, standbys = compared
+        if not show_differences(found, standbys):
             return
         if not options.confirmed("Apply these changes?", yes=yes):
             raise CommandFailed
+        if standbys is not None:
+            client.request(standbys.request, StandbysSet, timeout=QUERY_TIMEOUT)
+            output.write(f"standbys: {standbys.after}; `dora cluster status` shows their copies")
+        if not found.differs:
+            return
         if read.code:
             upload(client.endpoint, read.code)
         request = ApplyFleet(

@@ -15,6 +15,7 @@ from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
+    from dora_config.cluster.models import Coordinator
 
 CoordinatorAddr = Annotated[
     str | None,
@@ -84,6 +85,17 @@ def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> Cli
     return client
 
 
+def place_of(
+    coordinator: Coordinator | None, addr: str | None, port: int | None
+) -> tuple[str | None, int | None]:
+    """Return the address and port of a file's coordinator, or of its successor; options win."""
+    from dora_config.access import current_place
+
+    if coordinator is None or addr is not None:
+        return addr, port or (None if coordinator is None else coordinator.port)
+    return current_place(coordinator.addr, port or coordinator.port)
+
+
 def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:
     """Return a connected client, as `connect`; raises CoordinatorUnavailable."""
     client = connect(addr, port, or_here=or_here)
@@ -109,9 +121,11 @@ def with_client(
             if path is not None and (file := given.pop("path")) is not None:
                 from dora_config.cluster.loader import load_cluster_of
 
-                if (known := load_cluster_of(file)) is not None:
-                    coordinator_addr = coordinator_addr or known.coordinator.addr
-                    coordinator_port = coordinator_port or known.coordinator.port
+                known = load_cluster_of(file)
+                place = None if known is None else known.coordinator
+                coordinator_addr, coordinator_port = place_of(
+                    place, coordinator_addr, coordinator_port
+                )
             with connect(coordinator_addr, coordinator_port, or_here=or_here) as client:
                 command(client, **given)
 

@@ -42,14 +42,33 @@ def _copy(name: str) -> Path:
     return daemon_folder(name) / "coordinator-copy.json"
 
 
-def survey(name: str) -> dict[str, Any]:
-    """Return the claim of the coordinator that the daemon obeys, and the head of its copy."""
-    found: dict[str, Any] = {"claim": _read(_known(name)).get("claim"), "copy": None}
+def survey(name: str, port: int) -> dict[str, Any]:
+    """Return the claim of the coordinator that the daemon obeys, the head of its copy, and the
+    store of a coordinator on this port here.
+    """
+    found: dict[str, Any] = {
+        "claim": _read(_known(name)).get("claim"),
+        "copy": None,
+        **own_store(port),
+    }
     copy = _read(_copy(name))
     if copy.keys() >= set(_HEAD):
         age = max(0.0, time.time() - _copy(name).stat().st_mtime)
         found["copy"] = {**{key: copy[key] for key in _HEAD}, "age": age}
     return found
+
+
+def own_store(port: int) -> dict[str, Any]:
+    """Return the claim of the coordinator of this account, and the number of its changes."""
+    record, file = _read(_folder() / f"succession-{port}.json"), _store()
+    if not record or not file.exists():
+        return {"store": None}
+    try:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+            (number,) = db.execute("SELECT number FROM change").fetchone()
+    except (sqlite3.Error, TypeError):
+        return {"store": None}
+    return {"store": {"claim": record.get("claim"), "number": number}}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -101,6 +120,19 @@ def end() -> dict[str, Any]:
         os.kill(int(pid), signal.SIGTERM)
     wait_for_end("coordinator", int(pid), lambda: lock_holder(lock) == pid, END_TIMEOUT)
     return {"ended": True}
+
+
+def undo() -> dict[str, Any]:
+    """End a coordinator that has just taken over, and put back what was here before."""
+    end()
+    folder, earlier = _folder(), state_dir() / "coordinator.earlier"
+    if earlier.exists():
+        with suppress(FileNotFoundError):
+            (folder / "files").replace(earlier / "files")
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        earlier.replace(folder)
+    return {}
 
 
 def _folder() -> Path:
@@ -162,7 +194,7 @@ def _new_file(path: Path) -> Iterator[None]:
 
 
 def put_store_aside() -> dict[str, Any]:
-    """Rename the store to `.old`; its coordinator must not run."""
+    """Rename the store to `.old`; its coordinator must not run, and leads when it starts."""
     store = _store()
     old = store.with_name(f"{store.name}.old")
     for stale in (f"{old.name}-wal", f"{old.name}-shm", f"{store.name}-shm"):
@@ -170,6 +202,11 @@ def put_store_aside() -> dict[str, Any]:
     for part in ("-wal", ""):
         with suppress(FileNotFoundError):
             store.with_name(f"{store.name}{part}").replace(old.with_name(f"{old.name}{part}"))
+    for path in _folder().glob("succession-*.json"):
+        claims = [one for one in (_read(path).get(key) for key in ("claim", "successor")) if one]
+        if claims:
+            epoch = max(int(one["epoch"]) for one in claims) + 1
+            path.write_text(json.dumps({"claim": {**claims[0], "epoch": epoch}}))  # signed at start
     return {}
 
 
@@ -182,10 +219,18 @@ def claim() -> dict[str, Any]:
     return {}
 
 
+def remove(addr: str, port: int) -> dict[str, Any]:
+    """End and remove a coordinator that `dora cluster` has put here."""
+    if (_folder() / _OF_SERVICE).exists():
+        end()
+    return forget(addr, port)
+
+
 def forget(addr: str, port: int) -> dict[str, Any]:
     """Remove the folder of a coordinator that has ended, if it is marked, and its tokens."""
     if (_folder() / _OF_SERVICE).exists():
         shutil.rmtree(_folder(), ignore_errors=True)
+        shutil.rmtree(state_dir() / "coordinator.earlier", ignore_errors=True)
         tokens = Path.home() / ".config" / "dora" / "tokens"
         for host in ("127.0.0.1", "localhost", f"[{addr}]" if ":" in addr else addr):
             (tokens / f"{host}:{port}").unlink(missing_ok=True)

@@ -38,6 +38,7 @@ from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileRefused
 from dora_config.machine_identity import challenge_text, key_digest
 from dora_config.protocol import control, daemon as messages
+from dora_config.protocol.claims import Claim
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.envelope import ProgramVersion, UnknownKind, clean_text, version_problem
 from dora_coordinator.io.connections import Connection, Renewal
@@ -57,7 +58,8 @@ from dora_coordinator.io.rest.errors import http_error
 from dora_coordinator.io.rest.recordings import RecordingFiles
 from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
-from dora_coordinator.io.succession import SUCCESSION_PATH
+from dora_coordinator.io.store import StoreError
+from dora_coordinator.io.succession import COPY_PATH, SUCCESSION_PATH, CopyError
 from dora_coordinator.queries.clients import Client
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.identities import Proof
@@ -70,6 +72,8 @@ Handshake = Callable[[Connection], Awaitable[None]]
 logger = logging.getLogger("dora.coordinator")
 
 
+MAX_CLAIM: Final = 1 << 16
+"""Bytes of a claim."""
 PIECE: Final = 1 << 20
 """Bytes read from a file at once."""
 MAX_ARCHIVE_LIST: Final = 64 << 20
@@ -165,7 +169,8 @@ def create_application(service: Service, code: CodeFiles, *, tokens: TokenCheck 
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
             Route(AUTHORITY_PATH, endpoints.certificate, methods=["GET"]),
-            Route(SUCCESSION_PATH, endpoints.succession, methods=["GET"]),
+            Route(SUCCESSION_PATH, endpoints.succession, methods=["GET", "POST"]),
+            Route(COPY_PATH, endpoints.copy, methods=["GET"]),
             WebSocketRoute("/api/control", endpoints.control),
             WebSocketRoute(DAEMON_ROUTE, endpoints.daemon),
             Route("/api/artifacts/{build_id}/{node_id}", endpoints.archive, methods=["GET"]),
@@ -203,7 +208,30 @@ class _Endpoints:
         return PlainTextResponse(self._service.authority.pem, headers=ONE_REQUEST)
 
     async def succession(self, request: Request) -> Response:
+        """Return the claim of the coordinator that leads; POST shows that of another one."""
+        if request.method == "POST":
+            content = bytearray()
+            async for piece in request.stream():
+                content += piece
+                if len(content) > MAX_CLAIM:
+                    return PlainTextResponse("not a claim\n", 413)
+            try:
+                claim = Claim.model_validate_json(content)
+            except ValidationError:
+                return PlainTextResponse("not a claim\n", 422)
+            client = request.client.host if request.client else "?"
+            self._service.consider(claim, f"a client at {client}")
         return JSONResponse(self._service.succession.leading.model_dump(mode="json"))
+
+    async def copy(self, request: Request) -> Response:
+        """Return an encrypted copy of the state of a coordinator that leads."""
+        if (reason := self._service.succession.refusal) is not None:
+            return PlainTextResponse(f"{reason}\n", 409)
+        try:
+            copy = await self._service.copy()
+        except (CopyError, StoreError) as problem:
+            return PlainTextResponse(f"{problem}\n", 409)
+        return JSONResponse(copy.model_dump(mode="json"))
 
     # ------------------------------------------------------------------ WebSockets
 

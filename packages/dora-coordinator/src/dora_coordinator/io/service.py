@@ -253,6 +253,8 @@ class Service:
     async def _work(self) -> None:
         while not self._ending and self.succession.refusal is None:
             await self._wait_for_work()
+            if self.succession.refusal is not None:
+                return  # what waits is refused
             now = anyio.current_time()
             events = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH))]
             commands = [command for event in events for command in self._handle(event, now)]
@@ -591,13 +593,14 @@ class Service:
                 await self._copy_wanted.wait()
             await anyio.sleep(pause)
 
-    async def _send_copy(self, machines: Sequence[str]) -> None:
+    async def copy(self) -> messages.CoordinatorCopy:
+        """Return an encrypted copy of the present state; raises StoreError and CopyError."""
         if self._tokens is None:
             raise CopyError(
                 "without a token (--no-auth) nothing could encrypt it; start the coordinator with "
                 "a token, or remove coordinator.standby from the cluster file"
             )
-        copy = await anyio.to_thread.run_sync(
+        return await anyio.to_thread.run_sync(
             make_copy,
             self._store,
             self.authority,
@@ -605,6 +608,9 @@ class Service:
             self._tokens.current,
             self.succession.record.claim,
         )
+
+    async def _send_copy(self, machines: Sequence[str]) -> None:
+        copy = await self.copy()
         text = messages.TO_DAEMON.encode(copy)
         for machine in machines:
             if (connection := self._by_daemon.get(machine)) is not None:

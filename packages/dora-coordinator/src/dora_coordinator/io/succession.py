@@ -15,7 +15,7 @@ import zlib
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,15 +31,20 @@ from dora_config.protocol.daemon import CoordinatorCopy
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.store import SqliteStore, Store
 from dora_coordinator.state.succession import SuccessionRecord
+from dora_coordinator.state.tokens import Tokens
 
 SUCCESSION_PATH: Final = "/api/succession"
 """Route of the `Claim` of the coordinator that leads, as far as the answering one has seen."""
+COPY_PATH: Final = "/api/succession/copy"
+"""Route of a `CoordinatorCopy` of the present state, for a promotion that is not urgent."""
 ASK_TIMEOUT: Final = 5.0
 MAX_COPY: Final = 32 << 20
 """Bytes of an encrypted copy: a message to a daemon has at most 64 MiB."""
 _NONCE: Final = 12
 _MADE_BY_CLUSTER: Final = ".of-service"
 """Marker by which `dora cluster uninstall` removes the folder."""
+
+M = TypeVar("M", bound=BaseModel)
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -79,17 +84,24 @@ class SuccessionFile:
             logger.error("%s: cannot be written: %s", self._path, error.strerror)
 
 
-def begin(file: SuccessionFile, store: Store, authority: Authority) -> SuccessionRecord:
+def begin(
+    file: SuccessionFile, store: Store, authority: Authority, *, recreate: bool = False
+) -> SuccessionRecord:
     """Return the record of a coordinator that starts, with a claim that the authority has signed.
 
-    An empty store in the place of a lost one begins a new epoch, so that its copies count as newer.
-    A new authority is that of a new cluster, which has no successor.
+    An empty store in the place of a lost one begins a new epoch, so that its copies count as newer;
+    one that was requested (``recreate``) also in the place of a store that was replaced. A new
+    authority is that of a new cluster, which has no successor.
     """
     record = file.read() or SuccessionRecord()
     claim = record.claim
     if claim.cluster != authority.fingerprint:
         record = record.model_copy(update={"successor": None})
-    if record.standbys and isinstance(store, SqliteStore) and store.number() == 0:
+    if recreate:
+        epoch = max(claim.epoch, record.leading.epoch) + 1
+        claim = claim.model_copy(update={"epoch": epoch})
+        record = SuccessionRecord(claim=record.claim)
+    elif record.standbys and isinstance(store, SqliteStore) and store.number() == 0:
         claim = claim.model_copy(update={"epoch": claim.epoch + 1})
     if claim != record.claim or not authority.has_signed(claim.text, claim.proof):
         record = record.model_copy(update={"claim": authority.sign_claim(claim)})
@@ -161,6 +173,27 @@ def make_copy(
     return sealed.model_copy(update={"proof": authority.sign_text(sealed.text)})
 
 
+def copy_of(state: Path, port: int, token: str) -> CoordinatorCopy:
+    """Return a copy of the state of a coordinator that does not run.
+
+    Raises CopyError and StoreError.
+    """
+    folder = state / "coordinator"
+    record = SuccessionFile(folder / f"succession-{port}.json").read()
+    if record is None or not (folder / "store.sqlite3").exists():
+        raise CopyError(f"{folder}: no coordinator was on port {port}")
+    authority = Authority(folder / "authority")
+    try:
+        tokens = (folder / f"tokens-{port}.json").read_text()
+    except FileNotFoundError:  # it has the token that it was given
+        tokens = Tokens.load(token, authority.sha256, None).record.model_dump_json()
+    store = SqliteStore(folder / "store.sqlite3")
+    try:
+        return make_copy(store, authority, tokens, Token.parse(token), record.claim)
+    finally:
+        store.close()
+
+
 # ------------------------------------------------------------------------ taking over
 
 
@@ -228,18 +261,45 @@ def restore(state: Path, port: int, given: Restoration) -> Restored:
     return Restored(dataflows=dataflows, claim=record.claim)
 
 
-# ------------------------------------------------------------------------ the successor
+# ------------------------------------------------------------------------ other coordinators
 
 
 def ask(address: Endpoint) -> Claim | None:
     """Return the claim that the coordinator at an address, if there is one, obeys; unverified."""
+    body = _exchange(address, "GET", SUCCESSION_PATH)
+    return None if body is None else _parsed(Claim, body)
+
+
+def show_claim(address: Endpoint, claim: Claim) -> Claim | None:
+    """Show a coordinator the claim of its successor; return the claim that it obeys then."""
+    body = _exchange(address, "POST", SUCCESSION_PATH, claim.model_dump_json().encode())
+    return None if body is None else _parsed(Claim, body)
+
+
+def present_copy(address: Endpoint) -> CoordinatorCopy | None:
+    """Return a copy of the state of the coordinator that leads at an address, if there is one."""
+    body = _exchange(address, "GET", COPY_PATH)
+    return None if body is None else _parsed(CoordinatorCopy, body)
+
+
+def _exchange(
+    address: Endpoint, method: str, path: str, content: bytes | None = None
+) -> bytes | None:
+    """Return the body of an answer with status 200."""
     connection = ControlConnection(address, timeout=ASK_TIMEOUT)
     try:
-        connection.request("GET", SUCCESSION_PATH, headers=address.headers())
+        connection.request(method, path, content, address.headers())
         with connection.getresponse() as answer:
-            body: Any = answer.read(1 << 16)
-        return Claim.model_validate_json(body) if answer.status == 200 else None
+            body: bytes = answer.read()
+        return body if answer.status == 200 else None
     except (OSError, DoraError, ValueError):
         return None
     finally:
         connection.close()
+
+
+def _parsed(kind: type[M], body: bytes) -> M | None:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError:
+        return None

@@ -39,6 +39,11 @@ class SuccessionRecord(BaseModel):
     def epoch(self) -> int:
         return self.claim.epoch
 
+    @property
+    def leading(self) -> Claim:
+        """Its own claim, or that of the coordinator that has replaced it."""
+        return self.successor or self.claim
+
 
 @dataclass(slots=True)
 class _Copy:
@@ -80,7 +85,7 @@ class Succession:
     @property
     def leading(self) -> Claim:
         """The claim of this coordinator, or of the one that has replaced it."""
-        return self.record.successor or self.record.claim
+        return self.record.leading
 
     @property
     def refusal(self) -> str | None:

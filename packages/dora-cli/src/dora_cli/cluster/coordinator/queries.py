@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.cluster.decisions.promotion import promoted, standbys_of
 from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
 from dora_cli.coordinator.errors import (
     CoordinatorBusy,
@@ -14,7 +16,7 @@ from dora_cli.coordinator.errors import (
     CoordinatorRefused,
     CoordinatorUnreachable,
 )
-from dora_config.access import Endpoint, address_text, endpoint
+from dora_config.access import Endpoint, address_text, endpoint, read_moved
 from dora_config.cluster.models import Cluster
 from dora_config.protocol import control
 from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
@@ -141,24 +143,45 @@ def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BU
         time.sleep(POLL_INTERVAL)
 
 
-def standbys_of(cluster: Cluster) -> tuple[control.Standby, ...]:
-    """Return the standbys of the file, without the machine on which the coordinator is."""
-    coordinator = cluster.coordinator
-    found = {name: cluster.machine(name).address for name in coordinator.standby}
-    return tuple(
-        control.Standby(machine=name, address=address_text(address, coordinator.port))
-        for name, address in found.items()
-        if address is not None and address != coordinator.addr
-    )
+def _standbys_request(cluster: Cluster) -> control.SetStandbys:
+    own = address_text(cluster.coordinator.addr, cluster.coordinator.port)
+    return control.SetStandbys(address=own, standbys=standbys_of(cluster))
 
 
 def set_standbys(cluster: Cluster) -> None:
     """Send the standbys of the file to the coordinator; raises CoordinatorUnavailable."""
-    coordinator = cluster.coordinator
-    own = address_text(coordinator.addr, coordinator.port)
     with open_client(cluster) as client:
-        request = control.SetStandbys(address=own, standbys=standbys_of(cluster))
-        client.request(request, control.StandbysSet, timeout=QUERY_TIMEOUT)
+        client.request(_standbys_request(cluster), control.StandbysSet, timeout=QUERY_TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyChange:
+    """Other standbys in the file than the coordinator has."""
+
+    request: control.SetStandbys
+    before: str
+    after: str
+
+
+def standby_change(client: Client, file: Cluster) -> StandbyChange | None:
+    """Compare the standbys of a file with those of the coordinator; None: they are the same.
+
+    Raises CoordinatorUnavailable.
+    """
+    request = _standbys_request(followed(file))
+    wanted = [(one.machine, one.address) for one in request.standbys]
+    report = client.request(control.ClusterStatus(), control.ClusterReport, timeout=QUERY_TIMEOUT)
+    present = [(one.machine, one.address) for one in report.standbys]
+    if present == wanted:
+        return None
+    before, after = (", ".join(name for name, _ in one) or "none" for one in (present, wanted))
+    return StandbyChange(request, before, after)
+
+
+def followed(file: Cluster) -> Cluster:
+    """Return the cluster with its coordinator where `dora cluster promote` has put it."""
+    moved = read_moved(file.coordinator.addr, file.coordinator.port)
+    return file if moved is None else promoted(file, moved)
 
 
 def destroy(cluster: Cluster) -> None:

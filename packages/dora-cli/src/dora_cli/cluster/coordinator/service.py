@@ -28,6 +28,7 @@ from dora_cli.cluster.coordinator.local import (
     end_process,
     find_process,
     is_local,
+    start_coordinator,
 )
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
@@ -35,6 +36,7 @@ from dora_cli.cluster.decisions.preflight import (
     require_one_kind,
     require_ready,
 )
+from dora_cli.cluster.decisions.promotion import promoted
 from dora_cli.cluster.decisions.units import (
     address,
     coordinator_service_name,
@@ -49,7 +51,7 @@ from dora_cli.polling import wait_until
 from dora_cli.ssh.connection import SUDO_LOCALE, Connection, Finished, Listener, shown, sudo_problem
 from dora_cli.ssh.errors import NOT_ENDED, RemoteTimeout, SudoUnavailable
 from dora_cli.ssh.transport import Transport
-from dora_config.access import address_text, read_successor, successor_path, write_successor
+from dora_config.access import Moved, read_successor, successor_path, write_successor
 from dora_config.access_token import Successor, Token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.control_plane import local_authority
@@ -411,47 +413,89 @@ def deliver_token(remote: RemoteMachine) -> None:
     remote.connection.write(path, f"{successor}\n".encode(), mode=0o600)
 
 
-def restore_and_start(
-    cluster: Cluster,
-    installer: Installer,
-    copy: CoordinatorCopy,
-    token: str,
-    *,
-    epoch: int,
-    machine: str,
-    service: bool,
-    user: bool,
-) -> Restored:
-    """Start the coordinator of a copy on its machine; return what that printed.
-
-    ``service``: as a systemd service (``user``: of the account), otherwise in the background.
-    """
+@contextmanager
+def open_place(cluster: Cluster) -> Iterator[CoordinatorMachine]:
+    """Open the machine with the coordinator's address, also without systemd; raises NotReady."""
+    if cluster.coordinator.host is None and is_local(cluster.coordinator.addr):
+        yield this_machine(cluster)
+        return
     with open_coordinator_machine(cluster) as host:
-        assert host is not None  # it has a host
-        words = program_words(host, installer, user=user or not service)
-        place = cluster.coordinator
-        given = Restoration(
-            token=token,
-            state=copy,
-            epoch=epoch,
-            machine=machine,
-            address=address_text(place.addr, place.port),
-        )
+        if host is None:
+            raise NotReady(
+                f"{cluster.coordinator.addr} is not an address of this machine; run this command "
+                "on the machine that has it, or name that machine as `coordinator.host`"
+            )
+        yield host
+
+
+def copy_own_store(cluster: Cluster, installer: Installer, token: str) -> CoordinatorCopy:
+    """Return a copy of the store on the coordinator's machine, where none runs; raises DoraError"""
+    with open_place(cluster) as host:
+        words = program_words(host, installer, user=True)
         printed = host.connection.check(
-            [*words, "--restore", "--port", str(place.port)],
+            [*words, "--copy", "--port", str(cluster.coordinator.port)],
+            stdin=token.encode(),
+            timeout=RESTORE_TIMEOUT,
+        )
+    return CoordinatorCopy.model_validate_json(printed.splitlines()[-1])
+
+
+def restore_and_start(
+    cluster: Cluster, installer: Installer, given: Restoration, *, as_user: bool | None
+) -> tuple[Restored, str]:
+    """Start the coordinator of a copy on its machine; return what was restored, and how it runs.
+
+    ``as_user``: install it as a systemd service, of the account (True) or of the machine; None: as
+    the service that is installed, otherwise in the background. What was there before is put back
+    if it does not start.
+    """
+    with open_place(cluster) as host:
+        words = program_words(host, installer, user=as_user is not False)
+        service = _find_service(host)
+        if service is not None:
+            service.stop()  # of a coordinator that was replaced
+        printed = host.connection.check(
+            [*words, "--restore", "--port", str(cluster.coordinator.port)],
             stdin=given.model_dump_json().encode(),
             timeout=RESTORE_TIMEOUT,
         )
         restored = Restored.model_validate_json(printed.splitlines()[-1])
-        remember(cluster, Token.parse(token))
-        if service:
-            install_on(host, installer, token, user=user)
-        else:
-            _start(host, words, token)
-    return restored
+        remember(cluster, Token.parse(given.token))
+        try:
+            if as_user is not None:
+                install_on(host, installer, given.token, user=as_user)
+            elif service is not None:
+                service.start()
+                service.wait_until_it_answers()
+            elif host.is_remote:
+                _start(host, words, given.token)
+            else:
+                start_coordinator(cluster)
+        except BaseException:
+            if service is not None:
+                service.stop()
+            elif (made := _find_service(host)) is not None:
+                made.disable()
+                made.remove_unit()
+            host.call("coordinator.undo")
+            raise
+    in_background = as_user is None and service is None
+    return restored, "in the background" if in_background else "as a service"
 
 
-def start_promoted(cluster: Cluster, installer: Installer) -> bool:
+def remove_promoted(remote: RemoteMachine, installer: Installer) -> None:
+    """Remove the coordinator that `promote` has put on a machine, and its tokens."""
+    address, place = remote.machine.address, remote.cluster.coordinator
+    if address is None:
+        return
+    moved = Moved(address, place.port, remote.machine.id)
+    host = CoordinatorMachine(promoted(remote.cluster, moved), remote.machine, remote.connection)
+    if (service := _find_service(host)) is not None:
+        _uninstall(service, installer)
+    host.call("coordinator.remove", addr=address, port=place.port)
+
+
+def start_promoted(cluster: Cluster, installer: Installer, *, recreate_store: bool) -> bool:
     """Start a promoted coordinator again in the background; False: it has a service."""
     token = queries.endpoint_of(cluster).token
     with installed_service(cluster) as service:
@@ -460,6 +504,8 @@ def start_promoted(cluster: Cluster, installer: Installer) -> bool:
     with open_coordinator_machine(cluster) as host:
         if host is None or not host.is_remote:
             return False
+        if recreate_store:
+            host.call("coordinator.put_store_aside")
         _start(host, program_words(host, installer, user=True), token)
     return True
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from dora_cli.cluster.decisions.preflight import (
     warnings,
 )
 from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.port_listener import PortListener
 from dora_cli.cluster.machines.remote_machine import (
     Connections,
     Outcome,
@@ -33,7 +33,6 @@ from dora_cli.cluster.operations.steps import Findings
 from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import plain_warnings, show_offset
 from dora_cli.remote_program.existing_daemons import fingerprint
-from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh.errors import RemoteCommandFailed, SudoUnavailable
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
@@ -42,8 +41,6 @@ from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 
 START_TIMEOUT = 8.0
 """Seconds in which all machines must have opened a port for pings."""
-LISTEN_TIME = 40.0
-"""Seconds after which a machine that was cut off stops to answer pings."""
 MAX_LATENCY = 0.1
 
 
@@ -61,7 +58,7 @@ def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings:
             listeners = {}
             for one in machines:
                 remote = RemoteMachine(cluster, one, stack.enter_context(connections.open(one)))
-                listeners[one.id] = _Listener(remote, secret)
+                listeners[one.id] = PortListener(remote, data_ports(one), secret)
                 stack.callback(listeners[one.id].end)
             pings = _ping_all(connections, listeners, facts, secret)
     rows = []
@@ -92,60 +89,13 @@ def _connect(
     return reached
 
 
-class _Listener:
-    """A machine that answers pings until ``end``."""
-
-    def __init__(self, remote: RemoteMachine, secret: str) -> None:
-        self.remote = remote
-        self._secret = secret
-        self._rest = b""
-        self._port: int | None = None
-        self._changed = threading.Event()
-        self._ended = False
-        self.problem: str | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        ports = list(data_ports(self.remote.machine))
-        try:
-            self.remote.call(
-                "network.answer",
-                on_output=self._take,
-                ports=ports,
-                seconds=LISTEN_TIME,
-                secret=self._secret,
-            )
-        except DoraError as error:
-            if not self._ended:
-                self.problem = str(error)
-        self._changed.set()
-
-    def _take(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            with suppress(Problem, ValueError, KeyError):  # output of a login shell
-                self._port = int(decode_reply(line)["port"])
-                self._changed.set()
-
-    def port(self, within: float) -> int | None:
-        """Return the port at which it answers; None without one after ``within`` seconds."""
-        self._changed.wait(within)
-        return self._port
-
-    def end(self) -> None:
-        self._ended = True
-        self.remote.connection.close()
-        self._thread.join(5)
-
-
 Pings = Mapping[str, Mapping[str, Any]]
 """Answers of ``ping`` by source and target."""
 
 
 def _ping_all(
     connections: Connections,
-    listeners: Mapping[str, _Listener],
+    listeners: Mapping[str, PortListener],
     facts: Mapping[str, MachineFacts],
     secret: str,
 ) -> Pings:
@@ -200,7 +150,7 @@ def _cell(
     source: Machine,
     target: Machine,
     pings: Pings,
-    listeners: Mapping[str, _Listener],
+    listeners: Mapping[str, PortListener],
     findings: Findings,
 ) -> str:
     pair = f"{source.id} -> {target.id}"

@@ -10,6 +10,7 @@ from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.service import (
     install_coordinator,
+    remove_promoted,
     trust_local_authority,
     uninstall_coordinator,
 )
@@ -33,8 +34,8 @@ from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnavailable
-from dora_config.access import ensure_token, state_dir
-from dora_config.cluster.models import Cluster
+from dora_config.access import ensure_token, forget_moves, state_dir
+from dora_config.cluster.models import Cluster, Machine
 from dora_config.control_plane import Untrusted
 from dora_config.protocol.control import ClusterReport
 from dora_coordinator.io.authority import Authority
@@ -43,8 +44,13 @@ _NOT_INSTALLED = "OK (it was not installed)"
 _STILL_RUNS = "OK (not installed; its daemon keeps running, `dora cluster down` ends it)"
 
 
-def uninstall_services(cluster: Cluster, installer: Installer, command: ClusterCommand) -> bool:
-    """Remove everything; return whether that succeeded on every machine."""
+def uninstall_services(
+    file: Cluster, cluster: Cluster, installer: Installer, command: ClusterCommand
+) -> bool:
+    """Remove everything, also coordinators that were replaced; return whether that succeeded.
+
+    ``file``: the cluster as the file describes it; ``cluster``: as it is now.
+    """
 
     def work(remote: RemoteMachine, report: Report) -> str:
         return _uninstall(remote, installer, report)
@@ -53,17 +59,30 @@ def uninstall_services(cluster: Cluster, installer: Installer, command: ClusterC
         label = "Uninstalling dora-daemon-{id} from {target}"
         done = on_machines(cluster, label, work, connections=reservation.connections)
         output.write(success_count(done))
-        removed = uninstall_coordinator(cluster, installer)
-    if not removed or not all(one.ok for one in done):
+        places = [cluster] if file.coordinator.addr == cluster.coordinator.addr else [cluster, file]
+        removed = [uninstall_coordinator(one, installer) for one in places]
+        for one in done:
+            if one.ok and one.result != _STILL_RUNS and _has_coordinator(cluster, one.machine):
+                with reservation.connections.open(one.machine) as connection:
+                    remove_promoted(RemoteMachine(cluster, one.machine, connection), installer)
+    if not all(removed) or not all(one.ok for one in done):
         return False
     if not any(one.result == _STILL_RUNS for one in done):
         known_clusters.forget(cluster)
+        place = cluster.coordinator
+        forget_moves(place.addr, place.port, *place.former)
     return True
+
+
+def _has_coordinator(cluster: Cluster, machine: Machine) -> bool:
+    return machine.address == cluster.coordinator.addr
 
 
 def _uninstall(remote: RemoteMachine, installer: Installer, report: Report) -> str:
     facts = remote.facts()
     services = DaemonService.find_all(remote, facts)
+    if not _has_coordinator(remote.cluster, remote.machine):
+        remove_promoted(remote, installer)  # one that was replaced
     if not services:
         return _NOT_INSTALLED if facts.daemon is None else _STILL_RUNS
     layouts = [

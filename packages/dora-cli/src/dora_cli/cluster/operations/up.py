@@ -50,7 +50,9 @@ def bring_up(
         known = queries.report_if_running(cluster)
         own = None
         if known is None:
-            if cluster.coordinator.former and start_promoted(cluster, installer):
+            if cluster.coordinator.former and start_promoted(
+                cluster, installer, recreate_store=recreate_store
+            ):
                 pass
             elif not start_service(cluster, recreate_store=recreate_store):
                 own = local.start_coordinator(cluster, recreate_store=recreate_store)

@@ -58,6 +58,18 @@ def keep(cluster: Cluster, file: Path) -> None:
     _update(cluster, cluster=cluster, file=str(file.absolute()), former=former)
 
 
+def with_former_places(cluster: Cluster) -> Cluster:
+    """Return a cluster with the addresses at which its coordinator was before: daemons' command
+    lines may still name them after `dora cluster promote --back`.
+    """
+    before = _read(_path(cluster)).cluster
+    if before is None or not before.coordinator.former:
+        return cluster
+    update = {"former": before.coordinator.former}
+    place = cluster.coordinator.model_copy(update=update)
+    return cluster.model_copy(update={"coordinator": place})
+
+
 def former_machines(cluster: Cluster) -> tuple[Machine, ...]:
     """Return machines that were in the file and may still run a daemon."""
     return _read(_path(cluster)).former
