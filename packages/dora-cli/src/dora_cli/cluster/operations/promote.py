@@ -61,7 +61,7 @@ STAND_ASIDE_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class NewPlace:
     """Where the coordinator is to be."""
 
     cluster: Cluster
@@ -110,7 +110,7 @@ class Promotion:
         self._reservation = reservation
         self._token = _token(cluster)
 
-    def run(self, target: Target, command: ClusterCommand, confirm: Callable[[], bool]) -> bool:
+    def run(self, target: NewPlace, command: ClusterCommand, confirm: Callable[[], bool]) -> bool:
         """Let the target lead; return whether all reachable daemons are connected to it."""
         survey = self._survey()
         claim = self._leads_already(target, survey)
@@ -173,7 +173,7 @@ class Promotion:
         missing = tuple(one.machine.id for one in done if not one.ok)
         return Survey(authority, found, missing, stores)
 
-    def _leads_already(self, target: Target, survey: Survey) -> Claim | None:
+    def _leads_already(self, target: NewPlace, survey: Survey) -> Claim | None:
         """Return the claim of the coordinator on the machine if it leads.
 
         One that was replaced meanwhile is ended, because another takes its place.
@@ -272,7 +272,7 @@ class Promotion:
         moved = Moved(machine.address, self._cluster.coordinator.port, name)
         return promoted(self._cluster, moved)
 
-    def _start(self, target: Target, copy: CoordinatorCopy, epoch: int) -> Claim:
+    def _start(self, target: NewPlace, copy: CoordinatorCopy, epoch: int) -> Claim:
         """Start the coordinator of a copy on its machine; return its claim."""
         as_user = None
         if target.machine is not None:
@@ -323,13 +323,13 @@ def promote_standby(
         return Promotion(file, cluster, installer, reservation).run(target, command, confirm)
 
 
-def _target(file: Cluster, cluster: Cluster, machine_id: str | None) -> Target:
+def _target(file: Cluster, cluster: Cluster, machine_id: str | None) -> NewPlace:
     if machine_id is None:
-        return Target(returned(file, cluster), None)
+        return NewPlace(returned(file, cluster), None)
     place = cluster.coordinator
     machine = next((one for one in cluster.machines if one.id == machine_id), None)
     if machine is not None and machine.address == place.addr and place.former:
-        return Target(cluster, machine)
+        return NewPlace(cluster, machine)
     names = [one.machine for one in standbys_of(cluster)]
     if machine is None or machine_id not in names or machine.address is None:
         known = ", ".join(names) or "none"
@@ -337,7 +337,7 @@ def _target(file: Cluster, cluster: Cluster, machine_id: str | None) -> Target:
             f'"{machine_id}" is not a standby of this cluster; coordinator.standby has: {known}'
         )
     moved = Moved(machine.address, place.port, machine_id)
-    return Target(promoted(cluster, moved), machine)
+    return NewPlace(promoted(cluster, moved), machine)
 
 
 def _claim(client: Client) -> Claim:
@@ -382,11 +382,11 @@ def _shown(one: StandbyFacts) -> str:
     return f"copy {copy.number} of epoch {copy.epoch}, {age} old"
 
 
-def _shown_id(target: Target) -> str:
+def _shown_id(target: NewPlace) -> str:
     return f'"{target.id}"' if target.id else f"{target.label}, as the file names it,"
 
 
-def _remember(cluster: Cluster, target: Target, command: ClusterCommand) -> None:
+def _remember(cluster: Cluster, target: NewPlace, command: ClusterCommand) -> None:
     """Use the new address for this account's commands from now on."""
     place = target.cluster.coordinator
     forget_moves(place.addr, place.port, *place.former)
@@ -404,7 +404,7 @@ def _remember(cluster: Cluster, target: Target, command: ClusterCommand) -> None
     known_clusters.keep(target.cluster, command.file)
 
 
-def _advise(target: Target, survey: Survey) -> None:
+def _advise(target: NewPlace, survey: Survey) -> None:
     place = target.cluster.coordinator
     if survey.missing:
         output.remark(
