@@ -155,6 +155,23 @@ def _imported(text: str) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if _runs_something(page)], ids=_name)
+def test_a_page_removes_what_it_has_started(page: Path) -> None:
+    """A daemon or dataflow that stays disturbs the next page for a day."""
+    words = [
+        command.words[1:]
+        for block in blocks(page)
+        if block.language == "console"
+        for command in commands(block.body)
+        if command.words[0] == "dora"
+    ]
+    starts = [
+        at for at, one in enumerate(words) if one[:1] in (["up"], ["daemon"], ["coordinator"])
+    ]
+    ends = [at for at, one in enumerate(words) if one[:1] == ["down"]]
+    assert not starts or (ends and ends[-1] > starts[-1])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_code_is_valid(page: Path) -> None:
     for block in blocks(page):
