@@ -43,7 +43,6 @@ from dora_node_api.protocol.spawn_request import SpawnRequest
 CHANNEL = 3
 MAX_REQUEST = 1 << 20
 MAX_BESIDE = 5000
-MAX_SOURCE = 1 << 20
 MODULES = (
     "dora_node_api.backends.runner",
     "dora_node_api.data.arrow",
@@ -68,7 +67,7 @@ READ_AT_START = (
 BUFFERING = ("pyarrow", "numpy")
 """Libraries with objects that may write, or end others, at their end."""
 _PATH = "PYTHONPATH"
-_PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP = 1, 35, 14
+_PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP, _PR_SET_CHILD_SUBREAPER = 1, 35, 14, 36
 _MADV_DONTNEED = 4
 _UNCHANGED = re.compile(
     rb"^(\w+)-(\w+) r-.p (?:\S+ +){3}/.*\n"
@@ -102,13 +101,11 @@ class Facts:
     """What its start-up files did that a fork does not carry over."""
 
 
-def why_not(
-    process: SpawnRequest, beside: Iterable[str], source: bytes, facts: Facts
-) -> str | None:
+def why_not(process: SpawnRequest, beside: Iterable[str], begin: bytes, facts: Facts) -> str | None:
     """Return why a node cannot be forked, None if it can; pure.
 
-    ``beside``: names of importable files in the folder that is first on its path. ``source``:
-    its file, which may set variables before it imports numpy.
+    ``beside``: names of importable files in the folder that is first on its path. ``begin``: first
+    bytes of its file.
     """
     argv, variables = process.argv, process.env
     if facts.strange is not None:
@@ -117,11 +114,8 @@ def why_not(
         return f"{facts.changed} has changed"
     if argv[2:3] != ("-m",) and (not argv[2:] or not argv[2].startswith("/")):
         return "its file is not an absolute path"
-    if source[:2] == b"PK" or source[2:4] == b"\r\n":
+    if begin[:2] == b"PK" or begin[2:4] == b"\r\n":
         return "its file is an archive or compiled"
-    for begin in READ_BY_LIBRARIES:
-        if any(quote + begin.encode() in source for quote in (b"'", b'"')):
-            return f"its file names variables {begin}..., which loaded libraries have read"
     own = _read_at_start(variables)
     ours = _read_at_start(facts.environ)
     for name in sorted({*own, *ours}):
@@ -194,6 +188,7 @@ class Zygote:
 
     def __init__(self, channel: socket.socket, runner: int) -> None:
         self._channel = channel
+        self._pid = os.getpid()
         self._runner = runner
         self._environ = dict(os.environ)
         self._files = ""
@@ -218,17 +213,16 @@ class Zygote:
         load_pyarrow()
         self.load(MODULES)
         gc.disable()
-        self._report()
+        self._report(ready="yes")
 
     def load(self, names: Iterable[str]) -> None:
         """Import modules that are not imported yet; those that fail are left to the node."""
         missing = [name for name in names if name not in self._tried]
         self._tried.update(missing)
         for name in missing:
-            try:
-                importlib.import_module(name)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - code of libraries
-                self._report(failed=name, error=f"{type(error).__name__}: {error}"[:500])
+            self._report(importing=name)
+            self._import(name)
+        self._report(importing="")
         if missing:
             self._released = False
             if threading.active_count() > 1:
@@ -239,8 +233,26 @@ class Zygote:
             gc.collect()
             gc.freeze()
 
+    def _import(self, name: str) -> None:
+        """Import a module, and end the processes that it starts."""
+        # what they start in turn becomes a child of this process when its parent ends
+        _C.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - code of libraries
+            self._fail(name, f"{type(error).__name__}: {error}")
+        if os.getpid() != self._pid:
+            os._exit(0)  # a fork of the module
+        if _end_children():
+            self._fail(name, "it starts processes, which were ended")
+        _C.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+    def _fail(self, name: str, error: str) -> None:
+        if os.getpid() == self._pid:
+            self._report(failed=name, error=error[:500])
+
     def _report(self, **facts: str) -> None:
-        """Report that the zygote is ready, or why it could not import a module."""
+        """Report that the zygote is ready, what it imports, or why it could not import a module."""
         self._channel.send(json.dumps(facts).encode())
 
     def serve(self) -> Request | None:
@@ -279,13 +291,13 @@ class Zygote:
             if len(some) > MAX_BESIDE:
                 return f"its folder has more than {MAX_BESIDE} entries"
             beside = importable((entry.name, entry.is_dir()) for entry in some)
-            source = b""
+            begin = b""
             if request.process.argv[2] != "-m":
                 with open(request.process.argv[2], "rb") as file:
-                    source = file.read(MAX_SOURCE)
+                    begin = file.read(4)
         except OSError as error:
             return str(error)
-        return why_not(request.process, beside, source, facts)
+        return why_not(request.process, beside, begin, facts)
 
     def _receive(self) -> list[Request]:
         """Wait for a request; take those that wait already."""
@@ -337,6 +349,27 @@ def _fork() -> int:
         # Python warns about threads of libraries, which have handlers for a fork
         warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
         return os.fork()
+
+
+def _end_children() -> bool:
+    """Kill the children of this process; return whether it had some."""
+    found = False
+    while True:
+        try:
+            ended, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        found = True
+        if not ended:
+            _kill_children()
+            os.waitpid(-1, 0)
+
+
+def _kill_children() -> None:
+    for thread in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{thread}/children") as file:
+            for pid in file.read().split():
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def _threads() -> int:
@@ -502,6 +535,26 @@ def _run(request: Request) -> None:
         sys.exit(1)
 
 
+def _warn_about_late_variables() -> None:
+    """Print a warning when the node first sets a variable that libraries have read already."""
+    warned = False
+
+    def look(event: str, details: tuple[Any, ...]) -> None:
+        nonlocal warned
+        if event != "os.putenv" or warned:
+            return
+        name = os.fsdecode(details[0])
+        if name.startswith(READ_BY_LIBRARIES):
+            warned = True
+            print(
+                f"{name} is set too late: this node was forked from a process that has loaded "
+                "numpy and pyarrow. Set it in `env` of the node, or `warm: false`",
+                file=sys.stderr,
+            )
+
+    sys.addaudithook(look)
+
+
 class _End:
     """Ends a node when only modules of the zygote are left to be torn down.
 
@@ -653,6 +706,7 @@ def main() -> None:
     if (request := zygote.serve()) is None:
         os._exit(0)
     gc.enable()
+    _warn_about_late_variables()
     try:
         _run(request)
     except SystemExit as ended:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 from support.runner.runs import gone
+from support.waiting import wait_until
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.runner.machine.events import Exit
@@ -60,6 +61,11 @@ class Bench:
         node = PreparedNode(spec, argv, self.folder, {}, LaunchFacts(argv, None), self.folder)
         self.zygote.expect([node] * module.WORTH_WAITING)
 
+    @property
+    def process(self) -> module._Process:
+        assert self.zygote._process is not None
+        return self.zygote._process
+
     async def fork(self, request: SpawnRequest) -> NodeProcess | None:
         """Return the process; None, and the reason in `reasons`, if it has to be a program."""
         forked: asyncio.Future[NodeProcess | None] = asyncio.Future()
@@ -78,6 +84,15 @@ class Bench:
         process = await self.fork(request)
         assert process is not None, self.reasons
         return await outcome(process), await outcome(spawn(request))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, condition, what="the zygote")
+
+
+async def ready(bench: Bench) -> None:
+    """Wait until the zygote has imported what every node imports."""
+    await until(lambda: bench.process.ready)
 
 
 async def outcome(process: NodeProcess) -> Outcome:
@@ -547,6 +562,87 @@ def test_modules_of_warm(use: Use[None], tmp_path: Path, monkeypatch: pytest.Mon
         bench.expect(warm=("threaded",))
         assert await bench.fork(request) is None
         assert "starts threads (threaded)" in bench.reasons[-1]
+
+    use(check)
+
+
+def test_a_module_of_warm_that_hangs_or_starts_processes(
+    use: Use[None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that computes is waited for."""
+    pids = tmp_path / "pids"
+    (tmp_path / "slow.py").write_text("import time; time.sleep(600)")
+    (tmp_path / "busy.py").write_text(
+        "import time; end = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
+    )
+    (tmp_path / "forking.py").write_text(
+        "import os, subprocess, sys, time\n"
+        f"name = {str(pids)!r}\n"
+        'code = \'import os, sys, time; open(sys.argv[1], "w").write(str(os.getpid()));'
+        " time.sleep(600)'\n"
+        "subprocess.Popen([sys.executable, '-c', code, name], start_new_session=True)\n"
+        "while not os.path.exists(name) or not open(name).read(): time.sleep(0.01)\n"
+        "os.fork()\n"  # its child goes on as the zygote would
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async def check(bench: Bench) -> None:
+        bench.expect(warm=("busy", "forking"))
+        await ready(bench)
+        monkeypatch.setattr(module, "LIMIT", 0.5)
+        request = bench.request("import sys; print('busy' in sys.modules)")
+        assert (await outcome(await forked(bench, request)))[1] == "True\n"
+        ((_, text),) = bench.warnings
+        assert 'cannot import "forking" of `warm`' in text
+        assert "it starts processes, which were ended" in text
+        gone(int(pids.read_text()))
+
+    use(check)
+    monkeypatch.setattr(module, "LIMIT", 60.0)
+
+    async def hang(bench: Bench) -> None:
+        bench.expect(warm=("slow",))
+        await ready(bench)
+        monkeypatch.setattr(module, "LIMIT", 0.5)
+        request = bench.request("print(1)")
+        assert await bench.fork(request) is None
+        assert "did not answer within 0.5 s" in bench.reasons[0]
+        monkeypatch.setattr(module, "LIMIT", 60.0)
+        ((node, text),) = bench.warnings
+        assert (node, "list only modules whose import ends soon" in text) == ("a", True)
+        assert 'cannot import "slow" of `warm`' in text
+        assert (await outcome(await forked(bench, request)))[1] == "1\n"
+
+    use(hang)
+
+
+def test_a_stop_does_not_wait_for_the_import_of_a_module(
+    use: Use[None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async def check(bench: Bench) -> None:
+        bench.expect(warm=("slow",))
+        waiting = asyncio.ensure_future(bench.fork(bench.request("print(1)")))
+        await until(lambda: bench.process.importing == "slow")
+        bench.zygote.stop_import()
+        assert await waiting is None
+
+    use(check)
+
+
+def test_a_node_that_sets_a_variable_of_numpy_itself_is_warned(use: Use[None]) -> None:
+    async def check(bench: Bench) -> None:
+        bench.expect()
+        request = bench.request(
+            "import os; os.environ.update(OPENBLAS_NUM_THREADS='1', OMP_NUM_THREADS='1', OWN='1')"
+        )
+        _, _, stderr = await outcome(await forked(bench, request))
+        assert stderr.startswith("OPENBLAS_NUM_THREADS is set too late")
+        assert stderr.count("\n") == 1
+        request = bench.request("import os; os.environ['OWN'] = ''")
+        assert (await outcome(await forked(bench, request)))[2] == ""
 
     use(check)
 

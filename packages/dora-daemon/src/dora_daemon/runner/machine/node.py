@@ -78,10 +78,8 @@ class StopSequence:
         self.order = None
         self.kill_reason = None
 
-    def begin(
-        self, order: StopOrder, now: float, *, connected: bool, spawned: bool
-    ) -> list[do.Command]:
-        """Send the first step of a stop; ``spawned``: the process has a pid."""
+    def begin(self, order: StopOrder, now: float, *, connected: bool) -> list[do.Command]:
+        """Send the first step of a stop."""
         self.order = order
         commands = do.cancel_timers(self.node)
         if self.dynamic:
@@ -90,8 +88,8 @@ class StopSequence:
             return [*commands, *self.kill(_FORCED)]
         if connected:
             commands.append(do.SendStop(self.node))
-        elif spawned:
-            # STOP cannot reach it, so there is nothing to wait for
+        else:
+            # STOP cannot reach it, so there is nothing to wait for; it may have no pid yet
             commands.append(do.SignalNode(self.node, "SIGTERM"))
         return [*commands, do.ArmTimer(self.node, "terminate", now + order.grace)]
 
@@ -264,9 +262,7 @@ class NodeLifecycle:
         number, restarts = self.incarnation, self.restarts
         report = reports.NodeSpawned(node=self.id, pid=pid, incarnation=number, restarts=restarts)
         commands: list[do.Command] = [do.ReportEvent(report)]
-        if self.state is NodeState.STOPPING:
-            return [*commands, do.SignalNode(self.id, "SIGTERM")]
-        if self.spec.startup_timeout is not None:
+        if self.state is not NodeState.STOPPING and self.spec.startup_timeout is not None:
             commands.append(do.ArmTimer(self.id, "startup", now + self.spec.startup_timeout))
         return commands
 
@@ -370,7 +366,7 @@ class NodeLifecycle:
     def _stop(self, order: StopOrder, now: float) -> list[do.Command]:
         was_connected = self.state is not NodeState.CONNECTING
         self.state = NodeState.STOPPING
-        return self.stop.begin(order, now, connected=was_connected, spawned=self.pid is not None)
+        return self.stop.begin(order, now, connected=was_connected)
 
     def _kill(self, reason: str) -> list[do.Command]:
         """Kill the process as a failure of the node, so that its restart policy applies."""

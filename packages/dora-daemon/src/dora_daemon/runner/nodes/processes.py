@@ -118,6 +118,7 @@ class Processes:
             node.process.signal_group(name)
         elif node in self._starting:
             self._starting[node] = name
+            self._zygote.stop_import()
 
     def stage(self, node: LocalNode, incarnation: int) -> None:
         """Start the process of a node's replacement beside the running one."""

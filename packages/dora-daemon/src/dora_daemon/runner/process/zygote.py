@@ -23,7 +23,10 @@ from dora_node_api.protocol.spawn_request import SpawnRequest
 LIMIT = 3.0
 """Seconds for an answer; then nodes are started as programs."""
 WARM_LIMIT = 60.0
-"""As LIMIT, if modules of `warm` may have to be imported."""
+"""As LIMIT, while the import of a module of `warm` uses CPU time."""
+_IDLE_TICKS = 2
+"""CPU time, in units of the kernel, that a process uses which waits for LIMIT seconds."""
+_FOUND = "that the Python of dora finds without the node's folder and `env`"
 MAX_OUTSTANDING = 8
 WORTH_WAITING = 5
 """Number of nodes for which a zygote that imports its modules is faster than programs."""
@@ -47,6 +50,17 @@ class _Process:
     early: bool
     """It was started before there was a runner."""
     ready: bool = False
+    importing: str = ""
+    """Module that it imports."""
+
+    def cpu_ticks(self) -> int:
+        """Return the CPU time that it has used, its children included."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return 0
+        return sum(map(int, fields[11:15]))
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +87,8 @@ class Zygote:
         self._warm: dict[str, str] = {}
         """Modules to import, and the first node that lists each."""
         self._not_imported: set[str] = set()
+        self._hanging: set[str] = set()
+        """Modules that are not imported again, since their import does not end."""
         self._failures = 0
         """Since the last node that it forked."""
         self._waiting: deque[tuple[SpawnRequest, Done]] = deque()
@@ -104,6 +120,11 @@ class Zygote:
         self._send_next()
         return True
 
+    def stop_import(self) -> None:
+        """Give up the import of a module of `warm`: what waits for it is to end."""
+        if self._process is not None and self._process.importing in self._warm:
+            self._failed("the node is stopped")
+
     def close(self) -> None:
         """End the process; what is not done yet never will be."""
         self._waiting.clear()
@@ -133,19 +154,21 @@ class Zygote:
                 report = json.loads(data)
                 if "failed" in report:
                     self._name_failed(report["failed"], report["error"])
+                elif "importing" in report:
+                    self._process.importing = report["importing"]
                 else:
                     self._process.ready = True
                 return
         self._failed("the zygote has ended")
 
-    def _name_failed(self, module: str, error: str) -> None:
-        """Warn once about a module of `warm`."""
+    def _name_failed(self, module: str, error: str, kind: str = _FOUND) -> None:
+        """Warn once about a module of `warm`; ``kind``: of modules that can be listed."""
         if module in self._warm and module not in self._not_imported:
             self._not_imported.add(module)
             self._warn(
                 self._warm[module],
                 f'cannot import "{module}" of `warm` before the node is forked: {error}; list only'
-                " modules that the Python of dora finds without the node's folder and `env`",
+                f" modules {kind}",
             )
 
     def _failed(self, reason: str) -> None:
@@ -161,6 +184,8 @@ class Zygote:
         if process is not None:
             self._loop.remove_reader(process.channel)
             process.channel.close()
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)  # with what a module of `warm` has started
             with suppress(OSError):
                 os.kill(process.pid, signal.SIGKILL)
                 os.waitpid(process.pid, 0)
@@ -178,7 +203,8 @@ class Zygote:
     def _send(self, process: _Process, request: SpawnRequest, done: Done) -> None:
         cpus = request.cpus or tuple(os.sched_getaffinity(0))
         process_json = replace(request, cpus=cpus).to_json()
-        values = {"process": process_json, "warm": list(self._warm)}
+        warm = [name for name in self._warm if name not in self._hanging]
+        values = {"process": process_json, "warm": warm}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipes: list[int] = []
         try:
@@ -199,9 +225,8 @@ class Zygote:
             for number in pipes[1::2]:
                 os.close(number)
         outputs = (pipes[0], pipes[2])
-        limit = WARM_LIMIT if self._warm else LIMIT
         fork = _Fork(done, process, ours, outputs)
-        fork.timer = self._loop.call_later(limit, self._timed_out, fork, limit)
+        self._limit(fork, LIMIT)
         self._outstanding.append(fork)
         self._loop.add_reader(ours, self._answered, fork)
 
@@ -235,9 +260,23 @@ class Zygote:
             self._give_up(fork, answer.get("problem", "the zygote has ended"))
         self._send_next()
 
-    def _timed_out(self, fork: _Fork, limit: float) -> None:
-        reason = f"the zygote did not answer within {limit:g} s"
-        if fork.process is self._process:
+    def _limit(self, fork: _Fork, waited: float) -> None:
+        """Look after another LIMIT seconds; ``waited``: how long it has waited then."""
+        used = fork.process.cpu_ticks()
+        fork.timer = self._loop.call_later(LIMIT, self._timed_out, fork, waited, used)
+
+    def _timed_out(self, fork: _Fork, waited: float, used: int) -> None:
+        process = fork.process
+        name = process.importing if process.importing in self._warm else ""
+        if name and waited < WARM_LIMIT and process.cpu_ticks() - used > _IDLE_TICKS:
+            self._limit(fork, waited + LIMIT)
+            return
+        reason = f"the zygote did not answer within {waited:g} s"
+        if process is self._process:
+            if name:
+                error = f"it takes more than {waited:g} s, so the nodes are started as programs"
+                self._name_failed(name, error, "whose import ends soon")
+                self._hanging.add(name)
             self._failed(reason)
         self._give_up(fork, reason)
 
