@@ -124,8 +124,8 @@ class WholeDataflow(Message):
     begun: StartIdentity = StartIdentity()
     changes: int = 0
     """Number of changes of nodes, edges and parts of the dataflow since its start."""
-    placement: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Node ids by the key of their daemon, of all parts; empty: not known."""
+    placement: dict[str, str] = Field(default_factory=dict)
+    """Key of its daemon by node id, of all nodes in the order of the file; empty: not known."""
     others: DataflowSpec | None = None
     """The specification of the nodes on other machines."""
 

@@ -290,10 +290,8 @@ class DataflowData:
 
         Parameters and stopped nodes are left out: their own machine reports them.
         """
-        own = set(part.nodes)
-        others = self.spec.with_nodes(
-            tuple(node for node in self.spec.resolved.nodes if node.id not in own)
-        )
+        own, nodes, places = set(part.nodes), self.spec.resolved.nodes, self.parts.by_node()
+        others = self.spec.with_nodes(tuple(node for node in nodes if node.id not in own))
         update: dict[str, object] = {
             "descriptor": {},
             "params": {},
@@ -303,7 +301,7 @@ class DataflowData:
         return WholeDataflow(
             begun=self.begun,
             changes=self.changes,
-            placement={one.daemon: one.nodes for one in self.parts.values()},
+            placement={node.id: places[node.id] for node in nodes if node.id in places},
             others=others.model_copy(update=update),
         )
 

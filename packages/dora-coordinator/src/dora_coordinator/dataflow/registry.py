@@ -549,7 +549,11 @@ def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[Store
         attempt=message.attempt,
         revision=message.revision,
     )
-    others = (
+    others: dict[str, tuple[str, ...]] = {}
+    for node, other in message.whole.placement.items():
+        if other != daemon:
+            others[other] = (*others.get(other, ()), node)
+    claimed = (
         StoredPart(
             daemon=other,
             nodes=nodes,
@@ -558,13 +562,17 @@ def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[Store
             revision=-1,
             claimed=True,
         )
-        for other, nodes in message.whole.placement.items()
-        if other != daemon
+        for other, nodes in others.items()
     )
-    return (own, *others)
+    return (own, *claimed)
 
 
 def described_spec(message: messages.PartDescribed) -> DataflowSpec:
     """Return the specification of the whole dataflow as one machine knows it."""
     others = message.whole.others
-    return message.spec if others is None else merged(others, (), message.spec)
+    if others is None:
+        return message.spec
+    order = {node: index for index, node in enumerate(message.whole.placement)}
+    nodes = (*others.resolved.nodes, *message.spec.resolved.nodes)
+    ordered = sorted(nodes, key=lambda node: order.get(node.id, len(order)))
+    return merged(others.with_nodes(tuple(ordered)), (), message.spec)
