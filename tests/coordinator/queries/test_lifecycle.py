@@ -23,6 +23,7 @@ from dora_config.protocol.control import (
     StopDataflow,
     WaitForEnd,
 )
+from dora_config.protocol.daemon import Heartbeat
 
 RESTART = RestartDataflow(dataflow="a")
 
@@ -101,18 +102,68 @@ def test_a_restart_is_refused_before_the_stop_if_a_machine_is_away() -> None:
     assert [len(one.runners) for one in (robot, station)] == [1, 1]
 
 
-def test_a_restart_is_refused_while_a_machine_is_silent() -> None:
+def test_a_restart_is_refused_if_a_machine_has_just_lost_its_power() -> None:
     fleet, robot, station = running_fleet()
-    fleet.pass_time(10.0, heartbeats=False)
+    fleet.now += 2.0
+    station.send(Heartbeat())
+    fleet.step_to_coordinator(station)
     number = fleet.request(RestartDataflow())
-    assert "was not restarted, since it could not" in fleet.failures[number].message
-    assert 'daemon "robot" has not answered for 10 s' in fleet.failures[number].message
-    fleet.pass_time(10.0)
-    assert fleet.listed() == [("Running", None)]
-    assert [len(one.runners) for one in (robot, station)] == [1, 1]
-    again = fleet.request(RestartDataflow())
+    for _ in range(7):  # nothing of the robot arrives
+        fleet.now += 1.0
+        fleet.fire_due()
+    assert fleet.failures[number].code == "placement"
+    assert fleet.failures[number].message.endswith(
+        'was not restarted and runs on: daemon "robot" has not answered for 5 s'
+    )
     fleet.settle()
-    assert isinstance(fleet.answers[again], Restarted)
+    assert [len(one.runners) for one in (robot, station)] == [1, 1]
+
+
+def test_a_restart_whose_machine_is_lost_meanwhile_starts_when_it_is_back() -> None:
+    for back in ("rebooted", "ran on"):
+        fleet, robot, station = running_fleet()
+        number = fleet.request(RestartDataflow())
+        fleet.disconnect(robot)  # it has not received the stop
+        fleet.settle()
+        fleet.pass_time(60.0)
+        assert "was stopped but not started again: " in fleet.failures[number].message
+        assert "it is started when that is possible" in fleet.failures[number].message
+        ((status, reason),) = fleet.listed()
+        assert (status, str(reason)[:45]) == (
+            "Recovering",
+            "it is started again when that is possible (no",
+        )
+        if back == "rebooted":
+            fleet.reboot(robot)
+            fleet.start_daemon(robot)
+        else:
+            fleet.connect(robot)
+        fleet.pass_time(30.0)
+        assert fleet.listed()[-1] == ("Running", None)
+        living = [(d.name, r.phase) for d in (robot, station) for r in d.runners if r.lives]
+        assert living == [("robot", "running"), ("station", "running")]
+
+
+def test_a_restart_that_fails_because_of_a_machine_is_repeated() -> None:
+    fleet, robot, station = running_fleet()
+    number = fleet.request(RestartDataflow())
+    while not any(runner.phase == "starting" for runner in robot.runners):
+        for daemon in (robot, station):
+            fleet.step_to_daemon(daemon)
+            for runner in list(daemon.runners):
+                if runner.phase == "stopping":
+                    fleet.step_runner(runner, daemon)
+            fleet.step_runner_event(daemon)
+            fleet.step_to_coordinator(daemon)
+    fleet.reboot(robot)
+    fleet.settle()
+    assert "was lost while it prepared" in fleet.failures[number].message
+    fleet.pass_time(20.0)
+    fleet.start_daemon(robot)
+    fleet.pass_time(30.0)
+    assert fleet.listed() == [("Finished", None), ("Running", None)]
+    living = [(d.name, r.phase) for d in (robot, station) for r in d.runners if r.lives]
+    assert living == [("robot", "running"), ("station", "running")]
 
 
 def test_a_restart_fails_when_its_daemon_is_lost() -> None:
@@ -237,8 +288,12 @@ def test_a_restart_without_a_client_that_fails_is_explained() -> None:
     fleet.kill_coordinator()
     fleet.start_coordinator()
     fleet.pass_time(120)  # the machine does not return
-    assert [status for status, _ in fleet.listed()] == ["Failed"]
-    assert "was stopped but not started again: " in fleet.log[-1]
+    ((status, reason),) = fleet.listed()
+    assert status == "Recovering"
+    assert reason is not None
+    assert reason.startswith("it is started again when that is possible (")
+    assert "`dora stop a` gives it up" in reason
+    assert len([line for line in fleet.log if "was stopped but not started again: " in line]) == 1
     assert fleet.coordinator is not None
     refused = fleet.coordinator.registry.history.refused("a")
     assert refused is not None

@@ -53,6 +53,7 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
+from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.queries.clients import Client
@@ -511,6 +512,8 @@ class SimulatedFleet:
             daemon.connected(self.now)
         elif isinstance(message, RegistrationRefused):
             self.disconnect(daemon)
+        elif isinstance(message, SampleMachine):
+            daemon.send(MachineSample(sample=message.sample))
         elif isinstance(message, ChangePart):
             daemon.change(message, self.now)
         elif isinstance(message, StreamLogs | ReadHistory | StreamTopics):

@@ -26,6 +26,8 @@ from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.membership import LATE_HEARTBEAT, Member, MemberAdmitted, Membership
 from dora_coordinator.state.succession import Succession
 
+_LETS_RESTART = (events.TimerFired, events.DaemonRegistered, events.DaemonMessageReceived)
+"""Events after which a dataflow that waits to be started again may be."""
 _SILENCE = events.TimerKey("silence")
 """One timer for all daemons: the earliest time at which one can have been silent for too long."""
 
@@ -66,6 +68,8 @@ class CoordinatorState:
         while ended := self.registry.take_ended():
             for dataflow in ended:
                 commands += self._lifecycle.start_again(dataflow, now)
+        if isinstance(event, _LETS_RESTART) and not self._ending:
+            commands += self._lifecycle.continue_restarts(now)
         return [*commands, *self.registry.reconcile(now)]
 
     def _decide(self, event: events.Event, now: float) -> list[do.Command]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dora_config.protocol.calls import PartLinks
+from dora_config.protocol.control import FailureCode
 from dora_config.protocol.dataflow import DataflowSpec, WholeDataflow
 from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
@@ -19,6 +20,7 @@ from dora_coordinator.state.commands import CancelTimer, Command, RequestRefused
 from dora_coordinator.state.events import DataflowTimer, TimerKey
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase
+from dora_coordinator.state.retry import Retry
 
 
 class Parts(Mapping[str, Part]):
@@ -196,6 +198,14 @@ class DataflowContext:
     """Unix time minus the coordinator's clock."""
 
 
+class NotRestarted(RequestRefused):
+    """A dataflow was stopped and cannot be started again now, because of ``cause``."""
+
+    def __init__(self, code: FailureCode, label: str, cause: str, remedy: str) -> None:
+        super().__init__(code, f"{label} was stopped but not started again: {cause}{remedy}")
+        self.cause = cause.replace("\n", "; ")
+
+
 class DataflowData:
     def __init__(
         self,
@@ -239,14 +249,17 @@ class DataflowData:
         self.force = record.force
         self.stop_requested = record.stop_requested
         """Its stop was requested: parts that are found later are stopped too."""
+        self.restarts = record.restarts
+        self.start_retry = Retry()
+        """When it is started again after its restart has failed."""
         self.begun = record.begun
         self.changes = record.changes
         self.restart_as = record.restart_as
         """Id of the dataflow that is started once this one has ended."""
         self.not_added: dict[str, str] = {}
         """Why the nodes that were to run on a further daemon were not added, by daemon."""
-        self.not_restarted: RequestRefused | None = None
-        """Why it was not started again although that was requested."""
+        self.not_restarted: NotRestarted | None = None
+        """Why it has not been started again yet although that was requested."""
         self.released = False
         """Its nodes were released since this coordinator started."""
         self.warnings: tuple[str, ...] = ()
@@ -267,6 +280,11 @@ class DataflowData:
     @property
     def has_ended(self) -> bool:
         return self.phase.has_ended
+
+    @property
+    def waits_to_restart(self) -> bool:
+        """Whether it has ended and is to be started again as soon as that is possible."""
+        return self.has_ended and self.restart_as is not None
 
     def timer(self, purpose: DataflowTimer) -> TimerKey:
         return TimerKey(purpose, self.id)

@@ -66,6 +66,8 @@ class Dataflow(DataflowData):
                 return rewiring.describe(self, event, now)
             case events.PartAdded():
                 return rewiring.add_part(self, event)
+            case events.EndedPartChanged():
+                return rewiring.change_ended_part(self, event)
             case events.RepairDue(daemon=daemon, kind=kind):
                 return repairs.repair(self, daemon, kind, now)
             case events.StopRequested():
@@ -204,13 +206,18 @@ class Dataflow(DataflowData):
 
     @property
     def may_resume(self) -> bool:
-        """Whether it failed for missing reports: it resumes when a daemon reports it."""
-        return self.unreported
+        """Whether it runs again without a request: when a daemon reports it, or is back."""
+        return self.unreported or self.waits_to_restart
 
     @property
     def has_ended_everywhere(self) -> bool:
         """Whether it has ended and no daemon may still have nodes of it."""
         return self.has_ended and all(part.ended for part in self.parts.values())
+
+    @property
+    def ends_somewhere(self) -> bool:
+        """Whether a connected machine has not confirmed its end yet."""
+        return any(self.is_connected(part) for part in self.parts.left())
 
     def ended_ago(self, now: float) -> float | None:
         """Seconds since its end; None while it has not ended."""
@@ -221,6 +228,10 @@ class Dataflow(DataflowData):
     def status(self) -> tuple[DataflowStatus, str | None]:
         """Status and reason, as ``dora list`` shows them."""
         failure = self._failure_reason()
+        if self.waits_to_restart:
+            why = "" if self.not_restarted is None else f" ({self.not_restarted.cause})"
+            stop = f"`dora stop {self.name or self.id}` gives it up"
+            return "Recovering", f"it is started again when that is possible{why}; {stop}"
         match self.phase:
             case Phase.PREPARING | Phase.LINKING | Phase.RELEASING:
                 return "Starting", None

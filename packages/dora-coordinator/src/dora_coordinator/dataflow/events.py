@@ -8,6 +8,7 @@ from dora_config.protocol.daemon import PartDescribed, PartLost, PartReport
 from dora_coordinator.dataflow.differences import Kind
 from dora_coordinator.state.events import (
     DataflowTimer,
+    EndedPartChanged as EndedPartChanged,
     ParamChanged as ParamChanged,
     PartAdded as PartAdded,
 )
@@ -103,4 +104,12 @@ PhaseEvent = (
 )
 """Events whose consequences depend on the phase."""
 
-DataflowEvent = PhaseEvent | RepairDue | RecordLoaded | ParamChanged | NodesDescribed | PartAdded
+DataflowEvent = (
+    PhaseEvent
+    | RepairDue
+    | RecordLoaded
+    | ParamChanged
+    | NodesDescribed
+    | PartAdded
+    | EndedPartChanged
+)

@@ -192,6 +192,7 @@ def daemon_of(event: events.DataflowEvent) -> str:
             | events.RepairDue(daemon=daemon)
             | events.NodesDescribed(daemon=daemon)
             | events.PartAdded(daemon=daemon)
+            | events.EndedPartChanged(daemon=daemon)
         ):
             return daemon
         case _:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from dora_config.errors import PlacementError
 from dora_config.protocol import control
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_coordinator.dataflow.data import NotRestarted
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import StopRequested
 from dora_coordinator.dataflow.placement import Plan, place, require_built
@@ -42,13 +42,6 @@ class Lifecycle:
         require_built(spec, plan.parts)
         return plan
 
-    def _require_answering(self, parts: Mapping[str, Sequence[str]], now: float) -> None:
-        """Raise RequestRefused if a daemon may be away although its connection has not ended."""
-        for key, nodes in parts.items():
-            if silence := self._membership.silence(key, now):
-                reason = f'daemon "{key}" has not answered for {silence:.0f} s'
-                raise RequestRefused("placement", str(PlacementError(nodes[0], reason)))
-
     def stop(self, stop: control.StopDataflow, now: float) -> Decided:
         """Raises :class:`RequestRefused`."""
         if stop.all:
@@ -74,40 +67,60 @@ class Lifecycle:
                 "without a new start",
             )
         try:
-            plan = self._placed(dataflow.spec)
-            self._require_answering(plan.parts, now)
+            self._placed(dataflow.spec)
         except RequestRefused as problem:
             raise RequestRefused(
                 "placement",
                 f"dataflow {dataflow.label} was not restarted, since it could not be started "
                 f"again: {problem}",
             ) from problem
+        dataflow.start_retry.reset()
         stop = StopRequested(restart.grace, restart.force, restart_as=fresh_id)
         commands = self._registry.apply(dataflow, stop, now)
         if ended_before:
             commands += self.start_again(dataflow, now)
         return Begun((dataflow.id, fresh_id)), commands
 
+    def continue_restarts(self, now: float) -> list[Command]:
+        """Start the dataflows that were stopped to be started again, as soon as that is possible.
+
+        That also continues what an earlier coordinator has begun.
+        """
+        waiting = self._registry.waiting_to_restart()
+        return [command for dataflow in waiting for command in self.start_again(dataflow, now)]
+
     def start_again(self, dataflow: Dataflow, now: float) -> list[Command]:
-        """Start an ended dataflow again if that was requested, also of an earlier coordinator."""
+        """Start an ended dataflow again if that was requested."""
         fresh_id, name = dataflow.restart_as, dataflow.spec.name
-        if fresh_id is None or self._registry.get(fresh_id) is not None:
+        if fresh_id is None:
             return []
+        if self._registry.get(fresh_id) is not None:
+            return self._registry.note_restart(dataflow)
         if name and (running := self._registry.live_named(name)) is not None:
-            return [_not_started_again(dataflow, _taken(name, running), "conflict")]
+            taken = NotRestarted("conflict", dataflow.label, _taken(name, running), "")
+            return [*self._note(dataflow, taken), *self._registry.note_restart(dataflow)]
+        limit = self._registry.settings.recovery_backoff
+        if dataflow.ends_somewhere or dataflow.start_retry.wait(limit, now) > 0:
+            return []
         try:
             plan = self._placed(dataflow.spec)
         except RequestRefused as problem:
-            refused = self._registry.history.start_refused(name, "placement", str(problem), now)
-            return [*refused, _not_started_again(dataflow, str(problem), "placement")]
+            remedy = (
+                f"; it is started when that is possible, `dora stop {name or dataflow.id}` gives "
+                "it up"
+            )
+            refusal = NotRestarted("placement", dataflow.label, str(problem), remedy)
+            if dataflow.not_restarted is not None and dataflow.not_restarted.cause == refusal.cause:
+                return []
+            history = self._registry.history
+            refused = history.start_refused(name, "placement", str(problem), now)
+            return [*refused, *self._note(dataflow, refusal)]
         spec = dataflow.spec.model_copy(update={"recording": None, "stopped": ()})
-        return self._registry.start(fresh_id, spec, plan.parts, now)
+        return self._registry.start(fresh_id, spec, plan.parts, now, restarts=dataflow)
 
-
-def _not_started_again(dataflow: Dataflow, problem: str, code: control.FailureCode) -> Command:
-    message = f"{dataflow.label} was stopped but not started again: {problem}"
-    dataflow.not_restarted = RequestRefused(code, message)
-    return Log("warning", f"dataflow {message}")
+    def _note(self, dataflow: Dataflow, refusal: NotRestarted) -> list[Command]:
+        dataflow.not_restarted = refusal
+        return [Log("warning", f"dataflow {refusal}")]
 
 
 def _taken(name: str | None, running: Dataflow) -> str:

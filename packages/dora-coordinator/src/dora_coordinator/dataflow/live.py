@@ -76,7 +76,7 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
             if event.registering:
                 part.retry.reset()
             data.parts.move(part, PartState.RUNNING)
-            part.fresh = False
+            part.fresh = part.revived = False
             return _settle(data, now)
         case "preparing":
             data.parts.move(part, PartState.PREPARING)
@@ -99,6 +99,12 @@ def _part_gone(data: DataflowData, event: events.PartGone, now: float) -> list[C
         cause = reason if node is None else f'node "{node}" {reason}'
         return drop_part(data, part, cause + last_line(lost.result, node))
     log = Log("warning", f'dataflow {data.label} on daemon "{part.daemon}": {reason}')
+    if part.revived:
+        cause = reason if node is None else f'node "{node}" {reason}'
+        data.not_added[part.daemon] = cause + last_line(lost.result, node)
+        part.revived = False
+        error = DataflowResult(dataflow_id=data.id, name=data.name, error=reason)
+        return [log, part.forget(), *_end(data, part, lost.result or error, now)]
     return [log, *_lose(data, part, now, reason)]
 
 

@@ -30,6 +30,7 @@ from dora_coordinator.state.events import StoreLoaded, TimerKey
 from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase, StoredPart, new_record
 
+_CHANGES_PARTS: Final = (events.PartAdded, events.PartGone, events.EndedPartChanged)
 _ROUNDS: Final = 3
 """Comparisons after one event: what one repair leads to is repaired as well."""
 _PAUSE: Final = 0.5
@@ -53,7 +54,7 @@ class DataflowRegistry:
         epoch: Callable[[], int] = lambda: 1,
     ) -> None:
         """``epoch``: of this coordinator."""
-        self._settings = settings
+        self.settings = settings
         self.history = ClusterHistory(wall_offset)
         self._context = DataflowContext(membership, settings, wall_offset)
         self._dataflows: dict[str, Dataflow] = {}
@@ -61,6 +62,8 @@ class DataflowRegistry:
         self._live_by_name: dict[str, Dataflow] = {}
         self._live: dict[str, Dataflow] = {}
         self._ended: OrderedDict[str, Dataflow] = OrderedDict()
+        self._to_restart: dict[str, Dataflow] = {}
+        """Ended ones that are to be started again."""
         self._next_number = 1
         self._just_ended: list[Dataflow] = []
         self._epoch = epoch
@@ -96,27 +99,47 @@ class DataflowRegistry:
         spec: DataflowSpec,
         placement: dict[str, tuple[str, ...]],
         now: float,
+        *,
+        restarts: Dataflow | None = None,
     ) -> list[Command]:
-        """Add and start a new dataflow; ``placement`` maps daemons to node ids."""
+        """Add and start a new dataflow; ``placement`` maps daemons to node ids.
+
+        ``restarts``: the one that it replaces.
+        """
         self._latest = max(now + self._context.wall_offset, self._latest + _LATER)
         begun = StartIdentity(time=self._latest, epoch=self._epoch(), number=self._next_number)
-        record = new_record(dataflow_id, spec.name, placement, self._next_number, begun)
+        number, restart = self._next_number, restarts is not None
+        record = new_record(dataflow_id, spec.name, placement, number, begun, restarts=restart)
         self._next_number += 1
         dataflow = Dataflow(record, spec, self._context)
         self._index(dataflow)
         commands = [SaveRecord(record, spec), *self.history.start_accepted(dataflow, now)]
+        if restarts is not None:
+            dataflow.start_retry = restarts.start_retry
+            dataflow.start_retry.tried(self.settings.recovery_backoff, now)
+            commands += self.note_restart(restarts)
+            if restarts.restarts and not restarts.released and restarts.has_ended_everywhere:
+                commands += self._forget(restarts)  # a try of the same restart
         for other in list(self._ended.values()):
             if spec.name and other.name == spec.name and other.may_resume:
                 commands += self.apply(other, events.StopRequested(), now)  # replaced by this one
         return [*commands, *self.apply(dataflow, events.StartAccepted(), now)]
 
+    def note_restart(self, dataflow: Dataflow) -> list[Command]:
+        """Note that a dataflow was started again, or never will be."""
+        dataflow.restart_as = None
+        self._to_restart.pop(dataflow.id, None)
+        return [SaveRecord(dataflow.changed_record())]
+
+    def waiting_to_restart(self) -> list[Dataflow]:
+        """Return the ended dataflows that are to be started again."""
+        return list(self._to_restart.values())
+
     def apply(self, dataflow: Dataflow, event: events.DataflowEvent, now: float) -> list[Command]:
         """Let a dataflow handle an event, then update the indices."""
         before = dataflow.phase
         noted = Before.of(dataflow, event)
-        parts = (
-            tuple(dataflow.parts) if isinstance(event, events.PartAdded | events.PartGone) else ()
-        )
+        parts = tuple(dataflow.parts) if isinstance(event, _CHANGES_PARTS) else ()
         commands = dataflow.handle(event, now)
         self._touched[dataflow.id, daemon_of(event)] = None
         if parts and len(dataflow.parts) != len(parts):
@@ -146,6 +169,10 @@ class DataflowRegistry:
             self._live[dataflow.id] = dataflow
             if dataflow.name:
                 self._live_by_name.setdefault(dataflow.name, dataflow)
+        if dataflow.waits_to_restart:
+            self._to_restart[dataflow.id] = dataflow
+        else:
+            self._to_restart.pop(dataflow.id, None)
         for part in dataflow.parts.values():
             self._index_part(dataflow, part.daemon, unfinished=not part.ended)
 
@@ -166,21 +193,27 @@ class DataflowRegistry:
         self._index(dataflow)
 
     def _prune(self) -> list[Command]:
-        surplus = len(self._ended) - self._settings.archived_dataflows
+        surplus = len(self._ended) - self.settings.archived_dataflows
         if surplus <= 0:
             return []
-        oldest = [d for d in self._ended.values() if d.has_ended_everywhere][:surplus]
+        ended = (d for d in self._ended.values() if not d.waits_to_restart)
+        oldest = [d for d in ended if d.has_ended_everywhere][:surplus]
         return [command for dataflow in oldest for command in self._forget(dataflow)]
 
     def _forget(self, dataflow: Dataflow) -> list[Command]:
         del self._dataflows[dataflow.id]
         del self._ended[dataflow.id]
+        self._to_restart.pop(dataflow.id, None)
         self.history.forget(dataflow.id)
         return [DeleteRecord(dataflow.id)]
 
     def forget_ended(self) -> tuple[list[Dataflow], list[Command]]:
         """Remove the dataflows that have ended on all daemons."""
-        gone = [dataflow for dataflow in self._ended.values() if dataflow.has_ended_everywhere]
+        gone = [
+            dataflow
+            for dataflow in self._ended.values()
+            if dataflow.has_ended_everywhere and not dataflow.waits_to_restart
+        ]
         return gone, [command for dataflow in gone for command in self._forget(dataflow)]
 
     # -------------------------------------------------------------------- daemons
@@ -343,7 +376,7 @@ class DataflowRegistry:
         self._index(dataflow)
         self._touched[dataflow.id, ""] = None
         text = f'adopted {dataflow.label} from daemon "{daemon}": it is not in the store'
-        timer = ArmTimer(dataflow.timer("recovery"), now + self._settings.recovery_timeout)
+        timer = ArmTimer(dataflow.timer("recovery"), now + self.settings.recovery_timeout)
         saved = SaveRecord(record, dataflow.spec)
         return [*commands, saved, Log("warning", text), timer]
 
@@ -436,7 +469,8 @@ class DataflowRegistry:
 
     def _arm(self, now: float) -> list[Command]:
         """Arm the timer of the next comparison."""
-        if not self._live and self._reconciler.wake_at is None:
+        idle = not self._live and self._reconciler.wake_at is None
+        if idle and not self._to_restart:
             return []
         at = max(self._swept_at + SWEEP, now)
         if self._reconciler.wake_at is not None:

@@ -9,7 +9,7 @@ from dora_config.dataflow.expand import describe_dataflow
 from dora_config.protocol.dataflow import DataflowSpec, updated
 from dora_coordinator.dataflow.completion import CompletionRule
 from dora_coordinator.dataflow.data import DataflowData
-from dora_coordinator.dataflow.events import NodesDescribed, PartAdded
+from dora_coordinator.dataflow.events import EndedPartChanged, NodesDescribed, PartAdded
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.stopping import stop_because
 from dora_coordinator.state.commands import Command, Log, SaveRecord
@@ -47,6 +47,33 @@ def add_part(data: DataflowData, event: PartAdded) -> list[Command]:
     own = data.spec.with_current((event.node,))
     commands = _rewire(data, merged(data.spec, (), own), {event.daemon: (node.id,)}, new=part)
     return [*commands, data.prepare(part)]
+
+
+def change_ended_part(data: DataflowData, event: EndedPartChanged) -> list[Command]:
+    """Change the nodes of a part of which no runner is left, and start some of them."""
+    part = data.parts.get(event.daemon)
+    if part is None or not part.ended:
+        return []
+    changed = {one.node.id for one in event.nodes}
+    ids = tuple(
+        dict.fromkeys(node for node in (*part.nodes, *changed) if node not in event.removed)
+    )
+    own = data.spec.with_current(event.nodes)
+    spec = merged(data.spec, (*event.removed, *changed), own)
+    if not ids:
+        data.parts.remove(part)
+        return _rewire(data, spec, {}, removed=(part.daemon,))
+    if event.starts:
+        stays = tuple(node for node in ids if node not in event.starts)
+        others = (node for node in spec.stopped if node not in ids)
+        spec = spec.model_copy(update={"stopped": (*others, *stays)})
+        data.not_added.pop(part.daemon, None)
+        part.revived, part.result = True, None
+        part.recovery_reason = f"{', '.join(event.starts)} was started again by a user"
+        part.retry.reset()
+        data.parts.mark(part)
+        data.parts.move(part, PartState.MISSING)
+    return _rewire(data, spec, {part.daemon: ids}, new=part)
 
 
 def drop_part(data: DataflowData, part: Part, reason: str) -> list[Command]:

@@ -44,10 +44,10 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
         case events.PartAbsent(daemon=daemon):
             data.end_part(data.parts[daemon], None)
             reason = f'daemon "{daemon}" was restarted while it prepared its nodes'
-            return roll_back(data, reason, now)
+            return roll_back(data, reason, now, repeat=True)
         case events.DaemonLost(daemon=daemon):
             reason = f'the connection to daemon "{daemon}" was lost while it prepared its nodes'
-            return roll_back(data, reason, now)
+            return roll_back(data, reason, now, repeat=True)
         case events.StopRequested():
             return roll_back(data, "stopped before it had started", now)
         case events.TimerExpired(purpose=purpose):
@@ -87,7 +87,7 @@ def _check_parts(data: DataflowData, now: float) -> list[Command]:
     late = [part for part in loading if not part.reported]
     unlinked = [data.parts[machine] for machine in data.links.unreported()]
     if late or unlinked:
-        return roll_back(data, late_start(late, unlinked, limit), now)
+        return roll_back(data, late_start(late, unlinked, limit), now, repeat=True)
     data.loading = (
         f"nodes on {names(loading)} to connect (they have not created a dora `Node()` yet; "
         "`startup_timeout` sets a limit, `dora stop` ends the start)"
@@ -137,7 +137,7 @@ def _check_links(data: DataflowData, now: float) -> list[Command]:
     if allow_unlinked:
         data.warnings = (data.links.explain_unlinked(),)
         return _release_all(data, now)
-    return roll_back(data, unlinked_start(data.links), now)
+    return roll_back(data, unlinked_start(data.links), now, repeat=True)
 
 
 def _release_all(data: DataflowData, now: float) -> list[Command]:

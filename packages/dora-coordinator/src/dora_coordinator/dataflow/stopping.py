@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID, uuid5
+
 from dora_config.protocol.daemon import StopPart
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow import events
@@ -66,9 +68,16 @@ def stop_because(data: DataflowData, reason: str, now: float) -> list[Command]:
     return [log, *stop(data, now)]
 
 
-def roll_back(data: DataflowData, reason: str, now: float) -> list[Command]:
-    """Give up a start and kill what was prepared."""
+def roll_back(
+    data: DataflowData, reason: str, now: float, *, repeat: bool = False
+) -> list[Command]:
+    """Give up a start and kill what was prepared.
+
+    ``repeat``: the cause lies in a machine, so a restart is tried again.
+    """
     data.phase = Phase.ROLLING_BACK
+    if repeat and data.restarts and data.restart_as is None:
+        data.restart_as = str(uuid5(UUID(data.id), "again"))
     data.missing_links = None
     data.reason = reason
     data.force = True

@@ -22,6 +22,7 @@ from dora_config.protocol.fleet_diff import (
     restart_reason,
 )
 from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.fleet.rollout import Decision, Seen, decide
 from dora_coordinator.settings import Settings
@@ -343,7 +344,7 @@ class FleetControl:
         if dataflow is None:
             return self._has_run(copy)
         if not dataflow.has_ended:
-            failed = self._nodes_with("Failed", dataflow)
+            failed = self._failed_nodes(dataflow)
             return bool(failed or self._changes_by_hand(copy, dataflow))
         by_itself = dataflow.phase is Phase.FINISHED and not dataflow.stop_requested
         return self._has_run(copy) and not by_itself
@@ -366,6 +367,13 @@ class FleetControl:
             one is not None and dataflow.id in one.metrics and one.metrics_at > since
             for one in members
         )
+
+    def _failed_nodes(self, dataflow: Dataflow) -> dict[str, str]:
+        """Return why nodes failed, without dynamic ones."""
+        running = {
+            node.node: node.error or "see its log" for node in self._nodes_with("Failed", dataflow)
+        }
+        return running | _failed_parts(dataflow)
 
     def _nodes_with(
         self, status: protocol.ShownState, dataflow: Dataflow
@@ -459,6 +467,8 @@ class FleetControl:
             ended = {"action": "ended", "why": "it was removed from the list of dataflows"}
             return base.model_copy(update=ended if self._has_run(copy) else {"action": "start"})
         if dataflow.has_ended:
+            if dataflow.waits_to_restart:
+                return base
             if self._has_run(copy):
                 why = self._end(dataflow, copy)
                 return base.model_copy(update={"action": "ended", "why": why})
@@ -468,17 +478,18 @@ class FleetControl:
             return base.model_copy(update={"action": "restart", "why": "it is being stopped"})
         if self._has_run(copy):  # what differs was changed by hand, and stays until an apply
             return base
-        if failed := self._nodes_with("Failed", dataflow):
-            why = f'node "{failed[0].node}" has failed'
-            return base.model_copy(update={"action": "restart", "why": why})
         if (reason := restart_reason(dataflow.spec, copy.spec)) is not None:
             return base.model_copy(update={"action": "restart", "why": reason})
         nodes = differences(dataflow.spec, copy.spec)
         changed = {one.node for one in nodes if one.action in ("replaced", "removed")}
+        ended = {one.node: "it was stopped" for one in self._nodes_with("Stopped", dataflow)}
+        ended |= {
+            node: f"it has failed: {why}" for node, why in self._failed_nodes(dataflow).items()
+        }
         nodes += tuple(
-            fleets.NodeDifference(node=one.node, action="started", detail="it was stopped")
-            for one in self._nodes_with("Stopped", dataflow)
-            if one.node not in changed
+            fleets.NodeDifference(node=node, action="started", detail=why)
+            for node, why in ended.items()
+            if node not in changed
         )
         return base.model_copy(update={"action": "change", "nodes": nodes}) if nodes else base
 
@@ -589,12 +600,14 @@ class FleetControl:
             return None, None
         if self._fleet.rollout.healthy == 0:
             return 0.0, None
-        if not self._has_reported(dataflow, since=watch.stepped_at):
+        reported = self._has_reported(dataflow, since=watch.stepped_at)
+        failed = self._failed_nodes(dataflow) if reported else _failed_parts(dataflow)
+        if failed:
+            watch.fingerprint = None
+            return None, "; ".join(f'node "{node}" failed: {why}' for node, why in failed.items())
+        if not reported:
             return None, None
         nodes = list(self._statuses(dataflow))
-        if failed := [one for one in nodes if one.status == "Failed"]:
-            watch.fingerprint = None
-            return None, f'node "{failed[0].node}" failed: {failed[0].error or "see its log"}'
         if any(one.status not in ("Running", "Finished", "Stopped") for one in nodes):
             watch.fingerprint = None
             return None, None
@@ -700,6 +713,8 @@ class FleetControl:
         hold = {"hold_limit": self._fleet.rollout.deadline, "force": force}
         if difference.action in ("stop", "restart"):
             watch.held = None if force else self._held(live)
+            if watch.held is None and copy.spec is not None:
+                watch.held = self._cannot_start(copy.spec)
             if watch.held is not None:
                 return None
             return FleetStep(
@@ -715,7 +730,10 @@ class FleetControl:
         match step:
             case None:
                 stopped = [one.node for one in difference.nodes if one.action == "started"]
-                if not stopped or not self._has_reported(live, since=watch.stepped_at):
+                if not stopped:
+                    return None
+                is_certain = stopped[0] in _failed_parts(live)
+                if not is_certain and not self._has_reported(live, since=watch.stepped_at):
                     return None
                 start = protocol.RestartNode(node=stopped[0], force=True)
                 request = control.CallRunner(dataflow=live.id, node=stopped[0], request=start)
@@ -736,6 +754,14 @@ class FleetControl:
             case change:
                 request = control.ChangeGraph(dataflow=live.id, change=change)
                 return FleetStep(copy.name, number, copy.machine, request)
+
+    def _cannot_start(self, spec: DataflowSpec) -> str | None:
+        """Return why a dataflow is not stopped for another start: that would fail."""
+        try:
+            place(spec.resolved, self._membership.connected())
+        except RequestRefused as problem:
+            return str(problem).replace("\n", "; ")
+        return None
 
     def step_ended(self, event: FleetStepEnded, now: float) -> list[Command]:
         """Note how a step ended, and decide again."""
@@ -813,8 +839,9 @@ class FleetControl:
         self, copy: _Copy, dataflow: Dataflow, record: fleets.CopyRecord
     ) -> tuple[fleets.CopyState, str]:
         """Return the state of a dataflow that a roll-out does not change now."""
-        if failed := self._nodes_with("Failed", dataflow):
-            return "failed", f'node "{failed[0].node}" has failed'
+        if failed := self._failed_nodes(dataflow):
+            name, why = next(iter(failed.items()))
+            return "failed", f'node "{name}" has failed: {why}'
         status, reason = dataflow.status()
         if status != "Running":
             return "unready", reason or status.lower()
@@ -865,6 +892,17 @@ class FleetControl:
                 if node.held is not None
             ),
         )
+
+
+def _failed_parts(dataflow: Dataflow) -> dict[str, str]:
+    """Return why nodes failed whose part has ended."""
+    return {
+        node.node: node.message
+        for part in dataflow.parts.values()
+        if part.result is not None
+        for node in part.result.nodes
+        if node.outcome == "failed" and node.node in part.nodes
+    }
 
 
 def _clock(at: float | None) -> str:

@@ -28,7 +28,7 @@ from dora_coordinator.links.edges import remote_edges
 from dora_coordinator.queries.cluster import Cluster
 from dora_coordinator.queries.daemon_calls import CallProblems
 from dora_coordinator.state.commands import RequestRefused
-from dora_coordinator.state.events import PartAdded
+from dora_coordinator.state.events import EndedPartChanged, PartAdded
 from dora_coordinator.state.records import PartState, Phase
 
 Changed = TypeVar("Changed", bound=protocol.EdgeChange)
@@ -262,8 +262,9 @@ async def _change_part(
     daemon = _daemon_of(cluster, dataflow, change)
     part = dataflow.parts[daemon]
     if part.ended:
-        text = f'all nodes of {dataflow.label} on daemon "{daemon}" have ended'
-        raise RequestRefused("failed", partial + text)
+        _require_connected(cluster, daemon, partial)
+        await change_ended_part(cluster, dataflow, _without_runner(dataflow, daemon, change))
+        return
     if part.state is not PartState.RUNNING:
         text = f'the nodes of {dataflow.label} on daemon "{daemon}" are being started'
         raise RequestRefused("conflict", partial + text)
@@ -285,6 +286,42 @@ async def _change_part(
     await cluster.store(dataflow.id, None)  # what the daemon has sent before its reply
     if (refusal := replies.found[daemon].problem) is not None:
         raise RequestRefused("failed", clean_lines(refusal))
+
+
+def _without_runner(
+    dataflow: Dataflow, daemon: str, change: protocol.GraphChange
+) -> EndedPartChanged:
+    """Return what a checked change means for a part that has ended."""
+    match change:
+        case protocol.RemoveNode(node=name):
+            return EndedPartChanged(daemon, removed=(name,))
+        case protocol.AddNode(node=node) | protocol.ReplaceNode(node=node):
+            current = protocol.CurrentNode(node=node, place=change.place, code=change.code)
+            return EndedPartChanged(daemon, (current,), starts=(node.id,))
+        case protocol.ConnectInput(target=name) | protocol.DisconnectInput(target=name):
+            node = applied(dataflow.spec.resolved, change).node(name)
+            return EndedPartChanged(daemon, (protocol.CurrentNode(node=node),))
+
+
+async def change_ended_part(cluster: Cluster, dataflow: Dataflow, change: EndedPartChanged) -> None:
+    """Change nodes without a runner; wait until those that are to start run.
+
+    Raises :class:`RequestRefused`.
+    """
+    await cluster.store(dataflow.id, change)
+    while change.starts:
+        present = cluster.registry.get(dataflow.id)
+        part = None if present is None else present.parts.get(change.daemon)
+        if present is None or present.has_ended or part is None:
+            raise RequestRefused("failed", "the dataflow has ended")
+        reason = present.not_added.pop(change.daemon, None)
+        if reason is not None:
+            raise RequestRefused("failed", reason)
+        if part.state is PartState.RUNNING or part.ended:
+            return
+        if present.phase is Phase.STOPPING:
+            raise RequestRefused("failed", "the dataflow is being stopped")
+        await cluster.changed()
 
 
 def _require_connected(cluster: Cluster, daemon: str, partial: str = "") -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import anyio
 
 from dora_config.protocol import control
 from dora_config.protocol.daemon import EndDaemon
+from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.queries.clients import Client
 from dora_coordinator.queries.cluster import Cluster
 from dora_coordinator.state.commands import Begun, RequestRefused
 from dora_coordinator.state.events import EndRequested
 from dora_coordinator.state.records import Phase
+
+ANSWER_SECONDS: Final = 5.0
+"""Time for machines to answer before a dataflow is stopped that is to be started again."""
+RECENT_SECONDS: Final = 0.5
+"""A machine whose last message is not older has answered."""
 
 
 async def start(
@@ -48,6 +55,7 @@ async def restart(
     request: control.RestartDataflow, cluster: Cluster, client: Client
 ) -> control.Restarted:
     """Raises :class:`RequestRefused`; the restart is completed without its client."""
+    await _require_reachable(cluster.registry.find(request.dataflow, archived=False), cluster)
     accepted = await cluster.decide(request)
     assert isinstance(accepted, Begun)
     old_id, uuid = accepted.dataflows
@@ -62,6 +70,29 @@ async def restart(
         old = cluster.registry.get(old_id) or old
     started = await _started(uuid, cluster, client)
     return control.Restarted(old=old_id, new=uuid, warnings=started.warnings)
+
+
+async def _require_reachable(dataflow: Dataflow, cluster: Cluster) -> None:
+    """Raise RequestRefused before a stop if a machine of the dataflow does not answer.
+
+    A machine without power stays connected until it has been silent for long.
+    """
+    members = (cluster.membership.get(part.daemon) for part in dataflow.parts.left())
+    latest = anyio.current_time() - RECENT_SECONDS
+    replies = await cluster.calls.gather(
+        [
+            one.key
+            for one in members
+            if one is not None and one.connection is not None and one.last_message < latest
+        ],
+        lambda call: SampleMachine(sample=call, dataflows=(dataflow.id,), max_edges=0),
+        MachineSample,
+        seconds=ANSWER_SECONDS,
+    )
+    if replies.problems:
+        reasons = "; ".join(replies.problems.values())
+        text = f"dataflow {dataflow.label} was not restarted and runs on: {reasons}"
+        raise RequestRefused("placement", text)
 
 
 async def stop(request: control.StopDataflow, cluster: Cluster) -> control.Ended:

@@ -20,9 +20,10 @@ from dora_config.protocol.calls import (
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines
 from dora_config.protocol.fleet import CompareFleet, GetFleet, GetFleetHistory
-from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
+from dora_config.protocol.runner import DeleteParam, Done, Refusal, RestartNode, SetParam
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.dataflow.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.queries import lifecycle
@@ -31,13 +32,13 @@ from dora_coordinator.queries.clients import Client
 from dora_coordinator.queries.cluster import Cluster
 from dora_coordinator.queries.daemon_calls import DaemonCalls
 from dora_coordinator.queries.explanations import explained
-from dora_coordinator.queries.graph_changes import GraphChanges
+from dora_coordinator.queries.graph_changes import GraphChanges, change_ended_part
 from dora_coordinator.queries.logs import read_logs
 from dora_coordinator.queries.snapshots import Snapshots
 from dora_coordinator.queries.topics import Topics
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Begun, RequestRefused
-from dora_coordinator.state.events import ParamChanged
+from dora_coordinator.state.events import EndedPartChanged, ParamChanged
 
 RECORDER_SECONDS: Final = 150.0
 """More than twice the 60 s of a recorder's start, which may wait for an earlier one."""
@@ -155,6 +156,8 @@ class Queries:
         self, dataflow: Dataflow, node: str | None, request: NodeRequest, present: Cluster
     ) -> RunnerReplies:
         """Call the runner of ``node`` (None: of every part)."""
+        if (ended := _ended_part_of(dataflow, node)) is not None and node is not None:
+            return await self._without_runner(dataflow, ended, node, request, present)
         answers = await self._calls.gather(
             _daemons_of(dataflow, node),
             lambda call: RunnerCall(call=call, dataflow_id=dataflow.id, request=request),
@@ -182,6 +185,22 @@ class Queries:
         if problems and not replies:
             raise RequestRefused("failed", "\n".join(problems.values()))
         return RunnerReplies(replies=tuple(replies), problems=tuple(problems.values()))
+
+    async def _without_runner(
+        self, dataflow: Dataflow, part: Part, node: str, request: NodeRequest, present: Cluster
+    ) -> RunnerReplies:
+        """Start a node again, or set its parameter, although its part has ended."""
+        if not present.membership.is_connected(part.daemon):
+            raise RequestRefused("failed", f'no connection to daemon "{part.daemon}"')
+        match request:
+            case RestartNode():
+                change = EndedPartChanged(part.daemon, starts=(node,))
+                await change_ended_part(present, dataflow, change)
+            case SetParam() | DeleteParam():
+                await present.store(dataflow.id, ParamChanged(request))
+            case _:
+                raise RequestRefused("not_found", f'node "{node}" of {dataflow.label} has ended')
+        return RunnerReplies(replies=(PartReply(daemon=part.daemon, reply=Done()),))
 
     async def _call_recorders(
         self, query: recordings.CallRecorders, cluster: CoordinatorState
@@ -214,6 +233,11 @@ def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:
             f'dataflow {dataflow.label} has no node "{node}"; its nodes are: '
             f"{', '.join(sorted(by_node))}",
         )
-    if dataflow.parts[daemon].ended:
-        raise RequestRefused("not_found", f'node "{node}" of {dataflow.label} has ended')
     return [daemon]
+
+
+def _ended_part_of(dataflow: Dataflow, node: str | None) -> Part | None:
+    """Return the part of a node if it has ended."""
+    daemon = None if node is None else dataflow.parts.by_node().get(node)
+    part = None if daemon is None else dataflow.parts[daemon]
+    return part if part is not None and part.ended else None

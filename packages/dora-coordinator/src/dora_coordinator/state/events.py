@@ -79,7 +79,19 @@ class PartAdded:
     node: CurrentNode
 
 
-DataflowChange = ParamChanged | PartAdded
+@dataclass(frozen=True, slots=True)
+class EndedPartChanged:
+    """A user changed or restarted nodes whose part has ended: no runner can do it."""
+
+    daemon: str
+    nodes: tuple[CurrentNode, ...] = ()
+    """Nodes that are new or replaced."""
+    removed: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+    """Nodes that are started; the others stay as they are."""
+
+
+DataflowChange = ParamChanged | PartAdded | EndedPartChanged
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ class DataflowRecord(Message):
     """Its stop was requested: parts that are found later are stopped too."""
     restart_as: str | None = None
     """Id of the dataflow that is started once this one has ended."""
+    restarts: bool = False
+    """It replaces one that ran: its start is repeated if a machine fails meanwhile."""
     begun: StartIdentity = StartIdentity()
     changes: int = 0
     """Number of changes of its nodes, edges and parts."""
@@ -96,6 +98,8 @@ def new_record(
     placement: dict[str, tuple[str, ...]],
     number: int,
     begun: StartIdentity,
+    *,
+    restarts: bool = False,
 ) -> DataflowRecord:
     """Return the first record of a dataflow; ``placement`` maps daemons to node ids."""
     parts = tuple(StoredPart(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
@@ -106,4 +110,5 @@ def new_record(
         parts=parts,
         number=number,
         begun=begun,
+        restarts=restarts,
     )

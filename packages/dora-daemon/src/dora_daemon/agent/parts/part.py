@@ -57,7 +57,7 @@ class LocalPart:
     def report(self) -> messages.PartReport:
         """Return its state for the coordinator."""
         record, runner = self.record, self.runner if self.live else None
-        phase = "lost" if self.lost is not None else record.phase
+        phase = "lost" if self.live and self.lost is not None else record.phase
         return messages.PartReport(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
