@@ -34,13 +34,6 @@ MAY_USE: Mapping[str | None, set[str]] = {
 """Plug-ins whose modules another one may import; the core may import none of them."""
 
 NOT_YET_APART = {
-    ("dora_cli.commands.coordinator", "dora_cli.ui.page_process"),
-    ("dora_cli.commands.dataflows", "dora_cli.ui.page_process"),
-    ("dora_cli.commands.files", "dora_cli.ui.graph_page"),
-    ("dora_cli.commands.installation", "dora_cli.bundle.dependencies"),
-    ("dora_cli.commands.installation", "dora_cli.bundle.own_packages"),
-    ("dora_cli.commands.installation", "dora_cli.remote_program.versions"),
-    ("dora_cli.commands.run", "dora_cli.ui.page_process"),
     ("dora_cli.ui.actions", "dora_cli.recordings.fleet"),
     ("dora_cli.ui.actions", "dora_cli.recordings.starting"),
     ("dora_daemon.agent.service", "dora_daemon.agent.recorders.folder"),

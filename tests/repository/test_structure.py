@@ -105,6 +105,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "diagnosis",
             "bundle",
             "plugin_commands",
+            "page",
         ),
         ("coordinator",),
         ("logs", "topics", "cluster", "recordings", "monitor"),

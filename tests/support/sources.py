@@ -28,6 +28,7 @@ PLUGINS: Mapping[str, tuple[str, ...]] = {
         "dora_cli.commands.cluster",
         "dora_cli.commands.cluster_state",
         "dora_cli.commands.fleet",
+        "dora_cli.commands.wheels",
         "dora_cli.remote_call",
         "dora_cli.remote_program",
         "dora_cli.ssh",

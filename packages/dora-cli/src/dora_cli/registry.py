@@ -74,7 +74,11 @@ RECORDING = Group(
 )
 SELF = Group(
     "Test, update or remove this installation.",
-    _of("installation", "update", "test", "wheels", "uninstall"),
+    {
+        **_of("installation", "update", "test"),
+        **_of("wheels", "wheels"),
+        **_of("installation", "uninstall"),
+    },
 )
 
 SECTIONS: tuple[Section, ...] = (

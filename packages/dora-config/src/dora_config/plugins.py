@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 INTERFACE = "1"
 """Version of the interface; a plug-in that states another one is refused."""
 
-Group = Literal["dora.commands", "dora.exports", "dora.imports", "dora.node_kinds", "dora.node_api"]
+Group = Literal[
+    "dora.commands",
+    "dora.exports",
+    "dora.imports",
+    "dora.node_kinds",
+    "dora.node_api",
+    "dora.pages",
+]
 """Groups of entry points; ARCHITECTURE.md lists their values."""
 GROUPS: tuple[Group, ...] = get_args(Group)
 INTERFACE_GROUP = "dora.interface"
@@ -43,6 +50,7 @@ _WORDS: Mapping[Group, str] = {
     "dora.imports": "format `--from {}`",
     "dora.node_kinds": "kind of nodes `{}:`",
     "dora.node_api": "class `dora.{}`",
+    "dora.pages": "page of `dora ui` and `dora graph` (`{}`)",
 }
 
 

@@ -302,7 +302,7 @@ def ui(
     :--read-only: Allow no changes from the page.
     :--local: Show the runs of `dora run` on this computer.
     """
-    from dora_cli.ui.page_process import Source, show
+    from dora_cli.page import Source, show
     from dora_config.access import endpoint
 
     if local and (coordinator_addr is not None or coordinator_port is not None):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dora_cli.coordinator.client import Client
     from dora_cli.live.watching import NodeWatcher
-    from dora_cli.ui.page_process import Source
+    from dora_cli.page import Source
     from dora_config.protocol.control import DataflowSummary, EndedDataflow, RestartSummary
     from dora_config.protocol.dataflow import DataflowSpec, StartDataflow, StartTriggered
 
@@ -107,7 +107,7 @@ def start(
     attached = watch or (attach if attach is not None else sys.stdin.isatty())
     page = None
     if ui:
-        from dora_cli.ui.page_process import Source, show
+        from dora_cli.page import Source, show
 
         page = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
     if attached:
@@ -128,9 +128,9 @@ def _follow(client: Client, uuid: str, page: Source | None, watcher: NodeWatcher
 
     with ExitStack() as resources:
         if page is not None:
-            from dora_cli.ui.page_process import page_beside
+            from dora_cli.page import beside
 
-            resources.enter_context(page_beside(page))
+            resources.enter_context(beside(page))
         if watcher is not None:
             from dora_cli.live.watched_start import watching
 

@@ -129,7 +129,7 @@ def graph(
     :--mermaid: Print Mermaid text instead of writing an HTML page.
     :--open: Open the page in the browser.
     """
-    from dora_cli.ui.graph_page import graph_page
+    from dora_cli import page as pages
     from dora_config.render.mermaid import mermaid_graph
 
     if mermaid and open_page:
@@ -139,7 +139,7 @@ def graph(
         output.write(mermaid_graph(loaded.resolved).rstrip())
         return
     page = path.with_name(f"{path.stem}-graph.html")
-    write_file(page, graph_page(loaded.resolved, loaded.resolved.name or path.stem))
+    write_file(page, pages.graph(loaded.resolved, loaded.resolved.name or path.stem))
     output.write(f"wrote {page}")
     if open_page:
         _open(page)

@@ -135,29 +135,6 @@ def test() -> None:
     output.write(f"dora {__version__} works, with {sys.executable}")
 
 
-def wheels(
-    folder: Path,
-    platform: list[str] | None = None,
-) -> None:
-    """Fill a folder with the wheels of dora and of what it needs, to install dora elsewhere.
-
-    `pip install --no-index --find-links DIR DIR/dora_*.whl` installs dora from it without a
-    network; `dora cluster ... --offline DIR` takes from it what machines need.
-
-    :DIR: Folder for the wheels.
-    :--for PLATFORM: Platform, such as aarch64-glibc2.36-py3.11 (repeatable); default: this one.
-    """
-    from dora_cli.bundle.dependencies import Platform, download
-    from dora_cli.bundle.own_packages import own_packages, write_wheels
-    from dora_cli.remote_program.versions import platform_facts
-
-    chosen = [Platform.from_key(key) for key in platform or ()]
-    written = write_wheels(own_packages(), folder)
-    output.write(f"{folder}: {len(written)} wheels of dora {__version__}")
-    for one in chosen or [Platform.from_probe(platform_facts())]:
-        output.write(f"{folder}: {download(one, folder)} wheels for {one.key}")
-
-
 def uninstall(
     force: bool = False,
 ) -> None:

@@ -95,9 +95,9 @@ def run(
 
 
 def _show_page(stack: ExitStack, directory: Path, dataflow_id: str) -> None:
-    from dora_cli.ui.page_process import Source, page_beside
+    from dora_cli.page import Source, beside
 
-    stack.enter_context(page_beside(Source(local=True, dataflow=dataflow_id)))
+    stack.enter_context(beside(Source(local=True, dataflow=dataflow_id)))
 
 
 @dataclass(frozen=True, slots=True)

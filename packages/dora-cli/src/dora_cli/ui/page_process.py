@@ -9,7 +9,7 @@ import threading
 import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from getpass import getuser
 from html import escape
@@ -20,6 +20,7 @@ from tempfile import NamedTemporaryFile
 from typing import Final
 
 from dora_cli import output
+from dora_cli.page import Source
 from dora_config.access import address_text, endpoint
 from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
@@ -100,17 +101,6 @@ def _written(content: str, folder: Path | None) -> Path:
             Path(file.name).unlink()
             raise
     return Path(file.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A coordinator, or with ``local`` the runs on this computer."""
-
-    host: str = ""
-    port: int = 0
-    local: bool = False
-    dataflow: str | None = None
-    """UUID of the dataflow to show first; of local runs, the only one to show."""
 
 
 def show(
