@@ -116,7 +116,7 @@ class Fleet:
     def stop(self, name: str) -> float:
         """Stop a dataflow; seconds until the command returned."""
         begun = time.monotonic()
-        self.dora("stop", name, "--grace-duration", "5s", check=False)
+        self.dora("stop", name, "--grace", "5s", check=False)
         return time.monotonic() - begun
 
 

@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from dora_cli import options
+from dora_cli.main import create_application
+from dora_cli.registry import COMMANDS, PHRASES, Group
+
+DORA_RS = {
+    "clean": "-f --format -q --quiet",
+    "cluster restart": "",
+    "cluster status": "",
+    "doctor": "--dataflow",
+    "down": "--force",
+    "inspect top": "--refresh-interval --once",
+    "list": "-f --format --status --name --sort-by -q --quiet",
+    "logs": "-n --node --all-nodes --tail -f --follow --local --since --until --level --log-format"
+    " --log-filter --grep",
+    "node list": "-d --dataflow -f --format -q --quiet",
+    "node remove": "-d --dataflow --grace",
+    "node replace": "-d --dataflow --from-yaml --grace",
+    "node restart": "-d --dataflow --grace",
+    "node stop": "-d --dataflow --grace",
+    "param list": "-d --dataflow --format",
+    "restart": "-n --name --grace-duration -f --force",
+    "start": "-n --name --attach --detach --hot-reload --uv --debug --exit-when-nodes-finish --env",
+    "status": "--dataflow -f --format",
+    "stop": "-n --name --all --grace-duration -f --force",
+    "system status": "--dataflow -f --format",
+    "topic echo": "-d --dataflow --format --count --duration",
+    "topic hz": "-d --dataflow --window --duration",
+    "topic list": "-d --dataflow --format",
+}
+"""Options of commands of dora-rs 1.1, without those that name a coordinator."""
 
 
 @pytest.mark.parametrize("text", ["true", "1", "YES"])
@@ -43,3 +73,72 @@ def test_advice_about_quotes_is_given_on_the_command_line_only(tmp_path: Path) -
 
 def test_json() -> None:
     assert options.json_value('{"a": [1, null]}') == options.Json({"a": [1, None]})
+
+
+def command_of(line: str) -> tuple[Any, Any]:
+    """Return a command and its context."""
+    application = create_application()
+    context = application.make_context("dora", [*line.split(), "x"], resilient_parsing=True)
+    words = line.split()
+    while words:
+        _, command, words = application.resolve_command(context, words)
+        application = command
+        context = typer.Context(command, parent=context)
+    return command, context
+
+
+def all_lines() -> list[str]:
+    lines = [
+        f"{word} {name}"
+        for word, entry in COMMANDS.items()
+        if isinstance(entry, Group)
+        for name in entry.commands
+    ]
+    return lines + [word for word, entry in COMMANDS.items() if not isinstance(entry, Group)]
+
+
+def test_a_letter_has_one_meaning_in_all_commands() -> None:
+    meanings: dict[str, set[str]] = {}
+    for line in all_lines():
+        command, context = command_of(line)
+        for param in command.get_params(context):
+            for letter in (word for word in param.opts if not word.startswith("--")):
+                meanings.setdefault(letter, set()).add(param.opts[0])
+    assert {letter: words for letter, words in meanings.items() if len(words) > 1} == {}
+    assert meanings["-f"] == {"--format"}
+    assert meanings["-n"] == {"--name"}
+    assert meanings["-F"] == {"--follow"}
+
+
+def test_a_grace_is_the_time_from_stop_to_sigterm() -> None:
+    found = {}
+    for line in all_lines():
+        command, context = command_of(line)
+        for param in command.get_params(context):
+            if any("grace" in word for word in param.opts):
+                found[line] = (param.opts, param.help.partition(" (")[0].rstrip("."))
+    assert set(found) == {
+        *("stop", "restart", "node stop", "node restart", "node remove", "node replace")
+    }
+    assert all(one == (["--grace"], "Time from STOP to SIGTERM") for one in found.values())
+
+
+@pytest.mark.parametrize("line", DORA_RS)
+def test_options_of_dora_rs_are_accepted(line: str) -> None:
+    command, context = command_of(line)
+    parser = command.make_parser(context)
+    assert {*DORA_RS[line].split()} <= {*parser._long_opt, *parser._short_opt}
+
+
+def test_options_of_dora_rs_that_are_not_shown_work() -> None:
+    command, context = command_of("stop")
+    values, _, _ = command.make_parser(context).parse_args(["-f", "--grace-duration", "3s"])
+    assert (values["force"], values["grace"]) == (True, "3s")
+    assert "-f" not in command.get_help(context).replace("--f", "")
+
+
+@pytest.mark.parametrize("words", PHRASES)
+def test_other_names_of_commands_are_hidden(words: tuple[str, str]) -> None:
+    assert " ".join(words) not in all_lines()
+    command, _ = command_of(" ".join(words))
+    assert command.callback is not None

@@ -36,7 +36,7 @@ def cluster(cluster_yml: Path) -> Path:
 
 
 def report(path: Path) -> str:
-    done = run_dora("cluster", "doctor", path, timeout=90).exited(1)
+    done = run_dora("doctor", path, timeout=90).exited(1)
     return done.stdout + done.stderr
 
 
@@ -158,11 +158,11 @@ def test_problem_of_a_machine(
     hosts: Hosts, cluster: Path, fault: Fault, fact: str, repair: str
 ) -> None:
     with fault(hosts["robot"]):
-        done = run_dora("cluster", "doctor", cluster, timeout=90)
+        done = run_dora("doctor", cluster, timeout=90)
     lines = [line for line in done.stdout.splitlines() if "ubuntu@10.77.0.2" in line]
     assert any(fact in line and repair in line for line in lines), done.output
     assert (done.code == 0) is (fault is requiretty), "the cluster needs no sudo"
-    run_dora("cluster", "doctor", cluster, timeout=90).succeeded()
+    run_dora("doctor", cluster, timeout=90).succeeded()
 
 
 def test_home_mounted_noexec(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def copied(to: str) -> None:
 
 
 def promote(cluster: Path, *words: str) -> Completed:
-    return run_dora("cluster", "promote", *words, "-f", cluster, "--yes")
+    return run_dora("cluster", "promote", *words, "--file", cluster, "--yes")
 
 
 def coordinator_folders(host: Host) -> list[str]:
@@ -86,13 +86,13 @@ def test_standbys_take_over_one_after_the_other(
     before = pids(robot, "one")
     copied("gpu")
     lose_coordinator()
-    refused = run_dora("cluster", "promote", "other", "-f", cluster).exited(1)
+    refused = run_dora("cluster", "promote", "other", "--file", cluster).exited(1)
     assert '"other" is not a standby of this cluster; coordinator.standby has: gpu, robot' in (
         refused.stderr
     )
-    refused = run_dora("cluster", "promote", "gpu", "-f", cluster).exited(1)
+    refused = run_dora("cluster", "promote", "gpu", "--file", cluster).exited(1)
     assert "confirm with --yes" in refused.stderr
-    done = run_dora("cluster", "promote", "gpu", "-f", cluster, "--yes").succeeded()
+    done = run_dora("cluster", "promote", "gpu", "--file", cluster, "--yes").succeeded()
     assert 'The newest copy is on "' in done.stdout
     assert "(in the background, epoch 2, 1 dataflows)" in done.stdout
     assert f"2 of 2 daemons connected to {gpu.address}." in done.stdout
@@ -102,7 +102,7 @@ def test_standbys_take_over_one_after_the_other(
     run_dora("start", flow, "--name", "patrol", "--detach").succeeded()
     wait_until(lambda: len(pids(robot, "one")) == 2, what="a start after the promotion")
 
-    repeated = run_dora("cluster", "promote", "gpu", "-f", cluster, "--yes").succeeded()
+    repeated = run_dora("cluster", "promote", "gpu", "--file", cluster, "--yes").succeeded()
     assert '"gpu" leads already (epoch 2)' in repeated.stdout
     gpu.root("pkill", "-KILL", "-f", "dora_coordinator.command|dora coordinator")
     up = run_dora("cluster", "up", cluster).succeeded()

@@ -24,3 +24,16 @@ def test_a_bad_file_fails(dora: Dora, hello: Path) -> None:
     assert "FAIL  dataflow: hello.yml:3:5: " in shown.out
     assert shown.err.startswith("[ERROR]\n1 of ")
     assert dora("doctor", "--dataflow", "missing.yml").code == 1
+
+
+def test_a_cluster_is_included(dora: Dora, tmp_path: Path) -> None:
+    assert "to check the machines" not in dora("doctor").err
+    (tmp_path / "cluster.yml").write_text("coordinator: {addr: 127.0.0.1}\nmachines: 3\n")
+    here = dora("doctor")
+    assert here.code == 0
+    assert "to check the machines of the cluster: dora doctor cluster.yml" in here.err
+    for words in (("doctor",), ("cluster", "doctor")):
+        shown = dora(*words, "cluster.yml")
+        assert shown.code == 1
+        assert shown.out.startswith("PASS  dora: ")
+        assert "cluster.yml:2:11: " in shown.err

@@ -1,4 +1,4 @@
-"""`dora record fetch --remove`."""
+"""`dora recording fetch --remove`."""
 
 from __future__ import annotations
 

@@ -56,4 +56,4 @@ def test_a_recording_that_was_not_stopped_is_reported(
     out, err = capsys.readouterr()
     assert "machines may still record; end it with `dora recording stop 01a20e4b`" in err
     assert "robot: cannot connect: it may still record" in err
-    assert out == f"fetch it with: dora record fetch 01a20e4b -o {target or 'FILE'}\n"
+    assert out == f"fetch it with: dora recording fetch 01a20e4b -o {target or 'FILE'}\n"

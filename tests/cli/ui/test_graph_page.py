@@ -299,13 +299,15 @@ def test_a_fleet_fits_with_all_names(show: Open, count: int, size: tuple[int, in
         wait_until(lambda: shown.evaluate(FAULTS) == [], what="readable text")
         shown.get_by_role("button", name="Zoom in").click()
         shown.get_by_role("button", name="Show all").click()
-    box = {
-        role: shown.locator(f'[data-node="{role}-1"] .box').bounding_box()
-        for role in ("camera-front", "detector", "planner")
-    }
     down = see(shown, ".drawing svg").get_attribute("data-direction") == "down"
-    order = sorted(box, key=lambda role: (box[role] or {})["y" if down else "x"])
-    assert order == ["camera-front", "detector", "planner"]
+
+    def place(role: str) -> float:
+        box = shown.locator(f'[data-node="{role}-1"] .box').bounding_box()
+        assert box is not None
+        return box["y"] if down else box["x"]
+
+    roles = ["camera-front", "detector", "planner"]
+    assert sorted(roles, key=place) == roles
 
 
 @pytest.mark.integration

@@ -133,7 +133,7 @@ def test_a_machine_that_does_not_report_degrades_the_dataflow() -> None:
     assert status == "Degraded"
     assert reason is not None
     assert reason.startswith('no connection to daemon "station"; machine "station" has not been')
-    assert "`dora cluster doctor` checks machines and ports, `dora stop" in reason
+    assert "`dora doctor cluster.yml` checks machines and ports, `dora stop" in reason
 
 
 def test_results_of_a_disconnected_machine_are_reported_later() -> None:

@@ -149,8 +149,11 @@ def _load(name: str, entry: str | Group) -> Any:
         return getattr(module, function)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     settings = {"cls": QuickCommand, **getattr(module, "SETTINGS", {}).get(function, {})}
-    app.command(name, **settings)(declare(getattr(module, function)))
-    return typer.main.get_command(app)
+    declared = declare(getattr(module, function))
+    app.command(name, **settings)(declared)
+    command: Any = typer.main.get_command(app)
+    command.hidden_words = declared.hidden_words  # type: ignore[attr-defined]
+    return command
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ parameters, which are part of their `Annotated` type.
 
     :BAG: Folder, .mcap or .db3 file of a ROS 2 bag.
     :--output, -o FILE: Default BAG_dora.mcap.
+    :--follow, -F (-f): Words in parentheses work too, and are not shown.
 
 typer converts every value with pydantic, whose import takes longer than most commands. This module
 converts texts, flags, integers, choices, paths and values with a parser in the same way; typer
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
@@ -28,6 +29,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+_HIDDEN = re.compile(r"\([^)]*\)")
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
@@ -52,6 +54,8 @@ def declare(command: Callable[..., None]) -> Callable[..., None]:
         for name, one in own.parameters.items()
     ]
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    hidden = {name: one.hidden_words() for name, one in known.items()}
+    command.hidden_words = {name: words for name, words in hidden.items() if words}  # type: ignore[attr-defined]
     command.__doc__ = text
     return command
 
@@ -76,9 +80,15 @@ class _Declared:
                 return cls(kind, *(infos or [None]), *texts)
         return cls(annotation)
 
+    def hidden_words(self) -> list[str]:
+        """Return the words in parentheses."""
+        words, _, _ = self.field.partition(": ")
+        return [one for found in _HIDDEN.findall(words) for one in found[1:-1].split(", ")]
+
     def annotation(self) -> Any:
         """Return the type for typer."""
         words, _, description = self.field.partition(": ")
+        words = _HIDDEN.sub("", words)
         options = re.findall(r"(?<!\S)--?[A-Za-z][^\s,]*", words)
         info = copy(self.info) or (typer.Option() if options else typer.Argument())
         info.param_decls = options or None
@@ -106,6 +116,17 @@ class QuickParameters:
 
 class QuickCommand(QuickParameters, TyperCommand):
     """Command that does not import pydantic."""
+
+    hidden_words: Mapping[str, Sequence[str]] = {}
+    """More words of its options, by parameter; not shown."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        for param in self.get_params(ctx):
+            for word in self.hidden_words.get(param.name, ()):
+                options = parser._long_opt if word.startswith("--") else parser._short_opt
+                options[word] = parser._long_opt[param.opts[0]]
+        return parser
 
 
 class _QuickConversion:

@@ -43,8 +43,7 @@ CLUSTER = Group(
         **_of("cluster", "up"),
         **_of("cluster_state", "status"),
         **_of("cluster", "down", "remove", "install", "uninstall"),
-        **_of("dataflows", "restart"),
-        **_of("cluster", "doctor", "exec", "logs"),
+        **_of("cluster", "exec", "logs"),
         **_of("fleet", "diff", "apply", "history", "rollback", "pause", "resume"),
         **_of("cluster", "upgrade", "downgrade", "promote"),
         **_of("cluster_state", "rotate-token", "ca"),
@@ -66,8 +65,6 @@ PARAM = Group(
     "Show and change the parameters of running nodes.",
     _of("param", "list", "get", "set", "delete"),
 )
-INSPECT = Group("Inspect running dataflows.", _of("top", "top"))
-SYSTEM = Group("Check the coordinator and its daemons.", _of("coordinator", "status"))
 RECORDING = Group(
     "Show and convert recordings, and manage those on the machines of a cluster.",
     _of("recording", "info", "export", "import", "list", "stop", "fetch", "remove"),
@@ -97,8 +94,6 @@ SECTIONS: tuple[Section, ...] = (
             "node": NODE,
             "topic": TOPIC,
             "param": PARAM,
-            "inspect": INSPECT,
-            "system": SYSTEM,
             **_of("dataflows", "clean"),
             "cluster": CLUSTER,
         },
@@ -118,9 +113,13 @@ ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"
 """Alternative words of commands; hidden in help texts."""
 
 PHRASES: Mapping[tuple[str, str], str] = {
+    ("cluster", "doctor"): "dora_cli.commands.installation:doctor",
+    ("cluster", "restart"): "dora_cli.commands.dataflows:restart",
+    ("inspect", "top"): "dora_cli.commands.top:top",
     ("record", "fetch"): "dora_cli.commands.recording:fetch",
+    ("system", "status"): "dora_cli.commands.coordinator:status",
 }
-"""Commands of two words whose first is a command without subcommands; not in help texts."""
+"""Other names of commands, of two words; hidden in help texts."""
 
 UNSUPPORTED: Mapping[str, str] = {
     "hub": "`dora hub` is not supported: name the repository of a node in its `git` field",

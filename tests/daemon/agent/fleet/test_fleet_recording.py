@@ -176,7 +176,7 @@ def test_a_recording_survives_everything_but_its_recorder(workspace: Workspace) 
             wait_for_more("station")
             fleet.start_daemon("station")
             assert recorder_of("station") == pid
-            assert "fetch it with: dora record fetch" in finish(recording, 0)
+            assert "fetch it with: dora recording fetch" in finish(recording, 0)
         fleet.daemons["station"].kill()
         fetch = ("record", "fetch", "-o", target)
         missing = fleet.dora(*fetch, code=1)

@@ -237,7 +237,7 @@ def test_a_restart_continues_after_the_coordinator_was_killed(workspace: Workspa
     flow = workspace.dataflow({"nodes": [{"id": "slow", "path": "slow.py", "outputs": ["out"]}]})
     with real_fleet(workspace, None) as fleet:
         uuid = fleet.start(flow, "--name", "a")
-        words = ("restart", "a", "--grace-duration", "60", "--coordinator-port", str(fleet.port))
+        words = ("restart", "a", "--grace", "60", "--coordinator-port", str(fleet.port))
         with running_dora(*words, cwd=workspace.path) as restarting:
             wait_until((workspace.path / "stopping").exists, what="the stop")
             fleet.coordinator.process.kill()

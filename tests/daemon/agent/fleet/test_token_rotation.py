@@ -35,7 +35,7 @@ def test_dataflows_continue_over_rotations_and_restarts(workspace: Workspace) ->
         fleet.daemons["b"].interrupt()
         fleet.daemons["b"].wait()
         first = token_file().read_text().strip()
-        printed = fleet.dora("cluster", "rotate-token", "--grace", "1h")
+        printed = fleet.dora("cluster", "rotate-token", "--expire-after", "1h")
         assert printed.stdout == (
             "New token sent to 1 connected daemon\nThe old token expires after 1h\n"
         )
@@ -56,7 +56,7 @@ def test_dataflows_continue_over_rotations_and_restarts(workspace: Workspace) ->
         fleet.restart_coordinator()
         wait_until(lambda: fleet.cluster().machines, what="a to reconnect")
         assert status(fleet, first) == 404
-        fleet.dora("cluster", "rotate-token", "--grace", "0")
+        fleet.dora("cluster", "rotate-token", "--expire-after", "0")
         assert [status(fleet, one) for one in (first, second)] == [401, 401]
         with running_dora(*words, cwd=workspace.path, env=old) as late:
             late.wait_for("has another token than this daemon")
@@ -70,7 +70,7 @@ def test_a_daemon_with_a_replaced_token_restarts_with_the_new_one(workspace: Wor
         words = ("daemon", "--machine-id", "a", "--coordinator-port", str(fleet.port))
         with running_dora(*words, cwd=workspace.path, env=given) as daemon:
             daemon.wait_for("connected to the coordinator")
-            fleet.dora("cluster", "rotate-token", "--grace", "0")
+            fleet.dora("cluster", "rotate-token", "--expire-after", "0")
             daemon.wait_for("received the new token of the cluster")
             daemon.interrupt()
             daemon.wait()

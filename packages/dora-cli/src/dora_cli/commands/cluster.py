@@ -13,7 +13,6 @@ from dora_cli import options, output
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator.queries import followed
 from dora_cli.cluster.operations import fanout, leftovers
-from dora_cli.cluster.operations.doctor import diagnose
 from dora_cli.cluster.operations.down import bring_down
 from dora_cli.cluster.operations.install import install_services, uninstall_services
 from dora_cli.cluster.operations.promote import promote_standby
@@ -160,11 +159,6 @@ def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
     fail_unless(uninstall_services(file, cluster, Installer(), command))
 
 
-def doctor(path: ClusterFile) -> None:
-    """Check the coordinator, the machines and their links; print problems and remedies."""
-    fail_unless(diagnose(load_cluster_file(path)))
-
-
 SETTINGS = {"exec_": {"context_settings": {"ignore_unknown_options": True}}}
 
 
@@ -195,8 +189,8 @@ def logs(
 ) -> None:
     """Show the output of the daemon on every machine.
 
-    :--tail, -n: Lines of each machine.
-    :--follow, -F: Print new lines as they arrive.
+    :--tail N: Only the last N lines of each machine.
+    :--follow, -F (-f): Print new lines as they arrive.
     """
     loaded = load_cluster_file(path)
     machines = select_machines(loaded, machine)
@@ -256,7 +250,7 @@ def promote(
     nothing if it returns. Repeating the command is safe.
 
     :[ID]: A machine of `coordinator.standby`.
-    :--file, -f PATH: The cluster file.
+    :--file PATH: The cluster file.
     :--back: Return to the coordinator's machine in the file, also a new one.
     :--yes, -y: Do not ask.
     """

@@ -157,19 +157,19 @@ def _link_clock(microseconds: int) -> str:
 @with_client()
 def rotate_token(
     client: Client,
-    grace: str = "24h",
+    expire_after: str = "24h",
 ) -> None:
     """Replace the cluster's token; dataflows keep running.
 
-    Connected daemons receive the new token at once, others when they connect within the grace
-    duration. The token of this account is replaced too.
+    Connected daemons receive the new token at once, others when they connect within that
+    time. The token of this account is replaced too.
 
-    :--grace DURATION: How long the present token stays valid.
+    :--expire-after DURATION: How long the present token stays valid.
     """
     from dora_config.access import AccessError, remember_token
 
     address = client.endpoint
-    request = RotateToken(grace=options.checked(parse_duration)(grace))
+    request = RotateToken(grace=options.checked(parse_duration)(expire_after))
     answer = client.request(request, TokenRotated)
     try:
         remember_token(address, answer.token)
@@ -179,7 +179,7 @@ def rotate_token(
             "file of the coordinator's account before the old token expires"
         )
     output.write(f"New token sent to {output.counted(len(answer.daemons), 'connected daemon')}")
-    output.write(f"The old token expires after {grace}")
+    output.write(f"The old token expires after {expire_after}")
     report = client.request(ClusterStatus(), ClusterReport)
     absent = {one.daemon for one in report.machines if not one.ended} - {*answer.daemons}
     if absent:

@@ -177,7 +177,7 @@ def down(
 ) -> None:
     """Shut down the coordinator and its daemons; refused while dataflows run, unless forced.
 
-    :--force, -f: Also stop running dataflows.
+    :--force: Also stop running dataflows.
     """
     from dora_config.protocol.control import Destroy, Destroyed
 

@@ -14,7 +14,7 @@ from dora_cli.coordinator.options import (
     DataflowArgument,
     DataflowName,
     Force,
-    GraceDuration,
+    Grace,
     chosen_dataflow,
     grace_seconds,
     with_client,
@@ -188,7 +188,7 @@ def stop(
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
     every: bool = False,
-    grace_duration: GraceDuration = None,
+    grace: Grace = None,
     force: Force = False,
 ) -> None:
     """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed.
@@ -204,7 +204,7 @@ def stop(
     wanted = {
         "dataflow": chosen,
         "all": every,
-        "grace": grace_seconds(grace_duration, force=force),
+        "grace": grace_seconds(grace, force=force),
         "force": force,
     }
     for row in client.get(paths.DATAFLOWS).dataflows:
@@ -231,13 +231,13 @@ def restart(
     client: Client,
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
-    grace_duration: GraceDuration = None,
+    grace: Grace = None,
     force: Force = False,
 ) -> None:
     """Stop a dataflow and start it again as the coordinator has stored it."""
     wanted = {
         "dataflow": chosen_dataflow(dataflow, name),
-        "grace": grace_seconds(grace_duration, force=force),
+        "grace": grace_seconds(grace, force=force),
         "force": force,
     }
     answer = client.post(f"{paths.DATAFLOWS}/restart", wanted)

@@ -86,7 +86,7 @@ def validate(
     :PATH: The dataflow file.
     :--strict: Treat all warnings as errors, also for missing programs and types.
     :--offline: Accepted for compatibility; no check uses the network.
-    :--format: Text, or one JSON object per problem.
+    :--format, -f: Text, or one JSON object per problem.
     """
     from dora_config.dataflow.loader import load_dataflow
 

@@ -16,16 +16,22 @@ from dora_cli.diagnosis import WHEELS
 from dora_cli.errors import CommandFailed
 from dora_config.launcher import OWN_WORDS, find_command
 
+CLUSTER_FILE = Path("cluster.yml")
+
 
 def doctor(
+    cluster: Path | None = None,
     dataflow: Path | None = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Check this machine: versions, programs, shared memory, limits, ports.
+    """Check this machine, and the machines of a cluster; print problems and remedies.
 
-    The exit code is 1 if a check fails. Warnings concern features that only some dataflows use.
+    On this machine: versions, programs, shared memory, limits, ports. Of a cluster: its
+    coordinator, its machines over SSH and the links between them. The exit code is 1 if a check
+    fails. Warnings concern features that only some dataflows use.
 
+    :[CLUSTER]: The cluster file.
     :--dataflow PATH: Also check this dataflow file.
     """
     from dora_config.access import endpoint
@@ -54,7 +60,21 @@ def doctor(
     failed = sum(finding.result == "FAIL" for finding in findings)
     if failed:
         output.failure(f"{failed} of {len(findings)} checks failed")
+    if not _is_healthy(cluster) or failed:
         raise CommandFailed
+
+
+def _is_healthy(cluster: Path | None) -> bool:
+    """Check the machines of a cluster file, if one is given; name one that is here."""
+    if cluster is None:
+        if CLUSTER_FILE.is_file():
+            output.remark(f"to check the machines of the cluster: dora doctor {CLUSTER_FILE}")
+        return True
+    from dora_cli.cluster.operations.doctor import diagnose
+    from dora_cli.commands.cluster import load_cluster_file
+
+    output.write()
+    return diagnose(load_cluster_file(cluster))
 
 
 Shell = Literal["bash", "zsh", "fish", "powershell"]

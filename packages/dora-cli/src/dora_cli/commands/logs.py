@@ -43,10 +43,10 @@ def logs(
 
     :[DATAFLOW]: UUID or name, with --local also the start of a UUID; by default the last dataflow.
     :[NODE]: Show only the log of this node.
-    :--node, -n: Same as the argument NODE.
+    :--node (-n): Same as the argument NODE.
     :--all-nodes: All nodes, by time (the default).
     :--tail N: Only the last N lines.
-    :--follow, -f: Show new lines as they arrive, until Ctrl-C.
+    :--follow, -F (-f): Show new lines as they arrive, until Ctrl-C.
     :--local: Read the files below ./out, without a coordinator.
     :--since TIME: Start time: 5m (ago) or RFC 3339.
     :--until TIME: End time: 5m (ago) or RFC 3339.

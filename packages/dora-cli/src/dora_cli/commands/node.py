@@ -33,7 +33,9 @@ SourceArgument = Annotated[
     str, ":SOURCE: NODE/OUTPUT, or dora/timer/UNIT/VALUE or dora/logs as in a file."
 ]
 TargetArgument = Annotated[str, ":TARGET: Input, as NODE/INPUT."]
-Grace = Annotated[float, options.duration(), ":--grace: Time from STOP to SIGTERM."]
+Grace = Annotated[
+    float, options.duration(), ":--grace (--grace-duration): Time from STOP to SIGTERM."
+]
 
 ForceHold = Annotated[bool, ":--force: Do not wait for a node that holds updates (up to 300 s)."]
 

@@ -58,8 +58,8 @@ def record(
 
     The machines of a cluster record their own outputs to their own disks: with --attach to a
     dataflow on several machines, with --cluster and whenever an option or DORA_COORDINATOR_ADDR
-    names a coordinator. Their files are merged into one by `dora record fetch`, and at the end if
-    there is an --output.
+    names a coordinator. Their files are merged into one by `dora recording fetch`, and at the end
+    if there is an --output.
 
     Nodes are never slowed down: messages that could not be recorded are counted, and the exit code
     is then 1.
@@ -67,7 +67,7 @@ def record(
     :[PATH]: The dataflow file to run and record.
     :--attach DATAFLOW: Record a running dataflow instead, by its name or UUID.
     :--output, -o FILE: Default recording_<date>_<time>.mcap; for several machines none, see `dora
-        record fetch`.
+        recording fetch`.
     :--topics PATTERN,..: Outputs such as camera/image,*/pose; default all.
     :--max-size: End the recording at this size, such as 2GB.
     :--max-duration: End the recording this long after its first message.

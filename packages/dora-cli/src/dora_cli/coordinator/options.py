@@ -46,11 +46,11 @@ DataflowName = Annotated[
     typer.Option(autocompletion=completion.running_dataflows),
     ":--name, -n: Name of the dataflow.",
 ]
-Force = Annotated[bool, ":--force, -f: Kill the nodes at once."]
-GraceDuration = Annotated[
+Force = Annotated[bool, ":--force (-f): Kill the nodes at once."]
+Grace = Annotated[
     str | None,
-    ":--grace-duration DURATION: Time from STOP to SIGTERM (default 10s); SIGKILL follows "
-    "after half that time.",
+    ":--grace DURATION (--grace-duration): Time from STOP to SIGTERM (default 10s); SIGKILL "
+    "follows after half that time.",
 ]
 
 
@@ -151,9 +151,9 @@ def chosen_dataflow(text: str | None, name: str | None) -> str | None:
 
 
 def grace_seconds(text: str | None, *, force: bool) -> float | None:
-    """Return the value of `--grace-duration`; raises BadParameter, also with `--force`."""
+    """Return the value of `--grace`; raises BadParameter, also with `--force`."""
     if text is None:
         return None
     if force:
-        raise typer.BadParameter("--force and --grace-duration cannot be used together")
+        raise typer.BadParameter("--force and --grace cannot be used together")
     return checked(parse_duration)(text)

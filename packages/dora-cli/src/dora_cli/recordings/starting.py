@@ -254,7 +254,7 @@ def conclude(connect: Callable[[], Client], session: FleetSession, target: Path 
     """
     from dora_cli.recordings.fetching import fetch, merge_fetched
 
-    fetching = f"fetch it with: dora record fetch {session.plan.recording[:SHORT]} -o"
+    fetching = f"fetch it with: dora recording fetch {session.plan.recording[:SHORT]} -o"
     if target is None:
         output.write(f"{fetching} FILE")
         complete = session.report()

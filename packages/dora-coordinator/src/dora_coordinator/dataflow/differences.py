@@ -133,7 +133,7 @@ def _of_dataflow(
 
 
 _UNKNOWN: Final = ReportedMachine(connected=False)
-_DOCTOR: Final = "`dora cluster doctor` checks machines and ports"
+_DOCTOR: Final = "`dora doctor cluster.yml` checks machines and ports"
 
 
 def _of_part(

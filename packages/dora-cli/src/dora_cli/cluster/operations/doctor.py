@@ -1,4 +1,4 @@
-"""`dora cluster doctor`: checks the coordinator, every machine and every pair of machines."""
+"""`dora doctor CLUSTER`: checks the coordinator, every machine and every pair of machines."""
 
 from __future__ import annotations
 

@@ -214,6 +214,6 @@ def _connected(cluster: Cluster, wanted: list[str]) -> bool:
     if missing:
         output.remark(
             f"not connected within {queries.CONNECT_TIMEOUT:g} s: {', '.join(missing)}; "
-            "see `dora cluster logs` and `dora cluster doctor`"
+            "see `dora cluster logs` and `dora doctor`"
         )
     return not missing

@@ -149,7 +149,7 @@ def print_remarks(outcomes: Iterable[Outcome[DaemonResult]]) -> None:
 
 @dataclass(slots=True)
 class Findings:
-    """What `dora cluster doctor` has found: problems with their remedies, and notes."""
+    """What `dora doctor` has found: problems with their remedies, and notes."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
