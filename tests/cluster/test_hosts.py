@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -14,7 +15,12 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
-    yield from hosts_or_skip("left", "right")
+    """Made in a session with a strict umask, which the hosts do not inherit."""
+    before = os.umask(0o077)
+    try:
+        yield from hosts_or_skip("left", "right")
+    finally:
+        os.umask(before)
 
 
 def _reaches(hosts: Hosts, source: str, target: str) -> bool:

@@ -32,6 +32,21 @@ def test_the_version_without_stdout_is_not_an_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("words", [["--version"], ["coordinator", "--help"], ["daemon", "--help"]])
+def test_a_result_that_cannot_be_written_is_an_error(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own code would be 120."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    command = [sys.executable, "-m", "dora_config.launcher", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr == "[ERROR]\nstandard output: No space left on device\n"
+        both = subprocess.run(command, stdout=full, stderr=full, check=False)
+    assert both.returncode == 1
+
+
 def test_the_version_needs_no_wheel(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

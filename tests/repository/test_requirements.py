@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 from support.requirements import NO_SKIPS, PACKAGES, require, require_installed, summary
 from support.sources import ROOT
@@ -33,3 +36,36 @@ def test_one_line_for_each_missing_package(monkeypatch: pytest.MonkeyPatch) -> N
 def test_ci_installs_what_tests_need() -> None:
     installed = set((ROOT / ".ci" / "run").read_text().replace("(", " ").replace(")", " ").split())
     assert set(PACKAGES.values()) - ALWAYS_THERE <= installed
+
+
+def test_ci_runs_in_the_environment_of_a_newcomer() -> None:
+    """A variable of the machine, such as PYTHONUNBUFFERED, would hide failures."""
+    kept = {
+        "HOME": "/home/a",
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "CI": "true",
+        "DORA_TESTS_SEED": "17",
+        "PIP_INDEX_URL": "https://packages.example",
+        "UV_INDEX_URL": "https://packages.example",
+        "npm_config_registry": "https://packages.example",
+        "https_proxy": "http://proxy.example",
+        "SSL_CERT_FILE": "/certificates",
+        "REQUESTS_CA_BUNDLE": "/certificates",
+        "NODE_EXTRA_CA_CERTS": "/certificates",
+        "GIT_SSL_CAINFO": "/certificates",
+    }
+    dropped = {"PYTHONUNBUFFERED": "1", "DORA_AUTH_TOKEN": "a", "LD_LIBRARY_PATH": "/lib"}
+    done = subprocess.run(
+        ["bash", "-euc", ". .ci/newcomer; env -0"],
+        cwd=ROOT,
+        env=kept | dropped,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+    assert {name: found[name] for name in found if name not in ("PWD", "SHLVL", "_")} == kept
+    last = (ROOT / ".ci/run").read_text().splitlines()[-2:]
+    assert last[0] == ". .ci/newcomer"
+    assert ".venv/bin/nox" in last[1]

@@ -435,7 +435,10 @@ def test_a_store_that_cannot_be_read_ends_the_service(
 
 @pytest.mark.integration
 @pytest.mark.parametrize("streams", [">/dev/full 2>/dev/full", ">&- 2>&- <&-"])
-def test_the_coordinator_runs_without_output_streams(streams: str) -> None:
+def test_the_coordinator_runs_without_output_streams(
+    streams: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it hides what cannot be flushed
     port = free_port()
     words = [str(DORA), "coordinator", "--port", str(port), "--store", "memory"]
     process = subprocess.Popen(["sh", "-c", f'exec "$@" {streams}', "sh", *words])

@@ -39,6 +39,7 @@ NEEDED = (
 )
 """Programs and files."""
 _CLONE_NEWNET = 0x40000000
+_UMASK = 0o022
 _MEMORY = "2g"
 """Size of the tmpfs with the disks of all hosts."""
 _HUB = """
@@ -83,6 +84,11 @@ def hosts_or_skip(*names: str, bare: bool = False) -> Generator[Hosts, None, Non
     require_root()
     require_installed(*NEEDED, path="/usr/sbin:/usr/bin:/sbin:/bin")
     require(_cgroup2(), "a mounted cgroup2")
+    if not bare:
+        require(
+            all(_is_open_to_all(Path(folder)) for folder in _our_folders()),
+            "a clone and an environment that every account may read (made with umask 022)",
+        )
     with Hosts.made(*names, bare=bare) as hosts:
         for host in hosts:
             host.boot(wait=False)
@@ -121,9 +127,9 @@ class Hosts:
             with (folder / "key").open("w"):
                 make_key(folder / "key")
             hosts = cls(folder, inside, cgroup, folder / "key")
-            hosts._make(
-                names, ("hide", *_our_folders(), _cache()) if bare else ("show", *_our_folders())
-            )
+            ours = ("hide", *_our_folders(), _cache()) if bare else ("show", *_our_folders())
+            with _umask():
+                hosts._make(names, ours)
             yield hosts
         finally:
             assert hub.stdin is not None
@@ -421,6 +427,7 @@ def _enter(
         errors="replace",
         timeout=timeout,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
+        umask=_UMASK,
     )
     if check and done.returncode:
         command = " ".join(str(word) for word in words)
@@ -443,6 +450,11 @@ def _set_network(namespace: TextIO) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), namespace.name)
+
+
+def _is_open_to_all(folder: Path) -> bool:
+    """Return whether other accounts may read a folder that is shown to them elsewhere."""
+    return folder.stat().st_mode & 0o005 == 0o005
 
 
 def _cgroup2() -> Path | None:
@@ -473,6 +485,16 @@ def _our_folders() -> tuple[str, ...]:
     """Folders of this repository and of the tests' environment, if outside of /usr."""
     places = {str(ROOT), sys.prefix, sys.base_prefix}
     return tuple(sorted(place for place in places if not place.startswith("/usr")))
+
+
+@contextmanager
+def _umask() -> Iterator[None]:
+    """Create files as a system's installation does, also in a session with another umask."""
+    before = os.umask(_UMASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _cache() -> str:

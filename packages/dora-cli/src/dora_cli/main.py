@@ -17,6 +17,7 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.parameters import QuickCommand, QuickParameters, declare
 from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
+from dora_config.streams import finish
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str]) -> int:
 
         return errors.report(error)
     finally:
-        output.finish()
+        finish()
         gc.freeze()  # no collection of these objects while the interpreter shuts down
     return 0
 

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TextIO
 
+from dora_config.streams import STANDARD_OUTPUT, discard
 from dora_config.terminal import one_line, visible
 
 STYLES: Mapping[str, str] = {
@@ -33,7 +34,6 @@ STYLES: Mapping[str, str] = {
     "dim": "2",
     "bold": "1",
 }
-STANDARD_OUTPUT = "standard output"
 MAX_HELD = 100
 """Newest remarks that are kept while the whole terminal is in use."""
 
@@ -80,23 +80,6 @@ def escape(style: str) -> str | None:
     return f"\x1b[{STYLES[style]}m" if style in STYLES else None
 
 
-def discard(stream: TextIO | None = None) -> None:
-    """Redirect a stream (default: standard output) to /dev/null: its reader has gone."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, (stream or sys.stdout).fileno())
-    os.close(nowhere)
-
-
-def finish() -> None:
-    """Flush; discard unwritten text, which would make Python exit with its own code."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with suppress(OSError, ValueError):  # closed, or without a descriptor
-                discard(stream)
-
-
 def write(text: str = "") -> None:
     """Write a line of the result to standard output; raises as `raw`."""
     raw(f"{shown(text, sys.stdout)}\n")
@@ -111,7 +94,7 @@ def raw(text: str) -> None:
     """Write text to standard output unchanged, for `screen`; raises OSError, names the stream."""
     try:
         if not _write_to(sys.stdout, text):
-            discard()
+            discard(sys.stdout)
             remark("standard output is blocked: discarded the remaining output")
     except OSError as error:
         error.filename = STANDARD_OUTPUT

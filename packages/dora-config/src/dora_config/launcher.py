@@ -12,12 +12,14 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
 
 import dora_config.quick_imports  # noqa: F401
 from dora_config._version import __version__
+from dora_config.streams import finish
 
 COMMANDS = {
     "daemon": "dora_daemon.command",
@@ -32,24 +34,34 @@ Command = Callable[[Sequence[str]], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `dora` with `arguments` (default: the command line) and return the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as ended:  # of argparse, after help or an error
+        code = ended.code if isinstance(ended.code, int) else 0
+    problem = finish()
+    if problem is not None and code == 0 and not isinstance(problem, BrokenPipeError):
+        with suppress(OSError):
+            sys.stderr.write(f"[ERROR]\n{problem.filename}: {problem.strerror}\n")
+        finish()
+        return 1
+    return code
+
+
+def _run(words: list[str]) -> int:
     if words[:1] in (["--version"], ["-V"]):
         print(f"dora {__version__}")  # does not fail if stdout is closed
         return 0
     first = words[0] if words else ""
     if first == "run":
         _start_zygote(words)
-    try:
-        if first in OWN_WORDS:
-            command = find_command(first)
-            words = words[1:]
-        else:
-            command = find_command("cli")
-        if command is None:
-            return _explain_missing(first)
-        return command(words)
-    except KeyboardInterrupt:
-        return 130
+    if first in OWN_WORDS:
+        command = find_command(first)
+        words = words[1:]
+    else:
+        command = find_command("cli")
+    return _explain_missing(first) if command is None else command(words)
 
 
 def _start_zygote(words: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ from dora_config.file_store import FileStore
 from dora_config.history.file import HistoryFile
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.service_logging import log_to_stderr
+from dora_config.streams import finish
 from dora_coordinator._version import __version__
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.files import CodeFiles
@@ -200,10 +201,9 @@ def _interfaces(given: Sequence[str] | None) -> tuple[str, ...]:
 
 def _announce(port: int) -> None:
     """Print the port; output errors are ignored."""
-    try:
-        print(f"Listening on port {port}", flush=True)
-    except OSError:
-        sys.stdout = None  # a flush at exit would fail again and set the exit code
+    with contextlib.suppress(ValueError):  # closed
+        print(f"Listening on port {port}")
+    finish()
 
 
 def _settings(pairs: Sequence[str]) -> Settings:

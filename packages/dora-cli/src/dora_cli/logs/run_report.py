@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dora_cli.logs.ended_report import failure_text
 from dora_cli.logs.log_lines import EntryPrinter, LogEntry, LogFormat
 from dora_config.protocol import runner_events as happened
 from dora_config.protocol.runner_events import DataflowResult, LogLine, RunOutput, passes
+from dora_config.streams import discard
 
 
 class RunPrinter:
@@ -65,7 +67,7 @@ class RunPrinter:
             self._stop_without_reader()
         except OSError as error:  # a full disk must not stop a robot
             self._readerless = True
-            output.discard()
+            discard(sys.stdout)
             output.remark(
                 f"cannot write to standard output ({error.strerror}): log lines are only in the "
                 "log files from now on"
@@ -74,7 +76,7 @@ class RunPrinter:
     def _stop_without_reader(self) -> None:
         """Stop the dataflow as Ctrl-C does: the reader has gone (`dora run ... | head`)."""
         self._readerless = True
-        output.discard()
+        discard(sys.stdout)
         os.kill(os.getpid(), signal.SIGINT)
 
 
