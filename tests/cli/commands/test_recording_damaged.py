@@ -76,7 +76,8 @@ def test_other_accounts_cannot_read_exports(dora: Dora, recording: Path, tmp_pat
 def test_what_is_damaged_is_named_and_left_out(dora: Dora, recording: Path) -> None:
     place = damage_second_chunk(recording)
     shown = dora("recording", "info", recording)
-    assert shown.code == 0
+    assert shown.code == 1
+    assert f"{recording} is damaged" in shown.err
     assert f"damaged: {place}\n" in shown.out
     assert '"messages": 20' in dora("recording", "info", recording, "-f", "json").out
     exported = dora("recording", "export", recording, "-o", "tables")

@@ -6,6 +6,7 @@ import os
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from mcap.reader import make_reader
@@ -132,6 +133,33 @@ def test_the_types_of_a_damaged_first_chunk_are_at_the_end(tmp_path: Path) -> No
     unfinished = Recording(path)
     assert list(unfinished.messages()) == []
     assert [one.messages for one in unfinished.damage] == [100, 100]
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_the_messages_before_the_damage_are_read(tmp_path: Path, place: float) -> None:
+    """A chunk is compressed in blocks of 128 KiB."""
+    path = tmp_path / "r.mcap"
+    chance = random.Random(5)
+    file = McapFile(path, SOURCE.descriptor, file_facts(SOURCE, "id", 0))
+    for number in range(1, 101):
+        array = pa.array(np.frombuffer(chance.randbytes(8000), np.uint8))
+        schema = schema_of(array)
+        serialized = schema.serialize().to_pybytes()
+        data = encode(array, b"{}", schema, len(serialized))
+        at = number * 10
+        file.add(RecordedMessage("a/b", "uint8", serialized, at, at + 1, number, data))
+    file.finish({})
+    sent_messages = list(Recording(path).messages())
+    (chunk,) = Recording(path)._chunks
+    damaged = chunk.begin + int(place * (chunk.end - chunk.begin))
+    content = path.read_bytes()
+    path.write_bytes(content[:damaged] + bytes(600) + content[damaged + 600 :])
+    recording = Recording(path)
+    found = list(recording.messages())
+    assert found == [one for one in sent_messages if one in found]
+    assert len(found) > 100 * place - 20
+    (damage,) = recording.damage
+    assert damage.messages == 100 - len(found) > 0
 
 
 @pytest.mark.parametrize("finish", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 from hypothesis import given, strategies as st
@@ -35,6 +36,29 @@ def test_the_frame_rate_is_the_typical_one() -> None:
     assert frame_rate(times) == 30
     assert frame_rate([5]) is None
     assert frame_rate([5, 5]) is None
+
+
+def test_late_messages_in_bursts_do_not_change_the_frame_rate() -> None:
+    """A first array took a second, then ten ticks came at once."""
+    period = 1e9 / 30
+    chance = random.Random(3)
+    for stalls in ([30], [30, 31, 60], [0]):
+        times, ready = [], 0.0
+        for tick in range(90):
+            ready = max(ready, tick * period)
+            if tick in stalls:
+                ready += 1e9
+            if ready - tick * period < 10 * period:
+                times.append(int(ready + chance.uniform(0, 3e6)))
+            ready += 1e5
+        assert frame_rate(times) == 30
+
+
+def test_a_timer_decides_about_the_frame_rate() -> None:
+    times = [number * 36_000_000 for number in range(30)]
+    assert frame_rate(times) == 28
+    assert frame_rate(times, [33_333_333]) == 30
+    assert frame_rate(times, [1_000_000_000]) == 28
 
 
 def test_frames_have_measured_times_or_repeat_the_one_before() -> None:

@@ -48,7 +48,7 @@ def recorded(frames: int = 24) -> Iterator[RecordedMessage]:
             yield message("keys/command", [word], metadata, at=at - 20_000_000)
         joints = np.array([number, number / 2], np.float32)
         yield message("arm/joints", joints, {"primitive": "jointstate"}, at=at - 2000)
-        yield message("leader/joints", joints + 1, at=at - 1000)
+        yield message("leader/joints", joints + 1, {"names": ["pan", "lift"]}, at=at - 1000)
         if number != 17:
             pixels = np.full((16, 32, 3), color(number), np.uint8).ravel()
             yield message("camera/image", pixels, SIZE, at=at)
@@ -88,6 +88,7 @@ def test_info_describes_the_dataset(folder: Path) -> None:
         "names": ["joint_0", "joint_1"],
     }
     assert info["features"]["action"]["shape"] == [2]
+    assert info["features"]["action"]["names"] == ["pan", "lift"]
     assert info["features"][KEY]["dtype"] == "video"
     assert info["features"][KEY]["shape"] == [16, 32, 3]
     data = info["data_path"].format(chunk_index=0, file_index=0)

@@ -36,7 +36,8 @@ def info(
     """Show the outputs in a recording: messages, rates and gaps.
 
     MISSING counts messages that were sent between recorded ones and are not in the file. A file
-    whose recorder was killed is read up to its last complete part. What is damaged is listed.
+    whose recorder was killed is read up to its last complete part. What is damaged is listed, and
+    the exit code is then 1.
 
     :FILE: The recording.
     """
@@ -53,6 +54,9 @@ def info(
         output.json_line(_info_json(recording, rows))
     else:
         _print_info(recording, rows)
+    if recording.damage:
+        output.failure(f"{file} is damaged")
+        raise CommandFailed
 
 
 def _print_info(recording: Recording, rows: list[ChannelStatistics]) -> None:

@@ -21,6 +21,12 @@ from mcap.writer import CompressionType, Writer
 from dora_config.process_identity import boot_id
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import ENCODING, RecordedMessage
+from dora_daemon.recording.message_checks import (
+    SEQUENCES,
+    checks_record,
+    message_check,
+    type_check,
+)
 from dora_node_api.protocol.messages import RecordingSource
 
 PROFILE = "dora"
@@ -28,7 +34,6 @@ DATAFLOW, SOURCE, CLOCK, LOST = "dataflow.yml", "source.json", "clock.json", "lo
 """Names of attachments, which have a CRC; records of metadata have none."""
 CHUNK_BYTES = 1 << 20
 FLUSH_SECONDS = 0.5
-_SEQUENCES = 1 << 32
 
 
 class McapFile:
@@ -40,8 +45,11 @@ class McapFile:
         self.path = path
         self._started: float | None = None
         """Time of the first message, by CLOCK_MONOTONIC."""
-        self._channels: dict[tuple[str, bytes], int] = {}
+        self._channels: dict[tuple[str, bytes], tuple[int, int]] = {}
+        """Number and `type_check` of each."""
         self._schemas: dict[tuple[str, bytes], int] = {}
+        self._checks: list[int] = []
+        """Of the messages of the chunk in progress."""
         self._unflushed_since: float | None = None
         self._whole = 0
         """Size up to the end of the last chunk."""
@@ -89,21 +97,23 @@ class McapFile:
         """Raises OSError."""
         self._started = self._started or time.monotonic()
         size = self.size
+        channel, of_type = self._channel(message)
+        self._checks.append(message_check(message, of_type))
         self._writer.add_message(
-            self._channel(message),
+            channel,
             message.log_time,
             message.data,
             message.publish_time,
-            message.sequence % _SEQUENCES,
+            message.sequence % SEQUENCES,
         )
         self.unwritten[message.topic] = self.unwritten.get(message.topic, 0) + 1
         if self.size != size:  # the writer has ended the chunk
-            self._written()
+            self._written(size)
         elif self._unflushed_since is None:
             self._unflushed_since = time.monotonic()
 
-    def _channel(self, message: RecordedMessage) -> int:
-        """Return the channel of an output and a type."""
+    def _channel(self, message: RecordedMessage) -> tuple[int, int]:
+        """Return the channel of an output and a type, and its checksum."""
         key = message.topic, message.schema
         channel = self._channels.get(key)
         if channel is None:
@@ -113,9 +123,10 @@ class McapFile:
                     message.type_name, ENCODING, message.schema
                 )
             node, _, output = message.topic.partition("/")
-            channel = self._channels[key] = self._writer.register_channel(
+            number = self._writer.register_channel(
                 message.topic, ENCODING, self._schemas[name], {"node": node, "output": output}
             )
+            channel = self._channels[key] = number, type_check(message)
         return channel
 
     def flush_if_due(self) -> None:
@@ -125,10 +136,15 @@ class McapFile:
             self._flush()
 
     def _flush(self) -> None:
+        begin = self.size
         self._writer.flush()
-        self._written()
+        self._written(begin)
 
-    def _written(self) -> None:
+    def _written(self, chunk: int) -> None:
+        """A chunk was written that begins at byte ``chunk``."""
+        if self._checks:
+            self._stream.write(checks_record(chunk, self._checks))
+            self._checks.clear()
         self._whole = self.size
         self.unwritten.clear()
         self._unflushed_since = None

@@ -22,11 +22,17 @@ from mcap.records import Attachment, Channel, Chunk, Header, McapRecord, Message
 from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.writer import MCAP0_MAGIC as MAGIC
 from pydantic import TypeAdapter
-from zstandard import ZstdError
+from zstandard import ZstdDecompressor, ZstdError
 
 from dora_config.errors import DoraError
 from dora_daemon.recording.arrow_messages import ENCODING, RecordedMessage
 from dora_daemon.recording.mcap_file import CLOCK, DATAFLOW, LOST, SOURCE
+from dora_daemon.recording.message_checks import (
+    OPCODE as CHECKS,
+    message_check,
+    read_checks,
+    type_check,
+)
 
 WINDOW_BYTES: Final = 256 << 20
 """Of messages that wait for earlier ones; more than a recorder holds in memory."""
@@ -46,9 +52,11 @@ _COMPRESSIONS = (b"", b"zstd", b"lz4")
 _INDEX_HEAD = struct.Struct("<HI")
 _INDEX_ENTRY: Final = 16
 _FOOTER = struct.Struct("<BQQQI")
-_RECOGNIZED = re.compile(rb"[\x06\x07\x09\x0f].{5}\x00\x00\x00", re.DOTALL)
-"""Begin of a chunk, index, attachment or the end of the data, after damage."""
+_RECOGNIZED = re.compile(rb"[\x06\x07\x09\x0f\x80].{5}\x00\x00\x00", re.DOTALL)
+"""Begin of a chunk, index, attachment, checksums or the end of the data, after damage."""
 _BLOCK: Final = 1 << 20
+_PIECE: Final = 1 << 10
+"""Bytes that are decompressed at once: those of one call are lost if there is damage in them."""
 _TEXTS: Final = TypeAdapter(dict[str, str])
 _COUNTS: Final = TypeAdapter(dict[str, int])
 
@@ -113,6 +121,8 @@ class Recording:
         self._chunks: list[_Record] = []
         self._counts: dict[int, int] = {}
         """Messages by the begin of a chunk or damage, as the indexes behind it say."""
+        self._checks: dict[int, list[int]] = {}
+        """Checksums of messages by the begin of their chunk."""
         self._summary: list[Schema | Channel] = []
         """Empty: unfinished or damaged."""
         with path.open("rb") as file:
@@ -170,6 +180,8 @@ class Recording:
                     self._counts[counted] = self._counts.get(counted, 0) + messages
                 case Opcode.ATTACHMENT:
                     self._note(record)
+                case _ if record.opcode == CHECKS:
+                    self._note_checks(record)
                 case _:
                     pass
         return at
@@ -188,9 +200,11 @@ class Recording:
 
     def _is_of_last_chunk(self, record: _Record) -> bool:
         """Return whether a record is an index of the chunk before the damage."""
-        if record.opcode != Opcode.MESSAGE_INDEX or not self._chunks:
+        if record.opcode not in (Opcode.MESSAGE_INDEX, CHECKS) or not self._chunks:
             return False
         chunk = self._chunks[-1]
+        if record.opcode == CHECKS:
+            return record.content[:8] == chunk.begin.to_bytes(8, "little")
         first = int.from_bytes(record.content[_INDEX_HEAD.size :][:8], "little")
         return chunk.start_time <= first <= chunk.end_time
 
@@ -211,6 +225,11 @@ class Recording:
                     facts.dataflow = dataflow
         except (*_INVALID, yaml.YAMLError, TypeError):
             self._add_damage(record.begin, record.end, 0)
+
+    def _note_checks(self, record: _Record) -> None:
+        found = read_checks(record.content)
+        assert found is not None, "checked by _makes_sense"
+        self._checks[found[0]] = found[1]
 
     def _add_damage(self, begin: int, end: int, messages: int | None = None) -> None:
         self._damage[begin] = Damage(begin, end, messages)
@@ -258,8 +277,7 @@ class Recording:
         try:
             records = _content(file, chunk)
         except _INVALID:
-            self._add_damage(chunk.begin, chunk.end)
-            return []
+            return self._of_damaged_chunk(file, chunk, types)
         found: list[RecordedMessage] = []
         unknown = 0
         for record in records:
@@ -274,6 +292,30 @@ class Recording:
                     found.extend(() if message is None else (message,))
         if unknown:
             self._add_damage(chunk.begin, chunk.end, unknown)
+        return found
+
+    def _of_damaged_chunk(
+        self, file: BinaryIO, chunk: _Record, types: _Types
+    ) -> list[RecordedMessage]:
+        """Return the messages before the damage, each of which has its checksum."""
+        checks = self._checks.get(chunk.begin, [])
+        found: list[RecordedMessage] = []
+        # the types that it defines count for it alone: they may be damaged
+        own = types.copy()
+        numbers = iter(checks)
+        for record in _before_damage(file, chunk) if checks else ():
+            if isinstance(record, Schema | Channel):
+                own.add(record)
+            elif (check := next(numbers, None)) is None:
+                break
+            else:
+                try:
+                    message = own.message(record)
+                except KeyError:
+                    continue
+                if message is not None and message_check(message, type_check(message)) == check:
+                    found.append(message)
+        self._add_damage(chunk.begin, chunk.end, len(checks) - len(found) if checks else None)
         return found
 
 
@@ -292,6 +334,13 @@ class _Types:
         self._channels: dict[int, Channel] = {}
         for record in known:
             self.add(record)
+
+    def copy(self) -> _Types:
+        """Return the same types, to which others can be added."""
+        found = _Types((), self._encoding, Counter())
+        found._schemas.update(self._schemas)
+        found._channels.update(self._channels)
+        return found
 
     def add(self, record: Schema | Channel) -> None:
         if isinstance(record, Schema):
@@ -386,6 +435,8 @@ def _makes_sense(opcode: int, content: bytes) -> bool:
             return length == len(content) - _INDEX_HEAD.size and length % _INDEX_ENTRY == 0
         case Opcode.DATA_END:
             return len(content) == 4
+        case _ if opcode == CHECKS:
+            return read_checks(content) is not None
         case Opcode.HEADER | Opcode.METADATA:
             stream = ReadDataStream(io.BytesIO(content))
             try:
@@ -429,6 +480,48 @@ def _of_chunk(stream: ReadDataStream, record: _Record) -> list[McapRecord]:
     if times and (min(times), max(times)) != (record.start_time, record.end_time):
         raise ValueError("the times of the chunk are not those of its messages")
     return records
+
+
+def _before_damage(file: BinaryIO, chunk: _Record) -> Iterator[Schema | Channel | Message]:
+    """Yield the records at the beginning of a damaged chunk; their content may be wrong."""
+    file.seek(chunk.begin + _HEAD.size)
+    try:
+        stored = Chunk.read(ReadDataStream(file))
+        content = _decompressed(stored)
+    except _INVALID:
+        return
+    stream = ReadDataStream(io.BytesIO(content))
+    while True:
+        try:
+            opcode, length = _HEAD.unpack(stream.read(_HEAD.size))
+            body = stream.read(length)
+            own = ReadDataStream(io.BytesIO(body))
+            match opcode:
+                case Opcode.SCHEMA:
+                    yield Schema.read(own)
+                case Opcode.CHANNEL:
+                    yield Channel.read(own)
+                case Opcode.MESSAGE:
+                    yield Message.read(own, length)
+                case _:
+                    return
+        except _INVALID:
+            return
+
+
+def _decompressed(chunk: Chunk) -> bytes:
+    """Return what can be decompressed of a chunk."""
+    if chunk.compression != "zstd":
+        return chunk.data if not chunk.compression else b""
+    stream, found = ZstdDecompressor().decompressobj(), bytearray()
+    for at in range(0, len(chunk.data), _PIECE):
+        try:
+            found += stream.decompress(chunk.data[at : at + _PIECE])
+        except ZstdError:
+            break
+        if len(found) > chunk.uncompressed_size:
+            break
+    return bytes(found[: chunk.uncompressed_size])
 
 
 def _summary(file: BinaryIO, size: int) -> list[Schema | Channel]:

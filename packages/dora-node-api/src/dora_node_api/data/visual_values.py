@@ -175,7 +175,7 @@ def _visual(
         case VisualKind.JOINTS:
             return _joints(array, metadata, struct)
         case VisualKind.VECTOR | VisualKind.TWIST | VisualKind.NUMBERS:
-            return _numbers(array, struct)
+            return _numbers(array, metadata, struct)
         case VisualKind.TEXT:
             return Text("\n".join("" if one is None else str(one) for one in python_values(array)))
 
@@ -442,10 +442,9 @@ def _quaternion(numbers: Sequence[float]) -> Quaternion:
 def _joints(array: pa.Array, metadata: Mapping[str, Any], struct: dict[str, Any] | None) -> Joints:
     if struct is None:
         positions = tuple(float(one) for one in array.to_pylist())
-        names = metadata.get("joint_names") or metadata.get("names")
-        if not isinstance(names, Sequence) or len(names) != len(positions):
-            names = [f"joint_{number}" for number in range(len(positions))]
-        return Joints(tuple(str(name) for name in names), positions)
+        names = _names(metadata, "joint_names", len(positions))
+        names = names or tuple(f"joint_{number}" for number in range(len(positions)))
+        return Joints(names, positions)
 
     def found(field: str, of_ros: str) -> Sequence[Any]:
         values: Sequence[Any] = struct.get(field) or struct.get(of_ros) or ()
@@ -462,7 +461,17 @@ def _joints(array: pa.Array, metadata: Mapping[str, Any], struct: dict[str, Any]
     )
 
 
-def _numbers(array: pa.Array, struct: dict[str, Any] | None) -> Numbers:
+def _names(metadata: Mapping[str, Any], key: str, count: int) -> tuple[str, ...]:
+    """Return the names of so many numbers from the metadata ``key`` or ``names``, () without."""
+    names = metadata.get(key) or metadata.get("names")
+    if not isinstance(names, Sequence) or isinstance(names, str) or len(names) != count:
+        return ()
+    return tuple(str(name) for name in names)
+
+
+def _numbers(
+    array: pa.Array, metadata: Mapping[str, Any], struct: dict[str, Any] | None
+) -> Numbers:
     if struct is not None:
         flat = dict(_leaves(struct))
         return Numbers(tuple(flat.values()), tuple(flat))
@@ -470,7 +479,8 @@ def _numbers(array: pa.Array, struct: dict[str, Any] | None) -> Numbers:
         values = array[:MAX_NUMBERS].cast(pa.float64(), safe=False).to_pylist()
     except pa.ArrowException as error:
         raise ValueError(f"expected numbers, found {array.type}") from error
-    return Numbers(tuple(float("nan") if one is None else one for one in values))
+    numbers = tuple(float("nan") if one is None else one for one in values)
+    return Numbers(numbers, _names(metadata, "names", len(numbers)))
 
 
 def _leaves(struct: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 
 START = frozenset({"start", "begin", "s", "true"})
 END = frozenset({"stop", "end", "save", "e", "false"})
 DISCARD = frozenset({"discard", "cancel", "rerecord"})
 """Words of a command, in any case."""
+TIMER_TOLERANCE = 1.25
+"""Factor by which messages may be more or less frequent than the ticks that trigger them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +58,22 @@ def spans(commands: Iterable[Command], end: int, task: str) -> tuple[list[Episod
     return found, unknown
 
 
-def frame_rate(times: Sequence[int]) -> int | None:
-    """Return the whole number of frames per second that fits times in nanoseconds best.
+def frame_rate(times: Sequence[int], timers: Iterable[int] = ()) -> int | None:
+    """Return the whole number of frames per second of times in nanoseconds.
 
-    A gap counts as so many typical intervals. None for fewer than two times.
+    It is that of the intervals around the median, or of a timer with about that interval: messages
+    that were late come in bursts, and some are missing, which changes the mean of all. ``timers``:
+    intervals in nanoseconds. None for fewer than two times.
     """
     intervals = [after - before for before, after in pairwise(times) if after > before]
     if not intervals:
         return None
-    typical = median(intervals)
-    periods = sum(max(1, round(interval / typical)) for interval in intervals)
-    return max(1, round(1e9 * periods / sum(intervals)))
+    middle = median(intervals)
+    typical = fmean(one for one in intervals if abs(one - middle) <= middle / 2)
+    for timer in timers:
+        if 1 / TIMER_TOLERANCE < typical / timer < TIMER_TOLERANCE:
+            return max(1, round(1e9 / timer))
+    return max(1, round(1e9 / typical))
 
 
 @dataclass(slots=True)

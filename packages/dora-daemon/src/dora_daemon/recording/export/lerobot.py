@@ -6,11 +6,13 @@ https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dora_config.dataflow.sources import TimerSource, parse_source
 from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.conversion import CannotConvert, unfinished
 from dora_daemon.recording.export.dataset_writer import (
@@ -75,7 +77,7 @@ def export_lerobot(
     """
     require_video()
     with unfinished(folder, "folder") as path:
-        survey = _Survey(VisualDecoder(dataflow), options)
+        survey = _Survey(VisualDecoder(dataflow), options, dataflow)
         for message in messages():
             survey.add(message)
         layout = survey.layout()
@@ -124,9 +126,15 @@ class _Layout:
 class _Survey:
     """Finds the features, the frame rate and the episodes."""
 
-    def __init__(self, decoder: VisualDecoder, options: LeRobotOptions) -> None:
+    def __init__(
+        self,
+        decoder: VisualDecoder,
+        options: LeRobotOptions,
+        dataflow: Mapping[str, Any] | None,
+    ) -> None:
         self._decoder = decoder
         self._options = options
+        self._dataflow = dataflow
         self._features: dict[str, tuple[Feature, ...]] = {}
         self._others: set[str] = set()
         """Outputs that are not part of the dataset."""
@@ -201,7 +209,7 @@ class _Survey:
             for time in self._times[driver]
             if any(span.start <= time < span.end for span in found)
         ]
-        fps = options.fps or frame_rate(times)
+        fps = options.fps or frame_rate(times, _timers(self._dataflow, driver.partition("/")[0]))
         if fps is None:
             raise CannotConvert(f"{driver} has too few messages in episodes; give --fps")
         return _Layout(self._features, driver, fps, tuple(found), tuple(notes))
@@ -280,6 +288,17 @@ class _Frames:
         if self._grid is not None:
             self._writer.end()
             self._grid = None
+
+
+def _timers(dataflow: Mapping[str, Any] | None, node: str) -> Iterator[int]:
+    """Yield the intervals of the timers that a node reads."""
+    for one in (dataflow or {}).get("nodes", ()):
+        for program in (one, one.get("operator", {}), *one.get("operators", ())):
+            for wanted in program.get("inputs", {}).values() if one["id"] == node else ():
+                with suppress(ValueError, KeyError, TypeError):
+                    source = parse_source(wanted if isinstance(wanted, str) else wanted["source"])
+                    if isinstance(source, TimerSource):
+                        yield source.interval_ns
 
 
 def _decoded(decoder: VisualDecoder, message: RecordedMessage) -> DecodedMessage:
