@@ -59,6 +59,9 @@ class HostileMachine:
     def send(self, message: DaemonMessage) -> None:
         self._socket.send(TO_COORDINATOR.encode(message))
 
+    def send_text(self, text: str) -> None:
+        self._socket.send(text)
+
     def receive(self) -> CoordinatorMessage:
         return TO_DAEMON.decode(self._socket.recv(timeout=60))
 

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from support.claims import forged
-from support.fleets.daemons import RealFleet, real_fleet
+from support.fleets.daemons import (
+    RealFleet,
+    counting,
+    is_running,
+    pids,
+    real_fleet,
+    wait_for_pids,
+)
 from support.fleets.hostile_machine import hostile_machine
 from support.waiting import wait_until
 from support.workspace import Workspace
 
+from dora_cli.coordinator.client import Client
 from dora_config.access import state_dir
 from dora_config.protocol.claims import Signature
-from dora_config.protocol.daemon import Registered, RegistrationRefused
+from dora_config.protocol.code import file_path
+from dora_config.protocol.control import SetStandbys, Standby, StandbysSet
+from dora_config.protocol.daemon import (
+    Certificate,
+    CoordinatorCopy,
+    CopyKept,
+    Heartbeat,
+    PartChanged,
+    PartLost,
+    PartReport,
+    PreparePart,
+    Registered,
+    RegistrationRefused,
+    SignRequest,
+    StopPart,
+)
+from dora_config.protocol.runner import DataflowResult
 from dora_daemon.agent.coordinator_access import KnownCoordinators
+from dora_daemon.agent.credentials import Credentials
 
 pytestmark = pytest.mark.integration
 
 EPOCH = 1 << 62
+ON_BASE: dict[str, object] = {"machine": "base"}
 
 
 @pytest.fixture
@@ -39,10 +67,11 @@ def cluster_of(fleet: RealFleet) -> str:
 def leads(fleet: RealFleet) -> bool:
     """Return whether the coordinator leads its daemon and accepts changes."""
     done = fleet.dora("clean")
-    daemons = fleet.cluster().machines
-    return "replaced" not in done.output and any(
-        one.connected and one.daemon == "base" for one in daemons
-    )
+    return "replaced" not in done.output and connected(fleet, "base")
+
+
+def connected(fleet: RealFleet, machine: str) -> bool:
+    return any(one.connected and one.daemon == machine for one in fleet.cluster().machines)
 
 
 def test_a_forged_epoch_is_ignored_from_any_key(fleet: RealFleet, tmp_path: Path) -> None:
@@ -90,3 +119,82 @@ def test_a_forged_file_of_a_daemon_changes_nothing(fleet: RealFleet) -> None:
     again = fleet.start_daemon("base")
     again.wait_for("coordinators.json: ignored the coordinator at 10.0.0.66:6013")
     assert leads(fleet)
+
+
+def test_ends_of_parts_elsewhere_are_ignored(
+    fleet: RealFleet, workspace: Workspace, tmp_path: Path
+) -> None:
+    dataflow = fleet.start(counting(workspace, counter=ON_BASE, collector=ON_BASE))
+    nodes = wait_for_pids(workspace, 2)
+    result = DataflowResult(dataflow_id=dataflow)
+    ended = PartReport(
+        dataflow_id=dataflow, attempt=1 << 62, phase="ended", result=result, stopped=True
+    )
+    with hostile_machine(fleet.coordinator, tmp_path / "robot", ends=(ended,)) as robot:
+        robot.send(PartChanged(report=ended))
+        robot.send(PartLost(dataflow_id=dataflow, attempt=1 << 62, reason="gone", result=result))
+        answers = robot.until_handled()
+        assert not any(isinstance(one, StopPart | PreparePart) for one in answers)
+    assert fleet.wait_for_status("Running").uuid == dataflow
+    fleet.wait_for_messages(dataflow)
+    assert pids(workspace) == nodes
+    assert all(map(is_running, nodes))
+
+
+def test_code_is_checked_by_its_hash(fleet: RealFleet) -> None:
+    real, forged_content = b"print('real')", b"print('forged')"
+    path = file_path(hashlib.sha256(real).hexdigest())
+    refused = fleet.coordinator.request(path, method="PUT", body=forged_content)
+    assert refused.status == 422
+    assert fleet.coordinator.request(path).status == 404
+    assert fleet.coordinator.request(path, method="PUT", body=real).status == 201
+    fleet.coordinator.request(path, method="PUT", body=forged_content)
+    assert fleet.coordinator.request(path).body == real
+
+
+def test_a_forged_clock_is_that_of_the_machine_alone(fleet: RealFleet, tmp_path: Path) -> None:
+    with hostile_machine(fleet.coordinator, tmp_path / "robot") as robot:
+        robot.send(Heartbeat(time=9e29, monotonic_ns=-(1 << 62)))
+
+        def offsets() -> dict[str, float]:
+            found = fleet.cluster().machines
+            return {one.daemon: one.clock_offset for one in found if one.clock_offset is not None}
+
+        wait_until(lambda: offsets().keys() == {"base", "robot"}, what="both clocks")
+        found = offsets()
+        assert abs(found["base"]) < 60
+        assert found["robot"] > 1e29
+        assert "robot" in fleet.dora("cluster", "status").stdout
+        robot.send_text('{"kind": "heartbeat", "time": 1e999}')  # ends its own connection
+        wait_until(lambda: not connected(fleet, "robot"), what="the end of its connection")
+    assert leads(fleet)
+
+
+def test_a_copy_that_is_said_to_be_kept_counts_for_standbys_only(
+    fleet: RealFleet, tmp_path: Path
+) -> None:
+    standby = Standby(machine="base", address="127.0.0.2:6013")
+    with hostile_machine(fleet.coordinator, tmp_path / "robot") as robot:
+        with Client(fleet.coordinator.endpoint) as client:
+            request = SetStandbys(address="127.0.0.1:6013", standbys=(standby,))
+            client.request(request, StandbysSet)
+        robot.send(CopyKept(epoch=1, number=1 << 62))
+        answers = robot.until_handled()
+        assert not any(isinstance(one, CoordinatorCopy) for one in answers), "it gets no copy"
+        wait_until(lambda: fleet.cluster().standbys[0].current, what="the copy on base")
+        (report,) = fleet.cluster().standbys
+        assert report.machine == "base"
+        assert (report.number or 0) < 1 << 32
+
+
+def test_a_certificate_is_for_its_own_key_and_name(fleet: RealFleet, tmp_path: Path) -> None:
+    other = Credentials(tmp_path / "other")
+    with hostile_machine(fleet.coordinator, tmp_path / "robot") as robot:
+        robot.send(SignRequest(request=other.request()))
+        assert not any(isinstance(one, Certificate) for one in robot.until_handled())
+        robot.send(SignRequest(request=Credentials(tmp_path / "robot").request()))
+        (made,) = [one for one in robot.until_handled() if isinstance(one, Certificate)]
+        name = x509.load_pem_x509_certificate(made.certificate.encode()).subject
+        assert name.rfc4514_string().startswith("CN=robot:")
+    with hostile_machine(fleet.coordinator, tmp_path / "thief", "base") as thief:
+        assert isinstance(thief.answer, RegistrationRefused), "the id of another machine"
