@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from support.workspace import Workspace
 
 from dora_cli.coordinator.client import Client
 from dora_config.access import state_dir
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.claims import Signature
 from dora_config.protocol.code import file_path
 from dora_config.protocol.control import SetStandbys, Standby, StandbysSet
@@ -33,6 +35,7 @@ from dora_config.protocol.daemon import (
     CopyKept,
     Heartbeat,
     PartChanged,
+    PartDescribed,
     PartLost,
     PartReport,
     PreparePart,
@@ -41,6 +44,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
     StopPart,
 )
+from dora_config.protocol.dataflow import DataflowSpec, StartIdentity, WholeDataflow
 from dora_config.protocol.runner import DataflowResult
 from dora_daemon.agent.coordinator_access import KnownCoordinators
 from dora_daemon.agent.credentials import Credentials
@@ -48,6 +52,7 @@ from dora_daemon.agent.credentials import Credentials
 pytestmark = pytest.mark.integration
 
 EPOCH = 1 << 62
+FUTURE = StartIdentity(time=1e12, epoch=EPOCH, number=EPOCH)
 ON_BASE: dict[str, object] = {"machine": "base"}
 
 
@@ -198,3 +203,66 @@ def test_a_certificate_is_for_its_own_key_and_name(fleet: RealFleet, tmp_path: P
         assert name.rfc4514_string().startswith("CN=robot:")
     with hostile_machine(fleet.coordinator, tmp_path / "thief", "base") as thief:
         assert isinstance(thief.answer, RegistrationRefused), "the id of another machine"
+
+
+def described(dataflow: str, *nodes: str, name: str | None = None) -> PartDescribed:
+    """A description of nodes that run another program, as of a start far in the future."""
+    found = tuple(ResolvedNode(id=node, path="/bin/forged") for node in nodes)
+    spec = DataflowSpec(name=name, resolved=ResolvedDataflow(nodes=found))
+    others = DataflowSpec(name=name, resolved=ResolvedDataflow(nodes=found))
+    return PartDescribed(
+        dataflow_id=dataflow,
+        attempt=1,
+        spec=spec,
+        revision=1 << 40,
+        whole=WholeDataflow(
+            begun=FUTURE, changes=1 << 40, placement=dict.fromkeys(nodes, "base"), others=others
+        ),
+    )
+
+
+def test_a_forged_start_replaces_nothing(
+    fleet: RealFleet, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Neither the end of a later start, nor one that runs, nor the nodes of other machines."""
+    path = counting(workspace, counter=ON_BASE, collector=ON_BASE)
+    dataflow = fleet.start(path, "--name", "patrol")
+    nodes = wait_for_pids(workspace, 2)
+    invented = str(uuid.uuid4())
+    later = PartReport(
+        dataflow_id=invented, attempt=1, phase="running", name="patrol", begun=FUTURE
+    )
+    known = PartReport(
+        dataflow_id=dataflow, attempt=1, phase="running", name="patrol", begun=FUTURE
+    )
+    ended = later.model_copy(update={"phase": "ended"})
+    with hostile_machine(
+        fleet.coordinator, tmp_path / "robot", parts=(later, known), ends=(ended,)
+    ) as robot:
+        robot.send(Heartbeat(parts=(later, known)))
+        robot.send(described(invented, "evil", name="patrol"))
+        robot.send(described(dataflow, "counter", name="patrol"))
+        robot.until_handled()
+        log = fleet.coordinator.process.stderr
+        assert "is not signed by the authority of this cluster; examine that machine" in log
+        assert 'daemon "robot" describes nodes of other machines: counter' in log
+        fleet.wait_for_messages(dataflow)
+        assert pids(workspace) == nodes
+        assert all(map(is_running, nodes))
+        fleet.dora("restart", "patrol")
+    assert "forged" not in fleet.coordinator.process.stderr
+    fresh = wait_for_pids(workspace, 4)
+    assert all(map(is_running, fresh)), "the program of the operator"
+
+
+def test_a_machine_keeps_the_start_that_was_signed(fleet: RealFleet, workspace: Workspace) -> None:
+    """With it, a coordinator without its store takes over both parts from one of them."""
+    dataflow = fleet.start(counting(workspace, counter=ON_BASE, collector=ON_BASE), "--name", "p")
+    nodes = wait_for_pids(workspace, 2)
+    fleet.coordinator.process.kill()
+    for path in (state_dir() / "coordinator").glob("store.sqlite3*"):
+        path.unlink()
+    fleet.restart_coordinator()
+    assert fleet.wait_for_status("Running").uuid == dataflow
+    assert "is not signed" not in fleet.coordinator.process.stderr
+    assert all(map(is_running, nodes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Literal
 
@@ -109,6 +110,13 @@ class StartIdentity(Message):
     """Of the coordinator that made it."""
     number: int = 0
     """Position in the order of starts of that coordinator."""
+    signature: str = ""
+    """By the authority of the cluster, of `text` (base64): a machine cannot claim a later start."""
+
+    def text(self, dataflow_id: str, name: str | None) -> bytes:
+        """Return what is signed; ``name``: that of the dataflow."""
+        facts = [dataflow_id, name, self.time, self.epoch, self.number]
+        return b"dora start\n" + json.dumps(facts).encode()
 
     def order(self, dataflow_id: str) -> tuple[float, int, int, str]:
         """Return the key by which the later one of two starts sorts last."""
@@ -128,6 +136,15 @@ class WholeDataflow(Message):
     """Key of its daemon by node id, of all nodes in the order of the file; empty: not known."""
     others: DataflowSpec | None = None
     """The specification of the nodes on other machines."""
+    signature: str = ""
+    """By the authority of the cluster, of `text` (base64): a machine cannot change the nodes of
+    others.
+    """
+
+    def text(self, dataflow_id: str) -> bytes:
+        """Return what is signed; fields with defaults may be added by later versions."""
+        facts = self.model_copy(update={"begun": StartIdentity(), "signature": dataflow_id})
+        return b"dora dataflow\n" + facts.model_dump_json(exclude_defaults=True).encode()
 
 
 def updated(code: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:

@@ -335,6 +335,11 @@ class DataflowRegistry:
         if known is None:
             return self._adopt(daemon, message, now)
         newer = message.whole.changes > known.changes
+        foreign = [] if newer else _nodes_of_others(known, daemon, message.spec)
+        if foreign:
+            text = f'daemon "{daemon}" describes nodes of other machines: {", ".join(foreign)}'
+            log = Log("error", f"dataflow {known.label}: {text}; ignored: examine that machine")
+            return [log]
         if daemon in known.parts and not newer:
             return self.apply(known, events.NodesDescribed(daemon, message), now)
         if known.parts and message.whole.placement and not newer:
@@ -572,6 +577,13 @@ def uuid_in(text: str) -> str | None:
 
 def _is_later(end: messages.PartReport, than: Dataflow) -> bool:
     return than.begun.order(than.id) < end.begun.order(end.dataflow_id)
+
+
+def _nodes_of_others(known: Dataflow, daemon: str, spec: DataflowSpec) -> list[str]:
+    """Return the nodes that belong to the part of another machine, which alone describes them."""
+    parts = [part for part in known.parts.values() if part.daemon != daemon and not part.ended]
+    others = {node for part in parts for node in part.nodes}
+    return [node.id for node in spec.resolved.nodes if node.id in others]
 
 
 def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[StoredPart, ...]:

@@ -27,6 +27,7 @@ from dora_config.history.file import HistoryFile, read_history
 from dora_config.process_identity import boot_id
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.builds import BuildDataflow
+from dora_config.protocol.calls import LinkPart
 from dora_config.protocol.claims import Claim
 from dora_config.protocol.control import (
     Answer,
@@ -49,6 +50,7 @@ from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.fleet_steps import step_result
+from dora_coordinator.io.provenance import Provenance
 from dora_coordinator.io.store import NotWritten, Store, StoreError
 from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_copy
 from dora_coordinator.io.token_file import TokenFile
@@ -150,6 +152,7 @@ class Service:
         self.settings = settings
         self.party = party
         self.authority = authority
+        self._provenance = Provenance(authority)
         self._tokens = tokens
         self._store = store
         self._history = history
@@ -397,6 +400,7 @@ class Service:
         self, connection: Connection, register: messages.Register, proof: Proof
     ) -> None:
         connection.same_host = register.boot_id == boot_id() != ""
+        register = self._provenance.registration(register)
         self._post(DaemonRegistered(connection.number, register, connection.address, proof))
 
     def on_message(self, connection: Connection, message: messages.DaemonMessage) -> None:
@@ -409,6 +413,7 @@ class Service:
             self._copy_wanted.set()
         if isinstance(message, Reply) and connection.daemon:
             self._calls.replied(connection.daemon, message)
+        message = self._provenance.message(connection.daemon or "", message)
         self._post(DaemonMessageReceived(connection.number, message, offset))
 
     async def request(
@@ -661,7 +666,7 @@ class Service:
             case do.SendToDaemon(daemon=daemon, message=message):
                 connection = self._by_daemon.get(daemon)
                 if connection is not None:
-                    connection.send(messages.TO_DAEMON.encode(message))
+                    connection.send(messages.TO_DAEMON.encode(self._signed(message)))
             case do.RenewToken(daemon=daemon):
                 self._renew_token(daemon, Renewal.NOW)
             case do.RotateToken(client=client, grace=grace, daemons=daemons):
@@ -695,6 +700,13 @@ class Service:
                 logger.log(_LEVELS[level], "%s", clean_lines(text))
             case do.EndCoordinator():
                 self._ending = True
+
+    def _signed(self, message: messages.CoordinatorMessage) -> messages.CoordinatorMessage:
+        """Sign what the machine keeps of a dataflow."""
+        if not isinstance(message, messages.PreparePart | LinkPart):
+            return message
+        dataflow = self._state.registry.get(message.dataflow_id)
+        return self._provenance.signed(message, None if dataflow is None else dataflow.spec.name)
 
     def _sign(self, daemon: str, request: str, digest: str) -> None:
         try:
