@@ -39,6 +39,7 @@ Group = Literal[
     "dora.node_kinds",
     "dora.node_api",
     "dora.pages",
+    "dora.side_programs",
 ]
 """Groups of entry points; ARCHITECTURE.md lists their values."""
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -50,6 +51,7 @@ _WORDS: Mapping[Group, str] = {
     "dora.imports": "format `--from {}`",
     "dora.node_kinds": "kind of nodes `{}:`",
     "dora.node_api": "class `dora.{}`",
+    "dora.side_programs": "program `{}` beside a dataflow",
     "dora.pages": "page of `dora ui` and `dora graph` (`{}`)",
 }
 

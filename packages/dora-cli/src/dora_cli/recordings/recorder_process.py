@@ -10,9 +10,10 @@ from dora_cli.errors import CommandFailed
 from dora_cli.recordings.fleet import RecordingError, write_report
 from dora_config.errors import DoraError
 from dora_config.protocol.recorders import RecorderStatus, RecordingRequest
-from dora_daemon.inspection.process import RECORDER_MODULE, SideProcess
+from dora_daemon.inspection.process import SideProcess
 from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
+from dora_daemon.recording import RECORDER_MODULE
 
 
 class NoSuchRunner(DoraError):

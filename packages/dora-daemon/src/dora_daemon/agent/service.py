@@ -37,11 +37,10 @@ from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.parts.changes import PartChanges
-from dora_daemon.agent.recorders.folder import RecordingRefused
-from dora_daemon.agent.recorders.service import Recorders
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.registry import RunnerRegistry
 from dora_daemon.agent.sampler import Sampler
+from dora_daemon.agent.side_programs import start_recorders
 from dora_daemon.agent.state import AgentState
 from dora_daemon.agent.streams import Streams
 from dora_daemon.code.delivery import Delivery
@@ -107,7 +106,7 @@ class Agent:
         for problem in problems:
             logger.warning("%s", problem)
         tasks = self._tasks = anyio.create_task_group()
-        self._recorders = Recorders(
+        self._recorders = start_recorders(
             tasks,
             files.directory / "recordings",
             options.machine_id or socket.gethostname(),
@@ -368,7 +367,7 @@ class Agent:
             answer = RecorderAnswered(
                 call=call.call, reply=await self._recorders.call(call.request)
             )
-        except RecordingRefused as error:
+        except DoraError as error:
             answer = RecorderAnswered(call=call.call, problem=str(error))
         self._link.send(answer)
 

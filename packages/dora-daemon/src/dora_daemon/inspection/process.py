@@ -21,7 +21,6 @@ from dora_daemon.daemon_threads import run_in_daemon_thread
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
 
 INSPECTOR_MODULE: Final = "dora_daemon.inspection.inspector"
-RECORDER_MODULE: Final = "dora_daemon.recording.recorder"
 BUILD_MODULE: Final = "dora_daemon.build"
 MAX_LINE: Final = 16 * 1024 * 1024
 READ_SIZE: Final = 65536

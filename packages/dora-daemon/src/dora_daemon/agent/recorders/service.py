@@ -32,7 +32,8 @@ from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders.folder import RecordingFolder, RecordingRefused
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.daemon_threads import run_in_daemon_thread
-from dora_daemon.inspection.process import RECORDER_MODULE, SideProcess
+from dora_daemon.inspection.process import SideProcess
+from dora_daemon.recording import RECORDER_MODULE
 
 START_SECONDS = 60.0
 """For a recorder to open its queues, before the nodes start without it."""
