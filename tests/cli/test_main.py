@@ -71,6 +71,16 @@ def test_commands_of_dora_rs_that_do_not_exist_name_a_replacement(dora: Dora, wo
         assert shown.err == f"[ERROR]\n{registry.UNSUPPORTED[word]}\n"
 
 
+@pytest.mark.parametrize(("command", "option"), sorted(registry.UNSUPPORTED_OPTIONS))
+def test_options_of_dora_rs_that_do_not_exist_name_a_replacement(
+    dora: Dora, command: str, option: str
+) -> None:
+    for words in ((option, "x"), (f"{option}=x",)):
+        shown = dora(command, "flow.yml", *words)
+        assert (shown.code, shown.out) == (2, "")
+        assert registry.UNSUPPORTED_OPTIONS[command, option] in shown.err
+
+
 def test_version(dora: Dora) -> None:
     assert dora("--version").out == f"dora {__version__}\n"
 

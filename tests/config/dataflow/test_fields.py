@@ -152,6 +152,7 @@ PORTS = {
     "outputs": "outputs: [o, VALUE]",
     "input_types": "inputs: {i: dora/logs}, input_types: {i: VALUE}",
     "output_types": "output_types: {o: VALUE}",
+    "output_metadata": "output_metadata: {o: [VALUE]}",
     "send_stdout_as": "outputs: [VALUE], send_stdout_as: VALUE",
     "send_logs_as": "outputs: [VALUE], send_logs_as: VALUE",
 }
@@ -169,7 +170,6 @@ FILES: dict[tuple[str, str], str] = {
     ("Node", "branch"): NODE % "git: g, branch: VALUE",
     ("Node", "tag"): NODE % "git: g, tag: VALUE",
     ("Node", "rev"): NODE % "git: g, rev: VALUE",
-    ("Node", "output_metadata"): NODE % "output_metadata: {o: [VALUE]}",
     ("Node", "module"): "nodes: [{id: n, module: m.yml}]",
     ("Node", "params"): "nodes: [{id: n, module: m.yml, params: {a: VALUE}}]",
     ("Operator", "id"): "nodes: [{id: n, operator: {id: VALUE, python: p}}]",

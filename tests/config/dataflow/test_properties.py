@@ -143,7 +143,15 @@ operator_nodes = st.fixed_dictionaries(
     {
         "operators": st.just(
             [
-                {"id": "one", "python": "one.py", "outputs": ["out"], "build": "make"},
+                {
+                    "id": "one",
+                    "python": "one.py",
+                    "outputs": ["out"],
+                    "build": "make",
+                    "pattern": "service-server",
+                    "output_framing": {"out": "arrow-ipc"},
+                    "output_metadata": {"out": ["k"]},
+                },
                 {"id": "two", "python": {"source": "two.py"}, "max_log_size": "1K"},
             ]
         )

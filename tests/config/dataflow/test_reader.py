@@ -127,7 +127,7 @@ NODE = [
     ("path: p\noutputs: [a]\noutput_framing: {a: rw}", "expected one of raw, arrow-ipc"),
     ("path: p\noutput_metadata: {a: [k]}", '`output_metadata` contains "a", which is not among'),
     ("path: p\npattern: server", "expected one of service-server, service-client"),
-    ("path: p\npattern: service-server", "a service-server must have an output"),
+    ("path: p\npattern: service-server", "`pattern` service-server needs an output"),
     ("path: p\nmin_log_level: loud", "unknown log level 'loud': expected one of stdout, error"),
     ("path: p\nmin_log_level: wran", 'did you mean "warn"?'),
     (

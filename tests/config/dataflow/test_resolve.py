@@ -166,6 +166,14 @@ def test_pattern_adds_its_metadata_keys() -> None:
     }
 
 
+def test_operators_have_fields_of_outputs() -> None:
+    fields = "pattern: service-server, output_framing: {a: arrow-ipc}, output_metadata: {a: [k]}"
+    resolved = node(f"operators: [{{id: o, python: o.py, outputs: [a, b], {fields}}}]")
+    assert resolved.output_framing == {"o/a": "arrow-ipc"}
+    assert resolved.output_metadata == {"o/a": ("k", "request_id"), "o/b": ("request_id",)}
+    assert resolved.operators[0].pattern == "service-server"
+
+
 def test_queue_size_zero_means_one() -> None:
     assert (
         node("path: p\ninputs: {x: {source: source/out, queue_size: 0}}").inputs["x"].queue_size

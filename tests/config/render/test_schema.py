@@ -38,7 +38,7 @@ BEYOND = (
     "at most one operator",
     "only allowed when `path`",
     "a shell node needs",
-    "must have an output",
+    "needs an output",
     'is "op/x"',
     "add it:",
     "belong",

@@ -23,11 +23,14 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from inspect import getdoc, signature
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
+
+from dora_cli.registry import UNSUPPORTED_OPTIONS
 
 _HIDDEN = re.compile(r"\([^)]*\)")
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -115,10 +118,18 @@ class QuickParameters:
 
 
 class QuickCommand(QuickParameters, TyperCommand):
-    """Command that does not import pydantic."""
+    """Command that does not import pydantic, and explains options that it lacks."""
 
     hidden_words: Mapping[str, Sequence[str]] = {}
     """More words of its options, by parameter; not shown."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for word in takewhile(lambda word: word != "--", args):
+            option = word.partition("=")[0]
+            reason = UNSUPPORTED_OPTIONS.get((ctx.info_name, option))
+            if reason is not None and ctx.parent is not None and ctx.parent.parent is None:
+                ctx.fail(reason)
+        return super().parse_args(ctx, args)
 
     def make_parser(self, ctx: Any) -> Any:
         parser = super().make_parser(ctx)

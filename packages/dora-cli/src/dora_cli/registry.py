@@ -129,6 +129,30 @@ UNSUPPORTED: Mapping[str, str] = {
 }
 """Commands of dora-rs that do not exist here: a sentence with the replacement."""
 
+_HUB_OVERRIDE = (
+    "`--hub-override` is not supported: a node names its program in `path`, its repository in `git`"
+)
+UNSUPPORTED_OPTIONS: Mapping[tuple[str, str], str] = {
+    ("run", "--hub-override"): _HUB_OVERRIDE,
+    ("build", "--hub-override"): _HUB_OVERRIDE,
+    ("up", "--interface"): "`up --interface` is not supported: `dora coordinator --interface IP` "
+    "listens on other addresses",
+    ("validate", "--node-manifest"): "`--node-manifest` is not supported: nodes have no manifests, "
+    "and `input_types` and `output_types` in the dataflow file are checked",
+    ("record", "--name"): "`record --name` is not needed: `dora record --attach DATAFLOW` records "
+    "a running dataflow",
+    (
+        "record",
+        "--proxy",
+    ): "`record --proxy` is not needed: `dora record --attach DATAFLOW -o FILE` "
+    "records on the machines of the dataflow, and writes FILE here at the end",
+    ("record", "--output-yaml"): "`record --output-yaml` is not supported: recording adds no node "
+    "to a dataflow; `dora expand` prints what runs",
+    ("record", "--queue-size"): "`record --queue-size` is not needed: the recorder needs no queue "
+    "length, and counts messages that it could not record",
+}
+"""Options of commands of dora-rs that do not exist here: a sentence with the replacement."""
+
 COMMANDS: Mapping[str, str | Group] = {
     word: entry for section in SECTIONS for word, entry in section.commands.items()
 }

@@ -138,6 +138,13 @@ class ProgramFields(Written):
     output_types: dict[OutputIdField, TextField] | None = optional(
         "Types of outputs, such as std/media/v1/Image."
     )
+    output_framing: dict[OutputIdField, OutputFraming] | None = optional(
+        "Wire format of outputs: raw (default) or arrow-ipc."
+    )
+    output_metadata: dict[OutputIdField, list[FreeTextField]] | None = optional(
+        "Metadata keys that outputs always have."
+    )
+    pattern: CommunicationPattern | None = optional("Role of the node in a service or action.")
     build: BuildField | None = optional(
         "Commands that prepare the node, one per line, without a shell."
     )
@@ -181,13 +188,6 @@ class Node(ProgramFields):
     branch: TextField | None = optional("Branch of the repository.")
     tag: TextField | None = optional("Tag of the repository.")
     rev: TextField | None = optional("Commit of the repository.")
-    output_framing: dict[OutputIdField, OutputFraming] | None = optional(
-        "Wire format of outputs: raw (default) or arrow-ipc."
-    )
-    output_metadata: dict[OutputIdField, list[FreeTextField]] | None = optional(
-        "Metadata keys that outputs always have."
-    )
-    pattern: CommunicationPattern | None = optional("Role of the node in a service or action.")
     restart_policy: RestartPolicy | None = optional(
         "When the node is started again (default never)."
     )

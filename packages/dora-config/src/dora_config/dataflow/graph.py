@@ -135,7 +135,7 @@ def _ports(node: ResolvedNode, flat: FlatNode) -> Iterator[Problem]:
                 )
                 yield flat.at(group, output).problem(message)
     if node.pattern is not None and not node.outputs:
-        message = f"{where}: a {node.pattern} must have an output"
+        message = f"{where}: `pattern` {node.pattern} needs an output"
         yield flat.at("pattern").problem(message)
 
 

@@ -227,6 +227,9 @@ def _operator_problems(node: Node, place: Place, where: str) -> Iterator[Problem
         seen.add(operator.id)
     for operator_id, operator, path in operators_of(node):
         named = f'{where}: operator "{operator_id}"'
+        if operator.pattern is not None and not operator.outputs:
+            message = f"{named}: `pattern` {operator.pattern} needs an output"
+            yield place.at(*path, "pattern").problem(message)
         yield from _program_problems(operator, place.at(*path), named)
 
 

@@ -126,7 +126,7 @@ def _to_operator(
 
 _CHANGED = {"id", "path", "path_sha256", "args", "env", "build", "git", "inputs", "outputs"}
 _CHANGED |= {"input_types", "output_types", "output_metadata", "cpu_affinity", "warm", "deploy"}
-_CHANGED |= {"operators", *LOG_SETTINGS}
+_CHANGED |= {"operators", "output_framing", *LOG_SETTINGS}
 _AS_WRITTEN = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _CHANGED
 """Fields of a node that are copied."""
 
@@ -147,7 +147,7 @@ def _resolve_node(
     written = {prefix + name for prefix, one, _ in programs for name in one.inputs or ()}
     input_types = {
         name: text
-        for name, text in _types(programs, "input_types").items()
+        for name, text in _by_port(programs, "input_types").items()
         if name in flat.inputs or name not in written  # an optional port may not be connected
     }
     return ResolvedNode(
@@ -170,8 +170,9 @@ def _resolve_node(
         },
         outputs=outputs,
         input_types=input_types,
-        output_types=_types(programs, "output_types"),
-        output_metadata=_promised_metadata(node, outputs),
+        output_types=_by_port(programs, "output_types"),
+        output_metadata=_promised_metadata(programs),
+        output_framing=_by_port(programs, "output_framing"),
         **_log_settings(programs),
         restart=RestartSettings(
             policy=node.restart_policy or "never",
@@ -188,11 +189,11 @@ def _resolve_node(
     )
 
 
-def _types(programs: Sequence[_Program], group: str) -> dict[str, str]:
+def _by_port(programs: Sequence[_Program], group: str) -> dict[str, Any]:
     return {
-        prefix + name: text
+        prefix + name: value
         for prefix, one, _ in programs
-        for name, text in (getattr(one, group) or {}).items()
+        for name, value in (getattr(one, group) or {}).items()
     }
 
 
@@ -206,14 +207,13 @@ def _log_settings(programs: Sequence[_Program]) -> dict[str, Any]:
     }
 
 
-def _promised_metadata(
-    node: descriptor.Node, outputs: tuple[str, ...]
-) -> dict[str, tuple[str, ...]]:
-    promised = {output: tuple(keys) for output, keys in (node.output_metadata or {}).items()}
-    if node.pattern is not None:
-        for output in outputs:
-            keys = (*promised.get(output, ()), *PATTERN_KEYS[node.pattern])
-            promised[output] = tuple(dict.fromkeys(keys))
+def _promised_metadata(programs: Sequence[_Program]) -> dict[str, tuple[str, ...]]:
+    promised = {name: tuple(keys) for name, keys in _by_port(programs, "output_metadata").items()}
+    for prefix, one, _ in programs:
+        added = PATTERN_KEYS[one.pattern] if one.pattern is not None else ()
+        for output in (one.outputs or ()) if added else ():
+            keys = (*promised.get(prefix + output, ()), *added)
+            promised[prefix + output] = tuple(dict.fromkeys(keys))
     return promised
 
 
@@ -272,7 +272,12 @@ def _resolve_operator(
         build=build_lines(operator.build or ""),
         input_types=dict(types),
         output_types=dict(operator.output_types or {}),
-        **{name: getattr(operator, name) for name in ("name", "description", *LOG_SETTINGS)},
+        output_metadata=_promised_metadata([("", operator, ())]),
+        output_framing=dict(operator.output_framing or {}),
+        **{
+            name: getattr(operator, name)
+            for name in ("name", "description", "pattern", *LOG_SETTINGS)
+        },
     )
 
 

@@ -112,6 +112,9 @@ class ResolvedProgram(Frozen):
     build: tuple[str, ...] = ()
     input_types: dict[str, str] = Field(default_factory=dict)
     output_types: dict[str, str] = Field(default_factory=dict)
+    output_metadata: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    output_framing: dict[str, OutputFraming] = Field(default_factory=dict)
+    pattern: CommunicationPattern | None = None
     send_stdout_as: str | None = None
     send_logs_as: str | None = None
     min_log_level: LogLevel | None = None
@@ -145,9 +148,6 @@ class ResolvedNode(ResolvedProgram):
     env: dict[str, EnvValue] = Field(default_factory=dict)
     inherited_env: tuple[str, ...] = ()
     git: GitSource | None = None
-    output_metadata: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    output_framing: dict[str, OutputFraming] = Field(default_factory=dict)
-    pattern: CommunicationPattern | None = None
     max_rotated_files: int = DEFAULT_ROTATED_FILES
     restart: RestartSettings = RestartSettings()
     health_check_timeout: float | None = None
