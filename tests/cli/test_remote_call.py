@@ -85,16 +85,32 @@ def test_problem_is_raised_with_the_name_of_the_machine(machine: LocalMachine) -
         call(machine, "versions.x")
 
 
-def test_machine_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
-    script = "#!/bin/sh\n[ $1 = --version ] && echo Python 3.9.2\nexit 97\n"
+@pytest.fixture
+def old_machine(tmp_path: Path) -> LocalMachine:
+    """A machine on whose PATH each Python is too old."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script = "#!/bin/sh\n[ $1 = --version ] && echo Python 3.10.12\nexit 97\n"
     for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
-        (tmp_path / name).write_text(script)
-        (tmp_path / name).chmod(0o755)
-    machine = LocalMachine(tmp_path, path=f"{tmp_path}:/bin")
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    return LocalMachine(tmp_path, path=f"{folder}:/bin")
+
+
+def test_machine_without_a_python_that_is_new_enough(old_machine: LocalMachine) -> None:
     with pytest.raises(
-        MachineProblem, match=r"needs Python 3\.11 or newer there, found: .*3\.9\.2"
+        MachineProblem,
+        match=r"needs Python 3\.11 or newer there, found: Python 3\.10\.12; .*uv python install",
     ):
-        call(machine, "existing_daemons.survey")
+        call(old_machine, "existing_daemons.survey")
+
+
+def test_a_python_of_uv_is_found_in_the_home(old_machine: LocalMachine) -> None:
+    """`uv python install` writes links there, which SSH sessions may not have on PATH."""
+    own = old_machine.home / ".local" / "bin" / "python3.12"
+    own.parent.mkdir(parents=True)
+    own.symlink_to(sys.executable)
+    assert isinstance(call(old_machine, "existing_daemons.survey"), dict)
 
 
 def test_login_shell_that_refuses_commands_is_named(

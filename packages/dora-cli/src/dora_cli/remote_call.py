@@ -21,7 +21,8 @@ PACKAGE: Final = "dora_cli.remote_program"
 NO_PYTHON: Final = 97
 
 _FIND_PYTHON: Final = """\
-for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/local/bin/python3; do
+for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/local/bin/python3 \\
+        "$HOME"/.local/bin/python3.1[1-9]; do
     command -v "$python" >/dev/null || continue
     "$python" -I -c "$0" "$@"
     code=$?
@@ -116,8 +117,10 @@ def too_old(done: Finished) -> str:
     """Return the message for a machine without a Python that is new enough."""
     found = done.stdout.strip() or "no python3"
     return (
-        f"dora needs Python 3.11 or newer there, found: {found}; install one, for example "
-        "`sudo apt install python3` on a newer system, or python3.11 beside the old one"
+        f"dora needs Python 3.11 or newer there, found: {found}; install one beside it, for "
+        "example with uv: `uv python install 3.12` for the account, or for services `sudo env "
+        "UV_PYTHON_INSTALL_DIR=/opt/python UV_PYTHON_BIN_DIR=/usr/local/bin $(command -v uv) "
+        "python install 3.12`"
     )
 
 

@@ -51,6 +51,7 @@ _SPECIAL_FILES: Final = (
     (stat.S_ISBLK, "device"),
 )
 
+OWN_WHEEL: Final = "dora_cli"
 IGNORE_FILE: Final = ".doraignore"
 DEFAULTS: Final = (
     *(".git", ".hg/", ".svn/", ".jj/"),
@@ -95,7 +96,7 @@ class IgnoreRules:
         top = self._top(path)
         if path != top and self._defaults.match_file(_shown(path, top, is_folder=is_folder)):
             return True
-        return is_folder and (self._root / path / "pyvenv.cfg").is_file()
+        return is_folder and _is_installation(self._root / path)
 
     def _chosen(self, path: PurePosixPath, *, is_folder: bool) -> bool | None:
         """Return the decision of the innermost `.doraignore` that matches ``path``."""
@@ -119,6 +120,12 @@ class IgnoreRules:
         if folder not in self._read:
             self._read[folder] = _read(self._root / folder / IGNORE_FILE)
         return self._read[folder]
+
+
+def _is_installation(folder: Path) -> bool:
+    """Return whether a folder is a Python environment, or has the wheels of `dora self wheels`."""
+    is_environment = (folder / "pyvenv.cfg").is_file()
+    return is_environment or next(folder.glob(f"{OWN_WHEEL}-*.whl"), None) is not None
 
 
 def _shown(path: PurePosixPath, folder: PurePosixPath, *, is_folder: bool) -> str:
