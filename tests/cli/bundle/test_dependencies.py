@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,21 @@ def test_scripts_of_wheels_are_removed(tmp_path: Path) -> None:
     dependencies.remove_scripts(tmp_path)
     assert record.read_text() == "tool.py,sha256=b,1\n"
     assert {path.name for path in tmp_path.iterdir()} == {"tool-1.dist-info"}
+
+
+def test_uv_gets_the_lock_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv refuses constraints without hashes, which pip's settings may name; machines need no uv."""
+    seen: list[tuple[str, dict[str, str]]] = []
+
+    def run(words: list[str], platform: Platform, environment: dict[str, str], **_: object) -> Any:
+        seen.append((Path(words[-1]).read_text(), environment))
+        return CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(dependencies, "_run", run)
+    monkeypatch.setenv("PIP_CONSTRAINT", "constraints.txt")
+    install(HERE, tmp_path / "site")
+    ((lock, environment),) = seen
+    assert "UV_CONSTRAINT" not in environment
+    assert "\nnumpy==" in lock
+    assert "\npillow==" in lock
+    assert "\nuv==" not in lock

@@ -78,3 +78,16 @@ def test_other_builds_install_nothing_more(tmp_path: Path, monkeypatch: pytest.M
     node = {"id": "a", "build": ["pip install y"]}
     _, events = build(tmp_path, node, options=BuildOptions(uv=True))
     assert len(outputs(events)) == 1
+
+
+def test_an_environment_that_has_the_pyarrow_of_dora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code that was sent here gets an environment of its own before the packages of dora."""
+    uv = program(tmp_path / "uv", UV.replace('"$site/pyarrow-26.0.1.dist-info"', '"$site"'))
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: uv)
+    shared = installed(tmp_path / "dora", numpy="2.4.6", pyarrow="26.0.1")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(shared))
+    node = {"id": "a", "build": ["pip install x"]}
+    _, events = build(tmp_path, node, options=BuildOptions(build_keys={"a": "key"}))
+    assert outputs(events)[-1].endswith(CURE)

@@ -200,6 +200,7 @@ def install(platform: Platform, site: Path, *, offline: Path | None = None) -> N
         words += ["--offline", *_find_links(offline)]
     else:
         environment |= uv_settings(environment)
+    environment.pop("UV_CONSTRAINT", None)  # the lock decides; uv refuses one without a hash
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
         lock.writelines(f"{line}\n" for line in _locked() if _name(line) not in NOT_SENT)
         lock.flush()

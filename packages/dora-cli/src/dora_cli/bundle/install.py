@@ -31,7 +31,8 @@ UNPACK_TIMEOUT = 300.0
 SELF_TEST_TIMEOUT = 420.0
 LOADED = (
     *("dora_daemon.agent.service", "dora_daemon.runner.background", "dora_daemon.link.process"),
-    *("dora_node_api", "pyarrow", "zenoh", "psutil", "cryptography.x509", "websockets"),
+    *("dora_node_api", "pyarrow", "numpy", "zenoh", "psutil", "cryptography.x509", "websockets"),
+    "PIL.Image",
 )
 """Modules of daemon, runner, link and node, and every compiled library."""
 SPARE = 64 * 1024 * 1024
