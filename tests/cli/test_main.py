@@ -7,12 +7,14 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli.conftest import Dora
 
 from dora_cli import registry
 from dora_cli._version import __version__
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.errors import CommandFailed, describe
 from dora_config.errors import ConfigError, DoraError, Problem
 
@@ -79,6 +81,32 @@ def test_options_of_dora_rs_that_do_not_exist_name_a_replacement(
         shown = dora(command, "flow.yml", *words)
         assert (shown.code, shown.out) == (2, "")
         assert registry.UNSUPPORTED_OPTIONS[command, option] in shown.err
+
+
+class SeveralRun:
+    """A client of a coordinator with several dataflows."""
+
+    def __enter__(self) -> SeveralRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        raise RequestFailed("several dataflows are running; name one of them: a, b", "ambiguous")
+
+
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [("stop", "dora stop NAME"), ("node info x", "--dataflow NAME")],
+)
+def test_how_to_name_one_of_several_dataflows(
+    dora: Dora, monkeypatch: pytest.MonkeyPatch, words: str, how: str
+) -> None:
+    monkeypatch.setattr("dora_cli.coordinator.options.connect", lambda *_, **__: SeveralRun())
+    shown = dora(*words.split())
+    assert shown.code == 1
+    assert shown.err.endswith(f"name one of them: a, b (`{how}`)\n")
 
 
 def test_version(dora: Dora) -> None:

@@ -52,6 +52,30 @@ def test_arguments_win_over_the_environment(environ: dict[str, str]) -> None:
     assert endpoint("robot", 1, environ=environ) == Endpoint("robot", 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("192.0.2.1:7000", ("192.0.2.1", 7000)),
+        ("robot", ("robot", 6013)),
+        ("[::1]:7000", ("::1", 7000)),
+        ("::1", ("::1", 6013)),
+    ],
+)
+def test_an_address_may_have_a_port(
+    environ: dict[str, str], text: str, place: tuple[str, int]
+) -> None:
+    assert endpoint(text, environ=environ)[:2] == place
+    assert endpoint(environ={**environ, "DORA_COORDINATOR_ADDR": text})[:2] == place
+
+
+def test_ports_that_differ_or_are_invalid(environ: dict[str, str]) -> None:
+    assert endpoint("robot:7", 7, environ=environ).port == 7
+    with pytest.raises(AccessError, match="robot:7 and the port 8 differ"):
+        endpoint("robot:7", 8, environ=environ)
+    with pytest.raises(AccessError, match="robot:x is 'x'"):
+        endpoint("robot:x", environ=environ)
+
+
 @pytest.mark.parametrize("port", ["", "0", "65536", "x", "-1", "6013 "])
 def test_invalid_port_in_the_environment_is_an_error(environ: dict[str, str], port: str) -> None:
     with pytest.raises(AccessError, match="DORA_COORDINATOR_PORT"):

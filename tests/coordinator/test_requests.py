@@ -31,6 +31,12 @@ def test_an_unknown_dataflow_is_refused() -> None:
         )
 
 
+def test_a_name_that_is_almost_right_is_suggested() -> None:
+    fleet, _ = running_dataflows("camera", "planner")
+    failure = fleet.failures[fleet.request(StopDataflow(dataflow="plannr"))]
+    assert failure.message == ('no running dataflow with name "plannr"; did you mean "planner"?')
+
+
 def test_an_ended_dataflow_can_be_described_but_not_stopped() -> None:
     fleet, daemon = running_dataflows("a")
     (dataflow_id,) = fleet.store

@@ -131,6 +131,23 @@ class QuickCommand(QuickParameters, TyperCommand):
                 ctx.fail(reason)
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if getattr(error, "code", None) == "ambiguous":
+                error.args = (f"{error}{self._how_to_name(ctx)}", *error.args[1:])
+            raise
+
+    def _how_to_name(self, ctx: Any) -> str:
+        """Return how this command takes the name of a dataflow."""
+        for param in self.get_params(ctx):
+            if param.name in ("dataflow", "attach"):
+                is_option = param.param_type_name == "option"
+                how = f"{param.opts[0]} NAME" if is_option else f"{ctx.command_path} NAME"
+                return f" (`{how}`)"
+        return ""
+
     def make_parser(self, ctx: Any) -> Any:
         parser = super().make_parser(ctx)
         for param in self.get_params(ctx):

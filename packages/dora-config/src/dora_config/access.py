@@ -110,16 +110,22 @@ def endpoint(
     """Return the coordinator's endpoint from the arguments, DORA_COORDINATOR_ADDR and
     DORA_COORDINATOR_PORT, or the defaults.
 
-    Without ``host`` it is that of the successor, if this account has promoted one. Raise
-    :class:`AccessError` for an invalid port in the environment or an unsafe token file.
+    The address may contain the port, as HOST:PORT. Without ``host`` it is that of the successor, if
+    this account has promoted one. Raise :class:`AccessError` for an invalid port, ports that
+    differ, or an unsafe token file.
     """
+    written = environ.get("DORA_COORDINATOR_ADDR") if host is None else host
+    place, own_port = split_address(written or DEFAULT_HOST)
+    if own_port and port is None:
+        port = _port(own_port, f"the port of the coordinator's address {written}")
+    elif own_port and own_port != str(port):
+        raise AccessError(f"the address {written} and the port {port} differ; give the port once")
     if port is None:
         text = environ.get("DORA_COORDINATOR_PORT")
-        port = DEFAULT_PORT if text is None else _port(text)
+        port = DEFAULT_PORT if text is None else _port(text, "DORA_COORDINATOR_PORT")
     if host is None:
-        host, port = current_place(
-            environ.get("DORA_COORDINATOR_ADDR") or DEFAULT_HOST, port, environ
-        )
+        place, port = current_place(place, port, environ)
+    host = place
     token = find_token(environ)
     successor = read_successor(successor_path(host, port, environ))
     return Endpoint(host, port, token if successor is None else successor.replace(token))
@@ -191,10 +197,10 @@ def forget_moves(
                 path.unlink(missing_ok=True)
 
 
-def _port(text: str) -> int:
+def _port(text: str, name: str) -> int:
     if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
         return int(text)
-    raise AccessError(f"DORA_COORDINATOR_PORT is {text!r}: expected a port from 1 to 65535")
+    raise AccessError(f"{name} is {text!r}: expected a port from 1 to 65535")
 
 
 def environ_without_token() -> dict[str, str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CoordinatorAddr = Annotated[
     str | None,
-    ":--coordinator-addr IP: Address of the coordinator (default 127.0.0.1; env "
+    ":--coordinator-addr IP: Address of the coordinator, also as IP:PORT (default 127.0.0.1; env "
     "DORA_COORDINATOR_ADDR).",
 ]
 CoordinatorPort = Annotated[

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.dataflow import DataflowSpec, StartIdentity
+from dora_config.yaml.suggest import closest
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.data import DataflowContext
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -550,6 +551,9 @@ class DataflowRegistry:
         if ended:
             listed = ", ".join(f"{d.id} ({d.status()[0]})" for d in ended)
             note = f"; archived under this name: {listed}"
+        else:
+            known = [one for one in self._dataflows.values() if archived or not one.has_ended]
+            note = closest(name, [one.name for one in known if one.name])
         raise RequestRefused(
             "not_found", f'no {"" if archived else "running "}dataflow with name "{name}"{note}'
         )
