@@ -23,11 +23,26 @@ def test_machines_are_selected_by_id() -> None:
         select_machines(cluster, ["c"])
 
 
-def test_status_reads_the_coordinator_of_a_cluster_file(dora: Dora, tmp_path: Path) -> None:
-    path = tmp_path / "cluster.yml"
+@pytest.mark.parametrize("command", ["status", "history", "diff", "apply"])
+def test_an_unreachable_coordinator_of_a_cluster_file(
+    command: str, dora: Dora, tmp_path: Path
+) -> None:
+    path = tmp_path / "my cluster.yml"
     path.write_text(
         "coordinator: {addr: 127.0.0.1, port: 9}\nmachines: [{id: robot, host: robot}]\n"
+        "dataflows: {d: {file: d.yml}}\n"
     )
-    shown = dora("cluster", "status", str(path))
+    (tmp_path / "d.yml").write_text("nodes: [{id: a, path: sleep, args: '1'}]\n")
+    shown = dora("cluster", command, str(path))
     assert shown.code == 1
-    assert "127.0.0.1:9" in shown.err
+    assert shown.err.endswith(
+        "cannot connect to the coordinator at 127.0.0.1:9 ([Errno 111] Connection refused); start "
+        f"it and the daemons of the file with `dora cluster up '{path}'`\n"
+    )
+
+
+def test_an_unreachable_coordinator_of_another_machine(dora: Dora) -> None:
+    """`dora up` would start another one here."""
+    shown = dora("list", "--coordinator-addr", "host.invalid")
+    assert "check that it runs there, or name another with --coordinator-addr" in shown.err
+    assert "dora up" not in shown.err

@@ -51,7 +51,9 @@ def test_help_is_quick(line: str) -> None:
     assert quick(*line.split())
 
 
-@pytest.mark.parametrize("line", ["list", "stop", "restart", "clean", "node list", "status"])
+@pytest.mark.parametrize(
+    "line", ["list", "stop", "restart", "clean", "node list", "status", "cluster status"]
+)
 def test_without_a_coordinator(line: str) -> None:
     quick(*line.split(), "--coordinator-port", "1", code=1)
 
@@ -75,6 +77,11 @@ def test_commands_that_ask_once_are_quick(
         assert sorted(node["node"] for node in nodes) == ["collector", "counter"]
         assert "DATAFLOW" not in quick("node", "list", "-d", "a")
         assert "Daemons: 1 connected" in quick("status")
+        table = quick("cluster", "status")
+        assert table.startswith("DAEMON ID ")
+        (machine,) = map(json.loads, quick("cluster", "status", "-f", "json").splitlines())
+        assert table.splitlines()[1].split()[0] == machine["daemon"]
+        assert (machine["labels"], machine["connected"]) == ({}, True)
         without = LIBRARIES.replace("fractions ", "")  # for the time
         shown = quick("node", "restart", "counter", "--grace", "1s", without=without)
         assert shown == 'node "counter" restarted\n'

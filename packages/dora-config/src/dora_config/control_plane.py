@@ -167,6 +167,17 @@ def is_this_machine(host: str) -> bool:
         return False
 
 
+def is_local(address: str) -> bool:
+    """Return whether this machine has the address."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(place)
+    except OSError:
+        return False
+    return True
+
+
 def _stays_here(family: int, place: Any) -> bool:
     """Return whether the kernel would use the address as its own source address."""
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -16,6 +16,7 @@ from dora_cli.ssh.connection import Connection, Finished, Listener, Target
 from dora_cli.ssh.errors import ConnectionLost
 from dora_cli.ssh.transport import Transport
 from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_config.streams import STANDARD_OUTPUT
 
 
 def test_output_is_cut_into_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +67,7 @@ def test_machines_are_cut_off_when_their_output_cannot_be_printed(
             self._closed.set()
 
     def fail(_: str) -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe", output.STANDARD_OUTPUT)
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", STANDARD_OUTPUT)
 
     monkeypatch.setattr(remote_machine, "connect", Connected)
     monkeypatch.setattr(output, "write", fail)

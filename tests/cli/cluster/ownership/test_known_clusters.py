@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dora_cli.cluster.ownership import known_clusters
+import pytest
+
+from dora_cli.cluster.ownership import known_clusters, known_files
 from dora_config.access import Endpoint, state_dir
 from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_config.protocol.snapshot import DaemonSummary
 
 ROBOT = Machine(id="robot", host="h")
 FILE = Path("cluster.yml")
@@ -51,3 +54,25 @@ def test_machines_that_leave_the_file_are_kept_as_former_machines() -> None:
     assert known_clusters.file_of(now) == str(FILE.absolute())
     known_clusters.drop_former(now, arm)
     assert known_clusters.former_machines(now) == ()
+
+
+def test_daemons_that_the_file_lacks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    known_clusters.keep(cluster("127.0.0.1"), FILE)
+    daemons = [
+        DaemonSummary(daemon=name, machine_id=machine, connected=connected, address="10.0.0.7:1")
+        for name, machine, connected in (
+            ("robot", "robot", True),
+            ("arm", "arm", True),
+            ("leg", "leg", False),
+            ("default", None, True),
+        )
+    ]
+    known_files.warn_of_unknown(Endpoint("127.0.0.1", 6013), daemons)
+    file = FILE.absolute()
+    assert capsys.readouterr().err == (
+        f'warning: daemon "arm" runs at 10.0.0.7:1 and is not in {file}; remove it: dora cluster '
+        f"remove {file} arm\n"
+    )
+    known_clusters.forget(cluster("127.0.0.1"))
+    known_files.warn_of_unknown(Endpoint("127.0.0.1", 6013), daemons)
+    assert capsys.readouterr().err == ""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from dora_cli import options, output
 from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings, show_offset
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, with_client
-from dora_config.protocol.control import (
-    ClusterReport,
-    ClusterStatus,
-    RotateToken,
-    StandbyReport,
-    TokenRotated,
-)
-from dora_config.protocol.fleet import FleetReport, GetFleet
-from dora_config.protocol.snapshot import DaemonSummary, LinkSummary
+from dora_config.protocol.rest import paths
 from dora_config.yaml.quantities import parse_duration, show_age
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
+    from dora_config.protocol.control import ClusterReport, StandbyReport
+    from dora_config.protocol.fleet import FleetReport
+    from dora_config.protocol.snapshot import DaemonSummary, LinkSummary
 
 COLUMNS = (
     "DAEMON ID",
@@ -41,21 +37,19 @@ FLEET_COLUMNS = ("DATAFLOW", "MACHINE", "DESIRED", "OBSERVED", "STATE", "")
 @with_client(path=options.OptionalFleetFile)
 def status(client: Client, output_format: options.Output = "table") -> None:
     """Show the state of the coordinator's daemons and of the links between them."""
-    from dora_cli.cluster.operations import leftovers
-    from dora_cli.cluster.ownership import known_clusters
+    from dora_cli.cluster.ownership import known_files
 
-    report = client.request(ClusterStatus(), ClusterReport)
-    fleet = client.request(GetFleet(), FleetReport)
+    report: ClusterReport = client.get(paths.STATUS)
+    fleet: FleetReport = client.get(paths.FLEET)
     show(report, fleet, as_json=output_format == "json")
-    if (known := known_clusters.find(client.endpoint)) is not None:
-        leftovers.report_connected(known, report.machines)
+    known_files.warn_of_unknown(client.endpoint, report.machines)
 
 
 def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:
     """Print a report as tables, or as one JSON object for each daemon."""
     if as_json:
         for one in report.machines:
-            output.json_line(one.model_dump())
+            output.json_line(json.loads(json.dumps(one, default=vars)))
         return
     if not any(one.connected for one in report.machines):
         output.write("No daemons connected.")
@@ -100,7 +94,7 @@ def _show_fleet(fleet: FleetReport) -> None:
 
 
 def _daemon(one: DaemonSummary) -> tuple[object, ...]:
-    labels = ",".join(f"{key}={value}" for key, value in sorted(one.labels.items()))
+    labels = ",".join(f"{key}={value}" for key, value in sorted(vars(one.labels).items()))
     return (
         one.daemon,
         f"{one.heartbeat_age:.0f}s ago{_state_suffix(one)}",
@@ -167,6 +161,7 @@ def rotate_token(
     :--expire-after DURATION: How long the present token stays valid.
     """
     from dora_config.access import AccessError, remember_token
+    from dora_config.protocol.control import RotateToken, TokenRotated
 
     address = client.endpoint
     request = RotateToken(grace=options.checked(parse_duration)(expire_after))
@@ -180,7 +175,7 @@ def rotate_token(
         )
     output.write(f"New token sent to {output.counted(len(answer.daemons), 'connected daemon')}")
     output.write(f"The old token expires after {expire_after}")
-    report = client.request(ClusterStatus(), ClusterReport)
+    report: ClusterReport = client.get(paths.STATUS)
     absent = {one.daemon for one in report.machines if not one.ended} - {*answer.daemons}
     if absent:
         names = ", ".join(sorted(absent))

@@ -26,7 +26,7 @@ from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
     connect,
-    place_of,
+    place_in,
     with_client,
 )
 from dora_cli.coordinator.start_spec import make_spec
@@ -270,8 +270,8 @@ def _compared(
     read = read_fleet(path, names)
     note_unversioned(read.fleet)
     cluster = read.loaded.cluster
-    addr, port = place_of(None if cluster is None else cluster.coordinator, addr, port)
-    with connect(addr, port) as client:
+    coordinator = None if cluster is None else cluster.coordinator
+    with place_in(path, coordinator, addr, port) as place, connect(*place) as client:
         found = compare(client, read, names)
         wanted = None if cluster is None or names else standby_change(client, cluster)
         yield client, read, found, wanted

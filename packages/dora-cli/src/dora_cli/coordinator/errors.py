@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_config.errors import DoraError
@@ -28,7 +30,21 @@ class CoordinatorUnavailable(DoraError):
 
 
 class CoordinatorUnreachable(CoordinatorUnavailable):
-    """No coordinator answers at the address: commands may do without one, or start one."""
+    """No coordinator answers at the address: commands may do without one, or start one.
+
+    ``remedy``: what to do, appended to the message.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
+
+    def of_file(self, file: Path) -> CoordinatorUnreachable:
+        """Return the error of a command whose coordinator is that of a cluster file."""
+        command = f"dora cluster up {shlex.quote(str(file))}"
+        return CoordinatorUnreachable(
+            self.problem, f"start it and the daemons of the file with `{command}`"
+        )
 
 
 class CoordinatorBusy(CoordinatorUnavailable):
@@ -59,9 +75,13 @@ class RequestFailed(DoraError):
 
 def unreachable(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
     """Return the error for a connection that failed."""
+    from dora_config.control_plane import is_this_machine
+
+    here = is_this_machine(endpoint.host)
+    start = "start one on this machine with `dora up`" if here else "check that it runs there"
     return CoordinatorUnreachable(
-        f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
-        "with `dora up`, or name another with --coordinator-addr"
+        f"cannot connect to the coordinator at {endpoint} ({error})",
+        f"{start}, or name another with --coordinator-addr",
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -85,15 +87,35 @@ def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> Cli
     return client
 
 
-def place_of(
-    coordinator: Coordinator | None, addr: str | None, port: int | None
-) -> tuple[str | None, int | None]:
-    """Return the address and port of a file's coordinator, or of its successor; options win."""
+@contextmanager
+def place_in(
+    file: Path | None, coordinator: Coordinator | None, addr: str | None, port: int | None
+) -> Iterator[tuple[str | None, int | None]]:
+    """Yield the address and port of a cluster file's coordinator, or of its successor.
+
+    Options win. If the block cannot reach the coordinator of the file, its error advises `dora
+    cluster up`.
+    """
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import current_place
 
-    if coordinator is None or addr is not None:
-        return addr, port or (None if coordinator is None else coordinator.port)
-    return current_place(coordinator.addr, port or coordinator.port)
+    if file is None or coordinator is None or addr is not None:
+        yield addr, port or (None if coordinator is None else coordinator.port)
+        return
+    try:
+        yield current_place(coordinator.addr, port or coordinator.port)
+    except CoordinatorUnreachable as error:
+        raise error.of_file(file) from None
+
+
+def _coordinator_of(file: Path | None) -> Coordinator | None:
+    """Return the coordinator of a cluster file; None for a file of only `dataflows`."""
+    if file is None:
+        return None
+    from dora_config.cluster.loader import load_cluster_of
+
+    known = load_cluster_of(file)
+    return None if known is None else known.coordinator
 
 
 def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:
@@ -118,15 +140,14 @@ def with_client(
             coordinator_port: CoordinatorPort = None,
             **given: Any,
         ) -> None:
-            if path is not None and (file := given.pop("path")) is not None:
-                from dora_config.cluster.loader import load_cluster_of
-
-                known = load_cluster_of(file)
-                place = None if known is None else known.coordinator
-                coordinator_addr, coordinator_port = place_of(
-                    place, coordinator_addr, coordinator_port
-                )
-            with connect(coordinator_addr, coordinator_port, or_here=or_here) as client:
+            file = None if path is None else given.pop("path")
+            with (
+                place_in(file, _coordinator_of(file), coordinator_addr, coordinator_port) as (
+                    addr,
+                    port,
+                ),
+                connect(addr, port, or_here=or_here) as client,
+            ):
                 command(client, **given)
 
         del command.__annotations__["client"]  # commands import it for type checkers only

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from dora_cli.coordinator import background
 from dora_cli.polling import wait_until
 from dora_config.access import DEFAULT_HOST, state_dir
 from dora_config.cluster.models import Cluster
+from dora_config.control_plane import is_local
 from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
 
@@ -163,17 +163,6 @@ def start_coordinator(
     process.wait_until(lambda: queries.report_if_running(cluster) is not None, within=START_TIMEOUT)
     background.warn_unless_exported()
     return process
-
-
-def is_local(address: str) -> bool:
-    """Return whether this machine has the address."""
-    try:
-        family, kind, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(place)
-    except OSError:
-        return False
-    return True
 
 
 def end_if_unused(cluster: Cluster, started: background.BackgroundProcess) -> bool:

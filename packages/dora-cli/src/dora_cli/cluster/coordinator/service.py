@@ -27,7 +27,6 @@ from dora_cli.cluster.coordinator.local import (
     coordinator_arguments,
     end_process,
     find_process,
-    is_local,
     start_coordinator,
 )
 from dora_cli.cluster.decisions.preflight import (
@@ -54,7 +53,7 @@ from dora_cli.ssh.transport import Transport
 from dora_config.access import Moved, read_successor, successor_path, write_successor
 from dora_config.access_token import Successor, Token
 from dora_config.cluster.models import Cluster, Machine
-from dora_config.control_plane import local_authority
+from dora_config.control_plane import is_local, local_authority
 from dora_config.errors import DoraError
 from dora_config.protocol.daemon import CoordinatorCopy
 from dora_config.spawn_argv import run_module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,7 +11,7 @@ from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon, describe
 from dora_cli.cluster.decisions.units import STOP_TIMEOUT
 from dora_cli.cluster.machines.daemon_service import DaemonService, stop_and_clean
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, Report, on_machines
-from dora_cli.cluster.ownership import known_clusters
+from dora_cli.cluster.ownership import known_clusters, known_files
 from dora_cli.cluster.ownership.reservation import (
     ClusterCommand,
     Reservation,
@@ -63,26 +62,8 @@ def report_on_machines(reservation: Reservation, daemons: Iterable[DaemonSummary
     seen = {}
     for machine, one in reservation.leftovers():
         seen[one.id or ""] = f"on {machine.label}"
-    _list(reservation.cluster, str(reservation.command.file), seen, daemons)
-
-
-def report_connected(cluster: Cluster, daemons: Iterable[DaemonSummary]) -> None:
-    """List the leftovers among the coordinator's daemons."""
-    _list(cluster, known_clusters.file_of(cluster), {}, daemons)
-
-
-def _list(
-    cluster: Cluster, file: str, seen: dict[str, str], daemons: Iterable[DaemonSummary]
-) -> None:
-    known = {machine.id for machine in cluster.machines}
-    for one in daemons:
-        if one.connected and one.machine_id is not None and one.machine_id not in known:
-            seen.setdefault(one.machine_id, f"at {one.address or 'an unknown address'}")
-    for name, place in sorted(seen.items()):
-        output.warn(
-            f'daemon "{name}" runs {place} and is not in {file}; remove it: '
-            f"dora cluster remove {shlex.quote(file)} {name}"
-        )
+    known = {machine.id for machine in reservation.cluster.machines}
+    known_files.warn_of_leftovers(known, str(reservation.command.file), seen, daemons)
 
 
 def remove(cluster: Cluster, command: ClusterCommand, names: Sequence[str]) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 from dora_cli import output
-from dora_cli.cluster.coordinator.local import is_local
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.machines.port_listener import PortListener
 from dora_cli.cluster.machines.remote_machine import (
@@ -21,6 +20,7 @@ from dora_cli.cluster.ownership.reservation import Reservation
 from dora_cli.remote_program import network
 from dora_config.access import address_text
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.control_plane import is_local
 
 OPEN_TIMEOUT = 10.0
 """Seconds for a machine to open the port."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.local import is_local
 from dora_cli.cluster.coordinator.service import (
     copy_own_store,
     open_place,
@@ -49,6 +48,7 @@ from dora_config.access import (
 )
 from dora_config.access_token import Token
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.control_plane import is_local
 from dora_config.errors import DoraError
 from dora_config.protocol.claims import Claim
 from dora_config.protocol.control import ClusterReport, ClusterStatus, Destroy, Destroyed

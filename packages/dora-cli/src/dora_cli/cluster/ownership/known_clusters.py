@@ -9,21 +9,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dora_cli.cluster.coordinator.local import is_local
+from dora_cli.cluster.ownership import known_files
 from dora_config.access import Endpoint, private_dir, state_dir
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def _folder() -> Path:
-    return state_dir() / "clusters"
-
 
 def _path(cluster: Cluster) -> Path:
     address = cluster.coordinator.addr.replace(":", "_")
-    return _folder() / f"{address}-{cluster.coordinator.port}.json"
+    return known_files.folder() / f"{address}-{cluster.coordinator.port}.json"
 
 
 class Record(Frozen):
@@ -92,20 +86,6 @@ def forget(cluster: Cluster) -> None:
 
 
 def find(address: Endpoint) -> Cluster | None:
-    """Return the cluster of the coordinator at ``address``; None if it is not known.
-
-    A loopback address matches any address of this machine (of several clusters with their
-    coordinator here, the one whose file was used last), or it is a tunnel to another machine.
-    """
-    found: list[tuple[float, Cluster]] = []
-    folder = _folder()
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        if (cluster := _read(path).cluster) is None:
-            continue
-        same_host = address.host in (cluster.coordinator.addr, *_LOOPBACK)
-        if same_host and cluster.coordinator.port == address.port:
-            found.append((path.stat().st_mtime, cluster))
-    here = [pair for pair in found if is_local(pair[1].coordinator.addr)]
-    if here:
-        return max(here, key=lambda pair: pair[0])[1]
-    return found[0][1] if len(found) == 1 else None
+    """Return the cluster of the coordinator at ``address``; None if it is not known."""
+    path = known_files.find(address)
+    return None if path is None else _read(path).cluster
