@@ -13,6 +13,8 @@ from support.sources import ROOT
 from dora_config import installation
 from dora_config.installation import extra_command, install_command, wheel_command, wheel_source
 
+PYTHON = shlex.quote(sys.executable)
+
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -33,7 +35,8 @@ def test_a_checkout(site: Path) -> None:
     words = shlex.split(wheel_command("dora-ros2"))
     assert words == [sys.executable, "-m", "pip", "install", str(ROOT / "packages" / "dora-ros2")]
     origin(site, ROOT / "packages" / "dora-config", dir_info={"editable": True})
-    assert wheel_source("dora-ros2") == f"-e {ROOT / 'packages' / 'dora-ros2'}"
+    source = shlex.split(wheel_source("dora-ros2"))
+    assert source == ["-e", str(ROOT / "packages" / "dora-ros2")]
 
 
 def test_a_folder_of_wheels_with_a_space(site: Path, tmp_path: Path) -> None:
@@ -51,7 +54,7 @@ def test_an_unknown_origin_needs_a_checkout(site: Path, tmp_path: Path, known: b
     if known:
         origin(site, tmp_path / "gone" / "dora-config", dir_info={})
     assert wheel_command("dora-ros2") == (
-        f"{sys.executable} -m pip install packages/dora-ros2 (in a checkout of dora for Python)"
+        f"{PYTHON} -m pip install packages/dora-ros2 (in a checkout of dora for Python)"
     )
 
 
@@ -66,4 +69,4 @@ def test_an_extra_of_a_wheel_that_is_missing(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_uv_where_pip_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "find_spec", lambda name: None)
-    assert install_command("x>=1") == f"uv pip install --python {sys.executable} 'x>=1'"
+    assert install_command("x>=1") == f"uv pip install --python {PYTHON} 'x>=1'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from dora_config import plugins
 from dora_config.installation import wheel_command
 from dora_config.plugins import Addition, PluginError, Plugins
 
+PYTHON = shlex.quote(sys.executable)
 HELLO = Addition("dora.commands", "hello", "dora_hello:hello", "dora-hello", "0.3")
 OTHER = Addition("dora.commands", "hello", "dora_other:hello", "dora-other", "2")
 
@@ -36,9 +38,9 @@ def test_an_addition_is_found_by_group_and_name() -> None:
         (["2"], "is for version 2 of the interface of plug-ins, and this dora has version 1;"
                 f" install versions that fit: {wheel_command('dora-cli')}"),
         (["0"], "is for version 0 of the interface of plug-ins, and this dora has version 1;"
-                f" install versions that fit: {sys.executable} -m pip install -U dora-hello"),
+                f" install versions that fit: {PYTHON} -m pip install -U dora-hello"),
         ([], "states no version of the interface of plug-ins, and this dora has version 1;"
-             f" install versions that fit: {sys.executable} -m pip install -U dora-hello"),
+             f" install versions that fit: {PYTHON} -m pip install -U dora-hello"),
     ],
 )  # fmt: skip
 def test_a_plug_in_of_another_version_is_refused(stated: list[str], sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -39,14 +40,16 @@ def test_wheels_install_what_was_installed(old_version: Installation, tmp_path: 
     assert (target / "bin" / "dora").is_file()
 
 
-def test_files_that_dora_rs_replaced_are_those_of_the_wheel(old_version: Installation) -> None:
-    path = old_version.site / "dora" / "__init__.py"
-    text = path.read_bytes()
-    path.write_text("raise ImportError('the other dora')")
-    try:
-        replaced = own_packages([str(old_version.site)])
-        path.unlink()
-        assert own_packages([str(old_version.site)]) == replaced
-    finally:
-        path.write_bytes(text)
-    assert own_packages([str(old_version.site)]) == replaced
+def test_files_that_dora_rs_replaced_are_those_of_the_wheel(
+    old_version: Installation, tmp_path: Path
+) -> None:
+    for folder in old_version.site.glob("dora*"):
+        if folder.is_dir():
+            shutil.copytree(folder, tmp_path / folder.name)
+        else:
+            shutil.copy(folder, tmp_path)
+    installed = own_packages([str(tmp_path)])
+    (tmp_path / "dora" / "__init__.py").write_text("raise ImportError('the other dora')")
+    assert own_packages([str(tmp_path)]) == installed
+    shutil.rmtree(tmp_path / "dora")
+    assert own_packages([str(tmp_path)]) == installed

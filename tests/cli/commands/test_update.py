@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,14 +12,16 @@ from support.dora import run_dora
 
 from dora_cli._version import __version__
 
+PYTHON = shlex.quote(sys.executable)
+
 
 def test_update(dora: Dora) -> None:
     assert dora("self", "update").out == (
         f"dora {__version__}, installed for {sys.executable}\n"
         "install the new version from where it comes:\n"
-        f"  in a newer checkout of dora:  {sys.executable} -m pip install "
+        f"  in a newer checkout of dora:  {PYTHON} -m pip install "
         "packages/dora-{config,node-api,coordinator,daemon,cli}\n"
-        f"  from a folder of its wheels:  {sys.executable} -m pip install FOLDER/dora_*.whl\n"
+        f"  from a folder of its wheels:  {PYTHON} -m pip install FOLDER/dora_*.whl\n"
     )
     assert dora("self", "update", "--check-only").code == 0
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 import psutil
@@ -137,7 +138,7 @@ def check_dora_rs() -> Iterator[Finding]:
     except PackageNotFoundError:
         return
     again = [wheel_command(name, "--force-reinstall", "--no-deps") for name in _OVERWRITTEN]
-    remedy = "; ".join([f"{sys.executable} -m pip uninstall dora-rs-cli", *again])
+    remedy = "; ".join([f"{quote(sys.executable)} -m pip uninstall dora-rs-cli", *again])
     yield _warning("dora-rs-cli", f"{number} has replaced the command `dora` here: {remedy}")
 
 

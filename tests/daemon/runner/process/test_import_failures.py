@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def test_an_older_pyarrow_for_numpy_1(script: LaunchFacts, tmp_path: Path) -> No
     text = explained(script, OLD_NUMPY, tmp_path)
     assert text is not None
     assert text.startswith("its pyarrow needs NumPy 2, and NumPy 1.26.4 is installed; run: ")
-    assert text.endswith(f"{sys.executable} -m pip install 'pyarrow>=16.1,<26'")
+    assert text.endswith(f"{shlex.quote(sys.executable)} -m pip install 'pyarrow>=16.1,<26'")
 
 
 def test_the_environment_of_a_node_has_no_pip(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, get_args
 
 import typer
@@ -141,7 +142,7 @@ def update(
         output.write("dora does not check for newer versions")
         return
     output.write("install the new version from where it comes:")
-    pip = f"{sys.executable} -m pip"
+    pip = f"{quote(sys.executable)} -m pip"
     own = "packages/dora-{config,node-api,coordinator,daemon,cli}"
     output.write(f"  in a newer checkout of dora:  {pip} install {own}")
     output.write(f"  from a folder of its wheels:  {pip} install FOLDER/dora_*.whl")
@@ -164,6 +165,6 @@ def uninstall(
     """
     output.write(f"dora {__version__}, installed for {sys.executable}")
     output.write("remove it with the tool that installed it:")
-    output.write(f"  {sys.executable} -m pip uninstall {' '.join(reversed(WHEELS))}")
+    output.write(f"  {quote(sys.executable)} -m pip uninstall {' '.join(reversed(WHEELS))}")
     output.write("  uv tool uninstall dora-config, or pipx uninstall dora-config")
     output.write("remaining settings and state: ~/.config/dora and ~/.local/state/dora")

@@ -112,8 +112,8 @@ def _instead_of_hub(reference: object) -> str:
     if found is None:
         return "write `build: pip install NAME` and `path: NAME` for a node in Python"
     name, operator, numbers = found["name"], found["operator"], found["numbers"]
-    wanted = "" if numbers is None else _pip_version(operator, numbers.split("."))
-    return f"for a node in Python write `build: pip install {name}{wanted}` and `path: {name}`"
+    library = name + ("" if numbers is None else _pip_version(operator, numbers.split(".")))
+    return f"for a node in Python write `build: pip install {library}` and `path: {name}`"
 
 
 def _pip_version(operator: str, numbers: list[str]) -> str:

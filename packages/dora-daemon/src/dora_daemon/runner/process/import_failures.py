@@ -47,7 +47,7 @@ def _interpreter(facts: LaunchFacts) -> str | None:
 def _install_line(python: str, library: str) -> str:
     if _OWN_ENVIRONMENT in python:  # it has no pip
         return f"add a line `pip install {quote(library)}` to the node's `build`"
-    return f"run: {python} -m pip install {quote(library)}"
+    return f"run: {quote(python)} -m pip install {quote(library)}"
 
 
 def _environments(facts: LaunchFacts, cwd: Path, variables: Mapping[str, str]) -> list[Path]:

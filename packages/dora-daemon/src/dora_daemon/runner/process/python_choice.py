@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from dora_config.installation import wheel_source
 from dora_daemon.runner.errors import RunnerError
@@ -181,4 +182,4 @@ def _remedy(interpreter: Interpreter, module: str) -> str:
         return f"add a line `pip install {library}` to the node's `build`"
     if len(interpreter.words) > 1:
         return f"add it to the project that uv runs: uv add {library}"
-    return f"install it: {interpreter.words[0]} -m pip install {library}"
+    return f"install it: {quote(interpreter.words[0])} -m pip install {library}"
