@@ -33,6 +33,32 @@ def test_cycle_with_a_dropping_queue_causes_no_warning() -> None:
     assert warnings(CYCLE.replace("POLICY", "drop_oldest")) == []
 
 
+def test_nodes_that_only_wait_for_each_other_are_a_remark() -> None:
+    """No warning, since one of them may send first, as clients of services do."""
+    flow = CYCLE.replace("POLICY", "drop_oldest")
+    assert [str(one) for one in parse(flow).remarks] == [
+        'flow.yml:4:5: info: nodes "a", "b", "c" receive messages only of each other (one of'
+        " them must send before it receives, or have another input, such as a timer)"
+    ]
+    reader = "  - id: d\n    path: p\n    inputs: {x: c/out}\n"
+    assert '"a", "b", "c", "d" receive' in str(parse(flow + reader).remarks[0])
+    for beginning in ("x: dora/timer/millis/10", "x: camera/out"):
+        camera = "  - id: camera\n    path: p\n    outputs: [out]\n"
+        begun = flow.replace(
+            "{x: {source: a/out", f"{{{beginning.replace('x', 'y')}, x: {{source: a/out"
+        )
+        assert parse(begun + camera).remarks == ()
+    assert parse(flow.replace("id: a\n    path: p", "id: a\n    path: dynamic")).remarks == ()
+
+
+def test_variables_in_arguments_are_a_warning() -> None:
+    node = "nodes: [{id: a, path: PATH, args: 'ARGS'}]"
+    (warning,) = warnings(node.replace("PATH", "p").replace("ARGS", "--model ${HOME}/m"))
+    assert '1:32: warning: node "a": $HOME in `args` is passed as it is' in warning
+    for path, args in (("shell", "echo $HOME"), ("p", "costs $$5"), ("p", "a $ b")):
+        assert warnings(node.replace("PATH", path).replace("ARGS", args)) == []
+
+
 def test_node_in_a_cycle_with_itself_is_a_warning() -> None:
     (warning,) = warnings("""\
         nodes:

@@ -160,7 +160,10 @@ class Node:
         `queue_policy: backpressure` is full. Raises RuntimeError for data or metadata that cannot
         be sent, and MemoryError (PoolExhausted) if shared memory runs out.
         """
-        self._backend.send(output_id, data, metadata)
+        try:
+            self._backend.send(output_id, data, metadata)
+        except InvalidData as error:  # its cause is in the calling line
+            raise error.with_traceback(None) from None
 
     def send_output_raw(
         self, output_id: str, data_length: int, metadata: Mapping[str, Any] | None = None

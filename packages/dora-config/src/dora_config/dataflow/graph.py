@@ -29,6 +29,7 @@ def check_graph(
         yield from _ports(node, one)
     yield from _backpressure_cycles(nodes, flat)
     yield from _backpressure_on_lines(nodes, flat)
+    yield from _without_beginning(nodes, flat)
 
 
 class _SourceCheck:
@@ -139,6 +140,10 @@ def _ports(node: ResolvedNode, flat: FlatNode) -> Iterator[Problem]:
         yield flat.at("pattern").problem(message)
 
 
+_WAITING_KINDS = frozenset({"standard", "url", "runtime"})
+"""Kinds of nodes that usually wait for a message; others may send by themselves."""
+
+
 def _backpressure_cycles(
     nodes: Sequence[ResolvedNode], flat: Sequence[FlatNode]
 ) -> Iterator[Problem]:
@@ -156,6 +161,36 @@ def _backpressure_cycles(
         )
         hint = "give one of these inputs `queue_policy: drop_oldest`"
         yield place.problem(message, hint, severity="warning")
+
+
+def _without_beginning(
+    nodes: Sequence[ResolvedNode], flat: Sequence[FlatNode]
+) -> Iterator[Problem]:
+    """Yield a remark if nodes receive messages only of each other: none may be the first."""
+    known = {node.id for node in nodes}
+    readers: dict[str, list[str]] = {}
+    begun: list[str] = []
+    for node in nodes:
+        sources = [one.source for one in node.inputs.values()]
+        for source in sources:
+            if isinstance(source, OutputSource):
+                readers.setdefault(source.node, []).append(node.id)
+        others = (not isinstance(one, OutputSource) or one.node not in known for one in sources)
+        if not sources or node.kind not in _WAITING_KINDS or any(others):
+            begun.append(node.id)
+    reached = set(begun)
+    while begun:
+        found = set(readers.get(begun.pop(), ())) - reached
+        reached |= found
+        begun += found
+    left = [(node.id, one) for node, one in zip(nodes, flat, strict=True) if node.id not in reached]
+    if left:
+        listed = ", ".join(f'"{node_id}"' for node_id, _ in left)
+        message = f"nodes {listed} receive messages only of each other"
+        if len(left) == 1:
+            message = f"node {listed} receives only its own messages"
+        hint = "one of them must send before it receives, or have another input, such as a timer"
+        yield left[0][1].at("inputs").problem(message, hint, severity="info")
 
 
 def backpressure_readers(nodes: Sequence[ResolvedNode]) -> dict[str, list[str]]:

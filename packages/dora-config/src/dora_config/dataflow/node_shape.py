@@ -11,6 +11,7 @@ from dora_config.dataflow import node_kinds
 from dora_config.dataflow.descriptor import LOG_SETTINGS, Node, Operator, ProgramFields
 from dora_config.dataflow.fields import OLD_NAMES, build_lines
 from dora_config.dataflow.modules import operators_as_written, operators_of
+from dora_config.dataflow.variables import find_variables
 from dora_config.errors import Problem
 from dora_config.yaml.document import Place
 from dora_config.yaml.validation import unknown_field
@@ -141,6 +142,11 @@ def _standard_problems(node: Node, place: Place, where: str) -> Iterator[Problem
     if program == "shell" and "args" not in present:
         message = f"{where}: a shell node needs `args`, the command line for the shell"
         yield place.at("path").problem(message)
+    variables = [one for one in find_variables(node.args or "") if not one.startswith("PARAM_")]
+    if variables and program not in ("shell", "dynamic"):
+        message = f"{where}: ${variables[0]} in `args` is passed as it is, not its value"
+        hint = "variables are replaced in `env`, where the node can read them, and in shell nodes"
+        yield place.at("args").problem(message, hint, severity="warning")
     if program == "dynamic":
         for field in sorted(present & {"args", "build", "git"}):
             message = (

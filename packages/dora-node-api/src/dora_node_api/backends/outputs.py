@@ -62,7 +62,7 @@ class Outputs(Backend):
         try:
             payload = encode(data, metadata, on_warning=self._warn)
         except TypeError as error:
-            raise InvalidData(f"output `{output}`: {error}") from error
+            raise InvalidData(f"output `{output}`: {error}") from None
         if self._types is not None:
             self._types.check(output, data, metadata)
         self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
@@ -97,7 +97,7 @@ class Outputs(Backend):
         try:
             encoded = encode_metadata(metadata, on_warning=self._warn)
         except TypeError as error:
-            raise InvalidData(f"output `{output}`: {error}") from error
+            raise InvalidData(f"output `{output}`: {error}") from None
         return self._calls.run(partial(self._sender.allocate_sample, nbytes, encoded))
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:

@@ -230,7 +230,7 @@ def as_array(output: str, data: Any) -> pyarrow.Array:
     try:
         payload = encode(data)
     except TypeError as error:
-        raise InvalidData(f"output `{output}`: {error}") from error
+        raise InvalidData(f"output `{output}`: {error}") from None
     memory = bytearray(payload.total)
     payload.write_into(memory)
     content = pyarrow.py_buffer(memory).slice(payload.data_offset, payload.nbytes)
@@ -242,4 +242,4 @@ def sent_metadata(output: str, metadata: Mapping[str, Any] | None, warn: Any) ->
     try:
         return decode_metadata(encode_metadata(metadata, on_warning=warn)) if metadata else {}
     except TypeError as error:
-        raise InvalidData(f"output `{output}`: {error}") from error
+        raise InvalidData(f"output `{output}`: {error}") from None
