@@ -31,10 +31,15 @@ nodes:
     input_types: {{image: std/media/v1/Image}}
 ```
 
-A value in brackets restricts a parameter; a missing parameter fits every value. With `DORA_RUNTIME_TYPE_CHECK=warn` (or `error`) nodes also compare each array with its type.
+A value in brackets restricts a parameter; a missing parameter fits every value. With `DORA_RUNTIME_TYPE_CHECK=warn` (or `error`) nodes also compare each array with its `std/` type, structs with all
+their fields (others may be added); a message names the first field that differs. Numbers of a Python `dict` become `Int64`: give `pyarrow.array` the type.
 Viewers and exports use the type of an output to [decide what a message shows](../howto/record.md#foxglove-lichtblick-and-rerun).
 """
 ENDING = """\
+**Pictures.** Send an array of `UInt8` with the metadata `width`, `height` and `encoding`: it is written to shared memory once and read without a copy, and nodes of the dora hub expect it.
+It fits `std/media/v1/Image`, as does the struct, whose `data` a reader has to unpack; both are shown as pictures by `dora ui` and the viewers. In the same way, the other fields of
+`PointCloud`, `AudioFrame` and `Segmentation` may be metadata of an array with the data. `CompressedImage` is an array of `UInt8`, or one binary value.
+
 A timer is a `std/core/v1/UInt64`, a log line a `std/core/v1/String`. `std/core/v1/Bytes` as the type of an input accepts everything. Numbers fit a wider type of the same kind:
 `UInt8` a `UInt32` and `UInt64`, `UInt32` a `UInt64`, `Int32` an `Int64`, `Float32` a `Float64`; `type_rules` of the file adds more.
 

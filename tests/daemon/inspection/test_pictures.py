@@ -52,6 +52,24 @@ def test_jpeg_has_the_colours_of_the_image(encoding: str) -> None:
     assert abs(difference).max() < 12
 
 
+@pytest.mark.parametrize("data", [pa.binary(), pa.large_binary(), pa.list_(pa.uint8())])
+def test_a_struct_with_the_fields_of_an_image_is_shown(data: pa.DataType) -> None:
+    """As `std/media/v1/Image` is documented; also one of several rows, and compressed."""
+    grey = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))
+    size = {"width": pa.uint32(), "height": pa.uint32(), "encoding": pa.string(), "data": data}
+    row = {"width": 64, "height": 48, "encoding": "mono8", "data": grey.tobytes()}
+    array = pa.array([{**row, "width": 1}, row], pa.struct(size))
+    found = picture(array[1:], {"frame": 1}, SMALL)
+    assert found is not None
+    assert (found["width"], found["height"], found["encoding"]) == (64, 48, "mono8")
+    assert abs(image_of(found).astype(int) - grey).max() < 4
+    assert picture(array, {}, SMALL) is None
+    jpeg = {**row, "encoding": "jpeg", "data": base64.b64decode(found["data"])}
+    again = picture(pa.array([jpeg], pa.struct(size)), {}, SMALL)
+    assert again is not None
+    assert again["media"] == "image/jpeg"
+
+
 def test_wide_images_are_reduced() -> None:
     found = shown(np.zeros((1080, 1920, 3), np.uint8), "rgb8")
     assert image_of(found).shape == (720, 1280, 3)

@@ -57,6 +57,12 @@ SIZED = {"width": 2, "height": 1, "encoding": "bgr8"}
         (pa.float64(), {"primitive": "unknown"}, None, VisualKind.NUMBERS),
         (pa.uint8(), SIZED, None, VisualKind.IMAGE),
         (pa.struct([("x", pa.float32())]), SIZED, None, None),
+        (
+            pa.struct({name: pa.string() for name in ("width", "height", "encoding", "data")}),
+            {},
+            None,
+            VisualKind.IMAGE,
+        ),
         (pa.large_string(), {}, None, VisualKind.TEXT),
         (pa.bool_(), {}, "user/Own", VisualKind.NUMBERS),
         (pa.binary(), {}, None, None),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dora_config.dataflow.modules import FlatNode
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
@@ -109,6 +110,32 @@ def _standard_types() -> Iterator[TypeDefinition]:
 
 
 STANDARD_TYPES: dict[str, TypeDefinition] = {one.name: one for one in _standard_types()}
+
+
+_SHORT = {name.rpartition("/")[2]: one for name, one in STANDARD_TYPES.items() if one.fields}
+"""Types that fields can have, by their short names."""
+
+
+def structure(text: str) -> Any:
+    """Return the Arrow structure of a standard type, None for any other type.
+
+    The name of an Arrow type such as `UInt32`, a list with the structure of its values, or a
+    mapping of the fields.
+    """
+    found = STANDARD_TYPES.get(text.partition("[")[0])
+    if found is None or found.name == ANYTHING:
+        return None
+    return _of_fields(found) if found.fields else found.arrow
+
+
+def _of_fields(one: TypeDefinition) -> dict[str, Any]:
+    return {name: _of_field(kind) for name, kind in one.fields.items()}
+
+
+def _of_field(kind: str) -> Any:
+    if kind.startswith("List<"):
+        return [_of_field(kind.removeprefix("List<").removesuffix(">"))]
+    return _of_fields(_SHORT[kind]) if kind in _SHORT else kind
 
 
 def parse_type(text: str) -> TypeName:

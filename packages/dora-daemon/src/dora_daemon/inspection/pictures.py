@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from dora_node_api.data.visual_kinds import IMAGE_FIELDS
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -92,6 +94,7 @@ def picture(
     array: Any, metadata: Mapping[str, Any], limits: PictureLimits
 ) -> dict[str, Any] | None:
     """Return a picture as JSON; None: the message is not an image. Raises NotShown."""
+    array, metadata = _unpacked(array, metadata)
     encoding = metadata.get("encoding")
     # Detections and captions have the metadata of their image.
     if not isinstance(encoding, str) or types.is_struct(array.type) or _is_text(array.type):
@@ -120,6 +123,20 @@ def picture(
         "width": size[0],
         "height": size[1],
     }
+
+
+def _unpacked(array: Any, metadata: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """Return pixels and metadata of an image that is a struct, `std/media/v1/Image`."""
+    kind = array.type
+    if not types.is_struct(kind) or len(array) != 1 or array.null_count:
+        return array, metadata
+    if not {field.name for field in kind} >= IMAGE_FIELDS:
+        return array, metadata
+    data = array.field("data")
+    if types.is_list(data.type) or types.is_large_list(data.type):
+        data = data.flatten()
+    given = {name: array.field(name)[0].as_py() for name in IMAGE_FIELDS - {"data"}}
+    return data, {**metadata, **given}
 
 
 def _checked(size: tuple[int, int] | None) -> tuple[int, int]:

@@ -36,7 +36,9 @@ class Outputs(Backend):
         self._declared = connection.config.outputs
         self._open = frozenset(self._declared)
         self._warn = connection.warn
-        self._types = TypeCheck.from_environment(connection.config.output_types, self._warn)
+        self._types = TypeCheck.from_environment(
+            connection.config.output_types, connection.config.output_structures, self._warn
+        )
         connection.publish = self._publish
 
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:

@@ -92,6 +92,10 @@ ENCODED_FORMATS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp", 
 """Values of the metadata `encoding` of encoded images, and the names of their formats."""
 
 
+IMAGE_FIELDS = frozenset({"width", "height", "encoding", "data"})
+"""Of an image that is a struct, `std/media/v1/Image`."""
+
+
 def visual_kind(
     arrow_type: Any, metadata: Mapping[str, Any], declared: str | None
 ) -> VisualKind | None:
@@ -133,6 +137,8 @@ def _guess(arrow_type: Any, metadata: Mapping[str, Any]) -> VisualKind | None:
     from pyarrow import types
 
     if types.is_uint8(arrow_type) and {"width", "height", "encoding"} <= metadata.keys():
+        return VisualKind.IMAGE
+    if types.is_struct(arrow_type) and {field.name for field in arrow_type} >= IMAGE_FIELDS:
         return VisualKind.IMAGE
     if types.is_integer(arrow_type) or types.is_floating(arrow_type):
         return VisualKind.NUMBERS

@@ -158,6 +158,8 @@ def _visual(
     struct = _fields(array[0]) if pa.types.is_struct(array.type) and len(array) else None
     match kind:
         case VisualKind.IMAGE:
+            if struct is not None and str(struct.get("encoding")).lower() in ENCODED_FORMATS:
+                return _encoded(array, metadata, struct, declared)
             return _image(array, metadata, struct, declared)
         case VisualKind.ENCODED_IMAGE:
             return _encoded(array, metadata, struct, declared)

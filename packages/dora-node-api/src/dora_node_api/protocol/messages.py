@@ -79,6 +79,8 @@ class NodeConfig(Frozen):
     dynamic: bool = False
     output_types: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
     """By output: its type as written (`std/core/v1/Float32`), for DORA_RUNTIME_TYPE_CHECK."""
+    output_structures: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
+    """By output with a standard type: the Arrow type, as `data.typecheck` reads it."""
     cycles: tuple[tuple[str, ...], ...] = ()
     """Backpressure cycles through this node, each as node ids; a sender blocked on one gives up.
     After the ids follow, as `consumer/input`, the cycle's queues to other machines."""

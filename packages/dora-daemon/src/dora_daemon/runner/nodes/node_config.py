@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 from dora_config.protocol.run_plan import RunPlan
@@ -31,8 +34,18 @@ def node_config(
         operators=operator_configs(spec),
         dynamic=spec.is_dynamic,
         output_types=dict(spec.output_types),
+        output_structures=_structures(spec.output_types),
         cycles=tuple(cycle for cycle in cycles if spec.id in cycle),
     )
+
+
+def _structures(types: Mapping[str, str]) -> dict[str, Any]:
+    if not types:
+        return {}
+    from dora_config.dataflow.types import structure  # few dataflows need it
+
+    found = {output: structure(name) for output, name in types.items()}
+    return {output: one for output, one in found.items() if one is not None}
 
 
 def input_config(name: str, wanted: ResolvedInput) -> InputConfig:
