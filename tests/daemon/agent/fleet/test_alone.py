@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 from support.dora import Completed, run_dora
-from support.fleets.daemons import RealFleet, counting, is_running, pids, real_fleet
+from support.fleets.daemons import COUNTER, RealFleet, counting, is_running, pids, real_fleet
 from support.fleets.linked_fleet import crossing, runner_of, wait_until_connected
 from support.waiting import wait_until
 from support.workspace import Workspace
@@ -86,6 +86,38 @@ def test_a_robot_starts_without_its_coordinator(workspace: Workspace) -> None:
         again.wait_for("no connection to the coordinator")
         with pytest.raises(AssertionError):
             wait_until(lambda: len(pids(workspace)) > 6, timeout=3, what="a start")
+
+
+def test_the_only_node_is_stopped_and_started_on_a_robot_alone(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        workspace.node("counter", COUNTER)
+        node: dict[str, object] = {
+            "id": "counter",
+            "path": "counter.py",
+            "inputs": {"tick": "dora/timer/millis/20"},
+            "outputs": ["count"],
+            "deploy": {"machine": "robot"},
+        }
+        fleet.start(workspace.dataflow({"nodes": [node]}), "--name", "a")
+        started(workspace, 1)
+        fleet.coordinator.process.kill()
+
+        def shown(status: str) -> bool:
+            return status in here(fleet, "node", "list").stdout
+
+        here(fleet, "node", "stop", "counter")
+        wait_until(lambda: shown("Stopped"), what="the stop to be shown")
+        here(fleet, "node", "restart", "counter")
+        wait_until(lambda: shown("Running"), what="the node to run")
+        here(fleet, "node", "stop", "counter")
+        cut_power(fleet, workspace)
+        robot_daemon = fleet.start_daemon("robot", *SOON, wait=False)
+        robot_daemon.wait_for("the coordinator has been away for 1 s")
+        wait_until(lambda: shown("Stopped"), what="the stop to be kept")
+        here(fleet, "node", "restart", "counter")
+        wait_until(lambda: shown("Running"), what="the node to run again")
+        fleet.restart_coordinator()
+        fleet.wait_for_status("Running")
 
 
 @pytest.mark.parametrize("first", ["robot", "station"])

@@ -29,6 +29,26 @@ def test_a_stopped_node_with_policy_always_stays_down() -> None:
     assert len(sim.spawns) == 2
 
 
+def test_nodes_that_were_all_stopped_can_be_started_again() -> None:
+    sim = Simulation([node("a")], hold_at_barrier=True).start().connect_all()
+    sim.handle(e.BarrierReleased())
+    sim.handle(e.NodeStopRequested("a", 10.0))
+    sim.exit("a")
+    assert sim.result is None
+    sim.handle(e.NodeRestartRequested("a", 5.0))
+    sim.connect("a")
+    assert sim.processes["a"].released
+    sim.exit("a")
+    assert sim.result is not None
+
+
+def test_stopped_nodes_of_a_foreground_run_end_it() -> None:
+    sim = Simulation([node("a")]).start().connect_all()
+    sim.handle(e.NodeStopRequested("a", 10.0))
+    sim.exit("a")
+    assert sim.result is not None
+
+
 def test_a_requested_restart_needs_no_policy_and_keeps_consumers() -> None:
     sim = pair()
     sim.handle(e.NodeRestartRequested("a", 5.0))

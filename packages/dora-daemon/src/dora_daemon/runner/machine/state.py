@@ -63,6 +63,8 @@ class RunnerState:
             self._add(node, must_connect=must_connect(node, len(self._barrier.nodes)))
         self._leaving: set[str] = set()
         """Nodes that are removed once they have ended, or were added and have not connected yet."""
+        self._stopped = set(plan.stopped)
+        """Nodes that an operator has stopped and may start again."""
         self._results: list[reports.NodeResult] = []
         """In the order in which nodes ended."""
         self._left_over = LeftOverWatch(stops=plan.exit_when_nodes_finish)
@@ -316,9 +318,12 @@ class RunnerState:
         if isinstance(event, events.NodeStopRequested):
             if event.leaves:
                 self._leaving.add(event.node)
+            else:
+                self._stopped.add(event.node)
             return self._order(life, StopOrder(event.grace), now)
         if self._phase in _OVER:
             return []
+        self._stopped.discard(event.node)
         revived = life.ended
         commands = self._order(life, StopOrder(event.grace, "restart"), now)
         if revived:
@@ -360,6 +365,7 @@ class RunnerState:
         del self._nodes[node]
         self._barrier.nodes.discard(node)
         self._leaving.discard(node)
+        self._stopped.discard(node)
         self._results = [r for r in self._results if r.node != node]
         return self._end_inputs(readers, now)
 
@@ -399,7 +405,17 @@ class RunnerState:
         static = self._static()
         if self._phase != "stopping" and all(life.id in self._leaving for life in static):
             return False
+        if self._phase != "stopping" and self._keeps_stopped(static):
+            return False
         return all(life.ended for life in static)
+
+    def _keeps_stopped(self, nodes: list[NodeLifecycle]) -> bool:
+        """Whether the dataflow runs on, as an operator has stopped all nodes and may start them
+        again; `dora run`, in the foreground, ends instead.
+        """
+        if not nodes or not self._plan.hold_at_barrier:
+            return False
+        return all(life.id in self._stopped for life in nodes)
 
     def _finish(self) -> list[do.Command]:
         self._phase = "finished"
