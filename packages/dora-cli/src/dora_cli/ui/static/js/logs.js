@@ -21,8 +21,8 @@ const FLUSH_MS = 100;
 const QUIET_MS = 3000;
 const LEVELS = ["stdout", "trace", "debug", "info", "warn", "error"];
 
-/** Whether long lines are wrapped; kept from one view to the next. */
-let wrapped = false;
+/** Whether long lines are wrapped, by default on narrow screens; kept from one view to the next. */
+let wrapped = matchMedia("(max-width: 860px)").matches;
 
 /** @param {{uuid: string, node?: string}} props */
 export function Logs({ uuid, node }) {
