@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 from support.sources import ROOT, packaged_sources
 
+from dora_config.plugins import GROUPS, INTERFACE_GROUP
 from dora_config.protocol.control import DataflowStatus
 from dora_config.protocol.runner import ShownState
 from dora_coordinator.state.records import PartState, Phase as DataflowPhase
@@ -68,3 +69,10 @@ def test_a_missing_wheel_is_not_left_out_of_the_page(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(cli_page, "find_command", lambda _: None)
     with pytest.raises(SystemExit, match="pip install -e packages/dora-daemon"):
         list(cli_page._service("daemon"))
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "docs/howto/plugins.md"])
+def test_every_group_of_entry_points_is_described(page: str) -> None:
+    rows = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("| `dora.")]
+    described = {name for row in rows for name in re.findall(r"`(dora\.\w+)`", row.split("|")[1])}
+    assert described == {INTERFACE_GROUP, *GROUPS}

@@ -40,6 +40,7 @@ Group = Literal[
     "dora.node_api",
     "dora.pages",
     "dora.side_programs",
+    "dora.checks",
 ]
 """Groups of entry points; ARCHITECTURE.md lists their values."""
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -51,6 +52,7 @@ _WORDS: Mapping[Group, str] = {
     "dora.imports": "format `--from {}`",
     "dora.node_kinds": "kind of nodes `{}:`",
     "dora.node_api": "class `dora.{}`",
+    "dora.checks": "check of a {} by `dora doctor`",
     "dora.side_programs": "program `{}` beside a dataflow",
     "dora.pages": "page of `dora ui` and `dora graph` (`{}`)",
 }

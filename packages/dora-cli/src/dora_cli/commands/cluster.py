@@ -64,6 +64,13 @@ def load_cluster_file(path: Path) -> Cluster:
     return cluster
 
 
+def is_healthy(file: Path) -> bool:
+    """Check the machines of a cluster file, for `dora doctor`; print problems and remedies."""
+    from dora_cli.cluster.operations.doctor import diagnose
+
+    return diagnose(load_cluster_file(file))
+
+
 def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:
     """Return the machines with these ids (None: all); raises DoraError for an unknown id."""
     if not names:

@@ -71,11 +71,11 @@ def _is_healthy(cluster: Path | None) -> bool:
         if CLUSTER_FILE.is_file():
             output.remark(f"to check the machines of the cluster: dora doctor {CLUSTER_FILE}")
         return True
-    from dora_cli.cluster.operations.doctor import diagnose
-    from dora_cli.commands.cluster import load_cluster_file
+    from dora_config import plugins
 
+    check = plugins.load("dora.checks", "cluster")
     output.write()
-    return diagnose(load_cluster_file(cluster))
+    return bool(check(cluster))
 
 
 Shell = Literal["bash", "zsh", "fish", "powershell"]
