@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -50,19 +51,35 @@ def test_scripts_of_wheels_are_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"tool-1.dist-info"}
 
 
-def test_uv_gets_the_lock_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """uv refuses constraints without hashes, which pip's settings may name; machines need no uv."""
+def test_the_lock_is_used_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv refuses constraints without hashes, and pip contradictions; machines need no uv."""
     seen: list[tuple[str, dict[str, str]]] = []
 
     def run(words: list[str], platform: Platform, environment: dict[str, str], **_: object) -> Any:
-        seen.append((Path(words[-1]).read_text(), environment))
+        if "download" not in words:
+            seen.append((Path(words[-1]).read_text(), environment))
+        else:
+            seen.append(("", environment))
         return CompletedProcess(words, 0, "", "")
 
     monkeypatch.setattr(dependencies, "_run", run)
-    monkeypatch.setenv("PIP_CONSTRAINT", "constraints.txt")
+    for name in ("PIP_CONSTRAINT", "UV_CONSTRAINT", "UV_OVERRIDE"):
+        monkeypatch.setenv(name, "constraints.txt")
     install(HERE, tmp_path / "site")
-    ((lock, environment),) = seen
-    assert "UV_CONSTRAINT" not in environment
+    dependencies.download(HERE, tmp_path / "wheels")
+    (lock, of_uv), (_, of_pip) = seen
+    assert not of_uv.keys() & {"UV_CONSTRAINT", "UV_OVERRIDE"}
+    assert of_pip["PIP_CONSTRAINT"] == os.devnull
     assert "\nnumpy==" in lock
     assert "\npillow==" in lock
     assert "\nuv==" not in lock
+
+
+def test_constraints_of_uv_have_their_own_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = "error: In `--require-hashes` mode, all requirements must have their versions pinned"
+    done = CompletedProcess([], 2, "", printed)
+    monkeypatch.setattr(dependencies, "_run", lambda *_, **__: done)
+    with pytest.raises(WheelsMissing, match=r"remove constraint-dependencies .* \(uv.toml\)"):
+        install(HERE, tmp_path / "site")

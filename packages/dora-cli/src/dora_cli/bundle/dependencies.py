@@ -32,6 +32,8 @@ FETCH_TIMEOUT: Final = 1800.0
 """Seconds for all downloads of a platform."""
 
 _WHEELS_OF_THE_LOCK: Final = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
+_CONSTRAINTS_OF_UV: Final = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT")
+"""The lock is exact, and uv refuses these without hashes."""
 _MISSING: Final = re.compile(
     r"you require ([^\s,]+==[^\s,]+)|No matching distribution .* for (\S+)"
 )
@@ -200,7 +202,8 @@ def install(platform: Platform, site: Path, *, offline: Path | None = None) -> N
         words += ["--offline", *_find_links(offline)]
     else:
         environment |= uv_settings(environment)
-    environment.pop("UV_CONSTRAINT", None)  # the lock decides; uv refuses one without a hash
+    for name in _CONSTRAINTS_OF_UV:
+        environment.pop(name, None)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
         lock.writelines(f"{line}\n" for line in _locked() if _name(line) not in NOT_SENT)
         lock.flush()
@@ -226,7 +229,9 @@ def download(platform: Platform, target: Path) -> int:
         words += ["--platform", tag]
     listed.write_text("".join(f"{pin}\n" for pin in pins))
     try:
-        done = _run(words, platform, dict(os.environ), cwd=target)
+        # the lock is exact; an empty value would leave that of pip.conf
+        environment = dict(os.environ) | {"PIP_CONSTRAINT": os.devnull}
+        done = _run(words, platform, environment, cwd=target)
     finally:
         listed.unlink()
     if done.returncode != 0:
@@ -303,7 +308,12 @@ def _explain(platform: Platform, offline: Path | None, printed: str) -> str:
         problem = f"{source} has no wheel of {missing[1] or missing[2]} for {platform}"
     else:
         problem = f"the wheels for {platform} cannot be installed from {source}"
-    if offline is None:
+    if "`--require-hashes` mode" in printed:
+        remedy = (
+            "remove constraint-dependencies and override-dependencies from the configuration of uv "
+            "(uv.toml): they contradict the exact versions of this release"
+        )
+    elif offline is None:
         remedy = (
             "check the network and the disk of this computer; without a network, commands of "
             "`dora cluster` take a folder of wheels (--offline DIR)"
