@@ -37,7 +37,7 @@ Viewers and exports use the type of an output to [decide what a message shows](.
 """
 ENDING = """\
 **Pictures.** Send an array of `UInt8` with the metadata `width`, `height` and `encoding`: it is written to shared memory once and read without a copy, and nodes of the dora hub expect it.
-It fits `std/media/v1/Image`, as does the struct, whose `data` a reader has to unpack; both are shown as pictures by `dora ui` and the viewers. In the same way, the other fields of
+It fits `std/media/v1/Image`, as does the struct, whose `data` a reader has to unpack; both are shown as pictures by `dora ui` and the viewers, and by their size by `dora topic echo`. In the same way, the other fields of
 `PointCloud`, `AudioFrame` and `Segmentation` may be metadata of an array with the data. `CompressedImage` is an array of `UInt8`, or one binary value.
 
 A timer is a `std/core/v1/UInt64`, a log line a `std/core/v1/String`. `std/core/v1/Bytes` as the type of an input accepts everything. Numbers fit a wider type of the same kind:

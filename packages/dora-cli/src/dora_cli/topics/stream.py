@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 from dora_cli import options, output
 from dora_cli.coordinator.client import Client
@@ -141,6 +142,22 @@ def as_json(rate: TopicRate) -> dict[str, object]:
     }
 
 
+def _image(data: Any, metadata: Any) -> tuple[Any, Any]:
+    """Return what a row shows of a message: of an image its size instead of its pixels."""
+    if not isinstance(data, list) or not data:
+        return data, metadata
+    struct = data[0]
+    if isinstance(struct, dict):
+        values = struct if len(data) == 1 and "data" in struct else {}
+    else:  # detections have the metadata of their image, but are not whole numbers
+        values = metadata if type(struct) is int else {}
+    if not isinstance(values.get("encoding"), str):
+        return data, metadata
+    if type(values.get("width")) is not int or type(values.get("height")) is not int:
+        return data, metadata
+    return f"<{values['width']} x {values['height']} {values['encoding'][:32]}>", metadata
+
+
 def message_row(text: str) -> str:
     """Return output, data and metadata of a message that arrived as JSON, on one line."""
     message = json.loads(text)
@@ -149,7 +166,8 @@ def message_row(text: str) -> str:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return clean_text(text, limit=len(text))
 
-    row = f"{message['name']}\t data={shown(message['data'])} metadata={shown(message['metadata'])}"
+    data, metadata = _image(message["data"], message["metadata"])
+    row = f"{message['name']}\t data={shown(data)} metadata={shown(metadata)}"
     facts = message.get("shortened")
     if facts is None:
         return row
