@@ -16,7 +16,7 @@ from dora_node_api.backends.backend import Backend, Unusable, check_timeout
 from dora_node_api.backends.sample import SampleHandler
 from dora_node_api.errors import InvalidData, NodeClosed, NodeForked
 from dora_node_api.ids import uuid7
-from dora_node_api.logging.log_lines import entry_line, write_line
+from dora_node_api.logging.log_lines import entry_line, text_line, write_line
 from dora_node_api.protocol import messages
 from dora_node_api.queue_policy import QueuePolicy
 
@@ -218,9 +218,15 @@ class Node:
         target: str | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write an entry to the log. Levels: error, warn, info, debug, trace; others are info."""
-        node_id = self._backend.config.node_id
-        write_line(entry_line(node_id, level, str(message), target=target, fields=fields))
+        """Write an entry to the log; a dynamic node writes to its terminal.
+
+        Levels: error, warn, info, debug, trace; others are info.
+        """
+        config, text = self._backend.config, str(message)
+        if config.dynamic:
+            write_line(text_line(level, text, target=target, fields=fields))
+        else:
+            write_line(entry_line(config.node_id, level, text, target=target, fields=fields))
 
     def log_error(
         self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Log entries for the runner: one JSON object a line on standard output."""
+"""Log entries for the runner: one JSON object a line on standard output; texts in a terminal."""
 
 from __future__ import annotations
 
@@ -59,6 +59,20 @@ def entry_line(
         size = len(_json(plain))
         values["fields"] = plain if size <= MAX_FIELDS else {"dora.fields_dropped": size}
     return _json(values)
+
+
+def text_line(
+    level: str,
+    message: str,
+    *,
+    target: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> str:
+    """Return one entry as `dora logs` shows it, for a node in a terminal."""
+    now = datetime.now().strftime("%H:%M:%S")
+    source = f"{target}: " if target and target != "root" else ""
+    extras = "".join(f" {key}={value}" for key, value in (fields or {}).items())
+    return f"{now} {level_name(level).upper():<6} {source}{message}{extras}"
 
 
 def write_line(line: str) -> None:

@@ -14,7 +14,7 @@ import sys
 from functools import wraps
 from typing import Any
 
-from dora_node_api.logging.log_lines import entry_line, write_line
+from dora_node_api.logging.log_lines import entry_line, text_line, write_line
 
 TRACE = 5
 """The usual number of level `trace`; every level below DEBUG is written as `trace`."""
@@ -32,11 +32,15 @@ _BY_NAME = {
 
 
 class BridgeHandler(logging.Handler):
-    """Writes each record once as an entry: level, logger as target, file and line, extras."""
+    """Writes each record once as an entry: level, logger as target, file and line, extras.
 
-    def __init__(self, node_id: str) -> None:
+    With `has_terminal` it is a text for people.
+    """
+
+    def __init__(self, node_id: str, *, has_terminal: bool = False) -> None:
         super().__init__()
         self._node_id = node_id
+        self._has_terminal = has_terminal
         self._traceback = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -45,21 +49,25 @@ class BridgeHandler(logging.Handler):
         vars(record)[_DONE] = True
         try:
             extras = {k: v for k, v in vars(record).items() if k not in _PLAIN}
-            write_line(
-                entry_line(
-                    self._node_id,
-                    _level(record.levelno),
-                    self._message(record),
-                    target=record.name,
-                    fields=extras,
-                    file=record.pathname,
-                    line=record.lineno,
-                )
-            )
+            write_line(self._line(record, extras))
         except RecursionError:
             raise
         except Exception:  # noqa: BLE001 - handlers report their errors and continue
             self.handleError(record)
+
+    def _line(self, record: logging.LogRecord, extras: dict[str, Any]) -> str:
+        level, message = _level(record.levelno), self._message(record)
+        if self._has_terminal:
+            return text_line(level, message, target=record.name, fields=extras)
+        return entry_line(
+            self._node_id,
+            level,
+            message,
+            target=record.name,
+            fields=extras,
+            file=record.pathname,
+            line=record.lineno,
+        )
 
     def _message(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
@@ -97,7 +105,7 @@ def install(node_id: str, *, has_terminal: bool = False) -> None:
     root = logging.getLogger()
     if _bridge is not None:
         return
-    _bridge = BridgeHandler(node_id)
+    _bridge = BridgeHandler(node_id, has_terminal=has_terminal)
     if not root.handlers:
         root.addHandler(_bridge)
         level = level_from(os.environ.get("RUST_LOG", ""))
