@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import threading
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from dora_cli import output
 from dora_cli.cluster.machines import remote_machine
+from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.operations import fanout
 from dora_cli.cluster.operations.fanout import PrefixedLines
 from dora_cli.ssh.connection import Connection, Finished, Listener, Target
@@ -75,3 +76,41 @@ def test_machines_are_cut_off_when_their_output_cannot_be_printed(
     cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=machines)
     with pytest.raises(BrokenPipeError):
         fanout.execute(cluster, machines, ["tail"], None)
+
+
+@pytest.mark.parametrize(("last", "said"), [([], True), (["a problem"], False)])
+def test_an_empty_log_of_a_daemon_in_the_background(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], last: list[str], said: bool
+) -> None:
+    class Remote:
+        def __init__(self, _: Cluster, machine: Machine, connection: Any) -> None:
+            self.machine, self.connection = machine, connection
+
+        def facts(self) -> None:
+            return None
+
+        def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+            assert (operation, arguments["lines"]) == ("daemon.tail", 1)
+            return {"lines": last, "path": "/home/r/daemon.log"}
+
+    class Connected(Connection):
+        def __init__(self, target: Target) -> None:
+            super().__init__(target.name, cast(Transport, None))
+
+        def run(self, *_: object, on_output: Listener | None = None, **__: object) -> Finished:
+            assert on_output is not None
+            on_output("".join(f"{line}\n" for line in last).encode())
+            return Finished(0, "", "")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(remote_machine, "connect", Connected)
+    monkeypatch.setattr(fanout, "RemoteMachine", Remote)
+    monkeypatch.setattr(DaemonService, "find", lambda *_: None)
+    machines = (Machine(id="robot", host="robot"),)
+    cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=machines)
+    assert fanout.show_logs(cluster, machines, 50, follow=False)
+    shown = capsys.readouterr()
+    assert ("robot | no warnings were logged: /home/r/daemon.log is empty" in shown.err) is said
+    assert shown.out == "".join(f"robot | {line}\n" for line in last)

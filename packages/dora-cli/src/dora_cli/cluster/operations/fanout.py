@@ -78,13 +78,15 @@ def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, foll
             argv = service.journal_words(count, follow=follow)
             done = _run(remote, argv, lines, sudo=not service.user)
         else:
-            log = remote.call("daemon.tail", name=remote.machine.daemon, lines=0)
+            log = remote.call("daemon.tail", name=remote.machine.daemon, lines=1)
             if log["lines"] is None:
                 lines.remark(
                     f"no log: no daemon was started there ({log['path']} does not exist); start "
                     "it: dora cluster up"
                 )
                 return False
+            if not log["lines"]:  # a daemon in the background is quiet
+                lines.remark(f"no warnings were logged: {log['path']} is empty")
             more = ["-F"] if follow else []
             argv = ["tail", "-n", str(count), *more, log["path"]]
             done = _run(remote, argv, lines)
