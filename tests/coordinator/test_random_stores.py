@@ -213,7 +213,7 @@ class History:
             return
         dataflow = self.choice.choice(live)
         machine = self.choice.choice(MACHINES)
-        (node,) = pipeline(**{f"extra-{machine}": machine}).resolved.nodes
+        (node,) = pipeline(allow_unlinked=True, **{f"extra-{machine}": machine}).resolved.nodes
         known = any(one.id == node.id for one in dataflow.spec.resolved.nodes)
         change = RemoveNode(node=node.id, grace=1.0) if known else AddNode(node=node)
         self.fleet.request(ChangeGraph(dataflow=dataflow.id, change=change))
