@@ -1,4 +1,7 @@
-"""Run the README's first command, word by word, in a copy of the repository with an empty home."""
+"""Run the README's first command, word by word, in a copy of the repository.
+
+The folder has a space in its name, the home is empty and the environment cleared, as after a login.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ("detections.parquet", "faces.png", "timeline.png")
 PNG = b"\x89PNG\r\n\x1a\n"
+NETWORK = ("PIP_", "SSL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+"""Beginnings of the variables by which pip and uv reach the package index."""
 TIME_LIMIT = 600
 """Seconds for installing everything and running the example."""
 
@@ -39,13 +44,13 @@ def copy_repository(target: Path) -> None:
 def main() -> None:
     command = first_command()
     with tempfile.TemporaryDirectory(prefix="demo", dir="/tmp") as folder:
-        checkout, home = Path(folder) / "dora", Path(folder) / "home"
+        checkout, home = Path(folder) / "dora for Python", Path(folder) / "home"
         home.mkdir()
         copy_repository(checkout)
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("DORA_", "PYTHON", "VIRTUAL_ENV", "XDG_", "UV_"))
+            if name == "PATH" or name.upper().startswith(NETWORK)
         } | {"HOME": str(home)}
         print(f"$ {command}", flush=True)
         done = subprocess.run(
