@@ -379,6 +379,9 @@ def test_long_log_lines_wrap(ui: Ui, dataflow: str) -> None:
     )
     assert abs(error) < 2
     page.get_by_role("button", name="Wrap").click()
+    page.locator(".lines.wrap").wait_for(state="detached")
+    page.reload()
+    see(page, ".lines.wrap")  # the default on a narrow screen
 
 
 def test_structs_and_text(ui: Ui, dataflow: str) -> None:
