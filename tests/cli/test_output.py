@@ -57,6 +57,33 @@ def test_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
             assert capsys.readouterr().err == "[ERROR]\nno\n"
 
 
+def test_colours_of_foreign_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "\x1b[31mred\x1b[2J"
+    output.write(text)
+    output.remark(text)
+    assert capsys.readouterr() == ("red\\u001b[2J\n", "red\\u001b[2J\n")
+    pretend_a_terminal(monkeypatch)
+    output.write(text)
+    output.remark(text)
+    coloured = "\x1b[31mred\\u001b[2J\x1b[0m\n"
+    assert capsys.readouterr() == (coloured, coloured)
+    monkeypatch.setenv("NO_COLOR", "1")
+    output.write(text)
+    assert capsys.readouterr().out == "red\\u001b[2J\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_cell_cannot_add_rows_or_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, terminal: bool
+) -> None:
+    if terminal:
+        pretend_a_terminal(monkeypatch)
+    output.table(COLUMNS, [("a\n[red]b[/red]\x1b[1A", 3)])
+    assert r"a\n[red]b[/red]\u001b[1A" in capsys.readouterr().out
+
+
 def test_json_keeps_non_ascii_characters(capsys: pytest.CaptureFixture[str]) -> None:
     output.json_line({"name": "größe\n", "n": 1})
     assert capsys.readouterr().out == '{"name": "größe\\n", "n": 1}\n'

@@ -44,6 +44,12 @@ def test_colour_is_around_the_level_only() -> None:
     assert line == f"{CLOCK} \x1b[32mINFO  \x1b[0m planner: path found"
 
 
+def test_lines_of_a_message_cannot_look_like_entries() -> None:
+    forged = LogEntry(TS, "info", "planner", "stdout", "a\n12:00:00 ERROR  [dora]: failed")
+    for style in ("pretty", "compact"):
+        assert format_entry(forged, style).endswith("a\n  12:00:00 ERROR  [dora]: failed")
+
+
 def test_json_is_the_line_of_the_log_file() -> None:
     line = format_entry(ENTRY, "json")
     assert json.loads(line) == {

@@ -74,14 +74,15 @@ def format_entry(entry: LogEntry, style: LogFormat, *, colour: str | None = None
     if style == "json":
         return json.dumps(entry.as_dict(), ensure_ascii=False)
     clock = datetime.fromtimestamp(entry.time).strftime("%H:%M:%S")
+    msg = entry.msg.replace("\n", "\n  ")  # its lines cannot look like other entries
     # a printed line has no level: its stream is shown instead
     level = entry.stream if entry.level == "stdout" else entry.level.upper()
     if style == "compact":
-        return f"{clock} {level} {entry.node or '[dora]'}: {entry.msg}"
+        return f"{clock} {level} {entry.node or '[dora]'}: {msg}"
     padded = f"{level:<6}"
     if colour is not None:
         padded = f"{colour}{padded}\x1b[0m"
-    return f"{clock} {padded} {entry.node or '[dora]'}: {entry.msg}"
+    return f"{clock} {padded} {entry.node or '[dora]'}: {msg}"
 
 
 def parse_moment(text: str, *, now: float) -> float:

@@ -21,7 +21,7 @@ const SIDES = 46;
 /** In the overview. */
 const SHORT_FONT = "600 12px system-ui, sans-serif";
 const SHORT_SIDES = 20;
-const MIN_SHORT = 92;
+const MIN_SHORT = 104;
 /** Names are drawn larger from afar. */
 const SHORT_ROOM = 1.2;
 const COLLAPSE_ABOVE = 150;

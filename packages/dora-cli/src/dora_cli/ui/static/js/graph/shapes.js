@@ -60,7 +60,7 @@ export class Node extends Unchanging {
 }
 
 /**
- * A name that fits, without its middle if it is long: names often differ at both ends.
+ * A name that fits, without its middle if it is long: names often differ at both ends, or in a number.
  * @param {string} name
  * @param {number} width
  * @param {number} size
@@ -68,8 +68,9 @@ export class Node extends Unchanging {
 function shortened(name, width, size) {
   const fits = (/** @type {string} */ text) => textWidth(text, `600 ${size}px system-ui, sans-serif`) <= width;
   if (fits(name)) return name;
-  for (let letters = name.length - 1; letters > 4; letters -= 1) {
-    const end = Math.floor(letters * 0.4);
+  const number = /[-_.]?\d*$/.exec(name)?.[0].length ?? 0;
+  for (let letters = name.length - 1; letters > 3; letters -= 1) {
+    const end = Math.min(letters - 1, Math.max(number, Math.floor(letters * 0.4)));
     const text = `${name.slice(0, letters - end)}…${name.slice(name.length - end)}`;
     if (fits(text)) return text;
   }
@@ -92,10 +93,11 @@ export function Group({ group, lost, size, toggle }) {
 export class Arrow extends Unchanging {
   render() {
     /** @type {{bundle: Bundle, route: Route, chosen: boolean} & ArrowLook} */
-    const { bundle, route, chosen, kind, width } = /** @type {any} */ (this.props);
+    const { bundle, route, chosen, kind, width, lines } = /** @type {any} */ (this.props);
     const d = path(route.points);
     const look = chosen ? "chosen" : kind;
     return html`<g class="edge ${kind} ${chosen ? "chosen" : ""}" data-edge=${bundle.id} onClick=${() => this.handlers.select({ kind: "bundle", id: bundle.id })}>
+      <title>${lines}</title>
       <path class="hit" d=${d} />
       <path class="line" d=${d} stroke-width=${width} marker-end="url(#arrow-${look})" />
     </g>`;
