@@ -37,7 +37,6 @@ NOT_YET_APART = {
     ("dora_cli.ui.actions", "dora_cli.recordings.fleet"),
     ("dora_cli.ui.actions", "dora_cli.recordings.starting"),
     ("dora_daemon.recording.export.foxglove", "dora_node_api.viewers.foxglove_messages"),
-    ("dora_daemon.recording.export.visuals", "dora_daemon.recording.ros_topics"),
 }
 """Imports of modules of plug-ins that the split of the wheels removes."""
 TABLE_OF_COMMANDS = "dora_cli.registry"

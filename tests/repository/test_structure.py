@@ -126,7 +126,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("dds",),
         ("transport",),
         ("bridge", "api", "commands"),
-        ("plugin", "__main__"),
+        ("plugin", "kind", "__main__"),
     ),
 }
 """Modules and sub-packages of a package, from the lowest layer to the highest.

@@ -37,6 +37,8 @@ class NodeKind:
     """Returns the block for the node; called with the block, inputs and outputs."""
     warnings: Callable[[Any, Path, Mapping[str, Any]], Iterator[tuple[KeyPath, str]]] = _nothing
     """Called with the block, the folder of the dataflow and `env`, on the machine of the file."""
+    types: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda node: {}
+    """Returns types of outputs (`NODE/OUTPUT`) for viewers; called with a recorded node."""
     add_rules: Callable[[dict[str, Any]], None] = lambda schema: None
     """Adds rules across fields to the JSON Schema of the block."""
 

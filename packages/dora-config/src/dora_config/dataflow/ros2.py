@@ -1,10 +1,9 @@
-"""The `ros2:` block of a node: a bridge to ROS 2 topics, a service or an action."""
+"""The `ros2:` block of a node: a bridge to ROS 2 topics, a service or an action; pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -18,7 +17,6 @@ from dora_config.dataflow.fields import (
     optional,
     wrong,
 )
-from dora_config.dataflow.node_kinds import NodeKind
 from dora_config.errors import Problem
 from dora_config.yaml.document import KeyPath, Place
 
@@ -257,48 +255,3 @@ def _topic_problems(
             needs = f'one {side}, or one called "{topic.port}"'
         message = f'{where}: topic "{topic.topic}" needs {needs}; the node {has}'
         yield place.at(*("topic",) if bridge.topics is None else ("topics", index)).problem(message)
-
-
-def _resolved(bridge: Ros2, inputs: list[str], outputs: list[str]) -> dict[str, Any]:
-    return with_ports(bridge, inputs, outputs).model_dump(mode="json", exclude_none=True)
-
-
-def _warnings(bridge: Ros2, folder: Path, env: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the types that are unknown here."""
-    from dora_ros2.errors import Ros2Error
-    from dora_ros2.types import Types
-
-    if "AMENT_PREFIX_PATH" in env:  # it names folders of the machine of the node
-        return
-    known: Any = Types([folder])
-    for path, kind, name in bridge.types():
-        try:
-            getattr(known, kind)(name)
-        except Ros2Error as error:
-            yield path, str(error)
-
-
-def _add_rules(schema: dict[str, Any]) -> None:
-    """Allow one mode; require type and role of services and actions, and few topics."""
-
-    def has(field: str) -> dict[str, Any]:
-        return {"required": [field], "properties": {field: {"not": {"type": "null"}}}}
-
-    schema["oneOf"] = [has(mode) for mode in MODES]
-    schema["allOf"] = [
-        {"if": has(mode), "then": {"allOf": [has(f"{mode}_type"), has("role")]}}
-        for mode in ("service", "action")
-    ]
-    schema["properties"]["topics"]["anyOf"][0] |= {"minItems": 1, "maxItems": MAX_TOPICS}
-
-
-KIND = NodeKind(
-    model=Ros2,
-    module="dora_ros2",
-    variable="DORA_ROS2",
-    needs=("dora_ros2",),
-    problems=bridge_problems,
-    resolve=_resolved,
-    warnings=_warnings,
-    add_rules=_add_rules,
-)
