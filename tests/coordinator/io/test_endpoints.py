@@ -33,7 +33,7 @@ from dora_config.protocol.control import (
     WatchTopics,
     Welcome,
 )
-from dora_coordinator.io import server
+from dora_coordinator.io import files as files_module, server
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.server import _Endpoints, _handshake_frame, _next_frame
@@ -202,7 +202,7 @@ def test_code_that_is_not_a_list_of_files_is_refused(
         assert status == 422
         assert b'the code of node "camera" is not a valid list of files' in body
     digest = stored_code(files)
-    monkeypatch.setattr(server, "MAX_ARCHIVE_LIST", 100)
+    monkeypatch.setattr(files_module, "MAX_CODE_LIST", 100)
     status, _, body = archive(files, digest)
     assert status == 422
     assert b"at most 100 are read" in body

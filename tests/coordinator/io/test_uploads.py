@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -16,7 +17,7 @@ from starlette.types import Message
 from support.fleets.stored_files import add
 
 from dora_config.file_store import FileRefused, FileStore
-from dora_config.protocol.code import OFFSET_HEADER
+from dora_config.protocol.code import OFFSET_HEADER, CodeFile, CodeSet
 from dora_coordinator.io import files as files_module
 from dora_coordinator.io.files import CodeFiles
 
@@ -25,7 +26,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 GONE: Message = {"type": "http.disconnect"}
 
 
-async def not_found(_: str) -> None:
+async def not_found(_: Sequence[str]) -> None:
     raise FileRefused(404, "nowhere")
 
 
@@ -39,7 +40,12 @@ def piece(content: bytes, *, more: bool = False) -> Message:
 
 
 def request(
-    method: str, *messages: Message, offset: str | None = None, length: str = ""
+    method: str,
+    *messages: Message,
+    offset: str | None = None,
+    length: str = "",
+    digest: str = DIGEST,
+    query: str = "",
 ) -> Request:
     """A request for the file of CONTENT, or of POST, whose body arrives in these messages."""
     arriving = list(messages)
@@ -51,8 +57,14 @@ def request(
     headers = [(b"content-length", str(length or announced).encode())]
     if offset is not None:
         headers.append((OFFSET_HEADER.lower().encode(), offset.encode()))
-    params = {"digest": DIGEST}
-    scope = {"type": "http", "method": method, "path_params": params, "headers": headers}
+    params = {"digest": digest}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path_params": params,
+        "headers": headers,
+        "query_string": query.encode(),
+    }
     return Request(scope, receive)
 
 
@@ -167,10 +179,10 @@ def test_a_list_with_a_failing_disk_is_answered_with_the_reason(
 
 def test_a_missing_file_is_fetched_from_a_machine_once(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "files")
-    fetched = []
+    fetched: list[str] = []
 
-    async def fetch(digest: str) -> None:
-        fetched.append(digest)
+    async def fetch(digests: Sequence[str]) -> None:
+        fetched.extend(digests)
         await anyio.wait_all_tasks_blocked()  # the other requests wait meanwhile
         add(store, CONTENT)
 
@@ -197,9 +209,44 @@ def test_a_file_that_no_machine_has_or_that_is_still_sent(
     missing = anyio.run(files.file, request("GET"))
     assert (missing.status_code, bytes(missing.body)) == (404, b"nowhere\n")
 
-    async def fetch(_: str) -> None:
+    async def fetch(_: Sequence[str]) -> None:
         await anyio.sleep_forever()
 
     slow = CodeFiles(FileStore(tmp_path / "slow"), max_bytes=1 << 20, fetch=fetch)
     monkeypatch.setattr(files_module, "FETCH_SECONDS", 0.01)
     assert anyio.run(slow.file, request("GET")).status_code == 503
+
+
+def test_the_files_of_a_list_are_fetched_at_once(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "files")
+    contents = [b"%d" % number for number in range(1000)]
+    digests = [hashlib.sha256(one).hexdigest() for one in contents]
+    code = CodeSet(
+        files=tuple(
+            CodeFile(path=f"{number}", sha256=digest, size=1)
+            for number, digest in enumerate(digests)
+        )
+    )
+    listed = code.model_dump_json().encode()
+    add(store, listed)
+    calls: list[set[str]] = []
+
+    async def fetch(wanted: Sequence[str]) -> None:
+        calls.append(set(wanted))
+        await anyio.wait_all_tasks_blocked()
+        for content in contents:
+            add(store, content)
+
+    files = CodeFiles(store, max_bytes=1 << 20, fetch=fetch)
+    query = f"code={hashlib.sha256(listed).hexdigest()}"
+
+    async def get(digest: str) -> None:
+        assert (await files.file(request("GET", digest=digest, query=query))).status_code == 200
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            for digest in digests[:3]:
+                tasks.start_soon(get, digest)
+
+    anyio.run(main)
+    assert calls == [set(digests)]

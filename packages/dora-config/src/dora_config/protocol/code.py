@@ -25,6 +25,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 FILES_PATH: Final = "/api/files"
 """POST with a JSON list of SHA-256 returns the missing ones; below it one path per file."""
+CODE_QUERY: Final = "code"
+"""Of a GET: the list whose other files will be requested, too."""
 OFFSET_HEADER: Final = "X-Dora-Offset"
 """Bytes already stored (HEAD), or the position of the uploaded part (PUT)."""
 FREE_HEADER: Final = "X-Dora-Free"
@@ -33,9 +35,9 @@ PLACE_HEADER: Final = "X-Dora-Store"
 """Folder of the store on the coordinator's machine, percent-encoded."""
 
 
-def file_path(digest: str) -> str:
-    """Return the path of one file."""
-    return f"{FILES_PATH}/{digest}"
+def file_path(digest: str, code: str = "") -> str:
+    """Return the path of one file; ``code``: digest of a `CodeSet` that names it."""
+    return f"{FILES_PATH}/{digest}" + (f"?{CODE_QUERY}={code}" if code else "")
 
 
 def check_path(path: str) -> str:

@@ -151,10 +151,10 @@ class CodeFound(Message, kind="code_found"):
     """Answer to :class:`SendCode`."""
 
     call: str
-    found: bool
-    """Whether the file is on this machine, and was uploaded if that was requested."""
+    digests: tuple[Digest, ...] = ()
+    """Files on this machine, which were uploaded if that was requested."""
     problem: str | None = None
-    """Why it was not uploaded."""
+    """Why others were not uploaded."""
 
 
 class Metrics(Message):
@@ -306,12 +306,12 @@ class CoordinatorCopy(Message, kind="coordinator_copy"):
 
 
 class SendCode(Message, kind="send_code"):
-    """Look for a file of code that the coordinator lacks; answered with :class:`CodeFound`."""
+    """Look for files of code that the coordinator lacks; answered with :class:`CodeFound`."""
 
     call: str
-    digest: Digest
+    digests: tuple[Digest, ...]
     upload: bool = False
-    """Also upload it, to its path below `FILES_PATH`."""
+    """Also upload them, to their paths below `FILES_PATH`."""
 
 
 class Registered(Message, kind="registered"):

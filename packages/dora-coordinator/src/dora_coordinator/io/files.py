@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -25,21 +27,27 @@ from starlette.routing import Route
 from dora_config.disk_space import DiskFull, free_space, require_room
 from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import (
+    CODE_QUERY,
     FILES_PATH,
     FREE_HEADER,
     OFFSET_HEADER,
     PLACE_HEADER,
+    CodeSet,
     file_path,
 )
 
 MAX_LIST: Final = 8 * 1024 * 1024
 """Largest list of digests in bytes."""
+MAX_CODE_LIST: Final = 64 << 20
+"""Largest list of a node's files in bytes."""
 MAX_DIGITS: Final = 18
 """Of a number of bytes in a header."""
 FETCH_SECONDS: Final = 10.0
 """After which the request for a file that a machine still uploads is answered with 503."""
 MAX_AGE: Final = 90 * 24 * 3600.0
 """Seconds without use after which a file is removed."""
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -48,12 +56,17 @@ class CodeFiles:
     """Routes of one store; above ``max_bytes`` in all the least recently used file is removed."""
 
     def __init__(
-        self, store: FileStore, *, max_bytes: int, fetch: Callable[[str], Awaitable[None]]
+        self,
+        store: FileStore,
+        *,
+        max_bytes: int,
+        fetch: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
-        """``fetch`` makes a machine upload a file; raises FileRefused."""
+        """``fetch`` makes machines upload files; raises FileRefused."""
         self.store = store
         self._fetch = fetch
-        self._fetching = anyio.Lock()
+        self._fetching: dict[str, anyio.Event] = {}
+        """Files that machines are uploading, and the end of that."""
         self._max_bytes = max_bytes
 
     def routes(self) -> list[Route]:
@@ -82,7 +95,8 @@ class CodeFiles:
             if request.method == "PUT":
                 return await self._receive(digest, request)
             if request.method == "GET":
-                await self.obtain([digest])
+                code = request.query_params.get(CODE_QUERY, "")
+                await self.obtain(await self._requested(digest, code))
             found = await anyio.to_thread.run_sync(self.store.use, digest)
             if found is None:
                 arrived = {OFFSET_HEADER: str(self.store.arrived(digest))}
@@ -98,15 +112,39 @@ class CodeFiles:
 
         Raises FileRefused: 404 if none has one, 503 if the upload takes longer.
         """
-        missing = await anyio.to_thread.run_sync(self.store.missing, digests)
+        wanted = tuple(digests)
         try:
             with anyio.fail_after(FETCH_SECONDS):
-                for digest in missing:
-                    async with self._fetching:  # several machines may need the same file
-                        if await anyio.to_thread.run_sync(self.store.use, digest) is None:
-                            await self._fetch(digest)
+                while missing := await anyio.to_thread.run_sync(self.store.missing, wanted):
+                    mine = [digest for digest in missing if digest not in self._fetching]
+                    if mine:
+                        await self._fetch_here(mine)
+                    else:  # several machines may need the same files
+                        await self._fetching[missing[0]].wait()
         except TimeoutError as late:
             raise FileRefused(503, "a machine is sending the code; retry later") from late
+
+    async def _fetch_here(self, digests: Sequence[str]) -> None:
+        ended = anyio.Event()
+        self._fetching |= dict.fromkeys(digests, ended)
+        try:
+            # others may have arrived since the caller looked
+            if missing := await anyio.to_thread.run_sync(self.store.missing, digests):
+                await self._fetch(missing)
+        finally:
+            for digest in digests:
+                del self._fetching[digest]
+            ended.set()
+
+    async def _requested(self, digest: str, code: str) -> Collection[str]:
+        """Return the files to fetch for a GET: also those that the client needs next."""
+        if _DIGEST.fullmatch(code) is None or not self.store.missing([digest]):
+            return [digest]
+        try:
+            listed = await anyio.to_thread.run_sync(read_code, self.store.path(code))
+        except (OSError, FileRefused):  # the client may name any file
+            return [digest]
+        return {digest, *(file.sha256 for file in listed.files)}
 
     async def _receive(self, digest: str, request: Request) -> Response:
         """Store an upload. A refused one is answered at once; the server drops the rest of it."""
@@ -141,6 +179,19 @@ class CodeFiles:
             return
         if removed:
             logger.info("removed %d unused files of code", removed)
+
+
+def read_code(path: Path) -> CodeSet:
+    """Read a list of files; raises FileRefused: any file may have the digest that a client sent."""
+    size = path.stat().st_size
+    if size > MAX_CODE_LIST:
+        raise FileRefused(
+            422, f"is a list of files of {size} bytes, at most {MAX_CODE_LIST} are read"
+        )
+    try:
+        return CodeSet.model_validate_json(path.read_bytes())
+    except ValidationError as problem:
+        raise FileRefused(422, "is not a valid list of files; start it again") from problem
 
 
 def _count(request: Request, header: str, default: str) -> int:

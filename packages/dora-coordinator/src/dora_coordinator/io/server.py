@@ -42,7 +42,7 @@ from dora_config.protocol.claims import Claim
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.envelope import ProgramVersion, UnknownKind, clean_text, version_problem
 from dora_coordinator.io.connections import Connection, Renewal
-from dora_coordinator.io.files import CodeFiles, storage_error
+from dora_coordinator.io.files import CodeFiles, read_code, storage_error
 from dora_coordinator.io.guard import (
     DAEMON_ROUTE,
     HEALTH_ROUTES,
@@ -76,8 +76,6 @@ MAX_CLAIM: Final = 1 << 16
 """Bytes of a claim."""
 PIECE: Final = 1 << 20
 """Bytes read from a file at once."""
-MAX_ARCHIVE_LIST: Final = 64 << 20
-"""Largest list of a node's files in bytes."""
 ARCHIVE_TYPE: Final = "application/x-tar"
 
 
@@ -95,7 +93,11 @@ class NodeArchive:
         `CodeFiles.obtain`.
         """
         await files.obtain([digest])
-        code = await anyio.to_thread.run_sync(_read, files.store.path(digest), node_id)
+        try:
+            code = await anyio.to_thread.run_sync(read_code, files.store.path(digest))
+        except FileRefused as problem:
+            text = f'the code of node "{node_id}" {problem}'
+            raise FileRefused(problem.status, text) from problem
         paths = {file.sha256: files.store.path(file.sha256) for file in code.files}
         await files.obtain(paths)
         return cls(code, paths)
@@ -112,23 +114,6 @@ class NodeArchive:
         for link in self._code.links:
             yield _link(link).tobuf(tarfile.PAX_FORMAT)
         yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _read(listed: Path, node_id: str) -> CodeSet:
-    """Read a list of files; any file of the store may have the digest that a client sent."""
-    size = listed.stat().st_size
-    if size > MAX_ARCHIVE_LIST:
-        raise FileRefused(
-            422,
-            f'the code of node "{node_id}" is a list of files of {size} bytes, at most '
-            f"{MAX_ARCHIVE_LIST} are read",
-        )
-    try:
-        return CodeSet.model_validate_json(listed.read_bytes())
-    except ValidationError as problem:
-        raise FileRefused(
-            422, f'the code of node "{node_id}" is not a valid list of files; start it again'
-        ) from problem
 
 
 def _entry(file: CodeFile, size: int) -> tarfile.TarInfo:

@@ -21,7 +21,6 @@ import anyio.to_thread
 
 from dora_config.access import Endpoint, split_address
 from dora_config.errors import first_error, os_error_text
-from dora_config.file_store import FileRefused
 from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
 from dora_config.process_identity import boot_id
@@ -56,10 +55,11 @@ from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.clients import Client
 from dora_coordinator.queries.cluster import Cluster
-from dora_coordinator.queries.daemon_calls import DaemonCalls, Replies, Reply
+from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
 from dora_coordinator.queries.queries import Queries, find_code
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as do
+from dora_coordinator.state.code_search import CodeSearch
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.events import (
     ChangeRequested,
@@ -509,32 +509,39 @@ class Service:
         problem, code = await step_result(step, self.request)
         self._post(FleetStepEnded(step.copy, step.generation, problem, code, step.kind))
 
-    async def fetch_code(self, digest: str) -> None:
-        """Let a connected machine upload a file of code.
+    async def fetch_code(self, digests: Sequence[str]) -> None:
+        """Let connected machines upload files of code, each machine a share of them.
 
-        Raises FileRefused: 404 if none has it, 502 if none could upload it.
+        Raises FileRefused: 404 if none has one of them, 502 if none could upload it.
         """
+        replies: dict[str, messages.CodeFound | str] = {}
 
-        async def ask(machines: Iterable[str], *, upload: bool) -> Replies[messages.CodeFound]:
-            return await self._calls.gather(
-                machines,
-                lambda call: messages.SendCode(call=call, digest=digest, upload=upload),
+        async def ask(machine: str, wanted: Sequence[str], *, upload: bool) -> None:
+            sent = await self._calls.gather(
+                [machine],
+                lambda call: messages.SendCode(call=call, digests=tuple(wanted), upload=upload),
                 messages.CodeFound,
                 seconds=None if upload else LOOK_SECONDS,
             )
+            replies[machine] = sent.found.get(machine) or sent.problems[machine]
 
-        asked = await ask(tuple(self._by_daemon), upload=False)
-        problems = {}
-        for machine in sorted(name for name, one in asked.found.items() if one.found):
-            sent = await ask([machine], upload=True)
-            if (answer := sent.found.get(machine)) is not None and answer.found:
-                return
-            reason = sent.problems.get(machine) if answer is None else answer.problem
-            problems[machine] = reason or "it was removed there"
-        if problems:
-            reasons = "; ".join(f"{name}: {clean_text(text)}" for name, text in problems.items())
-            raise FileRefused(502, f"the code could not be fetched from a machine: {reasons}")
-        raise FileRefused(404, "the code is neither here nor on a connected machine")
+        async with anyio.create_task_group() as tasks:
+            for machine in self._by_daemon:
+                tasks.start_soon(partial(ask, machine, digests, upload=False))
+        search = CodeSearch(digests)
+        for machine in sorted(replies):
+            reply = replies[machine]
+            search.found(machine, () if isinstance(reply, str) else reply.digests)
+        while shares := search.shares():
+            async with anyio.create_task_group() as tasks:
+                for machine, share in shares.items():
+                    tasks.start_soon(partial(ask, machine, share, upload=True))
+            for machine in shares:
+                reply = replies[machine]
+                if isinstance(reply, str):
+                    search.uploaded(machine, (), reply)
+                else:
+                    search.uploaded(machine, reply.digests, reply.problem)
 
     # ------------------------------------------------------------------ succession
 

@@ -337,13 +337,14 @@ class Agent:
         self._link.send(messages.CopyKept(epoch=copy.epoch, number=copy.number, problem=problem))
 
     async def _send_code(self, request: messages.SendCode) -> None:
-        found, problem = False, None
-        try:
-            found = await self._code.find(request.digest, upload=request.upload)
-        except (DoraError, OSError) as error:
-            problem = str(error)
+        found = await anyio.to_thread.run_sync(self._code.find, request.digests)
+        problem = None
+        if request.upload:
+            found, problem = await self._code.upload(found)
+        if problem is not None:
             logger.error("code was not sent to the coordinator: %s", problem)
-        self._link.send(messages.CodeFound(call=request.call, found=found, problem=problem))
+        answer = messages.CodeFound(call=request.call, digests=tuple(found), problem=problem)
+        self._link.send(answer)
 
     def _store(self, message: messages.Certificate) -> None:
         try:

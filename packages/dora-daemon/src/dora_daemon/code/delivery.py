@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -105,21 +105,26 @@ class Delivery:
             self._collect()
         return delivered
 
-    async def find(self, digest: str, *, upload: bool) -> bool:
-        """Return whether a file is in the store, after its upload if that is requested.
+    def find(self, digests: Iterable[str]) -> list[str]:
+        """Return the files that are in the store."""
+        return [digest for digest in digests if self.store.use(digest) is not None]
 
-        Raises UploadFailed, Untrusted, AccessError and OSError.
-        """
-        if (path := self.store.use(digest)) is None:
-            return False
-        if upload:
-            async with self._uploads:  # the same one may be requested again meanwhile
-                await run_in_daemon_thread(lambda: self._upload(digest, path))
-        return True
+    async def upload(self, digests: Sequence[str]) -> tuple[list[str], str | None]:
+        """Send files to the coordinator; return those that it has, and why it lacks others."""
+        sent: list[str] = []
 
-    def _upload(self, digest: str, path: Path) -> None:
-        with Uploads(self.endpoint()) as uploads:
-            uploads.send(digest, path)
+        def send() -> None:
+            with Uploads(self.endpoint()) as uploads:
+                for digest in digests:
+                    uploads.send(digest, self.store.path(digest))
+                    sent.append(digest)
+
+        async with self._uploads:  # the same ones may be requested again meanwhile
+            try:
+                await run_in_daemon_thread(send)
+            except (DoraError, OSError) as problem:
+                return sent, str(problem)
+        return sent, None
 
     def _collect(self) -> None:
         try:
@@ -136,17 +141,22 @@ class Delivery:
         sizes = {file.sha256: file.size for file in code.files}
         lacking = sum(sizes[digest] for digest in self.store.missing(sizes))
         require_room([(self.store.root, lacking), (directory, growth(code, directory))])
-        self._fetch(sorted(sizes), cancelled)
+        self._fetch(sorted(sizes), cancelled, code=digest)
         return code
 
-    def _fetch(self, digests: Iterable[str], cancelled: Callable[[], bool]) -> None:
-        """Add missing files to the store. Raises CodeMissing, Untrusted and AccessError."""
+    def _fetch(
+        self, digests: Iterable[str], cancelled: Callable[[], bool], *, code: str = ""
+    ) -> None:
+        """Add missing files to the store. Raises CodeMissing, Untrusted and AccessError.
+
+        ``code``: the list that names them; the coordinator fetches all that it lacks at once.
+        """
         if not (missing := self.store.missing(digests)):
             return
         with Downloads(self.endpoint(), cancelled) as downloads:
             for digest in missing:
                 try:
-                    downloads.download(file_path(digest), StoredFile(self.store, digest))
+                    downloads.download(file_path(digest, code), StoredFile(self.store, digest))
                 except DownloadFailed as problem:
                     if problem.status != 404:
                         raise
