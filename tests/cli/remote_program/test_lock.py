@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from support.fleets.held_lock import INFO, held_lock
+from support.requirements import require_root
 from support.waiting import wait_until
 
 from dora_cli.remote_program import lock
 from dora_cli.remote_program.lock import InputEnded, LeasedInput, acquire
-from dora_cli.remote_program.protocol import Problem, decode_reply
+from dora_cli.remote_program.protocol import VERSION, Problem, decode_reply
 
 NAME = f"dora-test-lock-{os.getpid()}"
 
@@ -86,3 +91,81 @@ def test_holders_that_do_not_accept_are_tried_again_after_a_wait(
 def test_other_errors_are_problems() -> None:
     with pytest.raises(Problem, match=r"the machine cannot be locked: .*too long"):
         acquire("x" * 200, {"key": "a"}, wait=True, lease=60.0)
+
+
+REPLY = {"protocol": VERSION, "result": INFO | {"since": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\n",
+        b"\xff\n",
+        b"[" * 30_000 + b"\n",
+        b"[]\n",
+        b'{"protocol": 1}\n',
+        json.dumps(REPLY | {"result": 5}).encode() + b"\n",
+        json.dumps(REPLY | {"result": {}}).encode() + b"\n",
+        json.dumps(REPLY | {"result": INFO | {"since": "x"}}).encode() + b"\n",
+        json.dumps(REPLY | {"result": INFO | {"since": float("inf")}}).encode() + b"\n",
+        b"x" * (lock.MAX_ANSWER + 4096),
+    ],
+)
+def test_an_odd_answer_is_none(answer: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    def serve(holder: socket.socket) -> None:
+        link, _ = holder.accept()
+        with link:
+            link.sendall(answer)
+            link.recv(1)
+
+    with (
+        socket.socket(socket.AF_UNIX) as holder,
+        ThreadPoolExecutor(1) as threads,
+        standard_input(),
+    ):
+        holder.bind(f"\0{NAME}")
+        holder.listen()
+        served = threads.submit(serve, holder)
+        acquire(NAME, {"key": "b"}, wait=False, lease=60.0)
+        served.result()
+    shown = decode_reply(capfd.readouterr().out)
+    assert (shown["held"], shown["holder"]) == (False, None)
+
+
+def test_the_lock_of_another_account_is_named_by_the_kernel() -> None:
+    """Its own text is not read, and it is not waited for."""
+    require_root()
+    program = (
+        "import os, socket, sys\n"
+        "os.setuid(65534)\n"
+        "holder = socket.socket(socket.AF_UNIX)\n"
+        f"holder.bind('\\0{NAME}')\n"
+        "holder.listen()\n"
+        "print('bound', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    python = [sys.executable, "-I", "-c", program]
+    with (
+        subprocess.Popen(python, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
+        standard_input(),
+    ):
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == b"bound\n"
+        with pytest.raises(Problem, match=rf'^process {holder.pid} of .* account .*, "nobody",'):
+            acquire(NAME, {"key": "b"}, wait=True, lease=60.0)
+        holder.stdin.close()
+
+
+@contextmanager
+def standard_input() -> Iterator[None]:
+    """Open for the block, without data."""
+    reading, writing = os.pipe()
+    before = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        for descriptor in (reading, writing, before):
+            os.close(descriptor)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import math
 import os
+import pwd
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -29,6 +31,15 @@ from dora_cli.remote_program.protocol import (
 ANSWER_TIMEOUT = 5.0
 RETRY_INTERVAL = 0.1
 """Seconds between two attempts to connect to a holder that does not accept connections."""
+MAX_ANSWER = 64 * 1024
+"""Bytes of the facts about a holder."""
+_FACTS = (
+    ("key", str),
+    ("command", str),
+    ("operator", str),
+    ("pid", int),
+    ("since", int | float),
+)
 MAX_WAITING = 64
 """Commands that are connected to the holder; as many again are in the queue of its socket."""
 
@@ -84,6 +95,7 @@ def acquire(name: str, info: dict[str, Any], wait: bool, lease: float) -> None:
                 link.setblocking(False)
                 try:
                     link.connect(address)
+                    _require_trusted(link)
                     holder = _holder(link, standard_input)
                 except (ConnectionError, BlockingIOError):
                     # the holder has just ended, does not listen yet, or its queue is full
@@ -128,7 +140,7 @@ def _bind(address: str) -> socket.socket | None:
 
 
 def _holder(link: socket.socket, standard_input: LeasedInput) -> dict[str, Any] | None:
-    """Return the facts about the holder, None if it does not answer.
+    """Return the facts about the holder, None if it does not answer as holders do.
 
     Raises ConnectionError when it ends.
     """
@@ -139,7 +151,30 @@ def _holder(link: socket.socket, standard_input: LeasedInput) -> dict[str, Any] 
         if not (piece := link.recv(4096)):
             raise ConnectionResetError
         text += piece
-    return decode_reply(text)
+        if len(text) > MAX_ANSWER:
+            return None
+    try:
+        facts = decode_reply(text)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    valid = all(isinstance(facts.get(name), kind) for name, kind in _FACTS)
+    return facts if valid and math.isfinite(facts["since"]) else None
+
+
+def _require_trusted(link: socket.socket) -> None:
+    """Raise Problem unless root or this account holds the lock: any account can take the name."""
+    size = struct.calcsize("3i")
+    pid, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    if uid in (0, os.geteuid()):
+        return
+    try:
+        account = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        account = str(uid)
+    raise Problem(
+        f'process {pid} of another account of the machine, "{account}", holds the lock for `dora '
+        f"cluster`; wait until that account's command has ended, or end it: sudo kill {pid}"
+    )
 
 
 def _wait_for_end(link: socket.socket, standard_input: LeasedInput) -> None:
