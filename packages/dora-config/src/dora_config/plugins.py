@@ -152,7 +152,7 @@ def _of_another_version(addition: Addition, stated: Sequence[str]) -> str | None
     newer = versions.isdecimal() and int(versions) > int(INTERFACE)
     about = f"is for version {versions}" if stated else "states no version"
     # the wheels of this project have one version
-    is_ours = newer or addition.wheel in set(known_names("dora.commands").values())
+    is_ours = newer or addition.wheel in known_wheels()
     return (
         f"the plug-in {addition.by} {about} of the interface of plug-ins, and this dora has version"
         f" {INTERFACE}; install versions that fit:"
@@ -202,9 +202,19 @@ def missing(group: Group, name: str) -> str | None:
 
 def known_names(group: Group | Literal["nodes"]) -> Mapping[str, str]:
     """Return the wheel of each name that the plug-ins of this project have."""
+    return _known_plugins().get(group, {})
+
+
+def known_wheels() -> set[str]:
+    """Return the wheels of this project that have plug-ins."""
+    named = {wheel for names in _known_plugins().values() for wheel in names.values()}
+    return {wheel.partition("[")[0] for wheel in named}
+
+
+def _known_plugins() -> Mapping[str, Mapping[str, str]]:
     file = Path(__file__).with_name("known_plugins.json")
     found: Mapping[str, Mapping[str, str]] = json.loads(file.read_text())
-    return found.get(group, {})
+    return found
 
 
 def problems(core: Mapping[Group, Iterable[str]]) -> Iterator[str]:

@@ -15,10 +15,9 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from dora_config.errors import DoraError
 from dora_config.installation import wheel_command
+from dora_config.plugins import known_wheels
 
 OWN_WHEELS: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
-OPTIONAL_WHEELS: Final = ("dora-ros2",)
-"""Sent to machines if installed here; the lock has their dependencies."""
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 """Files in a dist-info about how a wheel was installed."""
@@ -60,9 +59,11 @@ def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
     files: dict[PurePosixPath, bytes] = {}
     versions: dict[str, str] = {}
     where = list(sys.path if folders is None else folders)
-    for name in (*OWN_WHEELS, *OPTIONAL_WHEELS):
+    # plug-ins of this project are sent if installed here; the lock has their dependencies
+    optional = sorted(known_wheels() - set(OWN_WHEELS))
+    for name in (*OWN_WHEELS, *optional):
         found = next(iter(Distribution.discover(name=name, path=where)), None)
-        if found is None and name in OPTIONAL_WHEELS:
+        if found is None and name in optional:
             continue
         if found is None:
             raise NotBundled(
