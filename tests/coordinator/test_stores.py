@@ -10,6 +10,7 @@ from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeli
 from support.simulation.machine_simulation import FakeDaemon, FakeRunner
 
 from dora_config.protocol.control import ChangeGraph, RestartDataflow, StopDataflow
+from dora_config.protocol.daemon import PartLost
 from dora_config.protocol.runner import AddNode
 
 APP = pipeline(counter="robot", sink="station").model_copy(update={"name": "my-app"})
@@ -147,3 +148,17 @@ def test_a_store_from_before_a_further_machine_takes_it_over() -> None:
     ((record, spec),) = fleet.store.values()
     assert {part.daemon for part in record.parts} == {"robot", "station", "arm"}
     assert [one.id for one in spec.resolved.nodes] == ["counter", "sink", "motor"]
+
+
+def test_a_machine_without_a_part_that_is_to_end_is_not_stopped_again_and_again() -> None:
+    fleet, robot, _ = running_fleet(APP)
+    fleet.disconnect(robot)
+    fleet.request(StopDataflow(dataflow="my-app"))
+    fleet.pass_time(60.0)
+    fleet.reboot(robot)
+    robot.disk.clear()
+    fleet.start_daemon(robot)
+    (uuid,) = fleet.store
+    robot.send(PartLost(dataflow_id=uuid, attempt=0, reason="the dataflow does not run here"))
+    fleet.settle()
+    assert [status for status, _ in fleet.listed()] == ["Failed"]

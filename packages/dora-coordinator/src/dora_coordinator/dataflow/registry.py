@@ -295,7 +295,7 @@ class DataflowRegistry:
                 dataflow = self._dataflows.get(message.dataflow_id)
                 if dataflow is None or daemon not in dataflow.parts:
                     return []
-                if dataflow.has_ended:
+                if dataflow.has_ended and message.attempt:  # the machine would start it again
                     return [dataflow.parts[daemon].kill()]
                 return self.apply(dataflow, events.PartGone(daemon, message), now)
             case messages.PartDescribed():
