@@ -91,7 +91,7 @@ def test_an_empty_log_of_a_daemon_in_the_background(
 
         def call(self, operation: str, **arguments: Any) -> dict[str, Any]:
             assert (operation, arguments["lines"]) == ("daemon.tail", 1)
-            return {"lines": last, "path": "/home/r/daemon.log"}
+            return {"lines": last, "path": "/srv/r/daemon.log"}
 
     class Connected(Connection):
         def __init__(self, target: Target) -> None:
@@ -112,5 +112,5 @@ def test_an_empty_log_of_a_daemon_in_the_background(
     cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=machines)
     assert fanout.show_logs(cluster, machines, 50, follow=False)
     shown = capsys.readouterr()
-    assert ("robot | no warnings were logged: /home/r/daemon.log is empty" in shown.err) is said
+    assert ("robot | no warnings were logged: /srv/r/daemon.log is empty" in shown.err) is said
     assert shown.out == "".join(f"robot | {line}\n" for line in last)
