@@ -24,7 +24,7 @@ from support.cluster.clusters import (
     wait_for_ticks,
 )
 from support.cluster.hosts import WORKSTATION, Host, Hosts
-from support.dora import Completed, run_dora
+from support.dora import DORA, Completed, run_dora
 from support.waiting import wait_until
 
 from dora_config.access import config_dir, state_dir
@@ -262,11 +262,41 @@ def test_a_robot_that_forges_a_claim_ends_nothing(hosts: Hosts, cluster: Path) -
     assert len(daemons()) == 2
 
 
-def test_an_empty_store_leads_again(cluster: Path) -> None:
+def test_an_empty_store_leads_again(hosts: Hosts, cluster: Path) -> None:
     """Also with the record of a successor: its machines are then those of this coordinator."""
     copied("gpu")
     promote(cluster, "gpu").succeeded()
-    up = run_dora("cluster", "down", cluster).succeeded()
-    assert "gpu" in up.output
+    folder = hosts["gpu"].path("/home/ubuntu/.local/state/dora/coordinator")
+    run_dora("cluster", "down", cluster).succeeded()
+    assert not (folder / "store.sqlite3.old").exists()
     run_dora("cluster", "up", cluster, "--recreate-store").succeeded()
+    assert (folder / "store.sqlite3.old").exists()
     assert len(daemons()) == 2
+
+
+def test_a_service_returns_to_the_machine_in_the_file(
+    hosts: Hosts, workstation: Path, tmp_path: Path
+) -> None:
+    """Its replaced coordinator is stopped there, and starts again with the present state."""
+    robot, gpu = hosts["robot"], hosts["gpu"]
+    path = cluster_file(hosts, tmp_path)
+    file = yaml.safe_load(path.read_text())
+    place = {"addr": gpu.address, "host": gpu.address, "user": "ubuntu", "dora": str(DORA)}
+    path.write_text(yaml.safe_dump(file | {"coordinator": place | {"standby": ["robot"]}}))
+    there = ("--coordinator-addr", gpu.address)
+    flow = ticking(hosts, tmp_path, three="robot")
+    with ended_cluster(path, installed=True):
+        run_dora("cluster", "install", path).succeeded()
+        run_dora("start", flow, "--name", "patrol", "--detach", *there).succeeded()
+        wait_for_ticks(robot, "three")
+        done = promote(path, "robot").succeeded()
+        assert f"The coordinator at {gpu.address}:6013 answers" in done.stdout
+        assert "(as a service, epoch 2, 1 dataflows)" in done.stdout
+        assert "2 of 2 daemons connected" in promote(path, "--back").succeeded().stdout
+        assert "active" in gpu.root("systemctl", "is-active", "dora-coordinator").stdout
+        listed = run_dora("list", *there).succeeded()
+        assert "patrol" in listed.stdout
+        assert "replaced" not in listed.stderr
+        assert len(pids(robot, "three")) == 1
+        assert "leads already (epoch 3)" in promote(path, "--back").succeeded().stdout
+        run_dora("stop", "patrol", *there).succeeded()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from support.cluster.clusters import (
 from support.cluster.hosts import WORKSTATION, Hosts
 from support.dora import run_dora, running_dora
 from support.waiting import wait_until
+
+from dora_config.access_token import Token
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +66,13 @@ def test_token_is_not_on_a_command_line_or_in_a_log(
     token = (shared_workstation / "config/dora/token").read_text().strip()
     robot = hosts["robot"]
     place = robot.path("/home/ubuntu/.local/state/dora/daemon/robot/given/dora-token")
-    assert place.read_text().strip() == token
+    assert place.read_text().strip() == str(Token.parse(token).for_machine)
+    secret = Token.parse(token).secret
+    for path in map(robot.path, robot.files()):
+        with suppress(OSError):
+            content = path.read_bytes() if path.is_file() else b""
+            assert secret.encode() not in content, f"{path} has the cluster's token"
+    token = place.read_text().strip()
     assert place.stat().st_mode & 0o777 == 0o600
     assert token not in robot.root("ps", "-eo", "args").stdout
     assert token not in robot.root("journalctl", "--no-pager").stdout

@@ -24,6 +24,8 @@ from support.cluster.hosts import Host, Hosts
 from support.dora import run_dora
 from support.waiting import wait_until
 
+from dora_config.access_token import Token
+
 pytestmark = pytest.mark.integration
 
 SERVICE = "dora-daemon-robot"
@@ -91,8 +93,9 @@ def test_install_and_uninstall_leave_the_host_as_it_was(
     )
     assert "No coordinator answers at 10.77.0.1:6013 yet" in done.stderr
     robot = hosts["robot"]
-    token = (shared_workstation / "config/dora/token").read_text()
-    assert robot.path("/etc/dora-daemon/robot.token").read_text() == token
+    token = Token.parse((shared_workstation / "config/dora/token").read_text().strip())
+    given = robot.path("/etc/dora-daemon/robot.token").read_text()
+    assert given == f"{token.for_machine}\n", "not the token of the cluster"
     assert (
         robot.root("cat", "/etc/dora-daemon/robot.token", user="ubuntu", check=False).stdout == ""
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.access_token import REPLACED, Successor, Token
 
 AUTHORITY = bytes(range(32))
@@ -49,3 +50,28 @@ def test_a_successor_remembers_a_limited_number_of_tokens() -> None:
     assert len(successor.replaced) == REPLACED
     assert successor.replace(str(3 * REPLACED - 2)) == str(3 * REPLACED - 1)
     assert successor.replace("0") == "0"
+
+
+def test_the_token_of_a_machine_does_not_reveal_that_of_its_cluster() -> None:
+    token = Token("secret", bytes(32))
+    machine = token.for_machine
+    assert machine.is_of_machine
+    assert not token.is_of_machine
+    assert "secret" not in str(machine)
+    assert machine.authority == token.authority
+    assert Token.parse(str(machine)) == machine == machine.for_machine
+    assert not token.has_secret(str(machine))
+    assert machine.digest == token.digest
+    assert fingerprint(str(machine)) == fingerprint(str(token)) == fingerprint("secret")
+    assert Token("other").for_machine.secret != machine.secret
+
+
+def test_a_successor_replaces_tokens_of_machines_by_one_of_a_machine() -> None:
+    old, new = Token("old", bytes(32)), Token("new", bytes(32))
+    of_cluster = Successor(new).following(Successor(old))
+    assert of_cluster.replace(str(old)) == str(new)
+    assert of_cluster.replace(str(old.for_machine)) == str(new.for_machine)
+    of_machine = Successor(new.for_machine).following(Successor(old.for_machine))
+    assert of_machine.replaced == of_cluster.replaced
+    assert of_machine.replace(str(old.for_machine)) == str(new.for_machine)
+    assert of_machine.replace("another") == "another"

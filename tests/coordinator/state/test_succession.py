@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from dora_config.protocol.claims import Claim
+from dora_config.protocol.claims import Claim, Signature
 from dora_config.protocol.control import SetStandbys, Standby
 from dora_config.protocol.daemon import Coordinators, CopyKept
 from dora_coordinator.state.succession import (
@@ -129,3 +129,90 @@ def test_one_of_two_that_took_over_on_both_sides_of_a_cut_leads() -> None:
         assert {one.claim.address for one in daemons} == {"10.0.0.3:6013"}, seed
         assert [one.refusal is None for one in coordinators] == [False, False, True], seed
         assert "10.0.0.3:6013" in refusal(coordinators[1])
+
+
+class History:
+    """Coordinators and daemons that meet in any order; one daemon is hostile. A signature is the
+    text of its claim.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.choice = random.Random(seed)
+        self.coordinators = [Succession(sign=self.sign)]
+        self.coordinators[0].record = SuccessionRecord(claim=self.sign(Claim()))
+        self.daemons = [KnownCoordinators(authority="a") for _ in range(4)]
+        self.made = [self.coordinators[0].record.claim]
+
+    def sign(self, claim: Claim) -> Claim:
+        return claim.model_copy(update={"proof": Signature(signature=claim.text.decode())})
+
+    def is_signed(self, claim: Claim) -> bool:
+        return claim.proof.signature == claim.text.decode()
+
+    def promote(self) -> None:
+        """Start a coordinator above what some of the daemons have seen; both sides of a cut do."""
+        seen = self.choice.sample(self.daemons, self.choice.randrange(1, 4))
+        epoch = max(1, *(one.claim.epoch for one in seen)) + 1
+        machine = self.choice.choice(["base", "rover", "station"])
+        if any(one.rank == (epoch, machine) for one in self.made):
+            return  # that coordinator is the one which continues
+        claim = self.sign(Claim(epoch=epoch, machine=machine))
+        self.made.append(claim)
+        self.coordinators.append(Succession(SuccessionRecord(claim=claim), sign=self.sign))
+
+    def restart(self) -> None:
+        """Begin with what is stored."""
+        number = self.choice.randrange(len(self.coordinators))
+        record = self.coordinators[number].record.model_dump_json()
+        again = Succession(SuccessionRecord.model_validate_json(record), sign=self.sign)
+        self.coordinators[number] = again
+
+    def forge(self) -> Claim:
+        """Return what the hostile daemon shows."""
+        real = self.choice.choice(self.made)
+        changes = {"epoch": 1 << 62, "machine": "zz", "address": "evil"}
+        field = self.choice.choice([*changes])
+        return real.model_copy(update={"epoch": real.epoch + 1, field: changes[field]})
+
+    def show(self, claim: Claim, to: Succession) -> None:
+        """As `Service.consider`."""
+        if self.is_signed(claim):
+            to.replace(claim)
+
+    def meet(self, one: Succession, number: int) -> None:
+        known = self.daemons[number]
+        self.show(known.claim, one)
+        found = Coordinators(claim=one.leading)
+        if self.is_signed(found.claim):
+            self.daemons[number] = known.following(found, "a") or known
+
+    def step(self) -> None:
+        one = self.choice.choice(self.coordinators)
+        match self.choice.randrange(12):
+            case 0:
+                self.promote()
+            case 1:
+                self.restart()
+            case 2:
+                self.show(self.forge(), one)
+            case _:
+                self.meet(one, self.choice.randrange(len(self.daemons)))
+
+    def check(self) -> None:
+        seen = [one.claim for one in self.daemons] + [one.leading for one in self.coordinators]
+        assert all(claim in self.made or claim.epoch == 0 for claim in seen)
+
+
+def test_any_history_ends_with_the_highest_coordinator_that_was_promoted() -> None:
+    for seed in range(300):
+        history = History(seed)
+        for _ in range(40):
+            history.step()
+            history.check()
+        for one in history.coordinators * 2:
+            for number in range(len(history.daemons)):
+                history.meet(one, number)
+        highest = max(history.made, key=lambda claim: claim.rank)
+        assert {one.claim for one in history.daemons} == {highest}, seed
+        leading = [one for one in history.coordinators if one.refusal is None]
+        assert [one.record.claim for one in leading] == [highest], seed

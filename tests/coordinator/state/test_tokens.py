@@ -73,3 +73,17 @@ def test_another_authority_keeps_the_secret() -> None:
     other = bytes(32)
     again = Tokens.load("first", other, tokens.record)
     assert again.current == Token("second", other)
+
+
+def test_the_token_of_a_machine_is_accepted_as_such_over_rotations() -> None:
+    tokens = Tokens.load("first", AUTHORITY, None)
+    first = tokens.current.for_machine
+    for given in (str(first), first.secret):
+        assert tokens.check(given, 0.0) == Accepted(current=True, machine=True)
+    tokens.rotate("second", DAY, 1000.0)
+    second = tokens.current.for_machine
+    assert tokens.check(str(second), 1000.0) == Accepted(current=True, machine=True)
+    assert tokens.check(str(first), 999.0 + DAY) == Accepted(current=False, machine=True)
+    assert tokens.check(str(first), 1000.0 + DAY) is None
+    assert tokens.check(first.secret.removeprefix("machine-"), 1000.0) is None
+    assert tokens.check("machine-second", 1000.0) is None

@@ -102,6 +102,24 @@ def test_a_foreign_program_is_refused(make: Make, home: Path, who: str) -> None:
     assert [number_of(next(coming).data) for _ in range(2)] == [0, 1]
 
 
+def test_the_address_of_another_machine_is_not_taken_for_the_own(make: Make) -> None:
+    """A robot b that reports the address of c as its own gets nothing for itself or c."""
+    a, b, c = make("a"), make("b"), make("c")
+    a.outgoing("n/o", "b")
+    b.incoming("n/o", "a", "m/i")
+    for machine in (a, b, c):
+        machine.start_link()
+    a.meet(b, endpoints=c.endpoints)
+    b.meet(a, endpoints=c.endpoints)
+    wait_until(lambda: a.state_of("b") not in ("", "connected"), what="a report of a")
+    report = a.wait_for_peer(machine="b")
+    assert report.state != "connected"
+    assert c.state_of("a") == c.state_of("b") == ""
+    a.meet(b)
+    b.meet(a)
+    connected(a, b)
+
+
 def test_a_port_answers_nothing_but_a_handshake(make: Make) -> None:
     a, b = make("a"), make("b")
     a.outgoing("n/o", "b")

@@ -2,7 +2,10 @@
 
 ``dora1.HASH.SECRET``: HASH is the SHA-256 of the authority's certificate (DER) in base64url without
 padding. A text without that prefix is the secret alone, which a user has chosen; it cannot verify a
-coordinator. Pure.
+coordinator.
+
+Machines have a token of their own, whose secret is derived from that of the cluster and does not
+reveal it: it permits only what daemons do. Pure.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import hmac
 from typing import Final, NamedTuple
 
 PREFIX: Final = "dora1."
+MACHINE: Final = "machine-"
+"""Beginning of the secret of a machine's token."""
 REPLACED: Final = 16
 """Number of replaced secrets that a successor lists."""
 _HASH_LENGTH: Final = 43
@@ -54,9 +59,22 @@ class Token(NamedTuple):
         return "Token(...)"  # tracebacks and logs must not contain the secret
 
     @property
+    def is_of_machine(self) -> bool:
+        return self.secret.startswith(MACHINE)
+
+    @property
+    def for_machine(self) -> Token:
+        """The token of the machines of this cluster."""
+        if self.is_of_machine:
+            return self
+        key = self.secret.encode("utf-8", "surrogateescape")
+        derived = hmac.new(key, b"dora token of a machine", hashlib.sha256).hexdigest()
+        return Token(f"{MACHINE}{derived}", self.authority)
+
+    @property
     def digest(self) -> str:
-        """Hash of the secret by which a successor recognizes it."""
-        return hashlib.sha256(b"dora token\0" + self.secret.encode()).hexdigest()
+        """Hash by which a successor recognizes it; that of a machine has the same."""
+        return hashlib.sha256(b"dora token\0" + self.for_machine.secret.encode()).hexdigest()
 
     def has_secret(self, given: str) -> bool:
         """Compare with the secret of a given token, in constant time."""
@@ -88,9 +106,12 @@ class Successor(NamedTuple):
 
     def replace(self, token: str | None) -> str:
         """Return the successor of ``token``; ``token`` itself if it is another one."""
-        if token is None or Token.parse(token).digest in (self.token.digest, *self.replaced):
+        if token is None:
             return str(self.token)
-        return token
+        given = Token.parse(token)
+        if given.digest not in (self.token.digest, *self.replaced):
+            return token
+        return str(self.token.for_machine if given.is_of_machine else self.token)
 
     def following(self, before: Successor | None) -> Successor:
         """Return this one, which also replaces what ``before`` replaced, and its token."""

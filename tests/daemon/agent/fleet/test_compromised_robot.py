@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from support.claims import forged
+from support.dora import run_dora
 from support.fleets.daemons import (
     RealFleet,
     counting,
@@ -22,9 +23,11 @@ from support.fleets.daemons import (
 from support.fleets.hostile_machine import hostile_machine
 from support.waiting import wait_until
 from support.workspace import Workspace
+from websockets.exceptions import InvalidStatus
 
 from dora_cli.coordinator.client import Client
-from dora_config.access import state_dir
+from dora_config.access import TOKEN_VARIABLE, state_dir
+from dora_config.access_token import Token
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.claims import Signature
 from dora_config.protocol.code import file_path
@@ -266,3 +269,55 @@ def test_a_machine_keeps_the_start_that_was_signed(fleet: RealFleet, workspace: 
     assert fleet.wait_for_status("Running").uuid == dataflow
     assert "is not signed" not in fleet.coordinator.process.stderr
     assert all(map(is_running, nodes))
+
+
+def test_the_token_of_a_machine_permits_only_what_its_daemon_does(
+    fleet: RealFleet, tmp_path: Path
+) -> None:
+    at = fleet.coordinator.endpoint
+    assert at.token is not None
+    machine = Token.parse(at.token).for_machine
+    shown = at._replace(token=str(machine)).headers()
+
+    def status(method: str, path: str, body: bytes | None = None) -> int:
+        request = fleet.coordinator.request
+        return request(path, method=method, headers=shown, body=body).status
+
+    path = file_path(hashlib.sha256(b"code").hexdigest())
+    assert status("PUT", path, b"code") == 201
+    assert status("GET", path) == 200
+    for method, refused in (
+        ("GET", "/api/status"),
+        ("GET", "/api/dataflows"),
+        ("POST", "/api/request"),
+        ("POST", "/api/files"),
+        ("GET", "/api/recordings/a/b/c"),
+        ("GET", "/api/succession/copy"),
+        ("POST", "/api/succession"),
+        ("GET", "/metrics"),
+    ):
+        assert status(method, refused, b"" if method == "POST" else None) == 403, refused
+    with pytest.raises(InvalidStatus, match="403"):
+        fleet.coordinator.open_socket("/api/control", headers=shown)
+    refused_command = run_dora(
+        "down", "--force", "--coordinator-port", str(fleet.port), env={TOKEN_VARIABLE: str(machine)}
+    )
+    assert refused_command.code == 1
+    assert "the token of a machine permits only what its daemon does" in refused_command.output
+    assert leads(fleet)
+
+
+def test_a_daemon_with_the_token_of_a_machine_gets_the_next_one(fleet: RealFleet) -> None:
+    at = fleet.coordinator.endpoint
+    assert at.token is not None
+    machine = Token.parse(at.token).for_machine
+    daemon = fleet.start_daemon("robot", env={TOKEN_VARIABLE: str(machine)})
+    fleet.dora("cluster", "rotate-token", "--expire-after", "0s")
+    daemon.wait_for("received the new token of the cluster")
+    text = (state_dir() / "daemon" / "robot" / "token").read_text().split()[0]
+    assert fleet.coordinator.endpoint.token is not None
+    assert Token.parse(text) == Token.parse(fleet.coordinator.endpoint.token).for_machine
+    own = (state_dir() / "daemon" / "base" / "token").read_text().split()[0]
+    assert not Token.parse(own).is_of_machine, "a daemon that was given the token of the cluster"
+    daemon.kill()
+    fleet.start_daemon("robot", env={TOKEN_VARIABLE: str(machine)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import pwd
@@ -23,13 +24,20 @@ OWNER = "owner.json"
 
 
 def fingerprint(token: str) -> str:
-    """Return a digest by which tokens are compared, and which does not reveal the secret."""
+    """Return a digest by which tokens are compared, and which does not reveal the secret.
+
+    That of a machine has the same as that of its cluster.
+    """
     return hashlib.sha256(b"dora cluster\0" + _secret(token.strip()).encode()).hexdigest()[:16]
 
 
 def _secret(token: str) -> str:
-    """Return the last part of `dora1.HASH.SECRET`, or a secret without a hash as it is."""
-    return token.split(".", 2)[-1] if token.startswith("dora1.") else token
+    """Return the secret of the machine's token, as `Token.for_machine`."""
+    secret = token.split(".", 2)[-1] if token.startswith("dora1.") else token
+    if secret.startswith("machine-"):
+        return secret
+    key = secret.encode("utf-8", "surrogateescape")
+    return f"machine-{hmac.new(key, b'dora token of a machine', hashlib.sha256).hexdigest()}"
 
 
 def survey() -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Connection:
         self.number = number
         self.address = address
         self.renewal = renewal
+        self.of_machine = False
+        """It has shown the token of a machine."""
         self.daemon: str | None = None
         """Key of the daemon at the other end, once it is admitted."""
         self.same_host = False

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 from dora_config.access import address_text
 from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.protocol.code import FILES_PATH
-from dora_config.protocol.rest.paths import is_rest
+from dora_config.protocol.rest.paths import UPLOADS_PATH, is_rest
 from dora_coordinator.io.connections import Renewal
 from dora_coordinator.io.limits import (
     ConnectionLimits,
@@ -35,6 +35,8 @@ PENDING: Final = "dora.pending"
 """Key of the `PendingConnection` in the state of a request's scope."""
 RENEWAL: Final = "dora.renewal"
 """Key of the connection's `Renewal` in the scope of an accepted request."""
+OF_MACHINE: Final = "dora.machine"
+"""Key in the scope of an accepted request: it has shown the token of a machine."""
 ONE_REQUEST: Final = {"Connection": "close"}
 """Headers of answers that need no token: nothing keeps such a connection open."""
 _CODES: Final = {
@@ -44,6 +46,11 @@ _CODES: Final = {
     429: "too_many_requests",
     503: "unavailable",
 }
+_MACHINE_ONLY: Final = (
+    403,
+    "the token of a machine permits only what its daemon does; use the token of the cluster, which "
+    "the account of the coordinator has (~/.config/dora/token)\n",
+)
 _OPEN_ROUTES: Final = (*HEALTH_ROUTES, AUTHORITY_PATH)
 
 logger = logging.getLogger("dora.coordinator")
@@ -107,7 +114,8 @@ class Guard:
             # a client of plain HTTP does not have the hash of the authority yet
             outdated = scope["scheme"] == "ws" or not accepted.current
             scope[RENEWAL] = Renewal.NOW if outdated else Renewal.LATER
-            return None
+            scope[OF_MACHINE] = accepted.machine
+            return _MACHINE_ONLY if accepted.machine and not _is_for_machines(scope) else None
         return self._failure(address)
 
     def _failure(self, address: str) -> tuple[int, str]:
@@ -123,6 +131,17 @@ class Guard:
                 address,
             )
         return 401, "missing or wrong token; send the header Authorization: Bearer TOKEN\n"
+
+
+def _is_for_machines(scope: Scope) -> bool:
+    """Return whether a daemon sends such requests."""
+    path: str = scope["path"]
+    method: str = scope.get("method", "GET")
+    if path == DAEMON_ROUTE:
+        return True
+    if path.startswith(f"{FILES_PATH}/"):
+        return method in ("GET", "HEAD", "PUT")
+    return path.startswith(f"{UPLOADS_PATH}/") and method == "PUT"
 
 
 def _is_code(path: str) -> bool:

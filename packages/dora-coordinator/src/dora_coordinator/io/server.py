@@ -46,6 +46,7 @@ from dora_coordinator.io.files import CodeFiles, read_code, storage_error
 from dora_coordinator.io.guard import (
     DAEMON_ROUTE,
     HEALTH_ROUTES,
+    OF_MACHINE,
     ONE_REQUEST,
     RENEWAL,
     Guard,
@@ -330,6 +331,7 @@ class _Endpoints:
         address = str(Endpoint(as_ipv4(client.host), client.port)) if client else "?"
         renewal = socket.scope.get(RENEWAL, Renewal.LATER)
         connection = self._service.connect(address, renewal)
+        connection.of_machine = socket.scope.get(OF_MACHINE, False)
         try:
             async with anyio.create_task_group() as tasks:
 

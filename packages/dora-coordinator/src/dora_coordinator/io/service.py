@@ -729,9 +729,9 @@ class Service:
         connection = self._by_daemon.get(daemon)
         if connection is None or self._tokens is None or connection.renewal not in when:
             return False
-        connection.send(
-            messages.TO_DAEMON.encode(messages.NewToken(token=str(self._tokens.current)))
-        )
+        current = self._tokens.current
+        token = current.for_machine if connection.of_machine else current
+        connection.send(messages.TO_DAEMON.encode(messages.NewToken(token=str(token))))
         return True
 
     def _rotate_token(self, client: int, grace: float, daemons: Sequence[str]) -> None:

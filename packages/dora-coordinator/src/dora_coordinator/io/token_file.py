@@ -33,8 +33,14 @@ class TokenFileError(DoraError):
 
 
 def given_token(authority: Authority) -> str:
-    """Return the token of this account; creates one if it has none."""
+    """Return the token of this account; creates one if it has none. Raises TokenFileError."""
     given, made = ensure_token(authority.sha256)
+    if Token.parse(given).is_of_machine:
+        raise TokenFileError(
+            "the token of this account is that of a machine, and a coordinator needs that of its "
+            "cluster; copy ~/.config/dora/token of the account that ran `dora cluster up`, or "
+            "delete the token here to get a new one"
+        )
     if made is not None:
         logger.info("created a token for this account: %s", made)
     return given

@@ -38,9 +38,12 @@ class TokenRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A token is valid; ``current``: it has not been replaced."""
+    """A token is valid; ``current``: it has not been replaced; ``machine``: it is that of a machine
+    and permits only what daemons do.
+    """
 
     current: bool
+    machine: bool = False
 
 
 class Tokens:
@@ -77,11 +80,13 @@ class Tokens:
 
     def check(self, given: str, now: float) -> Accepted | None:
         """Return whether a token is valid; None if it is not."""
-        if self.current.has_secret(given):
-            return Accepted(current=True)
-        digest = Token.parse(given).digest
-        if any(one.digest == digest and one.is_valid(now) for one in self.record.retired):
-            return Accepted(current=False)
+        token = Token.parse(given)
+        of_machine = token.is_of_machine
+        current = self.current.for_machine if of_machine else self.current
+        if current.has_secret(given):
+            return Accepted(current=True, machine=of_machine)
+        if any(one.digest == token.digest and one.is_valid(now) for one in self.record.retired):
+            return Accepted(current=False, machine=of_machine)
         return None
 
     def rotate(self, secret: str, grace: float, now: float) -> None:

@@ -17,6 +17,7 @@ from dora_cli.coordinator.errors import (
     CoordinatorUnreachable,
 )
 from dora_config.access import Endpoint, address_text, endpoint, read_moved
+from dora_config.access_token import Token
 from dora_config.cluster.models import Cluster
 from dora_config.protocol import control
 from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
@@ -33,6 +34,12 @@ Nodes = Mapping[tuple[str, str], NodeSummary]
 def endpoint_of(cluster: Cluster) -> Endpoint:
     """Return the coordinator's address with this account's token."""
     return endpoint(cluster.coordinator.addr, cluster.coordinator.port)
+
+
+def machine_token(cluster: Cluster) -> str | None:
+    """Return the token that the cluster's machines have, if this account has the cluster's."""
+    token = endpoint_of(cluster).token
+    return None if token is None else str(Token.parse(token).for_machine)
 
 
 def open_client(cluster: Cluster) -> Client:

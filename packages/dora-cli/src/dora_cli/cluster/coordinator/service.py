@@ -35,7 +35,7 @@ from dora_cli.cluster.decisions.preflight import (
     require_one_kind,
     require_ready,
 )
-from dora_cli.cluster.decisions.promotion import promoted
+from dora_cli.cluster.decisions.promotion import StoreFacts, promoted
 from dora_cli.cluster.decisions.units import (
     address,
     coordinator_service_name,
@@ -398,12 +398,12 @@ def remember(cluster: Cluster, token: Token) -> None:
 
 
 def deliver_token(remote: RemoteMachine) -> None:
-    """Store the cluster's token in the state directory of a daemon."""
+    """Store the token of machines in the state directory of a daemon."""
     text = queries.endpoint_of(remote.cluster).token
     if text is None or Token.parse(text).authority is None:
         return
     coordinator = remote.cluster.coordinator
-    successor = Successor(Token.parse(text))
+    successor = Successor(Token.parse(text).for_machine)
     successor = successor.following(
         read_successor(successor_path(coordinator.addr, coordinator.port))
     )
@@ -483,9 +483,17 @@ def restore_and_start(
 
 
 def remove_promoted(remote: RemoteMachine, installer: Installer) -> None:
-    """Remove the coordinator that `promote` has put on a machine, and its tokens."""
+    """Remove the coordinator that `promote` has put on a machine, and its tokens.
+
+    One of another cluster at the same address stays.
+    """
     address, place = remote.machine.address, remote.cluster.coordinator
-    if address is None:
+    token = queries.endpoint_of(remote.cluster).token
+    authority = None if token is None else Token.parse(token).authority
+    if address is None or authority is None:
+        return
+    answer = remote.call("coordinator.own_store", port=place.port)
+    if StoreFacts.of(answer, authority.hex(), remote.machine.id) is None:
         return
     moved = Moved(address, place.port, remote.machine.id)
     host = CoordinatorMachine(promoted(remote.cluster, moved), remote.machine, remote.connection)

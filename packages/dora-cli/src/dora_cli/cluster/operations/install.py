@@ -35,6 +35,7 @@ from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnavailable
 from dora_config.access import ensure_token, forget_moves, state_dir
+from dora_config.access_token import Token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.control_plane import Untrusted
 from dora_config.protocol.control import ClusterReport
@@ -129,7 +130,7 @@ def install_services(
         trust_local_authority(cluster)
         with suppress(CoordinatorUnavailable):  # `up` sends them when it runs
             queries.set_standbys(cluster)
-        token = queries.endpoint_of(cluster).token or token
+        token = queries.machine_token(cluster) or str(Token.parse(token).for_machine)
         label = "Installing dora-daemon-{id} on {target}"
         done = on_machines(cluster, label, work, connections=reservation.connections)
         print_remarks(done)

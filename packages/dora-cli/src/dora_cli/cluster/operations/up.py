@@ -142,7 +142,7 @@ def _start_daemon(
     report("starting")
     reservation.record_owner(remote)
     queries.allow_new_key(remote.cluster, remote.machine.id)
-    start_daemon(remote, dora, token=queries.endpoint_of(remote.cluster).token)
+    start_daemon(remote, dora, token=queries.machine_token(remote.cluster))
     return DaemonResult(f"OK (restarted with new {changed})" if changed else "OK", remarks)
 
 

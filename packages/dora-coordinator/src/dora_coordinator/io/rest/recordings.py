@@ -36,7 +36,6 @@ BEGIN_SECONDS: Final = 15.0
 STALL_SECONDS: Final = 30.0
 """Without progress of either end after which a transfer ends."""
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?")
-_UPLOADS: Final = f"{paths.RECORDINGS}/uploads"
 _MCAP: Final = "application/octet-stream"
 
 logger = logging.getLogger("dora.coordinator")
@@ -110,7 +109,7 @@ class RecordingFiles:
         file = f"{paths.RECORDINGS}/{{recording}}/{{daemon}}/{{file}}"
         return [
             EncodedRoute(file, self._download, methods=["GET"]),
-            Route(f"{_UPLOADS}/{{upload}}", self._upload, methods=["PUT"]),
+            Route(f"{paths.UPLOADS_PATH}/{{upload}}", self._upload, methods=["PUT"]),
         ]
 
     async def _upload(self, request: Request) -> Response:
@@ -128,7 +127,7 @@ class RecordingFiles:
         given = {key: unquote(value) for key, value in request.path_params.items()}
         daemon = given.pop("daemon")
         found = _RANGE.fullmatch(request.headers.get("Range", ""))
-        upload = f"{_UPLOADS}/{secrets.token_hex(16)}" if request.method == "GET" else ""
+        upload = f"{paths.UPLOADS_PATH}/{secrets.token_hex(16)}" if request.method == "GET" else ""
         bounds = {} if found is None else {"first": found[1], "last": found[2]}
         try:
             wanted = recordings.SendRecording.model_validate({**given, **bounds, "upload": upload})
