@@ -39,8 +39,14 @@ def machine(name: str, **values: Any) -> DaemonSummary:
 class Coordinator:
     """Instead of the connection to a coordinator with these machines."""
 
-    def __init__(self, *machines: DaemonSummary, problem: DoraError | None = None) -> None:
+    def __init__(
+        self,
+        *machines: DaemonSummary,
+        problem: DoraError | None = None,
+        differences: tuple[str, ...] = (),
+    ) -> None:
         self._machines = machines
+        self._differences = differences
         self._problem = problem
 
     def __enter__(self) -> Coordinator:
@@ -54,7 +60,12 @@ class Coordinator:
         if self._problem is not None:
             raise self._problem
         version = ProgramVersion(program="coordinator", release="1.2.3")
-        return ClusterReport(coordinator=version, machines=self._machines, active_dataflows=3)
+        return ClusterReport(
+            coordinator=version,
+            machines=self._machines,
+            active_dataflows=3,
+            differences=self._differences,
+        )
 
 
 def test_daemons_that_are_not_connected_are_named(
@@ -101,6 +112,15 @@ def test_warnings_are_printed_in_each_format(
     shown = dora("status", "--format", output_format)
     assert 'warning: "a": ' in shown.err
     assert 'warning: links: plain: messages of "a"' in shown.err
+
+
+def test_what_differs_is_named_with_the_command_that_helps(
+    dora: Dora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'dataflow "app": node "sink" has failed; `dora node restart sink` starts it again'
+    coordinator = Coordinator(machine("a"), differences=(text,))
+    monkeypatch.setattr(coordinator_commands, "connect", lambda *_: coordinator)
+    assert f"Active dataflows: 3\n  {text}\n" in dora("status").out
 
 
 def test_a_dataflow_file_is_checked_as_well(dora: Dora, hello: Path) -> None:

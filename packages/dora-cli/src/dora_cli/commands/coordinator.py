@@ -247,6 +247,8 @@ def _print_status(
     output.write(f"Coordinator: connected ({report.coordinator.release})")
     output.write(f"Daemons: {daemons or 'none'} connected{others}")
     output.write(f"Active dataflows: {report.active_dataflows}")
+    for text in report.differences:
+        output.write(f"  {text}")
 
 
 def _check_file(dataflow: Path, *, as_json: bool) -> bool:

@@ -255,11 +255,6 @@ class Membership:
         member = self._members.get(key)
         return member is not None and member.connection is not None
 
-    def silence(self, key: str, now: float) -> float:
-        """Return for how many seconds a member has been silent; 0 if no message is late."""
-        silent = now - self._members[key].last_message
-        return silent if silent > self._late else 0.0
-
     def all(self) -> list[Member]:
         """Return connected and lost members in the order of their first registration."""
         return list(self._members.values())
