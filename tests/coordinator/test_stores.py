@@ -162,3 +162,22 @@ def test_a_machine_without_a_part_that_is_to_end_is_not_stopped_again_and_again(
     robot.send(PartLost(dataflow_id=uuid, attempt=0, reason="the dataflow does not run here"))
     fleet.settle()
     assert [status for status, _ in fleet.listed()] == ["Failed"]
+
+
+def test_the_last_start_has_the_name_although_an_earlier_one_is_still_being_stopped() -> None:
+    fleet, robot, station = running_fleet(APP)
+    before = copy.deepcopy(fleet.store)
+    fleet.pass_time(5.0)
+    fleet.request(RestartDataflow(dataflow="my-app"))
+    fleet.pass_time(5.0)
+    with_store(fleet, before)
+    fleet.start_coordinator()
+    fleet.connect(robot)
+    fleet.settle()  # the station has not confirmed the end of the earlier start
+    fleet.kill_coordinator()
+    come_back(fleet, robot, station, 0.0)
+    assert fleet.coordinator is not None
+    live = fleet.coordinator.registry.live_named("my-app")
+    assert live is not None
+    assert live.id == lives(robot)[0].dataflow_id
+    require_one_copy(fleet)

@@ -163,19 +163,28 @@ class DataflowRegistry:
         if dataflow.has_ended:
             self._live.pop(dataflow.id, None)
             if dataflow.name and self._live_by_name.get(dataflow.name) is dataflow:
-                del self._live_by_name[dataflow.name]
+                self._pass_name_on(dataflow.name)
             self._ended.setdefault(dataflow.id, dataflow)
         else:
             self._ended.pop(dataflow.id, None)
             self._live[dataflow.id] = dataflow
             if dataflow.name:
-                self._live_by_name.setdefault(dataflow.name, dataflow)
+                holder = self._live_by_name.get(dataflow.name)
+                if holder is None or _order(holder) < _order(dataflow):
+                    self._live_by_name[dataflow.name] = dataflow
         if dataflow.waits_to_restart:
             self._to_restart[dataflow.id] = dataflow
         else:
             self._to_restart.pop(dataflow.id, None)
         for part in dataflow.parts.values():
             self._index_part(dataflow, part.daemon, unfinished=not part.ended)
+
+    def _pass_name_on(self, name: str) -> None:
+        """Give the name of an ended dataflow to the last start that runs, if there is one."""
+        del self._live_by_name[name]
+        others = [one for one in self._live.values() if one.name == name]
+        if others:
+            self._live_by_name[name] = max(others, key=_order)
 
     def _index_part(self, dataflow: Dataflow, daemon: str, *, unfinished: bool) -> None:
         here = self._unfinished_by_daemon.setdefault(daemon, {})
@@ -577,6 +586,10 @@ def uuid_in(text: str) -> str | None:
         return str(UUID(text))
     except ValueError:
         return None
+
+
+def _order(dataflow: Dataflow) -> tuple[float, int, int, str]:
+    return dataflow.begun.order(dataflow.id)
 
 
 def _is_later(end: messages.PartReport, than: Dataflow) -> bool:
