@@ -181,3 +181,16 @@ def test_the_last_start_has_the_name_although_an_earlier_one_is_still_being_stop
     assert live is not None
     assert live.id == lives(robot)[0].dataflow_id
     require_one_copy(fleet)
+
+
+def test_a_store_from_the_time_of_the_start_takes_over_what_runs() -> None:
+    fleet = fleet_of("robot", "station")
+    fleet.start(APP)
+    before = copy.deepcopy(fleet.store)
+    fleet.pass_time(5.0)
+    require_one_copy(fleet)
+    runners = [runner for daemon in fleet.daemons.values() for runner in lives(daemon)]
+    with_store(fleet, before)
+    come_back(fleet, fleet.daemons["station"], fleet.daemons["robot"], 4.0)
+    require_one_copy(fleet)
+    assert [runner for daemon in fleet.daemons.values() for runner in lives(daemon)] == runners

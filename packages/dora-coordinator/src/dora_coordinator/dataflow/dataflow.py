@@ -16,6 +16,7 @@ What follows in the phases finished and failed is decided here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.runner import DeleteParam, SetParam
@@ -25,6 +26,8 @@ from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.state.commands import ArmTimer, Command, SaveRecord
 from dora_coordinator.state.records import PartState, Phase
+
+_INTERRUPTED: Final = "the coordinator ended while it was being prepared"
 
 
 def _part_failures(parts: Sequence[Part], stop_reason: str | None) -> str | None:
@@ -106,6 +109,8 @@ class Dataflow(DataflowData):
         """Clean up daemons that return, or recover the dataflow if it was given up too early."""
         if self.unreported and isinstance(event, events.PartReported | events.PartAbsent):
             return self._revive(event, now)
+        if isinstance(event, events.PartReported) and self._was_released(event):
+            return self._revive(event, now)
         match event:
             case events.StopRequested():
                 self.unreported = False  # a daemon that returns kills its part
@@ -121,6 +126,11 @@ class Dataflow(DataflowData):
                 return []
             case events.StartAccepted() | events.DaemonLost() | events.TimerExpired():
                 return []
+
+    def _was_released(self, event: events.PartReported) -> bool:
+        """Whether nodes ran although the store, from the time of the start, has no release."""
+        interrupted = self.reason == _INTERRUPTED and not self.stop_requested
+        return interrupted and event.report.phase in ("running", "lost")
 
     def _revive(self, event: events.PartReported | events.PartAbsent, now: float) -> list[Command]:
         """A daemon that was given up has registered: recover the dataflow."""
@@ -139,7 +149,7 @@ class Dataflow(DataflowData):
                 return [stopping.deadline(self, now)]  # the machines must return before the start
             case Phase.PREPARING | Phase.LINKING | Phase.ROLLING_BACK:
                 self.phase = Phase.FAILED
-                self.reason = self.reason or "the coordinator ended while it was being prepared"
+                self.reason = self.reason or _INTERRUPTED
                 return []
             case Phase.RELEASING | Phase.RUNNING | Phase.RECOVERING:
                 self.phase = Phase.RECOVERING
