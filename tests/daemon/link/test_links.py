@@ -12,9 +12,8 @@ from daemon.link.machine import Machine, connected, connected_stream, deliveries
 from support.queues import message, number_of
 from support.waiting import wait_until
 
-from dora_config.protocol.links import LINK_PROTOCOL
+from dora_config.protocol.links import LINK_PROTOCOL, LINK_VERSION
 from dora_daemon import __version__
-from dora_daemon.link.protocol.frames import VERSION
 from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming
 from dora_daemon.link.protocol.status import other_security
 from dora_daemon.link.streams.sender import MIN_WINDOW
@@ -322,7 +321,7 @@ def test_a_link_with_tls_and_one_without_do_not_connect(make: Make) -> None:
 
 @pytest.mark.parametrize("at", ["first", "second"])
 def test_links_of_neighbouring_minor_versions_work_together(make: Make, at: str) -> None:
-    major, minor = VERSION
+    major, minor = LINK_VERSION
     newer = {"version": (major, minor + 1)}
     a = make("a", **(newer if at == "first" else {}))
     b = make("b", **(newer if at == "second" else {}))
@@ -335,7 +334,9 @@ def test_links_of_neighbouring_minor_versions_work_together(make: Make, at: str)
     assert number_of(next(coming).data) == 7
 
 
-@pytest.mark.parametrize("version", [(VERSION[0], VERSION[1] + 2), (VERSION[0] + 1, 0)])
+@pytest.mark.parametrize(
+    "version", [(LINK_VERSION[0], LINK_VERSION[1] + 2), (LINK_VERSION[0] + 1, 0)]
+)
 def test_links_of_distant_versions_name_both_and_the_command(
     make: Make, version: tuple[int, int]
 ) -> None:
@@ -343,7 +344,7 @@ def test_links_of_distant_versions_name_both_and_the_command(
     a.outgoing("n/o", "b")
     b.incoming("n/o", "a", "m/i")
     introduce(a, b)
-    ours, theirs = ".".join(map(str, VERSION)), ".".join(map(str, version))
+    ours, theirs = ".".join(map(str, LINK_VERSION)), ".".join(map(str, version))
     for here, there, runs, this in (
         (a, b, f"dora 9.9 (link protocol {theirs})", f"{__version__} ({ours})"),
         (b, a, f"dora {__version__} (link protocol {ours})", f"9.9 ({theirs})"),

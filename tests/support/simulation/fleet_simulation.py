@@ -315,7 +315,7 @@ class SimulatedFleet:
             stored_ends=daemon.agent.stored_ends(),
             public_key=daemon.machine_id or daemon.instance,
         )
-        daemon.send(register)
+        daemon.send(register.model_copy(update=daemon.versions))
 
     def disconnect(self, daemon: FakeDaemon) -> None:
         """Break the connection; both sides notice at once."""

@@ -85,6 +85,8 @@ class FakeDaemon:
     name: str
     machine_id: str | None
     labels: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    """Other fields of its registration."""
     instance: str = field(default_factory=lambda: str(uuid.uuid4()))
     disk: dict[str, PartRecord] = field(default_factory=dict)
     runners: list[FakeRunner] = field(default_factory=list)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from support.fleets.daemons import RealFleet, counting, real_fleet
@@ -15,35 +14,31 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 import dora_config
-import dora_daemon
+from dora_config.protocol.links import LINK_VERSION
 from dora_config.protocol.runner import RUNNER_PROTOCOL
-from dora_daemon.link.protocol.frames import VERSION as LINK_VERSION
 
 pytestmark = pytest.mark.integration
 
 
 def with_protocol(folder: Path, version: tuple[int, int]) -> dict[str, str]:
     """The environment of a dora whose protocol between daemon and runner has this version."""
-    return raised(folder, dora_config, "protocol/runner.py", "PROTOCOL", RUNNER_PROTOCOL, version)
+    return raised(folder, "protocol/runner.py", "RUNNER_PROTOCOL", RUNNER_PROTOCOL, version)
 
 
 def with_links(folder: Path, version: tuple[int, int]) -> dict[str, str]:
     """The environment of a dora whose protocol between links has this version."""
-    module = "link/protocol/frames.py"
-    return raised(folder, dora_daemon, module, "VERSION", LINK_VERSION, version)
+    return raised(folder, "protocol/links.py", "LINK_VERSION", LINK_VERSION, version)
 
 
 def raised(
     folder: Path,
-    package: ModuleType,
     module: str,
     name: str,
     before: tuple[int, int],
     after: tuple[int, int],
 ) -> dict[str, str]:
-    assert package.__file__ is not None
-    copy = folder / package.__name__
-    shutil.copytree(Path(package.__file__).parent, copy)
+    copy = folder / dora_config.__name__
+    shutil.copytree(Path(dora_config.__file__).parent, copy)
     text = (copy / module).read_text()
     changed = text.replace(f"{name}: Final = {before}", f"{name}: Final = {after}")
     assert changed != text
@@ -123,4 +118,6 @@ def test_a_pair_of_machines_half_upgraded_and_rebooted(
         said = " ".join(fleet.dora("why", "patrol").output.split())
         assert f"({major}.{minor})" in said
         assert "then run `dora restart patrol`" in said
+        refused = fleet.dora("restart", "patrol", code=1)
+        assert "have the same version on both: `dora cluster upgrade`" in refused.stderr
         fleet.dora("stop", "patrol")

@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from dora_config.protocol.links import LINK_VERSION
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
@@ -134,7 +135,7 @@ def test_frames_on_the_key_of_another_machine_are_ignored(routed: Routed) -> Non
 
 
 def test_another_protocol_version_is_reported(routed: Routed) -> None:
-    major, minor = frames.VERSION
+    major, minor = LINK_VERSION
     routed.hello(protocol=(major + 1, minor), release="9.9")
     assert routed.peer.known.their_link == 0
     (refused,) = routed.peer.refused
@@ -153,7 +154,7 @@ def test_the_identity_of_a_hello_that_has_changed_is_read(routed: Routed) -> Non
 def test_neighbouring_minor_versions_work_together(
     routed: Routed, monkeypatch: pytest.MonkeyPatch, by: int
 ) -> None:
-    monkeypatch.setattr(hello, "VERSION", (1, 7))
+    monkeypatch.setattr(hello, "LINK_VERSION", (1, 7))
     routed.hello(protocol=(1, 7 + 2 * by))
     assert routed.peer.known.their_link == 0
     routed.hello(protocol=(1, 7 + by))

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import assume, given, strategies as st
 
+from dora_config.protocol.links import LINK_VERSION
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.streams.validation import problem_with
@@ -214,7 +215,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_bytes_of_a_frame(name: str) -> None:
-    """They change only together with `frames.VERSION`."""
+    """They change only together with `LINK_VERSION`."""
     frame, golden = GOLDEN[name]
-    assert frames.VERSION == (1, 0)
+    assert LINK_VERSION == (1, 0)
     assert frame.hex() == golden

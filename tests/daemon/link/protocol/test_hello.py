@@ -26,7 +26,7 @@ def test_lists_that_differ_are_named() -> None:
 
 
 def test_the_bytes_of_a_hello() -> None:
-    """They change only together with `frames.VERSION`."""
+    """They change only together with `LINK_VERSION`."""
     hello = LinkHello(
         release="0.1.0", machine="a", run_id="a-1", round=3, seen_round=2, count=5,
         wants_answer=True, zid="z", low_latency_port=8,

@@ -10,10 +10,10 @@ from typing import Final
 
 from dora_config.dataflow.resolved import DATAFLOW_FORMAT
 from dora_config.protocol import VERSION
+from dora_config.protocol.links import LINK_PROTOCOL, LINK_VERSION
 from dora_config.protocol.runner import RUNNER_PROTOCOL
 from dora_coordinator.io.store_format import SCHEMA_VERSION
 from dora_daemon.agent.records import RECORD_FORMAT
-from dora_daemon.link.protocol import frames
 
 Version = tuple[int, int]
 """Major and minor."""
@@ -22,7 +22,7 @@ Formats = Mapping[str, Version]
 
 CONTROL_PLANE: Final = "control plane protocol"
 RUNNER: Final = "runner protocol"
-LINK: Final = "link protocol"
+LINK: Final = LINK_PROTOCOL
 RECORDS: Final = "records of the daemon"
 DATAFLOWS: Final = "format of dataflows"
 STORE: Final = "store of the coordinator"
@@ -30,7 +30,7 @@ STORE: Final = "store of the coordinator"
 OURS: Final[Formats] = {
     CONTROL_PLANE: VERSION,
     RUNNER: RUNNER_PROTOCOL,
-    LINK: frames.VERSION,
+    LINK: LINK_VERSION,
     RECORDS: RECORD_FORMAT,
     DATAFLOWS: DATAFLOW_FORMAT,
     STORE: SCHEMA_VERSION,

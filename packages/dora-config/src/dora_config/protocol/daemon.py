@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from dora_config.dataflow.resolved import DATAFLOW_FORMAT
 from dora_config.frozen import Quantity
 from dora_config.history.entries import HistoryEntry
 from dora_config.ids import parse_label, parse_machine_id
@@ -40,7 +41,7 @@ from dora_config.protocol.dataflow import (
     WholeDataflow,
 )
 from dora_config.protocol.envelope import Codec, DataflowUuid, Message, ProgramVersion
-from dora_config.protocol.links import LinkReport, PeerEndpoint
+from dora_config.protocol.links import LINK_VERSION, LinkReport, PeerEndpoint
 from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
@@ -104,6 +105,10 @@ class Register(Message, kind="register"):
     """Parts whose end a coordinator has stored, for one that has taken over with an older copy."""
     public_key: str
     """Identity of the machine (DER, base64), which :class:`Challenge` makes it prove."""
+    link_version: tuple[int, int] = LINK_VERSION
+    """Of the links that it starts."""
+    dataflow_format: tuple[int, int] = DATAFLOW_FORMAT
+    """It reads dataflows of this major version and of earlier ones."""
 
     @field_validator("machine_id")
     @classmethod

@@ -18,10 +18,19 @@ LAST_PORT: Final = 7549
 """Default range of ports for links; each dataflow uses one port per machine."""
 
 
+LINK_VERSION: Final = (1, 0)
+"""Major and minor of the frames between two links, which are in `dora_daemon`. The head of a frame,
+the keys and `LinkIdentity` never change, so that links of different versions can name each other's.
+"""
 LINK_PROTOCOL: Final = "link protocol"
 """The versions of the two links do not work together."""
 LINKS_SETTING: Final = "links:"
 """The two machines do not agree on `links`."""
+
+
+def link_versions_fit(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether two links work together: their minor versions are equal or neighbours."""
+    return one[0] == other[0] and abs(one[1] - other[1]) <= 1
 
 
 class RemoteEdge(QueueSettings):

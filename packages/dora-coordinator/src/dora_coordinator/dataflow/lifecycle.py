@@ -29,7 +29,7 @@ class Lifecycle:
         if running is not None:
             problem = _taken(spec.name, running)
             raise RequestRefused("conflict", f"{problem}; stop it or choose another --name")
-        plan = place(spec.resolved, self._membership.connected())
+        plan = place(spec, self._membership.connected())
         if spec.code or not start.dry_run:
             require_built(spec, plan.parts)
         if start.dry_run:
@@ -38,7 +38,7 @@ class Lifecycle:
 
     def _placed(self, spec: DataflowSpec) -> Plan:
         """Raises :class:`RequestRefused`, also for nodes that were built on another machine."""
-        plan = place(spec.resolved, self._membership.connected())
+        plan = place(spec, self._membership.connected())
         require_built(spec, plan.parts)
         return plan
 

@@ -16,6 +16,8 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, Reso
 from dora_config.errors import PlacementError
 from dora_config.protocol.control import Placed, PlacementPlan
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.links import LINK_PROTOCOL, link_versions_fit
+from dora_coordinator.links.edges import remote_edges
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.membership import Member
 
@@ -28,8 +30,11 @@ class Plan:
     explained: PlacementPlan
 
 
-def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
-    """Raises :class:`RequestRefused` if no daemon fits some of the nodes."""
+def place(spec: DataflowSpec, members: Sequence[Member]) -> Plan:
+    """Raises :class:`RequestRefused` if no daemon fits some of the nodes, or if the versions of the
+    machines do not work together.
+    """
+    dataflow = spec.resolved
     try:
         by_node = choose(dataflow, _daemons(members))
     except UnplacedNodes as problem:
@@ -37,6 +42,12 @@ def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
     parts: dict[str, list[str]] = {}
     for node, daemon in by_node.items():
         parts.setdefault(daemon, []).append(node)
+    chosen = {member.key: member for member in members if member.key in parts}
+    problems = _unreadable(dataflow.nodes, by_node, chosen)
+    if not spec.allow_unlinked:
+        problems += _unlinkable(dataflow, by_node, chosen)
+    if problems:
+        raise RequestRefused("placement", "\n".join(problems))
     explained = PlacementPlan(
         nodes=tuple(
             Placed(node=node.id, daemon=by_node[node.id], reason=_reason(node.deploy))
@@ -49,9 +60,61 @@ def place(dataflow: ResolvedDataflow, members: Sequence[Member]) -> Plan:
 def place_one(node: ResolvedNode, members: Sequence[Member]) -> str:
     """Return the daemon of one node; raises :class:`RequestRefused`."""
     try:
-        return choose_daemon(node.id, node.deploy, _daemons(members)).daemon_id
+        daemon = choose_daemon(node.id, node.deploy, _daemons(members)).daemon_id
     except PlacementError as problem:
         raise RequestRefused("placement", str(problem)) from problem
+    by_key = {member.key: member for member in members}
+    if problems := _unreadable((node,), {node.id: daemon}, by_key):
+        raise RequestRefused("placement", "\n".join(problems))
+    return daemon
+
+
+def _unreadable(
+    nodes: Sequence[ResolvedNode], by_node: Mapping[str, str], members: Mapping[str, Member]
+) -> list[str]:
+    """Return the problem of each machine that cannot read its nodes: their format is too new."""
+    newest: dict[str, tuple[int, int]] = {}
+    for node in nodes:
+        daemon = by_node[node.id]
+        newest[daemon] = max(newest.get(daemon, node.format), node.format)
+    return [
+        f'machine "{daemon}" runs {_release(member)}, which reads dataflows of format '
+        f"{member.register.dataflow_format[0]}.x, and this one has format {_shown(needed)}; "
+        "upgrade the machine: `dora cluster upgrade`"
+        for daemon, needed in newest.items()
+        if needed[0] > (member := members[daemon]).register.dataflow_format[0]
+    ]
+
+
+def _unlinkable(
+    dataflow: ResolvedDataflow, by_node: Mapping[str, str], members: Mapping[str, Member]
+) -> list[str]:
+    """Return the problem of each two machines with shared edges whose links cannot connect."""
+    edges = [edge for found in remote_edges(dataflow, by_node).values() for edge in found]
+    pairs = sorted({tuple(sorted((one.source_machine, one.target_machine))) for one in edges})
+    problems = []
+    for names in pairs:
+        one, other = (members[name] for name in names)
+        if link_versions_fit(one.register.link_version, other.register.link_version):
+            continue
+        first, second = (
+            f'"{member.key}" ({_release(member)}, {LINK_PROTOCOL} '
+            f"{_shown(member.register.link_version)})"
+            for member in (one, other)
+        )
+        problems.append(
+            f"machines {first} and {second} cannot exchange messages; have the same version on "
+            "both: `dora cluster upgrade`"
+        )
+    return problems
+
+
+def _release(member: Member) -> str:
+    return f"dora {member.register.party.release}"
+
+
+def _shown(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def _daemons(members: Sequence[Member]) -> list[ConnectedDaemon]:

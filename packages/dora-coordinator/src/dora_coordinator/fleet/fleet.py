@@ -758,7 +758,7 @@ class FleetControl:
     def _cannot_start(self, spec: DataflowSpec) -> str | None:
         """Return why a dataflow is not stopped for another start: that would fail."""
         try:
-            place(spec.resolved, self._membership.connected())
+            place(spec, self._membership.connected())
         except RequestRefused as problem:
             return str(problem).replace("\n", "; ")
         return None

@@ -29,7 +29,7 @@ async def build(request: builds.BuildDataflow, cluster: Cluster, client: Client)
     one = _Build(request, cluster, client)
     with cluster.span(("build", one.id), {"dora.build.id": one.id, **attributes}):
         try:
-            plan = place(spec.resolved, cluster.membership.connected())
+            plan = place(spec, cluster.membership.connected())
         except RequestRefused as problem:
             cluster.post(NotStarted(spec.name, "placement", str(problem)))
             raise

@@ -47,9 +47,6 @@ from dora_node_api.frozen import Frozen
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 from dora_node_api.transport.shared.payload import Payload
 
-VERSION: Final = (1, 0)
-"""Major and minor. The head of a frame, the keys and `LinkIdentity` never change, so that links of
-different versions can name each other's."""
 HEAD: Final = struct.Struct("<BBIQQ")
 _unpack_head = HEAD.unpack_from
 _PING: Final = struct.Struct("<Q")

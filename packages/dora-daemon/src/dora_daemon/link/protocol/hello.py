@@ -11,10 +11,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dora_config.protocol.links import LINK_PROTOCOL
+from dora_config.protocol.links import LINK_PROTOCOL, LINK_VERSION, link_versions_fit
 from dora_daemon._version import __version__
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.protocol.frames import VERSION
 
 _MAX_NAME = 1024
 _LARGEST = 1 << 62
@@ -56,7 +55,7 @@ class EnteringStream(_Part):
 class LinkIdentity(_Part):
     """What links of every version send."""
 
-    protocol: tuple[int, int] = VERSION
+    protocol: tuple[int, int] = LINK_VERSION
     release: str = Field(default=__version__, max_length=_MAX_NAME)
     """Version of dora."""
     machine: str = Field(max_length=_MAX_NAME)
@@ -109,8 +108,8 @@ def incompatibility(theirs: LinkIdentity, dataflow: str) -> str | None:
 
     None: the minor versions are equal or neighbours. ``dataflow``: its name or UUID.
     """
-    (major, minor), (their_major, their_minor) = VERSION, theirs.protocol
-    if major == their_major and abs(minor - their_minor) <= 1:
+    (major, minor), (their_major, their_minor) = LINK_VERSION, theirs.protocol
+    if link_versions_fit(LINK_VERSION, theirs.protocol):
         return None
     return (
         f'"{theirs.machine}" runs this dataflow with dora {theirs.release} ({LINK_PROTOCOL}'
