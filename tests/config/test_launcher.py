@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
@@ -30,6 +33,21 @@ def test_the_version_without_stdout_is_not_an_error() -> None:
         ["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [["list"], ["daemon"], ["coordinator"]])
+def test_an_account_without_a_home_is_named(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_entry(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    assert launcher.main(words) == 1
+    shown = capsys.readouterr().err
+    assert f"HOME is not set, and the account (uid {os.getuid()}) has no passwd entry" in shown
+    assert "set HOME to a folder that the account can write" in shown
 
 
 @pytest.mark.parametrize("words", [["--version"], ["coordinator", "--help"], ["daemon", "--help"]])

@@ -31,6 +31,9 @@ from dora_cli.monitor import Page
 from dora_config import control_plane
 from dora_config.access import Endpoint
 from dora_config.control_plane import Untrusted
+from dora_daemon.process_tree import daemon_entry
+from dora_daemon.process_tree.daemon_entry import DaemonEntry
+from dora_daemon.process_tree.runtime_dir import own_identity
 
 Answer = tuple[int, str, bytes]
 
@@ -203,3 +206,27 @@ def test_a_token_without_authority_is_not_sent_to_another_machine() -> None:
         pytest.raises(Untrusted, match="the token was not sent"),
     ):
         client.get("/api/dataflows")
+
+
+def test_the_coordinator_of_this_machines_daemon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    pid, started, boot = own_identity()
+
+    def connected_to(*places: str) -> None:
+        found = [DaemonEntry("i", "robot", pid, started, boot, one, True, 0.0) for one in places]
+        monkeypatch.setattr(daemon_entry, "connected_daemons", lambda: found)
+
+    def remedy() -> str:
+        with pytest.raises(CoordinatorUnreachable) as raised:
+            Client(Endpoint("127.0.0.1", port)).connect()
+        return str(raised.value).partition("; ")[2]
+
+    start = "start one on this machine with `dora up`, or name another with --coordinator-addr"
+    connected_to()
+    assert remedy() == start
+    connected_to(f"127.0.0.1:{port}")
+    assert remedy() == start
+    connected_to("10.0.0.1:6013")
+    assert remedy() == (
+        "the daemon of this machine has another one: use --coordinator-addr 10.0.0.1:6013"
+    )

@@ -74,7 +74,10 @@ def test_batches_begin_with_the_first_machines() -> None:
             "dataflows: {a: {file: f, machines: {}}}",
             "1:26: expected a list of machine ids, or `labels: {KEY: VALUE}`",
         ),
-        ("dataflows: {a: {file: f, machines: []}}", "1:26: expected at least one machine"),
+        (
+            "dataflows: {a: {file: f, machines: []}}",
+            "1:26: dataflows a machines ids: expected at least one machine",
+        ),
         (
             "dataflows: {a: {file: f, offline: no}}",
             "1:35: dataflows a offline: expected one of run, wait",

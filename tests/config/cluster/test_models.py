@@ -133,7 +133,11 @@ MISTAKES = [
     ("coordinator: {addr: 1.2.3.4}", "field `machines` is required"),
     (
         "coordinator: {addr: 1.2.3.4}\nmachines: []",
-        "2:1: a cluster must define at least one machine",
+        "2:1: machines: expected at least one machine",
+    ),
+    (
+        "coordinator: {addr: 1.2.3.4}\nmachines: []\nbogus: 1",
+        "2:1: machines: expected at least one machine",
     ),
     ("coordinator: {addr: 1.2.3.4}\nmachines: x", '2:11: machines: expected a list, found "x"'),
     (

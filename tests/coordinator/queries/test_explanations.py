@@ -186,6 +186,14 @@ def test_without_dataflows_lost_machines_are_named() -> None:
     )
 
 
+def test_without_dataflows_none_has_ended() -> None:
+    fleet = SimulatedFleet()
+    fleet.add_daemon("robot", machine="robot")
+    fleet.settle()
+    found = explained(fleet, fleet.request(Explain()))
+    assert found.summary == "the coordinator has no dataflows; start one: `dora start FILE`"
+
+
 def test_unknown_names_are_refused() -> None:
     fleet, _, _ = running_fleet()
     failure = fleet.failures[fleet.request(Explain(dataflow="other"))]

@@ -9,12 +9,14 @@ that `dora daemon` works without them, and no metadata of wheels, which is slow 
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import cast
 
 import dora_config.quick_imports  # noqa: F401
@@ -53,6 +55,14 @@ def _run(words: list[str]) -> int:
     if words[:1] in (["--version"], ["-V"]):
         print(f"dora {__version__}")  # does not fail if stdout is closed
         return 0
+    try:
+        Path.home()
+    except RuntimeError:
+        sys.stderr.write(
+            f"[ERROR]\nno home folder: HOME is not set, and the account (uid {os.getuid()}) has no "
+            "passwd entry\n  set HOME to a folder that the account can write\n"
+        )
+        return 1
     first = words[0] if words else ""
     if first == "run":
         _start_zygote(words)

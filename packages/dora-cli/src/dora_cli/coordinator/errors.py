@@ -77,12 +77,19 @@ def unreachable(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
     """Return the error for a connection that failed."""
     from dora_config.control_plane import is_this_machine
 
-    here = is_this_machine(endpoint.host)
-    start = "start one on this machine with `dora up`" if here else "check that it runs there"
-    return CoordinatorUnreachable(
-        f"cannot connect to the coordinator at {endpoint} ({error})",
-        f"{start}, or name another with --coordinator-addr",
-    )
+    problem = f"cannot connect to the coordinator at {endpoint} ({error})"
+    if not is_this_machine(endpoint.host):
+        remedy = "check that it runs there, or name another with --coordinator-addr"
+        return CoordinatorUnreachable(problem, remedy)
+    from dora_daemon.process_tree.daemon_entry import connected_daemons
+
+    others = {one.coordinator for one in connected_daemons()} - {str(endpoint)}
+    if others:
+        named = " or ".join(f"--coordinator-addr {one}" for one in sorted(others))
+        remedy = f"the daemon of this machine has another one: use {named}"
+    else:
+        remedy = "start one on this machine with `dora up`, or name another with --coordinator-addr"
+    return CoordinatorUnreachable(problem, remedy)
 
 
 def refused(endpoint: Endpoint, status: int, media_type: str, body: str) -> DoraError:

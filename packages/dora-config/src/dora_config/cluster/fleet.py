@@ -41,6 +41,12 @@ def _name(value: str) -> str:
     return value
 
 
+def not_empty(machines: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not machines:
+        raise wrong("expected at least one machine")
+    return machines
+
+
 def _duration(value: Any) -> float:
     if isinstance(value, str):
         return parse_duration(value)
@@ -85,7 +91,7 @@ TextValueField = Annotated[str, BeforeValidator(env_text), WithJsonSchema({"type
 class FleetMachines(Written):
     """Machines that get one copy each of a dataflow; a list of ids is its short form."""
 
-    ids: MachineIdsField | None = optional("Machines by id.")
+    ids: Annotated[MachineIdsField, AfterValidator(not_empty)] | None = optional("Machines by id.")
     labels: LabelsField | None = optional("Every machine with all of these labels.")
 
 
@@ -193,8 +199,6 @@ def fleet_problems(
         if (one.machines.ids is None) == (one.machines.labels is None):
             message = "expected a list of machine ids, or `labels: {KEY: VALUE}`"
             yield place.problem(message, at_key=True)
-        elif one.machines.ids == ():
-            yield place.problem("expected at least one machine", at_key=True)
     if rollout is not None and rollout.deadline <= rollout.healthy:
         deadline, healthy = f"{rollout.deadline:g} s", f"{rollout.healthy:g} s"
         message = f"`deadline` ({deadline}) must be longer than `healthy` ({healthy})"

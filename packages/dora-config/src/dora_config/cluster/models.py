@@ -18,6 +18,7 @@ from dora_config.cluster.fleet import (
     NameField,
     WrittenRollout,
     fleet_problems,
+    not_empty,
     unknown_machines,
 )
 from dora_config.dataflow.fields import (
@@ -312,8 +313,8 @@ class Cluster(Written):
         "Seconds without the coordinator after which a machine starts its nodes alone, after a "
         "boot or a crash (default 20)."
     )
-    machines: Annotated[tuple[Machine, ...], Field(strict=False)] = Field(
-        description="The machines.", json_schema_extra={"minItems": 1}
+    machines: Annotated[tuple[Machine, ...], Field(strict=False), AfterValidator(not_empty)] = (
+        Field(description="The machines.", json_schema_extra={"minItems": 1})
     )
     dataflows: dict[NameField, FleetDataflow] | None = optional(
         "What the machines run, by name (`dora cluster apply`)."
@@ -402,8 +403,6 @@ def _coordinator_problems(cluster: Cluster, place: Place) -> Iterator[Problem]:
 
 def _machine_problems(cluster: Cluster, place: Place) -> Iterator[Problem]:
     """Yield problems across machines and between fields."""
-    if not cluster.machines:
-        yield place.problem("a cluster must define at least one machine", at_key=True)
     first: dict[str, int] = {}
     for index, machine in enumerate(cluster.machines):
         here = place.at(index)

@@ -371,6 +371,8 @@ def _summary(
         return f'a command on machine "{stopped.machine}" stopped its nodes {age} ago'
     if findings:
         return findings[0].text
+    if not evidence.uuid and not evidence.name:
+        return "the coordinator has no dataflows; start one: `dora start FILE`"
     if evidence.ended:
         return _ending(events) or "the dataflow ended normally"
     if cause is not None:

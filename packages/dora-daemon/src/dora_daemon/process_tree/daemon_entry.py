@@ -94,6 +94,11 @@ def daemons(root: Path) -> Iterator[DaemonEntry]:
                 yield entry
 
 
+def connected_daemons() -> list[DaemonEntry]:
+    """Return the daemons on this machine that are connected to their coordinator."""
+    return [one for root in runtime_roots() for one in daemons(root) if one.connected]
+
+
 def away_daemons() -> list[tuple[Path, DaemonEntry]]:
     """Return root and entry of the daemons on this machine that have no coordinator."""
     return [(root, one) for root in runtime_roots() for one in daemons(root) if not one.connected]
