@@ -172,7 +172,12 @@ class _QuickConversion:
             except _Unsuitable:
                 pass
         param._runtime_param = None  # typer creates its own at the next access
-        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+        try:
+            return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+        except typer.BadParameter as error:
+            # the prefix is pydantic's
+            error.message = error.message.removeprefix("Value error, ").removesuffix(".")
+            raise
 
 
 _QUICK = _QuickConversion()
