@@ -43,6 +43,15 @@ def test_the_environment_of_a_node_has_no_pip(tmp_path: Path) -> None:
     assert "add a line `pip install 'pyarrow>=16.1,<26'` to the node's `build`" in text
 
 
+def test_numpy_that_pyarrow_does_not_find(script: LaunchFacts, tmp_path: Path) -> None:
+    tail = ("ImportError: Cannot return a numpy.ndarray if NumPy is not present",)
+    text = explained(script, tail, tmp_path)
+    assert text is not None
+    assert text.endswith(
+        f"which ran it, has no NumPy; run: {shlex.quote(sys.executable)} -m pip install numpy"
+    )
+
+
 @pytest.mark.parametrize("where", ["activated", "cwd", "script"])
 def test_an_environment_that_has_the_module_is_named(
     script: LaunchFacts, tmp_path: Path, where: str
@@ -79,6 +88,13 @@ def test_without_one_the_build_is_named(script: LaunchFacts, tmp_path: Path) -> 
 )
 def test_other_ends(facts: LaunchFacts, tail: tuple[str, ...], tmp_path: Path) -> None:
     assert explained(facts, tail, tmp_path) is None
+
+
+def test_an_import_after_the_node_connected(workspace: Workspace) -> None:
+    workspace.node("a", "from dora import Node\nNode()\nimport module_of_nobody\n")
+    ran = run_flow(workspace, {"nodes": [{"id": "a", "path": "a.py"}]})
+    assert "exited with code 1: " in ran.outcome("a")
+    assert "has no module module_of_nobody; a line of its `build`" in ran.outcome("a")
 
 
 def test_a_node_of_a_dataflow(workspace: Workspace) -> None:

@@ -74,10 +74,23 @@ def test_without_pyarrow_the_error_names_interpreter_and_remedy(
     with pytest.raises(PythonUnusable) as caught:
         PythonChooser().choose(str(managed), variables, tmp_path)
     assert f"{managed} (the node's own environment) has no pyarrow" in str(caught.value)
-    assert "add a line `pip install pyarrow` to the node's `build`" in str(caught.value)
+    assert "add a line `pip install pyarrow numpy` to the node's `build`" in str(caught.value)
     own = fake_python(tmp_path / "own" / "python", pyarrow=False)
-    with pytest.raises(PythonUnusable, match=f"{own} -m pip install pyarrow"):
+    with pytest.raises(PythonUnusable, match=f"{own} -m pip install pyarrow numpy"):
         PythonChooser(own=str(own)).choose(None, {**variables, "PATH": ""}, tmp_path)
+
+
+def test_uv_adds_a_library_only_to_a_project(tmp_path: Path, variables: dict[str, str]) -> None:
+    fake_python(tmp_path / "bin" / "uv", pyarrow=False)
+    nodes = tmp_path / "nodes"
+    nodes.mkdir()
+    with pytest.raises(
+        PythonUnusable, match="add a line `pip install pyarrow numpy` to the node's"
+    ):
+        PythonChooser(uv=True).choose(None, variables, nodes)
+    (tmp_path / "pyproject.toml").touch()
+    with pytest.raises(PythonUnusable, match="project that uv runs: uv add pyarrow numpy"):
+        PythonChooser(uv=True).choose(None, variables, nodes)
 
 
 def test_without_any_all_that_were_tried_are_named(

@@ -74,7 +74,7 @@ class NodeExited(Frozen):
     """The node's input queues are empty."""
     stderr_tail: tuple[str, ...] = ()
     explanation: str | None = None
-    """Probable cause if it ended before it connected."""
+    """Probable cause if it failed."""
 
 
 class NodeDetached(Frozen):

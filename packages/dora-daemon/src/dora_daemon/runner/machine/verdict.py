@@ -22,7 +22,7 @@ class Ending(Frozen):
     must_connect: bool = True
     """Other nodes need it, so exit code 0 before connecting is a failure."""
     explanation: str | None = None
-    """Probable cause why it did not connect."""
+    """Probable cause of the failure."""
 
 
 class Verdict(Frozen):
@@ -55,7 +55,10 @@ def judge(ending: Ending) -> Verdict:
     missed = ending.must_connect or (ending.explanation is not None and not status.ok)
     if ending.before_connecting and missed:
         return Verdict("failed", _never_connected(ending))
-    return SUCCESS if status.ok else Verdict("failed", describe(status))
+    if status.ok:
+        return SUCCESS
+    text = describe(status)
+    return Verdict("failed", f"{text}: {ending.explanation}" if ending.explanation else text)
 
 
 def describe(status: Exit) -> str:

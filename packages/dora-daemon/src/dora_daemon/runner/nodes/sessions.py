@@ -224,7 +224,7 @@ class NodeSessions:
                 status,
                 drained=drained,
                 stderr_tail=tuple(node.log.tail),
-                explanation=None if admitted else _explanation(node),
+                explanation=_explanation(node, admitted=admitted),
             )
         )
 
@@ -287,10 +287,11 @@ class NodeSessions:
                 _unwatch(node.connection)
 
 
-def _explanation(node: LocalNode) -> str | None:
-    """Return why a process may not have connected."""
+def _explanation(node: LocalNode, *, admitted: bool) -> str | None:
+    """Return why a process may have failed."""
     program = node.program
-    return explain(program.facts) or explain_import(
+    not_connected = None if admitted else explain(program.facts)
+    return not_connected or explain_import(
         program.facts, tuple(node.log.tail), program.cwd, program.variables
     )
 

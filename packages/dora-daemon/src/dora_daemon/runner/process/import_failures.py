@@ -12,6 +12,7 @@ from dora_daemon.build.arrow_versions import CURE
 from dora_daemon.runner.process.injection import LaunchFacts, shebang
 
 _OLD_NUMPY = re.compile(r"^ImportError: pyarrow requires NumPy \d\S* or newer, found (\S+)")
+_NO_NUMPY = re.compile(r"^ImportError: .*NumPy is not present")
 _MISSING = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'")
 _OWN_ENVIRONMENT = "/.dora/python-envs/"
 
@@ -27,6 +28,8 @@ def explain_import(
     if found := _OLD_NUMPY.match(last):
         problem = f"its pyarrow needs NumPy 2, and NumPy {found[1]} is installed"
         return f"{problem}; {_install_line(python, CURE)}"
+    if _NO_NUMPY.match(last):
+        return f"{python}, which ran it, has no NumPy; {_install_line(python, 'numpy')}"
     if (found := _MISSING.match(last)) is None:
         return None
     module = found[1].partition(".")[0]

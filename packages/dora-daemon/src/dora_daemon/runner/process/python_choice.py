@@ -33,6 +33,8 @@ CHECK_SECONDS = 60.0
 _MANAGED = "the node's own environment"
 _NEEDED = ("pyarrow",)
 """Modules that every node needs."""
+_INSTALLED = {"pyarrow": "pyarrow numpy"}
+"""What dora-node-api installs for a module: `to_numpy` of pyarrow needs NumPy."""
 
 
 class PythonUnusable(RunnerError):
@@ -158,7 +160,7 @@ def _examine(
             f" {OLDEST[0]}.{OLDEST[1]} or newer; {_newer(interpreter)}"
         )
     if missing:
-        return f"{interpreter} has no {missing[0]}; {_remedy(interpreter, missing[0])}"
+        return f"{interpreter} has no {missing[0]}; {_remedy(interpreter, missing[0], cwd)}"
     return None
 
 
@@ -175,11 +177,14 @@ def _newer(interpreter: Interpreter) -> str:
     return f"install a newer one, or make it the first on PATH: uv venv --python {oldest}"
 
 
-def _remedy(interpreter: Interpreter, module: str) -> str:
+def _remedy(interpreter: Interpreter, module: str, cwd: Path) -> str:
     name = module.replace("_", "-")
-    library = wheel_source(name) if name.startswith("dora-") else name
-    if interpreter.origin == _MANAGED:  # uv made it, without pip; the next build may make it anew
-        return f"add a line `pip install {library}` to the node's `build`"
-    if len(interpreter.words) > 1:
-        return f"add it to the project that uv runs: uv add {library}"
-    return f"install it: {quote(interpreter.words[0])} -m pip install {library}"
+    libraries = wheel_source(name) if name.startswith("dora-") else _INSTALLED.get(name, name)
+    if len(interpreter.words) > 1 and any(
+        (folder / "pyproject.toml").exists() for folder in (cwd, *cwd.parents)
+    ):
+        return f"add it to the project that uv runs: uv add {libraries}"
+    if interpreter.origin == _MANAGED or len(interpreter.words) > 1:
+        # uv made it, without pip; the next build may make it anew; `uv add` needs a project
+        return f"add a line `pip install {libraries}` to the node's `build`"
+    return f"install it: {quote(interpreter.words[0])} -m pip install {libraries}"
