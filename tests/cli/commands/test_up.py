@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 from support.dora import run_dora, running_dora
@@ -28,6 +29,24 @@ def test_up_warns_of_another_coordinator_and_of_a_store_in_use(
         assert done.stdout == "coordinator: already running\ndaemon: already running\n"
         assert "DORA_COORDINATOR_ADDR is 192.0.2.7" in done.stderr
         assert "the store is in use" in done.stderr
+
+
+@pytest.mark.parametrize("has_token", [False, True])
+def test_up_of_a_second_account_advises_another_port(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_token: bool
+) -> None:
+    with real_fleet(workspace, None) as fleet:
+        other = tmp_path / "other"
+        with monkeypatch.context() as second:
+            second.setenv("XDG_CONFIG_HOME", str(other))
+            if has_token:
+                ensure_token(bytes(32))
+            words = ("up", "--coordinator-port", str(fleet.port))
+            refused = run_dora(*words, cwd=workspace.path).exited(1)
+    port = fleet.port + 1
+    assert "token" in refused.stderr
+    assert f"`dora up --coordinator-port {port}`" in refused.stderr
+    assert f"DORA_COORDINATOR_PORT={port} for other commands" in refused.stderr
 
 
 def test_up_waits_for_a_daemon_that_reconnects_late(

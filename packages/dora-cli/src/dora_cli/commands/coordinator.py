@@ -48,8 +48,9 @@ def up(
     :--recreate-store: Start with an empty store; the old one is kept as a backup.
     """
     from dora_cli.coordinator.client import Client
-    from dora_cli.coordinator.errors import CoordinatorUnreachable
+    from dora_cli.coordinator.errors import AccessDenied, CoordinatorUnreachable
     from dora_config.access import endpoint
+    from dora_config.control_plane import Untrusted
 
     target = endpoint("127.0.0.1", coordinator_port)
     _warn_of_other_address(target)
@@ -60,6 +61,8 @@ def up(
         output.write("coordinator: already running")
         if recreate_store:
             output.warn("the store is in use and was kept; run `dora down` before --recreate-store")
+    except (AccessDenied, Untrusted) as error:
+        raise _of_another_account(error, target) from None
     except CoordinatorUnreachable:
         coordinator = _start_coordinator(target, recreate=recreate_store)
         try:
@@ -76,6 +79,15 @@ def up(
         output.write("daemon: started")
     else:
         output.write("daemon: already running")
+
+
+def _of_another_account(error: DoraError, target: Endpoint) -> DoraError:
+    """Return the error for a running coordinator that does not accept this account."""
+    port = target.port % 65535 + 1
+    return DoraError(
+        f"{error}\n  for a coordinator of this account beside it, choose another port: "
+        f"`dora up --coordinator-port {port}`, and DORA_COORDINATOR_PORT={port} for other commands"
+    )
 
 
 def _warn_of_other_address(target: Endpoint) -> None:
