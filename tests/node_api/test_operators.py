@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import py_compile
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -199,6 +200,44 @@ def test_hot_reload_keeps_the_state_and_tolerates_exceptions(
     assert "SyntaxError" in node.logs[1]["message"]
     running.handle(message("a", 4))
     assert node.sent[-1] == ("a/new", 4)
+
+
+def save(file: Path, text: str) -> None:
+    """Write a file, with a time that is not rounded to a tick of the kernel."""
+    file.write_text(text)
+    now = time.time_ns()
+    os.utime(file, ns=(now, now))
+
+
+def test_a_reload_imports_changed_modules_again(node: RecordingNode, tmp_path: Path) -> None:
+    package = tmp_path / "reloaded_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from reloaded_package.deep import VALUE")
+    (package / "deep.py").write_text("VALUE = 'out'")
+    running = host(node, tmp_path, "a", "b")
+    text = dedent(ECHO).replace('"out"', "VALUE")
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("from reloaded_package import VALUE\n" + text)
+    running.handle({"type": "RELOAD", "kind": "dora"})
+    first = sys.modules["reloaded_package.deep"]
+    running.handle(message("a", 1))
+    running.handle({"type": "RELOAD", "kind": "dora"})
+    assert sys.modules["reloaded_package.deep"] is first  # no module has changed
+    save(package / "deep.py", "VALUE = ''.join(['new', 'er'])")
+    running.handle({"type": "RELOAD", "kind": "dora"})
+    running.handle(message("a", 2))
+    assert node.sent == [("a/out", 1), ("a/newer", 2)]
+    packages = [
+        sys.modules[type(one.object).__module__].VALUE  # the operators share their modules
+        for one in running.operators
+    ]
+    assert packages[0] is packages[1]
+    save(package / "deep.py", "raise OSError")
+    changed = sys.modules["reloaded_package.deep"]
+    running.handle({"type": "RELOAD", "kind": "dora"})
+    assert sys.modules["reloaded_package.deep"] is changed
+    running.handle(message("a", 3))
+    assert node.sent[-1] == ("a/newer", 3)
 
 
 def test_a_reload_within_the_second_of_the_last_save(

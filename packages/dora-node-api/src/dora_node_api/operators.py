@@ -6,9 +6,11 @@ names of the operator's ports; all operators run on the main thread, in the orde
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
 
 SendOutput = Callable[..., None]
+_INSTALLED = frozenset(("site-packages", "dist-packages"))
+_MODULE_PREFIX = "dora_operator_"
 
 
 class DoraStatus(Enum):
@@ -38,7 +42,7 @@ class DoraStatus(Enum):
 
 
 def _module_name(config: OperatorConfig) -> str:
-    return f"dora_operator_{config.id}"
+    return f"{_MODULE_PREFIX}{config.id}"
 
 
 def load_class(config: OperatorConfig) -> type[Any]:
@@ -66,6 +70,26 @@ def load_class(config: OperatorConfig) -> type[Any]:
     return operator
 
 
+def _own_modules(folder: Path) -> dict[str, Path]:
+    """Return the imported modules in a folder of operators or below, with their files."""
+    found: dict[str, Path] = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name == "__main__" or name.startswith(_MODULE_PREFIX):
+            continue
+        path = Path(file)
+        if path.is_relative_to(folder) and not _INSTALLED.intersection(path.parts):
+            found[name] = path
+    return found
+
+
+def _saved_since(path: Path, moment_ns: int) -> bool:
+    try:
+        return path.stat().st_mtime_ns > moment_ns
+    except OSError:  # removed: a new import fails, and the old version continues
+        return True
+
+
 def construct(operators: Iterable[OperatorConfig]) -> dict[str, Any]:
     """Import the files of operators and return an object of each. Raises OperatorError."""
     return {config.id: load_class(config)() for config in operators}
@@ -75,8 +99,14 @@ class RunningOperator:
     """One operator: its object, its open inputs, and whether it has ended."""
 
     def __init__(
-        self, config: OperatorConfig, made: Any, node: Node, node_config: NodeConfig
+        self,
+        config: OperatorConfig,
+        made: Any,
+        node: Node,
+        node_config: NodeConfig,
+        loaded: dict[Path, int],
     ) -> None:
+        """`loaded`: when the modules in a folder were imported; shared by all operators."""
         self.config = config
         self.ended = False
         self._node = node
@@ -90,20 +120,32 @@ class RunningOperator:
         self._open = {entry.id for entry in own if entry.source_kind in kinds}
         self.object = made
         made.dataflow_descriptor = self._descriptor
+        self._folder = Path(config.python).absolute().parent
+        self._loaded = loaded
+        loaded.setdefault(self._folder, time.time_ns())
 
     def reload(self) -> None:
-        """Import the file again; the new object takes over the attributes of the old one."""
+        """Import the file again; the new object takes over the attributes of the old one.
+
+        If one of its own modules was saved since, all of them are imported again: others have
+        names that they took from it.
+        """
         name = _module_name(self.config)
-        former = sys.modules[name]
+        former = {name: sys.modules[name]}
+        own, begin = _own_modules(self._folder), time.time_ns()
+        if any(_saved_since(path, self._loaded[self._folder]) for path in own.values()):
+            former.update((module, sys.modules.pop(module)) for module in own)
+            importlib.invalidate_caches()
         try:
             fresh = load_class(self.config)()
             fresh.dataflow_descriptor = self._descriptor
             fresh.__dict__.update(self.object.__dict__)  # fails with __slots__
         except (Exception, SystemExit):  # noqa: BLE001 - user code: the old version continues
-            sys.modules[name] = former
+            sys.modules.update(former)
             self._report("cannot be reloaded; the old version continues")
             return
         self.object = fresh
+        self._loaded[self._folder] = begin
         self._tolerant = True
 
     def concerned(self, event: Event) -> Event | None:
@@ -181,8 +223,10 @@ class OperatorHost:
     def __init__(self, node: Node, config: NodeConfig, made: Mapping[str, Any]) -> None:
         """`made`: the object of each operator."""
         self._node = node
+        loaded: dict[Path, int] = {}
         self.operators = [
-            RunningOperator(entry, made[entry.id], node, config) for entry in config.operators
+            RunningOperator(entry, made[entry.id], node, config, loaded)
+            for entry in config.operators
         ]
 
     @property
