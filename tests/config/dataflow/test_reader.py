@@ -391,6 +391,9 @@ def test_empty_fields_equal_missing_fields() -> None:
     [
         ("dora-echo@^0.5", "dora-echo~=0.5.0"),
         ("dora-rs/dora-echo@0.5.2", "dora-echo~=0.5.2"),
+        ("dora-echo@^0", "dora-echo~=0.0"),
+        ("dora-echo@~0", "dora-echo~=0.0"),
+        ("dora-echo@^0.0", "dora-echo~=0.0.0"),
         ("dora-echo@^1.2", "dora-echo~=1.2"),
         ("dora-echo@1.2.3", "dora-echo~=1.2,>=1.2.3"),
         ("dora-echo@2", "dora-echo~=2.0"),

@@ -123,7 +123,7 @@ def _pip_version(operator: str, numbers: list[str]) -> str:
     if operator == "=":
         return f"=={written}"
     # the number after these may grow
-    fixed = 2 if (operator == "~" and len(numbers) > 1) or numbers[0] == "0" else 1
+    fixed = 2 if len(numbers) > 1 and (operator == "~" or numbers[0] == "0") else 1
     compatible = [*numbers, "0", "0"][: fixed + 1]
     exact = f",>={written}" if len(numbers) > len(compatible) else ""
     return f"~={'.'.join(compatible)}{exact}"
