@@ -122,6 +122,21 @@ def test_a_damaged_chunk_is_skipped_and_named(tmp_path: Path) -> None:
     assert str(damage) == f"bytes {second.begin} to {second.end}, 100 messages"
 
 
+def test_messages_whose_index_is_damaged_too_are_not_counted_as_intact(tmp_path: Path) -> None:
+    path = tmp_path / "r.mcap"
+    write(path, chunks=3)
+    content = path.read_bytes()
+    third = Recording(path)._chunks[2]
+    # the end of the checksums before the chunk, the chunk, and the first of its two indexes
+    begin, end = third.begin - 4, third.end + 20
+    path.write_bytes(content[:begin] + bytes(end - begin) + content[end:])
+    recording = Recording(path)
+    assert len(list(recording.messages())) == 200
+    (damage,) = recording.damage
+    assert (damage.messages, damage.at_least) == (50, True)
+    assert str(damage).endswith(", at least 50 messages")
+
+
 def test_the_types_of_a_damaged_first_chunk_are_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "r.mcap"
     write(path, chunks=2)

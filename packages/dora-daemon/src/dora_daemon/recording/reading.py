@@ -73,9 +73,12 @@ class Damage:
     end: int
     messages: int | None = None
     """None: unknown."""
+    at_least: bool = False
+    """Chunks were destroyed with their indexes: more messages may be lost."""
 
     def __str__(self) -> str:
         lost = "an unknown number of" if self.messages is None else str(self.messages)
+        lost = f"at least {lost}" if self.at_least else lost
         plural = "" if self.messages == 1 else "s"
         return f"bytes {self.begin} to {self.end}, {lost} message{plural}"
 
@@ -132,10 +135,13 @@ class Recording:
     def damage(self) -> list[Damage]:
         """Damage found so far; all of it after a pass over all messages."""
         found = sorted(self._damage.values(), key=lambda one: one.begin)
-        return [
-            replace(one, messages=self._counts.get(one.begin)) if one.messages is None else one
-            for one in found
-        ]
+        return [self._counted(one) if one.messages is None else one for one in found]
+
+    def _counted(self, damage: Damage) -> Damage:
+        """Return damage with the number of messages that the indexes behind it name."""
+        messages = self._counts.get(damage.begin)
+        whole_chunk = any(chunk.begin == damage.begin for chunk in self._chunks)
+        return replace(damage, messages=messages, at_least=messages is not None and not whole_chunk)
 
     # ------------------------------------------------------------------------------ parts
 
