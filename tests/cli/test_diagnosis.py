@@ -126,3 +126,11 @@ def test_a_ros_session_that_other_computers_reach_is_a_warning() -> None:
         process.communicate()
     assert found.result == "WARN"
     assert "other computers can connect" in found.text
+
+
+def test_a_pyarrow_for_another_numpy_is_not_blamed_on_plugins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arrow = "x cannot be imported (ImportError: pyarrow requires NumPy 2.0 or newer, found 1.26.4)"
+    monkeypatch.setattr("dora_config.plugins.problems", lambda _: iter([arrow, "y is old"]))
+    assert [found.text for found in diagnosis.check_plugins()] == ["y is old"]
