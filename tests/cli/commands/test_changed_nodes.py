@@ -142,13 +142,15 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def reloads(running: RunningDora, workspace: Workspace) -> None:
-    """Save a helper module with an error, then without: the node is replaced once."""
+    """Save a helper module with errors, then without: the node is replaced once."""
     helper = workspace.path / "words.py"
     running.wait_for("node 'first")
     edit(helper, '"""first"""', "(")
+    running.wait_for("words.py:1: '(' was never closed; node \"talker\" keeps running")
+    edit(helper, "(", "second")
     running.wait_for("was not reloaded: the new process of node")
-    running.wait_for("SyntaxError: '(' was never closed")
-    edit(helper, "(", "'second'")
+    running.wait_for("NameError: name 'second' is not defined")
+    edit(helper, "second", "'second'")
     running.wait_for('reloaded node "talker"')
     running.wait_for("node 'second after first")
 
