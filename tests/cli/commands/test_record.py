@@ -182,6 +182,15 @@ def test_a_replay_as_fast_as_possible_drops_nothing_between_live_nodes(
     assert "relay/number" not in done.stderr.partition("messages were dropped:")[2]
 
 
+def test_a_replay_that_is_stopped_has_dropped_nothing(workspace: Workspace) -> None:
+    path = sending(workspace)
+    file = workspace.path / "r.mcap"
+    run_dora("record", path, "-o", file, cwd=workspace.path).succeeded()
+    workspace.node("reader", SLOW)
+    replay = ("replay", file, "--speed", "0", "--loop", "--replace", "sender", "--stop-after", "2s")
+    run_dora(*replay, cwd=workspace.path).succeeded()
+
+
 def test_a_part_of_a_recording_is_replayed(workspace: Workspace) -> None:
     path = sending(workspace)
     file = workspace.path / "r.mcap"

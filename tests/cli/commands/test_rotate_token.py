@@ -23,9 +23,11 @@ class Coordinator:
         pass
 
     def request(self, request: ControlRequest, _: object) -> TokenRotated:
-        if not isinstance(request, RotateToken):
-            raise CoordinatorLost("the connection was lost")
+        assert isinstance(request, RotateToken)
         return TokenRotated(token="new", daemons=("robot",))
+
+    def get(self, _: str) -> None:
+        raise CoordinatorLost("the connection was lost")
 
 
 def test_a_rotation_is_printed_before_the_connection_is_lost(

@@ -163,7 +163,7 @@ def is_this_machine(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
         return all(_stays_here(family, place) for family, _, _, _, place in found)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: not a valid host name
         return False
 
 
@@ -173,7 +173,7 @@ def is_local(address: str) -> bool:
         family, kind, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.bind(place)
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return True
 

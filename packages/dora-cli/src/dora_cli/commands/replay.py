@@ -93,7 +93,7 @@ async def _count_dropped(runner: Runner, counts: dict[str, int]) -> None:
     try:
         await anyio.sleep_forever()
     finally:
-        counts.update(runner.services.registry.dropped())
+        counts.update(runner.dropped())
 
 
 def _replay(

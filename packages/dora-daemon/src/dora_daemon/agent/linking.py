@@ -128,7 +128,7 @@ def own_address(target: str) -> str | None:
         with socket.socket(family, kind, protocol) as probe:
             probe.connect(address)
             return str(probe.getsockname()[0])
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: not a valid host name
         return None
 
 

@@ -14,7 +14,12 @@ from anyio.abc import TaskGroup
 
 from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner_events import DataflowResult, RunnerState, RunOutput
+from dora_config.protocol.runner_events import (
+    DataflowResult,
+    DataflowStopping,
+    RunnerState,
+    RunOutput,
+)
 from dora_daemon import __version__
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import kill_marked
@@ -171,6 +176,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._finished = anyio.Event()
         self._failure: BaseException | None = None
+        self._dropped_before_stop: dict[str, int] | None = None
         pid, started, _ = own_identity()
         self._mark = f"dora-runner-{pid}-{started}"
         """In the environment of each node, and inherited by its children."""
@@ -230,6 +236,12 @@ class Runner:
             only_virtual_left=state.only_virtual_left,
             revision=self.services.nodes.revision,
         )
+
+    def dropped(self) -> dict[str, int]:
+        """Return by edge how many messages were dropped, without those that a stop discards."""
+        if self._dropped_before_stop is not None:
+            return self._dropped_before_stop
+        return self.services.registry.dropped()
 
     def _report_state(self) -> None:
         """Report the state if it has changed."""
@@ -328,6 +340,8 @@ class Runner:
                 self._timers.cancel(node, timer)
             case commands.ReportEvent(event=event):
                 services.logs.note(event)
+                if isinstance(event, DataflowStopping):
+                    self._dropped_before_stop = services.registry.dropped()
                 self._on_event(event)
             case commands.EmitLog(level=level, message=message, node=about):
                 services.logs.emit(level, message, about)
