@@ -42,6 +42,8 @@ from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
     CoordinatorMessage,
+    Coordinators,
+    DaemonMessage,
     EndDaemon,
     Heartbeat,
     ReadHistory,
@@ -78,6 +80,7 @@ from dora_coordinator.state.events import (
 )
 from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.records import DataflowRecord
+from dora_coordinator.state.succession import Succession
 from dora_coordinator.telemetry.spans import SpanEvent
 from dora_daemon.agent import events as agent_events
 
@@ -223,10 +226,15 @@ class SimulatedFleet:
 
     def start_coordinator(self) -> None:
         assert self.coordinator is None
-        self.coordinator = CoordinatorState(self.settings, COORDINATOR)
+        succession = self._succession()
+        self.coordinator = CoordinatorState(self.settings, COORDINATOR, succession=succession)
         generations = tuple(self.stored_generations.values())
         stored = tuple(self.store.values())
         self.handle(StoreLoaded(stored, fleet=self.stored_fleet, generations=generations))
+
+    def _succession(self) -> Succession | None:
+        """Return the place of a coordinator that starts among several."""
+        return None
 
     def kill_coordinator(self) -> None:
         """SIGKILL: connections break; timers and everything not stored are lost."""
@@ -495,11 +503,27 @@ class SimulatedFleet:
         message = daemon.to_coordinator.popleft()
         if isinstance(message, str):
             message = TO_COORDINATOR.decode(message)
+        received = self._verified(daemon, message)
+        if received is None:
+            return True
+        message = received
         if isinstance(message, Register):
             proof = Proof(message.public_key)
             self.handle(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1", proof))
         else:
             self.handle(DaemonMessageReceived(daemon.connection, message))
+        return True
+
+    def _verified(self, daemon: FakeDaemon, message: DaemonMessage) -> DaemonMessage | None:
+        """Return what the coordinator believes of a message; None: it has refused the daemon."""
+        return message
+
+    def _signed(self, message: CoordinatorMessage) -> CoordinatorMessage:
+        """Return a message to a daemon with signatures."""
+        return message
+
+    def _is_obeyed(self, daemon: FakeDaemon, coordinators: Coordinators) -> bool:
+        """Return whether a daemon accepts the claim of this coordinator."""
         return True
 
     def step_to_daemon(self, daemon: FakeDaemon) -> bool:
@@ -509,7 +533,13 @@ class SimulatedFleet:
         if isinstance(message, str):
             message = TO_DAEMON.decode(message)
         if isinstance(message, Registered):
-            daemon.connected(self.now)
+            if self._is_obeyed(daemon, message.coordinators):
+                daemon.connected(self.now)
+            else:
+                self.disconnect(daemon)
+        elif isinstance(message, Coordinators):
+            if not self._is_obeyed(daemon, message):
+                self.disconnect(daemon)
         elif isinstance(message, RegistrationRefused):
             self.disconnect(daemon)
         elif isinstance(message, SampleMachine):
@@ -663,6 +693,7 @@ class SimulatedFleet:
             case coordinator_commands.SendToDaemon(daemon=key, message=message):
                 number = self._by_key.get(key)
                 if number in self._connections:
+                    message = self._signed(message)
                     sent = TO_DAEMON.encode(message) if self.codec else message
                     self._connections[number].from_coordinator.append(sent)
             case coordinator_commands.AdmitDaemon(connection=number, daemon=key):

@@ -183,6 +183,10 @@ class Dataflow(DataflowData):
         if part.ended or report.phase == "ended" or report.attempt < part.attempt:
             return []
         newer = report.changes > self.changes
+        if newer and not event.registering and report.changes == part.asked_for:
+            newer = False  # what it has described is not signed
+        if newer:
+            part.asked_for = report.changes
         return [part.describe()] if newer or report.revision != part.revision else []
 
     def _link_reported(self, event: events.PartReported) -> list[Command]:

@@ -41,6 +41,8 @@ class Part:
     """Last report: only nodes with timers or logs as inputs still run."""
     problem: str | None = None
     """Last report: why the daemon cannot control its nodes, and the remedy."""
+    asked_for: int | None = None
+    """Number of changes of the dataflow that its machine reported when it was asked for them."""
     reported: bool = False
     """A daemon has reported it since this coordinator started."""
     recovery_reason: str | None = None
