@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -291,12 +292,15 @@ def test_a_service_returns_to_the_machine_in_the_file(
         wait_for_ticks(robot, "three")
         done = promote(path, "robot").succeeded()
         assert f"The coordinator at {gpu.address}:6013 answers" in done.stdout
-        assert "(as a service, epoch 2, 1 dataflows)" in done.stdout
+        # machines may have seen other epochs of this authority in earlier tests
+        found = re.search(r"\(as a service, epoch (\d+), 1 dataflows\)", done.stdout)
+        assert found is not None, done.stdout
         assert "2 of 2 daemons connected" in promote(path, "--back").succeeded().stdout
         assert "active" in gpu.root("systemctl", "is-active", "dora-coordinator").stdout
         listed = run_dora("list", *there).succeeded()
         assert "patrol" in listed.stdout
         assert "replaced" not in listed.stderr
         assert len(pids(robot, "three")) == 1
-        assert "leads already (epoch 3)" in promote(path, "--back").succeeded().stdout
+        back = promote(path, "--back").succeeded().stdout
+        assert f"leads already (epoch {int(found[1]) + 1})" in back
         run_dora("stop", "patrol", *there).succeeded()

@@ -40,7 +40,7 @@ NEEDED = (
 """Programs and files."""
 _CLONE_NEWNET = 0x40000000
 _UMASK = 0o022
-_MEMORY = "2g"
+_MEMORY = "4g"
 """Size of the tmpfs with the disks of all hosts."""
 _HUB = """
 import os, pathlib, shutil, signal, subprocess, sys, threading, time
