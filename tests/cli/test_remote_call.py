@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -72,7 +71,7 @@ def test_every_module_runs_on_the_oldest_python(machine: LocalMachine) -> None:
 
 
 def test_lock_is_held_until_the_input_ends(machine: LocalMachine) -> None:
-    given = {"name": f"dora-test-{os.getpid()}", "info": {"key": "a"}, "wait": False, "lease": 5.0}
+    given = {"info": {"key": "a"}, "wait": False, "lease": 5.0}
     done = machine.run(command_words("lock.acquire"), stdin=program_input("lock.acquire", given))
     assert b'"held": true' in done.stdout.encode()
     assert done.code == 0

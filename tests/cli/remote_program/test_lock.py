@@ -2,170 +2,143 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
-import socket
+import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import pytest
 from support.fleets.held_lock import INFO, held_lock
 from support.requirements import require_root
-from support.waiting import wait_until
 
 from dora_cli.remote_program import lock
-from dora_cli.remote_program.lock import InputEnded, LeasedInput, acquire
-from dora_cli.remote_program.protocol import VERSION, Problem, decode_reply
+from dora_cli.remote_program.lock import InputEnded, LeasedInput, acquire, lock_file
+from dora_cli.remote_program.protocol import decode_reply
 
-NAME = f"dora-test-lock-{os.getpid()}"
-
-
-@pytest.fixture
-def descriptors() -> Iterator[Path]:
-    """The open descriptors of a process that holds the lock ``NAME``."""
-    with held_lock(NAME) as holder:
-        yield Path(f"/proc/{holder}/fd")
-
-
-def connected(held: ExitStack) -> socket.socket:
-    link = held.enter_context(socket.socket(socket.AF_UNIX))
-    link.connect(f"\0{NAME}")  # waits while the holder's queue is full
-    link.settimeout(30)
-    return link
-
-
-def test_connections_of_ended_commands_are_closed(descriptors: Path) -> None:
-    before = len(list(descriptors.iterdir()))
-    for _ in range(5):
-        with ExitStack() as held:
-            assert decode_reply(connected(held).recv(4096))["key"] == INFO["key"]
-    wait_until(lambda: len(list(descriptors.iterdir())) == before, what="closed connections")
-
-
-def test_the_number_of_connections_is_limited(descriptors: Path) -> None:
-    before = len(list(descriptors.iterdir()))
-    with ExitStack() as held:
-        links = [connected(held) for _ in range(lock.MAX_WAITING + 3)]
-        for link in links[: lock.MAX_WAITING]:
-            assert link.recv(4096)
-        assert len(list(descriptors.iterdir())) == before + lock.MAX_WAITING
-        for link in links[:3]:
-            link.close()
-        for link in links[lock.MAX_WAITING :]:
-            assert link.recv(4096)
+BOB = {"key": "b", "operator": "bob@laptop", "command": "dora cluster up fleet.yml", "pid": 8}
 
 
 class _EndingInput(LeasedInput):
     """Standard input that ends at the third wait."""
 
-    waits: ClassVar[list[float | None]]
+    waits = 0
 
-    def wait(self, *_: object, within: float | None = None) -> list[socket.socket]:
-        self.waits.append(within)
-        if len(self.waits) == 3:
+    def wait(self, *, within: float = 0.0) -> None:
+        self.waits += 1
+        if self.waits == 3:
             raise InputEnded
-        return []
 
 
-@pytest.mark.parametrize("listens", [False, True], ids=["does not listen", "does not accept"])
-def test_holders_that_do_not_accept_are_tried_again_after_a_wait(
-    listens: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def ending_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LeasedInput", _EndingInput)
-    monkeypatch.setattr(_EndingInput, "waits", [], raising=False)
-    with ExitStack() as held:
-        holder = held.enter_context(socket.socket(socket.AF_UNIX))
-        holder.bind(f"\0{NAME}")
-        if listens:
-            holder.listen(0)
-            connected(held)  # fills the queue
-        acquire(NAME, {"key": "b"}, wait=True, lease=60.0)
-    assert _EndingInput.waits == [lock.RETRY_INTERVAL] * 3
+    monkeypatch.setattr(lock, "POLL_INTERVAL", 0.01)
 
 
-def test_other_errors_are_problems() -> None:
-    with pytest.raises(Problem, match=r"the machine cannot be locked: .*too long"):
-        acquire("x" * 200, {"key": "a"}, wait=True, lease=60.0)
+def answers(
+    capfd: pytest.CaptureFixture[str], info: dict[str, Any] = BOB, *, wait: bool
+) -> list[dict[str, Any]]:
+    acquire(info, wait, 60.0)
+    return [decode_reply(line) for line in capfd.readouterr().out.splitlines()]
 
 
-REPLY = {"protocol": VERSION, "result": INFO | {"since": 1.0}}
+def test_files_of_the_lock_are_private_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(Path.home() / "a" / "state"))
+    lock_file().parent.mkdir(parents=True)
+    lock_file().parent.chmod(0o777)
+    with held_lock():
+        assert lock_file().stat().st_mode & 0o777 == 0o600
+        assert lock_file().parent.stat().st_mode & 0o777 == 0o700
+    assert not (Path.home() / "a").exists()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"\n",
-        b"\xff\n",
-        b"[" * 30_000 + b"\n",
-        b"[]\n",
-        b'{"protocol": 1}\n',
-        json.dumps(REPLY | {"result": 5}).encode() + b"\n",
-        json.dumps(REPLY | {"result": {}}).encode() + b"\n",
-        json.dumps(REPLY | {"result": INFO | {"since": "x"}}).encode() + b"\n",
-        json.dumps(REPLY | {"result": INFO | {"since": float("inf")}}).encode() + b"\n",
-        b"x" * (lock.MAX_ANSWER + 4096),
-    ],
-)
-def test_an_odd_answer_is_none(answer: bytes, capfd: pytest.CaptureFixture[str]) -> None:
-    def serve(holder: socket.socket) -> None:
-        link, _ = holder.accept()
-        with link:
-            link.sendall(answer)
-            link.recv(1)
-
-    with (
-        socket.socket(socket.AF_UNIX) as holder,
-        ThreadPoolExecutor(1) as threads,
-        standard_input(),
-    ):
-        holder.bind(f"\0{NAME}")
-        holder.listen()
-        served = threads.submit(serve, holder)
-        acquire(NAME, {"key": "b"}, wait=False, lease=60.0)
-        served.result()
-    shown = decode_reply(capfd.readouterr().out)
-    assert (shown["held"], shown["holder"]) == (False, None)
-
-
-def test_the_lock_of_another_account_is_named_by_the_kernel() -> None:
-    """Its own text is not read, and it is not waited for."""
+def test_a_folder_of_another_account_is_refused() -> None:
+    """Its owner could hold the lock."""
     require_root()
+    lock_file().parent.mkdir(parents=True)
+    lock_file().touch()
     program = (
-        "import os, socket, sys\n"
+        "import os\n"
+        "from dora_cli.remote_program.lock import acquire\n"
         "os.setuid(65534)\n"
-        "holder = socket.socket(socket.AF_UNIX)\n"
-        f"holder.bind('\\0{NAME}')\n"
-        "holder.listen()\n"
-        "print('bound', flush=True)\n"
-        "sys.stdin.read()\n"
+        "acquire({}, False, 60.0)\n"
     )
-    python = [sys.executable, "-I", "-c", program]
-    with (
-        subprocess.Popen(python, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
-        standard_input(),
-    ):
-        assert holder.stdout is not None
-        assert holder.stdin is not None
-        assert holder.stdout.readline() == b"bound\n"
-        with pytest.raises(Problem, match=rf'^process {holder.pid} of .* account .*, "nobody",'):
-            acquire(NAME, {"key": "b"}, wait=True, lease=60.0)
-        holder.stdin.close()
+    os.chown(lock_file().parent, 1234, 1234)
+    lock_file().parent.chmod(0o777)
+    for above in lock_file().parent.parents[:2]:
+        above.chmod(0o755)
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    folder = lock_file().parent
+    assert f"{folder}: Operation not permitted; this account must own the folder" in done.stderr
 
 
-@contextmanager
-def standard_input() -> Iterator[None]:
-    """Open for the block, without data."""
-    reading, writing = os.pipe()
-    before = os.dup(0)
-    os.dup2(reading, 0)
+@pytest.fixture
+def killed_holder() -> None:
+    """Leave the file of a holder that was killed."""
+    with held_lock() as holder:
+        os.kill(holder, signal.SIGKILL)
+    assert b"ada@desk" in lock_file().read_bytes()
+
+
+@pytest.mark.usefixtures("killed_holder")
+def test_a_killed_holder_does_not_block(capfd: pytest.CaptureFixture[str]) -> None:
+    assert [one["held"] for one in answers(capfd, wait=False)] == [True]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "no json", '{"protocol": 1, "result": {"holder": 1}}'])
+@pytest.mark.parametrize("wait", [False, True])
+def test_text_that_the_holder_did_not_write_is_not_shown(
+    text: str, wait: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with held_lock():
+        lock_file().write_text(text)
+        [answer] = answers(capfd, wait=wait)
+    assert answer["waiting" if wait else "holder"] is None
+
+
+def test_a_holder_that_writes_its_facts_late_is_shown_once(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held_lock():
+        facts = lock_file().read_text()
+        lock_file().write_text("")
+        monkeypatch.setattr(_EndingInput, "wait", _writing(facts))
+        [answer] = answers(capfd, wait=True)
+    assert answer["waiting"]["operator"] == INFO["operator"]
+
+
+def _writing(facts: str) -> Any:
+    before = _EndingInput.wait
+
+    def wait(self: _EndingInput, *, within: float = 0.0) -> None:
+        lock_file().write_text(facts)
+        before(self)
+
+    return wait
+
+
+def test_a_removed_file_is_not_the_lock(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder ended after a waiting command had opened it."""
+    monkeypatch.setattr(fcntl, "lockf", lambda *_: lock_file().unlink())
+    assert answers(capfd, wait=True)[0]["waiting"] is None
+
+
+def test_the_lock_is_held_without_facts_on_a_full_disk(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(lock, "_send", lambda answer: shown.append(answer))
+    shown: list[dict[str, Any]] = []
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        yield
+        acquire(BOB, False, 60.0)
     finally:
-        os.dup2(before, 0)
-        for descriptor in (reading, writing, before):
-            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert shown == [{"held": True}]

@@ -1,4 +1,4 @@
-"""Fake machines whose locks are real: processes of this machine hold them, each by its name."""
+"""Fake machines whose locks are real: processes of this machine hold them, each in a folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from itertools import chain
 from typing import cast
 
 from dora_cli.remote_call import program, program_input
+from dora_cli.remote_program.paths import state_dir
 from dora_cli.remote_program.protocol import decode_reply, decode_request, encode_result
 from dora_cli.ssh.connection import Connection, Finished, Listener
 from dora_cli.ssh.errors import ConnectionLost
@@ -25,6 +26,8 @@ class LocalConnection(Connection):
         self.processes: list[subprocess.Popen[bytes]] = []
         self.is_closed = threading.Event()
         self.lease = 30.0
+        self.machine, self.account = name, os.geteuid()
+        self.state = state_dir() / "machines" / name
 
     def converse(
         self,
@@ -35,12 +38,13 @@ class LocalConnection(Connection):
         on_output: Listener,
     ) -> Finished:
         command, given = decode_request(next(pieces).removeprefix(program()))
-        given |= {"name": f"dora-test-{os.getpid()}-{self.name}", "lease": self.lease}
+        given |= {"lease": self.lease}
         process = subprocess.Popen(
             list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            env={**os.environ, "XDG_STATE_HOME": str(self.state)},
         )
         self.processes.append(process)
         lines: list[bytes] = []
@@ -67,7 +71,8 @@ class LocalConnection(Connection):
         with process.stdout:
             for line in process.stdout:
                 if b'"result"' in line:
-                    line = encode_result(decode_reply(line) | {"machine": self.name})
+                    place = {"machine": self.machine, "account": self.account}
+                    line = encode_result(decode_reply(line) | place)
                 lines.append(line)
                 on_output(line)
 

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dora_cli.cluster.ownership.reservation import NAME
-
 INFO = {"key": "1", "operator": "ada@desk", "command": "dora cluster upgrade fleet.yml", "pid": 7}
 LEASE = 600.0
 HOLD = """
@@ -20,9 +18,9 @@ acquire(*json.loads(sys.argv[1]))
 
 
 @contextmanager
-def held_lock(name: str = NAME) -> Iterator[int]:
+def held_lock() -> Iterator[int]:
     """Hold the lock for the block; yield the process id of the holder."""
-    words = [sys.executable, "-c", HOLD, json.dumps([name, INFO, False, LEASE])]
+    words = [sys.executable, "-c", HOLD, json.dumps([INFO, False, LEASE])]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout is not None
         assert program.stdin is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -119,20 +117,14 @@ def test_silent_holder_loses_the_lock(
 
 
 def test_holder_of_another_version_is_reported(connect: Callable[[], LocalConnection]) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"\0dora-test-{os.getpid()}-robot")
-        listener.listen()
-
-        def answer() -> None:
-            link, _ = listener.accept()
-            with link:
-                link.sendall(b'{"protocol": 2, "result": {"key": "alice"}}\n')
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with pytest.raises(LockFailed, match=r"^robot: another version of dora .* protocol is 2"):
-            MachineLock(connect(), info("bob")).acquire(wait=False, on_wait=unexpected_wait)
-        thread.join()
+    connection = connect()
+    first = MachineLock(connection, info("alice"))
+    assert first.acquire(wait=False, on_wait=unexpected_wait)["held"]
+    [path] = connection.state.glob("dora/cluster-*.lock")
+    path.write_text('{"protocol": 2, "result": {"key": "alice"}}\n')
+    with pytest.raises(LockFailed, match=r"^robot: another version of dora .* protocol is 2"):
+        MachineLock(connect(), info("bob")).acquire(wait=False, on_wait=unexpected_wait)
+    first.release()
 
 
 def test_machine_without_python(

@@ -13,6 +13,7 @@ from support.waiting import wait_until
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.ownership import reservation
 from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
+from dora_cli.ssh.connection import Target
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
@@ -30,8 +31,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_commands_with_another_order_of_machines_do_not_deadlock(home: Path) -> None:
+def account_of_one_host(target: Target) -> LocalConnection:
+    connection = LocalConnection(target.host)
+    connection.machine, connection.account = "host", ord(target.host)
+    return connection
+
+
+@pytest.mark.parametrize("entries", ["hosts", "accounts"])
+def test_commands_with_another_order_of_machines_do_not_deadlock(
+    home: Path, monkeypatch: pytest.MonkeyPatch, entries: str
+) -> None:
     """Two rounds of three commands over three machines; at most one runs at a time."""
+    if entries == "accounts":
+        monkeypatch.setattr(remote_machine, "connect", account_of_one_host)
     inside: list[str] = []
     counts: list[int] = []
     orders = ("abc", "cab", "bca")

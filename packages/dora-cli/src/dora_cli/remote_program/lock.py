@@ -1,47 +1,31 @@
 """Holds the lock of a machine until its input ends.
 
-The lock is the name of an abstract socket, which the kernel frees when its holder ends for any
-reason. The holder ends when its input ends (the connection was closed) or is silent for ``lease``
-seconds (the connection was lost, or the command was suspended). Other commands connect to the
-socket: they receive the facts about the holder, and the end of the connection when it ends.
+The lock is a record lock on a file that only this account and root can open; the kernel frees it
+when its holder ends for any reason. The holder ends when its input ends (the connection was
+closed) or is silent for ``lease`` seconds (the connection was lost, or the command was suspended).
+The file has the facts about the holder; they count only if the kernel names the same process.
 """
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import math
 import os
-import pwd
 import select
-import socket
 import struct
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cli.remote_program.protocol import (
-    Problem,
-    decode_reply,
-    encode_result,
-    send_result,
-)
+from dora_cli.remote_program.paths import remove_unused, state_dir
+from dora_cli.remote_program.protocol import Problem, decode_reply, encode_result, send_result
 
-ANSWER_TIMEOUT = 5.0
-RETRY_INTERVAL = 0.1
-"""Seconds between two attempts to connect to a holder that does not accept connections."""
-MAX_ANSWER = 64 * 1024
+POLL_INTERVAL = 0.1
+MAX_FACTS = 64 * 1024
 """Bytes of the facts about a holder."""
-_FACTS = (
-    ("key", str),
-    ("command", str),
-    ("operator", str),
-    ("pid", int),
-    ("since", int | float),
-)
-MAX_WAITING = 64
-"""Commands that are connected to the holder; as many again are in the queue of its socket."""
+_FLOCK = "hhqqi0q"
+"""``struct flock``: type, whence, start, length, process."""
 
 
 class InputEnded(Exception):
@@ -55,65 +39,65 @@ class LeasedInput:
         self._lease = lease
         self._until = time.monotonic() + lease
 
-    def wait(
-        self, others: Iterable[socket.socket] = (), *, within: float = math.inf
-    ) -> list[socket.socket]:
-        """Return the sockets that are ready, none after ``within`` seconds; raises InputEnded."""
-        sockets = {one.fileno(): one for one in others}
+    def wait(self, *, within: float = math.inf) -> None:
+        """Return after ``within`` seconds; raises InputEnded."""
         poll = select.poll()
-        for descriptor in (0, *sockets):
-            poll.register(descriptor, select.POLLIN)
+        poll.register(0, select.POLLIN)
         limit = time.monotonic() + within
-        while True:
-            now = time.monotonic()
+        while (now := time.monotonic()) < limit:
             if now >= self._until:
                 raise InputEnded
-            if now >= limit:
-                return []
-            rest = min(self._until, limit) - now
-            ready = [descriptor for descriptor, _ in poll.poll(rest * 1000)]
-            if 0 in ready:
+            if poll.poll((min(self._until, limit) - now) * 1000):
                 if not os.read(0, 4096):
                     raise InputEnded
                 self._until = time.monotonic() + self._lease
-            if found := [sockets[one] for one in ready if one in sockets]:
-                return found
 
 
-def acquire(name: str, info: dict[str, Any], wait: bool, lease: float) -> None:
-    """Acquire and hold the lock ``name``; ``info``: shown to others.
+def lock_file() -> Path:
+    """Return the lock file of this account on this machine; machines may share its home."""
+    machine = ""
+    with suppress(OSError):
+        machine = Path("/etc/machine-id").read_text().strip()
+    return state_dir() / f"cluster-{machine}.lock"
+
+
+def acquire(info: dict[str, Any], wait: bool, lease: float) -> None:
+    """Acquire and hold the lock; ``info``: shown to others.
 
     Sends ``{"held": true}``, with ``"shared": true`` if a lock with the same ``key`` is held;
     ``{"held": false, "holder": ...}``; or, for each holder that it waits for,
-    ``{"waiting": holder}``. Each contains the ``machine``. Raises Problem.
+    ``{"waiting": holder}``. Each contains the ``machine`` and the ``account``. Raises Problem.
     """
-    standard_input = LeasedInput(lease)
-    address = f"\0{name}"
+    standard_input, path = LeasedInput(lease), lock_file()
+    shown: dict[str, Any] | None = {}
+    was_unknown = False
     with suppress(InputEnded, BrokenPipeError):
-        while (listener := _bind(address)) is None:
-            with socket.socket(socket.AF_UNIX) as link:
-                link.setblocking(False)
-                try:
-                    link.connect(address)
-                    _require_trusted(link)
-                    holder = _holder(link, standard_input)
-                except (ConnectionError, BlockingIOError):
-                    # the holder has just ended, does not listen yet, or its queue is full
-                    standard_input.wait(within=RETRY_INTERVAL)
-                    continue
+        while (descriptor := _lock(path)) is None:
+            holder = _holder(path)
+            if holder is not None or was_unknown:  # one that has just begun has no facts yet
                 if holder is not None and holder["key"] == info["key"]:
                     _send({"held": True, "shared": True})
                     return
                 if not wait:
                     _send({"held": False, "holder": holder})
                     return
-                _send({"waiting": holder})
-                _wait_for_end(link, standard_input)
-        _serve(listener, info | {"since": time.time()}, standard_input)
+                if holder != shown:
+                    _send({"waiting": holder})
+                    shown = holder
+            was_unknown = holder is None
+            standard_input.wait(within=POLL_INTERVAL)
+        try:
+            _write_facts(descriptor, info)
+            _send({"held": True})
+            standard_input.wait()
+        finally:
+            path.unlink(missing_ok=True)
+            remove_unused(path.parent)
+            os.close(descriptor)
 
 
 def _send(answer: dict[str, Any]) -> None:
-    send_result(answer | {"machine": _machine()})
+    send_result(answer | {"machine": _machine(), "account": os.geteuid()})
 
 
 def _machine() -> str:
@@ -125,83 +109,44 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _bind(address: str) -> socket.socket | None:
-    """Return the socket that listens at the address, None if another has it; raises Problem."""
-    listener = socket.socket(socket.AF_UNIX)
+def _lock(path: Path) -> int | None:
+    """Return the open file, locked until it is closed; None if another process has locked it."""
     try:
-        listener.bind(address)
-        listener.listen(MAX_WAITING)
+        with ExitStack() as opened:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.chmod(0o700)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, descriptor)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                opened.pop_all()
+                return descriptor
+    except (BlockingIOError, FileNotFoundError):  # held, or removed by a holder that just ended
+        pass
+    except PermissionError as error:
+        raise Problem(
+            f"{error.filename}: {error.strerror}; this account must own the folder {path.parent}"
+        ) from error
     except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            return None
-        raise Problem(f"the machine cannot be locked: {error.strerror or error}") from error
-    return listener
+        error.filename = error.filename or path
+        raise
+    return None
 
 
-def _holder(link: socket.socket, standard_input: LeasedInput) -> dict[str, Any] | None:
-    """Return the facts about the holder, None if it does not answer as holders do.
+def _write_facts(descriptor: int, info: dict[str, Any]) -> None:
+    facts = info | {"since": time.time(), "holder": os.getpid()}
+    with suppress(OSError):  # a full disk: others then see only that the machine is locked
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, encode_result(facts))
 
-    Raises ConnectionError when it ends.
-    """
-    text = b""
-    while not text.endswith(b"\n"):
-        if not standard_input.wait([link], within=ANSWER_TIMEOUT):
-            return None
-        if not (piece := link.recv(4096)):
-            raise ConnectionResetError
-        text += piece
-        if len(text) > MAX_ANSWER:
-            return None
+
+def _holder(path: Path) -> dict[str, Any] | None:
+    """Return the facts about the holder, None if it has written none; raises Problem."""
     try:
-        facts = decode_reply(text)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        with path.open("rb") as file:
+            request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            held = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, request))  # 0: free
+            facts = decode_reply(file.read(MAX_FACTS))
+    except (FileNotFoundError, ValueError):
         return None
-    valid = all(isinstance(facts.get(name), kind) for name, kind in _FACTS)
-    return facts if valid and math.isfinite(facts["since"]) else None
-
-
-def _require_trusted(link: socket.socket) -> None:
-    """Raise Problem unless root or this account holds the lock: any account can take the name."""
-    size = struct.calcsize("3i")
-    pid, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    if uid in (0, os.geteuid()):
-        return
-    try:
-        account = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        account = str(uid)
-    raise Problem(
-        f'process {pid} of another account of the machine, "{account}", holds the lock for `dora '
-        f"cluster`; wait until that account's command has ended, or end it: sudo kill {pid}"
-    )
-
-
-def _wait_for_end(link: socket.socket, standard_input: LeasedInput) -> None:
-    """Wait until the holder has ended; only facts that arrive late precede it."""
-    with suppress(ConnectionError):
-        more = True
-        while more:
-            standard_input.wait([link])
-            more = bool(link.recv(4096))
-
-
-def _serve(listener: socket.socket, info: dict[str, Any], standard_input: LeasedInput) -> None:
-    """Hold the lock and send ``info`` to each command that connects; raises InputEnded."""
-    _send({"held": True})
-    text = encode_result(info)
-    waiting: set[socket.socket] = set()
-    while True:
-        accepting = [listener] if len(waiting) < MAX_WAITING else []
-        for ready in standard_input.wait([*accepting, *waiting]):
-            if ready is not listener:  # it has ended: a waiting command sends nothing
-                waiting.discard(ready)
-                ready.close()
-                continue
-            link, _ = listener.accept()
-            try:
-                link.settimeout(ANSWER_TIMEOUT)
-                link.sendall(text)
-                waiting.add(link)
-            except OSError:
-                link.close()
+    return facts if facts.get("holder") == held[-1] else None

@@ -2,58 +2,57 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 from pydantic import ValidationError
 
+from dora_config.access import state_dir
 from dora_config.protocol import snapshot as snapshots
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.envelope import clean_text
 from dora_config.protocol.runner import GetStatistics, Statistics
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
-from dora_daemon.runner.nodes.socket import peer_credentials
 
 RUNNER_SECONDS = 2.0
 """Time for runners to answer, less than the coordinator waits for this machine."""
 SILENT_SECONDS = 10.0
 """Time until a runner that has not answered in time gets another request: it delays the others."""
-
-
-LOCK_NAME: Final = "dora-cluster-lock"
-MAX_LOCK_LINE: Final = 16 * 1024
+MAX_LOCK_TEXT: Final = 16 * 1024
 MAX_TEXT: Final = 200
-LOCK_SECONDS: Final = 0.5
-"""Time for the holder of the lock, which may be suspended, to accept, and again to answer."""
+FLOCK: Final = "hhqqi0q"
+"""``struct flock``: type, whence, start, length, process."""
 
 
-def lock_holder(name: str = LOCK_NAME) -> snapshots.MachineOperation | None:
-    """Return the command that has locked this machine; blocks for at most twice LOCK_SECONDS."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX) as link:  # the lock is free
-        link.settimeout(LOCK_SECONDS)
-        link.connect(f"\0{name}")
-        _, user = peer_credentials(link)
-        if user in (0, os.geteuid()):
-            with link.makefile("rb") as answer:
-                return _operation(answer.readline(MAX_LOCK_LINE))
-    return None
+def lock_file() -> Path:
+    """Return the file that commands of this account lock while they work on this machine."""
+    machine = ""
+    with suppress(OSError):
+        machine = Path("/etc/machine-id").read_text().strip()
+    return state_dir() / f"cluster-{machine}.lock"
 
 
-def _operation(line: bytes) -> snapshots.MachineOperation | None:
-    """Return the operation of a reply; None for another text."""
-    with suppress(ValueError, RecursionError, KeyError, TypeError, ValidationError):
-        holder: dict[str, Any] = json.loads(line)["result"]
-        return snapshots.MachineOperation(
-            command=clean_text(holder["command"], limit=MAX_TEXT),
-            operator=clean_text(holder["operator"], limit=MAX_TEXT),
-            since=holder["since"],
-        )
+def lock_holder() -> snapshots.MachineOperation | None:
+    """Return the command that has locked this machine, if the facts in the file are its own."""
+    with suppress(OSError, ValueError, RecursionError, KeyError, TypeError, ValidationError):
+        with lock_file().open("rb") as file:
+            request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            held = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, request))  # 0: free
+            holder: dict[str, Any] = json.loads(file.read(MAX_LOCK_TEXT))["result"]
+        if holder["holder"] == held[-1]:
+            return snapshots.MachineOperation(
+                command=clean_text(holder["command"], limit=MAX_TEXT),
+                operator=clean_text(holder["operator"], limit=MAX_TEXT),
+                since=holder["since"],
+            )
     return None
 
 

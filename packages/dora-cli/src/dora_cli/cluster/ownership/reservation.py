@@ -44,8 +44,6 @@ from dora_config.access import find_token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
 
-NAME = "dora-cluster-lock"
-"""The same for all users of a machine."""
 LEASE = 30.0
 """Seconds without a sign of life after which the machine frees the lock."""
 SIGN_INTERVAL = 5.0
@@ -92,7 +90,7 @@ class MachineLock:
 
         Raises LockFailed and the errors of the connection.
         """
-        given = {"name": NAME, "info": self._info, "wait": wait, "lease": LEASE}
+        given = {"info": self._info, "wait": wait, "lease": LEASE}
         self._thread = threading.Thread(target=self._run, args=(given,), daemon=True)
         self._thread.start()
         timeout: float | None = ANSWER_TIMEOUT
@@ -260,7 +258,8 @@ class Reservation:
     def _lock_all(self) -> None:
         """Lock all machines at once; if some are held, one after the other.
 
-        The order then depends on the hosts only, so that two commands never wait for each other.
+        The order then depends on the hosts and the accounts there only, so that two commands
+        never wait for each other.
         """
         answers: dict[MachineKey, Answer] = {}
 
@@ -277,7 +276,12 @@ class Reservation:
             lock.release()
         self._locks.clear()
         there = [one for one in self._machines if key_of(one) in answers]
-        for machine in sorted(there, key=lambda one: self._hosts[key_of(one)]):
+
+        def order(machine: Machine) -> tuple[str, int]:
+            answer = answers[key_of(machine)]
+            return str(answer["machine"]), int(answer["account"])
+
+        for machine in sorted(there, key=order):
             self._acquire(machine, wait=True)
 
     def _acquire(self, machine: Machine, *, wait: bool) -> Answer | None:
@@ -353,7 +357,7 @@ def survey(connection: Connection) -> list[ExistingDaemon]:
 
 def _describe_holder(holder: Mapping[str, Any] | None) -> str:
     if holder is None:
-        return "is held by another command, which does not answer"
+        return "is held by another command"
     since = format_time(float(holder["since"]), now=time.time())
     return (
         f"is held by `{holder['command']}` of {holder['operator']} (process {holder['pid']}) "
