@@ -82,6 +82,8 @@ class History:
                 self.step()
         for place in self.cluster.places:
             place.crash_in = 0
+        if self.choice.random() < 0.25:
+            self.replace_while_away()
         for daemon in self.cluster.daemons.values():
             daemon.crash_in = 0
         self.heal()
@@ -124,7 +126,7 @@ class History:
         cluster, choice = self.cluster, self.choice
         fleet = self.fleet
         daemon = choice.choice(list(cluster.daemons.values()))
-        match choice.randrange(30):
+        match choice.randrange(32):
             case 0 | 1 | 2 if fleet.coordinator is not None:
                 self.start(choice.choice(NAMES))
             case 3 if fleet.coordinator is not None:
@@ -177,6 +179,8 @@ class History:
                 self.restart_after_backup()
             case 22 | 23:
                 self.promote()
+            case 28 | 29 if fleet.coordinator is not None:
+                self.replace_while_away()
             case 24:
                 cut = choice.sample(PLACES, choice.randint(1, 2))
                 cluster.divide(frozenset(cut) if not cluster.cut else frozenset())
@@ -189,16 +193,17 @@ class History:
             case _:
                 self.return_some()
 
-    def promote(self) -> None:
+    def promote(self, stored: Any = None) -> None:
         """Let another machine take over with the store of the present coordinator, or with a copy
-        of any age, at times without the end of the present one.
+        of any age (or ``stored``), at times without the end of the present one.
         """
         cluster, choice = self.cluster, self.choice
         place = choice.choice([one for one in cluster.places if one is not self.fleet])
         present = copy.deepcopy(self.stored())
         if self.fleet.runs and choice.random() < 0.3:
             self.fleet.kill_coordinator()
-        stored = choice.choice([present, present, *self.stores])
+        if stored is None:
+            stored = choice.choice([present, present, *self.stores])
         place.store, place.stored_fleet, place.stored_generations = copy.deepcopy(stored)
         cluster.promote(place)
         if choice.random() < 0.7:
@@ -219,6 +224,33 @@ class History:
             if self.choice.random() < 0.5:
                 self.cluster.place_of(daemon).reboot(daemon)
         self.restore(backup)
+
+    def replace_while_away(self) -> None:
+        """Stop a dataflow and start it elsewhere while a machine is off or cut off, which does not
+        learn of it; then the store becomes older, or is lost.
+        """
+        cluster, choice = self.cluster, self.choice
+        name, away = choice.choice(NAMES), choice.choice(MACHINES)
+        cluster.divide(frozenset())
+        self.return_some()
+        if self.fleet.coordinator is None:
+            return
+        self.fleet.request(StopDataflow(dataflow=name))
+        cluster.pass_time(2.0)
+        self.start(name, [away, *choice.sample(MACHINES, 1)])
+        earlier: Any = choice.choice((copy.deepcopy(self.stored()), ({}, None, {})))
+        if choice.random() < 0.5:
+            cluster.place_of(cluster.daemons[away]).reboot(cluster.daemons[away])
+        else:
+            cluster.divide(frozenset({away}))
+        self.fleet.request(StopDataflow(dataflow=name, force=True))
+        self.running.pop(name, None)
+        cluster.pass_time(20.0)
+        self.start(name, choice.sample([one for one in MACHINES if one != away], 1))
+        if choice.random() < 0.5:
+            self.restore(earlier)
+        elif self.fleet.runs:
+            self.promote(earlier)
 
     def return_some(self) -> None:
         """Let what is off return, so that requests can succeed."""
@@ -242,8 +274,10 @@ class History:
         fleet.store, fleet.stored_fleet, fleet.stored_generations = copy.deepcopy(stored)
         fleet.start_coordinator()
 
-    def start(self, name: str) -> None:
-        machines = self.choice.sample(MACHINES, self.choice.randint(1, len(MACHINES)))
+    def start(self, name: str, machines: list[str] | None = None) -> None:
+        """``machines`` None: any."""
+        if machines is None:
+            machines = self.choice.sample(MACHINES, self.choice.randint(1, len(MACHINES)))
         self.cluster.pass_time(1.0)
         if self.fleet.coordinator is None:
             return

@@ -194,3 +194,19 @@ def test_a_store_from_the_time_of_the_start_takes_over_what_runs() -> None:
     come_back(fleet, fleet.daemons["station"], fleet.daemons["robot"], 4.0)
     require_one_copy(fleet)
     assert [runner for daemon in fleet.daemons.values() for runner in lives(daemon)] == runners
+
+
+def test_a_part_that_an_erased_disk_lost_is_named_with_a_store_from_the_time_of_the_start() -> None:
+    fleet = fleet_of("robot", "station")
+    fleet.start(APP)
+    before = copy.deepcopy(fleet.store)
+    fleet.pass_time(5.0)
+    fleet.reboot(fleet.daemons["station"])
+    fleet.daemons["station"].disk.clear()
+    with_store(fleet, before)
+    come_back(fleet, fleet.daemons["station"], fleet.daemons["robot"], 4.0)
+    fleet.pass_time(60.0)
+    assert fleet.coordinator is not None
+    (dataflow,) = fleet.coordinator.registry.live()
+    named = fleet.coordinator.registry.named(dataflow, fleet.now)
+    assert any('machine "station"' in text and "`dora restart " in text for text in named), named

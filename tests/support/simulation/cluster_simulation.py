@@ -61,7 +61,7 @@ class Place(SimulatedFleet):
         self.provenance = Provenance(cluster.authority)
         super().__init__(cluster.settings, codec=False)
         self.walls = cluster.walls
-        self._last_port = number * 1_000_000
+        self._last_port = self._last_decision = number * 1_000_000  # of which UUIDs are made
 
     @property
     def succession(self) -> Succession:

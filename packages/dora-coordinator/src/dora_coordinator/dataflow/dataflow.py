@@ -110,6 +110,7 @@ class Dataflow(DataflowData):
         if self.unreported and isinstance(event, events.PartReported | events.PartAbsent):
             return self._revive(event, now)
         if isinstance(event, events.PartReported) and self._was_released(event):
+            self._doubt_ends()
             return self._revive(event, now)
         match event:
             case events.StopRequested():
@@ -131,6 +132,13 @@ class Dataflow(DataflowData):
         """Whether nodes ran although the store, from the time of the start, has no release."""
         interrupted = self.reason == _INTERRUPTED and not self.stop_requested
         return interrupted and event.report.phase in ("running", "lost")
+
+    def _doubt_ends(self) -> None:
+        """Expect parts that machines did not have: they were released, and are lost there."""
+        for part in self.parts.values():
+            if part.ended and part.result is None:
+                part.state, part.claimed = PartState.PREPARING, True
+                self.parts.mark(part)
 
     def _revive(self, event: events.PartReported | events.PartAbsent, now: float) -> list[Command]:
         """A daemon that was given up has registered: recover the dataflow."""
