@@ -95,7 +95,9 @@ def test_a_wait_continues_after_a_coordinator_that_ended_during_a_request(
 
     ending = Ending()
     ending.enter_result = ending
-    cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=())
+    cluster = Cluster(
+        coordinator=Coordinator(addr="10.0.0.1"), machines=(Machine(id="robot", host="10.0.0.9"),)
+    )
     monkeypatch.setattr(queries, "open_client", lambda _: ending)
     assert queries.fetch_report(cluster) is None
     with pytest.raises(CoordinatorLost):

@@ -23,7 +23,7 @@ class FakeService(CoordinatorService):
 
     def __init__(self, *, remote: bool = False, dora: str | None = None) -> None:
         coordinator = Coordinator(addr="10.0.0.1", host="station" if remote else None, dora=dora)
-        cluster = Cluster(coordinator=coordinator, machines=())
+        cluster = Cluster(coordinator=coordinator, machines=(Machine(id="robot", host="10.0.0.9"),))
         machine = Machine(id="coordinator", host="station", dora=dora)
         host = CoordinatorMachine(cluster, machine, cast(Connection, None))
         self.files: dict[str, bytes | None] = {}

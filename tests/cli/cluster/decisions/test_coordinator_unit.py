@@ -10,11 +10,14 @@ from dora_cli.cluster.decisions.units import (
     unit_program,
     unit_version,
 )
-from dora_config.cluster.models import Cluster, Coordinator
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
 def cluster(addr: str = "10.0.0.1", port: int = 6013) -> Cluster:
-    return Cluster(coordinator=Coordinator(addr=addr, port=port), machines=())
+    return Cluster(
+        coordinator=Coordinator(addr=addr, port=port),
+        machines=(Machine(id="robot", host="10.0.0.9"),),
+    )
 
 
 def unit(user: str | None = "op", program: str = "/opt/a b/100%/$x/python") -> str:

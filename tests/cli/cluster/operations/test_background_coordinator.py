@@ -16,7 +16,7 @@ from support.fleets.coordinator import free_port
 from support.waiting import wait_until
 
 from dora_cli.cluster.coordinator import queries
-from dora_config.cluster.models import Cluster, Coordinator
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_coordinator._version import __version__
 
 pytestmark = pytest.mark.integration
@@ -39,7 +39,7 @@ from dora_cli.cluster.operations.coordinator_switch import (
     upgrade_coordinator,
 )
 from dora_cli.coordinator import background
-from dora_config.cluster.models import Cluster, Coordinator
+from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_coordinator._version import __version__
 
 port, step, problem, present = sys.argv[1:]
@@ -64,7 +64,10 @@ if step:
 
     setattr(place, name, fail_once)
 
-cluster = Cluster(coordinator=Coordinator(addr="127.0.0.1", port=int(port)), machines=())
+cluster = Cluster(
+    coordinator=Coordinator(addr="127.0.0.1", port=int(port)),
+    machines=(Machine(id="robot", host="10.0.0.9"),),
+)
 try:
     if present:
         print(roll_back_coordinator(cluster))
@@ -108,7 +111,10 @@ def process_at(cluster: Cluster) -> psutil.Process:
 @contextmanager
 def old_coordinator(folder: Path) -> Iterator[Cluster]:
     """A coordinator that runs in ``folder``; its store and state folder have relative paths."""
-    cluster = Cluster(coordinator=Coordinator(addr="127.0.0.1", port=free_port()), machines=())
+    cluster = Cluster(
+        coordinator=Coordinator(addr="127.0.0.1", port=free_port()),
+        machines=(Machine(id="robot", host="10.0.0.9"),),
+    )
     words = ["coordinator", "--port", str(cluster.coordinator.port), "--store", "redb:its.store"]
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words],

@@ -33,7 +33,10 @@ class FakeHost(CoordinatorMachine):
     """Stores are copied as ``copy``; programs print the old version."""
 
     def __init__(self) -> None:
-        cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=())
+        cluster = Cluster(
+            coordinator=Coordinator(addr="10.0.0.1"),
+            machines=(Machine(id="robot", host="10.0.0.9"),),
+        )
         machine = Machine(id="coordinator", host="station")
         programs = SimpleNamespace(
             name="station",
