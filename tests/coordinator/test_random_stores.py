@@ -107,7 +107,9 @@ class History:
                 cluster.connect(daemon)
             cluster.pass_time(choice.choice((0.0, 4.0, 25.0)), step=2.0)
         cluster.pass_time(AFTER, step=2.0, watching=True)
-        (cluster.present,) = cluster.leaders()
+        leaders = cluster.leaders()
+        assert len(leaders) == 1, "exactly one coordinator leads"
+        (cluster.present,) = leaders
         for daemon in cluster.daemons.values():
             assert daemon.connection is not None, f"{daemon.name} obeys no coordinator"
             assert cluster.place_of(daemon) is cluster.present, (

@@ -47,7 +47,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
     StopPart,
 )
-from dora_config.protocol.dataflow import DataflowSpec, StartIdentity, WholeDataflow
+from dora_config.protocol.dataflow import DataflowSpec, StartIdentity, WholeDataflow, pack
 from dora_config.protocol.runner import DataflowResult
 from dora_daemon.agent.coordinator_access import KnownCoordinators
 from dora_daemon.agent.credentials import Credentials
@@ -219,7 +219,10 @@ def described(dataflow: str, *nodes: str, name: str | None = None) -> PartDescri
         spec=spec,
         revision=1 << 40,
         whole=WholeDataflow(
-            begun=FUTURE, changes=1 << 40, placement=dict.fromkeys(nodes, "base"), others=others
+            begun=FUTURE,
+            changes=1 << 40,
+            placement=dict.fromkeys(nodes, "base"),
+            packed=pack(others),
         ),
     )
 

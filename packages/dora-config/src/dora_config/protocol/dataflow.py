@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -134,8 +137,8 @@ class WholeDataflow(Message):
     """Number of changes of nodes, edges and parts of the dataflow since its start."""
     placement: dict[str, str] = Field(default_factory=dict)
     """Key of its daemon by node id, of all nodes in the order of the file; empty: not known."""
-    others: DataflowSpec | None = None
-    """The specification of the nodes on other machines."""
+    packed: str = ""
+    """The specification of all nodes, as `pack` returns it; it is the same for each machine."""
     signature: str = ""
     """By the authority of the cluster, of `text` (base64): a machine cannot change the nodes of
     others.
@@ -144,7 +147,19 @@ class WholeDataflow(Message):
     def text(self, dataflow_id: str) -> bytes:
         """Return what is signed; fields with defaults may be added by later versions."""
         facts = self.model_copy(update={"begun": StartIdentity(), "signature": dataflow_id})
-        return b"dora dataflow\n" + facts.model_dump_json(exclude_defaults=True).encode()
+        content = facts.model_dump_json(exclude_defaults=True).encode()
+        return b"dora dataflow\n" + sha256(content).hexdigest().encode()
+
+    def unpack(self) -> DataflowSpec | None:
+        """Return the specification of all nodes; only for a verified signature."""
+        if not self.packed:
+            return None
+        return DataflowSpec.model_validate_json(zlib.decompress(b64decode(self.packed)))
+
+
+def pack(spec: DataflowSpec) -> str:
+    """Return a specification as JSON, compressed (RFC 1950), in base64."""
+    return b64encode(zlib.compress(spec.model_dump_json().encode())).decode()
 
 
 def updated(code: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:

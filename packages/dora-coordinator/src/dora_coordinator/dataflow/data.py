@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.control import FailureCode
-from dora_config.protocol.dataflow import DataflowSpec, WholeDataflow
+from dora_config.protocol.dataflow import DataflowSpec, WholeDataflow, pack
 from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow.completion import CompletionRule, rolled_back
@@ -223,6 +223,8 @@ class DataflowData:
         self.number = record.number
         """Position in the order of starts."""
         self.spec = spec
+        self._whole: tuple[DataflowSpec, WholeDataflow] | None = None
+        """What machines keep, and the specification that it contains."""
         self.parts = Parts(record, spec, None if earlier is None else earlier.links)
         for part in () if earlier is None else earlier.parts.values():
             if part.daemon in self.parts:
@@ -297,31 +299,32 @@ class DataflowData:
 
     def prepare(self, part: Part) -> SendToDaemon:
         """Return the command to spawn the nodes of a part."""
-        return self.parts.prepare(part, self.spec, self.whole_for(part), self.context.membership)
+        return self.parts.prepare(part, self.spec, self.whole(), self.context.membership)
 
     def relink(self, part: Part) -> list[Command]:
         """Return the messages with a part's links and what it is to know about the others."""
-        return self.parts.relink(part, self.whole_for(part), self.context.membership)
+        return self.parts.relink(part, self.whole(), self.context.membership)
 
-    def whole_for(self, part: Part) -> WholeDataflow:
-        """Return what the machine of a part keeps about all parts.
+    def whole(self) -> WholeDataflow:
+        """Return what each machine keeps about all parts.
 
         Parameters and stopped nodes are left out: their own machine reports them.
         """
-        own, nodes, places = set(part.nodes), self.spec.resolved.nodes, self.parts.by_node()
-        others = self.spec.with_nodes(tuple(node for node in nodes if node.id not in own))
-        update: dict[str, object] = {
-            "descriptor": {},
-            "params": {},
-            "stopped": (),
-            "recording": None,
-        }
-        return WholeDataflow(
-            begun=self.begun,
-            changes=self.changes,
-            placement={node.id: places[node.id] for node in nodes if node.id in places},
-            others=others.model_copy(update=update),
-        )
+        nodes, places = self.spec.resolved.nodes, self.parts.by_node()
+        placement = {node.id: places[node.id] for node in nodes if node.id in places}
+        known = self._whole
+        if known is None or known[0] is not self.spec or known[1].placement != placement:
+            update: dict[str, object] = {
+                "descriptor": {},
+                "params": {},
+                "stopped": (),
+                "recording": None,
+            }
+            packed = pack(self.spec.model_copy(update=update))
+            known = self.spec, WholeDataflow(placement=placement, packed=packed)
+        now = {"begun": self.begun, "changes": self.changes}
+        self._whole = known[0], known[1].model_copy(update=now)
+        return self._whole[1]
 
     def connect_all(self) -> list[Command]:
         """Return the messages with the addresses of all links to all of them."""

@@ -382,7 +382,7 @@ class DataflowRegistry:
         )
         self._next_number += 1
         self._latest = max(self._latest, message.whole.begun.time)
-        dataflow = Dataflow(record, described_spec(message), self._context)
+        dataflow = Dataflow(record, described_spec(daemon, message), self._context)
         commands = []
         if other is not None and not other.has_ended:
             commands += self._supersede(other, f"a later start of it runs: {dataflow_id}", now)
@@ -422,7 +422,7 @@ class DataflowRegistry:
                 else part
                 for name, part in parts.items()
             }
-            spec = described_spec(message)
+            spec = described_spec(daemon, message)
         else:
             removed = ()
             spec = merged(known.spec, (), message.spec)
@@ -630,12 +630,19 @@ def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[Store
     return (own, *claimed)
 
 
-def described_spec(message: messages.PartDescribed) -> DataflowSpec:
+def described_spec(daemon: str, message: messages.PartDescribed) -> DataflowSpec:
     """Return the specification of the whole dataflow as one machine knows it."""
-    others = message.whole.others
-    if others is None:
+    known = message.whole.unpack()
+    if known is None:
         return message.spec
-    order = {node: index for index, node in enumerate(message.whole.placement)}
-    nodes = (*others.resolved.nodes, *message.spec.resolved.nodes)
-    ordered = sorted(nodes, key=lambda node: order.get(node.id, len(order)))
-    return merged(others.with_nodes(tuple(ordered)), (), message.spec)
+    placement = message.whole.placement
+    order = {node: index for index, node in enumerate(placement)}
+    own = message.spec.resolved.nodes
+    described = {node.id for node in own}
+    others = [
+        node
+        for node in known.resolved.nodes
+        if placement.get(node.id) != daemon and node.id not in described
+    ]
+    ordered = sorted((*others, *own), key=lambda node: order.get(node.id, len(order)))
+    return merged(known.with_nodes(tuple(ordered)), (), message.spec)

@@ -100,7 +100,7 @@ class Provenance:
         begun = self._begun(machine, dataflow_id, message.spec.name, whole.begun)
         if self._is_signed(whole.text(dataflow_id), whole.signature):
             return whole.model_copy(update={"begun": begun})
-        if whole.placement or whole.others is not None:
+        if whole.placement or whole.packed:
             self._log(machine, dataflow_id)
         return WholeDataflow(begun=begun)
 
