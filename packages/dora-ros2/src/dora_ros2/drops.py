@@ -20,7 +20,7 @@ class Drops:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        """Of messages that were not logged."""
+        """Numbers of messages that were not logged."""
         self._others = 0
         self.total = 0
         self._until = -math.inf

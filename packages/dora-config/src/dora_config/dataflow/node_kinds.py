@@ -24,7 +24,7 @@ class NodeKind:
     """Value of an entry point of the group `dora.node_kinds`, whose name is that of the field."""
 
     model: type[Written]
-    """Of the block; its docstring describes it."""
+    """Model of the block; its docstring describes it."""
     module: str
     """Program of the nodes, for `python -m`."""
     variable: str

@@ -143,7 +143,7 @@ class ResolvedNode(ResolvedProgram):
     path: str | None = None
     path_sha256: str | None = None
     block: Any = None
-    """Of a plug-in's kind, as the plug-in has resolved it."""
+    """Block of a plug-in's kind, as the plug-in has resolved it."""
     args: tuple[str, ...] = ()
     env: dict[str, EnvValue] = Field(default_factory=dict)
     inherited_env: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ class Signature(Message):
     """Signature of an authority, and the certificate by which it is verified."""
 
     certificate: str = ""
-    """Of the authority (PEM); its SHA-256 names the cluster."""
+    """Certificate of the authority (PEM); its SHA-256 names the cluster."""
     signature: str = ""
     """In base64."""
 

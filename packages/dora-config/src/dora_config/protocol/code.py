@@ -26,7 +26,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FILES_PATH: Final = "/api/files"
 """POST with a JSON list of SHA-256 returns the missing ones; below it one path per file."""
 CODE_QUERY: Final = "code"
-"""Of a GET: the list whose other files will be requested, too."""
+"""Parameter of a GET: the list whose other files will be requested, too."""
 OFFSET_HEADER: Final = "X-Dora-Offset"
 """Bytes already stored (HEAD), or the position of the uploaded part (PUT)."""
 FREE_HEADER: Final = "X-Dora-Free"

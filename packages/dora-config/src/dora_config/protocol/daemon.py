@@ -81,7 +81,7 @@ class PartReport(Message):
     """Name of the dataflow."""
     begun: StartIdentity = StartIdentity()
     changes: int = 0
-    """As in the machine's :class:`WholeDataflow`."""
+    """Value in the machine's :class:`WholeDataflow`."""
 
 
 class Register(Message, kind="register"):
@@ -106,7 +106,7 @@ class Register(Message, kind="register"):
     public_key: str
     """Identity of the machine (DER, base64), which :class:`Challenge` makes it prove."""
     link_version: tuple[int, int] = LINK_VERSION
-    """Of the links that it starts."""
+    """Version of the protocol of the links that it starts."""
     dataflow_format: tuple[int, int] = DATAFLOW_FORMAT
     """It reads dataflows of this major version and of earlier ones."""
 
@@ -290,13 +290,13 @@ class CoordinatorCopy(Message, kind="coordinator_copy"):
     """As in :class:`Registered`."""
     epoch: int
     machine: str = ""
-    """As in :class:`Claim`."""
+    """Machine of the coordinator's :class:`Claim`."""
     number: int
     """Number of changes in the coordinator's store."""
     sealed: str = ""
     """The encrypted state (base64)."""
     proof: Signature = Signature()
-    """By the authority, of `text`."""
+    """Signature of `text` by the authority."""
 
     @property
     def head(self) -> bytes:

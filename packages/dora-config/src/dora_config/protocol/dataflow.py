@@ -110,11 +110,11 @@ class StartIdentity(Message):
     time: float = 0.0
     """Unix time of the start."""
     epoch: int = 0
-    """Of the coordinator that made it."""
+    """Epoch of the coordinator that made it."""
     number: int = 0
     """Position in the order of starts of that coordinator."""
     signature: str = ""
-    """By the authority of the cluster, of `text` (base64): a machine cannot claim a later start."""
+    """Signature of `text` by the cluster's authority (base64); machines cannot make one."""
 
     def text(self, dataflow_id: str, name: str | None) -> bytes:
         """Return what is signed; ``name``: that of the dataflow."""
@@ -140,7 +140,7 @@ class WholeDataflow(Message):
     packed: str = ""
     """The specification of all nodes, as `pack` returns it; it is the same for each machine."""
     signature: str = ""
-    """By the authority of the cluster, of `text` (base64): a machine cannot change the nodes of
+    """Signature of `text` by the cluster's authority (base64): a machine cannot change the nodes of
     others.
     """
 

@@ -418,7 +418,7 @@ class Params(Frozen, kind="params"):
 
 class RosGraph(Frozen, kind="ros_graph"):
     graph: dict[str, Any] | None = None
-    """As its plug-in returns it; None: the node has not reported one."""
+    """Value that its plug-in returns; None: the node has not reported one."""
 
 
 RunnerReply = Annotated[

@@ -37,7 +37,7 @@ not know where its peer listens. ``unlinked``: two links do not reach each other
 has failed. ``unknown``: a machine reports a part without a record."""
 
 Key = tuple[Kind, str, str]
-"""Of a difference within one dataflow: kind, machine, and node or other machine."""
+"""Identity of a difference within one dataflow: kind, machine, and node or other machine."""
 Wanted = Literal["starts", "runs", "stops", "ended"]
 _LIVE: Final = ("preparing", "prepared", "running", "stopping", "lost")
 REPAIRED_AFTER: Final[Mapping[Kind, float]] = {
@@ -52,7 +52,7 @@ REPAIRED_AFTER: Final[Mapping[Kind, float]] = {
 """Seconds for which a difference lasts before it is repaired: messages may be under way. The other
 kinds are only named."""
 NAMED_AFTER: Final[Mapping[Kind, float]] = {"unconfirmed": 0.0, "node": 0.0}
-"""The same until it is named; `LASTS` for the others."""
+"""Seconds for which a difference lasts before it is named; `LASTS` for other kinds."""
 
 
 @dataclass(frozen=True, slots=True)

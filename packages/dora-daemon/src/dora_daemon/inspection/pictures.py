@@ -49,7 +49,7 @@ class PictureLimits:
     small: int
     """Of pictures that are compressed here."""
     whole: int = 0
-    """Of compressed images that Pillow cannot decode."""
+    """Limit for compressed images that Pillow cannot decode."""
 
 
 RAW: Final[Mapping[str, tuple[int, str]]] = {

@@ -49,7 +49,7 @@ class McapFile:
         """Number and `type_check` of each."""
         self._schemas: dict[tuple[str, bytes], int] = {}
         self._checks: list[int] = []
-        """Of the messages of the chunk in progress."""
+        """Checksums of the messages of the chunk in progress."""
         self._unflushed_since: float | None = None
         self._whole = 0
         """Size up to the end of the last chunk."""

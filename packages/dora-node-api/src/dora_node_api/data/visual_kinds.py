@@ -93,7 +93,7 @@ ENCODED_FORMATS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp", 
 
 
 IMAGE_FIELDS = frozenset({"width", "height", "encoding", "data"})
-"""Of an image that is a struct, `std/media/v1/Image`."""
+"""Fields of an image that is a struct, `std/media/v1/Image`."""
 
 
 def visual_kind(

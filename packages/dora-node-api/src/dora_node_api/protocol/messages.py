@@ -80,7 +80,7 @@ class NodeConfig(Frozen):
     output_types: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
     """By output: its type as written (`std/core/v1/Float32`), for DORA_RUNTIME_TYPE_CHECK."""
     output_structures: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
-    """By output with a standard type: the Arrow type, as `data.typecheck` reads it."""
+    """Arrow types, as `data.typecheck` reads them, by output with a standard type."""
     cycles: tuple[tuple[str, ...], ...] = ()
     """Backpressure cycles through this node, each as node ids; a sender blocked on one gives up.
     After the ids follow, as `consumer/input`, the cycle's queues to other machines."""

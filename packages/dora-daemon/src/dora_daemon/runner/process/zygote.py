@@ -23,7 +23,7 @@ from dora_node_api.protocol.spawn_request import SpawnRequest
 LIMIT = 3.0
 """Seconds for an answer; then nodes are started as programs."""
 WARM_LIMIT = 60.0
-"""As LIMIT, while the import of a module of `warm` uses CPU time."""
+"""Seconds for a module of `warm` while its import uses CPU time."""
 _IDLE_TICKS = 2
 """CPU time, in units of the kernel, that a process uses which waits for LIMIT seconds."""
 _FOUND = "that the Python of dora finds without the node's folder and `env`"
