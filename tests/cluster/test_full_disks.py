@@ -23,7 +23,8 @@ def small_disk(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Host
     """The robot of a running cluster; its daemon has a small disk of its own."""
     robot = hosts["robot"]
     robot.root("install", "-d", "-o", "ubuntu", "-g", "ubuntu", STATE)
-    robot.root("mount", "-t", "tmpfs", "-o", f"size={SMALL},uid=1000,gid=1000", "tmpfs", STATE)
+    robot.root("mount", "-t", "tmpfs", "-o", f"size={SMALL}", "tmpfs", STATE)
+    robot.root("chown", "ubuntu:ubuntu", STATE)
     try:
         path = cluster_file(hosts, tmp_path)
         with ended_cluster(path):
