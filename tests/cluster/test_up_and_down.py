@@ -153,7 +153,7 @@ def test_coordinator_is_ended_if_no_daemon_starts(
 def test_full_disk_is_found_before_any_change(hosts: Hosts, cluster: Path) -> None:
     robot = hosts["robot"]
     robot.root("mkdir", "-p", "/home/ubuntu/.local")
-    robot.root("mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", "/home/ubuntu/.local")
+    robot.root("mount", "-t", "tmpfs", "-o", "size=2m,mode=777", "tmpfs", "/home/ubuntu/.local")
     try:
         text = up(cluster, 1)
         assert "robot (ubuntu@10.77.0.2)... FAILED: its disk has 1 MiB free" in text
