@@ -124,7 +124,7 @@ def test_a_folder_without_runs(dora: Dora, tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_what_a_living_run_waits_for_is_known_from_its_runner(workspace: Workspace) -> None:
     workspace.node("slow", "import time\ntime.sleep(600)\n")
-    flow = workspace.dataflow({"nodes": [{"id": "slow", "path": "slow.py"}]})
+    flow = workspace.dataflow({"nodes": [{"id": "slow", "path": "slow.py", "outputs": ["x"]}]})
 
     def waits_for() -> str:
         words = ("why", "--local", "--format", "json", "--archive", "report.tar.gz")
