@@ -189,14 +189,6 @@ def test_result_is_saved_before_it_is_acknowledged_and_reported() -> None:
     assert record_of(state).log_dirs == {"camera": "out"}
 
 
-def test_a_part_that_fails_right_after_its_release_has_ended() -> None:
-    state = AgentState()
-    after(state, prepare(), placed(), connected(), connected("ready"))
-    failed = DataflowResult(dataflow_id=ID, error="exited with code 3")
-    commands = after(state, connected("finished", result=failed))
-    assert [report.phase for report in reports(commands)] == ["ended"]
-
-
 def test_only_the_newest_ended_records_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the daemon runs, which may be for years."""
     monkeypatch.setattr(state_module, "KEPT_ENDED", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -59,25 +58,6 @@ def test_starts_on_one_machine(fleet: RealFleet, workspace: Workspace) -> None:
     assert output == f"dataflow restarted: {old} -> {new}\n"
     assert [one.status for one in fleet.listed()][-2:] == ["Finished", "Running"]
     fleet.dora("stop", "a")
-
-
-def test_programs_without_ports_do_not_delay_a_start(
-    fleet: RealFleet, workspace: Workspace
-) -> None:
-    """One that never connects, and one that fails at once."""
-    nap = workspace.dataflow({"nodes": [{"id": "nap", "path": "sleep", "args": "1000"}]}, "nap.yml")
-    fleet.start(nap, "--name", "nap")
-    assert fleet.listed()[-1].status == "Running"
-    (node,) = fleet.dora("node", "list", "--format", "json").stdout.splitlines()
-    assert json.loads(node)["status"] == "Running"
-    assert "must create" not in fleet.dora("why", "nap").stdout
-    fleet.dora("stop", "nap")
-
-    workspace.node("bad", "raise SystemExit(3)")
-    bad = workspace.dataflow({"nodes": [{"id": "bad", "path": "bad.py"}]}, "bad.yml")
-    fleet.start(bad, "--name", "bad")
-    assert fleet.wait_for_status("Failed").recoveries == 0
-    assert 'node "bad" on machine' in fleet.dora("why", "bad").stdout
 
 
 def test_refused_daemons(fleet: RealFleet, workspace: Workspace) -> None:

@@ -20,6 +20,7 @@ from dora_config.protocol.graph_checks import (
 from dora_config.protocol.runner_events import DATAFLOW_ENDED
 from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine import events
+from dora_daemon.runner.machine.barrier import joins_barrier
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 from dora_daemon.runner.machine.state import RunnerState
@@ -185,7 +186,7 @@ class NodeChanges:
 
         def settled() -> bool:
             node = self._find(spec.id)
-            return node.incarnation != before and (node.up or node.ended)
+            return node.incarnation != before and (node.connected or node.ended)
 
         with anyio.move_on_after(REPLACE_SECONDS):
             await self._dispatcher.until(settled)
@@ -227,7 +228,7 @@ class NodeChanges:
         )
 
     async def add(self, request: protocol.AddNode) -> None:
-        """Add a node and wait until it has started, for a while."""
+        """Add a node and wait until it has connected, for a while."""
         require_running(self._dispatcher.state)
         spec, services = request.node, self._services
         if self._dispatcher.state.node(spec.id) is not None:
@@ -251,12 +252,12 @@ class NodeChanges:
         self._runner.files.write_index()
         self._runner.monitor.schedule()
         self._dispatcher.emit(events.NodeAdded(spec))
-        if spec.is_dynamic:
+        if not joins_barrier(spec):
             return
         with anyio.move_on_after(CONNECT_SECONDS):
             await self._dispatcher.until(lambda: self._has_settled(spec.id))
         added = self._find(spec.id)
-        if not added.up:
+        if not added.connected:
             require_running(self._dispatcher.state)
         try:
             require_success(added)
@@ -265,9 +266,9 @@ class NodeChanges:
             raise
 
     def _has_settled(self, node: str) -> bool:
-        """Return whether an added node has started, or will not."""
+        """Return whether an added node has connected, or will not."""
         added, phase = self._find(node), self._dispatcher.state.phase
-        return added.up or added.ended or phase in ("stopping", "finished")
+        return added.connected or added.ended or phase in ("stopping", "finished")
 
     async def remove(self, node: str, grace: float) -> None:
         """Stop a node and remove it with its edges; its readers first receive what it sent."""

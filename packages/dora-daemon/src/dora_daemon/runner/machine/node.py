@@ -136,6 +136,8 @@ class NodeLifecycle:
     finish_grace: float | None = 120.0
     """Seconds a node may run on after its inputs have ended and are empty; ``None``: no limit."""
     barrier_open: bool = False
+    must_connect: bool = True
+    """Exit code 0 before connecting is a failure."""
     state: NodeState = NodeState.PLANNED
     incarnation: int = 0
     pid: int | None = None
@@ -177,11 +179,6 @@ class NodeLifecycle:
     @property
     def ended(self) -> bool:
         return self.state is NodeState.ENDED
-
-    @property
-    def up(self) -> bool:
-        """Whether it has started: it has connected, or it has a process and no ports."""
-        return self.connected or (not self.spec.has_ports and self.pid is not None)
 
     @property
     def stopped(self) -> bool:
@@ -436,7 +433,7 @@ class NodeLifecycle:
             stop_requested=self.stop.order is not None,
             kill_reason=self.stop.kill_reason,
             before_connecting=not self.connected,
-            must_connect=self.spec.has_ports,
+            must_connect=self.must_connect,
             explanation=event.explanation,
         )
         verdict = judge(ending)

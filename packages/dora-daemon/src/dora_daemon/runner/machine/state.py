@@ -20,6 +20,7 @@ from dora_daemon.runner.machine.barrier import (
     BARRIER_NOTICE,
     NOTICE_SECONDS,
     StartBarrier,
+    must_connect,
 )
 from dora_daemon.runner.machine.left_over import LEFT_OVER, LeftOverWatch
 from dora_daemon.runner.machine.link import LinkLifecycle
@@ -59,7 +60,7 @@ class RunnerState:
         self._barrier = StartBarrier(nodes, held=plan.hold_at_barrier)
         self._nodes: dict[str, NodeLifecycle] = {}
         for node in nodes:
-            self._add(node)
+            self._add(node, must_connect=must_connect(node, len(self._barrier.nodes)))
         self._leaving: set[str] = set()
         """Nodes that are removed once they have ended, or were added and have not connected yet."""
         self._stopped = set(plan.stopped)
@@ -72,7 +73,7 @@ class RunnerState:
     def _next_incarnation(self) -> int:
         return next(self._incarnations)
 
-    def _add(self, node: ResolvedNode) -> NodeLifecycle:
+    def _add(self, node: ResolvedNode, *, must_connect: bool) -> NodeLifecycle:
         own_grace = node.finish_grace != DEFAULT_FINISH_GRACE
         grace = node.finish_grace if own_grace else self._default_finish_grace
         life = NodeLifecycle(
@@ -82,6 +83,7 @@ class RunnerState:
             stop_grace=self._plan.stop_grace,
             finish_grace=grace,
             barrier_open=self._barrier.open,
+            must_connect=must_connect,
         )
         self._nodes[node.id] = life
         return life
@@ -351,7 +353,7 @@ class RunnerState:
     def _add_node(self, node: ResolvedNode, now: float) -> list[do.Command]:
         self._wiring.add_node(node)
         self._leaving.add(node.id)
-        life = self._add(node)
+        life = self._add(node, must_connect=bool(node.inputs or node.outputs))
         if life.dynamic:
             return []
         if self._phase in _OVER:
