@@ -179,12 +179,12 @@ def _newer(interpreter: Interpreter) -> str:
 
 def _remedy(interpreter: Interpreter, module: str, cwd: Path) -> str:
     name = module.replace("_", "-")
-    libraries = wheel_source(name) if name.startswith("dora-") else _INSTALLED.get(name, name)
+    library = wheel_source(name) if name.startswith("dora-") else _INSTALLED.get(name, name)
     if len(interpreter.words) > 1 and any(
         (folder / "pyproject.toml").exists() for folder in (cwd, *cwd.parents)
     ):
-        return f"add it to the project that uv runs: uv add {libraries}"
+        return f"add it to the project that uv runs: uv add {library}"
     if interpreter.origin == _MANAGED or len(interpreter.words) > 1:
         # uv made it, without pip; the next build may make it anew; `uv add` needs a project
-        return f"add a line `pip install {libraries}` to the node's `build`"
-    return f"install it: {quote(interpreter.words[0])} -m pip install {libraries}"
+        return f"add a line `pip install {library}` to the node's `build`"
+    return f"install it: {quote(interpreter.words[0])} -m pip install {library}"
