@@ -68,8 +68,8 @@ from dora_node_api.transport.shared.queue import QueueEnds
 
 M = TypeVar("M")
 _PROGRAM = """
-from dora_daemon.link.protocol import frames
-frames.VERSION = {version}
+from dora_config.protocol import links
+links.LINK_VERSION = {version}
 from dora_daemon import _version
 _version.__version__ = "9.9"
 from runpy import run_module
