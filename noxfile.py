@@ -33,14 +33,7 @@ nox.options.sessions = [
 ROOT = Path(__file__).parent
 WORKERS = str(max(4, os.cpu_count() or 1))
 """Parallel test processes; most tests wait for other processes."""
-PACKAGES = [
-    "dora-config",
-    "dora-node-api",
-    "dora-coordinator",
-    "dora-daemon",
-    "dora-cli",
-    "dora-ros2",
-]
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 
@@ -76,8 +69,8 @@ def lint(session: nox.Session) -> None:
         session.warn("skipped the types of the page: needs npm (apt-get install npm)")
         return
     # The versions of package-lock.json, which also contains their checksums.
-    session.run("python", "packages/dora-cli/frontend/vendor.py", "--check")
-    with session.chdir("packages/dora-cli/frontend"):
+    session.run("python", "packages/dora-cli-core/frontend/vendor.py", "--check")
+    with session.chdir("packages/dora-cli-core/frontend"):
         session.run("npm", "exec", "--offline", "--", "tsc", "-p", ".", external=True)
 
 
@@ -87,7 +80,7 @@ def types(session: nox.Session) -> None:
     _install(session, "types")
     session.run(
         "mypy",
-        *(f"packages/{name}/src" for name in PACKAGES),
+        *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("packages/*/src"))),
         *("tests", "examples", "benchmarks", "scripts", "docs/generate", "noxfile.py"),
     )
 

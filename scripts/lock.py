@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "packages" / "dora-cli" / "src" / "dora_cli" / "bundle" / "requirements.lock"
+LOCK = ROOT / "packages" / "dora-cli-core" / "src" / "dora_cli" / "bundle" / "requirements.lock"
 
 
 def main() -> None:

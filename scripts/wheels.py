@@ -29,13 +29,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {
-    "dora-config": {"dora_config"},
-    "dora-node-api": {"dora_node_api", "dora"},
-    "dora-coordinator": {"dora_coordinator"},
-    "dora-daemon": {"dora_daemon"},
-    "dora-cli": {"dora_cli"},
-    "dora-ros2": {"dora_ros2"},
+    path.parent.name: {one.parent.name for one in path.parent.glob("src/*/__init__.py")}
+    for path in sorted(ROOT.glob("packages/*/pyproject.toml"))
 }
+"""Wheels and their import packages; dora-cli has none."""
 
 AT_ONCE = 2
 """Builds and checks that run beside each other."""
@@ -279,6 +276,7 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-node-api": smoke_node_api,
     "dora-coordinator": smoke_coordinator,
     "dora-daemon": smoke_daemon,
+    "dora-cli-core": smoke_cli,
     "dora-cli": smoke_cli,
     "dora-ros2": smoke_ros2,
 }

@@ -9,7 +9,7 @@ from dora_cli import registry
 from dora_cli.main import summary_of
 from dora_cli.registry import Group
 
-PAGE = "../packages/dora-cli/src/dora_cli/summaries.json"
+PAGE = "../packages/dora-cli-core/src/dora_cli/summaries.json"
 
 
 def render() -> str:

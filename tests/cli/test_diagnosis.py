@@ -31,7 +31,7 @@ def test_a_missing_or_older_wheel_fails(monkeypatch: pytest.MonkeyPatch) -> None
     def version(wheel: str) -> str:
         if wheel == "dora-daemon":
             raise PackageNotFoundError(wheel)
-        return "0.0.1" if wheel == "dora-cli" else "0.1.0"
+        return "0.0.1" if wheel == "dora-cli-core" else "0.1.0"
 
     monkeypatch.setattr("importlib.metadata.version", version)
     missing, differ = diagnosis.check_versions()
@@ -39,7 +39,7 @@ def test_a_missing_or_older_wheel_fails(monkeypatch: pytest.MonkeyPatch) -> None
         "FAIL", "dora-daemon", f"not installed: {wheel_command('dora-daemon')}"
     )
     assert differ.result == "FAIL"
-    assert "dora-cli 0.0.1" in differ.text
+    assert "dora-cli-core 0.0.1" in differ.text
 
 
 def test_missing_programs_are_warnings(monkeypatch: pytest.MonkeyPatch) -> None:

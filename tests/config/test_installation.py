@@ -64,7 +64,7 @@ def test_libraries_of_an_extra() -> None:
 
 def test_an_extra_of_a_wheel_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "_installed", lambda wheel: None)
-    assert "pip install packages/dora-cli" in extra_command("dora-cli", "rerun")
+    assert "pip install packages/dora-cli-core" in extra_command("dora-cli-core", "rerun")
 
 
 def test_uv_where_pip_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

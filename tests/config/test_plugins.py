@@ -108,8 +108,8 @@ def test_a_name_of_dora_itself_is_reported(wheels: PluginWheels) -> None:
 
 def test_names_of_this_project_have_a_wheel() -> None:
     assert plugins.known_names("dora.commands")["ros2"] == "dora-ros2"
-    assert plugins.known_names("nodes")["dora-rerun"] == "dora-cli[rerun]"
-    assert {"dora-cli", "dora-ros2"} <= plugins.known_wheels()
+    assert plugins.known_names("nodes")["dora-rerun"] == "dora-cli-core[rerun]"
+    assert {"dora-cli-core", "dora-ros2"} <= plugins.known_wheels()
     sentence = plugins.missing("dora.commands", "ros2")
     assert sentence is not None
     assert sentence.endswith(f"\n  install it: {wheel_command('dora-ros2')}")

@@ -50,6 +50,7 @@ def test_names_of_ours_are_found(line: str) -> None:
     "line",
     [
         "pip install packages/dora-{config,node-api,cli}",
+        "pip install packages/*",
         "pip install -e packages/dora-config -e packages/dora-cli",
         "pip install wheels/dora_*.whl",
         "pip uninstall dora-cli",
@@ -110,8 +111,10 @@ def _extra(name: str, extra: str) -> set[str]:
 
 def test_libraries_in_messages_are_those_of_the_extras() -> None:
     """Where the metadata of the wheel cannot be read, because the node may run without it."""
-    assert {rerun_node.LIBRARY} == _extra("dora-cli", "rerun")
-    assert {one.strip('"') for one in foxglove_node.LIBRARIES} == _extra("dora-cli", "foxglove")
+    assert {rerun_node.LIBRARY} == _extra("dora-cli-core", "rerun")
+    assert {one.strip('"') for one in foxglove_node.LIBRARIES} == _extra(
+        "dora-cli-core", "foxglove"
+    )
     assert {transport.CYCLONE} == _extra("dora-ros2", "dds")
 
 

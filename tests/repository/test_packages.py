@@ -20,7 +20,9 @@ def _project(name: str) -> dict[str, Any]:
 
 
 def _version(name: str) -> str:
-    source = ROOT / "packages" / name / "src" / PACKAGES[name][0] / "_version.py"
+    if not PACKAGES[name]:
+        return str(_project(name)["version"])
+    (source,) = (ROOT / "packages" / name / "src").glob("*/_version.py")
     match = re.search(r'^__version__ = "([^"]+)"$', source.read_text(), re.MULTILINE)
     assert match, f"{source} has no version"
     return match[1]
@@ -40,6 +42,12 @@ def test_requirements(name: str) -> None:
             assert str(requirement.specifier) == f"=={_version(name)}", text
         else:
             assert operators & {">=", "~="}, f"{name}: {text} has no lower bound"
+
+
+def test_mypy_reads_the_sources_of_each_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    sources = {f"packages/{name}/src" for name in NAMES if PACKAGES[name]}
+    assert sources <= set(settings["mypy_path"])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,7 +25,7 @@ _SCRIPT = "#!{python}\nimport sys\nfrom {module} import {function}\nsys.exit({fu
 
 
 def installed_by(text: str) -> frozenset[str]:
-    """Return the requirements that the install lines of a page name; ours without their folders.
+    """Return the requirements that the install lines of a page name; ours without `packages/`.
 
     Files, folders and options are left out.
     """
@@ -45,6 +45,8 @@ def base() -> frozenset[str]:
 
 
 def _requirements(word: str) -> list[str]:
+    if word == "packages/*":
+        return list(PACKAGES)
     word = word.removeprefix("packages/")
     if word.startswith(("-", ".")) or "/" in word:
         return []

@@ -12,14 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = {
-    "dora-config": ("dora_config",),
-    "dora-node-api": ("dora_node_api", "dora"),
-    "dora-coordinator": ("dora_coordinator",),
-    "dora-daemon": ("dora_daemon",),
-    "dora-cli": ("dora_cli",),
-    "dora-ros2": ("dora_ros2",),
+    path.parent.name: tuple(sorted(one.parent.name for one in path.parent.glob("src/*/py.typed")))
+    for path in sorted(ROOT.glob("packages/*/pyproject.toml"))
 }
-"""Wheels and their import packages."""
+"""Wheels and their import packages; dora-cli has none."""
 
 PLUGINS: Mapping[str, tuple[str, ...]] = {
     "dora-cluster": (

@@ -346,7 +346,7 @@ def test_changed_files_are_refused(old_version: Installation) -> None:
     path.write_text(text + "# by hand\n")
     try:
         with pytest.raises(
-            NotBundled, match=r"errors\.py was changed after dora-cli 0\.1\.0 was installed"
+            NotBundled, match=r"errors\.py was changed after dora-cli-core 0\.1\.0 was installed"
         ):
             own_packages([str(old_version.site)])
     finally:

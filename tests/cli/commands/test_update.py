@@ -19,8 +19,7 @@ def test_update(dora: Dora) -> None:
     assert dora("self", "update").out == (
         f"dora {__version__}, installed for {sys.executable}\n"
         "install the new version from where it comes:\n"
-        f"  in a newer checkout of dora:  {PYTHON} -m pip install "
-        "packages/dora-{config,node-api,coordinator,daemon,cli}\n"
+        f"  in a newer checkout of dora:  {PYTHON} -m pip install packages/*\n"
         f"  from a folder of its wheels:  {PYTHON} -m pip install FOLDER/dora_*.whl\n"
     )
     assert dora("self", "update", "--check-only").code == 0
@@ -29,7 +28,7 @@ def test_update(dora: Dora) -> None:
 def test_uninstall(dora: Dora) -> None:
     shown = dora("self", "uninstall", "--force")
     assert shown.code == 0
-    assert "pip uninstall dora-cli dora-daemon" in shown.out
+    assert "pip uninstall dora-cli-core dora-daemon" in shown.out
 
 
 @pytest.mark.integration

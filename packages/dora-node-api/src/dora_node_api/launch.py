@@ -67,5 +67,5 @@ class CommandLineMissing(DoraNodeError, RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             f"the command line is not installed for {sys.executable}; install it, in a checkout of"
-            " dora for Python: pip install packages/dora-{config,node-api,coordinator,daemon,cli}"
+            " dora for Python: pip install packages/*"
         )

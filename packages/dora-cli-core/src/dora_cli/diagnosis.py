@@ -26,7 +26,7 @@ from dora_cli._version import __version__
 from dora_config.installation import install_command, wheel_command
 from dora_daemon.build.arrow_versions import CURE, find_conflict
 
-WHEELS = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli")
+WHEELS = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli-core")
 MAX_PIPE = 1 << 20
 """Bytes of the pipe of the largest queue; the usual limit of an unprivileged user."""
 ENOUGH_FILES = 4096
@@ -144,7 +144,7 @@ def check_dora_rs() -> Iterator[Finding]:
     yield _warning("dora-rs-cli", f"{number} has replaced the command `dora` here: {remedy}")
 
 
-_OVERWRITTEN = ("dora-config", "dora-cli")
+_OVERWRITTEN = ("dora-config", "dora-cli-core")
 """Wheels with files that dora-rs-cli has as well: the script `dora`, and the package dora_cli."""
 
 

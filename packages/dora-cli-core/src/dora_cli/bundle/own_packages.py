@@ -17,7 +17,10 @@ from dora_config.errors import DoraError
 from dora_config.installation import wheel_command
 from dora_config.plugins import known_wheels
 
-OWN_WHEELS: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
+OWN_WHEELS: Final = (
+    *("dora-cli", "dora-cli-core", "dora-config", "dora-coordinator", "dora-daemon"),
+    "dora-node-api",
+)
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 """Files in a dist-info about how a wheel was installed."""

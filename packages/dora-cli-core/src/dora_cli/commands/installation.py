@@ -143,8 +143,7 @@ def update(
         return
     output.write("install the new version from where it comes:")
     pip = f"{quote(sys.executable)} -m pip"
-    own = "packages/dora-{config,node-api,coordinator,daemon,cli}"
-    output.write(f"  in a newer checkout of dora:  {pip} install {own}")
+    output.write(f"  in a newer checkout of dora:  {pip} install packages/*")
     output.write(f"  from a folder of its wheels:  {pip} install FOLDER/dora_*.whl")
 
 

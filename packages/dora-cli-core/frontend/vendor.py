@@ -37,7 +37,7 @@ def main() -> int:
     versions = json.loads((HERE / "package.json").read_text())["dependencies"]
     listing = "".join(f"- {name} {version}\n" for name, version in sorted(versions.items()))
     wanted["README.md"] = (
-        "Libraries as released, copied by `packages/dora-cli/frontend/vendor.py`.\n\n"
+        "Libraries as released, copied by `packages/dora-cli-core/frontend/vendor.py`.\n\n"
         + listing
         + "\nThe source of elkjs (EPL-2.0) is at https://github.com/kieler/elkjs.\n"
     ).encode()
