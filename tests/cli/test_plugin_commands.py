@@ -34,6 +34,18 @@ def cows(number: int = 3) -> None:
 def fail() -> None:
     raise typer.Exit(4)
 """
+LAZY = """\
+from dora_cli.registry import Group
+
+FARM = Group("Look at farms.", {"cows": "plug_lazy:cows", "broken": "none:none"}, "Files")
+
+def cows(number: int = 3) -> None:
+    '''Count cows.
+
+    :--number, -n COWS: How many.
+    '''
+    print(number)
+"""
 ONE = """\
 import typer
 app = typer.Typer()
@@ -47,7 +59,7 @@ def plan(verbose: bool = False) -> None:
 
 @pytest.fixture
 def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginWheels]:
-    for name in ("plug_function", "plug_group", "plug_one", "plug_broken"):
+    for name in ("plug_function", "plug_group", "plug_lazy", "plug_one", "plug_broken"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield from plugin_wheels(tmp_path, monkeypatch)
 
@@ -71,6 +83,14 @@ def test_an_application_is_a_group(dora: Dora, wheels: PluginWheels) -> None:
     shown = dora("help", "farm").out
     assert shown.startswith("Usage: dora farm [OPTIONS] COMMAND")
     assert "completion" not in shown
+
+
+def test_a_group_imports_the_command_that_is_named(dora: Dora, wheels: PluginWheels) -> None:
+    wheels.install("a", {"dora.commands": {"farm": "plug_lazy:FARM"}}, plug_lazy=LAZY)
+    assert dora("farm", "cows", "-n", "5").out == "5\n"
+    assert "How many" in dora("help", "farm", "cows").out
+    files = dora("--help").out.partition("\nFiles:\n")[2].partition("\n\n")[0]
+    assert "Look at farms." in files
 
 
 def test_an_application_with_one_command_is_that_command(dora: Dora, wheels: PluginWheels) -> None:

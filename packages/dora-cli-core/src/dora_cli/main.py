@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dora_cli import output
 from dora_cli._version import __version__
-from dora_cli.parameters import QuickCommand, QuickParameters, declare
+from dora_cli.parameters import QuickParameters, function_command
 from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
 from dora_config.streams import finish
 
@@ -67,7 +67,7 @@ class LazyGroup(QuickParameters, TyperGroup):
         from dora_config.plugins import PluginError
 
         try:
-            return plugin_commands.find(name)
+            return plugin_commands.find(name, _load)
         except PluginError:
             if ctx.resilient_parsing:
                 return None
@@ -76,7 +76,10 @@ class LazyGroup(QuickParameters, TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         phrase = PHRASES.get((args[0], args[1])) if ctx.parent is None and args[1:] else None
         if phrase is not None:
-            return f"{args[0]} {args[1]}", _load(f"{args[0]} {args[1]}", phrase), args[2:]
+            command: Any = self
+            for word in phrase:
+                command = command.get_command(ctx, word)
+            return " ".join(args[:2]), command, args[2:]
         word = args[0]
         if word in self._unsupported:
             output.failure(self._unsupported[word])
@@ -102,8 +105,9 @@ class LazyGroup(QuickParameters, TyperGroup):
                 )
                 for word, entry in section.commands.items()
             ]
-            with formatter.section(section.title):
-                formatter.write_dl(rows + added.pop(section.title, []))
+            if rows := rows + added.pop(section.title, []):
+                with formatter.section(section.title):
+                    formatter.write_dl(rows)
         for title, rows in added.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
@@ -116,7 +120,7 @@ class LazyGroup(QuickParameters, TyperGroup):
             return {}, []
         from dora_cli import plugin_commands
 
-        return plugin_commands.rows(self._entries)
+        return plugin_commands.rows(self._entries, _load)
 
 
 def _summaries() -> Mapping[str, str]:
@@ -133,7 +137,11 @@ def summary_of(entry: str) -> str:
     return text.partition(";")[0]
 
 
-def _load(name: str, entry: str | Group) -> Any:
+def _load(name: str, entry: Any) -> Any:
+    """Return the command of a function, a group, or their place as `MODULE:NAME`."""
+    if isinstance(entry, str):
+        module, _, found = entry.partition(":")
+        entry = getattr(import_module(module), found)
     if isinstance(entry, Group):
         sections = [Section("Commands", entry.commands)]
         return LazyGroup(
@@ -142,19 +150,10 @@ def _load(name: str, entry: str | Group) -> Any:
             unsupported={},
             name=name,
             help=entry.help,
+            rich_help_panel=entry.heading,
             rich_markup_mode=None,
         )
-    module_name, _, function = entry.partition(":")
-    module = import_module(module_name)
-    if isinstance(getattr(module, function), TyperCommand):
-        return getattr(module, function)
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    settings = {"cls": QuickCommand, **getattr(module, "SETTINGS", {}).get(function, {})}
-    declared = declare(getattr(module, function))
-    app.command(name, **settings)(declared)
-    command: Any = typer.main.get_command(app)
-    command.hidden_words = declared.hidden_words  # type: ignore[attr-defined]
-    return command
+    return entry if isinstance(entry, TyperCommand) else function_command(name, entry)
 
 
 def _print_version(wanted: bool) -> None:

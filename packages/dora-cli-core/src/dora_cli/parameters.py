@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -36,11 +37,23 @@ _HIDDEN = re.compile(r"\([^)]*\)")
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
+def function_command(name: str, function: Callable[..., None]) -> Any:
+    """Return the command of a function; `SETTINGS` of its module may have more settings."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    more = getattr(sys.modules[function.__module__], "SETTINGS", {}).get(function.__name__, {})
+    declared = declare(function)
+    app.command(name, **{"cls": QuickCommand, **more})(declared)
+    command: Any = typer.main.get_command(app)
+    command.hidden_words = getattr(declared, "hidden_words", {})
+    return command
+
+
 @cache
 def declare(command: Callable[..., None]) -> Callable[..., None]:
     """Move the parameters in the docstring into the signature, for typer.
 
-    Raises ValueError unless the docstring has all that are not declared by their type.
+    A function without fields is left as it is. Raises ValueError unless the docstring has all that
+    are not declared by their type.
     """
     text, *fields = re.split(r"\n+:(?=\S)", getdoc(command) or "")
     own = signature(command, eval_str=True)
@@ -50,6 +63,8 @@ def declare(command: Callable[..., None]) -> Callable[..., None]:
         if one.annotation is not typer.Context
     }
     bare = [one for one in known.values() if not one.field]
+    if not fields and len(bare) == len(known):
+        return command
     for one, field in zip(bare, fields, strict=True):
         one.field = field
     parameters = [

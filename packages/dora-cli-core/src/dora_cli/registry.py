@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 
 class Group(NamedTuple):
-    """A word with subcommands, as in `dora topic echo`."""
+    """A word with subcommands, as in `dora topic echo`; a plug-in may have one."""
 
     help: str
     commands: Mapping[str, str]
+    heading: str | None = None
+    """Heading of a plug-in's group in `dora --help`."""
 
 
 class Section(NamedTuple):
@@ -112,12 +114,12 @@ SECTIONS: tuple[Section, ...] = (
 ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"}
 """Alternative words of commands; hidden in help texts."""
 
-PHRASES: Mapping[tuple[str, str], str] = {
-    ("cluster", "doctor"): "dora_cli.commands.installation:doctor",
-    ("cluster", "restart"): "dora_cli.commands.dataflows:restart",
-    ("inspect", "top"): "dora_cli.commands.top:top",
-    ("record", "fetch"): "dora_cli.commands.recording:fetch",
-    ("system", "status"): "dora_cli.commands.coordinator:status",
+PHRASES: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("cluster", "doctor"): ("doctor",),
+    ("cluster", "restart"): ("restart",),
+    ("inspect", "top"): ("top",),
+    ("record", "fetch"): ("recording", "fetch"),
+    ("system", "status"): ("status",),
 }
 """Other names of commands, of two words; hidden in help texts."""
 

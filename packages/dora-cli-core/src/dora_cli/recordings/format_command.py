@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from dora_cli.plugin_commands import command_of
+from dora_cli.parameters import function_command
 from dora_config import plugins
 from dora_config.plugins import Group, PluginError
 
@@ -27,7 +27,7 @@ class FormatCommand(TyperCommand):
 
     def of(self, name: str) -> Any:
         """Return the command of a format. Raises PluginError if it is not installed."""
-        command = command_of(self.name or "", plugins.load(self._group, name))
+        command = function_command(self.name or "", plugins.load(self._group, name))
         command.params.append(self._option())
         command.help = f"{self.help}\n\n`{name}`: {command.help or ''}"
         return command
@@ -79,4 +79,4 @@ class FormatCommand(TyperCommand):
         def only(named: str | None = option) -> None:
             raise NotImplementedError
 
-        return command_of("", only).params[0]
+        return function_command("", only).params[0]
