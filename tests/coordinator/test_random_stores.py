@@ -28,6 +28,7 @@ from dora_config.protocol.runner import AddNode, RemoveNode
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.settings import Settings
+from dora_coordinator.state.records import PartState
 
 QUICK = 300
 SLOW = 10_000
@@ -60,7 +61,7 @@ class History:
         self.running: dict[str, str] = {}
         """Id of the last start of each name, once it ran, until a stop."""
         self.latest: dict[str, tuple[float, int, int, str]] = {}
-        """Order of the last start of each name that ran."""
+        """Order of the last start of each name that was accepted, on any side of a cut network."""
         self.erased = False
         """A disk was lost: its machine does not know any more what it ran."""
 
@@ -292,19 +293,26 @@ class History:
     def await_running(self, name: str) -> None:
         """Let a start take place, at times completely."""
         self.running.pop(name, None)
+        self.note_live(name)
         if self.choice.random() < 0.2:
             return
         self.cluster.pass_time(2.0)
-        if self.fleet.coordinator is None:
-            return
-        live = self.fleet.coordinator.registry.live_named(name)
+        live = self.note_live(name)
         if live is None or live.status()[0] != "Running":
             return
-        order = live.begun.order(live.id)
         # on one side of a cut network, an earlier start may still have the name
-        if order >= self.latest.get(name, order):
-            self.latest[name] = order
+        if live.begun.order(live.id) == self.latest[name]:
             self.running[name] = live.id
+
+    def note_live(self, name: str) -> Dataflow | None:
+        """Return the dataflow that has a name, and note when it was started."""
+        if self.fleet.coordinator is None:
+            return None
+        live = self.fleet.coordinator.registry.live_named(name)
+        if live is not None:
+            order = live.begun.order(live.id)
+            self.latest[name] = max(order, self.latest.get(name, order))
+        return live
 
     def change(self) -> None:
         assert self.fleet.coordinator is not None
@@ -370,7 +378,7 @@ class History:
         }
         for part in dataflow.parts.values():
             for node in () if part.ended else part.nodes:
-                if node not in running:
+                if node not in running and not (named and part.state is PartState.PREPARED):
                     assert any(node in text and "`dora " in text for text in named), (
                         f"{node} does not run, and is not named: {words}"
                     )

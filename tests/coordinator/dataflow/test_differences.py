@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dora_coordinator.state.records import PartState
 
 ID = "996ad860-2a9a-504f-8861-aeafd0b2ae29"
 RUNNING, MISSING, ENDED = PartState.RUNNING, PartState.MISSING, PartState.ENDED
+PREPARING, PREPARED = PartState.PREPARING, PartState.PREPARED
 NOW = 100.0
 
 
@@ -61,18 +63,32 @@ FAILED_NODE = {ID: (NodeStatus(node="camera", status="Failed", error="exited wit
     ("recorded", "wanted", "robot", "kinds"),
     [
         (part(), "runs", machine(report()), []),
-        (part(), "starts", machine(), []),
+        (part(state=PREPARING), "starts", machine(), ["unprepared"]),
+        (part(state=PREPARING), "starts", machine(report("lost")), ["unprepared"]),
+        (part(state=PREPARING), "starts", machine(report(attempt=1)), ["unprepared"]),
+        (part(state=PREPARING), "starts", machine(report("preparing")), ["starting"]),
+        (part(state=PREPARED), "starts", machine(report("prepared")), []),
+        (part(state=PREPARING), "starts", machine(report("prepared")), ["unnoticed"]),
+        (part(state=PREPARED), "starts", machine(report("ended")), ["unnoticed"]),
+        (part(state=PREPARED), "starts", machine(), ["unreported"]),
+        (part(state=PREPARED), "starts", OFF, ["away"]),
         (part(), "runs", OFF, ["away"]),
         (part(), "stops", OFF, []),
         (part(state=ENDED), "runs", OFF, []),
         (part(), "runs", machine(), ["unreported"]),
-        (part(), "runs", machine(report("ended")), ["unreported"]),
+        (part(), "runs", machine(report("ended")), ["unnoticed"]),
+        (part(), "runs", machine(report("ended", attempt=1)), ["unreported"]),
+        (part(state=PREPARING), "runs", machine(report()), ["unnoticed"]),
+        (part(), "runs", machine(report("preparing")), ["unnoticed"]),
         (part(), "runs", machine(report("lost")), ["unreported"]),
         (part(), "runs", machine(report("lost", attempt=1)), []),
+        (part(state=PREPARING), "runs", machine(report("lost", attempt=1)), ["unprepared"]),
+        (part(state=PREPARING), "runs", machine(), ["unprepared"]),
+        (part(state=PREPARING), "runs", machine(report("preparing")), ["starting"]),
         (part(state=MISSING), "runs", machine(), ["missing"]),
         (part(state=MISSING), "runs", machine(report("lost")), ["missing"]),
         (part(claimed=True), "runs", machine(), ["unconfirmed"]),
-        (part(), "runs", machine(report("prepared")), ["unreleased"]),
+        (part(state=PREPARED), "runs", machine(report("prepared")), ["unreleased"]),
         (part(), "runs", machine(report(changes=0)), ["outdated"]),
         (part(), "runs", machine(report(changes=0, attempt=1)), []),
         (part(), "runs", machine(report(), nodes=FAILED_NODE), ["node"]),
@@ -135,6 +151,20 @@ def test_links_that_do_not_reach_each_other_are_named() -> None:
     assert found(part(), wanted="stops", reported={}, unlinked=unlinked) == []
 
 
+def test_a_start_whose_nodes_all_wait_is_released() -> None:
+    robot = part(state=PREPARED)
+    station = part(machine="station", nodes=("detector",), state=PREPARED)
+    waits = report("prepared")
+    reported = {"robot": machine(waits), "station": machine(waits)}
+    for parts, linked, expected in (
+        ((robot, station), True, [("unreleased", "robot", "")]),
+        ((robot, station), False, []),
+        ((robot, replace(station, state=PREPARING)), True, [("unnoticed", "station", "")]),
+    ):
+        dataflow = RecordedDataflow(ID, "app", "starts", 1, parts, linked=linked)
+        assert [one.key for one in differences([dataflow], reported, NOW)] == expected
+
+
 def test_each_sentence_names_a_command() -> None:
     commands = {
         "away": "`dora stop app`",
@@ -143,6 +173,9 @@ def test_each_sentence_names_a_command() -> None:
         "unconfirmed": "`dora restart app`",
         "node": "`dora node restart camera`",
         "unstopped": "`dora stop app --force`",
+        "unprepared": "`dora restart app`",
+        "starting": "`dora logs app`",
+        "unnoticed": "`dora restart app`",
     }
     cases = {
         "away": (part(), OFF),
@@ -151,9 +184,13 @@ def test_each_sentence_names_a_command() -> None:
         "unconfirmed": (part(claimed=True), machine()),
         "node": (part(), machine(report(), nodes=FAILED_NODE)),
         "unstopped": (part(state=ENDED), machine(report())),
+        "unprepared": (part(state=PREPARING), machine()),
+        "starting": (part(state=PREPARING), machine(report("preparing"))),
+        "unnoticed": (part(state=PREPARING), machine(report("prepared"))),
     }
     for kind, (recorded, robot) in cases.items():
-        dataflow = RecordedDataflow(ID, "app", "runs", 1, (recorded,))
+        wanted: Wanted = "starts" if recorded.state is PREPARING else "runs"
+        dataflow = RecordedDataflow(ID, "app", wanted, 1, (recorded,))
         (one,) = differences([dataflow], {"robot": robot}, NOW)
         assert one.kind == kind
         assert commands[kind] in one.text

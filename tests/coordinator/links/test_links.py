@@ -159,8 +159,12 @@ def test_a_start_over_a_slow_network_waits_longer_and_shows_it() -> None:
     fleet.slow = True
     fleet.walls.add(Wall(("robot", "base")))
     number = chain(fleet)
-    fleet.pass_time(45)
+    fleet.pass_time(29)
     assert fleet.listed() == [("Starting", None)]
+    fleet.pass_time(16)
+    ((status, reason),) = fleet.listed()
+    assert (status, (reason or "").count("`dora ")) == ("Starting", 1)
+    assert '"base" and "robot" cannot reach each other' in (reason or "")
     (line,) = waiting_lines(fleet)
     assert '"base" and "robot" have not reached each other yet over a slow network' in line
     assert "(no answer)" in line

@@ -178,6 +178,8 @@ class SimulatedFleet:
         self.codec = codec
         self.crash_in = 0
         """The coordinator is killed before this write, counted from now; 0: it is not."""
+        self.lose_in = 0
+        """This message between coordinator and daemons is lost, counted from now; 0: none is."""
         self.now = 1000.0
         self.store: dict[str, tuple[DataflowRecord, DataflowSpec]] = {}
         self.timers: dict[TimerKey, float] = {}
@@ -501,6 +503,8 @@ class SimulatedFleet:
                 self.disconnect(daemon)
             return False
         message = daemon.to_coordinator.popleft()
+        if self._is_lost():
+            return True
         if isinstance(message, str):
             message = TO_COORDINATOR.decode(message)
         received = self._verified(daemon, message)
@@ -513,6 +517,10 @@ class SimulatedFleet:
         else:
             self.handle(DaemonMessageReceived(daemon.connection, message))
         return True
+
+    def _is_lost(self) -> bool:
+        self.lose_in -= 1
+        return self.lose_in == 0
 
     def _verified(self, daemon: FakeDaemon, message: DaemonMessage) -> DaemonMessage | None:
         """Return what the coordinator believes of a message; None: it has refused the daemon."""
@@ -530,6 +538,8 @@ class SimulatedFleet:
         if not daemon.from_coordinator or daemon.agent is None:
             return False
         message = daemon.from_coordinator.popleft()
+        if self._is_lost():
+            return True
         if isinstance(message, str):
             message = TO_DAEMON.decode(message)
         if isinstance(message, Registered):

@@ -21,6 +21,9 @@ Kind = Literal[
     "away",
     "unconfirmed",
     "unreported",
+    "unnoticed",
+    "unprepared",
+    "starting",
     "missing",
     "unreleased",
     "unstopped",
@@ -31,7 +34,9 @@ Kind = Literal[
     "unknown",
 ]
 """``away``: the machine is not connected. ``unconfirmed``: only other machines have a record of the
-part. ``unreported``: the machine does not report the part. ``missing``: nothing of it runs.
+part. ``unreported``: the machine does not report the part. ``unnoticed``: it reports another state
+than the recorded one. ``unprepared``: it has not begun to start the part.
+``starting``: its nodes have not connected yet. ``missing``: nothing of it runs.
 ``outdated``: the machine knows an earlier state of the whole dataflow. ``unconnected``: a link does
 not know where its peer listens. ``unlinked``: two links do not reach each other. ``node``: a node
 has failed. ``unknown``: a machine reports a part without a record."""
@@ -47,6 +52,8 @@ REPAIRED_AFTER: Final[Mapping[Kind, float]] = {
     "unreleased": 5.0,
     "unstopped": 5.0,
     "unknown": 5.0,
+    "unnoticed": 5.0,
+    "unprepared": 15.0,
     "unreported": LASTS,
 }
 """Seconds for which a difference lasts before it is repaired: messages may be under way. The other
@@ -80,6 +87,8 @@ class RecordedDataflow:
     parts: tuple[RecordedPart, ...]
     unlinked: tuple[tuple[str, str, str], ...] = ()
     """Two machines whose links do not reach each other, and a sentence about them."""
+    linked: bool = False
+    """All links reach each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +136,16 @@ def _of_dataflow(
     for part in dataflow.parts:
         machine = reported.get(part.machine, _UNKNOWN)
         yield from _of_part(dataflow, part, machine, reported, now)
-    if dataflow.wanted == "runs":
+    if dataflow.wanted in ("starts", "runs"):
         for first, second, text in dataflow.unlinked:
             yield Difference("unlinked", dataflow.id, first, second, f"{text}; {_DOCTOR}")
+    if dataflow.wanted == "starts" and dataflow.linked:
+        waiting = [part for part in dataflow.parts if part.state is PartState.PREPARED]
+        if waiting and len(waiting) == len(dataflow.parts):
+            text = (
+                f"all nodes wait to be released; `dora restart {dataflow.label}` starts them again"
+            )
+            yield Difference("unreleased", dataflow.id, waiting[0].machine, text=text)
 
 
 _UNKNOWN: Final = ReportedMachine(connected=False)
@@ -144,19 +160,44 @@ def _of_part(
     now: float,
 ) -> Iterator[Difference]:
     if not machine.connected:
-        if part.state is not PartState.ENDED and dataflow.wanted == "runs":
+        if part.state is not PartState.ENDED and dataflow.wanted in ("starts", "runs"):
             yield _away(dataflow, part, machine, now)
         return
     report = machine.parts.get(dataflow.id)
     alive = report is not None and report.phase in _LIVE
     if dataflow.wanted in ("stops", "ended") or part.state is PartState.ENDED:
         yield from _of_ending(dataflow, part, report, alive=alive)
-    elif dataflow.wanted == "runs":
-        if report is None or not alive:
-            yield from _without_report(dataflow, part)
-        else:
-            yield from _of_running(dataflow, part, report, reported)
-            yield from _of_nodes(dataflow, part, machine)
+    elif report is not None and _is_unnoticed(part, report):
+        text = (
+            f'machine "{part.machine}" reports nodes {", ".join(part.nodes)} as {report.phase}, '
+            f"not {part.state}; `dora restart {dataflow.label}` starts all again"
+        )
+        yield Difference("unnoticed", dataflow.id, part.machine, text=text)
+    elif _is_unprepared(part, report):
+        text = (
+            f'machine "{part.machine}" has not begun to start nodes {", ".join(part.nodes)}; '
+            f"`dora restart {dataflow.label}` starts all again"
+        )
+        yield Difference("unprepared", dataflow.id, part.machine, text=text)
+    elif report is None or not alive:
+        yield from _without_report(dataflow, part)
+    else:
+        yield from _of_running(dataflow, part, report, reported)
+        yield from _of_nodes(dataflow, part, machine)
+
+
+def _is_unnoticed(part: RecordedPart, report: PartReport) -> bool:
+    """Whether the report of a part that has not ended should have changed its recorded state."""
+    if report.attempt < part.attempt or report.phase == "lost":
+        return False
+    return part.state is not PartState.MISSING and report.phase != part.state
+
+
+def _is_unprepared(part: RecordedPart, report: PartReport | None) -> bool:
+    """Whether the machine has nothing of a part that it was requested to start."""
+    if part.claimed or part.state is not PartState.PREPARING:
+        return False
+    return report is None or report.phase == "lost" or report.attempt < part.attempt
 
 
 def _away(
@@ -234,7 +275,13 @@ def _of_running(
     if report.phase == "lost" and report.attempt >= part.attempt:
         yield _unreported(dataflow, part)
         return
-    if report.phase == "prepared":
+    if report.phase == "preparing":
+        text = (
+            f'nodes {", ".join(part.nodes)} on machine "{part.machine}" have not connected yet; '
+            f"`dora logs {dataflow.label}` shows their output"
+        )
+        yield Difference("starting", dataflow.id, part.machine, text=text)
+    if report.phase == "prepared" and dataflow.wanted == "runs":
         text = f'nodes on machine "{part.machine}" wait to be released'
         yield Difference("unreleased", dataflow.id, part.machine, text=text)
     if report.changes < dataflow.changes and report.attempt == part.attempt:

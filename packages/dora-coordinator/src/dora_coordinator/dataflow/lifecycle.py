@@ -96,6 +96,8 @@ class Lifecycle:
             return []
         if self._registry.get(fresh_id) is not None:
             return self._registry.note_restart(dataflow)
+        if any(fresh_id in member.parts for member in self._membership.connected()):
+            return []  # the store is older than this start, which is adopted
         if name and (running := self._registry.live_named(name)) is not None:
             taken = NotRestarted("conflict", dataflow.label, _taken(name, running), "")
             return [*self._note(dataflow, taken), *self._registry.note_restart(dataflow)]

@@ -136,7 +136,11 @@ class Reconciler:
         self.wake_at = None
         machines = {one.key: reported(one) for one in self._membership.all()}
         records = [
-            replace(recorded(data, data.parts.values()), unlinked=tuple(_unlinked(data)))
+            replace(
+                recorded(data, data.parts.values()),
+                unlinked=tuple(_unlinked(data)),
+                linked=data.links.all_linked,
+            )
             for data in known.values()
         ]
         found = differences(records, machines, now)

@@ -466,14 +466,25 @@ class DataflowRegistry:
     def sweep(self, now: float) -> list[Command]:
         """Compare everything that is recorded with everything that is reported."""
         self._swept_at, self._armed_at = now, None
+        commands = self._stop_replaced(now)
         due = self._reconciler.sweep(self._dataflows.values(), now)
-        return [command for one in due for command in self._repair(one, now)]
+        return [*commands, *(command for one in due for command in self._repair(one, now))]
+
+    def _stop_replaced(self, now: float) -> list[Command]:
+        """Stop the starts that a later one of the same name has replaced."""
+        commands: list[Command] = []
+        for dataflow in self.live():
+            holder = self._live_by_name.get(dataflow.name or "")
+            ends = dataflow.phase in (Phase.STOPPING, Phase.ROLLING_BACK)
+            if holder is not None and holder is not dataflow and not ends:
+                commands += self._supersede(dataflow, f"a later start of it runs: {holder.id}", now)
+        return commands
 
     def _repair(self, one: Difference, now: float) -> list[Command]:
         member = self._context.membership.get(one.machine)
         report = None if member is None else member.parts.get(one.dataflow)
         dataflow = self._dataflows.get(one.dataflow)
-        if one.kind == "unknown":
+        if one.kind in ("unknown", "unnoticed"):
             event = None if report is None else events.PartReported(one.machine, report)
             return [] if event is None else self._part_reported(event, now)
         if dataflow is None:

@@ -57,10 +57,16 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
 def _part_reported(data: DataflowData, event: events.PartReported, now: float) -> list[Command]:
     part, report = data.parts[event.daemon], event.report
     part.reported = True
+    if report.attempt != part.attempt:
+        part.attempt = report.attempt
+        data.parts.mark(part)
     match report.phase:
         case "prepared":
             data.parts.move(part, PartState.PREPARED)
-            return _continue(data, now)
+            return go_on(data, now)
+        case "running" if not report.stopped:  # released: the store is older than this start
+            data.parts.move(part, PartState.RUNNING)
+            return _release_all(data, now)
         case "ended":
             data.end_part(part, report.result)
             return roll_back(data, ended_early(report, event.daemon), now)
@@ -95,7 +101,7 @@ def _check_parts(data: DataflowData, now: float) -> list[Command]:
     return [ArmTimer(data.timer("start"), now + limit)]
 
 
-def _continue(data: DataflowData, now: float) -> list[Command]:
+def go_on(data: DataflowData, now: float) -> list[Command]:
     """Take the next step of the start if its conditions are met."""
     if data.phase is Phase.LINKING:
         return _release_all(data, now) if data.links.all_linked else []

@@ -100,7 +100,7 @@ class _Collection:
         status, reason = dataflow.status()
         entries, dropped = self._registry.history.of(dataflow.id)
         waits = () if dataflow.waits_for is None else (dataflow.waits_for,)
-        named = self._registry.named(dataflow, now)
+        named = tuple(self._registry.named(dataflow, now))
         ending = edges_by_machine(dataflow, replies.found)
         return Evidence(
             uuid=dataflow.id,
@@ -116,7 +116,7 @@ class _Collection:
                 for part in dataflow.parts.values()
             ),
             edges=edges_of(dataflow.spec.resolved),
-            waits_for=(*waits, *named),
+            waits_for=named or waits,
         )
 
     def _machine(

@@ -1,0 +1,52 @@
+"""Each message of a start, a recovery, a restart or a stop is lost once; the fleet converges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeline
+
+from dora_config.protocol.control import RestartDataflow, StopDataflow
+
+MACHINES = ("robot", "base", "arm")
+MESSAGES = 60
+"""More than any of these actions has before the first heartbeats."""
+
+
+def begin(fleet: SimulatedFleet) -> None:
+    fleet.start(pipeline(camera="robot", inference="base", actuator="arm"))
+
+
+def lose_runner(fleet: SimulatedFleet) -> None:
+    daemon = fleet.daemons["base"]
+    fleet.kill_runner(daemon.runners[0], daemon)
+
+
+def restart(fleet: SimulatedFleet) -> None:
+    fleet.request(RestartDataflow(dataflow=None))
+
+
+def stop(fleet: SimulatedFleet) -> None:
+    fleet.request(StopDataflow(dataflow=None))
+
+
+@pytest.mark.parametrize("action", [begin, lose_runner, restart, stop])
+def test_each_lost_message_is_made_up_for(action: Callable[[SimulatedFleet], None]) -> None:
+    for number in range(1, MESSAGES):
+        fleet = fleet_of(*MACHINES)
+        if action is not begin:
+            begin(fleet)
+            fleet.settle()
+        fleet.lose_in = number
+        action(fleet)
+        fleet.settle()
+        fleet.pass_time(60)
+        assert fleet.lose_in < 0
+        last = fleet.listed()[-1]
+        living = [r for one in fleet.daemons.values() for r in one.runners if r.lives]
+        if action is stop:
+            assert (last[0], living) == ("Finished", []), number
+        else:
+            assert last == ("Running", None), number
+            assert sorted(r.phase for r in living) == ["running"] * 3, number
