@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.command_line import dora
 from support.entry_points import out_of_date
 from support.homes import watched_home
 from support.requirements import summary
 from support.workspace import Workspace
+
+__all__ = ["dora"]
 
 # Examples have no deadline: a busy machine is slow, not wrong.
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,7 +44,7 @@ HAS_FAILED = pytest.StashKey[bool]()
 
 WHOLE_DATAFLOWS = ("examples", "faults")
 """Folders with integration tests only; elsewhere tests have the marker."""
-LONGEST = ("cluster", "faults")
+LONGEST = ("fleet", "faults")
 """Folders whose files take minutes and therefore start first."""
 
 

@@ -35,11 +35,12 @@ def render() -> str:
     application = create_application()
     context = application.make_context("dora", ["--help"], resilient_parsing=True)
     parts = [INTRODUCTION]
-    for section in registry.SECTIONS:
+    for section in application.sections()[0]:
         commands = {
             word: command
             for word in section.commands
             if (command := application.get_command(context, word)) is not None
+            and not command.context_settings.get("allow_extra_args")  # it has its own parser
         }
         if commands:
             parts.append(f"## {section.title}\n")

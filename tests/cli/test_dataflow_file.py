@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from cli.conftest import HELLO, Dora
+from cli.conftest import HELLO
+from support.command_line import Dora
 from support.serving import served
 
 from dora_cli import dataflow_file

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 
 from dora_cli import registry
 from dora_cli._version import __version__

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.plugin_wheels import PluginWheels, plugin_wheels
 
 from dora_cli import plugin_commands
@@ -91,6 +91,16 @@ def test_a_group_imports_the_command_that_is_named(dora: Dora, wheels: PluginWhe
     assert "How many" in dora("help", "farm", "cows").out
     files = dora("--help").out.partition("\nFiles:\n")[2].partition("\n\n")[0]
     assert "Look at farms." in files
+
+
+def test_a_name_of_two_words_is_a_command_of_a_group(dora: Dora, wheels: PluginWheels) -> None:
+    names = {"self hello": "plug_function:hello", "node list": "json:loads"}
+    wheels.install("a", {"dora.commands": names}, plug_function=FUNCTION)
+    assert dora("self", "hello", "you").out == "hello you\n"
+    assert "\n  hello " in dora("self", "--help").out
+    assert "hello" not in dora("--help").out
+    assert dora("node", "list", "--help").out.startswith("Usage: dora node list [OPTIONS]")
+    assert "WARN  plug-ins: the command `dora node list` of the plug-in a" in dora("doctor").out
 
 
 def test_an_application_with_one_command_is_that_command(dora: Dora, wheels: PluginWheels) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.remote_program.existing_daemons import fingerprint
+from dora_cluster.remote_program.existing_daemons import fingerprint
 from dora_config.access_token import REPLACED, Successor, Token
 
 AUTHORITY = bytes(range(32))

@@ -5,28 +5,25 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
+from itertools import chain
 
+from packaging.requirements import Requirement
 from support.sources import (
     PACKAGES,
     PLUGINS,
+    ROOT,
     Source,
     packaged_sources,
     plugin_of,
     python_sources,
 )
 
-MAY_IMPORT = {
-    "dora_config": set[str](),
-    "dora_node_api": set[str](),
-    "dora": {"dora_node_api"},
-    "dora_coordinator": {"dora_config"},
-    "dora_daemon": {"dora_config", "dora_node_api"},
-    "dora_cli": {"dora_config", "dora_node_api", "dora_coordinator", "dora_daemon"},
-    "dora_ros2": {"dora_node_api"},
-}
-"""Our own packages that each package may import."""
+WHOLE = "dora-cli"
+"""Depends on the core and on the plug-ins of the whole command line."""
 
 MAY_USE: Mapping[str | None, set[str]] = {
     "dora-ros2": {"dora-recordings"},
@@ -77,7 +74,7 @@ DECIDING = {
     "dora_daemon.inspection.samples",
     "dora_daemon.lifecycle_lines",
     "dora_daemon.link.protocol",
-    "dora_cli.cluster.decisions",
+    "dora_cluster.decisions",
 }
 """Modules and sub-packages that decide. A module with the word "pure" in the first line of its
 docstring is checked as well."""
@@ -96,15 +93,33 @@ MODULES = {source.module for source in packaged_sources()}
 OURS = {name for names in PACKAGES.values() for name in names}
 
 
-def test_imports_point_downwards() -> None:
+def _dependencies(wheel: str) -> set[str]:
+    """Return the wheels of this project that a wheel declares, also those of its extras."""
+    file = ROOT / "packages" / wheel / "pyproject.toml"
+    project = tomllib.loads(file.read_text())["project"]
+    optional = chain.from_iterable(project.get("optional-dependencies", {}).values())
+    lines = [*project["dependencies"], *optional]
+    return {Requirement(line).name for line in lines} & set(PACKAGES)
+
+
+def test_wheels_form_no_circle() -> None:
+    """And the core depends on no plug-in."""
+    graph = {wheel: _dependencies(wheel) for wheel in PACKAGES}
+    TopologicalSorter(graph).prepare()
+    core = set(PACKAGES) - set(PLUGINS) - {WHOLE}
+    assert {wheel: graph[wheel] - core for wheel in core} == {wheel: set() for wheel in core}
+
+
+def test_imports_are_of_declared_wheels() -> None:
     wrong = []
     for source in packaged_sources():
+        wheel = source.path.relative_to(ROOT / "packages").parts[0]
+        allowed = {name for one in (wheel, *_dependencies(wheel)) for name in PACKAGES[one]}
         own = {module.partition(".")[0] for module in PLUGINS.get(source.plugin or "", ())}
-        allowed = MAY_IMPORT[source.top] | {source.top} | own
         wrong += [
-            f"{source.name}:{line}: {source.top} must not import {name}"
+            f"{source.name}:{line}: {wheel} does not depend on the wheel of {name}"
             for line, name in source.imports(at_run_time=False)
-            if name.partition(".")[0] in OURS - allowed
+            if name.partition(".")[0] in OURS - allowed - own
         ]
     assert not wrong, "\n".join(wrong)
 

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.sources import PACKAGES, ROOT
 
-from dora_cli.bundle.dependencies import Platform, pins_for
+from dora_cluster.bundle.dependencies import Platform, pins_for
 
 
 def test_pins_satisfy_the_requirements() -> None:

@@ -18,7 +18,7 @@ RAW = {
 }
 """Modules of commands that write to the terminal themselves."""
 PROCESSES = {
-    "dora_cli.remote_program": "read by dora-cli",
+    "dora_cluster.remote_program": "read by dora-cli",
     "dora_cli.self_test": "nodes",
     "dora_cli.ui.__main__": "read by dora-cli",
     "dora_daemon.build.__main__": "read by the daemon",

@@ -18,17 +18,7 @@ PACKAGES = {
 """Wheels and their import packages; dora-cli has none."""
 
 PLUGINS: Mapping[str, tuple[str, ...]] = {
-    "dora-cluster": (
-        "dora_cli.bundle",
-        "dora_cli.cluster",
-        "dora_cli.commands.cluster",
-        "dora_cli.commands.cluster_state",
-        "dora_cli.commands.fleet",
-        "dora_cli.commands.wheels",
-        "dora_cli.remote_call",
-        "dora_cli.remote_program",
-        "dora_cli.ssh",
-    ),
+    "dora-cluster": ("dora_cluster",),
     "dora-recordings": (
         "dora_cli.commands.record",
         "dora_cli.commands.recording",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.dora import RunningDora, running_dora
 from support.waiting import wait_until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.dora import run_dora
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.conftest import Dora
+from support.command_line import Dora
 
 
 def test_this_machine_passes(dora: Dora, hello: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 
 MODULE = """\
 module: {name: filter, inputs: [raw], inputs_optional: [cfg], outputs: [clean]}

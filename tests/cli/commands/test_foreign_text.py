@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from support.command_line import Dora
 from support.dora import RunningDora, run_dora, running_dora
 from support.fleets.daemons import real_fleet
 from support.message_examples import ONE_DATAFLOW, examples
@@ -20,8 +21,6 @@ from dora_cli.coordinator import client as client_module
 from dora_cli.coordinator.client import Client
 from dora_config.protocol.envelope import PROTOCOL_VERSION
 from dora_config.protocol.rest.operations import OPERATIONS
-
-from ..conftest import Dora
 
 HOSTILE = "text\x1b[2J\x1b]0;owned\x07\x9b1A\u202e\udc9b\rgone"
 SHOWN = r"text\u001b[2J\u001b]0;owned\u0007\u009b1A\u202e\udc9b\rgone"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 
 from dora_config.dataflow.loader import load_dataflow
 from dora_config.render.mermaid import mermaid_graph

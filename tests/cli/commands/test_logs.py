@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.dora import running_dora
 
 from dora_config.ids import log_file_name

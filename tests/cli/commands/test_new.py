@@ -10,8 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
 from packaging.requirements import Requirement
+from support.command_line import Dora
 
 from dora_cli.templates import package_name
 

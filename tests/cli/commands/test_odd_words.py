@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 
 DEEP = "[" * 100_000
 

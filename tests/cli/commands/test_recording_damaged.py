@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from cli.conftest import Dora
 from daemon.recording.export.recorded_messages import message
+from support.command_line import Dora
 
 from dora_cli.recordings.fetching import FetchedMachine, PartialFetch, merge_fetched
 from dora_config.protocol.recorders import RecordingPlan

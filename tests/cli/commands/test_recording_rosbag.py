@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
-from cli.conftest import Dora
 from mcap.writer import Writer
+from support.command_line import Dora
 
 from dora_ros2.types import Types
 

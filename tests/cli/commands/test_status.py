@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.fleets.daemons import real_fleet
 from support.workspace import Workspace
 

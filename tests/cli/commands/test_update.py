@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.dora import run_dora
 
 from dora_cli._version import __version__

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cli.conftest import HELLO, Dora
+from cli.conftest import HELLO
+from support.command_line import Dora
 
 
 def test_a_good_file(dora: Dora, hello: Path) -> None:

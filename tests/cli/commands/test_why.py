@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.dora import run_dora, running_dora
 from support.runner.histories import entry, failed, restarting
 from support.waiting import wait_until

@@ -8,14 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.serving import served
 
-from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.operations import doctor
-from dora_cli.cluster.operations.steps import Findings
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
+from dora_cluster.coordinator import queries
+from dora_cluster.operations import doctor
+from dora_cluster.operations.steps import Findings
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport, ClusterStatus
 

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from cli.conftest import Dora
+from support.command_line import Dora
 from support.runner.histories import entry, evidence, failed, machine
 
 from dora_cli.why.archive import FOLDER, NotAnArchive, Report, check_path, last_moment, write

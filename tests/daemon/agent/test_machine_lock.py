@@ -8,7 +8,7 @@ import pytest
 from support.fleets.held_lock import held_lock
 from support.waiting import wait_until
 
-from dora_cli.remote_program import lock
+from dora_cluster.remote_program import lock
 from dora_config.protocol.snapshot import MachineOperation
 from dora_daemon.agent import sampler
 from dora_daemon.agent.sampler import lock_holder

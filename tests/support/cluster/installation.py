@@ -14,8 +14,8 @@ from typing import cast
 
 from support.sources import PACKAGES, ROOT
 
-from dora_cli.ssh.connection import Connection, Finished, Listener
-from dora_cli.ssh.transport import Transport
+from dora_cluster.ssh.connection import Connection, Finished, Listener
+from dora_cluster.ssh.transport import Transport
 
 CURRENT = "0.1.0"
 """The version in the sources."""

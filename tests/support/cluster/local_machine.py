@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import cast
 
-from dora_cli.remote_call import program, program_input
-from dora_cli.remote_program.paths import state_dir
-from dora_cli.remote_program.protocol import decode_reply, decode_request, encode_result
-from dora_cli.ssh.connection import Connection, Finished, Listener
-from dora_cli.ssh.errors import ConnectionLost
-from dora_cli.ssh.transport import Transport
+from dora_cluster.remote_call import program, program_input
+from dora_cluster.remote_program.paths import state_dir
+from dora_cluster.remote_program.protocol import decode_reply, decode_request, encode_result
+from dora_cluster.ssh.connection import Connection, Finished, Listener
+from dora_cluster.ssh.errors import ConnectionLost
+from dora_cluster.ssh.transport import Transport
 
 
 class LocalConnection(Connection):

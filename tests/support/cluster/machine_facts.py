@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dora_cli.cluster.decisions.preflight import MachineFacts
+from dora_cluster.decisions.preflight import MachineFacts
 
 MOUNT: dict[str, Any] = {
     "path": "/home/x",

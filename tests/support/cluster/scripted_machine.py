@@ -16,17 +16,17 @@ from typing import Any, cast
 
 from support.cluster.machine_facts import HEALTHY_MACHINE
 
-from dora_cli.remote_call import program
-from dora_cli.remote_program.__main__ import run
-from dora_cli.remote_program.protocol import (
+from dora_cluster.remote_call import program
+from dora_cluster.remote_program.__main__ import run
+from dora_cluster.remote_program.protocol import (
     Problem,
     decode_request,
     encode_problem,
     encode_result,
 )
-from dora_cli.ssh.connection import Connection, Finished, Listener
-from dora_cli.ssh.errors import ConnectionLost, Unreachable
-from dora_cli.ssh.transport import Transport
+from dora_cluster.ssh.connection import Connection, Finished, Listener
+from dora_cluster.ssh.errors import ConnectionLost, Unreachable
+from dora_cluster.ssh.transport import Transport
 
 NAME = "robot (10.0.0.2)"
 _SYSTEMCTL = """\

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from support.cluster.installation import Edits, Installation, LocalMachine, install
 
-from dora_cli.bundle.dependencies import Platform, download
-from dora_cli.remote_call import call
+from dora_cluster.bundle.dependencies import Platform, download
+from dora_cluster.remote_call import call
 
 
 def shared_folder(

@@ -12,7 +12,7 @@ INFO = {"key": "1", "operator": "ada@desk", "command": "dora cluster upgrade fle
 LEASE = 600.0
 HOLD = """
 import json, sys
-from dora_cli.remote_program.lock import acquire
+from dora_cluster.remote_program.lock import acquire
 acquire(*json.loads(sys.argv[1]))
 """
 

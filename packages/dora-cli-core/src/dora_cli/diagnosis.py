@@ -71,10 +71,10 @@ def check_versions() -> Iterator[Finding]:
 
 def check_plugins() -> Iterator[Finding]:
     """Import what plug-ins add, and report what does not work."""
-    from dora_cli.registry import COMMANDS
+    from dora_cli.registry import NAMES
     from dora_config import plugins
 
-    problems = list(plugins.problems({"dora.commands": COMMANDS}))
+    problems = list(plugins.problems({"dora.commands": NAMES}))
     for problem in problems:
         # a plug-in is not the cause of this one; the check of pyarrow names the cure
         if "pyarrow requires NumPy" not in problem:

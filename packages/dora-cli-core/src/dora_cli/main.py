@@ -23,7 +23,7 @@ COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
 
 class LazyGroup(QuickParameters, TyperGroup):
-    """A group that imports a command when it is named."""
+    """A group that imports a command when it is named; plug-ins add commands to it."""
 
     def __init__(
         self,
@@ -31,47 +31,49 @@ class LazyGroup(QuickParameters, TyperGroup):
         sections: Sequence[Section] = SECTIONS,
         aliases: Mapping[str, str] = ALIASES,
         unsupported: Mapping[str, str] = UNSUPPORTED,
+        path: str = "",
         **settings: Any,
     ) -> None:
+        """`path`: its words after `dora`."""
         super().__init__(**settings)
         self._sections = sections
         self._aliases = aliases
         self._unsupported = unsupported
-        self._is_root = sections is SECTIONS
+        self._path = path
         self._entries = {
             word: entry for section in sections for word, entry in section.commands.items()
         }
 
     def list_commands(self, ctx: Any) -> list[str]:
-        if not self._is_root:
-            return list(self._entries)
-        from dora_config.plugins import installed
+        from dora_cli import plugin_commands
 
-        return list(dict.fromkeys([*self._entries, *installed().names("dora.commands")]))
+        return list(dict.fromkeys([*self._entries, *plugin_commands.words(self._path)]))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name, None if it does not exist."""
         if cmd_name not in self.commands:
             entry = self._entries.get(self._aliases.get(cmd_name, cmd_name))
-            found = self._of_plugin(ctx, cmd_name) if entry is None else _load(cmd_name, entry)
-            if found is None:
+            if entry is None:
+                entry = self._of_plugin(ctx, cmd_name)
+            if entry is None:
                 return None
-            self.commands[cmd_name] = found
+            self.commands[cmd_name] = self._load(cmd_name, entry)
         return self.commands[cmd_name]
 
     def _of_plugin(self, ctx: Any, name: str) -> Any:
-        """Return a command of a plug-in; None if it does not exist, or fails in a completion."""
-        if not self._is_root:
-            return None
+        """Return what a plug-in adds; None if it does not exist, or fails in a completion."""
         from dora_cli import plugin_commands
         from dora_config.plugins import PluginError
 
         try:
-            return plugin_commands.find(name, _load)
+            return plugin_commands.find(f"{self._path} {name}".lstrip())
         except PluginError:
             if ctx.resilient_parsing:
                 return None
             raise
+
+    def _load(self, name: str, entry: Any) -> Any:
+        return _load(name, entry, f"{self._path} {name}".lstrip())
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         phrase = PHRASES.get((args[0], args[1])) if ctx.parent is None and args[1:] else None
@@ -92,35 +94,30 @@ class LazyGroup(QuickParameters, TyperGroup):
             ctx.fail(f"no such command {word!r}{hint}")
         return super().resolve_command(ctx, args)
 
+    def sections(self) -> tuple[list[Section], list[str]]:
+        """Return the commands by heading, and which plug-ins do not work."""
+        from dora_cli import plugin_commands
+
+        found = {section.title: dict(section.commands) for section in self._sections}
+        added, problems = plugin_commands.values(self._path, self._entries)
+        for word, entry in added.items():
+            panel = self._load(word, entry).rich_help_panel
+            title = panel if isinstance(panel, str) else "Plug-ins"
+            found.setdefault(self._sections[0].title if self._path else title, {})[word] = entry
+        return [Section(title, commands) for title, commands in found.items() if commands], problems
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         known = _summaries()
-        added, problems = self._added()
-        for section in self._sections:
+        sections, problems = self.sections()
+        for section in sections:
             rows = [
-                (
-                    word,
-                    entry.help
-                    if isinstance(entry, Group)
-                    else known.get(entry) or summary_of(entry),
-                )
+                (word, known.get(str(entry)) or summary_of(entry))
                 for word, entry in section.commands.items()
             ]
-            if rows := rows + added.pop(section.title, []):
-                with formatter.section(section.title):
-                    formatter.write_dl(rows)
-        for title, rows in added.items():
-            with formatter.section(title):
+            with formatter.section(section.title):
                 formatter.write_dl(rows)
         for problem in problems:
             formatter.write(f"\nWarning: {problem}\n")
-
-    def _added(self) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
-        """Return the commands of plug-ins by heading, and what does not work."""
-        if not self._is_root:
-            return {}, []
-        from dora_cli import plugin_commands
-
-        return plugin_commands.rows(self._entries, _load)
 
 
 def _summaries() -> Mapping[str, str]:
@@ -131,14 +128,16 @@ def _summaries() -> Mapping[str, str]:
     return found
 
 
-def summary_of(entry: str) -> str:
+def summary_of(entry: Any) -> str:
     """Return the first sentence of a command's help; imports its module."""
-    text: str = _load(entry, entry).get_short_help_str(limit=200)
+    if isinstance(entry, Group):
+        return entry.help
+    text: str = _load("", entry).get_short_help_str(limit=200)
     return text.partition(";")[0]
 
 
-def _load(name: str, entry: Any) -> Any:
-    """Return the command of a function, a group, or their place as `MODULE:NAME`."""
+def _load(name: str, entry: Any, path: str = "") -> Any:
+    """Return the command of a function, a group, an application, or their place `MODULE:NAME`."""
     if isinstance(entry, str):
         module, _, found = entry.partition(":")
         entry = getattr(import_module(module), found)
@@ -148,11 +147,16 @@ def _load(name: str, entry: Any) -> Any:
             sections=sections,
             aliases={},
             unsupported={},
+            path=path,
             name=name,
             help=entry.help,
             rich_help_panel=entry.heading,
             rich_markup_mode=None,
         )
+    if isinstance(entry, typer.Typer):
+        from dora_cli import plugin_commands
+
+        return plugin_commands.command_of(name, entry)
     return entry if isinstance(entry, TyperCommand) else function_command(name, entry)
 
 

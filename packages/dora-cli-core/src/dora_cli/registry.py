@@ -2,7 +2,7 @@
 
 The parameters of the function are the arguments and options, its docstring is the help. `SETTINGS`
 of its module has more arguments of `typer.Typer.command` for some functions. To add a command, add
-its function and a line here.
+its function and a line here. Commands of plug-ins are added under their headings.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ class Section(NamedTuple):
     commands: Mapping[str, str | Group]
 
 
-def _of(module: str, *words: str) -> dict[str, str]:
+def functions(module: str, *words: str) -> dict[str, str]:
     """Return the functions of a module by word; one that Python uses ends in `_`."""
-    return {word: f"dora_cli.commands.{module}:{_function(word)}" for word in words}
+    return {word: f"{module}:{_function(word)}" for word in words}
+
+
+def _of(module: str, *words: str) -> dict[str, str]:
+    return functions(f"dora_cli.commands.{module}", *words)
 
 
 def _function(word: str) -> str:
@@ -39,18 +43,6 @@ def _function(word: str) -> str:
     return f"{word}_" if taken else word.replace("-", "_")
 
 
-CLUSTER = Group(
-    "Manage a cluster of machines.",
-    {
-        **_of("cluster", "up"),
-        **_of("cluster_state", "status"),
-        **_of("cluster", "down", "remove", "install", "uninstall"),
-        **_of("cluster", "exec", "logs"),
-        **_of("fleet", "diff", "apply", "history", "rollback", "pause", "resume"),
-        **_of("cluster", "upgrade", "downgrade", "promote"),
-        **_of("cluster_state", "rotate-token", "ca"),
-    },
-)
 NODE = Group(
     "List, stop, restart and change the nodes of running dataflows.",
     _of(
@@ -72,12 +64,7 @@ RECORDING = Group(
     _of("recording", "info", "export", "import", "list", "stop", "fetch", "remove"),
 )
 SELF = Group(
-    "Test, update or remove this installation.",
-    {
-        **_of("installation", "update", "test"),
-        **_of("wheels", "wheels"),
-        **_of("installation", "uninstall"),
-    },
+    "Test, update or remove this installation.", _of("installation", "update", "test", "uninstall")
 )
 
 SECTIONS: tuple[Section, ...] = (
@@ -97,7 +84,6 @@ SECTIONS: tuple[Section, ...] = (
             "topic": TOPIC,
             "param": PARAM,
             **_of("dataflows", "clean"),
-            "cluster": CLUSTER,
         },
     ),
     Section(
@@ -158,3 +144,14 @@ UNSUPPORTED_OPTIONS: Mapping[tuple[str, str], str] = {
 COMMANDS: Mapping[str, str | Group] = {
     word: entry for section in SECTIONS for word, entry in section.commands.items()
 }
+
+NAMES: frozenset[str] = frozenset(
+    [*COMMANDS]
+    + [
+        f"{word} {subcommand}"
+        for word, entry in COMMANDS.items()
+        if isinstance(entry, Group)
+        for subcommand in entry.commands
+    ]
+)
+"""Names that a plug-in cannot have: of commands, and of those in groups."""

@@ -12,9 +12,9 @@ from support.fleets.daemons import RealFleet, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.commands.fleet import operator
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import RequestFailed
+from dora_cluster.commands.fleet import operator
 from dora_config.protocol.control import ListNodes, NodeList
 from dora_config.protocol.fleet import (
     ApplyFleet,

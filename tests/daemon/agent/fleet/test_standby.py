@@ -14,8 +14,8 @@ from support.fleets.daemons import counting, is_running, pids, real_fleet, wait_
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.cluster.decisions.promotion import parse_copy
 from dora_cli.coordinator.client import Client
+from dora_cluster.decisions.promotion import parse_copy
 from dora_config.access import Endpoint, state_dir
 from dora_config.protocol.control import (
     ClusterReport,

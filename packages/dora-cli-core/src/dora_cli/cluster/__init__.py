@@ -1,1 +1,0 @@
-"""A fleet from one machine: what `dora cluster` does, command by command."""

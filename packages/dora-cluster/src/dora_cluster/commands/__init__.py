@@ -1,0 +1,1 @@
+"""The commands of `dora cluster`, and `dora self wheels`."""
