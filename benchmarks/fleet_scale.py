@@ -36,9 +36,9 @@ from dora_config.access_token import Token
 from dora_config.control_plane import ControlConnection
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol import control
-from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import HEARTBEAT_INTERVAL
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.envelope import Message, Request
 from dora_config.protocol.snapshot import REUSED_SECONDS
 
 STEADY_SECONDS = 12.0
@@ -155,19 +155,13 @@ class Client:
     def __init__(self, client: CliClient) -> None:
         self._client = client
 
-    def request(self, request: ControlRequest) -> float:
+    def request(self, request: Request[Message]) -> float:
         """Return the seconds until the answer; a failure is an error."""
         begun = time.perf_counter()
-        match request:
-            case control.StartDataflow():
-                self._client.request(request, control.Started, {})
-            case control.StopDataflow():
-                self._client.request(request, control.Ended, {})
-            case _:
-                self._client.answer(request)
+        self._client.request(request)
         return time.perf_counter() - begun
 
-    def median(self, request: ControlRequest) -> float:
+    def median(self, request: Request[Message]) -> float:
         return statistics.median(self.request(request) for _ in range(LISTS))
 
 

@@ -76,7 +76,7 @@ def start_request(count: int) -> control.StartDataflow:
             )
             before = node
     resolved = ResolvedDataflow(nodes=tuple(nodes))
-    return control.StartDataflow(spec=DataflowSpec(resolved=resolved), dry_run=False)
+    return control.StartDataflow(spec=DataflowSpec(resolved=resolved))
 
 
 @contextmanager

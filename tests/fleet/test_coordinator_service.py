@@ -25,7 +25,7 @@ from support.waiting import wait_until
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_config.access import endpoint
-from dora_config.protocol.control import ClusterReport, ClusterStatus
+from dora_config.protocol.control import ClusterStatus
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -308,6 +308,6 @@ def release(control: Host) -> str:
     """Return the coordinator's version; empty if it does not answer."""
     try:
         with Client(endpoint(control.address)) as client:
-            return client.request(ClusterStatus(), ClusterReport).coordinator.release
+            return client.request(ClusterStatus()).coordinator.release
     except CoordinatorUnavailable:
         return ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pydantic import BaseModel
@@ -17,11 +16,10 @@ from support.message_examples import ONE_DATAFLOW, examples
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator import client as client_module
 from dora_cli.coordinator.client import Client
-from dora_config.protocol.envelope import PROTOCOL_VERSION
-from dora_config.protocol.rest.operations import OPERATIONS
+from dora_config.protocol.envelope import PROTOCOL_VERSION, Message, Request
 
+A = TypeVar("A", bound=Message)
 HOSTILE = "text\x1b[2J\x1b]0;owned\x07\x9b1A\u202e\udc9b\rgone"
 SHOWN = r"text\u001b[2J\u001b]0;owned\u0007\u009b1A\u202e\udc9b\rgone"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]")
@@ -63,25 +61,12 @@ def hostile(value: Any) -> Any:
 def hostile_coordinator(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of a coordinator whose texts contain escape sequences."""
 
-    def request(_client: Client, _request: object, expected: Any, *_: object, **__: object) -> Any:
-        return hostile(examples(expected, VALUES)[-1])
-
-    def query(method: str) -> Any:
-        def ask(_client: Client, path: str, *_: object) -> Any:
-            for one in OPERATIONS:
-                pattern = re.sub(r"\\?\{\w+\\?\}", "[^/]+", one.path)
-                if one.method == method and re.fullmatch(pattern, path.partition("?")[0]):
-                    example = examples(one.result, VALUES)[-1].model_dump(mode="json")
-                    text = json.dumps(hostile(example))
-                    return json.loads(text, object_hook=client_module._Result)
-            raise AssertionError(path)
-
-        return ask
+    def request(_client: Client, request: Request[A], *_: object, **__: object) -> Any:
+        return hostile(examples(request.answer_type(), VALUES)[-1])
 
     monkeypatch.setattr(Client, "connect", lambda _client: None)
     monkeypatch.setattr(Client, "request", request)
-    monkeypatch.setattr(Client, "get", query("GET"))
-    monkeypatch.setattr(Client, "post", query("POST"))
+    monkeypatch.setattr(Client, "follow", request)
 
 
 @pytest.mark.usefixtures("hostile_coordinator")

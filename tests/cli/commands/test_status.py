@@ -14,10 +14,8 @@ from support.workspace import Workspace
 from dora_cli.commands import coordinator as coordinator_commands
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost
 from dora_config.errors import DoraError
-from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.rest import paths
-from dora_config.protocol.snapshot import DaemonSummary
+from dora_config.protocol.reports import ClusterReport, ClusterStatus, DaemonSummary
 
 
 def test_without_a_coordinator(dora: Dora) -> None:
@@ -55,8 +53,7 @@ class Coordinator:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def get(self, path: str) -> ClusterReport:
-        assert path == paths.STATUS
+    def request(self, request: ClusterStatus) -> ClusterReport:
         if self._problem is not None:
             raise self._problem
         version = ProgramVersion(program="coordinator", release="1.2.3")

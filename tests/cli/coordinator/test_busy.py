@@ -17,7 +17,7 @@ from dora_cluster.coordinator import queries
 from dora_cluster.operations import doctor
 from dora_cluster.operations.steps import Findings
 from dora_config.cluster.models import Cluster, Coordinator, Machine
-from dora_config.protocol.control import ClusterReport, ClusterStatus
+from dora_config.protocol.control import ClusterStatus
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def test_the_page_of_another_server_is_not_printed() -> None:
         refusing(503, "text/html", "<html>\nunavailable") as cluster,
         Client(queries.endpoint_of(cluster)) as client,
     ):
-        for use in (lambda: client.request(ClusterStatus(), ClusterReport), lambda: client.streams):
+        for use in (lambda: client.request(ClusterStatus()), lambda: client.streams):
             with pytest.raises(CoordinatorUnreachable, match=r"no coordinator listens at .* 503$"):
                 use()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 from support.fleets.coordinator import free_port
@@ -31,6 +31,8 @@ from dora_cli.monitor import Page
 from dora_config import control_plane
 from dora_config.access import Endpoint
 from dora_config.control_plane import Untrusted
+from dora_config.protocol.reports import DataflowList, EndedDataflow, ListDataflows, ListNodes
+from dora_config.protocol.rest import paths
 from dora_daemon.process_tree import daemon_entry
 from dora_daemon.process_tree.daemon_entry import DaemonEntry
 from dora_daemon.process_tree.runtime_dir import own_identity
@@ -73,26 +75,42 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], Answer | None]) -> Iterat
         yield client
 
 
+def kind_of(request: BaseHTTPRequestHandler) -> object:
+    return json.loads(request.rfile.read(int(request.headers["Content-Length"])))["kind"]
+
+
 def always(status: int, body: object, kind: str = "application/json") -> Callable[[Any], Answer]:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return lambda _: (status, kind, content)
 
 
-def test_arguments_are_a_json_body_without_those_of_none() -> None:
+def test_a_request_is_a_message_with_the_version_of_the_client() -> None:
     seen: list[tuple[str, object, str]] = []
 
     def answer(request: BaseHTTPRequestHandler) -> Answer:
-        length = int(request.headers["Content-Length"])
-        body = json.loads(request.rfile.read(length))
-        seen.append((request.path, body, request.headers["User-Agent"]))
-        return 201, "application/json; charset=utf-8", b'{"uuid": "u"}'
+        seen.append((request.path, kind_of(request), request.headers["User-Agent"]))
+        return 200, "application/json; charset=utf-8", DataflowList().model_dump_json().encode()
 
     with serving(answer) as client:
-        assert client.post("/api/dataflows", {"a": 1, "b": None}).uuid == "u"
-    ((path, body, agent),) = seen
-    assert (path, body) == ("/api/dataflows", {"a": 1})
+        assert client.request(ListDataflows()).dataflows == ()
+    ((path, kind, agent),) = seen
+    assert (path, kind) == (paths.REQUEST, "list")
     assert agent.startswith("dora/")
     assert " protocol/" in agent
+
+
+def test_the_answer_has_the_type_that_the_request_names() -> None:
+    with serving(always(200, {"kind": "dataflows"})) as client:
+        assert_type(client.request(ListDataflows()), DataflowList)
+        with pytest.raises(CoordinatorLost, match="not NodeList"):
+            client.request(ListNodes())
+
+
+def test_the_results_of_nodes_are_part_of_an_error() -> None:
+    body = {"error": "no", "code": "failed", "ended": {"uuid": "u", "ok": False}}
+    with serving(always(500, body)) as client, pytest.raises(RequestFailed) as failed:
+        client.request(ListDataflows())
+    assert failed.value.ended == EndedDataflow(uuid="u", ok=False)
 
 
 @pytest.mark.parametrize(
@@ -123,18 +141,18 @@ def test_errors_of_the_coordinator(
         serving(always(status, body, kind)) as client,
         pytest.raises(error, match=text),
     ):
-        client.get("/api/dataflows/x")
+        client.request(ListDataflows())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"error": 1}', b"[]"])
 def test_an_answer_that_is_not_of_the_api(content: bytes) -> None:
     with serving(always(500, content)) as client, pytest.raises(CoordinatorLost):
-        client.get("/api/dataflows")
+        client.request(ListDataflows())
 
 
 def test_a_coordinator_that_hangs_up_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda _: None) as client, pytest.raises(CoordinatorLost, match="lost"):
-        client.get("/api/dataflows")
+        client.request(ListDataflows())
     monkeypatch.setattr(client_module, "QUERY_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = Endpoint("127.0.0.1", silent.getsockname()[1])
@@ -142,7 +160,7 @@ def test_a_coordinator_that_hangs_up_or_does_not_answer(monkeypatch: pytest.Monk
             Client(endpoint) as client,
             pytest.raises(CoordinatorLost, match=r"did not answer within 0\.05 s"),
         ):
-            client.get("/api/dataflows")
+            client.request(ListDataflows())
         with (
             Client(endpoint) as client,
             pytest.raises(CoordinatorLost, match=r"did not answer within 0\.05 s"),
@@ -155,23 +173,23 @@ def test_a_request_after_one_without_an_answer(monkeypatch: pytest.MonkeyPatch) 
     unblock = Event()
 
     def answer(request: BaseHTTPRequestHandler) -> Answer:
-        if request.path == "/slow":
+        if kind_of(request) == "nodes":
             unblock.wait(30)
-        return 200, "application/json", b"{}"
+        return 200, "application/json", b'{"kind": "dataflows"}'
 
     with serving(answer) as client:
         with pytest.raises(CoordinatorLost, match="did not answer"):
-            client.get("/slow")
-        assert not vars(client.get("/fast"))
+            client.request(ListNodes())
+        assert not client.request(ListDataflows()).dataflows
         unblock.set()
 
 
 def test_a_connection_that_was_closed_while_idle_is_opened_again() -> None:
-    with serving(always(200, {})) as client:
-        assert not vars(client.get("/first"))
+    with serving(always(200, {"kind": "dataflows"})) as client:
+        assert not client.request(ListDataflows()).dataflows
         # The server closes the connection after each answer without a word.
         wait_until(lambda: select.select([client._connection.sock], [], [], 0)[0], what="the end")
-        assert not vars(client.get("/second"))
+        assert not client.request(ListDataflows()).dataflows
 
 
 def test_a_connection_that_is_lost_in_the_handshake_is_opened_again(
@@ -188,7 +206,7 @@ def test_a_connection_that_is_lost_in_the_handshake_is_opened_again(
     with serving(always(200, {})) as client:
         for _ in range(2):
             with pytest.raises(CoordinatorUnreachable):
-                client.get("/api/dataflows")
+                client.request(ListDataflows())
 
 
 def test_without_a_coordinator_the_remedy_is_named() -> None:
@@ -196,7 +214,7 @@ def test_without_a_coordinator_the_remedy_is_named() -> None:
         Client(Endpoint("127.0.0.1", free_port())) as client,
         pytest.raises(CoordinatorUnreachable, match="with `dora up`, or name another"),
     ):
-        client.get("/api/dataflows")
+        client.request(ListDataflows())
 
 
 def test_a_token_without_authority_is_not_sent_to_another_machine() -> None:
@@ -205,7 +223,7 @@ def test_a_token_without_authority_is_not_sent_to_another_machine() -> None:
         suppress(OSError),
         pytest.raises(Untrusted, match="the token was not sent"),
     ):
-        client.get("/api/dataflows")
+        client.request(ListDataflows())
 
 
 def test_the_coordinator_of_this_machines_daemon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from websockets.sync.server import ServerConnection, serve
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_config.access import Endpoint
-from dora_config.protocol.control import SERVER_CODEC, LogsEnd, ReadLogs, Welcome
+from dora_config.protocol.control import SERVER_CODEC, ReadLogs, Welcome
 from dora_config.protocol.envelope import ProgramVersion
 
 
@@ -41,7 +41,7 @@ def test_requests_have_a_limit() -> None:
     with mute_coordinator() as endpoint, Client(endpoint) as client:
         expected = f"the coordinator at {endpoint} did not answer within 0.1 s"
         with pytest.raises(CoordinatorLost, match=expected):
-            client.request(ReadLogs(), LogsEnd, {}, timeout=0.1)
+            client.follow(ReadLogs(), print, timeout=0.1)
 
 
 @pytest.mark.integration

@@ -90,17 +90,13 @@ def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
     frames = iter([Progress(id=1, progress=lines("a", 9.8, 10.2)), Answer(id=1, answer=LogsEnd())])
     past = (lines("a", 1.0, 9.7), lines("b", 2.0, 9.9, 10.0))
 
-    def request(
-        message: object, _: object, on_progress: dict[object, Callable[[Any], None]] | None = None
-    ) -> object:
-        if not isinstance(message, ReadLogs):
-            return DataflowList()
+    def follow(_: ReadLogs, show: Callable[[LogLines], None]) -> LogsEnd:
         for one in past:
-            (on_progress or {})[LogLines](one)
+            show(one)
         return LogsEnd()
 
     streams = SimpleNamespace(send=lambda _: 1, next_frame=lambda _: next(frames))
-    client = cast(Client, SimpleNamespace(request=request, streams=streams))
+    client = cast(Client, SimpleNamespace(follow=follow, request=lambda _: DataflowList(), streams=streams))
     printed: list[str] = []
 
     def show(entries: Iterable[LogEntry]) -> None:
@@ -124,15 +120,13 @@ def test_lines_are_printed_as_they_arrive() -> None:
         lines("b", 5.0).model_copy(update={"reading": ("b",)}),
     )
 
-    def request(
-        message: object, _: object, on_progress: dict[object, Callable[[Any], None]]
-    ) -> object:
+    def follow(_: ReadLogs, show: Callable[[LogLines], None]) -> LogsEnd:
         for one in past:
-            on_progress[LogLines](one)
+            show(one)
             seen.append(list(printed))
         return LogsEnd()
 
-    client = cast(Client, SimpleNamespace(request=request))
+    client = cast(Client, SimpleNamespace(follow=follow))
     printer = cast(EntryPrinter, SimpleNamespace(print_one=lambda one: printed.append(one.msg)))
     LogReader(ReadLogs(dataflow="u"), printer, one_node=False).read_past(client, follow=False)
     assert seen == [[], ["1", "2", "3"], ["1", "2", "3", "4", "5"]]

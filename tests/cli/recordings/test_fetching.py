@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -65,7 +64,7 @@ class Machines:
         self.server.daemon_threads = False
         self.endpoint = Endpoint("127.0.0.1", self.server.server_port)
 
-    def request(self, question: CallRecorders, expected: Any) -> RecorderReplies:
+    def request(self, question: CallRecorders) -> RecorderReplies:
         (daemon,) = question.daemons
         assert isinstance(question.request, DescribeRecording)
         reply = MachineReply(daemon=daemon, reply=RecordingDescribed(plan=PLAN))

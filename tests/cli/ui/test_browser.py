@@ -24,7 +24,7 @@ from support.runner.linked import children
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client
-from dora_config.protocol.control import ListNodes, NodeList
+from dora_config.protocol.control import ListNodes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route, WebSocketRoute
@@ -49,7 +49,7 @@ def points(page: Page, within: str) -> int:
 
 def pid_of(fleet: RealFleet, name: str) -> int:
     with Client(fleet.coordinator.endpoint) as client:
-        found = client.request(ListNodes(), NodeList).nodes
+        found = client.request(ListNodes()).nodes
     return next(one.pid for one in found if one.node == name and one.pid is not None)
 
 

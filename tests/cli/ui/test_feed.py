@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import pytest
@@ -16,11 +16,11 @@ from dora_cli.ui.streams import OpenState, send_state
 from dora_config.access import endpoint
 from dora_config.protocol.control import (
     ControlAnswer,
-    ControlRequest,
     DataflowList,
     DataflowSummary,
     ListDataflows,
 )
+from dora_config.protocol.envelope import Message, Request
 from dora_config.protocol.snapshot import (
     MachineLoad,
     MachineSummary,
@@ -28,6 +28,7 @@ from dora_config.protocol.snapshot import (
     Snapshot,
 )
 
+A = TypeVar("A", bound=Message)
 FIRST = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11"
 SECOND = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c12"
 
@@ -42,7 +43,12 @@ class FakeCoordinator(CoordinatorConnection):
         """Whether the last snapshot is sent again."""
         self.problem: str | None = None
 
-    async def request(self, request: ControlRequest) -> ControlAnswer:
+    async def request(self, request: Request[A]) -> A:
+        answer = self._answer(request)
+        assert isinstance(answer, request.answer_type())
+        return answer
+
+    def _answer(self, request: Request[A]) -> ControlAnswer:
         if isinstance(request, ListDataflows):
             rows = [DataflowSummary(uuid=uuid, status="Running") for uuid in (FIRST, SECOND)]
             return DataflowList(dataflows=tuple(rows))

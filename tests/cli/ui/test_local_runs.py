@@ -14,14 +14,11 @@ from support.waiting import PATIENCE
 from support.workspace import Workspace
 
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.ui.connection import LocalRuns, call
+from dora_cli.ui.connection import LocalRuns
 from dora_config.access import config_dir
-from dora_config.protocol.calls import RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
-    DataflowList,
     DataflowSummary,
-    Described,
     DescribeDataflow,
     ListDataflows,
     LogLines,
@@ -62,7 +59,7 @@ async def listed(
 ) -> DataflowSummary:
     """Return the row that meets a condition, once there is one."""
     while True:
-        rows = (await call(backend, ListDataflows(), DataflowList)).dataflows
+        rows = (await backend.request(ListDataflows())).dataflows
         for row in rows:
             if condition(row):
                 return row
@@ -77,7 +74,7 @@ def test_a_run_is_shown_changed_and_stopped(workspace: Workspace) -> None:
             row = await listed(backend, lambda row: row.status == "Running")
             assert (row.name, row.nodes) == (workspace.path.name, 1)
             ref = row.uuid
-            described = await call(backend, DescribeDataflow(dataflow=ref), Described)
+            described = await backend.request(DescribeDataflow(dataflow=ref))
             assert [node.id for node in described.spec.resolved.nodes] == ["talker"]
             await restart_and_set(backend, ref)
             with pytest.raises(RequestFailed, match="needs a coordinator"):
@@ -98,7 +95,7 @@ async def restart_and_set(backend: LocalRuns, ref: str) -> None:
     change = SetParam(node="talker", key="gain", value=3)
     await backend.request(CallRunner(dataflow=ref, node="talker", request=change))
     read = CallRunner(dataflow=ref, node="talker", request=GetParams(node="talker"))
-    (found,) = (await call(backend, read, RunnerReplies)).replies
+    (found,) = (await backend.request(read)).replies
     assert isinstance(found.reply, Params)
     assert found.reply.values == {"gain": 3}
 

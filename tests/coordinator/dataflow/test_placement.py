@@ -7,7 +7,7 @@ from support.simulation.fleet_simulation import SimulatedFleet, dataflow, pipeli
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.builds import BuildDataflow
-from dora_config.protocol.control import ChangeGraph, PlacementPlan, StartDataflow
+from dora_config.protocol.control import ChangeGraph, PlacementPlan, PlanDataflow, StartDataflow
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import AddNode
@@ -35,7 +35,7 @@ def test_labels_select_the_first_daemon_that_has_all_of_them() -> None:
     fleet = two_machines()
     node = ResolvedNode(id="net", path="net.py", deploy=ResolvedDeploy(labels={"gpu": "yes"}))
     spec = dataflow().model_copy(update={"resolved": ResolvedDataflow(nodes=(node,))})
-    number = fleet.request(StartDataflow(spec=spec, dry_run=True))
+    number = fleet.request(PlanDataflow(spec=spec))
     plan = fleet.answers[number]
     assert isinstance(plan, PlacementPlan)
     assert [(one.node, one.daemon) for one in plan.nodes] == [("net", "station")]
@@ -43,12 +43,12 @@ def test_labels_select_the_first_daemon_that_has_all_of_them() -> None:
     assert not fleet.store
 
 
-def test_a_dry_run_is_refused_as_the_start_would_be() -> None:
+def test_a_plan_is_refused_as_the_start_would_be() -> None:
     fleet = two_machines()
     spec = dataflow(camera="robot").model_copy(update={"name": "app"})
     fleet.start(spec)
     fleet.settle()
-    number = fleet.request(StartDataflow(spec=spec, dry_run=True))
+    number = fleet.request(PlanDataflow(spec=spec))
     assert 'already a running dataflow with name "app"' in fleet.failures[number].message
 
 
@@ -66,11 +66,13 @@ def with_versions(**versions: tuple[int, int]) -> SimulatedFleet:
     return fleet
 
 
-@pytest.mark.parametrize("dry_run", [False, True])
-def test_a_start_on_machines_whose_links_do_not_fit_is_refused(dry_run: bool) -> None:
+@pytest.mark.parametrize("kind", [StartDataflow, PlanDataflow])
+def test_a_start_on_machines_whose_links_do_not_fit_is_refused(
+    kind: type[StartDataflow | PlanDataflow],
+) -> None:
     fleet = with_versions(link_version=(3, 1))
     spec = pipeline(camera="robot", net="station")
-    failure = fleet.failures[fleet.request(StartDataflow(spec=spec, dry_run=dry_run))]
+    failure = fleet.failures[fleet.request(kind(spec=spec))]
     assert failure.code == "placement"
     assert failure.message == (
         'machines "robot" (dora 1, link protocol 1.0) and "station" (dora 9.9, link protocol 3.1) '
@@ -98,7 +100,7 @@ def test_a_build_for_machines_whose_links_do_not_fit_is_refused() -> None:
 )
 def test_a_start_that_needs_no_fitting_links(version: tuple[int, int], spec: DataflowSpec) -> None:
     fleet = with_versions(link_version=version)
-    number = fleet.request(StartDataflow(spec=spec, dry_run=True))
+    number = fleet.request(PlanDataflow(spec=spec))
     assert isinstance(fleet.answers[number], PlacementPlan)
 
 

@@ -17,7 +17,7 @@ from support.requirements import require_root
 from support.waiting import PATIENCE
 
 from dora_cli.coordinator.client import Client
-from dora_config.protocol.control import ClusterReport, ClusterStatus
+from dora_config.protocol.control import ClusterStatus
 from dora_coordinator.io.listening import _owner, _source
 
 pytestmark = pytest.mark.integration
@@ -67,7 +67,7 @@ def flood(port: int) -> Iterator[None]:
 
 
 def answers(client: Client) -> bool:
-    return client.request(ClusterStatus(), ClusterReport, timeout=PATIENCE).machines == ()
+    return client.request(ClusterStatus(), timeout=PATIENCE).machines == ()
 
 
 def list_dataflows(coordinator: RunningCoordinator) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, fleet_of
 
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
-from dora_config.protocol.control import StartDataflow
+from dora_config.protocol.control import PlanDataflow
 from dora_config.protocol.daemon import PartLost
 from dora_coordinator.state.commands import Command
 from dora_coordinator.state.events import DaemonMessageReceived, Event
@@ -108,9 +108,9 @@ def test_a_start_that_is_refused_has_no_spawn() -> None:
     assert "nosuch" in (ended.error or "")
 
 
-def test_a_dry_run_is_not_traced() -> None:
+def test_a_plan_is_not_traced() -> None:
     found = traced("robot")
-    found.fleet.request(StartDataflow(spec=dataflow(camera="robot"), dry_run=True))
+    found.fleet.request(PlanDataflow(spec=dataflow(camera="robot")))
     assert not found.begun
 
 

@@ -16,9 +16,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_config.access import DEFAULT_PORT, current_place, endpoint
 from dora_config.protocol.control import (
-    ClusterReport,
     ClusterStatus,
-    DataflowList,
     DataflowSummary,
     ListDataflows,
 )
@@ -103,7 +101,7 @@ def daemons() -> dict[str, DaemonSummary]:
     """Connected daemons by machine id; empty without a coordinator."""
     try:
         with Client(endpoint(*current_place(WORKSTATION, DEFAULT_PORT))) as client:
-            report = client.request(ClusterStatus(), ClusterReport)
+            report = client.request(ClusterStatus())
     except CoordinatorUnavailable:
         return {}
     return {one.machine_id: one for one in report.machines if one.connected and one.machine_id}
@@ -122,7 +120,7 @@ def coordinator_process() -> int:
 
 def dataflows(coordinator: str = WORKSTATION) -> list[DataflowSummary]:
     with Client(endpoint(coordinator)) as client:
-        return list(client.request(ListDataflows(), DataflowList).dataflows)
+        return list(client.request(ListDataflows()).dataflows)
 
 
 def running() -> list[DataflowSummary]:

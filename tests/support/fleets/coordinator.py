@@ -17,7 +17,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_config.access import Endpoint, endpoint
 from dora_config.control_plane import ControlConnection, websocket_options
-from dora_config.protocol.control import DataflowList, DataflowSummary, ListDataflows
+from dora_config.protocol.control import DataflowSummary, ListDataflows
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class DataflowReader:
         return self._list(self._client)
 
     def _list(self, client: Client) -> list[DataflowSummary]:
-        return list(client.request(ListDataflows(), DataflowList).dataflows)
+        return list(client.request(ListDataflows()).dataflows)
 
     def close(self) -> None:
         client, self._client = self._client, None

@@ -21,7 +21,6 @@ from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
     DataflowSummary,
-    Ended,
     StopDataflow,
 )
 from dora_daemon.process_tree.runtime_dir import runtime_root
@@ -159,11 +158,11 @@ class RealFleet:
             for one in self.listed():
                 if one.status not in ("Finished", "Failed"):
                     stop = StopDataflow(dataflow=one.uuid, force=True)
-                    client.request(stop, Ended)
+                    client.request(stop)
 
     def cluster(self) -> ClusterReport:
         with Client(self.coordinator.endpoint) as client:
-            return client.request(ClusterStatus(), ClusterReport)
+            return client.request(ClusterStatus())
 
     def wait_for_status(self, status: str, *, timeout: float = PATIENCE) -> DataflowSummary:
         """Wait until the newest dataflow has that status."""

@@ -264,9 +264,11 @@ class CoordinatorState:
             return self._dispatch(requested, now)
         except RequestRefused as problem:
             failure = do.FailClient(requested.client, problem)
-            if problem.code != "placement" or not isinstance(request, control.StartDataflow):
+            if problem.code != "placement" or not isinstance(
+                request, control.StartDataflow | control.PlanDataflow
+            ):
                 return [failure]
-            if request.dry_run and not request.spec.code:
+            if isinstance(request, control.PlanDataflow) and not request.spec.code:
                 return [failure]
             history, name = self.registry.history, request.spec.name
             return [*history.start_refused(name, "placement", str(problem), now), failure]
@@ -274,9 +276,12 @@ class CoordinatorState:
     def _dispatch(self, requested: events.ClientRequested, now: float) -> list[do.Command]:
         registry, request, lifecycle = self.registry, requested.request, self._lifecycle
         answer: do.Begun | control.ControlAnswer
+        changes: list[do.Command] = []
         match request:
             case control.StartDataflow() | control.RestartDataflow() if self._ending:
                 raise RequestRefused("failed", "the coordinator is ending; start refused")
+            case control.PlanDataflow(spec=spec):
+                answer = lifecycle.plan(spec)
             case control.StartDataflow():
                 answer, changes = lifecycle.start(request, requested.fresh_id, now)
             case control.StopDataflow():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytest
 from support.simulation.fleet_simulation import (
@@ -13,32 +13,29 @@ from support.simulation.fleet_simulation import (
 )
 
 from dora_config.protocol import control
+from dora_config.protocol.envelope import Message, Query, Request
 from dora_config.protocol.rest.errors import STATUSES, OperationFailed
 from dora_config.protocol.rest.operations import OPERATIONS, body_arguments
 
 BY_NAME = {one.name: one for one in OPERATIONS}
-QUERIES = (
-    control.ListDataflows,
-    control.ListNodes,
-    control.ClusterStatus,
-    control.DescribeDataflow,
-    control.Explain,
-)
+A = TypeVar("A", bound=Message)
 
 
 def run(fleet: SimulatedFleet, operation_name: str, /, **arguments: object) -> Any:
     """Return the result as JSON data; a refused request raises OperationFailed."""
     operation = BY_NAME[operation_name]
 
-    async def send(request: control.ControlRequest) -> control.ControlAnswer:
-        assert operation.method == "POST" or isinstance(request, QUERIES), "GET changes nothing"
-        number = fleet.request(request)
+    async def send(request: Request[A]) -> A:
+        assert operation.method == "POST" or isinstance(request, Query), "GET changes nothing"
+        number = fleet.request(cast(control.ControlRequest, request))
         fleet.settle()
         await fleet.wait_for(number)
         if number in fleet.failures:
             failure = fleet.failures[number]
             raise OperationFailed(failure.code, failure.message)
-        return fleet.answers[number]
+        answer = fleet.answers[number]
+        assert isinstance(answer, request.answer_type())
+        return answer
 
     result: Any = fleet.run(operation.run(operation.parse({}, arguments), send))
     return result.model_dump(mode="json")

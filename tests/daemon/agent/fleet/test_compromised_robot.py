@@ -31,7 +31,7 @@ from dora_config.access_token import Token
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.claims import Signature
 from dora_config.protocol.code import file_path
-from dora_config.protocol.control import SetStandbys, Standby, StandbysSet
+from dora_config.protocol.control import SetStandbys, Standby
 from dora_config.protocol.daemon import (
     Certificate,
     CoordinatorCopy,
@@ -185,7 +185,7 @@ def test_a_copy_that_is_said_to_be_kept_counts_for_standbys_only(
     with hostile_machine(fleet.coordinator, tmp_path / "robot") as robot:
         with Client(fleet.coordinator.endpoint) as client:
             request = SetStandbys(address="127.0.0.1:6013", standbys=(standby,))
-            client.request(request, StandbysSet)
+            client.request(request)
         robot.send(CopyKept(epoch=1, number=1 << 62))
         answers = robot.until_handled()
         assert not any(isinstance(one, CoordinatorCopy) for one in answers), "it gets no copy"

@@ -15,7 +15,7 @@ from support.workspace import Workspace
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cluster.commands.fleet import operator
-from dora_config.protocol.control import ListNodes, NodeList
+from dora_config.protocol.control import ListNodes
 from dora_config.protocol.fleet import (
     ApplyFleet,
     Fleet,
@@ -113,18 +113,18 @@ def fleet(home: Path, workspace: Workspace) -> Iterator[RealFleet]:
 def processes(fleet: RealFleet) -> dict[tuple[str, str], int | None]:
     """Return the process id of each running node, by dataflow and node."""
     with Client(fleet.coordinator.endpoint) as client:
-        rows = client.request(ListNodes(), NodeList).nodes
+        rows = client.request(ListNodes()).nodes
     return {(row.dataflow_name or "", row.node): row.pid for row in rows}
 
 
 def report(fleet: RealFleet) -> FleetReport:
     with Client(fleet.coordinator.endpoint) as client:
-        return client.request(GetFleet(), FleetReport)
+        return client.request(GetFleet())
 
 
 def history(fleet: RealFleet) -> FleetHistory:
     with Client(fleet.coordinator.endpoint) as client:
-        return client.request(GetFleetHistory(), FleetHistory)
+        return client.request(GetFleetHistory())
 
 
 def known_processes(fleet: RealFleet) -> dict[tuple[str, str], int | None]:
@@ -209,7 +209,7 @@ def test_a_killed_coordinator_continues_and_a_second_operator_is_refused(
     with Client(fleet.coordinator.endpoint) as client:
         late = ApplyFleet(fleet=Fleet(), generation=0, by="second@laptop")
         with pytest.raises(RequestFailed) as refused:
-            client.request(late, FleetReport)
+            client.request(late)
     assert "second@laptop compared" in str(refused.value)
     assert operator() in str(refused.value)
     fleet.coordinator.process.send_signal(signal.SIGKILL)
@@ -241,7 +241,7 @@ def test_an_apply_waits_for_a_node_that_holds_updates(fleet: RealFleet) -> None:
 
     def held() -> str | None:
         with Client(fleet.coordinator.endpoint) as client:
-            rows = client.request(ListNodes(), NodeList).nodes
+            rows = client.request(ListNodes()).nodes
         return next(row.held for row in rows if row.node == "worker")
 
     wait_until(held, what="the hold to be reported")

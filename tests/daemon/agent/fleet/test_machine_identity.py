@@ -16,14 +16,14 @@ from support.workspace import Workspace
 
 from dora_cli.coordinator.client import Client
 from dora_config.access import state_dir
-from dora_config.protocol.control import MachinesRemoved, RemoveMachines
+from dora_config.protocol.control import RemoveMachines
 
 pytestmark = pytest.mark.integration
 
 
 def remove(fleet: RealFleet, *machines: str) -> tuple[str, ...]:
     with Client(fleet.coordinator.endpoint) as client:
-        return client.request(RemoveMachines(machines=machines), MachinesRemoved).machines
+        return client.request(RemoveMachines(machines=machines)).machines
 
 
 def test_a_certificate_names_its_machine(workspace: Workspace) -> None:

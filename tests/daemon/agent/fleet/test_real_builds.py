@@ -19,8 +19,8 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
-from dora_config.protocol.builds import BuildDataflow, Built
-from dora_config.protocol.control import StartDataflow, Started
+from dora_config.protocol.builds import BuildDataflow
+from dora_config.protocol.control import StartDataflow
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
@@ -225,16 +225,16 @@ def test_recovery_uses_the_build_of_the_first_start(
     flow = workspace.dataflow({"nodes": [node]})
     with real_fleet(workspace, "robot") as fleet, Client(fleet.coordinator.endpoint) as client:
         with pytest.raises(RequestFailed, match=r"git source.* was not cloned for this machine"):
-            client.request(StartDataflow(spec=from_elsewhere(flow)), Started)
-        built = client.request(BuildDataflow(spec=from_elsewhere(flow)), Built)
+            client.request(StartDataflow(spec=from_elsewhere(flow)))
+        built = client.request(BuildDataflow(spec=from_elsewhere(flow)))
         assert [(one.daemon, one.commit) for one in built.nodes] == [("robot", first)]
         spec = from_elsewhere(flow, build_id=built.build_id, built_on={"left": "robot"})
-        client.request(StartDataflow(spec=spec), Started)
+        client.request(StartDataflow(spec=spec))
         wait_until(lambda: notes.exists() and notes.read_text() == f"{first} made\n")
         assert [path.name for path in (workspace.path / "_work").iterdir()] == [spec.workspace]
 
         second = repository.commit(NOTES_WHERE.format(name="second"))
-        again = client.request(BuildDataflow(spec=from_elsewhere(flow)), Built)
+        again = client.request(BuildDataflow(spec=from_elsewhere(flow)))
         assert again.nodes[0].commit == second
         fleet.daemons["robot"].kill()
         end_runners()
@@ -249,4 +249,4 @@ def test_a_build_that_is_gone_is_named(fleet: RealFleet, workspace: Workspace) -
         missing = "01234567-89ab-cdef-0123-456789abcdef"
         spec = from_elsewhere(flow, build_id=missing, built_on={"left": "robot"})
         with pytest.raises(RequestFailed, match=f"build {missing} is not on this machine"):
-            client.request(StartDataflow(spec=spec), Started)
+            client.request(StartDataflow(spec=spec))

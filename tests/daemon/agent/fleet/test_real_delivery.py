@@ -27,7 +27,7 @@ from dora_cli.dataflow_file import load
 from dora_cli.live.sending import reload
 from dora_cli.shipping.sending import CollectionError
 from dora_config.access import state_dir
-from dora_config.protocol.control import StartDataflow, Started
+from dora_config.protocol.control import StartDataflow
 from dora_config.protocol.dataflow import DataflowSpec
 
 pytestmark = pytest.mark.integration
@@ -89,7 +89,7 @@ def start(fleet: RealFleet, path: Path, name: str | None = None) -> str:
     """Send the code and start; return the dataflow's id."""
     with Client(fleet.coordinator.endpoint) as client:
         spec = deliver(client, unseen(path, name))
-        return client.request(StartDataflow(spec=spec), Started).uuid
+        return client.request(StartDataflow(spec=spec)).uuid
 
 
 def laid_out(fleet: RealFleet) -> Path:
@@ -377,14 +377,14 @@ def test_code_that_the_coordinator_lost_comes_from_a_machine(
     """A standby that takes over has the records, not the files."""
     with Client(fleet.coordinator.endpoint) as client:
         spec = deliver(client, unseen(project(workspace)))
-        client.request(StartDataflow(spec=spec), Started)
+        client.request(StartDataflow(spec=spec))
         fleet.wait_for_status("Finished")
         code = state_dir() / "coordinator" / "files"
         shutil.rmtree(code)
         spare = fleet.start_daemon("spare", env={"XDG_STATE_HOME": str(tmp_path / "empty")})
         try:
             moved = moved_to(spec, "spare")
-            uuid = client.request(StartDataflow(spec=moved), Started).uuid
+            uuid = client.request(StartDataflow(spec=moved)).uuid
             fleet.wait_for_status("Finished")
             assert printed(fleet, uuid) == ["hello robot True"]
             archive = fleet.coordinator.request(f"/api/artifacts/{uuid}/reader")
@@ -393,7 +393,7 @@ def test_code_that_the_coordinator_lost_comes_from_a_machine(
             shutil.rmtree(state_dir() / "code")
             shutil.rmtree(tmp_path / "empty" / "dora" / "code")
             with pytest.raises(RequestFailed, match="nor a machine that is connected to it has"):
-                client.request(StartDataflow(spec=moved), Started)
+                client.request(StartDataflow(spec=moved))
         finally:
             spare.kill()
             del fleet.daemons["spare"]

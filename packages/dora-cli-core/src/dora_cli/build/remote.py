@@ -82,8 +82,7 @@ def deliver(client: Client, spec: DataflowSpec, replaces: str | None = None) -> 
 
 
 def _built(client: Client, request: BuildDataflow, *, verbose: bool = False) -> Built:
-    show = RemoteBuildProgress(verbose=verbose).show
-    return client.request(request, Built, {BuildTriggered: show, BuildProgress: show})
+    return client.follow(request, RemoteBuildProgress(verbose=verbose).show)
 
 
 class RemoteBuildProgress:

@@ -21,14 +21,12 @@ from dora_cli.coordinator.options import (
 )
 from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
-from dora_config.protocol.rest import paths
+from dora_config.protocol.reports import ClusterReport, ClusterStatus, DaemonSummary
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.background import BackgroundProcess
     from dora_cli.coordinator.client import Client
     from dora_config.access import Endpoint
-    from dora_config.protocol.control import ClusterReport
-    from dora_config.protocol.snapshot import DaemonSummary
 
 
 COORDINATOR_TIMEOUT = 30.0
@@ -102,7 +100,7 @@ def _warn_of_other_address(target: Endpoint) -> None:
 
 def _default_daemons(client: Client) -> int:
     """Return the number of connected daemons without machine id; raises what `Client` raises."""
-    machines = client.get(paths.STATUS).machines
+    machines = client.request(ClusterStatus()).machines
     return sum(one.connected and one.machine_id is None for one in machines)
 
 
@@ -191,9 +189,9 @@ def down(
 
     :--force: Also stop running dataflows.
     """
-    from dora_config.protocol.control import Destroy, Destroyed
+    from dora_config.protocol.control import Destroy
 
-    left = client.request(Destroy(force=force), Destroyed).left
+    left = client.request(Destroy(force=force)).left
     client.wait_until_gone()
     if left:
         names = ", ".join(f'"{daemon}"' for daemon in left)
@@ -226,7 +224,7 @@ def status(
     problem: CoordinatorUnavailable | None = None
     try:
         with connect(coordinator_addr, coordinator_port) as client:
-            report = client.get(paths.STATUS)
+            report = client.request(ClusterStatus())
     except CoordinatorUnavailable as error:
         problem = error
     runs = not isinstance(problem, CoordinatorUnreachable)

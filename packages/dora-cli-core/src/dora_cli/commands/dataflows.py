@@ -20,7 +20,14 @@ from dora_cli.coordinator.options import (
     with_client,
 )
 from dora_cli.errors import CommandFailed
-from dora_config.protocol.rest import paths
+from dora_config.protocol.reports import (
+    DataflowSummary,
+    ForgetEnded,
+    ListDataflows,
+    RestartDataflow,
+    RestartSummary,
+    StopDataflow,
+)
 from dora_config.yaml.quantities import show_age
 
 if TYPE_CHECKING:
@@ -29,7 +36,6 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_cli.live.watching import NodeWatcher
     from dora_cli.page import Source
-    from dora_config.protocol.control import DataflowSummary, EndedDataflow, RestartSummary
     from dora_config.protocol.dataflow import DataflowSpec, StartDataflow, StartTriggered
 
 
@@ -86,7 +92,7 @@ def start(
     loaded = dataflow_file.load(path)
 
     from dora_cli.coordinator.start_spec import make_spec
-    from dora_config.protocol.dataflow import StartDataflow
+    from dora_config.protocol.dataflow import PlanDataflow, StartDataflow
 
     spec = make_spec(
         loaded,
@@ -98,12 +104,13 @@ def start(
         allow_unlinked=allow_unlinked,
         offline=offline,
     )
-    request = StartDataflow(spec=spec, dry_run=dry_run)
     if dry_run:
-        _show_placement(client, request)
+        plan = client.request(PlanDataflow(spec=spec))
+        rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]
+        output.table(("NODE", "DAEMON", "BECAUSE"), rows)
         return
     watcher = _watcher_of(path, spec) if watch else None
-    uuid = start_dataflow(client, deliver_code(client, request))
+    uuid = start_dataflow(client, deliver_code(client, StartDataflow(spec=spec)))
     attached = watch or (attach if attach is not None else sys.stdin.isatty())
     page = None
     if ui:
@@ -152,7 +159,6 @@ def start_dataflow(client: Client, request: StartDataflow) -> str:
     """Start a dataflow and return its UUID; raises RequestFailed and CommandFailed."""
     from dora_cli.coordinator.errors import RequestFailed
     from dora_cli.logs.ended_report import report_ended
-    from dora_config.protocol.dataflow import Started, StartTriggered
 
     def show(progress: StartTriggered) -> None:
         if progress.waits_for is not None:
@@ -161,7 +167,7 @@ def start_dataflow(client: Client, request: StartDataflow) -> str:
             output.write(f"dataflow start triggered: {progress.uuid}")
 
     try:
-        started = client.request(request, Started, {StartTriggered: show})
+        started = client.follow(request, show)
     except RequestFailed as failed:
         if failed.ended is None or not failed.ended.nodes:
             raise
@@ -172,14 +178,6 @@ def start_dataflow(client: Client, request: StartDataflow) -> str:
         output.warn(warning)
     output.write(f"dataflow started: {started.uuid}")
     return started.uuid
-
-
-def _show_placement(client: Client, request: StartDataflow) -> None:
-    from dora_config.protocol.dataflow import PlacementPlan
-
-    plan = client.request(request, PlacementPlan)
-    rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]
-    output.table(("NODE", "DAEMON", "BECAUSE"), rows)
 
 
 @with_client(or_here=True)
@@ -201,18 +199,15 @@ def stop(
     chosen = chosen_dataflow(dataflow, name)
     if every and chosen is not None:
         raise typer.BadParameter("--all cannot be used together with a dataflow")
-    wanted = {
-        "dataflow": chosen,
-        "all": every,
-        "grace": grace_seconds(grace, force=force),
-        "force": force,
-    }
-    for row in client.get(paths.DATAFLOWS).dataflows:
-        absent = row.status == "Degraded" and "no connection to" in row.reason
+    wanted = StopDataflow(
+        dataflow=chosen, all=every, grace=grace_seconds(grace, force=force), force=force
+    )
+    for row in client.request(ListDataflows()).dataflows:
+        absent = row.status == "Degraded" and "no connection to" in (row.reason or "")
         if absent and (every or chosen in (None, row.uuid, row.name)):
             output.remark(f"{row.name or row.uuid}: {row.reason}: waiting for it")
     try:
-        stopped: list[EndedDataflow] = client.post(f"{paths.DATAFLOWS}/stop", wanted).dataflows
+        stopped = client.request(wanted).dataflows
     except RequestFailed as problem:
         if problem.code == "nothing_runs":
             output.write(str(problem))
@@ -235,12 +230,8 @@ def restart(
     force: Force = False,
 ) -> None:
     """Stop a dataflow and start it again as the coordinator has stored it."""
-    wanted = {
-        "dataflow": chosen_dataflow(dataflow, name),
-        "grace": grace_seconds(grace, force=force),
-        "force": force,
-    }
-    answer = client.post(f"{paths.DATAFLOWS}/restart", wanted)
+    chosen, seconds = chosen_dataflow(dataflow, name), grace_seconds(grace, force=force)
+    answer = client.request(RestartDataflow(dataflow=chosen, grace=seconds, force=force))
     for warning in answer.warnings:
         output.warn(warning)
     output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
@@ -276,7 +267,7 @@ def list_(
     :--quiet, -q: Print UUIDs only.
     :--all, -a: Include all that have ended.
     """
-    found: list[DataflowSummary] = client.get(paths.DATAFLOWS).dataflows
+    found = client.request(ListDataflows()).dataflows
     rows = selected(found, status=status, name=name, everything=everything)
     if sort_by is not None:
         rows.sort(key=lambda row: row.cpu if sort_by == "cpu" else row.memory)
@@ -368,20 +359,13 @@ def _as_json(row: DataflowSummary) -> dict[str, object]:
     if row.restarts:
         facts["restarts"] = row.restarts
     if row.last_restart is not None:
-        facts["last_restart"] = _without_none(row.last_restart)
+        facts["last_restart"] = row.last_restart.model_dump(exclude_none=True)
     if row.last_recovery is not None:
         facts["recoveries"] = row.recoveries
-        facts["last_recovery"] = _without_none(row.last_recovery)
+        facts["last_recovery"] = row.last_recovery.model_dump(exclude_none=True)
     if row.links:
-        facts["links"] = [
-            {key: value for key, value in vars(link).items() if key != "dataflow"}
-            for link in row.links
-        ]
+        facts["links"] = [link.model_dump(exclude={"dataflow"}) for link in row.links]
     return facts
-
-
-def _without_none(row: RestartSummary) -> dict[str, object]:
-    return {key: value for key, value in vars(row).items() if value is not None}
 
 
 def _as_cells(row: DataflowSummary) -> tuple[object, ...]:
@@ -399,7 +383,7 @@ def clean(
 
     :--quiet, -q: Print UUIDs only.
     """
-    removed: list[DataflowSummary] = client.post(f"{paths.DATAFLOWS}/clean").dataflows
+    removed = client.request(ForgetEnded()).dataflows
     if quiet:
         for row in removed:
             output.write(row.uuid)

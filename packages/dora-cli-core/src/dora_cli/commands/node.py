@@ -16,13 +16,13 @@ from dora_cli.coordinator.options import (
     with_client,
 )
 from dora_config.errors import DoraError, InvalidId
-from dora_config.protocol.rest import paths
+from dora_config.protocol.reports import ListNodes, NodeSummary
 from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config.protocol.control import Described
-    from dora_config.protocol.snapshot import NodeSummary
+    from dora_config.protocol.runner import RestartNode, StopNode
 
 
 MB = 1024**2
@@ -105,8 +105,7 @@ def list_(
     :--dataflow, -d: UUID or name; by default all running dataflows.
     :--quiet, -q: Print ids only.
     """
-    found = client.get(paths.url(paths.NODES, query={"dataflow": dataflow}))
-    nodes: list[NodeSummary] = found.nodes
+    nodes = client.request(ListNodes(dataflow=dataflow)).nodes
     if quiet:
         for node in nodes:
             output.write(node.node)
@@ -134,10 +133,8 @@ def info(
     output_format: options.Output = "table",
 ) -> None:
     """Show one node: daemon, inputs, outputs, status, CPU and memory."""
-    from dora_config.protocol.control import ListNodes, NodeList
-
     found = calls.describe(client, dataflow)
-    rows = client.request(ListNodes(dataflow=found.uuid), NodeList).nodes
+    rows = client.request(ListNodes(dataflow=found.uuid)).nodes
     summary = next((row for row in rows if row.node == node), None)
     if summary is None:
         known = ", ".join(sorted(row.node for row in rows))
@@ -177,16 +174,14 @@ def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[
     return inputs, outputs
 
 
-def _post(
-    client: Client, node: str, action: str, dataflow: str | None, grace: float, *, force: bool
-) -> None:
-    """Request ``stop`` or ``restart`` of a node; without ``force``, wait for holds to end first."""
+def _change(client: Client, dataflow: str | None, change: StopNode | RestartNode) -> None:
+    """Stop or restart a node; unless forced, wait for holds to end first."""
     from dora_cli.live import holds
+    from dora_config.protocol.runner import Done
 
-    if not force:
-        holds.wait_for_release(client, dataflow, node)
-    wanted = {"dataflow": dataflow, "grace": grace, "force": force}
-    client.post(paths.url(paths.NODES, node, action), wanted)
+    if not change.force:
+        holds.wait_for_release(client, dataflow, change.node)
+    calls.call(client, dataflow, change.node, change, Done)
 
 
 @with_client(or_here=True)
@@ -198,7 +193,9 @@ def stop(
     force: ForceHold = False,
 ) -> None:
     """Stop one node permanently and wait until it has ended; other nodes keep running."""
-    _post(client, node, "stop", dataflow, grace, force=force)
+    from dora_config.protocol.runner import StopNode
+
+    _change(client, dataflow, StopNode(node=node, grace=grace, force=force))
     output.write(f'node "{node}" stopped')
 
 
@@ -211,7 +208,9 @@ def restart(
     force: ForceHold = False,
 ) -> None:
     """Stop one node and start it again, regardless of its restart policy; others keep running."""
-    _post(client, node, "restart", dataflow, grace, force=force)
+    from dora_config.protocol.runner import RestartNode
+
+    _change(client, dataflow, RestartNode(node=node, grace=grace, force=force))
     output.write(f'node "{node}" restarted')
 
 

@@ -74,7 +74,7 @@ def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
 
     edges = page.view != "nodes"
     request = GetSnapshot(dataflow=dataflow, edges=edges)
-    return client.request(request, Snapshot, timeout=QUERY_TIMEOUT)
+    return client.request(request, timeout=QUERY_TIMEOUT)
 
 
 def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[str]) -> Tables:

@@ -70,7 +70,7 @@ def _explain(
     """Return the coordinator's explanation; None if it has no such dataflow and files have."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
     from dora_cli.logs.files import here
-    from dora_config.protocol.control import Explain, Explained
+    from dora_config.protocol.control import Explain
 
     try:
         client = connect_now(addr, port, or_here=True)
@@ -80,7 +80,7 @@ def _explain(
     with client:
         request = Explain(dataflow=dataflow, evidence=archive is not None)
         try:
-            answer = client.request(request, Explained)
+            answer = client.request(request)
         except RequestFailed as error:
             if error.code != "not_found" or not _has_files(dataflow):
                 raise
@@ -144,13 +144,13 @@ def _explain_here(dataflow: str | None, archive: Path | None, last: float) -> Ex
 def _adopted(client: Client, uuid: str) -> Explained | None:
     """Return the explanation once the runner has answered; None if it has not in time."""
     from dora_cli.coordinator.errors import RequestFailed
-    from dora_config.protocol.control import Explain, Explained
+    from dora_config.protocol.control import Explain
 
     request = Explain(dataflow=uuid, evidence=True)
     until = time.monotonic() + ADOPTION_SECONDS
     while time.monotonic() < until:
         try:
-            answer = client.request(request, Explained)
+            answer = client.request(request)
         except RequestFailed as error:
             if error.code != "not_found":
                 raise

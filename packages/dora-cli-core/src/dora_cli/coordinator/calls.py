@@ -19,30 +19,28 @@ def call(
     client: Client, dataflow: str | None, node: str, request: NodeRequest, expected: type[T]
 ) -> T:
     """Send a request to the runner of ``node``; return its reply. Raises RequestFailed."""
-    from dora_config.protocol.calls import RunnerReplies
     from dora_config.protocol.control import CallRunner
 
     message = CallRunner(dataflow=dataflow, node=node, request=request)
-    (answer,) = client.request(message, RunnerReplies).replies
+    (answer,) = client.request(message).replies
     assert isinstance(answer.reply, expected)
     return answer.reply
 
 
 def describe(client: Client, dataflow: str | None) -> Described:
     """Return the dataflow as it was started."""
-    from dora_config.protocol.control import Described, DescribeDataflow
+    from dora_config.protocol.control import DescribeDataflow
 
-    return client.request(DescribeDataflow(dataflow=dataflow), Described)
+    return client.request(DescribeDataflow(dataflow=dataflow))
 
 
 def edges(client: Client, uuid: str) -> list[EdgeStatus]:
     """Return the counters of all edges; warns of daemons that do not answer."""
-    from dora_config.protocol.calls import RunnerReplies
     from dora_config.protocol.control import CallRunner
     from dora_config.protocol.runner import GetStatistics, Statistics
 
     message = CallRunner(dataflow=uuid, request=GetStatistics())
-    answer = client.request(message, RunnerReplies)
+    answer = client.request(message)
     for problem in answer.problems:
         output.warn(problem)
     return [

@@ -1,8 +1,4 @@
-"""Requests to the coordinator: HTTPS for an answer, a WebSocket for streams.
-
-It imports pydantic, websockets and messages only for the requests that need them: other commands
-start in a fraction of the time.
-"""
+"""Requests to the coordinator: HTTPS for an answer, a WebSocket for streams."""
 
 from __future__ import annotations
 
@@ -13,8 +9,9 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from pydantic import ValidationError
 
 from dora_cli import output
 from dora_cli._version import __version__
@@ -30,6 +27,14 @@ from dora_cli.coordinator.errors import (
 from dora_config.access import Endpoint, endpoint, split_address
 from dora_config.control_plane import CONNECT_TIMEOUT, ControlConnection
 from dora_config.protocol import VERSION
+from dora_config.protocol.envelope import (
+    FollowedRequest,
+    Message,
+    Query,
+    Request,
+    invalid_message,
+)
+from dora_config.protocol.reports import EndedDataflow
 from dora_config.protocol.rest import paths
 
 QUERY_TIMEOUT: Final = 30.0
@@ -37,20 +42,11 @@ QUERY_TIMEOUT: Final = 30.0
 _REFUSED: Final = (401, 403, 426, 429, 503)
 """Statuses that refuse any request; 503 also while the coordinator ends."""
 
+A = TypeVar("A", bound=Message)
+P = TypeVar("P", bound=Message)
+
 if TYPE_CHECKING:
     from dora_cli.coordinator.stream_socket import StreamSocket
-    from dora_config.protocol.control import ControlAnswer, ControlRequest
-    from dora_config.protocol.envelope import Message
-
-Json = dict[str, object]
-T = TypeVar("T", bound="Message")
-
-
-class _Result(SimpleNamespace):
-    """A JSON object; commands that show it need no pydantic."""
-
-    def __init__(self, values: Json) -> None:
-        super().__init__(**values)
 
 
 class Client:
@@ -93,96 +89,63 @@ class Client:
             with suppress(OSError):
                 socket.socket.shutdown(link, socket.SHUT_RDWR)
 
-    def get(self, path: str) -> Any:
-        """Return the result of a query; its fields are attributes, as those of its message.
+    def request(self, request: Request[A], *, timeout: float | None = None) -> A:
+        """Return the answer to a request.
 
+        ``timeout``: seconds after which CoordinatorLost is raised, if not the usual of queries.
         Raises CoordinatorUnavailable, Untrusted, AccessDenied and RequestFailed.
         """
-        return self._request("GET", path, None, self._query_timeout)
-
-    def post(self, path: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """Return the result of an action, however long it takes; raises as `get`.
-
-        Arguments of None are left out.
-        """
-        given = {key: value for key, value in (arguments or {}).items() if value is not None}
-        return self._request("POST", path, given, None)
-
-    def _request(
-        self, method: Literal["GET", "POST"], path: str, body: Json | None, timeout: float | None
-    ) -> Any:
-        headers = {} if body is None else {"Content-Type": paths.JSON_TYPE}
-        content = None if body is None else json.dumps(body).encode()
-        answer = self._exchange(method, path, content, headers, timeout)
-        try:
-            return json.loads(answer, object_hook=_Result)
-        except ValueError as error:
-            raise self._unexpected(error) from error
-
-    # ---------------------------------------------------------------------- messages
-
-    def request(
-        self,
-        request: ControlRequest,
-        expected: type[T],
-        on_progress: Mapping[type[Message], Callable[[Any], None]] | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> T:
-        """Return the answer to one message; raises as `get`.
-
-        ``on_progress``: functions for messages of progress, by type; others are skipped.
-        ``timeout``: seconds after which CoordinatorLost is raised.
-        """
-        try:
-            if on_progress is None:
-                content = json.loads(self._sent(request, timeout))
-            else:
-                content = self._followed(request, on_progress, timeout)
-        except ValueError as error:
-            raise self._unexpected(error) from error
-        answer = _decoded(expected, content)
-        if answer is None:
-            raise CoordinatorLost(f"unexpected answer of the coordinator, not {expected.__name__}")
-        return answer
-
-    def answer(self, request: ControlRequest) -> ControlAnswer:
-        """Return the answer to a message without progress; raises as `get`."""
-        from dora_config.protocol.control import ANSWER_CODEC
-
-        return ANSWER_CODEC.decode(self._sent(request, None))
-
-    def _sent(self, request: ControlRequest, timeout: float | None) -> bytes:
+        assert isinstance(request, Message)
+        if timeout is None and isinstance(request, Query):
+            timeout = self._query_timeout
         content = request.model_dump_json().encode()
         headers = {"Content-Type": paths.JSON_TYPE}
-        return self._exchange("POST", paths.REQUEST, content, headers, timeout)
+        answer = self._exchange("POST", paths.REQUEST, content, headers, timeout)
+        return self._decoded(request.answer_type(), answer)
 
-    def _followed(
+    def follow(
         self,
-        request: ControlRequest,
-        on_progress: Mapping[type[Message], Callable[[Any], None]],
-        timeout: float | None,
-    ) -> object:
+        request: FollowedRequest[A, P],
+        show: Callable[[P], None],
+        *,
+        timeout: float | None = None,
+    ) -> A:
+        """Return the answer to a request, and pass on its progress before; raises as `request`."""
         number = self.streams.send(request)
         try:
             for frame in self.streams.json_frames(timeout):
                 match frame:
                     case {"kind": "progress", "id": found, "progress": content} if found == number:
-                        for kind, show in on_progress.items():
-                            if (progress := _decoded(kind, content)) is not None:
-                                show(progress)
-                    case {"kind": "failure", "id": found, "message": text} if found == number:
-                        ended = json.dumps(frame.get("ended"))
-                        raise RequestFailed(
-                            text,
-                            frame.get("code", "failed"),
-                            json.loads(ended, object_hook=_Result),
-                        )
+                        for kind in request.progress_types():
+                            if _is_of(kind, content):
+                                show(self._decoded(kind, content))
+                    case {"kind": "failure", "id": found, **failure} if found == number:
+                        raise self._failed(failure.get("message"), failure)
                     case {"kind": "answer", "id": found, "answer": content} if found == number:
-                        return content
+                        return self._decoded(request.answer_type(), content)
         except TimeoutError as error:
             raise unanswered(self.endpoint, timeout or 0.0) from error
         raise AssertionError("json_frames() ends by raising")
+
+    def _decoded(self, message: type[A], content: bytes | object) -> A:
+        """Return a message of this type; raises CoordinatorLost if the content is another one."""
+        try:
+            found = json.loads(content) if isinstance(content, bytes) else content
+            if not _is_of(message, found):
+                raise ValueError(f"not {message.__name__}")
+            return message.model_validate(found)
+        except ValidationError as error:
+            raise invalid_message(error, "client") from error
+        except ValueError as error:
+            raise self._unexpected(error) from error
+
+    def _failed(self, sentence: object, failure: Mapping[str, object]) -> RequestFailed:
+        ended = failure.get("ended")
+        return RequestFailed(
+            str(sentence),
+            str(failure.get("code", "failed")),
+            None if ended is None else self._decoded(EndedDataflow, ended),
+        )
 
     @property
     def streams(self) -> StreamSocket:
@@ -223,15 +186,18 @@ class Client:
         if status < 400:
             return content
         try:
-            found: Any = json.loads(content, object_hook=_Result)
-            sentence, code, ended = str(found.error), str(found.code), getattr(found, "ended", None)
-        except (ValueError, AttributeError) as error:
+            match json.loads(content):
+                case {"error": str(sentence), "code": str(code), **rest}:
+                    failure = {"code": code, "ended": rest.get("ended")}
+                case found:
+                    raise ValueError(found)
+        except ValueError as error:
             raise self._unexpected(error) from error
         if status in _REFUSED:
             raise refused(self.endpoint, status, kind, sentence)
         if code == "version":
             raise CoordinatorRefused(f"the coordinator at {self.endpoint}: {sentence}")
-        raise RequestFailed(sentence, code, ended)
+        raise self._failed(sentence, failure)
 
     def _has_newer_token(self) -> bool:
         """Use the token of this account if it was replaced since this client was made."""
@@ -297,16 +263,6 @@ class Client:
             raise unreachable(self.endpoint, error) from error
 
 
-def _decoded(message: type[T], content: object) -> T | None:
-    """Return the message in a JSON object; None if it is of another kind."""
-    from pydantic import ValidationError
-
-    from dora_config.protocol.envelope import invalid_message
-
-    expected = message.model_fields["kind"].default
-    if not isinstance(content, dict) or content.get("kind") != expected:
-        return None
-    try:
-        return message.model_validate(content)
-    except ValidationError as error:
-        raise invalid_message(error, "client") from error
+def _is_of(message: type[Message], content: object) -> bool:
+    kind = message.model_fields.get("kind")
+    return isinstance(content, dict) and (kind is None or content.get("kind") == kind.default)

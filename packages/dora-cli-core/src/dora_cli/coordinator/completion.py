@@ -5,10 +5,14 @@ Completion never fails and never waits long: without a coordinator there is noth
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from dora_config.errors import DoraError
-from dora_config.protocol.rest import paths
+from dora_config.protocol.envelope import Message, Query
+from dora_config.protocol.reports import DataflowSummary, ListDataflows, ListNodes
+
+A = TypeVar("A", bound=Message)
 
 TIMEOUT: Final = 2.0
 """Seconds for the coordinator to answer."""
@@ -19,35 +23,40 @@ Items = list[tuple[str, str]]
 
 def running_dataflows(ctx: Any) -> Items:
     """Return the dataflows that have not ended."""
-    return _dataflows(ctx, "running")
+    return _names(row for row in _dataflows(ctx) if row.status not in ("Finished", "Failed"))
 
 
 def all_dataflows(ctx: Any) -> Items:
     """Return all dataflows that the coordinator stores."""
-    return _dataflows(ctx, None)
+    return _names(_dataflows(ctx))
 
 
 def nodes(ctx: Any) -> Items:
     """Return the nodes of the dataflow in the command line, or of all running ones."""
-    found = _get(ctx, paths.url(paths.NODES, query={"dataflow": _dataflow_of(ctx)}))
+    found = _answer(ctx, ListNodes(dataflow=_dataflow_of(ctx)))
     return _offered([] if found is None else [(node.node, node.status) for node in found.nodes])
 
 
 def topics(ctx: Any) -> Items:
     """Return the outputs of the dataflow in the command line, or of all running ones."""
+    from dora_config.protocol.control import DescribeDataflow
+
     chosen = _dataflow_of(ctx)
     names = [chosen] if chosen is not None else [word for word, _ in running_dataflows(ctx)]
     items: Items = []
     for name in names:
-        found = _get(ctx, paths.url(paths.DATAFLOWS, name, "specification"))
+        found = _answer(ctx, DescribeDataflow(dataflow=name))
         for node in () if found is None else found.spec.resolved.nodes:
             items += [(f"{node.id}/{output}", name) for output in node.outputs]
     return _offered(items)
 
 
-def _dataflows(ctx: Any, status: str | None) -> Items:
-    found = _get(ctx, paths.url(paths.DATAFLOWS, query={"status": status}))
-    rows = () if found is None else found.dataflows
+def _dataflows(ctx: Any) -> Sequence[DataflowSummary]:
+    found = _answer(ctx, ListDataflows())
+    return () if found is None else found.dataflows
+
+
+def _names(rows: Iterable[DataflowSummary]) -> Items:
     # a name may have been used before: the newest dataflow is meant
     return _offered(list({row.name or row.uuid: row.status for row in rows}.items()))
 
@@ -62,7 +71,7 @@ def _dataflow_of(ctx: Any) -> str | None:
     return chosen if isinstance(chosen, str) else None
 
 
-def _get(ctx: Any, path: str) -> Any:
+def _answer(ctx: Any, query: Query[A]) -> A | None:
     """Return the answer to a query; None if it fails."""
     from dora_cli.coordinator.client import Client
     from dora_config.access import endpoint
@@ -70,6 +79,6 @@ def _get(ctx: Any, path: str) -> Any:
     try:
         at = endpoint(ctx.params.get("coordinator_addr"), ctx.params.get("coordinator_port"))
         with Client(at, timeout=TIMEOUT) as client:
-            return client.get(path)
+            return client.request(query)
     except (DoraError, OSError):
         return None

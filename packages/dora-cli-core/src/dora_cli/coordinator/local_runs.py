@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,9 +23,16 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.polling import wait_until
 from dora_config.access import Endpoint
-from dora_config.protocol.control import DataflowSummary, Ended, EndedDataflow
 from dora_config.protocol.daemon import StopPart
-from dora_config.protocol.rest import paths
+from dora_config.protocol.envelope import Message, Request
+from dora_config.protocol.reports import (
+    DataflowList,
+    DataflowSummary,
+    Ended,
+    EndedDataflow,
+    ListDataflows,
+    StopDataflow,
+)
 from dora_config.yaml.quantities import show_age
 from dora_coordinator.command import private_coordinator
 from dora_daemon.agent.local_runs import FindRuns, adopt_local_runs, local_runs
@@ -38,6 +45,8 @@ from dora_daemon.process_tree.daemon_entry import (
 )
 from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
+
+A = TypeVar("A", bound=Message)
 
 ADOPTION_SECONDS = 5.0
 """Time for runners to answer."""
@@ -121,37 +130,35 @@ class _ClientOfThisMachine(Client):
         super().__init__(at, on_close=on_close)
         self._daemons = daemons
 
-    def get(self, path: str) -> Any:
-        result = super().get(path)
-        if path == paths.DATAFLOWS:
-            result.dataflows += [
-                DataflowSummary(
-                    uuid=part.dataflow_id,
-                    name=part.name,
-                    status="Recovering",
-                    reason=part.text(),
-                    nodes=part.nodes,
-                )
-                for _, one in self._daemons
-                for part in one.waiting
-            ]
-        return result
-
-    def post(self, path: str, arguments: Mapping[str, object] | None = None) -> Any:
-        if path != f"{paths.DATAFLOWS}/stop" or arguments is None:
-            return super().post(path, arguments)
-        waiting = self._request_stop(arguments)
+    def request(self, request: Request[A], *, timeout: float | None = None) -> A:
+        waiting = self._request_stop(request) if isinstance(request, StopDataflow) else []
         ended = [EndedDataflow(uuid=p.dataflow_id, name=p.name, ok=True) for p in waiting]
         try:
-            result = super().post(path, arguments)
+            answer = super().request(request, timeout=timeout)
         except RequestFailed as problem:
             if not ended or problem.code not in ("not_found", "nothing_runs"):
                 raise
-            return Ended(dataflows=tuple(ended))
-        result.dataflows += ended
-        return result
+            return request.answer_type().model_validate({"dataflows": ended})
+        if isinstance(answer, Ended):
+            return answer.model_copy(update={"dataflows": (*answer.dataflows, *ended)})
+        if isinstance(answer, DataflowList):
+            return answer.model_copy(update={"dataflows": (*answer.dataflows, *self._waiting())})
+        return answer
 
-    def _request_stop(self, arguments: Mapping[str, object]) -> list[WaitingPart]:
+    def _waiting(self) -> list[DataflowSummary]:
+        return [
+            DataflowSummary(
+                uuid=part.dataflow_id,
+                name=part.name,
+                status="Recovering",
+                reason=part.text(),
+                nodes=part.nodes,
+            )
+            for _, one in self._daemons
+            for part in one.waiting
+        ]
+
+    def _request_stop(self, wanted: StopDataflow) -> list[WaitingPart]:
         """Let the daemons store the stop, for after a power cut; return what only waited."""
         running = [
             (root, one.instance, WaitingPart(entry.dataflow_id, entry.name, 0, None), False)
@@ -163,20 +170,19 @@ class _ClientOfThisMachine(Client):
             (root, one.instance, part, True) for root, one in self._daemons for part in one.waiting
         ]
         ids = {part.dataflow_id for _, _, part, _ in (*running, *waiting)}
-        named = arguments["dataflow"]
+        named = wanted.dataflow
         chosen = [
             one
             for one in (*running, *waiting)
-            if arguments["all"]
+            if wanted.all
             or named in (one[2].dataflow_id, one[2].name)
             or (named is None and len(ids) == 1)
         ]
-        given = {key: arguments[key] for key in ("grace", "force")}
         requests = [
             request_stop(
                 root,
                 instance,
-                StopPart.model_validate({**given, "dataflow_id": part.dataflow_id}),
+                StopPart(dataflow_id=part.dataflow_id, grace=wanted.grace, force=wanted.force),
             )
             for root, instance, part, _ in chosen
         ]
@@ -188,7 +194,7 @@ def _wait_until_listed(client: Client, parts: Counter[str]) -> None:
     """Wait until the runners of these dataflows have answered, a few seconds at most."""
 
     def listed() -> bool:
-        rows = client.get(paths.DATAFLOWS).dataflows
+        rows = client.request(ListDataflows()).dataflows
         return parts <= Counter(
             {row.uuid: len(row.daemons) for row in rows if row.status != "Starting"}
         )

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
@@ -29,11 +29,14 @@ from dora_config.access import Endpoint
 from dora_config.control_plane import CONNECT_TIMEOUT, detect_lost_peer, explain, websocket_options
 from dora_config.errors import RemoteProtocolError
 from dora_config.protocol import VERSION
+from dora_config.protocol.envelope import Message, Request
 
 if TYPE_CHECKING:
-    from dora_config.protocol.control import Answer, ControlRequest, Failure, Progress
+    from dora_config.protocol.control import Answer, Failure, Progress
 
     Frame = Progress | Answer | Failure
+
+A = TypeVar("A", bound=Message)
 
 
 class StreamSocket:
@@ -73,11 +76,12 @@ class StreamSocket:
     def close(self) -> None:
         self._close()
 
-    def send(self, request: ControlRequest) -> int:
+    def send(self, request: Request[A]) -> int:
         """Send a request and return its number, which the frames of its answer carry.
 
         Raises CoordinatorLost, and RequestFailed if the request is too long.
         """
+        assert isinstance(request, Message)
         content = request.model_dump_json()
         text = f'{{"kind":"request","id":{self._last_id + 1},"request":{content}}}'
         size = len(text.encode())

@@ -7,7 +7,7 @@ import time
 from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_config.protocol.holds import HOLD_LIMIT
-from dora_config.protocol.rest import paths
+from dora_config.protocol.reports import ListNodes
 
 HOLD_POLL = 0.5
 """Seconds between looks whether a node still holds updates."""
@@ -17,7 +17,7 @@ def wait_for_release(client: Client, dataflow: str | None, node: str) -> None:
     """Wait while a node holds updates, up to HOLD_LIMIT, and print why."""
     deadline, noted = time.monotonic() + HOLD_LIMIT, None
     while time.monotonic() < deadline:
-        rows = client.get(paths.url(paths.NODES, query={"dataflow": dataflow})).nodes
+        rows = client.request(ListNodes(dataflow=dataflow)).nodes
         found = [row.held for row in rows if row.node == node]
         if len(found) != 1 or found[0] is None:  # the change reports that there are several
             return

@@ -19,7 +19,6 @@ from dora_config.dataflow.expand import dataflow_to_dict
 from dora_config.dataflow.loader import parse_dataflow
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.errors import ConfigError, DoraError, Problem
-from dora_config.protocol.calls import RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
     ChangeGraph,
@@ -146,7 +145,7 @@ def reporting_interrupt() -> AbstractContextManager[None]:
 
 def change(client: Client, uuid: str, request: GraphChange) -> GraphChanged:
     """Change a running dataflow. Raises RequestFailed with the reason if nothing was changed."""
-    return client.request(ChangeGraph(dataflow=uuid, change=request), GraphChanged)
+    return client.request(ChangeGraph(dataflow=uuid, change=request))
 
 
 def add(client: Client, dataflow: str | None, path: Path) -> tuple[str, GraphChanged]:
@@ -184,7 +183,7 @@ def reload(client: Client, uuid: str, name: str, grace: float) -> None:
         return
     _sent(client, found, node)
     wait_for_release(client, uuid, name)
-    client.request(CallRunner(dataflow=uuid, node=name, request=Reload(node=name)), RunnerReplies)
+    client.request(CallRunner(dataflow=uuid, node=name, request=Reload(node=name)))
 
 
 def _load(path: Path, running: Described, *, replaces: str | None = None) -> ResolvedNode:

@@ -21,8 +21,6 @@ from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.log_lines import EntryPrinter, LogEntry, parse_log_line
 from dora_config.protocol.control import (
     Answer,
-    DataflowList,
-    Described,
     DescribeDataflow,
     Failure,
     ListDataflows,
@@ -123,7 +121,7 @@ def show(
         return False
     try:
         with client:
-            found = client.request(DescribeDataflow(dataflow=dataflow), Described)
+            found = client.request(DescribeDataflow(dataflow=dataflow))
             nodes = (node,) if node is not None else ()
             request = ReadLogs(
                 dataflow=found.uuid,
@@ -186,7 +184,7 @@ class LogReader:
             else:
                 held.extend(known)
 
-        answer = client.request(self.request, LogsEnd, {LogLines: receive})
+        answer = client.follow(self.request, receive)
         print_settled(merged.rest())
         self._order.add(held, time.monotonic())
         return answer.problems
@@ -195,7 +193,7 @@ class LogReader:
         """Print new lines until the dataflow, the request or the connection ends."""
         try:
             problems = self._follow(client)
-            rows = client.request(ListDataflows(), DataflowList).dataflows
+            rows = client.request(ListDataflows()).dataflows
             mine = [row for row in rows if row.uuid == self.request.dataflow]
             self.has_ended = not mine or mine[0].ended_ago is not None
             self._warn(problems)

@@ -128,7 +128,7 @@ def _sums(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def call(client: Client, request: RecorderRequest, daemons: Sequence[str] = ()) -> RecorderReplies:
     """Send a request to daemons, by default to all that are connected."""
     message = CallRecorders(daemons=tuple(daemons), request=request)
-    return client.request(message, RecorderReplies)
+    return client.request(message)
 
 
 def call_one(client: Client, daemon: str, request: RecorderRequest, expected: type[T]) -> T:

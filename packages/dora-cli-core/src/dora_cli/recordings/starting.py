@@ -22,7 +22,7 @@ from dora_cli.recordings.fleet import (
     write_report,
 )
 from dora_config.access import Endpoint
-from dora_config.protocol.control import DataflowList, ListDataflows
+from dora_config.protocol.control import ListDataflows
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.recorders import RecordingLimits, RecordingPlan, RecordingRequest
 from dora_config.protocol.recordings import (
@@ -88,7 +88,7 @@ class FleetSession:
 
     def _watch(self, client: Client) -> bool:
         """Return whether the recording has ended; raises CoordinatorUnavailable."""
-        rows = client.request(ListDataflows(), DataflowList).dataflows
+        rows = client.request(ListDataflows()).dataflows
         mine = [row for row in rows if row.uuid == self.plan.dataflow_id]
         if mine and mine[0].ended_ago is not None:
             self._finish(client)
@@ -241,7 +241,7 @@ def session_of(client: Client, dataflow: str, settings: RecordSettings) -> Fleet
 def _uuid(client: Client, text: str) -> str:
     """Return the UUID of the running dataflow that begins with ``text``, else the text."""
 
-    rows = client.request(ListDataflows(), DataflowList).dataflows
+    rows = client.request(ListDataflows()).dataflows
     running = [row for row in rows if row.status not in ("Finished", "Failed")]
     found = [row.uuid for row in running if row.uuid.startswith(text)]
     return found[0] if len(found) == 1 and text not in [row.name for row in running] else text

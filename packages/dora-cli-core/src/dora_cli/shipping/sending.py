@@ -29,8 +29,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import DoraError
 from dora_config.protocol.code import MAX_FILES, CodeFile, CodeLink, CodeSet
-from dora_config.protocol.control import PlacementPlan, StartDataflow
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.dataflow import DataflowSpec, PlanDataflow
 from dora_config.transfers import Source, UploadFailed, Uploads, source_size
 from dora_config.yaml.quantities import show_size
 
@@ -428,7 +427,7 @@ def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
         return spec
     _note_left_out(by_node.values())
     sent = with_code(spec, by_node)
-    client.request(StartDataflow(spec=sent, dry_run=True), PlacementPlan)
+    client.request(PlanDataflow(spec=sent))
     upload(client.endpoint, by_node.values())
     return sent
 

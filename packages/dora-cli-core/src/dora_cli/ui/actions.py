@@ -22,14 +22,13 @@ from dora_cli.coordinator.errors import RequestFailed, unreachable
 from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui import rows
-from dora_cli.ui.connection import NEEDS_COORDINATOR, CoordinatorConnection, call
+from dora_cli.ui.connection import NEEDS_COORDINATOR, CoordinatorConnection
 from dora_config.access import Endpoint
 from dora_config.control_plane import CONNECT_TIMEOUT, ControlConnection
 from dora_config.errors import DoraError, first_error
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
-    Described,
     DescribeDataflow,
 )
 from dora_config.protocol.recorders import RecordingLimits
@@ -92,7 +91,7 @@ class Recordings:
     async def start(self, request: Request) -> dict[str, Any]:
         """Record a running dataflow on all its machines."""
         wanted = _Start.model_validate_json(await request.body() or b"{}")
-        found = await call(self._coordinator, DescribeDataflow(dataflow=_which(request)), Described)
+        found = await self._coordinator.request(DescribeDataflow(dataflow=_which(request)))
         machines = tuple(sorted(set(found.daemons.values())))
         settings = RecordSettings(
             RecordingLimits(max_seconds=wanted.max_seconds), patterns=wanted.patterns
@@ -111,7 +110,7 @@ class Recordings:
         self, request: RecorderRequest, machines: tuple[str, ...] = ()
     ) -> RecorderReplies:
         message = CallRecorders(daemons=machines, request=request)
-        return await call(self._coordinator, message, RecorderReplies)
+        return await self._coordinator.request(message)
 
 
 def _row(one: FleetRecording) -> dict[str, Any]:
@@ -275,7 +274,7 @@ class Actions:
         return await forward(self._coordinator.endpoint(), request)
 
     async def _graph(self, request: Request) -> dict[str, Any]:
-        found = await call(self._coordinator, DescribeDataflow(dataflow=_which(request)), Described)
+        found = await self._coordinator.request(DescribeDataflow(dataflow=_which(request)))
         return rows.graph(found)
 
     async def _params(self, request: Request) -> dict[str, Any]:
@@ -302,10 +301,8 @@ class Actions:
         return {}
 
     async def _call(self, request: Request, to_node: NodeRequest) -> RunnerReplies:
-        return await call(
-            self._coordinator,
-            CallRunner(dataflow=_which(request), node=_node(request), request=to_node),
-            RunnerReplies,
+        return await self._coordinator.request(
+            CallRunner(dataflow=_which(request), node=_node(request), request=to_node)
         )
 
 

@@ -19,13 +19,13 @@ from dora_config.protocol.control import (
     Answer,
     ControlAnswer,
     ControlProgress,
-    ControlRequest,
     Failure,
     Progress,
 )
+from dora_config.protocol.envelope import Message, Request
 from dora_config.protocol.recordings import CallRecorders
 
-T = TypeVar("T", bound=ControlAnswer)
+A = TypeVar("A", bound=Message)
 
 NEEDS_COORDINATOR = (
     "this needs a coordinator: use `dora up`, and `dora start` in place of `dora run`"
@@ -84,7 +84,7 @@ class CoordinatorConnection:
         return self.endpoint()
 
     @asynccontextmanager
-    async def open(self, request: ControlRequest) -> AsyncIterator[ReplyStream]:
+    async def open(self, request: Request[Message]) -> AsyncIterator[ReplyStream]:
         """Send a request with progress; leaving the block before its answer cancels it.
 
         Raises CoordinatorUnavailable, Untrusted, AccessDenied and RequestFailed.
@@ -96,13 +96,14 @@ class CoordinatorConnection:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(connection.close)
 
-    async def request(self, request: ControlRequest) -> ControlAnswer:
+    async def request(self, request: Request[A]) -> A:
         """Return the answer to a request; raises as `open`."""
         endpoint = await self._reach()
         client = self._idle.pop() if self._idle else Client(endpoint)
         try:
             # a thread of its own until it is answered
-            answer = await anyio.to_thread.run_sync(client.answer, request, abandon_on_cancel=True)
+            ask = partial(client.request, request)
+            answer = await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
         except RequestFailed:
             self._idle.append(client)
             raise
@@ -111,14 +112,6 @@ class CoordinatorConnection:
             raise
         self._idle.append(client)
         return answer
-
-
-async def call(coordinator: CoordinatorConnection, request: ControlRequest, expected: type[T]) -> T:
-    """Return an answer of the expected kind; raises as `CoordinatorConnection.request`."""
-    answer = await coordinator.request(request)
-    if not isinstance(answer, expected):
-        raise RequestFailed(f"unexpected answer {answer.kind!r} of {coordinator.name}", "failed")
-    return answer
 
 
 class LocalRuns(CoordinatorConnection):
@@ -150,7 +143,7 @@ class LocalRuns(CoordinatorConnection):
             self._started.set()
             await super().run()
 
-    async def request(self, request: ControlRequest) -> ControlAnswer:
+    async def request(self, request: Request[A]) -> A:
         if isinstance(request, CallRecorders):
             raise RequestFailed(NEEDS_COORDINATOR, "failed")
         return await super().request(request)

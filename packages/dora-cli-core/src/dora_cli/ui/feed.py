@@ -9,11 +9,10 @@ from typing import Any
 
 import anyio
 
-from dora_cli.ui.connection import CoordinatorConnection, call
+from dora_cli.ui.connection import CoordinatorConnection
 from dora_cli.ui.rows import state
 from dora_config.errors import DoraError
 from dora_config.protocol.control import (
-    DataflowList,
     GetSnapshot,
     ListDataflows,
 )
@@ -170,8 +169,8 @@ class Feed:
         self._publish({**known, "source": self._source(problem)})
 
     async def _state(self) -> State:
-        dataflows = (await call(self._coordinator, ListDataflows(), DataflowList)).dataflows
-        snapshot = await call(self._coordinator, GetSnapshot(), Snapshot)
+        dataflows = (await self._coordinator.request(ListDataflows())).dataflows
+        snapshot = await self._coordinator.request(GetSnapshot())
         self._release = snapshot.release
         # Another client may have requested the same snapshot.
         if self._snapshot is None or self._snapshot.time != snapshot.time:

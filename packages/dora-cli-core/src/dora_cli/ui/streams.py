@@ -13,11 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.ui.connection import CoordinatorConnection, ReplyStream, call
+from dora_cli.ui.connection import CoordinatorConnection, ReplyStream
 from dora_cli.ui.feed import Feed, difference
 from dora_config.errors import DoraError
 from dora_config.protocol.control import (
-    DataflowList,
     ListDataflows,
     LogLines,
     LogsEnd,
@@ -288,7 +287,7 @@ async def _send_lines(
 
 
 async def _has_ended(coordinator: CoordinatorConnection, dataflow: str) -> bool:
-    rows = (await call(coordinator, ListDataflows(), DataflowList)).dataflows
+    rows = (await coordinator.request(ListDataflows())).dataflows
     return all(row.ended_ago is not None for row in rows if row.uuid == dataflow)
 
 

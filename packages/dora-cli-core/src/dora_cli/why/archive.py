@@ -31,18 +31,15 @@ from dora_config.history.evidence import Evidence
 from dora_config.history.explain import explain
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.control import (
-    ClusterReport,
     ClusterStatus,
-    Described,
     DescribeDataflow,
     Explained,
     GetSnapshot,
     LogLines,
-    LogsEnd,
     ReadLogs,
 )
 from dora_config.protocol.dataflow import LogFilter
-from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
+from dora_config.protocol.snapshot import REUSED_SECONDS
 from dora_config.yaml.quantities import show_size
 
 MAX_LOG_LINES: Final = 20_000
@@ -219,7 +216,7 @@ def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
     assert answer.evidence is not None, "requested with it"
     explained = answer.explanation
     report = Report(explained, answer.evidence)
-    cluster = client.request(ClusterStatus(), ClusterReport)
+    cluster = client.request(ClusterStatus())
     report.versions = {
         **own_versions(),
         "coordinator": str(cluster.coordinator),
@@ -228,7 +225,7 @@ def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
     }
     if explained.uuid:
         report.metrics = _snapshots(client, explained.uuid, twice=not answer.evidence.ended)
-        described = client.request(DescribeDataflow(dataflow=explained.uuid), Described)
+        described = client.request(DescribeDataflow(dataflow=explained.uuid))
         spec = described.spec
         report.descriptor = {
             "dataflow": spec.descriptor,
@@ -243,10 +240,10 @@ def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
 
 def _snapshots(client: Client, uuid: str, *, twice: bool) -> list[Any]:
     """Return machines, nodes and edges; ``twice``: also a moment later, for rates."""
-    found = [client.request(GetSnapshot(dataflow=uuid), Snapshot).model_dump(mode="json")]
+    found = [client.request(GetSnapshot(dataflow=uuid)).model_dump(mode="json")]
     if twice:
         time.sleep(2 * REUSED_SECONDS)
-        found.append(client.request(GetSnapshot(dataflow=uuid), Snapshot).model_dump(mode="json"))
+        found.append(client.request(GetSnapshot(dataflow=uuid)).model_dump(mode="json"))
     return found
 
 
@@ -258,7 +255,7 @@ def _remote_logs(client: Client, uuid: str, since: float) -> dict[str, list[str]
 
     wanted = LogFilter(since=since, tail=MAX_LOG_LINES)
     try:
-        end = client.request(ReadLogs(dataflow=uuid, filter=wanted), LogsEnd, {LogLines: receive})
+        end = client.follow(ReadLogs(dataflow=uuid, filter=wanted), receive)
     except RequestFailed as error:
         return {"": [f"the logs could not be read: {error}"]}
     logs = {machine: list(lines) for machine, lines in found.items()}

@@ -36,7 +36,6 @@ from dora_config.cluster.fleet import FleetDataflow, FleetMachines
 from dora_config.cluster.loader import LoadedFleet, load_fleet
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
-from dora_config.protocol.control import StandbysSet
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import (
     ApplyFleet,
@@ -44,7 +43,6 @@ from dora_config.protocol.fleet import (
     DesiredDataflow,
     Fleet,
     FleetComparison,
-    FleetHistory,
     FleetReport,
     GetFleet,
     GetFleetHistory,
@@ -160,7 +158,7 @@ def _runs_file(spec: DataflowSpec, node: ResolvedNode) -> bool:
 
 def compare(client: Client, read_fleet: ReadFleet, only: tuple[str, ...]) -> FleetComparison:
     """Compare a fleet with what runs; raises ConfigError for machines that do not exist."""
-    found = client.request(CompareFleet(fleet=read_fleet.fleet, only=only), FleetComparison)
+    found = client.request(CompareFleet(fleet=read_fleet.fleet, only=only))
     read_fleet.loaded.require_known(found.machines)
     chosen = {one.name.rpartition("@")[0] for one in found.copies if one.action != "stop"}
     for one in read_fleet.fleet.dataflows:
@@ -208,7 +206,7 @@ def _report(client: Client) -> FleetReport:
     deadline = time.monotonic() + RECONNECT_SECONDS
     while True:
         try:
-            return client.request(GetFleet(), FleetReport, timeout=30.0)
+            return client.request(GetFleet(), timeout=30.0)
         except CoordinatorUnavailable:
             if time.monotonic() > deadline:
                 raise
@@ -254,7 +252,7 @@ def finish(client: Client, started: FleetReport, *, detach: bool) -> None:
 
 
 def _outcome(client: Client, number: int) -> str:
-    entries = client.request(GetFleetHistory(), FleetHistory).generations
+    entries = client.request(GetFleetHistory()).generations
     return next((one.outcome for one in entries if one.generation == number), "failed")
 
 
@@ -315,7 +313,7 @@ def apply(
         if not options.confirmed("Apply these changes?", yes=yes):
             raise CommandFailed
         if standbys is not None:
-            client.request(standbys.request, StandbysSet, timeout=QUERY_TIMEOUT)
+            client.request(standbys.request, timeout=QUERY_TIMEOUT)
             output.write(f"standbys: {standbys.after}; `dora cluster status` shows their copies")
         if not found.differs:
             return
@@ -328,13 +326,13 @@ def apply(
             by=operator(),
             force=force,
         )
-        finish(client, client.request(request, FleetReport), detach=detach)
+        finish(client, client.request(request), detach=detach)
 
 
 @with_client(path=options.OptionalFleetFile)
 def history(client: Client, output_format: options.Output = "table") -> None:
     """Show who changed the fleet, when, what, and how it went."""
-    entries = client.request(GetFleetHistory(), FleetHistory).generations
+    entries = client.request(GetFleetHistory()).generations
     if output_format == "json":
         for entry in entries:
             output.json_line(entry.model_dump())
@@ -361,7 +359,7 @@ def rollback(
 
     :--to N: This generation (default: the one before).
     """
-    started = client.request(RollBackFleet(to=to, by=operator()), FleetReport)
+    started = client.request(RollBackFleet(to=to, by=operator()))
     finish(client, started, detach=detach)
 
 
@@ -378,5 +376,5 @@ def resume(client: Client) -> None:
 
 
 def _pause(client: Client, *, paused: bool) -> None:
-    report = client.request(PauseFleet(paused=paused, by=operator()), FleetReport)
+    report = client.request(PauseFleet(paused=paused, by=operator()))
     output.write(f"generation {report.generation} is {'paused' if paused else 'resumed'}")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from dora_cli import options, output
 from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings, show_offset
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, with_client
-from dora_config.protocol.rest import paths
+from dora_config.protocol.reports import (
+    ClusterReport,
+    ClusterStatus,
+    DaemonSummary,
+    FleetReport,
+    GetFleet,
+    LinkSummary,
+    StandbyReport,
+)
 from dora_config.yaml.quantities import parse_duration, show_age
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_config.protocol.control import ClusterReport, StandbyReport
-    from dora_config.protocol.fleet import FleetReport
-    from dora_config.protocol.snapshot import DaemonSummary, LinkSummary
 
 COLUMNS = (
     "DAEMON ID",
@@ -39,8 +43,7 @@ def status(client: Client, output_format: options.Output = "table") -> None:
     """Show the state of the coordinator's daemons and of the links between them."""
     from dora_cluster.ownership import known_files
 
-    report: ClusterReport = client.get(paths.STATUS)
-    fleet: FleetReport = client.get(paths.FLEET)
+    report, fleet = client.request(ClusterStatus()), client.request(GetFleet())
     show(report, fleet, as_json=output_format == "json")
     known_files.warn_of_unknown(client.endpoint, report.machines)
 
@@ -49,7 +52,7 @@ def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:
     """Print a report as tables, or as one JSON object for each daemon."""
     if as_json:
         for one in report.machines:
-            output.json_line(json.loads(json.dumps(one, default=vars)))
+            output.json_line(one.model_dump(mode="json"))
         return
     if not any(one.connected for one in report.machines):
         output.write("No daemons connected.")
@@ -94,7 +97,7 @@ def _show_fleet(fleet: FleetReport) -> None:
 
 
 def _daemon(one: DaemonSummary) -> tuple[object, ...]:
-    labels = ",".join(f"{key}={value}" for key, value in sorted(vars(one.labels).items()))
+    labels = ",".join(f"{key}={value}" for key, value in sorted(one.labels.items()))
     return (
         one.daemon,
         f"{one.heartbeat_age:.0f}s ago{_state_suffix(one)}",
@@ -161,11 +164,11 @@ def rotate_token(
     :--expire-after DURATION: How long the present token stays valid.
     """
     from dora_config.access import AccessError, remember_token
-    from dora_config.protocol.control import RotateToken, TokenRotated
+    from dora_config.protocol.control import RotateToken
 
     address = client.endpoint
     request = RotateToken(grace=options.checked(parse_duration)(expire_after))
-    answer = client.request(request, TokenRotated)
+    answer = client.request(request)
     try:
         remember_token(address, answer.token)
     except (AccessError, OSError) as error:
@@ -175,7 +178,7 @@ def rotate_token(
         )
     output.write(f"New token sent to {output.counted(len(answer.daemons), 'connected daemon')}")
     output.write(f"The old token expires after {expire_after}")
-    report: ClusterReport = client.get(paths.STATUS)
+    report = client.request(ClusterStatus())
     absent = {one.daemon for one in report.machines if not one.ended} - {*answer.daemons}
     if absent:
         names = ", ".join(sorted(absent))

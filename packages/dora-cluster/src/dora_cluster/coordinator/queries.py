@@ -55,7 +55,7 @@ def report_if_running(cluster: Cluster) -> control.ClusterReport | None:
     request = control.ClusterStatus()
     try:
         with open_client(cluster) as client:
-            return client.request(request, control.ClusterReport, timeout=QUERY_TIMEOUT)
+            return client.request(request, timeout=QUERY_TIMEOUT)
     except CoordinatorUnreachable:
         return None
 
@@ -106,7 +106,7 @@ def fetch_nodes(cluster: Cluster) -> Nodes:
     try:
         with open_client(cluster) as client:
             request = control.ListNodes()
-            found = client.request(request, control.NodeList, timeout=QUERY_TIMEOUT).nodes
+            found = client.request(request, timeout=QUERY_TIMEOUT).nodes
     except (CoordinatorUnreachable, CoordinatorLost):
         return {}
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
@@ -128,7 +128,7 @@ def remove_machines(cluster: Cluster, machine_ids: Iterable[str]) -> tuple[str, 
     """
     request = control.RemoveMachines(machines=tuple(machine_ids))
     with open_client(cluster) as client:
-        return client.request(request, control.MachinesRemoved).machines
+        return client.request(request).machines
 
 
 def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
@@ -142,7 +142,7 @@ def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BU
     while True:
         try:
             with suppress(CoordinatorUnreachable, CoordinatorLost), open_client(cluster) as client:
-                client.request(request, control.MachinesRemoved, timeout=QUERY_TIMEOUT)
+                client.request(request, timeout=QUERY_TIMEOUT)
             return
         except CoordinatorBusy:
             if time.monotonic() >= deadline:
@@ -158,7 +158,7 @@ def _standbys_request(cluster: Cluster) -> control.SetStandbys:
 def set_standbys(cluster: Cluster) -> None:
     """Send the standbys of the file to the coordinator; raises CoordinatorUnavailable."""
     with open_client(cluster) as client:
-        client.request(_standbys_request(cluster), control.StandbysSet, timeout=QUERY_TIMEOUT)
+        client.request(_standbys_request(cluster), timeout=QUERY_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def standby_change(client: Client, file: Cluster) -> StandbyChange | None:
     """
     request = _standbys_request(followed(file))
     wanted = [(one.machine, one.address) for one in request.standbys]
-    report = client.request(control.ClusterStatus(), control.ClusterReport, timeout=QUERY_TIMEOUT)
+    report = client.request(control.ClusterStatus(), timeout=QUERY_TIMEOUT)
     present = [(one.machine, one.address) for one in report.standbys]
     if present == wanted:
         return None
@@ -194,5 +194,5 @@ def followed(file: Cluster) -> Cluster:
 def destroy(cluster: Cluster) -> None:
     """End the coordinator, the connected daemons and their dataflows; raises CoordinatorBusy."""
     with suppress(CoordinatorUnreachable), open_client(cluster) as client:
-        client.request(control.Destroy(force=True), control.Destroyed)
+        client.request(control.Destroy(force=True))
         client.wait_until_gone()

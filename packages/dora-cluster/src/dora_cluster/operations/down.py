@@ -17,7 +17,7 @@ from dora_cluster.ownership import known_clusters
 from dora_cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config.access import Endpoint
 from dora_config.cluster.models import Cluster
-from dora_config.protocol.control import Destroy, Destroyed
+from dora_config.protocol.control import Destroy
 
 
 def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bool:
@@ -90,7 +90,7 @@ def _destroy(address: Endpoint) -> frozenset[str]:
     Raises what `Client` raises.
     """
     with Client(address) as client:
-        ended = client.request(Destroy(force=True), Destroyed)
+        ended = client.request(Destroy(force=True))
         client.wait_until_gone()
     for dataflow in ended.dataflows:
         output.write(f"Dataflow {dataflow.name or dataflow.uuid} stopped")

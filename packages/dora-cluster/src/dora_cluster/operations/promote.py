@@ -51,7 +51,7 @@ from dora_config.cluster.models import Cluster, Machine
 from dora_config.control_plane import is_local
 from dora_config.errors import DoraError
 from dora_config.protocol.claims import Claim
-from dora_config.protocol.control import ClusterReport, ClusterStatus, Destroy, Destroyed
+from dora_config.protocol.control import ClusterStatus, Destroy
 from dora_config.protocol.daemon import CoordinatorCopy
 from dora_config.yaml.quantities import show_age
 from dora_coordinator.io.succession import Restoration, present_copy, show_claim
@@ -341,7 +341,7 @@ def _target(file: Cluster, cluster: Cluster, machine_id: str | None) -> NewPlace
 
 
 def _claim(client: Client) -> Claim:
-    report = client.request(ClusterStatus(), ClusterReport, timeout=QUERY_TIMEOUT)
+    report = client.request(ClusterStatus(), timeout=QUERY_TIMEOUT)
     return report.claim or Claim(epoch=0)
 
 
@@ -359,7 +359,7 @@ def _end(client: Client, claim: Claim) -> None:
             f"the coordinator at {client.endpoint} was replaced and has not noticed it within "
             f"{STAND_ASIDE_TIMEOUT:g} s; see its output, then run this command again"
         )
-    client.request(Destroy(force=True), Destroyed)
+    client.request(Destroy(force=True))
     client.wait_until_gone()
 
 

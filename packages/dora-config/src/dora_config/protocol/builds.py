@@ -12,7 +12,7 @@ from pydantic import Field
 
 from dora_config.dataflow.resolved import NodeLocation
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.envelope import DataflowUuid, Message
+from dora_config.protocol.envelope import DataflowUuid, FollowedRequest, Message
 
 
 class BuildSettings(Message):
@@ -107,16 +107,6 @@ class BuildEnded(Message, kind="build_ended"):
 # ------------------------------------------------------------------------- CLI, coordinator
 
 
-class BuildDataflow(Message, kind="build"):
-    """Build on all daemons; progress :class:`BuildTriggered` and :class:`BuildProgress`, answer
-    :class:`Built`.
-    """
-
-    spec: DataflowSpec
-    settings: BuildSettings = BuildSettings()
-    replaces: DataflowUuid | None = None
-
-
 class BuildTriggered(Message, kind="build_triggered"):
     build_id: str
 
@@ -134,3 +124,11 @@ class Built(Message, kind="built"):
     build_id: str
     nodes: tuple[BuiltNode, ...] = Field(default=())
     """Nodes that had something to prepare."""
+
+
+class BuildDataflow(Message, FollowedRequest[Built, BuildTriggered | BuildProgress], kind="build"):
+    """Build on all daemons."""
+
+    spec: DataflowSpec
+    settings: BuildSettings = BuildSettings()
+    replaces: DataflowUuid | None = None

@@ -15,7 +15,7 @@ from dora_config.dataflow.resolved import CurrentNode, NodeLocation, ResolvedDat
 from dora_config.dataflow.sources import LogLevel
 from dora_config.ids import parse_node_id
 from dora_config.protocol.dataflow_setup import DataflowSetup
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.envelope import FollowedRequest, Message, Request
 from dora_config.protocol.recorders import RecordingPlan
 
 
@@ -167,16 +167,6 @@ def updated(code: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, st
     return {node: code[node] for node in code if node not in changed} | dict(changed)
 
 
-class StartDataflow(Message, kind="start"):
-    """Place, prepare and release a dataflow; progress :class:`StartTriggered`, answer
-    :class:`Started`.
-    """
-
-    spec: DataflowSpec
-    dry_run: bool = False
-    """Start nothing; answered with :class:`PlacementPlan`, or with the refusal of a start."""
-
-
 class StartTriggered(Message, kind="start_triggered"):
     uuid: str
     waits_for: str | None = None
@@ -198,6 +188,18 @@ class PlacementPlan(Message, kind="placement"):
 class Started(Message, kind="started"):
     uuid: str
     warnings: tuple[str, ...] = ()
+
+
+class StartDataflow(Message, FollowedRequest[Started, StartTriggered], kind="start"):
+    """Place, prepare and release a dataflow."""
+
+    spec: DataflowSpec
+
+
+class PlanDataflow(Message, Request[PlacementPlan], kind="plan"):
+    """Place a dataflow without starting it; refused if its start would be."""
+
+    spec: DataflowSpec
 
 
 class LogFilter(Message):

@@ -8,7 +8,7 @@ of unknown kinds are skipped (:class:`UnknownKind`). Other versions are refused.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -25,6 +25,41 @@ class Message(Frozen):
 
     # Infinities and NaN would be encoded as null.
     model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="null")
+
+
+A_co = TypeVar("A_co", bound=Message, covariant=True)
+P_co = TypeVar("P_co", bound=Message, covariant=True)
+
+
+class Request(Generic[A_co]):
+    """A_co message to the coordinator that is answered with a message of this type."""
+
+    @classmethod
+    def answer_type(cls) -> type[A_co]:
+        found: type[A_co] = _arguments(cls)[0]
+        return found
+
+
+class Query(Request[A_co]):
+    """A_co request that changes nothing, and is answered soon."""
+
+
+class FollowedRequest(Request[A_co], Generic[A_co, P_co]):
+    """A_co request that takes long: messages of the second type precede the answer."""
+
+    @classmethod
+    def progress_types(cls) -> tuple[type[P_co], ...]:
+        progress = _arguments(cls)[1]
+        return get_args(progress) or (progress,)
+
+
+def _arguments(request: type) -> tuple[Any, ...]:
+    """Return the types in the brackets of the base `Request` of a class."""
+    for base in vars(request)["__orig_bases__"]:
+        kind = get_origin(base)
+        if isinstance(kind, type) and issubclass(kind, Request):
+            return get_args(base)
+    raise TypeError(f"{request.__name__} does not name its answer")
 
 
 class ProtocolVersion(Message):

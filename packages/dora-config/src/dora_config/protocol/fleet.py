@@ -15,7 +15,13 @@ from pydantic import Field
 from dora_config.cluster.fleet import Rollout as Rollout
 from dora_config.frozen import UnixTime
 from dora_config.protocol.dataflow import DataflowSpec, Origin
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.envelope import Message, Query, Request
+from dora_config.protocol.reports import (
+    CopyState as CopyState,
+    FleetReport as FleetReport,
+    GetFleet as GetFleet,
+    ObservedCopy as ObservedCopy,
+)
 
 
 class DesiredDataflow(Message):
@@ -210,15 +216,32 @@ class FleetStatus(Message):
 # ---------------------------------------------------------------------- requests and answers
 
 
-class CompareFleet(Message, kind="compare_fleet"):
-    """Compare a fleet with what runs; answered with :class:`FleetComparison`."""
+class FleetComparison(Message, kind="fleet_comparison"):
+    """Answer to :class:`CompareFleet`; `generation` is that to pass to :class:`ApplyFleet`."""
+
+    generation: int
+    copies: tuple[CopyDifference, ...] = ()
+    differs: bool = False
+    """Whether an apply would change what runs, or what is still to be done."""
+    machines: tuple[str, ...] = ()
+    """All machines of the cluster."""
+
+
+class FleetHistory(Message, kind="fleet_history"):
+    """Answer to :class:`GetFleetHistory`, newest last."""
+
+    generations: tuple[FleetEntry, ...] = ()
+
+
+class CompareFleet(Message, Request[FleetComparison], kind="compare_fleet"):
+    """Compare a fleet with what runs."""
 
     fleet: Fleet
     only: tuple[str, ...] = ()
 
 
-class ApplyFleet(Message, kind="apply_fleet"):
-    """Make a fleet the desired one; answered with :class:`FleetReport`, before it is carried out.
+class ApplyFleet(Message, Request[FleetReport], kind="apply_fleet"):
+    """Make a fleet the desired one, before it is carried out.
 
     Refused if ``generation`` is not the present one.
     """
@@ -232,88 +255,20 @@ class ApplyFleet(Message, kind="apply_fleet"):
     """Also change nodes that hold updates."""
 
 
-class RollBackFleet(Message, kind="roll_back_fleet"):
-    """Apply an earlier generation again; answered with :class:`FleetReport`."""
+class RollBackFleet(Message, Request[FleetReport], kind="roll_back_fleet"):
+    """Apply an earlier generation again."""
 
     to: int | None = None
     """None: the last one that is not the present one."""
     by: str = ""
 
 
-class PauseFleet(Message, kind="pause_fleet"):
-    """Stop changing machines, or continue; answered with :class:`FleetReport`."""
+class PauseFleet(Message, Request[FleetReport], kind="pause_fleet"):
+    """Stop changing machines, or continue."""
 
     paused: bool = True
     by: str = ""
 
 
-class GetFleet(Message, kind="get_fleet"):
-    """Get what should run and what runs; answered with :class:`FleetReport`."""
-
-
-class GetFleetHistory(Message, kind="get_fleet_history"):
-    """Get the generations; answered with :class:`FleetHistory`."""
-
-
-class FleetComparison(Message, kind="fleet_comparison"):
-    """Answer to :class:`CompareFleet`; `generation` is that to pass to :class:`ApplyFleet`."""
-
-    generation: int
-    copies: tuple[CopyDifference, ...] = ()
-    differs: bool = False
-    """Whether an apply would change what runs, or what is still to be done."""
-    machines: tuple[str, ...] = ()
-    """All machines of the cluster."""
-
-
-CopyState = Literal[
-    "current",
-    "off",
-    "waiting",
-    "changing",
-    "checking",
-    "unready",
-    "by hand",
-    "failed",
-    "ended",
-    "paused",
-]
-
-
-class ObservedCopy(Message):
-    """One dataflow or copy: the generation that it should run, and what it does."""
-
-    name: str
-    machine: str | None = None
-    desired: int | None = None
-    """None: it is to be stopped."""
-    observed: int | None = None
-    """The generation that runs, or ran last; None: it never ran."""
-    state: CopyState
-    detail: str = ""
-    held: tuple[str, ...] = ()
-    """Nodes that hold updates, each with its reason."""
-
-
-class FleetReport(Message, kind="fleet"):
-    """State of the fleet; generation 0: nothing was applied."""
-
-    generation: int = 0
-    by: str = ""
-    at: UnixTime = 0.0
-    outcome: str = ""
-    paused: str | None = None
-    settled: bool = True
-    """The roll-out has ended or is paused; machines that are off may still follow."""
-    batch: int = 0
-    """Batches that have begun, of ``batches``; 0 of 0 without a roll-out."""
-    batches: int = 0
-    waits_for: str = ""
-    """Machines that the next batch waits for."""
-    copies: tuple[ObservedCopy, ...] = ()
-
-
-class FleetHistory(Message, kind="fleet_history"):
-    """Answer to :class:`GetFleetHistory`, newest last."""
-
-    generations: tuple[FleetEntry, ...] = ()
+class GetFleetHistory(Message, Query[FleetHistory], kind="get_fleet_history"):
+    """Get the generations."""

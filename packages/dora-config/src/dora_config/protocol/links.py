@@ -6,12 +6,13 @@ digits. Several daemons on one computer are several machines.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import Field
 
 from dora_config.dataflow.resolved import QueueSettings
 from dora_config.frozen import Count, Frozen
+from dora_config.protocol.reports import PeerState as PeerState
 
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549
@@ -92,14 +93,6 @@ class PeerEndpoint(Frozen):
     """It listens without TLS."""
     name: str = ""
     """Common name in its certificate; empty: not known yet."""
-
-
-PeerState = Literal["connecting", "connected", "lost", "left"]
-"""``connecting``: not connected yet in this run of the peer. ``connected``: messages pass both
-ways, both ends agree on the streams. ``lost``: was connected, or has an incompatible version; the
-link keeps trying. ``left``: the peer's part has ended normally.
-
-Two machines are *linked* when each reports the other as connected."""
 
 
 class PeerReport(Frozen):

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from dora_config.frozen import Count, UnixTime
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.envelope import Message, Request
 from dora_config.protocol.recorders import RecordingId, RecordingPlan
 
 FILE_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,240}\.mcap$"
@@ -158,14 +158,6 @@ class RecorderAnswered(Message, kind="recorder_answered"):
     """Why the call has failed, as a full sentence."""
 
 
-class CallRecorders(Message, kind="call_recorders"):
-    """Client to coordinator: answered with :class:`RecorderReplies`."""
-
-    daemons: tuple[str, ...] = ()
-    """Empty: all that are connected."""
-    request: RecorderRequest
-
-
 class MachineReply(Message):
     daemon: str
     reply: RecorderReply
@@ -175,3 +167,11 @@ class RecorderReplies(Message, kind="recorder_replies"):
     replies: tuple[MachineReply, ...] = ()
     problems: dict[str, str] = Field(default_factory=dict)
     """Daemons without a reply, with the reason as a full sentence."""
+
+
+class CallRecorders(Message, Request[RecorderReplies], kind="call_recorders"):
+    """Client to coordinator: forward a request to daemons."""
+
+    daemons: tuple[str, ...] = ()
+    """Empty: all that are connected."""
+    request: RecorderRequest

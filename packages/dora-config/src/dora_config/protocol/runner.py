@@ -31,6 +31,7 @@ from dora_config.protocol.links import (
     SetLinkPeers as SetLinkPeers,
     SetLinks as SetLinks,
 )
+from dora_config.protocol.reports import NodeStatus as NodeStatus, ShownState as ShownState
 from dora_config.protocol.run_plan import (
     LogSettings as LogSettings,
     RunPlan as RunPlan,
@@ -276,55 +277,6 @@ class HandshakeReply(Frozen, kind="handshake_reply"):
     dataflow_id: str
     name: str | None = None
     pid: int
-
-
-ShownState = Literal[
-    "Starting",
-    "Running",
-    "Restarting",
-    "Degraded",
-    "Stopping",
-    "Finished",
-    "Failed",
-    "Stopped",
-    "Unknown",
-]
-"""``Degraded``: an input timed out. ``Stopped``: by request, or dynamic and not attached.
-``Unknown``: its machine is not reachable, as only the coordinator reports."""
-
-
-class NodeStatus(Frozen):
-    """State and counters of one node."""
-
-    node: str
-    status: ShownState
-    pid: int | None = None
-    incarnation: int = 0
-    restarts: Count = 0
-    last_restart: str | None = None
-    """Cause of the last restart in a few words."""
-    last_restart_ago: Quantity | None = None
-    """Seconds."""
-    dynamic: bool = False
-    broken_inputs: tuple[str, ...] = ()
-    blocked_on: str | None = None
-    """``node/input`` whose full queue blocks this node."""
-    cpu_percent: Quantity | None = None
-    """Per cent of one core over the last two seconds, including the node's children."""
-    memory_bytes: Count | None = None
-    """Resident set of the node and its children."""
-    cpu_seconds: Quantity | None = None
-    """CPU time of the node and its children since it started."""
-    read_bytes: Count | None = None
-    written_bytes: Count | None = None
-    queued: Count = 0
-    """Messages in the queues of all inputs."""
-    health_kills: Count = 0
-    input_timeouts: Count = 0
-    input_recoveries: Count = 0
-    error: str | None = None
-    held: str | None = None
-    """Why it must not be replaced, removed or restarted now."""
 
 
 class RunnerStatus(Frozen, kind="status"):

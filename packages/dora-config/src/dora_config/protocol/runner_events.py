@@ -9,6 +9,7 @@ from pydantic import Field
 from dora_config.dataflow.sources import LogLevel as LogLevel
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkReport
+from dora_config.protocol.reports import NodeResult as NodeResult
 
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
 """Lowest first; ``stdout`` includes everything, also plain printed lines."""
@@ -28,24 +29,6 @@ def passes(level: str, wanted: str | None) -> bool:
 
 
 # ----------------------------------------------------------------------------------- results
-
-
-class NodeResult(Frozen):
-    """How one node ended; ``message`` is a full sentence for failures, else empty."""
-
-    node: str
-    outcome: Literal["success", "failed", "cascading"]
-    message: str = ""
-    caused_by: str | None = None
-    """For ``cascading``: the node whose failure caused this one."""
-    exit_code: int | None = None
-    signal: str | None = None
-    """Name of the signal that ended the process, such as ``SIGKILL``."""
-    stderr_tail: tuple[str, ...] = ()
-    """Last lines of the node's stderr (at most 500)."""
-    restarts: int = 0
-    order: int = 0
-    """Position in the order of ends, from 0; sorts failures by cause."""
 
 
 class DataflowResult(Frozen):

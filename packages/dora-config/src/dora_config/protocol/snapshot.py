@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from pydantic import Field
-
 from dora_config.frozen import Count, Quantity, UnixTime
 from dora_config.protocol.envelope import DataflowUuid, Message
-from dora_config.protocol.links import PeerState
-from dora_config.protocol.runner import EdgeStatus, LatencyCounts, NodeStatus, quantile
+from dora_config.protocol.reports import (
+    DaemonSummary as DaemonSummary,
+    LinkSummary as LinkSummary,
+    NodeSummary as NodeSummary,
+)
+from dora_config.protocol.runner import EdgeStatus, LatencyCounts, quantile
 
 REUSED_SECONDS: Final = 1.0
 """Age at which a snapshot is taken anew."""
@@ -83,55 +85,6 @@ class MachineSample(Message, kind="machine_sample"):
 
 
 # ---------------------------------------------------------------------- coordinator and client
-
-
-class LinkSummary(Message):
-    """Link between two machines of one dataflow, as reported by one of them."""
-
-    dataflow: str
-    machine: str
-    peer: str
-    state: PeerState
-    reason: str | None = None
-    endpoint: str | None = None
-    """``HOST:PORT`` of the peer."""
-    rtt_us: int | None = None
-    clock_offset_us: int | None = None
-
-
-class NodeSummary(NodeStatus):
-    """One node with its dataflow and machine, as clients get it."""
-
-    dataflow: str
-    dataflow_name: str | None = None
-    daemon: str
-
-
-class DaemonSummary(Message):
-    """One daemon in the output of ``dora cluster status``."""
-
-    daemon: str
-    machine_id: str | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    address: str = ""
-    release: str = ""
-    connected: bool = True
-    ended: bool = False
-    """It was shut down normally and is not connected."""
-    heartbeat_age: float = 0.0
-    """Seconds since the last heartbeat."""
-    clock_offset: float | None = None
-    """Seconds by which its machine's clock is ahead of the coordinator's."""
-    runners: tuple[str, ...] = ()
-    """Versions of the runners on that machine; runners survive upgrades of the daemon."""
-    restarts: int = 0
-    health_kills: int = 0
-    input_timeouts: int = 0
-    input_recoveries: int = 0
-    plain_links: bool = False
-    """Its links are not encrypted (`links: plain`)."""
-    links: tuple[LinkSummary, ...] = ()
-    """Links of the dataflows on that machine, as reported by it."""
 
 
 class MachineSummary(DaemonSummary):

@@ -14,7 +14,7 @@ from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.state.commands import Begun, Command, Log, RequestRefused
 from dora_coordinator.state.membership import Membership
 
-Decided = tuple[Begun | control.PlacementPlan, list[Command]]
+Decided = tuple[Begun, list[Command]]
 
 
 class Lifecycle:
@@ -25,16 +25,23 @@ class Lifecycle:
     def start(self, start: control.StartDataflow, fresh_id: str, now: float) -> Decided:
         """Raises :class:`RequestRefused`."""
         spec = start.spec
-        running = self._registry.live_named(spec.name) if spec.name else None
+        self._require_free(spec.name)
+        return Begun((fresh_id,)), self._registry.start(
+            fresh_id, spec, self._placed(spec).parts, now
+        )
+
+    def plan(self, spec: DataflowSpec) -> control.PlacementPlan:
+        """Raises :class:`RequestRefused`; nodes need no build before their code is sent."""
+        self._require_free(spec.name)
+        plan = self._placed(spec) if spec.code else place(spec, self._membership.connected())
+        return plan.explained
+
+    def _require_free(self, name: str | None) -> None:
+        """Raises :class:`RequestRefused`."""
+        running = self._registry.live_named(name) if name else None
         if running is not None:
-            problem = _taken(spec.name, running)
+            problem = _taken(name, running)
             raise RequestRefused("conflict", f"{problem}; stop it or choose another --name")
-        plan = place(spec, self._membership.connected())
-        if spec.code or not start.dry_run:
-            require_built(spec, plan.parts)
-        if start.dry_run:
-            return plan.explained, []
-        return Begun((fresh_id,)), self._registry.start(fresh_id, spec, plan.parts, now)
 
     def _placed(self, spec: DataflowSpec) -> Plan:
         """Raises :class:`RequestRefused`, also for nodes that were built on another machine."""

@@ -25,11 +25,9 @@ RECENT_SECONDS: Final = 0.5
 
 async def start(
     request: control.StartDataflow, cluster: Cluster, client: Client
-) -> control.Started | control.PlacementPlan:
+) -> control.Started:
     """Raises :class:`RequestRefused`, also if nodes could not be started."""
     accepted = await cluster.decide(request)
-    if isinstance(accepted, control.PlacementPlan):
-        return accepted
     assert isinstance(accepted, Begun)
     (uuid,) = accepted.dataflows
     client.notify(control.StartTriggered(uuid=uuid))

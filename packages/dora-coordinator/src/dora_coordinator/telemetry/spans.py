@@ -107,7 +107,7 @@ class SpanTracker:
 
     def _requested(self, event: ClientRequested, at: float) -> Iterator[SpanEvent]:
         request = event.request
-        if not isinstance(request, StartDataflow) or request.dry_run:
+        if not isinstance(request, StartDataflow):
             return
         key = self._requests[event.client] = ("start", event.fresh_id)
         attributes = {"dora.dataflow.id": event.fresh_id}

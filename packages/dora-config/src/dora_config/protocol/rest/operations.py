@@ -14,7 +14,7 @@ import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,8 +22,9 @@ from dora_config.errors import ConfigError
 from dora_config.history.explanation import Explanation
 from dora_config.process_identity import boot_id
 from dora_config.protocol import control
-from dora_config.protocol.calls import NodeRequest, RunnerReplies
+from dora_config.protocol.calls import NodeRequest
 from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.envelope import Message, Request
 from dora_config.protocol.fleet import (
     ApplyFleet,
     CompareFleet,
@@ -46,12 +47,15 @@ from dora_config.protocol.runner import RestartNode, StopNode
 from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
 
 A = TypeVar("A", bound=models.Arguments)
-T = TypeVar("T", bound=control.ControlAnswer)
+T = TypeVar("T", bound=Message)
 R = TypeVar("R", bound=BaseModel)
 Run = TypeVar("Run", bound=Callable[..., Awaitable[BaseModel]])
 
-Send = Callable[[control.ControlRequest], Awaitable[control.ControlAnswer]]
-"""Sends a request and returns its answer; its errors are those of the operation."""
+
+class Send(Protocol):
+    """Sends a request and returns its answer; its errors are those of the operation."""
+
+    async def __call__(self, request: Request[T], /) -> T: ...
 
 
 _FILE_NAME = "dataflow.yml"
@@ -192,19 +196,13 @@ def body_arguments(content: bytes) -> dict[str, object]:
     return found
 
 
-async def _answer(send: Send, request: control.ControlRequest, expected: type[T]) -> T:
-    answer = await send(request)
-    assert isinstance(answer, expected)
-    return answer
-
-
 # ------------------------------------------------------------------------------- dataflows
 
 
 @_operation("GET", paths.DATAFLOWS, "listDataflows")
 async def _list_dataflows(wanted: models.DataflowFilter, send: Send) -> control.DataflowList:
     """List dataflows, oldest start first."""
-    found = await _answer(send, control.ListDataflows(), control.DataflowList)
+    found = await send(control.ListDataflows())
     return control.DataflowList(
         dataflows=tuple(
             row
@@ -225,7 +223,7 @@ def _has_status(row: control.DataflowSummary, wanted: str | None) -> bool:
 async def _start_file(wanted: models.StartDataflowFile, send: Send) -> control.Started:
     """Start a dataflow; answered when its nodes were spawned."""
     spec, warnings = await asyncio.to_thread(specification, wanted)  # it reads files
-    answer = await _answer(send, control.StartDataflow(spec=spec), control.Started)
+    answer = await send(control.StartDataflow(spec=spec))
     return answer.model_copy(update={"warnings": (*warnings, *answer.warnings)})
 
 
@@ -246,7 +244,7 @@ async def _restart_only(wanted: models.RestartOnly, send: Send) -> control.Resta
 @_operation("POST", f"{paths.DATAFLOWS}/clean", "forgetEndedDataflows")
 async def _forget_ended(_: models.NoArguments, send: Send) -> control.DataflowList:
     """Forget ended dataflows and return them."""
-    return await _answer(send, control.ForgetEnded(), control.DataflowList)
+    return await send(control.ForgetEnded())
 
 
 @_operation("GET", f"{paths.DATAFLOWS}/{{dataflow}}", "getDataflow")
@@ -259,7 +257,7 @@ async def _get_dataflow(wanted: models.OneDataflow, send: Send) -> control.Dataf
 async def _find(dataflow: str, send: Send) -> tuple[control.Described, control.DataflowSummary]:
     """Return a dataflow and its row in the list, which may have been cleaned meanwhile."""
     found = await _describe(dataflow, send)
-    rows = await _answer(send, control.ListDataflows(), control.DataflowList)
+    rows = await send(control.ListDataflows())
     for row in rows.dataflows:
         if row.uuid == found.uuid:
             return found, row
@@ -268,7 +266,7 @@ async def _find(dataflow: str, send: Send) -> tuple[control.Described, control.D
 
 async def _describe(dataflow: str | None, send: Send) -> control.Described:
     request = control.DescribeDataflow(dataflow=dataflow)
-    return await _answer(send, request, control.Described)
+    return await send(request)
 
 
 @_operation("GET", f"{paths.DATAFLOWS}/{{dataflow}}/specification", "getSpecification")
@@ -283,7 +281,7 @@ async def _explain(wanted: models.OneDataflow, send: Send) -> Explanation:
     that was refused.
     """
     request = control.Explain(dataflow=wanted.dataflow)
-    return (await _answer(send, request, control.Explained)).explanation
+    return (await send(request)).explanation
 
 
 @_operation("POST", f"{paths.DATAFLOWS}/{{dataflow}}/start", "startDataflowAgain", status=201)
@@ -295,7 +293,7 @@ async def _start_again(wanted: models.OneDataflow, send: Send) -> control.Starte
         raise OperationFailed(
             "conflict", f"dataflow {shown} is running already; restart it instead"
         )
-    return await _answer(send, control.StartDataflow(spec=found.spec), control.Started)
+    return await send(control.StartDataflow(spec=found.spec))
 
 
 @_operation("POST", f"{paths.DATAFLOWS}/{{dataflow}}/stop", "stopDataflow")
@@ -312,12 +310,12 @@ async def _restart_one(wanted: models.StopOne, send: Send) -> control.Restarted:
 
 async def _stop(wanted: models.StopOne | models.StopSome, send: Send) -> control.Ended:
     _require_one_manner(wanted)
-    return await _answer(send, control.StopDataflow(**wanted.model_dump()), control.Ended)
+    return await send(control.StopDataflow(**wanted.model_dump()))
 
 
 async def _restart(wanted: models.StopOne | models.RestartOnly, send: Send) -> control.Restarted:
     _require_one_manner(wanted)
-    return await _answer(send, control.RestartDataflow(**wanted.model_dump()), control.Restarted)
+    return await send(control.RestartDataflow(**wanted.model_dump()))
 
 
 def _require_one_manner(wanted: models.StopOne | models.StopSome | models.RestartOnly) -> None:
@@ -361,13 +359,13 @@ async def _get_machine(wanted: models.OneMachine, send: Send) -> DaemonSummary:
 
 
 async def _status(send: Send) -> control.ClusterReport:
-    return await _answer(send, control.ClusterStatus(), control.ClusterReport)
+    return await send(control.ClusterStatus())
 
 
 @_operation("GET", paths.NODES, "listNodes")
 async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList:
     """List nodes, by default of all running dataflows."""
-    found = await _answer(send, control.ListNodes(dataflow=wanted.dataflow), control.NodeList)
+    found = await send(control.ListNodes(dataflow=wanted.dataflow))
     return control.NodeList(
         nodes=tuple(
             row
@@ -381,7 +379,7 @@ async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList
 async def _get_node(wanted: models.OneNode, send: Send) -> NodeSummary:
     """Get one node."""
     uuid = (await _describe(wanted.dataflow, send)).uuid
-    found = await _answer(send, control.ListNodes(dataflow=uuid), control.NodeList)
+    found = await send(control.ListNodes(dataflow=uuid))
     for row in found.nodes:
         if row.node == wanted.node:
             return row
@@ -411,7 +409,7 @@ def _changed(wanted: models.ChangeNodeArguments) -> dict[str, Any]:
 
 async def _call(wanted: models.OneNode, request: NodeRequest, send: Send) -> models.ChangedNode:
     call = control.CallRunner(dataflow=wanted.dataflow, node=wanted.node, request=request)
-    await _answer(send, call, RunnerReplies)
+    await send(call)
     return models.ChangedNode(node=wanted.node)
 
 
@@ -421,20 +419,20 @@ async def _call(wanted: models.OneNode, request: NodeRequest, send: Send) -> mod
 @_operation("GET", paths.FLEET, "getFleet")
 async def _get_fleet(_: models.NoArguments, send: Send) -> FleetReport:
     """Get what the machines should run (`desired`) and what they run (`observed`)."""
-    return await _answer(send, GetFleet(), FleetReport)
+    return await send(GetFleet())
 
 
 @_operation("GET", f"{paths.FLEET}/history", "getFleetHistory")
 async def _fleet_history(_: models.NoArguments, send: Send) -> FleetHistory:
     """Get the generations of the fleet: who, when, what changed, and how it went."""
-    return await _answer(send, GetFleetHistory(), FleetHistory)
+    return await send(GetFleetHistory())
 
 
 @_operation("POST", f"{paths.FLEET}/diff", "diffFleet")
 async def _diff_fleet(wanted: models.FleetFile, send: Send) -> FleetComparison:
     """Compare what should run with what runs, node by node."""
     request = CompareFleet(fleet=_fleet(wanted), only=wanted.only)
-    return await _answer(send, request, FleetComparison)
+    return await send(request)
 
 
 @_operation("POST", f"{paths.FLEET}/apply", "applyFleet", status=201)
@@ -447,7 +445,7 @@ async def _apply_fleet(wanted: models.ApplyFleetFile, send: Send) -> FleetReport
         by=wanted.by,
         force=wanted.force,
     )
-    return await _answer(send, request, FleetReport)
+    return await send(request)
 
 
 def _fleet(wanted: models.FleetFile) -> Fleet:
@@ -468,19 +466,19 @@ def _fleet(wanted: models.FleetFile) -> Fleet:
 @_operation("POST", f"{paths.FLEET}/rollback", "rollBackFleet", status=201)
 async def _roll_back_fleet(wanted: models.FleetRollBack, send: Send) -> FleetReport:
     """Apply an earlier generation again."""
-    return await _answer(send, RollBackFleet(to=wanted.to, by=wanted.by), FleetReport)
+    return await send(RollBackFleet(to=wanted.to, by=wanted.by))
 
 
 @_operation("POST", f"{paths.FLEET}/pause", "pauseFleet")
 async def _pause_fleet(wanted: models.FleetOperator, send: Send) -> FleetReport:
     """Stop changing machines; what runs keeps running."""
-    return await _answer(send, PauseFleet(paused=True, by=wanted.by), FleetReport)
+    return await send(PauseFleet(paused=True, by=wanted.by))
 
 
 @_operation("POST", f"{paths.FLEET}/resume", "resumeFleet")
 async def _resume_fleet(wanted: models.FleetOperator, send: Send) -> FleetReport:
     """Continue a roll-out that was paused or failed."""
-    return await _answer(send, PauseFleet(paused=False, by=wanted.by), FleetReport)
+    return await send(PauseFleet(paused=False, by=wanted.by))
 
 
 @_operation("GET", paths.STATUS, "getStatus")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import anyio
@@ -14,7 +14,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from dora_config.errors import RemoteProtocolError
-from dora_config.protocol import control
+from dora_config.protocol import control, envelope
 from dora_config.protocol.envelope import ProgramVersion, ProtocolVersion, version_problem
 from dora_config.protocol.rest import openapi, paths
 from dora_config.protocol.rest.errors import OperationFailed
@@ -29,6 +29,7 @@ BODY_TIMEOUT: Final = 30.0
 
 
 AnyOperation = Operation[Any, Any]
+A = TypeVar("A", bound=envelope.Message)
 
 
 class EncodedRoute(Route):
@@ -84,7 +85,7 @@ class RestApi:
 
         async def answer() -> Response:
             try:
-                found = await self._request(message)
+                found = await self._answer(message)
             except OperationFailed as problem:
                 return operation_error(problem)
             # a snapshot that several clients get is encoded once
@@ -104,7 +105,13 @@ class RestApi:
         successor = self._service.succession.record.successor
         return {} if successor is None else {paths.SUCCESSOR: successor.address}
 
-    async def _request(self, request: control.ControlRequest) -> control.ControlAnswer:
+    async def _request(self, request: envelope.Request[A]) -> A:
+        """Return the answer to a request of an operation; raises OperationFailed."""
+        answer = await self._answer(cast(control.ControlRequest, request))
+        assert isinstance(answer, request.answer_type())
+        return answer
+
+    async def _answer(self, request: control.ControlRequest) -> control.ControlAnswer:
         answer = await self._service.request(request)
         if answer is None:
             raise OperationFailed("unavailable", "the coordinator is ending or restarting")

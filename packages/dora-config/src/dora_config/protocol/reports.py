@@ -1,0 +1,324 @@
+"""What the coordinator reports of dataflows, nodes, machines and the fleet, and requests for it.
+
+These need no messages about the content of dataflows, so that commands such as `dora list` start
+quickly. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dora_config.frozen import Count, Frozen, Quantity, UnixTime
+from dora_config.protocol.claims import Claim
+from dora_config.protocol.envelope import Message, ProgramVersion, Query, Request
+
+PeerState = Literal["connecting", "connected", "lost", "left"]
+"""``connecting``: not connected yet in this run of the peer. ``connected``: messages pass both
+ways, both ends agree on the streams. ``lost``: was connected, or has an incompatible version; the
+link keeps trying. ``left``: the peer's part has ended normally.
+
+Two machines are *linked* when each reports the other as connected."""
+
+
+class LinkSummary(Message):
+    """Link between two machines of one dataflow, as reported by one of them."""
+
+    dataflow: str
+    machine: str
+    peer: str
+    state: PeerState
+    reason: str | None = None
+    endpoint: str | None = None
+    """``HOST:PORT`` of the peer."""
+    rtt_us: int | None = None
+    clock_offset_us: int | None = None
+
+
+ShownState = Literal[
+    "Starting",
+    "Running",
+    "Restarting",
+    "Degraded",
+    "Stopping",
+    "Finished",
+    "Failed",
+    "Stopped",
+    "Unknown",
+]
+"""``Degraded``: an input timed out. ``Stopped``: by request, or dynamic and not attached.
+``Unknown``: its machine is not reachable, as only the coordinator reports."""
+
+
+class NodeStatus(Frozen):
+    """State and counters of one node."""
+
+    node: str
+    status: ShownState
+    pid: int | None = None
+    incarnation: int = 0
+    restarts: Count = 0
+    last_restart: str | None = None
+    """Cause of the last restart in a few words."""
+    last_restart_ago: Quantity | None = None
+    """Seconds."""
+    dynamic: bool = False
+    broken_inputs: tuple[str, ...] = ()
+    blocked_on: str | None = None
+    """``node/input`` whose full queue blocks this node."""
+    cpu_percent: Quantity | None = None
+    """Per cent of one core over the last two seconds, including the node's children."""
+    memory_bytes: Count | None = None
+    """Resident set of the node and its children."""
+    cpu_seconds: Quantity | None = None
+    """CPU time of the node and its children since it started."""
+    read_bytes: Count | None = None
+    written_bytes: Count | None = None
+    queued: Count = 0
+    """Messages in the queues of all inputs."""
+    health_kills: Count = 0
+    input_timeouts: Count = 0
+    input_recoveries: Count = 0
+    error: str | None = None
+    held: str | None = None
+    """Why it must not be replaced, removed or restarted now."""
+
+
+class NodeSummary(NodeStatus):
+    """One node with its dataflow and machine, as clients get it."""
+
+    dataflow: str
+    dataflow_name: str | None = None
+    daemon: str
+
+
+class NodeList(Message, kind="nodes"):
+    nodes: tuple[NodeSummary, ...] = ()
+
+
+DataflowStatus = Literal[
+    "Starting", "Running", "Recovering", "Degraded", "Stopping", "Finished", "Failed"
+]
+
+
+class RestartSummary(Message):
+    """Last restart of a node, or last recovery of the nodes of a machine."""
+
+    cause: str
+    ago: float
+    """Seconds."""
+    node: str | None = None
+    daemon: str | None = None
+
+
+class DataflowSummary(Message):
+    """One dataflow in the output of ``dora list``."""
+
+    uuid: str
+    name: str | None = None
+    status: DataflowStatus
+    reason: str | None = None
+    """Why it failed, is degraded or is recovering."""
+    ended_ago: float | None = None
+    """Seconds since it ended."""
+    restarts: int = 0
+    """Restarts of its nodes since their part was last started."""
+    last_restart: RestartSummary | None = None
+    recoveries: int = 0
+    """Number of times that all nodes of a machine were started again."""
+    last_recovery: RestartSummary | None = None
+    nodes: int = 0
+    daemons: tuple[str, ...] = ()
+    cpu: float = 0.0
+    """Per cent of one core."""
+    memory: int = 0
+    """Bytes."""
+    links: tuple[LinkSummary, ...] = ()
+    """Links between its machines; one entry from each end."""
+
+
+class DataflowList(Message, kind="dataflows"):
+    dataflows: tuple[DataflowSummary, ...] = ()
+
+
+class NodeResult(Frozen):
+    """How one node ended; ``message`` is a full sentence for failures, else empty."""
+
+    node: str
+    outcome: Literal["success", "failed", "cascading"]
+    message: str = ""
+    caused_by: str | None = None
+    """For ``cascading``: the node whose failure caused this one."""
+    exit_code: int | None = None
+    signal: str | None = None
+    """Name of the signal that ended the process, such as ``SIGKILL``."""
+    stderr_tail: tuple[str, ...] = ()
+    """Last lines of the node's stderr (at most 500)."""
+    restarts: int = 0
+    order: int = 0
+    """Position in the order of ends, from 0; sorts failures by cause."""
+
+
+class EndedDataflow(Message):
+    """How one dataflow ended."""
+
+    uuid: str
+    name: str | None = None
+    ok: bool
+    reason: str | None = None
+    """Why the dataflow failed as a whole (not prepared, machine lost...)."""
+    nodes: tuple[NodeResult, ...] = ()
+    """In the order in which they ended, over all daemons."""
+
+
+class Ended(Message, kind="ended"):
+    dataflows: tuple[EndedDataflow, ...] = ()
+
+
+class Restarted(Message, kind="restarted"):
+    old: str
+    new: str
+    warnings: tuple[str, ...] = ()
+
+
+class DaemonSummary(Message):
+    """One daemon in the output of ``dora cluster status``."""
+
+    daemon: str
+    machine_id: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    address: str = ""
+    release: str = ""
+    connected: bool = True
+    ended: bool = False
+    """It was shut down normally and is not connected."""
+    heartbeat_age: float = 0.0
+    """Seconds since the last heartbeat."""
+    clock_offset: float | None = None
+    """Seconds by which its machine's clock is ahead of the coordinator's."""
+    runners: tuple[str, ...] = ()
+    """Versions of the runners on that machine; runners survive upgrades of the daemon."""
+    restarts: int = 0
+    health_kills: int = 0
+    input_timeouts: int = 0
+    input_recoveries: int = 0
+    plain_links: bool = False
+    """Its links are not encrypted (`links: plain`)."""
+    links: tuple[LinkSummary, ...] = ()
+    """Links of the dataflows on that machine, as reported by it."""
+
+
+class StandbyReport(Message):
+    """A machine that keeps a copy of the coordinator's state."""
+
+    machine: str
+    address: str
+    """Where the coordinator is if it takes over there."""
+    number: int | None = None
+    """Number of changes in the copy; None: this coordinator has not sent one yet."""
+    age: float | None = None
+    """Seconds since the machine confirmed it."""
+    current: bool = False
+    """Nothing has changed since."""
+    problem: str | None = None
+    """Why the machine could not keep the last copy."""
+
+
+class ClusterReport(Message, kind="cluster"):
+    """The coordinator, its machines, and the number of dataflows that have not ended."""
+
+    coordinator: ProgramVersion
+    machines: tuple[DaemonSummary, ...] = ()
+    active_dataflows: int = 0
+    differences: tuple[str, ...] = ()
+    """What the machines report and the coordinator does not expect, with the command that helps."""
+    claim: Claim | None = None
+    """That of the answering coordinator."""
+    standbys: tuple[StandbyReport, ...] = ()
+
+
+CopyState = Literal[
+    "current",
+    "off",
+    "waiting",
+    "changing",
+    "checking",
+    "unready",
+    "by hand",
+    "failed",
+    "ended",
+    "paused",
+]
+
+
+class ObservedCopy(Message):
+    """One dataflow or copy: the generation that it should run, and what it does."""
+
+    name: str
+    machine: str | None = None
+    desired: int | None = None
+    """None: it is to be stopped."""
+    observed: int | None = None
+    """The generation that runs, or ran last; None: it never ran."""
+    state: CopyState
+    detail: str = ""
+    held: tuple[str, ...] = ()
+    """Nodes that hold updates, each with its reason."""
+
+
+class FleetReport(Message, kind="fleet"):
+    """State of the fleet; generation 0: nothing was applied."""
+
+    generation: int = 0
+    by: str = ""
+    at: UnixTime = 0.0
+    outcome: str = ""
+    paused: str | None = None
+    settled: bool = True
+    """The roll-out has ended or is paused; machines that are off may still follow."""
+    batch: int = 0
+    """Batches that have begun, of ``batches``; 0 of 0 without a roll-out."""
+    batches: int = 0
+    waits_for: str = ""
+    """Machines that the next batch waits for."""
+    copies: tuple[ObservedCopy, ...] = ()
+
+
+class ListDataflows(Message, Query[DataflowList], kind="list"):
+    """List dataflows."""
+
+
+class ListNodes(Message, Query[NodeList], kind="nodes"):
+    """List nodes, by default of all running dataflows."""
+
+    dataflow: str | None = None
+
+
+class ClusterStatus(Message, Query[ClusterReport], kind="status"):
+    """Get the state of all daemons."""
+
+
+class GetFleet(Message, Query[FleetReport], kind="get_fleet"):
+    """Get what should run and what runs."""
+
+
+class StopDataflow(Message, Request[Ended], kind="stop"):
+    """Stop a dataflow and wait for its end."""
+
+    dataflow: str | None = None
+    all: bool = False
+    grace: float | None = None
+    force: bool = False
+
+
+class RestartDataflow(Message, Request[Restarted], kind="restart"):
+    """Stop a dataflow and start its stored specification."""
+
+    dataflow: str | None = None
+    grace: float | None = None
+    force: bool = False
+
+
+class ForgetEnded(Message, Request[DataflowList], kind="clean"):
+    """Forget ended dataflows."""
