@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from hypothesis import given, strategies as st
@@ -96,7 +96,9 @@ def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
         return LogsEnd()
 
     streams = SimpleNamespace(send=lambda _: 1, next_frame=lambda _: next(frames))
-    client = cast(Client, SimpleNamespace(follow=follow, request=lambda _: DataflowList(), streams=streams))
+    client = cast(
+        Client, SimpleNamespace(follow=follow, request=lambda _: DataflowList(), streams=streams)
+    )
     printed: list[str] = []
 
     def show(entries: Iterable[LogEntry]) -> None:
