@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from threading import Event
 from typing import Any, assert_type
 
@@ -48,6 +49,8 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], Answer | None]) -> Iterat
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            self.rfile = BytesIO(content)  # else the server resets the connection
             found = answer(self)
             self.close_connection = True
             if found is None:
