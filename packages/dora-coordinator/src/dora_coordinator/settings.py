@@ -7,6 +7,7 @@ from typing import Any
 
 from dora_config.errors import DoraError
 from dora_config.protocol.daemon import COORDINATOR_SILENCE, HEARTBEAT_INTERVAL
+from dora_config.retry import RetryPolicy
 from dora_config.yaml.quantities import parse_duration, parse_size
 
 MIB = 1024 * 1024
@@ -57,6 +58,11 @@ class Settings:
     """Edges in `GET /metrics` and in exported metrics; each has about 20 series."""
     max_code_bytes: int = 16384 * MIB
     """Of all code that is kept for machines; the least recently used is removed."""
+
+    @property
+    def recovery(self) -> RetryPolicy:
+        """Return when a repair is tried again."""
+        return RetryPolicy(longest=self.recovery_backoff, stable=2 * self.recovery_backoff)
 
 
 def parse_setting(settings: dict[str, Any], text: str) -> None:

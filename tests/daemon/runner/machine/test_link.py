@@ -71,9 +71,9 @@ def test_a_dying_link_is_restarted_with_growing_delays() -> None:
         delays.append(armed.at - now)
         now = armed.at
         assert of(fire(life, "backoff", now), c.SpawnLink)
-    assert delays[0] == link.FIRST_DELAY
+    assert delays[0] == link.RESTARTS.first
     assert delays == sorted(delays)
-    assert delays[-1] == link.MAX_DELAY
+    assert delays[-1] == link.RESTARTS.longest
     assert life.restarts == 8
 
 
@@ -82,7 +82,7 @@ def test_a_stable_link_is_restarted_with_the_first_delay() -> None:
     for _ in range(5):
         died(life, 0.0)
         fire(life, "backoff", 0.0)
-    assert of(died(life, 100.0), c.ArmTimer)[0].at == 100.0 + link.FIRST_DELAY
+    assert of(died(life, 100.0), c.ArmTimer)[0].at == 100.0 + link.RESTARTS.first
 
 
 def test_events_of_a_former_process_are_ignored() -> None:
@@ -233,7 +233,7 @@ def test_ended_outputs_are_announced_again_to_a_new_link() -> None:
     sim = linked(node("a", outputs="x"), node("b"))
     sim.exit("a")
     sim.handle(e.LinkExited(link_number(sim), e.Exit(signal="SIGKILL"), drained=True))
-    sim.pass_time(link.FIRST_DELAY)
+    sim.pass_time(link.RESTARTS.first)
     number = link_number(sim)
     sim.done.clear()
     sim.handle(e.LinkConnected(number))

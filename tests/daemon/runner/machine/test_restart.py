@@ -5,23 +5,30 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from dora_config.dataflow.resolved import RestartSettings
-from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
+from dora_config.retry import Retry
+from dora_daemon.runner.machine.restart import GiveUp, restart_delay
 
 
 def delays(settings: RestartSettings, exits: list[float]) -> list[float | str]:
     """Return the decisions for failures at these times."""
-    history = RestartHistory()
+    retry = Retry()
     decided: list[float | str] = []
     for now in exits:
-        decision = decide(settings, history, failed=True, inputs_ended=False, now=now)
-        match decision:
-            case RestartAfter(delay=delay, history=history):
+        match restart_delay(settings, retry, failed=True, inputs_ended=False, now=now):
+            case float() as delay:
                 decided.append(delay)
             case GiveUp(reason=reason):
                 decided.append(reason)
             case None:
                 decided.append("ended")
     return decided
+
+
+def end(
+    settings: RestartSettings, *, failed: bool, inputs_ended: bool = False
+) -> float | GiveUp | None:
+    """Return the decision for the first end of a process."""
+    return restart_delay(settings, Retry(), failed=failed, inputs_ended=inputs_ended, now=0.0)
 
 
 def test_policy_never() -> None:
@@ -31,16 +38,14 @@ def test_policy_never() -> None:
 def test_on_failure_restarts_failures_only() -> None:
     settings = RestartSettings(policy="on-failure")
     assert delays(settings, [0.0, 1.0]) == [0.0, 0.0]
-    done = decide(settings, RestartHistory(), failed=False, inputs_ended=False, now=0.0)
-    assert done is None
+    assert end(settings, failed=False) is None
 
 
 def test_always_restarts_success_too_but_not_once_the_inputs_ended() -> None:
     settings = RestartSettings(policy="always")
-    again = decide(settings, RestartHistory(), failed=False, inputs_ended=False, now=0.0)
-    assert again == RestartAfter(0.0, RestartHistory(1, 0.0))
-    assert decide(settings, RestartHistory(), failed=False, inputs_ended=True, now=0.0) is None
-    assert decide(settings, RestartHistory(), failed=True, inputs_ended=True, now=0.0) is None
+    assert end(settings, failed=False) == 0.0
+    assert end(settings, failed=False, inputs_ended=True) is None
+    assert end(settings, failed=True, inputs_ended=True) is None
 
 
 def test_the_delay_doubles_up_to_its_cap() -> None:

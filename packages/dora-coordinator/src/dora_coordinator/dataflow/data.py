@@ -11,6 +11,7 @@ from dora_config.protocol.control import FailureCode
 from dora_config.protocol.dataflow import DataflowSpec, WholeDataflow, pack
 from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
+from dora_config.retry import Retry
 from dora_coordinator.dataflow.completion import CompletionRule, rolled_back
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.links.edges import remote_edges
@@ -20,7 +21,6 @@ from dora_coordinator.state.commands import CancelTimer, Command, RequestRefused
 from dora_coordinator.state.events import DataflowTimer, TimerKey
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase
-from dora_coordinator.state.retry import Retry
 
 
 class Parts(Mapping[str, Part]):

@@ -213,8 +213,7 @@ def _part_changed(
         delay: float | None = 0.0
         if part.state is PartState.MISSING:
             connected = dataflow.is_connected(part)
-            backoff = dataflow.settings.recovery_backoff
-            delay = part.retry.wait(backoff, now) if connected else None
+            delay = part.retry.wait(now) if connected else None
         reason = (part.recovery_reason or "")[:TEXT_CHARACTERS]
         return [PartRecovering(machine=part.daemon, nodes=part.nodes, reason=reason, delay=delay)]
     if state is not PartState.RUNNING and part.state is PartState.RUNNING and part.attempt > 1:

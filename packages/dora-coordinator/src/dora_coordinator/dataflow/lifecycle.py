@@ -108,8 +108,7 @@ class Lifecycle:
         if name and (running := self._registry.live_named(name)) is not None:
             taken = NotRestarted("conflict", dataflow.label, _taken(name, running), "")
             return [*self._note(dataflow, taken), *self._registry.note_restart(dataflow)]
-        limit = self._registry.settings.recovery_backoff
-        if dataflow.ends_somewhere or dataflow.start_retry.wait(limit, now) > 0:
+        if dataflow.ends_somewhere or dataflow.start_retry.wait(now) > 0:
             return []
         try:
             plan = self._placed(dataflow.spec)

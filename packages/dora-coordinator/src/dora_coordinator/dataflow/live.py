@@ -141,7 +141,7 @@ def _lose(data: DataflowData, part: Part, now: float, reason: str) -> list[Comma
     data.links.runner_lost(part.daemon)
     part.only_virtual_left = False
     data.parts.move(part, PartState.MISSING)
-    wait = part.retry.wait(data.settings.recovery_backoff, now)
+    wait = part.retry.wait(now)
     if wait == 0 or not data.is_connected(part):
         return []
     return [Log("info", part.recovery_waits_text(data.label, wait))]

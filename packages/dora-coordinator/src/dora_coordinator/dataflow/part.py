@@ -11,9 +11,9 @@ from dora_config.protocol.calls import LinkPart, PartLinks
 from dora_config.protocol.dataflow import DataflowSpec, WholeDataflow
 from dora_config.protocol.links import PeerEndpoint
 from dora_config.protocol.runner import DataflowResult
+from dora_config.retry import Retry
 from dora_coordinator.state.commands import SendToDaemon
 from dora_coordinator.state.records import PartState, StoredPart
-from dora_coordinator.state.retry import Retry
 
 _NAMED: Final = 8
 """Daemons that a sentence names; further ones are counted."""

@@ -1,6 +1,6 @@
 """Repairs what differs between the records and the reports, or names it; pure.
 
-Each kind of difference has one repair, which is tried again with the pauses of `Retry`.
+Each kind of difference has one repair, which is tried again with growing delays.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from dora_config.retry import Retry, RetryPolicy
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.differences import (
     LASTS,
@@ -25,7 +26,6 @@ from dora_coordinator.dataflow.differences import (
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import Phase
-from dora_coordinator.state.retry import Retry
 
 SWEEP: Final = 10.0
 """Seconds between comparisons of everything; events let that of one part take place at once."""
@@ -94,8 +94,8 @@ class Reconciler:
     """Remembers since when each difference lasts, and decides when it is repaired or named."""
 
     _membership: Membership
-    _backoff: float
-    """Longest pause between two repairs of the same difference."""
+    _policy: RetryPolicy
+    """Of repairs of the same difference."""
     _tracks: dict[str, dict[Key, _Track]] = field(default_factory=dict, init=False)
     """By dataflow id."""
     wake_at: float | None = None
@@ -170,11 +170,10 @@ class Reconciler:
             after, retry = REPAIRED_AFTER.get(one.kind), track.retry
             if after is None:
                 continue
-            wait = max(track.since + after - now, retry.wait(self._backoff, now))
+            wait = max(track.since + after - now, retry.wait(now))
             if wait <= 0:
-                retry.tried(self._backoff, now)
                 due.append(one)
-                wait = retry.wait(self._backoff, now)
+                wait = retry.failed(self._policy, now)
             self._wake(now + wait)
         return due
 
@@ -195,7 +194,7 @@ class Reconciler:
         return [
             track.text
             for (kind, _, _), track in self._tracks.get(dataflow_id, {}).items()
-            if now - track.since >= NAMED_AFTER.get(kind, LASTS) or track.retry.tries >= OFTEN
+            if now - track.since >= NAMED_AFTER.get(kind, LASTS) or track.retry.failures >= OFTEN
         ]
 
 

@@ -70,7 +70,7 @@ class DataflowRegistry:
         self._epoch = epoch
         self._latest = 0.0
         """Time of the latest start that was seen."""
-        self._reconciler = Reconciler(membership, settings.recovery_backoff)
+        self._reconciler = Reconciler(membership, settings.recovery)
         self._touched: dict[tuple[str, str], None] = {}
         """Dataflows and daemons to compare after the present event; no daemon: all of them."""
         self._swept_at = float("-inf")
@@ -117,7 +117,7 @@ class DataflowRegistry:
         commands = [SaveRecord(record, spec), *self.history.start_accepted(dataflow, now)]
         if restarts is not None:
             dataflow.start_retry = restarts.start_retry
-            dataflow.start_retry.tried(self.settings.recovery_backoff, now)
+            dataflow.start_retry.failed(self.settings.recovery, now)
             commands += self.note_restart(restarts)
             if restarts.restarts and not restarts.released and restarts.has_ended_everywhere:
                 commands += self._forget(restarts)  # a try of the same restart

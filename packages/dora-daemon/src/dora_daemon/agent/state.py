@@ -244,7 +244,7 @@ class AgentState:
             described = [part.report_description()] if record.revision else []
             return [log, *described, do.SendToCoordinator(lost)]
         pause = part.note_failure(now)
-        if part.failures == TRIES and record.former is not None:
+        if part.retry.failures == TRIES and record.former is not None:
             changed = part.return_to_former(record.former)
             return [log, *changed, *self._start_alone(part, now)]
         if pause > 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dora_config.protocol import daemon as messages
@@ -10,6 +10,7 @@ from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.dataflow import WholeDataflow
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import RunnerState, StopAllNodes
+from dora_config.retry import Retry, RetryPolicy
 from dora_daemon.agent import commands as do
 from dora_daemon.agent.events import NodeNotAdded, NodesRead
 from dora_daemon.agent.records import FormerNodes, PartRecord
@@ -19,8 +20,8 @@ HEALTHY = 120.0
 Nodes that ran for so long are kept when they are changed."""
 TRIES = 3
 """Failures in a row after which the nodes before the last change are started."""
-MAX_PAUSE = 60.0
-"""Seconds at most between two such starts of a part that fails."""
+ALONE = RetryPolicy(longest=60.0)
+"""Starts of a part that fails, without the coordinator."""
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class LocalPart:
     """Why its runner ends, as its nodes could not be started."""
     started_alone: float = 0.0
     """Unix time of its last start without the coordinator; 0: there was none."""
-    failures: int = 0
+    retry: Retry = field(default_factory=Retry)
     """Losses in a row, each soon after a start without the coordinator."""
     same_since: float = 0.0
     """Unix time since which it has run with its present nodes; 0: it does not run."""
@@ -89,8 +90,10 @@ class LocalPart:
 
     def note_failure(self, now: float) -> float:
         """Return the seconds until the next start without the coordinator."""
-        self.failures = self.failures + 1 if self.fails_soon(now) else 0
-        return min(MAX_PAUSE, 2.0 ** (self.failures - 1)) if self.failures else 0.0
+        if self.fails_soon(now):
+            return self.retry.failed(ALONE, now)
+        self.retry.reset()
+        return 0.0
 
     def return_to_former(self, former: FormerNodes) -> list[do.Command]:
         """Start the nodes before the last change from now on, which counts as another change."""

@@ -8,17 +8,14 @@ because sent messages must not be lost, but only seconds once the dataflow is be
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from dora_config.retry import Retry, RetryPolicy
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as do, events
 
-FIRST_DELAY = 0.1
-MAX_DELAY = 5.0
-"""Seconds between the death of a link and the start of the next."""
-STABLE_SECONDS = 10.0
-"""Uptime after which the delay is reset to FIRST_DELAY."""
+RESTARTS = RetryPolicy(first=0.1, longest=5.0, stable=10.0)
 STOP_DRAIN_SECONDS = 5.0
 """Time to deliver queued messages when the dataflow is being stopped."""
 END_DRAIN_SECONDS = 24 * 3600.0
@@ -52,7 +49,7 @@ class LinkLifecycle:
     _deadline: float | None = None
     """Time at which a finishing link is killed."""
     _started: float = 0.0
-    _delay: float = FIRST_DELAY
+    _retry: Retry = field(default_factory=Retry)
     _last_attempts: int = 0
     _killed: bool = False
     """SIGKILL was sent after the time to deliver, or because of a forced stop."""
@@ -113,9 +110,7 @@ class LinkLifecycle:
                 self.state = LinkProcessState.ENDED
                 expected = event.exit.ok or self._killed
                 return [*([] if expected else [_given_up(event)]), *self._cancel_timers()]
-        if now - self._started >= STABLE_SECONDS:
-            self._delay = FIRST_DELAY
-        delay, self._delay = self._delay, min(self._delay * 2, MAX_DELAY)
+        delay = self._retry.failed(RESTARTS, now, now - self._started)
         self.state = LinkProcessState.BACKING_OFF
         self.restarts += 1
         text = f"restarting the link to other machines in {delay:g} s: {_cause(event)}"

@@ -16,8 +16,9 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import InvalidTransition
 from dora_config.history.entries import kept_stderr
 from dora_config.protocol import runner_events as reports
+from dora_config.retry import Retry
 from dora_daemon.runner.machine import commands as do, events
-from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
+from dora_daemon.runner.machine.restart import GiveUp, restart_delay
 from dora_daemon.runner.machine.verdict import (
     STOP_EXIT_CODES,
     SUCCESS,
@@ -147,7 +148,7 @@ class NodeLifecycle:
     restarts: int = 0
     last_restart: tuple[str, float] | None = None
     """Cause in a few words, and time."""
-    history: RestartHistory = field(default_factory=RestartHistory)
+    retry: Retry = field(default_factory=Retry)
     health_kills: int = 0
     stop: StopSequence = field(init=False)
     staged: int | None = None
@@ -445,17 +446,16 @@ class NodeLifecycle:
             return self._replace(*order.successor, now)
         if order is not None or not self._restartable:
             return self._end(verdict, event.stderr_tail, event.exit)
-        decision = decide(
+        delay = restart_delay(
             self.spec.restart,
-            self.history,
+            self.retry,
             failed=verdict.outcome == "failed",
             inputs_ended=self.inputs_ended and event.drained,
             now=now,
         )
         message = verdict.message or describe(event.exit)
-        match decision:
-            case RestartAfter(delay=delay, history=history):
-                self.history = history
+        match delay:
+            case float():
                 self.last_restart = (cause_of(ending), now)
                 failed = verdict.outcome == "failed"
                 tail = kept_stderr(event.stderr_tail) if failed else ()
@@ -499,7 +499,7 @@ class NodeLifecycle:
         self.staged = self.outlived = None
         self.incarnation = incarnation
         self.restarts += 1
-        self.history = RestartHistory()
+        self.retry.reset()
         self.state = NodeState.CONNECTING
         self.connected = False
         self.stop.reset()
