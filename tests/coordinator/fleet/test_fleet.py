@@ -253,10 +253,10 @@ def test_only_a_paused_or_failed_fleet_is_resumed() -> None:
     fleet = fleet_of("r1")
     resume = PauseFleet(paused=False)
     refused = fleet.failures[fleet.request(resume)]
-    assert refused.message == "nothing was applied: there is nothing to resume"
+    assert refused.message == "the fleet is not paused"
     apply(fleet, on("drive", "r1"))
     fleet.pass_time(10)
-    assert fleet.failures[fleet.request(resume)].message == "generation 1 is not paused"
+    assert fleet.failures[fleet.request(resume)].message == "the fleet is not paused"
     assert compare(fleet).machines == ("r1",)
 
 

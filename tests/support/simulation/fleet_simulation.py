@@ -73,6 +73,7 @@ from dora_coordinator.state.events import (
     DaemonRegistered,
     DataflowChange,
     Event,
+    FleetStep,
     FleetStepEnded,
     StoreLoaded,
     TimerFired,
@@ -215,9 +216,9 @@ class SimulatedFleet:
         self._begin_queries()
         self.stored_fleet: FleetStatus | None = None
         self.stored_generations: dict[int, StoredGeneration] = {}
-        self._steps: dict[int, coordinator_commands.FleetStep] = {}
+        self._steps: dict[int, FleetStep] = {}
         """Steps of roll-outs that are being carried out, by request."""
-        self._next_steps: list[coordinator_commands.FleetStep] = []
+        self._next_steps: list[FleetStep] = []
         self.start_coordinator()
 
     def _begin_queries(self) -> None:
@@ -485,7 +486,6 @@ class SimulatedFleet:
         """Begin the next steps of roll-outs, and report those that have ended."""
         while self._next_steps:
             step = self._next_steps.pop(0)
-            assert step.request is not None
             self._steps[self.request(step.request)] = step
         for number, step in list(self._steps.items()):
             failure = self.failures.get(number)
@@ -493,8 +493,7 @@ class SimulatedFleet:
                 del self._steps[number]
                 problem = None if failure is None else failure.message
                 code = "failed" if failure is None else failure.code
-                ended = FleetStepEnded(step.copy, step.generation, problem, code, step.kind)
-                self.handle(ended)
+                self.handle(FleetStepEnded(step, problem, code))
 
     def step_to_coordinator(self, daemon: FakeDaemon) -> bool:
         """Deliver one message of a daemon; return whether there was one."""

@@ -157,6 +157,10 @@ class Rollout(Frozen):
     )
     on_failure: OnFailureField = "pause"
 
+    def for_return(self) -> Rollout:
+        """Return how machines return to what they had before a failure: all at once."""
+        return Rollout(deadline=self.deadline)
+
     def batch_size(self, machines: int) -> int:
         """Return how many of ``machines`` change at the same time."""
         if isinstance(self.then, int):

@@ -40,6 +40,8 @@ from dora_config.protocol.envelope import (
 )
 from dora_config.protocol.fleet import (
     ApplyFleet,
+    Checked,
+    CheckMachine,
     CompareFleet,
     FleetComparison,
     FleetHistory,
@@ -292,6 +294,7 @@ ControlRequest = Annotated[
     | CompareFleet
     | GetFleet
     | GetFleetHistory
+    | CheckMachine
     | ReadLogs
     | WatchTopics
     | BuildDataflow
@@ -321,7 +324,8 @@ ControlAnswer = Annotated[
     | RecorderReplies
     | FleetComparison
     | FleetReport
-    | FleetHistory,
+    | FleetHistory
+    | Checked,
     Field(discriminator="kind"),
 ]
 ControlProgress = Annotated[

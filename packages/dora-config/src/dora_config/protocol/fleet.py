@@ -213,6 +213,12 @@ class FleetStatus(Message):
     copies: dict[str, CopyRecord] = Field(default_factory=dict)
 
 
+def operators_pause(paused: str | None) -> str | None:
+    """Return that an operator has paused the fleet; None: it goes on, or a failure paused it."""
+    by_operator = paused is not None and paused.startswith("by ")
+    return f"the fleet was paused {paused}" if by_operator else None
+
+
 # ---------------------------------------------------------------------- requests and answers
 
 
@@ -268,6 +274,27 @@ class PauseFleet(Message, Request[FleetReport], kind="pause_fleet"):
 
     paused: bool = True
     by: str = ""
+
+
+class Checked(Message, kind="checked"):
+    """Answer to :class:`CheckMachine`: the command has succeeded."""
+
+
+class CheckMachine(Message, Request[Checked], kind="check_machine"):
+    """Run the command of a roll-out on the coordinator's machine.
+
+    The request fails if the command fails, or is not allowed there.
+    """
+
+    command: str
+    machine: str = ""
+    dataflow: str = ""
+    generation: int = 0
+    """Of the dataflow; 0: an upgrade."""
+    version: str = ""
+    """Of dora on the machine; empty: an apply."""
+    dry_run: bool = False
+    """Do not run it."""
 
 
 class GetFleetHistory(Message, Query[FleetHistory], kind="get_fleet_history"):

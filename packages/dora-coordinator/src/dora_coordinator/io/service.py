@@ -48,7 +48,7 @@ from dora_config.protocol.recordings import CallRecorders
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
-from dora_coordinator.io.fleet_steps import step_result
+from dora_coordinator.io.fleet_steps import carry_out
 from dora_coordinator.io.provenance import Provenance
 from dora_coordinator.io.store import NotWritten, Store, StoreError
 from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_copy
@@ -69,7 +69,7 @@ from dora_coordinator.state.events import (
     DaemonRegistered,
     DataflowChange,
     Event,
-    FleetStepEnded,
+    FleetStep,
     TimerFired,
     TimerKey,
 )
@@ -169,7 +169,7 @@ class Service:
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
-        self._steps: deque[do.FleetStep] = deque()
+        self._steps: deque[FleetStep] = deque()
         """Steps of roll-outs that are to be carried out."""
         self._step_added = anyio.Event()
         self._ending = False
@@ -505,9 +505,8 @@ class Service:
                 self._step_added = anyio.Event()
                 await self._step_added.wait()
 
-    async def _carry_out(self, step: do.FleetStep) -> None:
-        problem, code = await step_result(step, self.request)
-        self._post(FleetStepEnded(step.copy, step.generation, problem, code, step.kind))
+    async def _carry_out(self, step: FleetStep) -> None:
+        self._post(await carry_out(step, self.request))
 
     async def fetch_code(self, digests: Sequence[str]) -> None:
         """Let connected machines upload files of code, each machine a share of them.

@@ -19,7 +19,7 @@ from dora_config.protocol.calls import (
     RunnerReplies,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines
-from dora_config.protocol.fleet import CompareFleet, GetFleet, GetFleetHistory
+from dora_config.protocol.fleet import CheckMachine, CompareFleet, GetFleet, GetFleetHistory
 from dora_config.protocol.runner import DeleteParam, Done, Refusal, RestartNode, SetParam
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -28,6 +28,7 @@ from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.dataflow.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.queries import lifecycle
 from dora_coordinator.queries.builds import build
+from dora_coordinator.queries.checks import check
 from dora_coordinator.queries.clients import Client
 from dora_coordinator.queries.cluster import Cluster
 from dora_coordinator.queries.daemon_calls import DaemonCalls
@@ -129,6 +130,9 @@ class Queries:
                 return cluster.fleet.report(now)
             case GetFleetHistory():
                 return cluster.fleet.history()
+            case CheckMachine(command=command):
+                cluster.fleet.require_checks_allowed(command)
+                return await check(query)
             case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
                 return await self._call_runners(dataflow, node, request, present)

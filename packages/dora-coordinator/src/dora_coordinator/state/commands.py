@@ -8,11 +8,10 @@ from typing import Literal
 from dora_config.errors import DoraError
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol import control
-from dora_config.protocol.builds import BuildDataflow
 from dora_config.protocol.daemon import CoordinatorMessage
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
-from dora_coordinator.state.events import TimerKey
+from dora_coordinator.state.events import FleetStep, TimerKey
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord
 
@@ -120,27 +119,6 @@ class CloseConnection:
 
     connection: int
     last: CoordinatorMessage | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FleetStep:
-    """One step of a dataflow or copy towards its desired generation."""
-
-    copy: str
-    generation: int
-    """0: it is to be stopped."""
-    machine: str | None
-    request: control.ControlRequest | None = None
-    build: BuildDataflow | None = None
-    """Build that precedes the request."""
-    check: str | None = None
-    """Or: a command that must succeed."""
-
-    @property
-    def kind(self) -> Literal["start", "change", "check"]:
-        if self.check is not None:
-            return "check"
-        return "start" if isinstance(self.request, control.StartDataflow) else "change"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dora_config.history.entries import SavedEntry
+from dora_config.protocol import control
+from dora_config.protocol.builds import BuildDataflow
 from dora_config.protocol.control import Decision, FailureCode
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.fleet import FleetStatus, StoredGeneration
+from dora_config.protocol.fleet import CheckMachine, FleetStatus, StoredGeneration
 from dora_config.protocol.runner import CurrentNode, DeleteParam, SetParam
 from dora_coordinator.state.identities import MachineRecord, Proof
 from dora_coordinator.state.records import DataflowRecord
@@ -113,14 +115,30 @@ class NotStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetStepEnded:
-    """A step of the fleet was carried out, or refused with ``problem``."""
+class FleetStep:
+    """One step of a dataflow or copy towards its desired generation."""
 
     copy: str
     generation: int
+    """0: it is to be stopped."""
+    request: control.ControlRequest
+    build: BuildDataflow | None = None
+    """Build that precedes the request."""
+
+    @property
+    def kind(self) -> Literal["start", "change", "check"]:
+        if isinstance(self.request, CheckMachine):
+            return "check"
+        return "start" if isinstance(self.request, control.StartDataflow) else "change"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStepEnded:
+    """A step of the fleet was carried out, or refused with ``problem``."""
+
+    step: FleetStep
     problem: str | None = None
     code: FailureCode = "failed"
-    kind: Literal["start", "change", "check"] = "change"
 
 
 DataflowTimer = Literal["start", "link", "recovery", "stop"]
