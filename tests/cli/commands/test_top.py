@@ -85,6 +85,15 @@ def test_a_wide_page_has_all_columns_of_both_tables() -> None:
     assert f"{text(rest)}\n" == NODE_TABLE + EDGE_TABLE
 
 
+def test_unmatched_messages_have_a_column_once_there_are_any() -> None:
+    rows = (EdgeRow(edge("a/out", "b/in", unmatched=7), EdgeRates()), EDGES[1])
+    page = Page(view="edges").lines(Tables(2, NODES, rows, ()), width=120, height=40)
+    titles, joined, other = (line.split("  ") for line in page[-3:])
+    assert "UNMATCHED" in titles
+    assert "7" in joined
+    assert "0" in other
+
+
 def test_a_narrow_page_keeps_the_important_columns() -> None:
     assert text(Page().lines(FOUND, width=44, height=40)) == (
         "2 machines, 3 nodes by name, 2 edges by name\n"
@@ -217,6 +226,7 @@ def test_an_edge_as_json() -> None:
         "received": 0,
         "dropped": 2,
         "lost": 1,
+        "unmatched": 0,
         "queue": 4,
         "blocked": False,
         "bytes": 0,

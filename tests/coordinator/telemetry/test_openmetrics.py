@@ -93,7 +93,7 @@ def test_the_complete_text() -> None:
 def test_the_text_is_valid_openmetrics() -> None:
     text = openmetrics(families(SNAPSHOT, max_edges=10)).decode()
     found = {family.name: family for family in text_string_to_metric_families(text)}
-    assert len(found) == 28
+    assert len(found) == 29
     for name, family in found.items():
         assert name.endswith(f"_{family.unit}" if family.unit else ""), name
         assert family.documentation.endswith("."), name

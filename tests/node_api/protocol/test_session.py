@@ -16,7 +16,7 @@ from dora_node_api.events import InputEvent, from_dict
 from dora_node_api.frozen import replace
 from dora_node_api.protocol import messages as control
 from dora_node_api.protocol.messages import InputConfig, NodeConfig, OperatorConfig
-from dora_node_api.protocol.session import Event, Session, Tick
+from dora_node_api.protocol.session import Event, SendOffset, Session, Tick
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.layout import RecordKind
@@ -29,6 +29,7 @@ class FakeDelivery:
     value: Any = None
     kind: RecordKind = RecordKind.DATA
     sent_ns: int = 0
+    timestamp_ns: int = 0
     error: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -422,3 +423,61 @@ def test_a_reconnected_input_takes_the_new_source() -> None:
     assert bench.events() == ["INPUT_CLOSED in"]
     bench.input("in", "new/out").put("in", message(5))
     assert bench.events() == ["INPUT in 5"]
+
+
+# --- times of captures --------------------------------------------------------------------------
+
+
+def captured(bench: Bench, sent: int, wall: int, **metadata: Any) -> int:
+    """When a message was captured that its sender sent at `wall` by its own clock."""
+    bench.put("in", FakeDelivery(sent_ns=sent, timestamp_ns=wall, metadata=metadata))
+    event = bench.event()
+    assert event is not None
+    found: int = event["captured_ns"]
+    return found
+
+
+@pytest.mark.parametrize("wall", [5, 1_800_000_000 * SECOND], ids=["1970", "2027"])
+def test_the_capture_is_as_long_before_the_send_as_the_sender_measured(wall: int) -> None:
+    bench = Bench().input("in")
+    bench.session.correct_times(["in"])
+    assert captured(bench, 70 * SECOND, wall, stamp=wall - SECOND) == 69 * SECOND
+    assert captured(bench, 71 * SECOND, wall + SECOND) == 71 * SECOND
+    assert captured(bench, 72 * SECOND, wall + 2 * SECOND, stamp=0) == 72 * SECOND
+    bench.input("in")  # connected again
+    assert captured(bench, 75 * SECOND, wall, stamp=wall - SECOND) == 74 * SECOND
+
+
+def test_only_the_events_of_named_inputs_have_it() -> None:
+    bench = Bench().input("in").input("other").timer("tick", 1)
+    bench.session.start(0)
+    bench.session.correct_times(["in", "tick"])
+    bench.put("in", message(1)).put("other", message(1))
+    bench.now = SECOND + 7
+    events = [bench.event() for _ in range(3)]
+    assert {event["id"]: "captured_ns" in event for event in events if event} == {
+        "in": True,
+        "other": False,
+        "tick": True,
+    }
+
+
+def test_a_sender_that_waited_for_room_has_captured_before() -> None:
+    """The time of its record is that after the wait, the time of its clock the one before."""
+    bench = Bench().input("in")
+    bench.session.correct_times(["in"])
+    assert captured(bench, 10 * SECOND, 100 * SECOND) == 10 * SECOND
+    assert captured(bench, 14 * SECOND, 101 * SECOND) == 11 * SECOND
+
+
+def test_the_offset_of_a_clock_follows_it() -> None:
+    offset = SendOffset()
+    assert offset.add(1000, now=0) == 1000
+    assert offset.add(900, now=1) == 900  # the clock was set forward, or fewer interruptions
+    assert offset.add(950, now=2 * SECOND) == 900
+    assert offset.add(960, now=4 * SECOND) == 950
+    assert offset.add(970, now=6 * SECOND) == 960
+    back = 3600 * SECOND
+    assert offset.add(back, now=6 * SECOND) == back  # it was set back
+    offset.reset()
+    assert offset.add(5000, now=7 * SECOND) == 5000

@@ -35,6 +35,8 @@ class Column(Generic[T]):
     cell: Callable[[T], str]
     rank: int
     """On a narrow terminal, columns of high rank are left out first."""
+    unless: str | None = None
+    """The column is left out if all its cells have this text."""
 
 
 def fitting(columns: Sequence[Column[T]], rows: Iterable[T], width: int | None) -> list[list[str]]:
@@ -44,6 +46,7 @@ def fitting(columns: Sequence[Column[T]], rows: Iterable[T], width: int | None) 
     for row in rows:
         for column in shown:
             cells[column.title].append(column.cell(row))
+    shown = [one for one in shown if one.unless is None or {*cells[one.title][1:]} - {one.unless}]
     widths = {title: max(map(len, texts)) for title, texts in cells.items()}
     while width is not None and len(shown) > 1:
         if sum(widths[column.title] + GAP for column in shown) - GAP <= width:
@@ -111,6 +114,7 @@ EDGE_COLUMNS: tuple[Column[EdgeRow], ...] = (
     Column("BYTES/S", lambda row: _bytes_rate(row.rates.bytes), 4),
     Column("DROPS/S", lambda row: _rate(row.rates.drops), 6),
     Column("DROPS", lambda row: str(row.edge.dropped + row.edge.lost), 2),
+    Column("UNMATCHED", lambda row: str(row.edge.unmatched), 10, unless="0"),
     Column("QUEUE", lambda row: f"{row.edge.queued}{' (blocked)' if row.edge.blocked else ''}", 3),
     Column("P50", lambda row: _latency(row.rates.p50), 9),
     Column("P99", lambda row: _latency(row.rates.p99), 5),
@@ -155,6 +159,7 @@ def edge_json(row: EdgeRow) -> dict[str, object]:
         "received": edge.received,
         "dropped": edge.dropped,
         "lost": edge.lost,
+        "unmatched": edge.unmatched,
         "queue": edge.queued,
         "blocked": edge.blocked,
         "bytes": edge.bytes,

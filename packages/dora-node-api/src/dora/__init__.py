@@ -8,6 +8,8 @@ from dora_node_api.node import Node as Node
 if TYPE_CHECKING:
     from dora import builder as builder, testing as testing
     from dora_node_api.backends.sample import SampleHandler as SampleHandler
+    from dora_node_api.events import Sample as Sample
+    from dora_node_api.joined import Join as Join
     from dora_node_api.launch import build as build, run as run
     from dora_node_api.operators import DoraStatus as DoraStatus, main
 
@@ -17,6 +19,8 @@ __author__ = "The dora for Python authors"
 
 _HOMES = {
     "DoraStatus": ("dora_node_api.operators", "DoraStatus"),
+    "Join": ("dora_node_api.joined", "Join"),
+    "Sample": ("dora_node_api.events", "Sample"),
     "SampleHandler": ("dora_node_api.backends.sample", "SampleHandler"),
     "build": ("dora_node_api.launch", "build"),
     "run": ("dora_node_api.launch", "run"),

@@ -40,9 +40,11 @@ if TYPE_CHECKING:
         ParamDeleted as ParamDeleted,
         ParamUpdated as ParamUpdated,
         Reload as Reload,
+        Sample as Sample,
         Stop as Stop,
         UnknownEvent as UnknownEvent,
     )
+    from dora_node_api.joined import Join as Join
     from dora_node_api.node import Node as Node
     from dora_node_api.operators import DoraStatus as DoraStatus
     from dora_node_api.testing import MockNode as MockNode
@@ -62,8 +64,9 @@ _HOMES = {
     "events": (
         *("ErrorEvent", "Event", "EventStream", "InputClosed", "InputEvent", "InputRecovered"),
         *("NodeFailed", "NodeRestarted", "ParamDeleted", "ParamUpdated", "Reload", "Stop"),
-        "UnknownEvent",
+        *("Sample", "UnknownEvent"),
     ),
+    "joined": ("Join",),
     "node": ("Node",),
     "operators": ("DoraStatus",),
     "testing": ("MockNode",),

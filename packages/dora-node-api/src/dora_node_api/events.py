@@ -38,6 +38,30 @@ class InputEvent:
         return stamp
 
 
+class Sample(dict[str, Any]):
+    """Messages of several inputs that were captured at the same instant.
+
+    It is an event of the type SAMPLE, and `sample["front"]` is the `InputEvent` of the input
+    `front`; `inputs` has all of them.
+    """
+
+    __slots__ = ("inputs", "spread", "time")
+
+    def __init__(self, inputs: Mapping[str, InputEvent], time: datetime, spread: float) -> None:
+        super().__init__(type="SAMPLE", id=next(iter(inputs)), kind="dora")
+        self.inputs = inputs
+        self.time = time
+        """Capture of the first input's message, by the clock of this machine."""
+        self.spread = spread
+        """Seconds from the first to the last capture."""
+
+    def __missing__(self, name: str) -> InputEvent:
+        return self.inputs[name]
+
+    def __repr__(self) -> str:
+        return f"<Sample of {', '.join(self.inputs)} at {self.time}, spread {self.spread:.6f} s>"
+
+
 @dataclass(frozen=True, slots=True)
 class InputClosed:
     """The input ended, or received nothing for its `input_timeout`."""
@@ -113,6 +137,7 @@ class UnknownEvent:
 
 Event = (
     InputEvent
+    | Sample
     | InputClosed
     | InputRecovered
     | NodeRestarted
@@ -154,6 +179,8 @@ def from_dict(event: Mapping[str, Any]) -> Event:
             return Reload(more.get("id"))
         case {"type": "ERROR", "error": error}:
             return ErrorEvent(error)
+        case Sample():
+            return event
         case _:
             return UnknownEvent(event)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dora_node_api.backends.asynchronous import AsyncReceiver
     from dora_node_api.backends.merged import Subscription
     from dora_node_api.events import EventStream
+    from dora_node_api.joined import JoinedEvents
     from dora_node_api.protocol.messages import InputConfig, NodeConfig
     from dora_node_api.protocol.session import Event
 
@@ -135,6 +136,31 @@ class Node:
         from dora_node_api.events import EventStream
 
         return EventStream(self)
+
+    def joined(self, *inputs: str, within: float, wait: float = 0.5) -> JoinedEvents:
+        """Return the same stream with a `Sample` for inputs of the same instant, for `for` and
+        `async for`.
+
+        There is one sample for each message of the first input, with the message of each other
+        input that was captured nearest to it, at most `within` seconds apart. A sample comes once
+        no nearer message can come, at most `within` seconds after the message of the first input. A
+        message waits `wait` seconds longer for others that arrive later. Messages that are in no
+        sample are dropped, and counted in `dora top`. All other events come unchanged.
+
+        The time of the capture is `stamp` in the metadata (int nanoseconds as of `time.time_ns()`,
+        float seconds as of `time.time()`, or a datetime), else the time of the send. Between
+        machines it is corrected, whatever their clocks show.
+        """
+        from dora_node_api.joined import Join, JoinedEvents, SampleQueue
+
+        join = Join(*inputs, within=within, wait=wait)
+        return JoinedEvents(self, SampleQueue(join, self._backend))
+
+    def correct_times(self, *inputs: str) -> None:
+        """Add the key `captured_ns` to later events of these inputs: when the message was captured,
+        as in `joined`, by CLOCK_MONOTONIC of this machine (`time.monotonic_ns()`).
+        """
+        self._backend.correct_times(inputs)
 
     def merge_external_events(self, subscription: Subscription) -> None:
         """Receive the messages of a `Ros2Subscription` as well, as events of kind "external".

@@ -18,11 +18,13 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dora_node_api.backends.backend import TimedOut
 from dora_node_api.errors import OperatorError, SetUpError
 from dora_node_api.protocol.launch_config import CONFIG_VARIABLE, LaunchConfig
 from dora_node_api.protocol.messages import NodeConfig, OperatorConfig
 
 if TYPE_CHECKING:
+    from dora_node_api.joined import SampleQueue
     from dora_node_api.node import Node
     from dora_node_api.protocol.session import Event
 
@@ -119,10 +121,30 @@ class RunningOperator:
         kinds = ("output",) if node_config.exit_when_nodes_finish else ("output", "timer", "logs")
         self._open = {entry.id for entry in own if entry.source_kind in kinds}
         self.object = made
+        self._samples = self._join(made)
         made.dataflow_descriptor = self._descriptor
         self._folder = Path(config.python).absolute().parent
         self._loaded = loaded
         loaded.setdefault(self._folder, time.time_ns())
+
+    def _join(self, made: Any) -> SampleQueue | None:
+        """Return what joins the inputs that the operator names in `joined`.
+
+        Raises OperatorError.
+        """
+        if (join := getattr(made, "joined", None)) is None:
+            return None
+        from dora_node_api.joined import Join, SampleQueue
+
+        if not isinstance(join, Join):
+            raise OperatorError(
+                f"operator `{self.config.id}`: `joined` is {join!r:.80}; expected"
+                ' dora.Join("INPUT", ..., within=SECONDS)'
+            )
+        try:
+            return SampleQueue(join, self._node._backend, self._prefix)
+        except ValueError as error:
+            raise OperatorError(f"operator `{self.config.id}`: {error}") from None
 
     def reload(self) -> None:
         """Import the file again; the new object takes over the attributes of the old one.
@@ -140,11 +162,14 @@ class RunningOperator:
             fresh = load_class(self.config)()
             fresh.dataflow_descriptor = self._descriptor
             fresh.__dict__.update(self.object.__dict__)  # fails with __slots__
+            samples = self._join(fresh)
         except (Exception, SystemExit):  # noqa: BLE001 - user code: the old version continues
             sys.modules.update(former)
             self._report("cannot be reloaded; the old version continues")
             return
         self.object = fresh
+        if samples is None or self._samples is None or samples.join != self._samples.join:
+            self._samples = samples
         self._loaded[self._folder] = begin
         self._tolerant = True
 
@@ -173,8 +198,30 @@ class RunningOperator:
             case _:
                 return event
 
+    def seconds_left(self) -> float | None:
+        """Return when `handle_samples` may have a sample although nothing arrives; None: never."""
+        return None if self._samples is None else self._samples.seconds_left()
+
+    def handle_samples(self) -> DoraStatus:
+        """Pass the samples that are complete, and events that waited for them, to the operator."""
+        status = DoraStatus.CONTINUE
+        while self._samples is not None and status is DoraStatus.CONTINUE:
+            try:
+                event = self._samples.take()
+            except LookupError:
+                break
+            if event is not None:
+                status = self._handle(event)
+        return status
+
     def handle(self, event: Event) -> DoraStatus:
         """Pass an event to the operator; return STOP after its last input."""
+        if self._samples is None:
+            return self._handle(event)
+        self._samples.put(event)
+        return self.handle_samples()
+
+    def _handle(self, event: Event) -> DoraStatus:
         if event["type"] == "INPUT_ENDED":
             self._open.discard(self._prefix + event["id"])
             if self._open:
@@ -242,13 +289,25 @@ class OperatorHost:
                     operator.reload()
             return
         for operator in self.operators:
-            if operator.ended or (own := operator.concerned(event)) is None:
-                continue
-            status = operator.handle(own)
-            if status is not DoraStatus.CONTINUE:
-                operator.end()
-            if status is DoraStatus.STOP_ALL:
-                self._node.stop_dataflow(f"operator `{operator.config.id}` returned STOP_ALL")
+            if not operator.ended and (own := operator.concerned(event)) is not None:
+                self._react(operator, operator.handle(own))
+
+    def handle_samples(self) -> None:
+        """Pass the samples that are complete to their operators."""
+        for operator in self.operators:
+            if not operator.ended:
+                self._react(operator, operator.handle_samples())
+
+    def seconds_left(self) -> float | None:
+        """Return when to call `handle_samples` although nothing arrives; None: never."""
+        left = (operator.seconds_left() for operator in self.operators if not operator.ended)
+        return min((seconds for seconds in left if seconds is not None), default=None)
+
+    def _react(self, operator: RunningOperator, status: DoraStatus) -> None:
+        if status is not DoraStatus.CONTINUE:
+            operator.end()
+        if status is DoraStatus.STOP_ALL:
+            self._node.stop_dataflow(f"operator `{operator.config.id}` returned STOP_ALL")
 
 
 def main() -> int:
@@ -265,10 +324,11 @@ def main() -> int:
             made = construct(launch.operators)
         node = Node()
         host = OperatorHost(node, node.run_config(), made)
-        for event in node:
-            host.handle(event)
-            if host.ended:
-                break
+        while not host.ended and (event := node.next(host.seconds_left())) is not None:
+            if isinstance(event, TimedOut):
+                host.handle_samples()
+            else:
+                host.handle(event)
     except (SetUpError, OperatorError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

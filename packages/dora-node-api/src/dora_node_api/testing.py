@@ -139,6 +139,11 @@ class _MockBackend(Backend):
         self.output_metadata: dict[str, list[dict[str, Any]]] = {}
         self.closed_outputs: list[str] = []
         self.stop_reasons: list[str] = []
+        self._taken = 0
+
+    def clock_ns(self) -> int:
+        """Return a time that passes with each event only, by a microsecond."""
+        return self._taken * 1000
 
     @property
     def ended(self) -> bool:
@@ -148,6 +153,7 @@ class _MockBackend(Backend):
         return not self.events
 
     def next_event(self, timeout: float | None) -> Event | None:
+        self._taken += 1
         return self.events.popleft() if self.events else None
 
     def poll_event(self) -> Event | None:

@@ -196,6 +196,7 @@ def _edge(one: EdgeSummary, rates: EdgeRates) -> Row:
         sent=one.sent,
         received=one.received,
         dropped=one.dropped + one.lost,
+        unmatched=one.unmatched or None,
         queued=one.queued,
         blocked=one.blocked or None,
         rate=None if rates.messages is None else _digits(rates.messages),

@@ -325,6 +325,8 @@ class EdgeStatus(Frozen):
     sent: Count = 0
     received: Count = 0
     dropped: Count = 0
+    unmatched: Count = 0
+    """Of the received messages, those that were in no sample of `Node.joined`."""
     recent_sent: Count = 0
     """In the last full interval of `RECENT_SECONDS`."""
     recent_dropped: Count = 0

@@ -119,6 +119,8 @@ class EdgeSummary(Message):
     received: int = 0
     dropped: int = 0
     """Dropped by the edge's queues."""
+    unmatched: int = 0
+    """Of the received messages, those that were in no sample of `Node.joined`."""
     recent_sent: int = 0
     """In the last full interval of `RECENT_SECONDS`."""
     recent_dropped: int = 0

@@ -216,6 +216,12 @@ EDGES: tuple[_Definition[snapshots.EdgeSummary], ...] = (
         lambda edge: edge.dropped,
     ),
     _Definition(
+        "dora_edge_unmatched_messages",
+        _COUNTER,
+        "Received messages that were in no sample of `Node.joined`.",
+        lambda edge: edge.unmatched,
+    ),
+    _Definition(
         "dora_edge_lost_messages",
         _COUNTER,
         "Messages lost between machines.",

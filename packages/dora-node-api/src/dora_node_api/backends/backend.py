@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dora_node_api.errors import DoraNodeError
@@ -14,16 +14,20 @@ from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
-    from dora_node_api.transport.producer.blocks import Sample
+    from dora_node_api.transport.producer.blocks import SampleMemory
+
+
+class TimedOut(dict[str, Any]):
+    """The event for "nothing came"."""
 
 
 def timed_out(timeout: float) -> Event:
     """Return the event for "nothing came within `timeout` seconds"."""
-    return {
-        "type": "ERROR",
-        "error": f"Timeout event stream error: Receiver timed out after {timeout:g} s",
-        "kind": "dora",
-    }
+    return TimedOut(
+        type="ERROR",
+        error=f"Timeout event stream error: Receiver timed out after {timeout:g} s",
+        kind="dora",
+    )
 
 
 class Backend:
@@ -59,15 +63,27 @@ class Backend:
     def waits(self, waiting: bool) -> None:
         """Note whether a task waits for events outside of `next_event`."""
 
+    def clock_ns(self) -> int:
+        """Return CLOCK_MONOTONIC in nanoseconds."""
+        return time.monotonic_ns()
+
+    def correct_times(self, inputs: Iterable[str]) -> None:
+        """Add the key `captured_ns` to later events of these inputs."""
+
+    def count_unmatched(self, name: str, count: int) -> None:
+        """Count messages of an input that were in no sample."""
+
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         """Send one message. Raises InvalidData."""
         raise NotImplementedError
 
-    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
+    def allocate_sample(
+        self, output: str, nbytes: int, metadata: Mapping[str, Any]
+    ) -> SampleMemory:
         """Return memory for a message to be filled in place. Raises UnknownOutput, InvalidData."""
         return heap_sample(nbytes)
 
-    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
+    def send_sample(self, output: str, sample: SampleMemory, metadata: Mapping[str, Any]) -> None:
         """Send a sample of `allocate_sample`."""
         self.send(output, bytes(sample.as_buffer()), metadata)
 
@@ -125,7 +141,7 @@ class Unusable(Backend):
         raise self._error(self._sentence)
 
     ended = extensions = property(_refuse)
-    next_event = poll_event = is_empty = fileno = deadline = _refuse
+    next_event = poll_event = is_empty = fileno = deadline = correct_times = _refuse
     send = allocate_sample = send_sample = warn = close_outputs = send_control = _refuse
     save_state = load_state = _refuse
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import get_ident
@@ -202,6 +202,13 @@ class Inputs(Backend):
             if not self.is_empty():
                 return 0
         return self.session.deadline()
+
+    def correct_times(self, inputs: Iterable[str]) -> None:
+        self.session.correct_times(inputs)
+
+    def count_unmatched(self, name: str, count: int) -> None:
+        if (receiver := self._receivers.get(name)) is not None:
+            receiver.count_unmatched(count)
 
     # --- inputs that come and go -----------------------------------------------------------------
 

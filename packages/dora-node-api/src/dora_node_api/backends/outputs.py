@@ -19,7 +19,7 @@ from dora_node_api.transport.shared.interruption import interrupting
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
 
 if TYPE_CHECKING:
-    from dora_node_api.transport.producer.blocks import Sample
+    from dora_node_api.transport.producer.blocks import SampleMemory
 
 PROTECTED_KEYS = ("request_id", "goal_id", "goal_status")
 """A message with one of these metadata keys is never evicted from a queue."""
@@ -93,7 +93,9 @@ class Outputs(Backend):
         declared = ", ".join(f"`{name}`" for name in self._declared) or "none"
         return f"Output `{output}` not in node's output list ({declared}); add it to `outputs`."
 
-    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
+    def allocate_sample(
+        self, output: str, nbytes: int, metadata: Mapping[str, Any]
+    ) -> SampleMemory:
         if output not in self._open:
             raise UnknownOutput(self._not_open(output))
         try:
@@ -102,11 +104,11 @@ class Outputs(Backend):
             raise InvalidData(f"output `{output}`: {error}") from None
         return self._calls.run(partial(self._sender.allocate_sample, nbytes, encoded))
 
-    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
+    def send_sample(self, output: str, sample: SampleMemory, metadata: Mapping[str, Any]) -> None:
         flags = delivery_flags(metadata)
         self._calls.run(partial(self._send_sample, output, sample, flags))
 
-    def _send_sample(self, output: str, sample: Sample, flags: int) -> None:
+    def _send_sample(self, output: str, sample: SampleMemory, flags: int) -> None:
         sample.close_views()
         self._look_at_control()
         self._sender.send_sample(output, sample, flags)

@@ -39,7 +39,7 @@ from dora_node_api.protocol.messages import (
 )
 
 if TYPE_CHECKING:
-    from dora_node_api.transport.producer.blocks import Sample
+    from dora_node_api.transport.producer.blocks import SampleMemory
 
 _holding = threading.RLock()
 """Guards the holders of connections; reentrant because a finalizer may close one at any point."""
@@ -197,7 +197,7 @@ class RunningBackend(Inputs, Outputs):
     def extensions(self) -> Extensions:
         return self._connection.extensions
 
-    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
+    def send_sample(self, output: str, sample: SampleMemory, metadata: Mapping[str, Any]) -> None:
         if self._closed:
             raise NodeClosed(f"output `{output}`: the node was closed before its sample was sent")
         super().send_sample(output, sample, metadata)

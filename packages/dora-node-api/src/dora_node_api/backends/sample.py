@@ -11,7 +11,7 @@ from dora_node_api.backends.backend import Backend
 from dora_node_api.transport.shared.errors import SampleError
 
 if TYPE_CHECKING:
-    from dora_node_api.transport.producer.blocks import Sample
+    from dora_node_api.transport.producer.blocks import SampleMemory
 
 
 class SampleBuffer:
@@ -51,7 +51,7 @@ class SampleHandler:
     """
 
     def __init__(
-        self, backend: Backend, output: str, sample: Sample, metadata: Mapping[str, Any]
+        self, backend: Backend, output: str, sample: SampleMemory, metadata: Mapping[str, Any]
     ) -> None:
         self._backend = backend
         self._output = output

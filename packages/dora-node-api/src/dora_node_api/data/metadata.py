@@ -132,3 +132,23 @@ def decode_metadata(encoded: bytes | memoryview) -> dict[str, Any]:
             except (KeyError, TypeError, OverflowError) as error:
                 raise ValueError(f"metadata {key!r} has an unknown type") from error
     return decoded
+
+
+def captured_ns(metadata: Mapping[str, Any]) -> int | None:
+    """Return when a message was captured, by its sender's CLOCK_REALTIME, in nanoseconds.
+
+    That is `stamp`, as int nanoseconds, float seconds or a datetime; if that is zero, of another
+    type or missing it is `timestamp`. None if neither exists.
+    """
+    stamp = metadata.get("stamp")
+    if isinstance(stamp, int) and stamp:
+        return stamp
+    if isinstance(stamp, float) and 0 < abs(stamp) < _MAX_SECONDS:
+        return round(stamp * 1e9)
+    for time in (stamp, metadata.get("timestamp")):
+        if isinstance(time, datetime):
+            return (time.astimezone(_UTC) - _EPOCH) // _MICROSECOND * 1000
+    return None
+
+
+_MAX_SECONDS = 9e9

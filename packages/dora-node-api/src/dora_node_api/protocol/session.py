@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api.data.arrow import null_array
+from dora_node_api.data.metadata import captured_ns
 from dora_node_api.protocol import messages
 from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.layout import RecordKind
@@ -93,12 +94,49 @@ for _name in (
     setattr(Tick, _name, _with_value(_name))
 
 
+class SendOffset:
+    """The time of a send on our CLOCK_MONOTONIC minus that on the sender's CLOCK_REALTIME.
+
+    It is the smallest of the last second or two: between the two readings a sender may be
+    interrupted, or wait for room in a queue.
+    """
+
+    __slots__ = ("_before", "_since", "_smallest")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all messages: another process sends."""
+        self._since = 0
+        self._smallest: int | None = None
+        self._before: int | None = None
+
+    def add(self, offset: int, now: int) -> int:
+        """Add the offset of a message; return the one to use."""
+        smallest = self._smallest
+        if smallest is None or offset - smallest > _CLOCK_WAS_SET_NS:
+            self._since, self._smallest, self._before = now, offset, None
+            return offset
+        if now - self._since > _OFFSETS_NS:
+            self._since, self._smallest, self._before = now, offset, smallest
+        elif offset < smallest:
+            self._smallest = offset
+        assert self._smallest is not None
+        return self._smallest if self._before is None else min(self._smallest, self._before)
+
+
+_OFFSETS_NS = 1_000_000_000
+_CLOCK_WAS_SET_NS = 60_000_000_000
+"""Longer than a sender waits for room."""
+
+
 class InputState:
     """State of one input."""
 
     __slots__ = (
-        *("broken", "config", "deadline", "failures", "held", "id", "interval", "open", "poll"),
-        *("ready", "restarts", "tick", "timeout"),
+        *("broken", "config", "corrected", "deadline", "failures", "held", "id", "interval"),
+        *("offset", "open", "poll", "ready", "restarts", "tick", "timed", "timeout"),
     )
 
     def __init__(
@@ -119,6 +157,11 @@ class InputState:
         self.timeout = None if config.input_timeout is None else int(config.input_timeout * 1e9)
         self.deadline: int | None = None
         """When the input breaks; None until its first message."""
+        self.corrected = False
+        """Its events have the time of the capture."""
+        self.offset = SendOffset()
+        self.timed = self.timeout is not None
+        """The time of its messages matters."""
         self.restarts = 0
         self.failures = 0
 
@@ -140,6 +183,7 @@ class Session:
         self._epoch: int | None = None
         self._restarted: dict[str, int] = {}
         self._failed: dict[str, int] = {}
+        self._corrected: set[str] = set()
         self.stopping: str | None = None
         """Reason of the STOP that was or will be returned."""
         self.ended = False
@@ -166,6 +210,7 @@ class Session:
         entry.failures = self._failed.get(node, 0)
         self.inputs[config.id] = entry
         self._order.append(entry)
+        self._correct(entry)
         self._look_at_inputs()
 
     def remove_input(self, name: str) -> None:
@@ -173,6 +218,21 @@ class Session:
         if (entry := self.inputs.pop(name, None)) is not None:
             self._order.remove(entry)
             self._look_at_inputs()
+
+    def correct_times(self, inputs: Iterable[str]) -> None:
+        """Add `captured_ns` to later events of these inputs, also of those that come later.
+
+        That is CLOCK_MONOTONIC of this machine when the message was captured. It is correct between
+        machines, and whatever their clocks show: the sender's clock only measures the time from the
+        capture to the send, and links correct the time of the send.
+        """
+        self._corrected.update(inputs)
+        for entry in self._order:
+            self._correct(entry)
+
+    def _correct(self, entry: InputState) -> None:
+        entry.corrected = entry.id in self._corrected
+        entry.timed = entry.corrected or entry.timeout is not None
 
     def start(self, epoch: int) -> None:
         """Start the timers; they tick from `epoch` on."""
@@ -282,9 +342,15 @@ class Session:
                     "metadata": delivery.metadata,
                     "kind": "dora",
                 }
-                if entry.timeout is not None:
-                    # Time that it waited here is not silence of its sender; an old send time is.
-                    entry.deadline = min(now, delivery.sent_ns or now) + entry.timeout
+                if entry.timed:
+                    sent = delivery.sent_ns or now
+                    if entry.corrected:
+                        wall = delivery.timestamp_ns
+                        offset = entry.offset.add(sent - wall, now)
+                        event["captured_ns"] = offset + (captured_ns(event["metadata"]) or wall)
+                    if entry.timeout is not None:
+                        # Time that it waited here is not silence of its sender; an old send is.
+                        entry.deadline = min(now, sent) + entry.timeout
             else:
                 self._first.extend(self._lifecycle(entry, delivery))
         except DECODE_ERRORS as error:
@@ -345,6 +411,8 @@ class Session:
         late = now - (self._epoch + entry.tick * entry.interval)
         stamp = self._wall_time(late)
         event = Tick(type="INPUT", id=entry.id, metadata={"timestamp": stamp}, kind="dora")
+        if entry.corrected:
+            event["captured_ns"] = now - late
         self._served(entry)
         entry.tick += 1
         return event
@@ -375,6 +443,7 @@ class Session:
             return self._close(entry)
         node = entry.config.source_node or ""
         if kind == _NODE_RESTARTED:
+            entry.offset.reset()
             entry.restarts += 1
             if entry.restarts <= self._restarted.get(node, 0):
                 return ()

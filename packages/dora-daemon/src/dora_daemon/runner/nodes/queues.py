@@ -116,6 +116,7 @@ class QueueEntry:
             sent=counted.sent,
             received=counted.received,
             dropped=counted.dropped,
+            unmatched=counted.unmatched,
             recent_sent=self._recent[0],
             recent_dropped=self._recent[1],
             queued=counted.queued,

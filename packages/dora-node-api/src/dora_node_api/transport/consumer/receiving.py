@@ -165,6 +165,10 @@ class Receiver(ForkAware):
             return None
         return self._hand_out(data)
 
+    def count_unmatched(self, count: int) -> None:
+        """Count messages that were handed out, but were in no sample of `Node.joined`."""
+        self._words[layout.C_UNMATCHED] += count
+
     def _read_data(self) -> None:
         try:
             size = _readv(self._data_read, self._data_into)

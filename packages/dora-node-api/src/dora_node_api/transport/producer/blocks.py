@@ -34,7 +34,7 @@ class Hold:
             self.returned.append(block)
 
 
-class Sample:
+class SampleMemory:
     """A block to be filled in place and then sent. Gives its memory back when dropped."""
 
     __slots__ = ("_buffer", "_exporter", "_hold", "data_offset", "nbytes", "total")
@@ -119,8 +119,8 @@ class Sample:
             self.discard()
 
 
-def heap_sample(nbytes: int) -> Sample:
+def heap_sample(nbytes: int) -> SampleMemory:
     """Return a sample in private memory."""
     hold = Hold(deque())
     hold.block = HeapBlock(nbytes)
-    return Sample(hold, 0, nbytes)
+    return SampleMemory(hold, 0, nbytes)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from dora_node_api.transport.producer.blocks import Hold, Sample
+from dora_node_api.transport.producer.blocks import Hold, SampleMemory
 from dora_node_api.transport.producer.pool import Block, Pool
 from dora_node_api.transport.producer.route import OutputRoutes, Route, RouteTable
 from dora_node_api.transport.shared import layout
@@ -144,8 +144,6 @@ class Sender(ForkAware):
             raise forked_error()
         if known is None or not known.routes:
             return 0
-        if not payload.timestamp_ns:
-            payload.timestamp_ns = _time_ns()
         total = payload.total
         if total > _COPY_UNDER_LOCK:
             return self._send_slowly(known, payload, flags)
@@ -165,6 +163,8 @@ class Sender(ForkAware):
                     block = self._take_or_grow(total)
                 if block is not None:
                     now = _monotonic_ns()
+                    if not payload.timestamp_ns:
+                        payload.timestamp_ns = _time_ns()
                     segment = block.segment
                     payload.write_into(segment.memory, block.offset, block.stamp)
                     word, record = self._segment_base | segment.number, self._record
@@ -204,6 +204,9 @@ class Sender(ForkAware):
         """Send a message whose copy or memory takes time, which other threads must not wait for."""
         hold = self._allocate(payload.total, known)
         self._fill(hold, payload)
+        if not payload.timestamp_ns and hold.block is not None:
+            # Readers relate it to the time of the record, which is written next.
+            layout.WORD.pack_into(hold.block.view, layout.BLOCK_WALL, _time_ns())
         return self._deliver(known, hold, payload.total, flags)
 
     def _take_or_grow(self, total: int) -> Block | None:
@@ -323,7 +326,7 @@ class Sender(ForkAware):
                     self._on_first_drop(route.spec, route.reason_for_drops(self.pool.cap_bytes))
 
     # --- samples ------------------------------------------------------------------------------
-    def allocate_sample(self, nbytes: int, metadata: bytes = b"") -> Sample:
+    def allocate_sample(self, nbytes: int, metadata: bytes = b"") -> SampleMemory:
         """Return memory for ``nbytes`` bytes that the receivers get as a UInt8Array.
 
         ``metadata`` comes from `encode_metadata`. Raises PoolExhausted.
@@ -333,9 +336,9 @@ class Sender(ForkAware):
         payload = raw_payload(nbytes, metadata)
         hold = self._allocate(payload.total, None)
         self._fill(hold, payload)
-        return Sample(hold, payload.data_offset, nbytes)
+        return SampleMemory(hold, payload.data_offset, nbytes)
 
-    def send_sample(self, output: str, sample: Sample, flags: int = 0) -> int:
+    def send_sample(self, output: str, sample: SampleMemory, flags: int = 0) -> int:
         """Send a sample without a copy. Raises SampleError, and sends nothing, if views of it are
         open or it was sent or discarded before."""
         if self.forked:

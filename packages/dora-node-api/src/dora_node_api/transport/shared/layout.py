@@ -84,6 +84,7 @@ C_LAST_ARRIVAL_NS = 7  # CLOCK_MONOTONIC
 C_COPIED = 8  # private copies made
 C_CLOSED = 9  # 1 once the consumer has closed the input: unread records are void
 C_ACKNOWLEDGED = 10  # with a journal: everything up to it is settled (see `consumer.journal`)
+C_UNMATCHED = 11  # handed out, but in no sample of `Node.joined`
 
 # Written by the runner as well, once it has reaped the consumer.
 F_FLOOR_DATA = 16  # records of the data pipe below it were read by a consumer that has ended

@@ -30,6 +30,8 @@ class EdgeStatistics(Frozen):
     evicted: int
     """Of the dropped messages, those that the producer removed to make room."""
     broken: int
+    unmatched: int
+    """Of the received messages, those that were in no sample of `Node.joined`."""
     copied: int
     blocked: bool
     """Whether the producer waits for room."""
@@ -68,6 +70,7 @@ def read_statistics(board: Board, spec: QueueSpec, ends: QueueEnds) -> EdgeStati
         bytes_received=counters[layout.C_BYTES_RECEIVED],
         evicted=counters[layout.P_EVICTED],
         broken=counters[layout.C_BROKEN],
+        unmatched=counters[layout.C_UNMATCHED],
         copied=counters[layout.C_COPIED],
         blocked=bool(counters[layout.P_BLOCKED]),
         blocked_seconds=counters[layout.P_BLOCKED_NS] / 1e9,

@@ -124,6 +124,7 @@ export function EdgeFacts({ name, edge }) {
           <dt>Messages</dt><dd>${rate(edge.rate)}</dd>
           <dt>Data</dt><dd>${edge.bytes === undefined ? "–" : `${bytes(edge.bytes)}/s`}</dd>
           <dt>Drops</dt><dd class=${edge.dropRate ? "text-warn" : ""}>${rate(edge.dropRate)}, ${edge.dropped} in all</dd>
+          ${edge.unmatched && html`<dt>Unmatched</dt><dd>${edge.unmatched} in no sample</dd>`}
           <dt>Queued</dt><dd>${edge.queued}${edge.blocked ? " (full, the source waits)" : ""}</dd>
           <dt>Latency</dt><dd>${micros(edge.p50Us)} p50, ${micros(edge.p99Us)} p99</dd>
           <dt>Queue</dt><dd>${edge.policy.replace("_", " ")}</dd>
