@@ -117,7 +117,7 @@ def _cpu_of_recorder(pid: int) -> float:
 def _recorder_of(command: psutil.Process) -> psutil.Process | None:
     for child in command.children():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if "dora_daemon.recording" in child.cmdline():
+            if "dora_recordings.recorder" in child.cmdline():
                 return child
     return None
 

@@ -247,9 +247,13 @@ def smoke_daemon(environment: Environment) -> None:
                 time.sleep(0.05)
 
 
-def smoke_cli(environment: Environment) -> None:
+def write_hello(environment: Environment) -> None:
     for name, text in {"hello.yml": HELLO, "talker.py": TALKER, "listener.py": LISTENER}.items():
         (environment.home / name).write_text(text)
+
+
+def smoke_cli(environment: Environment) -> None:
+    write_hello(environment)
     printed = environment.run(environment.dora, "run", "hello.yml")
     assert "hello from a wheel" in printed, printed
     # what pip does when a ready-made node brings dora-rs into this environment
@@ -265,6 +269,13 @@ def smoke_cli(environment: Environment) -> None:
         environment.run(environment.dora, command, "--help")
 
 
+def smoke_recordings(environment: Environment) -> None:
+    write_hello(environment)
+    environment.run(environment.dora, "record", "hello.yml", "-o", "hello.mcap")
+    assert "talker/greeting" in environment.run(environment.dora, "recording", "info", "hello.mcap")
+    assert "hello from a wheel" in environment.run(environment.dora, "replay", "hello.mcap")
+
+
 def smoke_ros2(environment: Environment) -> None:
     environment.run(environment.python, "-c", "import dora_ros2.errors")
     expected = {"dora-node-api", "dora-ros2", "eclipse-zenoh", "numpy", "pyarrow", "xxhash"}
@@ -278,6 +289,7 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-daemon": smoke_daemon,
     "dora-cli-core": smoke_cli,
     "dora-cli": smoke_cli,
+    "dora-recordings": smoke_recordings,
     "dora-ros2": smoke_ros2,
 }
 

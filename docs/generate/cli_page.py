@@ -14,8 +14,8 @@ from tables import NOTICE, table
 
 from dora_cli import registry
 from dora_cli.main import create_application
-from dora_cli.recordings.format_command import FormatCommand
 from dora_config.launcher import COMMANDS, OWN_WORDS, find_command
+from dora_recordings.commands.format_command import FormatCommand
 
 PAGE = "reference/cli.md"
 

@@ -59,7 +59,7 @@ def test_an_unknown_origin_needs_a_checkout(site: Path, tmp_path: Path, known: b
 
 
 def test_libraries_of_an_extra() -> None:
-    assert extra_command("dora-daemon", "lerobot").endswith(" -m pip install 'av>=14'")
+    assert extra_command("dora-recordings", "lerobot").endswith(" -m pip install 'av>=14'")
 
 
 def test_an_extra_of_a_wheel_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,16 @@ def test_a_name_of_dora_itself_is_reported(wheels: PluginWheels) -> None:
     assert problem.startswith("the command `dora run` of the plug-in dora-hello 0.3 is ignored")
 
 
+def test_a_format_is_imported_where_its_command_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel may have formats, and work without the wheel that reads them."""
+    command = Addition("dora.commands", "recording", "json:loads", "dora-hello")
+    export = Addition("dora.exports", "csv", "nothing_of_this_name:csv", "dora-hello")
+    for additions, problems in (([command, export], 1), ([export], 0)):
+        found = Plugins(additions, {"dora-hello": ["1"]})
+        monkeypatch.setattr(plugins, "installed", lambda found=found: found)
+        assert len(list(plugins.problems({}))) == problems
+
+
 def test_names_of_this_project_have_a_wheel() -> None:
     assert plugins.known_names("dora.commands")["ros2"] == "dora-ros2"
     assert plugins.known_names("nodes")["dora-rerun"] == "dora-cli-core[rerun]"

@@ -16,8 +16,8 @@ from mcap.reader import make_reader
 from support.dora import DORA, RunningDora, run_dora, running_dora
 from support.runner.foxglove_client import FoxgloveClient
 
-from dora_daemon.recording.arrow_messages import decode
-from dora_daemon.recording.reading import Recording
+from dora_recordings.arrow_messages import decode
+from dora_recordings.reading import Recording
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FRAMES = 120  # of the film

@@ -24,7 +24,7 @@ PROCESSES = {
     "dora_daemon.build.__main__": "read by the daemon",
     "dora_daemon.inspection": "read by the daemon",
     "dora_daemon.link": "read by the runner",
-    "dora_daemon.recording": "read by the daemon",
+    "dora_recordings": "read by the daemon",
     "dora_daemon.runner": "written to the log of the runner",
     "dora_node_api": "of nodes",
 }

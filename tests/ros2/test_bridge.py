@@ -21,8 +21,8 @@ from ros2.routers import Router, open_sockets, running_router
 from support.dora import run_dora
 from support.waiting import wait_until
 
-from dora_daemon.recording.reading import Recording
-from dora_daemon.recording.rosbag import CDR
+from dora_recordings.reading import Recording
+from dora_ros2.bags.importing import CDR
 from dora_ros2.bridge import (
     ActionCaller,
     Bridge,

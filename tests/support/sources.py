@@ -17,31 +17,18 @@ PACKAGES = {
 }
 """Wheels and their import packages; dora-cli has none."""
 
-PLUGINS: Mapping[str, tuple[str, ...]] = {
-    "dora-cluster": ("dora_cluster",),
-    "dora-recordings": (
-        "dora_cli.commands.record",
-        "dora_cli.commands.recording",
-        "dora_cli.commands.replay",
-        "dora_cli.recordings",
-        "dora_daemon.agent.recorders",
-        "dora_daemon.recording",
-    ),
-    "dora-ros2": (
-        "dora_cli.recordings.rosbag",
-        "dora_config.dataflow.ros2",
-        "dora_daemon.recording.export.rosbag",
-        "dora_daemon.recording.ros_topics",
-        "dora_daemon.recording.rosbag",
-        "dora_ros2",
-    ),
-    "dora-ui": ("dora_cli.ui", "dora_node_api.viewers"),
-}
-"""What is optional: modules and sub-packages, in the wheels of today, by plug-in.
+CORE = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli-core")
+"""Wheels of the core.
 
-The messages about recordings and their way through the coordinator stay in the core: the machines
-of a cluster and its coordinator need not have the same plug-ins.
+The messages about recordings and their way through the coordinator are part of it: the machines of
+a cluster and its coordinator need not have the same plug-ins.
 """
+
+PLUGINS: Mapping[str, tuple[str, ...]] = {
+    "dora-ui": ("dora_cli.ui", "dora_node_api.viewers"),
+    **{wheel: packages for wheel, packages in PACKAGES.items() if packages and wheel not in CORE},
+}
+"""What is optional: packages, or modules in the wheels of today, by plug-in."""
 
 
 def plugin_of(module: str) -> str | None:

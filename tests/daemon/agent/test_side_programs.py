@@ -11,9 +11,8 @@ import pytest
 
 from dora_config import plugins
 from dora_config.access import Endpoint
-from dora_config.plugins import PluginError, Plugins
+from dora_config.plugins import Addition, PluginError, Plugins
 from dora_config.protocol.recordings import ListRecordings
-from dora_daemon.agent import recorders
 from dora_daemon.agent.events import RecorderSettled
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.side_programs import NoRecorders, SidePrograms, start_recorders
@@ -24,9 +23,20 @@ async def _started(root: Path, post: Any = None) -> SidePrograms:
     return start_recorders(tasks, root, "robot", lambda: endpoint, lambda _: True, post)
 
 
-def test_the_recorders_of_the_plug_in_are_used(tmp_path: Path) -> None:
-    found = anyio.run(_started, tmp_path)
-    assert type(found).__module__ == f"{recorders.__name__}.service"
+def _received(*arguments: object) -> tuple[object, ...]:
+    return arguments
+
+
+def test_the_recorders_of_the_plug_in_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = f"{__name__}:_received"
+    recorder = Addition("dora.side_programs", "recorder", value, "dora-hello")
+    monkeypatch.setattr(
+        plugins, "installed", lambda: Plugins([recorder], {"dora-hello": [plugins.INTERFACE]})
+    )
+    found: Any = anyio.run(_started, tmp_path)
+    assert found[1:3] == (tmp_path, "robot")
 
 
 def test_without_the_plug_in_nodes_start(
@@ -44,7 +54,7 @@ def test_without_the_plug_in_nodes_start(
     found.start(record.model_copy(update={"spec": _Spec(recording=3)}), new_attempt=True)
     [message] = caplog.messages
     assert "cannot record: the program `recorder` beside a dataflow is part of" in message
-    with pytest.raises(PluginError, match="is part of the wheel dora-daemon"):
+    with pytest.raises(PluginError, match="is part of the wheel dora-recordings"):
         anyio.run(found.call, ListRecordings())
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from support.runner.runs import LISTENER, SLEEPER, BackgroundRun, gone
+from support.runner.runs import LISTENER, SLEEPER, BackgroundRun, background, gone
 from support.workspace import Workspace
 
 from dora_config.dataflow.loader import load_dataflow
@@ -37,6 +39,17 @@ def prepared(workspace: Workspace) -> dict[str, Any]:
     workspace.node("listener", LISTENER)
     workspace.node("sleeper", SLEEPER)
     return TICKING
+
+
+@contextmanager
+def ticking_alone(workspace: Workspace, *, debug: bool) -> Iterator[BackgroundRun]:
+    """Run a ticker without a listener."""
+    workspace.node("ticker", TICKER)
+    ticker = {**TICKING["nodes"][0], "outputs": ["count"]}
+    content = {"nodes": [ticker], "debug": {"enable_debug_inspection": debug}}
+    with background(workspace, content) as run:
+        run.wait_for_phase("running")
+        yield run
 
 
 def resolved(workspace: Workspace, **node: Any) -> ResolvedNode:

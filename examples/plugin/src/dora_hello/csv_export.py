@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dora_cli.recordings.formats import Files, Target, reading
-from dora_daemon.recording.arrow_messages import decode
+from dora_recordings.arrow_messages import decode
+from dora_recordings.formats import Files, Target, reading
 
 
 def export(

@@ -59,10 +59,6 @@ PARAM = Group(
     "Show and change the parameters of running nodes.",
     _of("param", "list", "get", "set", "delete"),
 )
-RECORDING = Group(
-    "Show and convert recordings, and manage those on the machines of a cluster.",
-    _of("recording", "info", "export", "import", "list", "stop", "fetch", "remove"),
-)
 SELF = Group(
     "Test, update or remove this installation.", _of("installation", "update", "test", "uninstall")
 )
@@ -86,10 +82,7 @@ SECTIONS: tuple[Section, ...] = (
             **_of("dataflows", "clean"),
         },
     ),
-    Section(
-        "Recordings",
-        {**_of("record", "record"), **_of("replay", "replay"), "recording": RECORDING},
-    ),
+    Section("Recordings", {}),
     Section("Files", _of("files", "new", "validate", "graph", "expand", "schema")),
     Section(
         "This installation",

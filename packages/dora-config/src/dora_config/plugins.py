@@ -58,6 +58,10 @@ _WORDS: Mapping[Group, str] = {
 }
 
 
+_READERS: Mapping[Group, str] = {"dora.exports": "recording", "dora.imports": "recording"}
+"""Commands of plug-ins that read a group; others read nothing of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Addition:
     """One entry point of an installed wheel."""
@@ -221,7 +225,11 @@ def problems(core: Mapping[Group, Iterable[str]]) -> Iterator[str]:
     """Import all that plug-ins add, and yield what does not work; `core` has its own names."""
     plugins = installed()
     yield from plugins.refusals()
+    commands = plugins.names("dora.commands")
     for addition in plugins.additions(*GROUPS):
+        reader = _READERS.get(addition.group)
+        if reader is not None and reader not in commands:
+            continue
         if addition.name in core.get(addition.group, ()):
             yield (
                 f"the {what(addition.group, addition.name)} of the plug-in {addition.by} is"

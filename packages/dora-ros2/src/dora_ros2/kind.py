@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dora_config.dataflow.node_kinds import NodeKind
-from dora_config.dataflow.ros2 import MAX_TOPICS, MODES, Ros2, bridge_problems, with_ports
 from dora_config.yaml.document import KeyPath
+from dora_ros2.block import MAX_TOPICS, MODES, Ros2, bridge_problems, with_ports
 from dora_ros2.errors import Ros2Error
 
 
@@ -35,7 +35,7 @@ def _warnings(bridge: Ros2, folder: Path, env: Mapping[str, Any]) -> Iterator[tu
 
 def _types(node: Mapping[str, Any]) -> dict[str, str]:
     """Return the types of `dora` that messages of topics are displayed as."""
-    from dora_daemon.recording.ros_topics import ros_topics
+    from dora_ros2.topics import ros_topics
 
     topics = ros_topics({"nodes": [node]})
     return {name: kind for name, topic in topics.items() if (kind := topic.standard_type)}

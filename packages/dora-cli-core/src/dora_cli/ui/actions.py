@@ -19,8 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from dora_cli.coordinator.errors import RequestFailed, unreachable
-from dora_cli.recordings.fleet import FleetRecording, collect
-from dora_cli.recordings.starting import RecordSettings
+from dora_cli.coordinator.recordings import FleetRecording, collect, new_plan
 from dora_cli.ui import rows
 from dora_cli.ui.connection import NEEDS_COORDINATOR, CoordinatorConnection
 from dora_config.access import Endpoint
@@ -93,10 +92,10 @@ class Recordings:
         wanted = _Start.model_validate_json(await request.body() or b"{}")
         found = await self._coordinator.request(DescribeDataflow(dataflow=_which(request)))
         machines = tuple(sorted(set(found.daemons.values())))
-        settings = RecordSettings(
-            RecordingLimits(max_seconds=wanted.max_seconds), patterns=wanted.patterns
+        limits = RecordingLimits(max_seconds=wanted.max_seconds)
+        plan = new_plan(
+            found.spec, wanted.patterns, limits, dataflow_id=found.uuid, machines=machines
         )
-        plan = settings.plan(found.spec, found.uuid, machines)
         replies = await self._call(RecordPart(plan=plan), machines)
         if not replies.replies and replies.problems:
             raise _failed("; ".join(replies.problems.values()))

@@ -1,0 +1,1 @@
+"""Commands of `dora record`, `replay` and `recording`, and the formats of this wheel."""

@@ -1,0 +1,154 @@
+"""`dora replay`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.build.local import LockChoice
+from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
+from dora_config.atomic_write import write_file
+from dora_config.errors import DoraError
+from dora_recordings.plugin import HEADING
+
+if TYPE_CHECKING:
+    from dora_config.dataflow.loader import LoadedDataflow
+    from dora_daemon.runner.service import Runner
+    from dora_recordings.reading import Recording
+
+SETTINGS = {"replay": {"cls": options.OptionalValues, "rich_help_panel": HEADING}}
+
+
+class MessagesDropped(DoraError):
+    """A replay without waiting times was not complete."""
+
+
+def replay(
+    files: list[Path],
+    replace: str | None = None,
+    speed: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    loop: bool = False,
+    begin: options.Duration | None = None,
+    end: options.Duration | None = None,
+    skip_damaged: bool = False,
+    output_yaml: Path | None = None,
+    uv: options.Uv = False,
+    stop_after: StopAfter = None,
+    allow_shell_nodes: AllowShellNodes = False,
+    env: options.EnvPairs = None,
+    exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
+) -> None:
+    """Run the dataflow of a recording; recorded nodes send what they sent, the others run.
+
+    Messages of a node keep their order, data and metadata. With `--speed 0` all inputs have
+    `queue_policy: backpressure`; the exit code is 1 if messages were dropped all the same.
+
+    :FILE..: The recording, or its files.
+    :--replace NODE,..: Nodes that are replayed; by default all that were recorded.
+    :--speed: 0: as fast as the readers accept.
+    :--loop: Begin again at the end.
+    :--from: Skip this much of the beginning.
+    :--to: End at this time after the beginning.
+    :--skip-damaged: Replay the intact parts of a damaged file.
+    :--output-yaml FILE: Write the dataflow, do not run it.
+    """
+    from dora_recordings.reading import Recording
+
+    overrides = options.env_overrides(env)
+    if begin is not None and end is not None and begin >= end:
+        raise typer.BadParameter("--from must be before --to")
+    names = None if replace is None else [word.strip() for word in replace.split(",")]
+    recordings = [Recording(path) for path in files]
+    text, directory = _replay(
+        recordings, names, speed, begin, end, loop=loop, skip_damaged=skip_damaged
+    )
+    if output_yaml is not None:
+        write_file(output_yaml, text)
+        output.write(f"wrote {output_yaml}; its relative paths begin at {directory}")
+        return
+    loaded = _load(text, directory)
+    places = prepare(loaded, uv=uv, offline=False, lock=LockChoice(), verbose=False)
+    settings = RunSettings(
+        uv=uv,
+        stop_after=stop_after,
+        allow_shell=allow_shell_nodes,
+        env_overrides=overrides,
+        exit_when_nodes_finish=options.optional_boolean(exit_when_nodes_finish),
+    )
+    dropped: dict[str, int] = {}
+    run_loaded(loaded, places, settings, beside=partial(_count_dropped, counts=dropped))
+    if dropped and not speed:
+        lines = [f"{count} of {edge}" for edge, count in dropped.items()]
+        raise MessagesDropped("messages were dropped:\n" + "\n".join(lines))
+
+
+async def _count_dropped(runner: Runner, counts: dict[str, int]) -> None:
+    """Wait for the end of the dataflow, then add the messages that each edge has dropped."""
+    import anyio
+
+    try:
+        await anyio.sleep_forever()
+    finally:
+        counts.update(runner.dropped())
+
+
+def _replay(
+    recordings: list[Recording],
+    replace: list[str] | None,
+    speed: float,
+    begin: float | None,
+    end: float | None,
+    *,
+    loop: bool,
+    skip_damaged: bool,
+) -> tuple[str, Path]:
+    """Return the dataflow that replays the files, and the folder of its relative paths."""
+    from dora_config.yaml.writer import dump_yaml
+    from dora_recordings.client.fleet import damage_of
+    from dora_recordings.reading import merged
+    from dora_recordings.replaying import (
+        CannotReplay,
+        Replay,
+        recorded_nodes,
+        replay_dataflow,
+    )
+
+    topics: set[str] = set()
+    first: int | None = None
+    for message in merged(recordings):
+        first = message.log_time if first is None else first
+        topics.add(message.topic)
+    damage = damage_of(recordings)
+    if damage and not skip_damaged:
+        raise CannotReplay("\n".join([*damage, "replay the rest with --skip-damaged"]))
+    for text in damage:
+        output.warn(f"{text} skipped")
+    facts = next((one.facts for one in recordings if one.facts.dataflow), recordings[0].facts)
+    if facts.dataflow is None:
+        raise CannotReplay(f"{recordings[0].path} has no dataflow; `dora record` writes one")
+    players = recorded_nodes(facts.dataflow, topics, replace)
+    assert first is not None
+    replay = Replay(
+        files=tuple(str(recording.path.absolute()) for recording in recordings),
+        python=sys.executable,
+        speed=speed,
+        loop=loop,
+        start=first + int((begin or 0.0) * 1e9),
+        end=None if end is None else first + int(end * 1e9),
+    )
+    directory = Path(facts.source.get("working_dir") or ".")
+    if not directory.is_dir():
+        output.remark(f"note: {directory} does not exist; paths are relative to this folder")
+        directory = Path()
+    return dump_yaml(replay_dataflow(facts.dataflow, players, replay)), directory.absolute()
+
+
+def _load(text: str, directory: Path) -> LoadedDataflow:
+    from dora_config.dataflow.loader import parse_dataflow
+
+    return parse_dataflow(text, path=directory / "replay.yml")

@@ -1,0 +1,67 @@
+"""What imports and exports of recordings have in common."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_config.errors import DoraError
+from dora_config.installation import extra_command
+
+
+class CannotConvert(DoraError):
+    """A file exists, a library is missing, or the source does not have what the format needs."""
+
+
+def missing_extra(extra: str, error: ImportError) -> CannotConvert:
+    """Return the error for a library that is not installed."""
+    remedy = extra_command("dora-recordings", extra)
+    return CannotConvert(f"this format needs {error.name}; install it with: {remedy}")
+
+
+@dataclass(slots=True)
+class Converted:
+    """Messages of one output and type, or topic and type."""
+
+    type: str
+    topic: str = ""
+    """Of ROS."""
+    output: str = ""
+    messages: int = 0
+    refused: int = 0
+    """Messages that could not be converted and were left out."""
+    reason: str = ""
+    """Why the first of them was."""
+
+    def refuse(self, reason: object, count: int = 1) -> None:
+        """Count messages that are left out."""
+        self.refused += count
+        self.reason = self.reason or str(reason)
+
+
+@contextmanager
+def unfinished(target: Path, what: str = "file") -> Iterator[Path]:
+    """Yield a path that becomes ``target`` after the block, and is removed after an error.
+
+    Raises CannotConvert if ``target`` exists.
+    """
+    if target.exists():
+        raise CannotConvert(f"{target} exists; choose another {what} with -o")
+    path = target.with_name(f".{target.name}.new")
+    _remove(path)
+    try:
+        yield path
+        path.rename(target)
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

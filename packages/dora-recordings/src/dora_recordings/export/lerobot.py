@@ -1,0 +1,346 @@
+"""Exports recordings as LeRobot v3 datasets: Parquet for numbers, MP4 for cameras.
+
+https://huggingface.co/docs/lerobot/lerobot-dataset-v3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from dora_config.dataflow.sources import TimerSource, parse_source
+from dora_node_api.data.visual_kinds import VisualKind
+from dora_node_api.data.visual_values import (
+    EncodedImage,
+    Image,
+    Joints,
+    Numbers,
+    Pose,
+    read_visual,
+)
+from dora_recordings.arrow_messages import RecordedMessage
+from dora_recordings.conversion import CannotConvert, unfinished
+from dora_recordings.export.dataset_writer import (
+    MAX_EPISODE_SECONDS,
+    DatasetWriter,
+    Feature,
+)
+from dora_recordings.export.episodes import Command, EpisodeSpan, FrameGrid, frame_rate, spans
+from dora_recordings.export.video import ImageDecoder, require_video
+from dora_recordings.export.visuals import DecodedMessage, VisualDecoder
+
+IMAGES = (VisualKind.IMAGE, VisualKind.ENCODED_IMAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class LeRobotOptions:
+    """Outputs are named ``node/output``."""
+
+    images: tuple[str, ...] | None = None
+    """None: every output with images."""
+    state: str | None = None
+    action: str | None = None
+    episodes: str | None = None
+    """Output with commands that begin and end episodes; None: the recording is one episode."""
+    every: str | None = None
+    """Output whose messages become frames; by default the first camera, else the state."""
+    fps: int | None = None
+    """Frames per second; None: as measured."""
+    task: str = "recorded with dora"
+    robot: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedDataset:
+    episodes: int
+    frames: int
+    repeated: int
+    """Frames without a message at their place, which repeat the one before."""
+    skipped: int
+    """Messages whose place was taken."""
+    notes: tuple[str, ...]
+
+
+def export_lerobot(
+    messages: Callable[[], Iterator[RecordedMessage]],
+    dataflow: Mapping[str, Any] | None,
+    options: LeRobotOptions,
+    folder: Path,
+) -> ExportedDataset:
+    """Write a dataset to ``folder``, which must not exist; ``messages`` is called twice.
+
+    Raises CannotConvert and OSError, and leaves no folder then.
+    """
+    require_video()
+    with unfinished(folder, "folder") as path:
+        survey = _Survey(VisualDecoder(dataflow), options, dataflow)
+        for message in messages():
+            survey.add(message)
+        layout = survey.layout()
+        features = [feature for ones in layout.features.values() for feature in ones]
+        features.sort(key=lambda one: one.name)
+        writer = DatasetWriter(path, features, layout.fps, options.robot)
+        frames = _Frames(VisualDecoder(dataflow), layout, writer)
+        try:
+            for message in messages():
+                frames.add(message)
+            frames.end()
+            if not writer.frames:
+                raise CannotConvert(
+                    f"no frame is complete: no message of {layout.driver} in an episode follows one"
+                    f" of each of {', '.join(layout.features)}"
+                )
+            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
+    notes = (*layout.notes, *_notes_on_length(writer.long_episodes))
+    return ExportedDataset(writer.episodes, writer.frames, frames.repeated, frames.skipped, notes)
+
+
+def _notes_on_length(long_episodes: list[int]) -> tuple[str, ...]:
+    return tuple(
+        f"episode {number} is longer than {MAX_EPISODE_SECONDS:g} s: LeRobot cannot find its later"
+        " frames in the videos, because its timestamps are 32-bit floats; record shorter episodes"
+        " (--episodes)"
+        for number in long_episodes
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a first pass over the recording has found."""
+
+    features: dict[str, tuple[Feature, ...]]
+    """By output; one may be both state and action."""
+    driver: str
+    fps: int
+    spans: tuple[EpisodeSpan, ...]
+    notes: tuple[str, ...]
+
+
+class _Survey:
+    """Finds the features, the frame rate and the episodes."""
+
+    def __init__(
+        self,
+        decoder: VisualDecoder,
+        options: LeRobotOptions,
+        dataflow: Mapping[str, Any] | None,
+    ) -> None:
+        self._decoder = decoder
+        self._options = options
+        self._dataflow = dataflow
+        self._features: dict[str, tuple[Feature, ...]] = {}
+        self._others: set[str] = set()
+        """Outputs that are not part of the dataset."""
+        self._times: dict[str, list[int]] = {}
+        self._commands: list[Command] = []
+        self._first: int | None = None
+        self._last = 0
+
+    def add(self, message: RecordedMessage) -> None:
+        self._first = message.log_time if self._first is None else self._first
+        self._last = message.log_time
+        topic = message.topic
+        if topic == self._options.episodes:
+            self._commands.append(_command(_decoded(self._decoder, message)))
+        if topic in self._others:
+            return
+        if topic not in self._features:
+            try:
+                features = tuple(self._features_of(self._decoder.decode(message)))
+            except ValueError as error:
+                raise CannotConvert(f"output {topic}: {error}") from error
+            if features:
+                self._features[topic] = features
+            elif topic != self._options.every:
+                self._others.add(topic)
+                return
+        self._times.setdefault(topic, []).append(message.log_time)
+
+    def _features_of(self, decoded: DecodedMessage) -> Iterator[Feature]:
+        """Raises ValueError."""
+        topic, options = decoded.message.topic, self._options
+        for name, chosen in (("observation.state", options.state), ("action", options.action)):
+            if topic == chosen:
+                yield _vector_feature(name, decoded)
+        if options.images is not None:
+            is_camera = topic in options.images
+        else:
+            is_camera = decoded.kind in IMAGES and topic not in (options.state, options.action)
+        if is_camera:
+            height, width, _ = ImageDecoder().rgb(_image(decoded)).shape
+            name = topic.replace("/", "_")
+            yield Feature(f"observation.images.{name}", (height, width, 3))
+
+    def layout(self) -> _Layout:
+        """Raises CannotConvert."""
+        options = self._options
+        named = (options.state, options.action, options.every, *(options.images or ()))
+        for topic in named:
+            if topic is not None and topic not in self._times:
+                raise CannotConvert(f'the recording has no messages of "{topic}"')
+        if not self._features:
+            raise CannotConvert(
+                "the recording has no images; name the outputs with --state, --image"
+            )
+        pairs = [(one.name, topic) for topic, ones in self._features.items() for one in ones]
+        for (name, topic), (other, second) in pairwise(sorted(pairs)):
+            if name == other:
+                raise CannotConvert(
+                    f"{topic} and {second} would both be {name}; choose one with --image"
+                )
+        cameras = [topic for topic, ones in self._features.items() if ones[-1].is_image]
+        driver = options.every or next(iter(sorted(cameras)), None) or next(iter(self._features))
+        notes = []
+        found = [EpisodeSpan(self._first or 0, self._last + 1, options.task)]
+        if options.episodes is not None:
+            found, unknown = spans(self._commands, self._last + 1, options.task)
+            notes = [f'"{word}" is not a command for episodes' for word in dict.fromkeys(unknown)]
+            if not found:
+                raise CannotConvert(f"{options.episodes} begins no episode: it never sent `start`")
+        times = [
+            time
+            for time in self._times[driver]
+            if any(span.start <= time < span.end for span in found)
+        ]
+        fps = options.fps or frame_rate(times, _timers(self._dataflow, driver.partition("/")[0]))
+        if fps is None:
+            raise CannotConvert(f"{driver} has too few messages in episodes; give --fps")
+        return _Layout(self._features, driver, fps, tuple(found), tuple(notes))
+
+
+class _Frames:
+    """Combines the last message of each output to a frame for each message of the driver."""
+
+    def __init__(self, decoder: VisualDecoder, layout: _Layout, writer: DatasetWriter) -> None:
+        self._decoder = decoder
+        self._layout = layout
+        self._writer = writer
+        self._images = {topic: ImageDecoder() for topic in layout.features}
+        self._latest: dict[str, DecodedMessage] = {}
+        self._values: dict[str, tuple[DecodedMessage, Any]] = {}
+        """Converted messages by feature: one that lasts for several frames is converted once."""
+        self._left = list(layout.spans)
+        self._grid: FrameGrid | None = None
+        self.repeated = 0
+        self.skipped = 0
+
+    def add(self, message: RecordedMessage) -> None:
+        """Raises CannotConvert."""
+        while self._left and message.log_time >= self._left[0].end:
+            self.end()
+            del self._left[0]
+        topic = message.topic
+        if topic in self._layout.features:
+            self._latest[topic] = _decoded(self._decoder, message)
+        if not self._left or message.log_time < self._left[0].start:
+            return
+        if topic == self._layout.driver and len(self._latest) == len(self._layout.features):
+            self._add_frame(message.log_time)
+
+    def _add_frame(self, time: int) -> None:
+        if self._grid is None:
+            self._grid = FrameGrid(self._layout.fps, time)
+            self._writer.begin(self._left[0].task)
+        placed = self._grid.place(time)
+        if placed is None:
+            self.skipped += 1
+            return
+        self.repeated += len(placed) - 1
+        for seconds in placed[:-1]:
+            self._writer.repeat(seconds)
+        self._writer.add(self._frame(), placed[-1])
+
+    def _frame(self) -> dict[str, Any]:
+        return {
+            feature.name: self._value(topic, feature)
+            for topic, features in self._layout.features.items()
+            for feature in features
+        }
+
+    def _value(self, topic: str, feature: Feature) -> Any:
+        decoded = self._latest[topic]
+        known = self._values.get(feature.name)
+        if known is not None and known[0] is decoded:
+            return known[1]
+        try:
+            if feature.is_image:
+                value = self._images[topic].rgb(_image(decoded))
+                shape = tuple(value.shape)
+            else:
+                value = _vector(decoded)[0]
+                shape = (len(value),)
+        except ValueError as error:
+            raise CannotConvert(f"output {topic}: {error}") from error
+        if shape != feature.shape:
+            raise CannotConvert(f"output {topic} changed its shape from {feature.shape} to {shape}")
+        self._values[feature.name] = decoded, value
+        return value
+
+    def end(self) -> None:
+        """End the episode in progress."""
+        if self._grid is not None:
+            self._writer.end()
+            self._grid = None
+
+
+def _timers(dataflow: Mapping[str, Any] | None, node: str) -> Iterator[int]:
+    """Yield the intervals of the timers that a node reads."""
+    for one in (dataflow or {}).get("nodes", ()):
+        for program in (one, one.get("operator", {}), *one.get("operators", ())):
+            for wanted in program.get("inputs", {}).values() if one["id"] == node else ():
+                with suppress(ValueError, KeyError, TypeError):
+                    source = parse_source(wanted if isinstance(wanted, str) else wanted["source"])
+                    if isinstance(source, TimerSource):
+                        yield source.interval_ns
+
+
+def _decoded(decoder: VisualDecoder, message: RecordedMessage) -> DecodedMessage:
+    """Raises CannotConvert."""
+    try:
+        return decoder.decode(message)
+    except ValueError as error:
+        raise CannotConvert(f"output {message.topic}: {error}") from error
+
+
+def _command(decoded: DecodedMessage) -> Command:
+    values = decoded.array.to_pylist()
+    task = decoded.metadata.get("task")
+    return Command(
+        decoded.message.log_time,
+        str(values[0]) if values else "",
+        None if task is None else str(task),
+    )
+
+
+def _image(decoded: DecodedMessage) -> Image | EncodedImage:
+    """Raises ValueError."""
+    kind = decoded.kind if decoded.kind in IMAGES else VisualKind.IMAGE
+    value = read_visual(kind, decoded.array, decoded.metadata, decoded.declared)
+    assert isinstance(value, Image | EncodedImage)
+    return value
+
+
+def _vector_feature(name: str, decoded: DecodedMessage) -> Feature:
+    values, names = _vector(decoded)
+    return Feature(name, (len(values),), names)
+
+
+def _vector(decoded: DecodedMessage) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Return the numbers of a state or an action, and their names. Raises ValueError."""
+    kind = decoded.kind or VisualKind.NUMBERS
+    match read_visual(kind, decoded.array, decoded.metadata, decoded.declared):
+        case Joints(names=names, positions=positions):
+            return positions, names
+        case Numbers(values=values, names=names):
+            return values, names or tuple(f"value_{index}" for index in range(len(values)))
+        case Pose(position=position, orientation=orientation):
+            return (*position, *orientation), ("x", "y", "z", "qx", "qy", "qz", "qw")
+        case other:
+            raise ValueError(f"{type(other).__name__} is not a list of numbers")

@@ -1,0 +1,81 @@
+"""Frames and episodes of a dataset."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+from hypothesis import given, strategies as st
+
+from dora_recordings.export.episodes import Command, EpisodeSpan, FrameGrid, frame_rate, spans
+
+SECOND = 1_000_000_000
+
+
+def test_commands_begin_and_end_episodes() -> None:
+    commands = [
+        Command(10, "Start", "pick"),
+        Command(20, "stop"),
+        Command(30, "start"),
+        Command(40, "start"),
+        Command(50, "discard"),
+        Command(60, "hello"),
+        Command(70, "s"),
+    ]
+    found, unknown = spans(commands, 100, "default")
+    assert found == [
+        EpisodeSpan(10, 20, "pick"),
+        EpisodeSpan(30, 40, "default"),
+        EpisodeSpan(70, 100, "default"),
+    ]
+    assert unknown == ["hello"]
+
+
+def test_the_frame_rate_is_the_typical_one() -> None:
+    times = [0, 33_000_000, 67_000_000, 100_000_000, 500_000_000]
+    assert frame_rate(times) == 30
+    assert frame_rate([5]) is None
+    assert frame_rate([5, 5]) is None
+
+
+def test_late_messages_in_bursts_do_not_change_the_frame_rate() -> None:
+    """A first array took a second, then ten ticks came at once."""
+    period = 1e9 / 30
+    chance = random.Random(3)
+    for stalls in ([30], [30, 31, 60], [0]):
+        times, ready = [], 0.0
+        for tick in range(90):
+            ready = max(ready, tick * period)
+            if tick in stalls:
+                ready += 1e9
+            if ready - tick * period < 10 * period:
+                times.append(int(ready + chance.uniform(0, 3e6)))
+            ready += 1e5
+        assert frame_rate(times) == 30
+
+
+def test_a_timer_decides_about_the_frame_rate() -> None:
+    times = [number * 36_000_000 for number in range(30)]
+    assert frame_rate(times) == 28
+    assert frame_rate(times, [33_333_333]) == 30
+    assert frame_rate(times, [1_000_000_000]) == 28
+
+
+def test_frames_have_measured_times_or_repeat_the_one_before() -> None:
+    grid = FrameGrid(10, 0)
+    assert grid.place(0) == [0.0]
+    assert grid.place(int(0.104 * SECOND)) == [0.104]
+    assert grid.place(int(0.13 * SECOND)) is None
+    assert grid.place(int(0.395 * SECOND)) == [0.2, 0.3, 0.395]
+    assert grid.frames == 5
+
+
+@given(st.lists(st.integers(0, 100 * SECOND)), st.integers(1, 200))
+def test_each_frame_is_nearest_to_its_own_place(times: list[int], rate: int) -> None:
+    grid = FrameGrid(rate, 0)
+    found: list[float] = []
+    for time in sorted(times):
+        found += grid.place(time) or []
+    assert len(found) == grid.frames
+    assert all(before < after for before, after in pairwise(found))
+    assert all(abs(seconds * rate - place) <= 0.5001 for place, seconds in enumerate(found))
