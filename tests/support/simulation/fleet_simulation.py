@@ -111,6 +111,12 @@ def _in_loop(work: Callable[[], None]) -> None:
         _LOOP.run_until_complete(run())
 
 
+async def _turns() -> None:
+    """Let all tasks run until they wait."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 T = TypeVar("T")
 _Stored = tuple[
     dict[str, tuple[DataflowRecord, DataflowSpec]], FleetStatus | None, dict[int, StoredGeneration]
@@ -408,8 +414,7 @@ class SimulatedFleet:
             return
         _LOOP.now = self.now
         if not _LOOP.is_running():
-            for _ in range(20):
-                _LOOP.run_until_complete(asyncio.sleep(0))
+            _LOOP.run_until_complete(_turns())
 
     def run(self, work: Awaitable[T]) -> T:
         """Return the result of a coroutine that uses `wait_for`."""

@@ -190,7 +190,7 @@ def _is_unnoticed(part: RecordedPart, report: PartReport) -> bool:
     """Whether the report of a part that has not ended should have changed its recorded state."""
     if report.attempt < part.attempt or report.phase == "lost":
         return False
-    return part.state is not PartState.MISSING and report.phase != part.state
+    return part.state is not PartState.MISSING and report.phase != part.state.value
 
 
 def _is_unprepared(part: RecordedPart, report: PartReport | None) -> bool:
