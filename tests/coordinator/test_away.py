@@ -237,7 +237,7 @@ DRIVE = on("drive", "robot")
         ((), {}, "stop_requested"),
         ((on("steer", "robot"),), {"robot": ["steer@robot 1"]}, "stop_requested"),
         ((on("drive", "station"),), {"station": ["drive@station 1"]}, "stop_requested"),
-        ((on("drive", "robot", extra="1"),), {"robot": ["drive@robot 1"]}, "stop_requested"),
+        ((on("drive", "robot", extra="1"),), {"robot": ["drive@robot 1"]}, "requested a restart"),
     ],
     ids=["equal", "changed", "removed", "renamed", "moved", "other nodes"],
 )

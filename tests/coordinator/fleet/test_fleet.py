@@ -249,6 +249,27 @@ def test_pause_and_rollback() -> None:
     assert "generations: 1, 2, 3" in refused.message
 
 
+def test_a_restart_that_fails_starts_what_ran_and_pauses() -> None:
+    fleet = fleet_of("r1", "r2")
+    apply(fleet, on("drive", "r1", "r2"))
+    fleet.pass_time(10)
+    fleet.daemons["r1"].broken_nodes.add("broken")
+    apply(fleet, on("drive", "r1", "r2", broken="2"))  # it keeps no node: it is restarted
+    fleet.pass_time(10)
+    found = report(fleet)
+    assert found.paused is not None
+    assert "drive@r1" in found.paused
+    assert "what ran before is started again" in found.paused
+    former, later = {"camera": "1", "planner": "1"}, {"broken": "2"}
+    assert programs(fleet) == {"drive@r1": former, "drive@r2": later}
+    living = [r for daemon in fleet.daemons.values() for r in daemon.runners if r.lives]
+    assert [runner.phase for runner in living] == ["running"] * 2
+    fleet.daemons["r1"].broken_nodes.clear()
+    ask(fleet, PauseFleet(paused=False))
+    fleet.pass_time(20)
+    assert programs(fleet) == {"drive@r1": later, "drive@r2": later}
+
+
 def test_only_a_paused_or_failed_fleet_is_resumed() -> None:
     fleet = fleet_of("r1")
     resume = PauseFleet(paused=False)

@@ -34,8 +34,8 @@ GOLDEN_DATAFLOW = (
     '"reason":"the stop was not confirmed",'
     '"stopped_since":"daemon \\"robot\\" was stopped",'
     '"unreported":true,"ended_at":1700000000.5,"grace":1.5,"force":true,'
-    '"stop_requested":false,"restart_as":null,'
-    '"restarts":false,"begun":{"time":1700000000.0,"epoch":2,"number":7,"signature":""},"changes":3}'
+    '"stop_requested":false,"restart_as":null,"restart_spec":null,'
+    '"replaces":null,"begun":{"time":1700000000.0,"epoch":2,"number":7,"signature":""},"changes":3}'
 )
 
 GOLDEN_PART = (

@@ -278,7 +278,9 @@ class CoordinatorState:
         answer: do.Begun | control.ControlAnswer
         changes: list[do.Command] = []
         match request:
-            case control.StartDataflow() | control.RestartDataflow() if self._ending:
+            case (
+                control.StartDataflow() | control.RestartDataflow() | control.ReplaceDataflow()
+            ) if self._ending:
                 raise RequestRefused("failed", "the coordinator is ending; start refused")
             case control.PlanDataflow(spec=spec):
                 answer = lifecycle.plan(spec)
@@ -286,7 +288,7 @@ class CoordinatorState:
                 answer, changes = lifecycle.start(request, requested.fresh_id, now)
             case control.StopDataflow():
                 answer, changes = lifecycle.stop(request, now)
-            case control.RestartDataflow():
+            case control.RestartDataflow() | control.ReplaceDataflow():
                 answer, changes = lifecycle.restart(request, requested.fresh_id, now)
             case control.Destroy(force=force):
                 live = registry.live()

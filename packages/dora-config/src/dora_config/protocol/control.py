@@ -26,6 +26,7 @@ from dora_config.protocol.dataflow import (
     Placed as Placed,
     PlacementPlan as PlacementPlan,
     PlanDataflow as PlanDataflow,
+    ReplaceDataflow as ReplaceDataflow,
     StartDataflow as StartDataflow,
     Started as Started,
     StartTriggered as StartTriggered,
@@ -270,6 +271,7 @@ Decision = (
     | PlanDataflow
     | StopDataflow
     | RestartDataflow
+    | ReplaceDataflow
     | ForgetEnded
     | Destroy
     | RotateToken

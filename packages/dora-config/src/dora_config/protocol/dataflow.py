@@ -17,6 +17,7 @@ from dora_config.ids import parse_node_id
 from dora_config.protocol.dataflow_setup import DataflowSetup
 from dora_config.protocol.envelope import FollowedRequest, Message, Request
 from dora_config.protocol.recorders import RecordingPlan
+from dora_config.protocol.reports import Restarted
 
 
 class Origin(Message):
@@ -193,6 +194,16 @@ class Started(Message, kind="started"):
 class StartDataflow(Message, FollowedRequest[Started, StartTriggered], kind="start"):
     """Place, prepare and release a dataflow."""
 
+    spec: DataflowSpec
+
+
+class ReplaceDataflow(Message, Request[Restarted], kind="replace"):
+    """Stop a dataflow and start another specification of it.
+
+    If that fails, what ran is started again.
+    """
+
+    dataflow: str | None = None
     spec: DataflowSpec
 
 

@@ -251,12 +251,13 @@ class DataflowData:
         self.force = record.force
         self.stop_requested = record.stop_requested
         """Its stop was requested: parts that are found later are stopped too."""
-        self.restarts = record.restarts
+        self.replaces = record.replaces
         self.start_retry = Retry()
         """When it is started again after its restart has failed."""
         self.begun = record.begun
         self.changes = record.changes
         self.restart_as = record.restart_as
+        self.restart_spec = record.restart_spec
         """Id of the dataflow that is started once this one has ended."""
         self.not_added: dict[str, str] = {}
         """Why the nodes that were to run on a further daemon were not added, by daemon."""

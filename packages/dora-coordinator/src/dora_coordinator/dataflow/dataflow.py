@@ -75,7 +75,7 @@ class Dataflow(DataflowData):
                 return repairs.repair(self, daemon, kind, now)
             case events.StopRequested():
                 self.stop_requested = True
-                self.restart_as = event.restart_as
+                self.restart_as, self.restart_spec = event.restart_as, event.restart_spec
                 if event.reason is not None and not self.has_ended:
                     self.stopped_since = event.reason
                 return self._decide_by_phase(event, now)
@@ -130,7 +130,7 @@ class Dataflow(DataflowData):
 
     def _was_released(self, event: events.PartReported) -> bool:
         """Whether nodes ran although the store, from the time of the start, has no release."""
-        interrupted = self.reason == _INTERRUPTED and not self.stop_requested
+        interrupted = self.was_interrupted and not self.stop_requested
         return interrupted and event.report.phase in ("running", "lost")
 
     def _doubt_ends(self) -> None:
@@ -230,6 +230,11 @@ class Dataflow(DataflowData):
     def may_resume(self) -> bool:
         """Whether it runs again without a request: when a daemon reports it, or is back."""
         return self.unreported or self.waits_to_restart
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether its start failed only because the coordinator ended."""
+        return self.reason == _INTERRUPTED
 
     @property
     def has_ended_everywhere(self) -> bool:

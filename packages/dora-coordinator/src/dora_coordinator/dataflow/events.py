@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dora_config.protocol.daemon import PartDescribed, PartLost, PartReport
+from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow.differences import Kind
 from dora_coordinator.state.events import (
     DataflowTimer,
@@ -79,7 +80,9 @@ class StopRequested:
     grace: float | None = None
     force: bool = False
     restart_as: str | None = None
-    """Id of the dataflow that is started afterwards with the same specification."""
+    """Id of the dataflow that is started afterwards."""
+    restart_spec: DataflowSpec | None = None
+    """Its specification; None: the same."""
     reason: str | None = None
     """Why, unless a user requested it."""
 

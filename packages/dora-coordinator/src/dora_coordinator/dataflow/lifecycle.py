@@ -10,7 +10,7 @@ from dora_coordinator.dataflow.data import NotRestarted
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import StopRequested
 from dora_coordinator.dataflow.placement import Plan, place, require_built
-from dora_coordinator.dataflow.registry import DataflowRegistry
+from dora_coordinator.dataflow.registry import DataflowRegistry, startable
 from dora_coordinator.state.commands import Begun, Command, Log, RequestRefused
 from dora_coordinator.state.membership import Membership
 
@@ -63,10 +63,17 @@ class Lifecycle:
         commands = [c for one in dataflows for c in self._registry.apply(one, event, now)]
         return Begun(tuple(one.id for one in dataflows)), commands
 
-    def restart(self, restart: control.RestartDataflow, fresh_id: str, now: float) -> Decided:
+    def restart(
+        self, restart: control.RestartDataflow | control.ReplaceDataflow, fresh_id: str, now: float
+    ) -> Decided:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(restart.dataflow, archived=False)
         ended_before = dataflow.has_ended
+        match restart:
+            case control.RestartDataflow(grace=grace, force=force):
+                stop = StopRequested(grace, force, restart_as=fresh_id)
+            case control.ReplaceDataflow(spec=spec):
+                stop = StopRequested(restart_as=fresh_id, restart_spec=spec)
         if dataflow.restart_as is not None and not ended_before:
             raise RequestRefused(
                 "conflict",
@@ -74,7 +81,7 @@ class Lifecycle:
                 "without a new start",
             )
         try:
-            self._placed(dataflow.spec)
+            self._placed(dataflow.spec if stop.restart_spec is None else stop.restart_spec)
         except RequestRefused as problem:
             raise RequestRefused(
                 "placement",
@@ -82,7 +89,6 @@ class Lifecycle:
                 f"again: {problem}",
             ) from problem
         dataflow.start_retry.reset()
-        stop = StopRequested(restart.grace, restart.force, restart_as=fresh_id)
         commands = self._registry.apply(dataflow, stop, now)
         if ended_before:
             commands += self.start_again(dataflow, now)
@@ -111,7 +117,7 @@ class Lifecycle:
         if dataflow.ends_somewhere or dataflow.start_retry.wait(now) > 0:
             return []
         try:
-            plan = self._placed(dataflow.spec)
+            plan = self._placed(dataflow.restart_spec or dataflow.spec)
         except RequestRefused as problem:
             remedy = (
                 f"; it is started when that is possible, `dora stop {name or dataflow.id}` gives "
@@ -123,7 +129,7 @@ class Lifecycle:
             history = self._registry.history
             refused = history.start_refused(name, "placement", str(problem), now)
             return [*refused, *self._note(dataflow, refusal)]
-        spec = dataflow.spec.model_copy(update={"recording": None, "stopped": ()})
+        spec = dataflow.restart_spec or startable(dataflow.spec)
         return self._registry.start(fresh_id, spec, plan.parts, now, restarts=dataflow)
 
     def _note(self, dataflow: Dataflow, refusal: NotRestarted) -> list[Command]:

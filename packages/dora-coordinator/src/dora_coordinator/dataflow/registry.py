@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.dataflow import DataflowSpec, StartIdentity
@@ -32,6 +32,7 @@ from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase, StoredPart, new_record
 
 _CHANGES_PARTS: Final = (events.PartAdded, events.PartGone, events.EndedPartChanged)
+_STARTS: Final = (Phase.PREPARING, Phase.LINKING, Phase.ROLLING_BACK)
 _ROUNDS: Final = 3
 """Comparisons after one event: what one repair leads to is repaired as well."""
 _PAUSE: Final = 0.5
@@ -92,6 +93,8 @@ class DataflowRegistry:
             commands += dataflow.handle(events.RecordLoaded(), now)
             commands += self.history.loaded(dataflow, record.phase, now)
             self._index(dataflow)
+            if record.phase in _STARTS and dataflow.has_ended:
+                commands += self._return_to_former(dataflow)
         return [*commands, *self._prune()]
 
     def start(
@@ -109,8 +112,10 @@ class DataflowRegistry:
         """
         self._latest = max(now + self._context.wall_offset, self._latest + _LATER)
         begun = StartIdentity(time=self._latest, epoch=self._epoch(), number=self._next_number)
-        number, restart = self._next_number, restarts is not None
-        record = new_record(dataflow_id, spec.name, placement, number, begun, restarts=restart)
+        failed_try = restarts is not None and restarts.replaces and _failed_to_start(restarts)
+        replaces = None if restarts is None else restarts.replaces if failed_try else restarts.id
+        number = self._next_number
+        record = new_record(dataflow_id, spec.name, placement, number, begun, replaces=replaces)
         self._next_number += 1
         dataflow = Dataflow(record, spec, self._context)
         self._index(dataflow)
@@ -119,8 +124,8 @@ class DataflowRegistry:
             dataflow.start_retry = restarts.start_retry
             dataflow.start_retry.failed(self.settings.recovery, now)
             commands += self.note_restart(restarts)
-            if restarts.restarts and not restarts.released and restarts.has_ended_everywhere:
-                commands += self._forget(restarts)  # a try of the same restart
+            if failed_try and restarts.has_ended_everywhere:
+                commands += self._forget(restarts)
         for other in list(self._ended.values()):
             if spec.name and other.name == spec.name and other.may_resume:
                 commands += self.apply(other, events.StopRequested(), now)  # replaced by this one
@@ -128,7 +133,7 @@ class DataflowRegistry:
 
     def note_restart(self, dataflow: Dataflow) -> list[Command]:
         """Note that a dataflow was started again, or never will be."""
-        dataflow.restart_as = None
+        dataflow.restart_as = dataflow.restart_spec = None
         self._to_restart.pop(dataflow.id, None)
         return [SaveRecord(dataflow.changed_record())]
 
@@ -142,6 +147,8 @@ class DataflowRegistry:
         noted = Before.of(dataflow, event)
         parts = tuple(dataflow.parts) if isinstance(event, _CHANGES_PARTS) else ()
         commands = dataflow.handle(event, now)
+        if before in _STARTS and dataflow.has_ended:
+            commands += self._return_to_former(dataflow)
         self._touched[dataflow.id, daemon_of(event)] = None
         if parts and len(dataflow.parts) != len(parts):
             self._reindex(dataflow, parts)
@@ -152,6 +159,21 @@ class DataflowRegistry:
             self._index(dataflow)
             commands += self._prune()
         return commands
+
+    def _return_to_former(self, failed: Dataflow) -> list[Command]:
+        """Let what ran before a start that has failed be started again."""
+        former = self._dataflows.get(failed.replaces or "")
+        if former is None or failed.restart_as is not None or failed.stop_requested:
+            return []
+        if failed.spec == startable(former.spec) and not failed.was_interrupted:
+            return []
+        former.restart_as = str(uuid5(UUID(failed.id), "former"))
+        self._index(former)
+        self._just_ended.append(former)
+        if not failed.was_interrupted:
+            failed.reason = f"{failed.reason}; what ran before is started again"
+        records = [SaveRecord(one.changed_record()) for one in (former, failed)]
+        return [*records, Log("warning", f"dataflow {failed.label} failed: {failed.reason}")]
 
     def take_ended(self) -> list[Dataflow]:
         """Return the dataflows that have ended since the last call."""
@@ -597,6 +619,15 @@ def uuid_in(text: str) -> str | None:
         return str(UUID(text))
     except ValueError:
         return None
+
+
+def startable(spec: DataflowSpec) -> DataflowSpec:
+    """Return the specification of what has run for another start."""
+    return spec.model_copy(update={"recording": None, "stopped": ()})
+
+
+def _failed_to_start(dataflow: Dataflow) -> bool:
+    return dataflow.reason is not None and not dataflow.released
 
 
 def _order(dataflow: Dataflow) -> tuple[float, int, int, str]:

@@ -76,7 +76,7 @@ def roll_back(
     ``repeat``: the cause lies in a machine, so a restart is tried again.
     """
     data.phase = Phase.ROLLING_BACK
-    if repeat and data.restarts and data.restart_as is None:
+    if repeat and data.replaces and data.restart_as is None:
         data.restart_as = str(uuid5(UUID(data.id), "again"))
     data.missing_links = None
     data.reason = reason

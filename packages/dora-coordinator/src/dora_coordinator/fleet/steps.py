@@ -34,9 +34,11 @@ def step_towards(
         return None
     if difference.action in ("stop", "restart"):
         _require_released(comparison, live)
-        if copy.spec is not None:
-            _require_place(copy.spec, comparison)
-        return FleetStep(copy.name, number, control.StopDataflow(dataflow=live.id))
+        if copy.spec is None:
+            return FleetStep(copy.name, number, control.StopDataflow(dataflow=live.id))
+        _require_place(copy.spec, comparison)
+        replace = control.ReplaceDataflow(dataflow=live.id, spec=copy.spec)
+        return FleetStep(copy.name, number, replace, _build_of(copy.spec))
     assert copy.spec is not None
     change = next_step(live.spec, copy.spec)
     if change is None:

@@ -19,9 +19,12 @@ async def carry_out(step: FleetStep, send: Request) -> FleetStepEnded:
         built = await send(step.build)
         if not isinstance(built, control.Answer):
             return _failed(step, built)
-        if isinstance(request, control.StartDataflow) and isinstance(built.answer, Built):
-            spec = request.spec.model_copy(update={"delivered_by": built.answer.build_id})
-            request = control.StartDataflow(spec=spec)
+        match request, built.answer:
+            case control.StartDataflow() | control.ReplaceDataflow(), Built(build_id=build_id):
+                spec = request.spec.model_copy(update={"delivered_by": build_id})
+                request = request.model_copy(update={"spec": spec})
+            case _:
+                pass
     answer = await send(request)
     return FleetStepEnded(step) if isinstance(answer, control.Answer) else _failed(step, answer)
 

@@ -50,7 +50,7 @@ async def _started(uuid: str, cluster: Cluster, client: Client) -> control.Start
 
 
 async def restart(
-    request: control.RestartDataflow, cluster: Cluster, client: Client
+    request: control.RestartDataflow | control.ReplaceDataflow, cluster: Cluster, client: Client
 ) -> control.Restarted:
     """Raises :class:`RequestRefused`; the restart is completed without its client."""
     await _require_reachable(cluster.registry.find(request.dataflow, archived=False), cluster)

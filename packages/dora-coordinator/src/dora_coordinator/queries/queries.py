@@ -101,7 +101,7 @@ class Queries:
                 return await lifecycle.start(query, present, client)
             case control.StopDataflow():
                 return await lifecycle.stop(query, present)
-            case control.RestartDataflow():
+            case control.RestartDataflow() | control.ReplaceDataflow():
                 return await lifecycle.restart(query, present, client)
             case control.WaitForEnd():
                 return await lifecycle.wait(query, present)

@@ -129,7 +129,8 @@ class FleetStep:
     def kind(self) -> Literal["start", "change", "check"]:
         if isinstance(self.request, CheckMachine):
             return "check"
-        return "start" if isinstance(self.request, control.StartDataflow) else "change"
+        starts = isinstance(self.request, control.StartDataflow | control.ReplaceDataflow)
+        return "start" if starts else "change"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from dora_config.protocol.dataflow import StartIdentity
+from dora_config.protocol.dataflow import DataflowSpec, StartIdentity
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import DataflowResult
 
@@ -85,8 +85,11 @@ class DataflowRecord(Message):
     """Its stop was requested: parts that are found later are stopped too."""
     restart_as: str | None = None
     """Id of the dataflow that is started once this one has ended."""
-    restarts: bool = False
-    """It replaces one that ran: its start is repeated if a machine fails meanwhile."""
+    restart_spec: DataflowSpec | None = None
+    """Its specification; None: the same."""
+    replaces: str | None = None
+    """Id of the dataflow that ran and was stopped for this one. The start is repeated if a machine
+    fails meanwhile; if it fails with another specification, what ran is started again."""
     begun: StartIdentity = StartIdentity()
     changes: int = 0
     """Number of changes of its nodes, edges and parts."""
@@ -99,7 +102,7 @@ def new_record(
     number: int,
     begun: StartIdentity,
     *,
-    restarts: bool = False,
+    replaces: str | None = None,
 ) -> DataflowRecord:
     """Return the first record of a dataflow; ``placement`` maps daemons to node ids."""
     parts = tuple(StoredPart(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
@@ -110,5 +113,5 @@ def new_record(
         parts=parts,
         number=number,
         begun=begun,
-        restarts=restarts,
+        replaces=replaces,
     )
