@@ -23,7 +23,8 @@ def test_help_lists_every_command_under_its_heading(dora: Dora) -> None:
     shown = dora("--help")
     assert shown.code == 0
     for section in registry.SECTIONS:
-        assert f"\n{section.title}:\n" in shown.out
+        if section.commands:
+            assert f"\n{section.title}:\n" in shown.out
         for word in section.commands:
             assert f"\n  {word} " in shown.out
 
@@ -37,7 +38,7 @@ def test_every_command_has_help(dora: Dora, word: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["", "run", "help", "cluster", "cluster up", "topic echo", "self update", "ps", "daemon"],
+    ["", "run", "help", "topic", "topic echo", "self update", "ps", "daemon"],
 )
 def test_help_command_equals_help_option(dora: Dora, words: str) -> None:
     shown = dora("help", *words.split())
@@ -53,10 +54,10 @@ def test_help_command_equals_help_option(dora: Dora, words: str) -> None:
     [
         ("rnu", "no such command 'rnu', did you mean 'run'?"),
         ("zzz", "no such command 'zzz'\n"),
-        ("cluster upp", "'up'"),
-        ("cluster zzz", "zzz"),
+        ("node lst", "'list'"),
+        ("node zzz", "zzz"),
         ("run flow", "`dora run` has no command 'flow'"),
-        ("cluster up flow", "`dora cluster up` has no command 'flow'"),
+        ("node list flow", "`dora node list` has no command 'flow'"),
     ],
 )
 def test_help_of_an_unknown_command_is_a_usage_error(dora: Dora, words: str, message: str) -> None:

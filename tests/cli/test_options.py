@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
+from support.command_tree import all_lines, command_of
 
 from dora_cli import options
-from dora_cli.main import create_application
-from dora_cli.registry import COMMANDS, PHRASES, Group
+from dora_cli.registry import PHRASES
 
 DORA_RS = {
     "clean": "-f --format -q --quiet",
     "cluster restart": "",
-    "cluster status": "",
     "doctor": "--dataflow",
     "down": "--force",
     "inspect top": "--refresh-interval --once",
@@ -73,28 +71,6 @@ def test_advice_about_quotes_is_given_on_the_command_line_only(tmp_path: Path) -
 
 def test_json() -> None:
     assert options.json_value('{"a": [1, null]}') == options.Json({"a": [1, None]})
-
-
-def command_of(line: str) -> tuple[Any, Any]:
-    """Return a command and its context."""
-    application = create_application()
-    context = application.make_context("dora", [*line.split(), "x"], resilient_parsing=True)
-    words = line.split()
-    while words:
-        _, command, words = application.resolve_command(context, words)
-        application = command
-        context = typer.Context(command, parent=context)
-    return command, context
-
-
-def all_lines() -> list[str]:
-    lines = [
-        f"{word} {name}"
-        for word, entry in COMMANDS.items()
-        if isinstance(entry, Group)
-        for name in entry.commands
-    ]
-    return lines + [word for word, entry in COMMANDS.items() if not isinstance(entry, Group)]
 
 
 def test_a_letter_has_one_meaning_in_all_commands() -> None:

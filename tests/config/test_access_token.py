@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cluster.remote_program.existing_daemons import fingerprint
 from dora_config.access_token import REPLACED, Successor, Token
 
 AUTHORITY = bytes(range(32))
@@ -62,7 +61,6 @@ def test_the_token_of_a_machine_does_not_reveal_that_of_its_cluster() -> None:
     assert Token.parse(str(machine)) == machine == machine.for_machine
     assert not token.has_secret(str(machine))
     assert machine.digest == token.digest
-    assert fingerprint(str(machine)) == fingerprint(str(token)) == fingerprint("secret")
     assert Token("other").for_machine.secret != machine.secret
 
 

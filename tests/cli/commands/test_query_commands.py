@@ -3,57 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from support.fleets.daemons import counting, real_fleet
+from support.quick import LIBRARIES, OF_STARTS, quick
 from support.workspace import Workspace
-
-PROGRAM = """
-import sys
-from dora_config.launcher import main
-code = main(sys.argv[2:])
-slow = set(sys.argv[1].split()) & set(sys.modules)
-if slow:
-    sys.exit(f"imported {sorted(slow)}")
-sys.exit(code)
-"""
-
-
-LIBRARIES = (
-    "pydantic websockets asyncio anyio rich psutil yaml multiprocessing fractions encodings.idna"
-    " dora_daemon.process_tree.daemon_entry"
-)
-OF_STARTS = (
-    "asyncio anyio rich psutil typer._adapters multiprocessing dora_config.history.entries"
-    " dora_config.protocol.control dora_config.protocol.runner dora_config.protocol.links"
-)
-"""A start imports the models of dataflow files, and the few messages about it."""
-
-
-def quick(*words: str, code: int = 0, without: str = LIBRARIES) -> str:
-    """Run a command that must not import certain modules; return its standard output."""
-    argv = [sys.executable, "-c", PROGRAM, without, *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize(
     "line",
     [
         *("--version", "--help", "list --help", "stop --help", "node list --help"),
-        *("node --help", "topic --help", "param --help", "cluster --help"),
+        *("node --help", "topic --help", "param --help"),
     ],
 )
 def test_help_is_quick(line: str) -> None:
     assert quick(*line.split())
 
 
-@pytest.mark.parametrize(
-    "line", ["list", "stop", "restart", "clean", "node list", "status", "cluster status"]
-)
+@pytest.mark.parametrize("line", ["list", "stop", "restart", "clean", "node list", "status"])
 def test_without_a_coordinator(line: str) -> None:
     quick(*line.split(), "--coordinator-port", "1", code=1)
 
@@ -77,11 +45,6 @@ def test_commands_that_ask_once_are_quick(
         assert sorted(node["node"] for node in nodes) == ["collector", "counter"]
         assert "DATAFLOW" not in quick("node", "list", "-d", "a")
         assert "Daemons: 1 connected" in quick("status")
-        table = quick("cluster", "status")
-        assert table.startswith("DAEMON ID ")
-        (machine,) = map(json.loads, quick("cluster", "status", "-f", "json").splitlines())
-        assert table.splitlines()[1].split()[0] == machine["daemon"]
-        assert (machine["labels"], machine["connected"]) == ({}, True)
         without = LIBRARIES.replace("fractions ", "")  # for the time
         shown = quick("node", "restart", "counter", "--grace", "1s", without=without)
         assert shown == 'node "counter" restarted\n'

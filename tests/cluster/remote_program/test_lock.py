@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fleets.held_lock import INFO, held_lock
+from support.cluster.real_lock import held_lock
+from support.fleets.held_lock import INFO
 from support.requirements import require_root
 
 from dora_cluster.remote_program import lock

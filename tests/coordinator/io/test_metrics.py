@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import urllib.parse
 import urllib.request
@@ -19,6 +20,8 @@ from support.fleets.daemons import RealFleet, counting, real_fleet
 from support.requirements import require_installed
 from support.waiting import wait_until
 from support.workspace import Workspace
+
+from dora_config.control_plane import authority_certificate
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +70,9 @@ def scraped(port: int, expression: str) -> list[tuple[dict[str, str], float]]:
 def config(fleet: RealFleet, **job: object) -> dict[str, object]:
     """The configuration that docs/howto/observability.md shows."""
     authority = fleet.workspace.path / "ca.pem"
-    authority.write_text(fleet.dora("cluster", "ca").stdout)
+    authority.write_text(
+        ssl.DER_cert_to_PEM_cert(authority_certificate(fleet.coordinator.endpoint))
+    )
     return {
         "scrape_configs": [
             {

@@ -1,4 +1,4 @@
-"""The command that has locked a machine, as the daemon reads it from the real lock."""
+"""The command that has locked a machine, as the daemon reads it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import pytest
 from support.fleets.held_lock import held_lock
 from support.waiting import wait_until
 
-from dora_cluster.remote_program import lock
 from dora_config.protocol.snapshot import MachineOperation
 from dora_daemon.agent import sampler
 from dora_daemon.agent.sampler import lock_holder
-
-
-def test_both_sides_use_the_same_file() -> None:
-    assert sampler.lock_file() == lock.lock_file()
 
 
 def test_the_holder_until_it_ends() -> None:

@@ -31,7 +31,7 @@ from dora_config.access_token import Token
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.claims import Signature
 from dora_config.protocol.code import file_path
-from dora_config.protocol.control import SetStandbys, Standby
+from dora_config.protocol.control import RotateToken, SetStandbys, Standby
 from dora_config.protocol.daemon import (
     Certificate,
     CoordinatorCopy,
@@ -172,7 +172,7 @@ def test_a_forged_clock_is_that_of_the_machine_alone(fleet: RealFleet, tmp_path:
         found = offsets()
         assert abs(found["base"]) < 60
         assert found["robot"] > 1e29
-        assert "robot" in fleet.dora("cluster", "status").stdout
+        assert "robot" in fleet.dora("status").stderr
         robot.send_text('{"kind": "heartbeat", "time": 1e999}')  # ends its own connection
         wait_until(lambda: not connected(fleet, "robot"), what="the end of its connection")
     assert leads(fleet)
@@ -315,7 +315,8 @@ def test_a_daemon_with_the_token_of_a_machine_gets_the_next_one(fleet: RealFleet
     assert at.token is not None
     machine = Token.parse(at.token).for_machine
     daemon = fleet.start_daemon("robot", env={TOKEN_VARIABLE: str(machine)})
-    fleet.dora("cluster", "rotate-token", "--expire-after", "0s")
+    with Client(at) as client:
+        client.request(RotateToken(grace=0.0))
     daemon.wait_for("received the new token of the cluster")
     text = (state_dir() / "daemon" / "robot" / "token").read_text().split()[0]
     assert fleet.coordinator.endpoint.token is not None
