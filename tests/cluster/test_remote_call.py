@@ -11,9 +11,9 @@ from support.cluster.installation import LocalMachine
 from support.sources import packaged_sources
 
 from dora_cluster import remote_call
+from dora_cluster.connection import Finished
+from dora_cluster.errors import RemoteTimeout
 from dora_cluster.remote_call import MachineProblem, call, command_words, program, program_input
-from dora_cluster.ssh.connection import Finished
-from dora_cluster.ssh.errors import RemoteTimeout
 
 OLDEST = min(
     (found for minor in range(11, 20) if (found := shutil.which(f"python3.{minor}"))),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,12 +16,12 @@ from support.dora import run_dora
 from support.waiting import wait_until
 
 from dora_cli.main import main
-from dora_cluster.ssh import connection, transport
+from dora_cluster.connection import Finished
+from dora_cluster.ssh.connection import SshConnection
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
-CONNECT_TIMEOUT = 1.5
-SILENCE = 0.5
+IMPATIENT = "ConnectTimeout 2\nServerAliveInterval 1\nServerAliveCountMax 1\n"
 LONGEST = 60.0
 """Seconds that a command may take with a silent host; it takes about five."""
 
@@ -39,22 +40,24 @@ class Cutter:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        real = transport.Transport.execute
+        real = SshConnection._execute
+        config = Path.home() / ".ssh/config"
+        before = config.read_text()
 
-        def execute(link: transport.Transport, command: str) -> transport.CommandChannel:
-            if link.machine.startswith(f"{self.host.name} "):
+        def execute(link: SshConnection, *arguments: Any) -> Finished:
+            if link.name.startswith(f"{self.host.name} "):
                 self.count += 1
                 if self.count == self.step:
                     self.host.cut()
-            return real(link, command)
+            return real(link, *arguments)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(transport.Transport, "execute", execute)
-            patch.setattr(transport, "CONNECT_TIMEOUT", CONNECT_TIMEOUT)
-            patch.setattr(connection, "SILENCE", SILENCE)
+            patch.setattr(SshConnection, "_execute", execute)
+            config.write_text(IMPATIENT + before)
             try:
                 yield
             finally:
+                config.write_text(before)
                 if self.done:
                     self.host.mend()
 

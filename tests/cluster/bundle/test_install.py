@@ -23,10 +23,10 @@ from dora_cluster.bundle.dependencies import Platform, WheelsMissing, pins_for
 from dora_cluster.bundle.install import Installed, Installer, probe
 from dora_cluster.bundle.layout import SYSTEM, USER, Layout, system
 from dora_cluster.bundle.own_packages import NotBundled, own_packages
+from dora_cluster.connection import Finished
+from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.remote_call import MachineProblem, call
 from dora_cluster.remote_program.protocol import decode_reply, encode_result
-from dora_cluster.ssh.connection import Finished
-from dora_cluster.ssh.errors import RemoteCommandFailed
 
 from .conftest import MakeInstaller
 

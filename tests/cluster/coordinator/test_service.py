@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 from support.cluster.machine_facts import machine_facts
 
+from dora_cluster.connection import Connection
 from dora_cluster.coordinator import service as module
 from dora_cluster.coordinator.service import CoordinatorMachine, CoordinatorService
-from dora_cluster.ssh.connection import Connection
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_coordinator.telemetry import export_settings
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.cluster.local_machine import LocalConnection
 
+from dora_cluster.errors import Unreachable
 from dora_cluster.machines import remote_machine
 from dora_cluster.machines.remote_machine import (
     Connections,
@@ -20,8 +21,6 @@ from dora_cluster.machines.remote_machine import (
     on_machines,
     success_count,
 )
-from dora_cluster.ssh.connection import Target
-from dora_cluster.ssh.errors import Unreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.errors import DoraError
 
@@ -31,9 +30,9 @@ CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=MACHINES)
 
 @pytest.fixture(autouse=True)
 def connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(target: Target) -> LocalConnection:
+    def connect(target: Machine) -> LocalConnection:
         if target.host == "gone":
-            raise Unreachable(target.name, "no answer")
+            raise Unreachable(target.label, "no answer")
         return LocalConnection(target.host)
 
     monkeypatch.setattr(remote_machine, "connect", connect)

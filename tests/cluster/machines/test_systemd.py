@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
+from dora_cluster.connection import Finished
 from dora_cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cluster.machines.daemon_service import DaemonService, SystemdService
 from dora_cluster.machines.remote_machine import RemoteMachine
-from dora_cluster.ssh.connection import Finished
 
 
 class WithoutPolkit:

@@ -13,8 +13,10 @@ from support.cluster.scripted_machine import ScriptedMachine
 from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_cluster.bundle.install import Installer, probe
 from dora_cluster.bundle.layout import Layout
+from dora_cluster.connection import Connection
 from dora_cluster.coordinator import queries
 from dora_cluster.decisions.preflight import NotReady
+from dora_cluster.errors import Unreachable
 from dora_cluster.machines import remote_machine
 from dora_cluster.operations import steps, upgrade as upgrade_module
 from dora_cluster.operations.upgrade import (
@@ -25,8 +27,6 @@ from dora_cluster.operations.upgrade import (
     upgrade_cluster,
     waves_of,
 )
-from dora_cluster.ssh.connection import Connection
-from dora_cluster.ssh.errors import Unreachable
 from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import threading
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from dora_cli import output
+from dora_cluster.connection import Connection, Finished, Listener
+from dora_cluster.errors import ConnectionLost
 from dora_cluster.machines import remote_machine
 from dora_cluster.machines.daemon_service import DaemonService
 from dora_cluster.operations import fanout
 from dora_cluster.operations.fanout import PrefixedLines
-from dora_cluster.ssh.connection import Connection, Finished, Listener, Target
-from dora_cluster.ssh.errors import ConnectionLost
-from dora_cluster.ssh.transport import Transport
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.streams import STANDARD_OUTPUT
 
@@ -49,10 +48,13 @@ def test_machines_are_cut_off_when_their_output_cannot_be_printed(
     following = threading.Event()
 
     class Connected(Connection):
-        def __init__(self, target: Target) -> None:
-            super().__init__(target.name, cast(Transport, None))
+        def __init__(self, target: Machine) -> None:
+            super().__init__(target.label)
             self._host = target.host
             self._closed = threading.Event()
+
+        def _execute(self, *_: object) -> Finished:
+            raise NotImplementedError
 
         def run(self, *_: object, on_output: Listener | None = None, **__: object) -> Finished:
             if self._host == "silent":
@@ -94,8 +96,11 @@ def test_an_empty_log_of_a_daemon_in_the_background(
             return {"lines": last, "path": "/srv/r/daemon.log"}
 
     class Connected(Connection):
-        def __init__(self, target: Target) -> None:
-            super().__init__(target.name, cast(Transport, None))
+        def __init__(self, target: Machine) -> None:
+            super().__init__(target.label)
+
+        def _execute(self, *_: object) -> Finished:
+            raise NotImplementedError
 
         def run(self, *_: object, on_output: Listener | None = None, **__: object) -> Finished:
             assert on_output is not None

@@ -9,14 +9,14 @@ import pytest
 from support.cluster.local_machine import LocalConnection
 
 from dora_cli.coordinator.errors import CoordinatorUnreachable
+from dora_cluster.connection import Connection
 from dora_cluster.coordinator import queries
 from dora_cluster.decisions.existing_daemons import ExistingDaemon
+from dora_cluster.errors import Unreachable
 from dora_cluster.machines import remote_machine
 from dora_cluster.operations import leftovers
 from dora_cluster.ownership import reservation
 from dora_cluster.ownership.reservation import ClusterCommand
-from dora_cluster.ssh.connection import Connection, Target
-from dora_cluster.ssh.errors import Unreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 CLUSTER = Cluster(
@@ -77,7 +77,7 @@ def test_a_machine_that_is_off_is_named_with_the_reason(
     capsys: pytest.CaptureFixture[str],
     coordinator_runs: bool,
 ) -> None:
-    def connect(target: Target) -> Connection:
+    def connect(target: Machine) -> Connection:
         if target.host == "gpu":
             raise Unreachable("gpu (gpu)", "no SSH server answers")
         return LocalConnection(target.host)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from support.cluster.machine_facts import machine_facts
 
+from dora_cluster.connection import Finished
+from dora_cluster.errors import ConnectionLost, Unreachable
 from dora_cluster.machines import remote_machine
 from dora_cluster.operations import doctor
 from dora_cluster.operations.doctor import measure_pairs
 from dora_cluster.operations.steps import Findings
 from dora_cluster.remote_call import program
 from dora_cluster.remote_program.protocol import decode_request, encode_result
-from dora_cluster.ssh.connection import Finished, Target
-from dora_cluster.ssh.errors import ConnectionLost, Unreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
@@ -50,9 +50,9 @@ class PingedMachine:
         return Finished(0, encode_result({"pings": pings}).decode(), "")
 
 
-def connect(target: Target) -> PingedMachine:
+def connect(target: Machine) -> PingedMachine:
     if target.host == "10.0.0.8":
-        raise Unreachable(target.name, "no answer from 10.0.0.8 port 22 within 10 s")
+        raise Unreachable(target.label, "no answer from 10.0.0.8 port 22 within 10 s")
     return PingedMachine()
 
 
@@ -91,7 +91,7 @@ class ClosableMachine(PingedMachine):
 class StalledMachine(ClosableMachine):
     """Its pings last until its connection is closed; those of the first one cause Ctrl-C."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Machine) -> None:
         super().__init__()
         self._is_first = target.host == "10.0.0.7"
 

@@ -12,6 +12,7 @@ import pytest
 from support.cluster.machine_facts import machine_facts
 
 from dora_cluster.bundle.install import Installer
+from dora_cluster.connection import Connection, Finished
 from dora_cluster.coordinator import queries
 from dora_cluster.coordinator.service import CoordinatorMachine, CoordinatorService
 from dora_cluster.decisions.preflight import NotReady
@@ -23,7 +24,6 @@ from dora_cluster.operations.coordinator_switch import (
     roll_back_coordinator,
     upgrade_coordinator,
 )
-from dora_cluster.ssh.connection import Connection, Finished
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 OLD, NEW = "0.1.0", "0.2.0"

@@ -13,7 +13,6 @@ from support.waiting import wait_until
 from dora_cluster.machines import remote_machine
 from dora_cluster.ownership import reservation
 from dora_cluster.ownership.reservation import ClusterCommand, reserve
-from dora_cluster.ssh.connection import Target
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
@@ -31,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def account_of_one_host(target: Target) -> LocalConnection:
+def account_of_one_host(target: Machine) -> LocalConnection:
     connection = LocalConnection(target.host)
     connection.machine, connection.account = "host", ord(target.host)
     return connection

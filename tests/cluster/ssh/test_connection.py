@@ -1,166 +1,173 @@
-"""Limits on a command's output, and on the time for its input."""
+"""Commands over a connection: limits on their output and time, how they end, and errors."""
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import paramiko
 import pytest
 
-from dora_cluster.ssh import transport
-from dora_cluster.ssh.connection import Connection, Target, connect
-from dora_cluster.ssh.errors import RemoteCommandFailed, Unreachable
-from dora_cluster.ssh.transport import CommandChannel, Transport
+from dora_cluster.connection import sudo_problem
+from dora_cluster.errors import ConnectionLost, RemoteCommandFailed, RemoteTimeout, Unreachable
+from dora_cluster.ssh.connection import SshConnection, connect
+from dora_config.cluster.models import Machine
 
 MEGABYTE = 1 << 20
 
 
 class PrintingCommand:
-    """A command that prints a megabyte on stdout and half a line on stderr; and its transport."""
+    """A command that prints a megabyte on stdout and half a line on stderr; a fake channel."""
 
-    broken = False
+    code = 3
 
-    def execute(self, _command: str) -> PrintingCommand:
-        return self
+    def __init__(self) -> None:
+        self.sent = 0
+        self.command = ""
+        self._rest = {"out": MEGABYTE, "err": len(b"half a line")}
+        self.closed = threading.Event()
 
-    def write(self, data: bytes, timeout: float) -> None:
-        assert not data
+    def exec_command(self, command: str) -> None:
+        self.command = command
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += len(data)
+
+    def shutdown_write(self) -> None: ...
+
+    def recv(self, size: int) -> bytes:
+        size = min(size, self._rest["out"], MEGABYTE // 64)
+        self._rest["out"] -= size
+        return bytes([self._rest["out"] % 64 + 32]) * size
+
+    def recv_stderr(self, size: int) -> bytes:
+        size = min(size, self._rest["err"])
+        self._rest["err"] -= size
+        return b"half a line"[:size]
+
+    def recv_exit_status(self) -> int:
+        return self.code
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class FakeTransport:
+    def __init__(self, channel: PrintingCommand, broken: Exception | None = None) -> None:
+        self.channel = channel
+        self.saved_exception = broken
+
+    def open_session(self, timeout: float) -> PrintingCommand:
         assert timeout > 0
+        return self.channel
 
-    def end_input(self) -> None: ...
+    def is_active(self) -> bool:
+        return True  # the thread that sets the exception has not ended yet
 
-    def read(self, *, errors: bool) -> Iterator[bytes]:
-        if errors:
-            yield b"half a line"
-        else:
-            yield from [bytes([number]) * (MEGABYTE // 64) for number in range(64)]
+    def get_exception(self) -> Exception | None:
+        problem, self.saved_exception = self.saved_exception, None
+        return problem
 
-    def wait(self, timeout: float) -> int:
-        assert timeout > 0
-        return 3
 
-    def close(self) -> None: ...
+def link(channel: PrintingCommand, broken: Exception | None = None) -> SshConnection:
+    transport = cast(paramiko.Transport, FakeTransport(channel, broken))
+    return SshConnection("robot", transport, ExitStack())
 
 
 def test_only_the_end_of_output_with_a_listener_is_kept() -> None:
-    link = Connection("robot", cast(Transport, PrintingCommand()))
-    assert len(link.run(["print"]).stdout) == MEGABYTE
+    assert len(link(PrintingCommand()).run(["print"]).stdout) == MEGABYTE
     taken: list[bytes] = []
-    done = link.run(["print"], on_output=taken.append)
+    done = link(PrintingCommand()).run(["print"], on_output=taken.append)
     assert sum(map(len, taken)) == MEGABYTE
-    assert 1 << 16 <= len(done.stdout) < 1 << 17
+    assert len(done.stdout) == 1 << 16
     assert done.stdout.encode() == b"".join(taken)[-len(done.stdout) :]
     assert (done.code, done.stderr) == (3, "half a line")
     errors: list[bytes] = []
-    link.run(["print"], on_errors=errors.append)
+    link(PrintingCommand()).run(["print"], on_errors=errors.append)
     assert errors == [b"half a line"]
+
+
+def test_input_and_words_are_sent() -> None:
+    channel = PrintingCommand()
+    link(channel).run(["a b", "$x", "it's"], stdin=bytes(MEGABYTE))
+    assert channel.sent == MEGABYTE
+    assert channel.command == """'a b' '$x' 'it'"'"'s'"""
 
 
 class LeftOutput(PrintingCommand):
     """A command that has ended, and whose output another process keeps open."""
 
-    def __init__(self) -> None:
-        self.closed = threading.Event()
-
-    def execute(self, _command: str) -> LeftOutput:
-        return self
-
-    def read(self, *, errors: bool) -> Iterator[bytes]:
-        yield b"started\n"
+    def recv(self, size: int) -> bytes:
+        if self._rest["out"]:
+            self._rest["out"] = 0
+            return b"started\n"
         assert self.closed.wait(30)
-
-    def close(self) -> None:
-        self.closed.set()
+        return b""
 
 
 def test_time_limit_includes_processes_in_the_background() -> None:
-    link = Connection("robot", cast(Transport, LeftOutput()))
-    done = link.run(["sh", "-c", "sleep 9999 &"], timeout=1.0)
+    done = link(LeftOutput()).run(["sh", "-c", "sleep 9999 &"], timeout=0.2)
     assert (done.code, done.stdout) == (3, "started\n")
 
 
 class WaitingCommand(PrintingCommand):
-    """A command that waits for its output to be read, until it is ended."""
+    """A command that does not end until it is ended."""
 
-    def __init__(self) -> None:
-        self.closed = threading.Event()
-
-    def execute(self, _command: str) -> WaitingCommand:
-        return self
-
-    def wait(self, timeout: float) -> int:
+    def recv_exit_status(self) -> int:
         assert self.closed.wait(30)
         return -1
 
-    def close(self) -> None:
-        self.closed.set()
+
+def test_a_command_that_does_not_end_in_time() -> None:
+    with pytest.raises(RemoteTimeout, match=r"`sleep 60` did not end in time and may still run"):
+        link(WaitingCommand()).run(["sleep", "60"], timeout=0.1)
 
 
 def test_a_listener_that_fails_ends_the_command() -> None:
     def fail(_: bytes) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe", "standard output")
 
-    link = Connection("robot", cast(Transport, WaitingCommand()))
     with pytest.raises(BrokenPipeError, match="standard output"):
-        link.run(["print"], on_output=fail)
+        link(WaitingCommand()).run(["print"], on_output=fail)
 
 
 class KilledCommand(PrintingCommand):
-    """A command that prints an error and is ended by a signal."""
+    """A command that was ended by a signal, before it had read its input."""
 
-    def execute(self, _command: str) -> KilledCommand:
-        return self
+    code = -1
 
-    def wait(self, timeout: float) -> int:
-        return -1
+    def sendall(self, data: bytes) -> None:
+        raise OSError("Socket is closed")
 
 
 def test_the_signal_and_the_last_output_of_a_killed_command_are_reported() -> None:
-    link = Connection("robot", cast(Transport, KilledCommand()))
     expected = "robot: `install` was ended by a signal:\n  half a line"
     with pytest.raises(RemoteCommandFailed, match=f"^{expected}$"):
-        link.run(["install"])
+        link(KilledCommand()).run(["install"], stdin=b"x")
 
 
-class SlowReader:
-    """A channel whose other end reads a thousand bytes a second, with a fake clock."""
+def test_an_error_of_the_input_is_not_one_of_the_connection() -> None:
+    def pieces() -> object:
+        yield b"x"
+        raise FileNotFoundError("gone")
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.limits: list[float] = []
-        self.taken = 0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def settimeout(self, limit: float) -> None:
-        self.limits.append(limit)
-
-    def send(self, data: bytes) -> int:
-        sent = min(len(data), 1000)
-        self.now += sent / 1000
-        self.taken += sent
-        return sent
-
-    def recv(self, _size: int) -> bytes:
-        return b""
+    with pytest.raises(FileNotFoundError, match="gone"):
+        link(PrintingCommand()).run(["cat"], stdin=pieces())  # type: ignore[arg-type]
 
 
-def test_time_limit_is_for_the_whole_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = SlowReader()
-    monkeypatch.setattr(transport, "time", reader)
-    channel = CommandChannel(cast(Any, reader))
-    channel.write(bytes(50_000), 60.0)
-    assert reader.taken == 50_000
-    with pytest.raises(TimeoutError):
-        channel.write(bytes(MEGABYTE), 60.0)
-    assert reader.now == pytest.approx(110.0, abs=1.0)
-    before = list(reader.limits)
-    assert list(channel.read()) == []
-    assert reader.limits == before, "the limit is for the writer"
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        (EOFError(), "the connection broke: the other side closed it or did not answer"),
+        (ConnectionResetError(104, "Connection reset by peer"), "broke: Connection reset by peer"),
+    ],
+)
+def test_error_of_a_broken_connection(problem: Exception, sentence: str) -> None:
+    with pytest.raises(ConnectionLost, match=f"{sentence}; check that machine"):
+        link(KilledCommand(), problem).run(["install"])
 
 
 def test_error_contains_the_output_of_a_failed_proxy_command(home: Path) -> None:
@@ -169,7 +176,14 @@ def test_error_contains_the_output_of_a_failed_proxy_command(home: Path) -> None
     command = "sh -c 'echo no route to the moon >&2; exit 3'"
     (folder / "config").write_text(f"Host far\n  ProxyCommand {command}\n")
     with pytest.raises(Unreachable) as refused:
-        connect(Target("far", label="rover"))
+        connect(Machine(id="rover", host="far"))
     message = str(refused.value)
     assert message.startswith(f"rover (far): its ProxyCommand `{command}` did not reach")
     assert message.endswith("\n  no route to the moon")
+
+
+def test_errors_of_sudo_are_distinguished_from_those_of_the_command() -> None:
+    assert sudo_problem("sudo: a password is required", "u") is not None
+    assert sudo_problem("env: „sudo“: Datei oder Verzeichnis nicht gefunden", "u") is not None
+    assert sudo_problem("systemctl: a password is required for x", "u") is None
+    assert sudo_problem("mkdir: Permission denied", "u") is None

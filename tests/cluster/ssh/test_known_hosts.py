@@ -1,142 +1,133 @@
-"""Lines of known_hosts, command lines and errors of sudo."""
+"""Host keys: lines of known_hosts as `ssh-keygen` finds them, new keys, and refusals."""
 
 from __future__ import annotations
 
-import base64
-import shutil
 import subprocess
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
+import paramiko
 import pytest
-from hypothesis import given, strategies as st
+from paramiko.hostkeys import HostKeys
 
-from dora_cluster.ssh.client_config import settings_for
-from dora_cluster.ssh.connection import command_line, sudo_problem
-from dora_cluster.ssh.errors import HostKeyRefused
-from dora_cluster.ssh.host_keys import (
-    Key,
-    Known,
-    check_host_key,
-    find_known,
-    names,
-    new_line,
-    preferred,
-)
+from dora_cluster.errors import HostKeyRefused
+from dora_cluster.ssh.host_keys import KnownHosts, lines_of, shown
+from dora_cluster.ssh.settings import settings_for
 
-ONE = Key("ssh-ed25519", b"\0\0\0\x0bssh-ed25519one")
-TWO = Key("ssh-rsa", b"\0\0\0\x07ssh-rsatwo")
+ONE = paramiko.ECDSAKey.generate()
+TWO = paramiko.RSAKey.generate(2048)
+
+Decide = Callable[[paramiko.PKey], None]
 
 
-def line(patterns: str, key: Key, marker: str = "") -> str:
-    return f"{marker} {patterns} {key.kind} {base64.b64encode(key.blob).decode()} remark".strip()
+def line(patterns: str, key: paramiko.PKey, marker: str = "") -> str:
+    return f"{marker} {patterns} {key.get_name()} {key.get_base64()} remark".strip() + "\n"
 
 
-@given(st.from_regex(r"[a-z0-9.:-]{1,20}", fullmatch=True), st.integers(1, 65535), st.booleans())
-def test_new_line_is_found_again(host: str, port: int, hashed: bool) -> None:
-    written = new_line(host, port, ONE, b"salt" * 5 if hashed else None)
-    assert hashed == written.startswith("|1|")
-    known = find_known([("known", f"# remark\n{written}\n")], host, port)
-    assert known.has(ONE)
-    assert not known.has(TWO)
-    assert [found.place for found in known.lines] == ["known:2"]
-    assert not find_known([("known", written)], f"not-{host}", port).lines
+@pytest.fixture
+def known(home: Path) -> Path:
+    """A file of known hosts, empty."""
+    path = home / ".ssh/known_hosts"
+    path.parent.mkdir()
+    path.touch()
+    return path
 
 
-def test_patterns_markers_and_malformed_keys() -> None:
-    text = "\n".join(
-        [
-            line("*.lab,!x.lab", ONE),
-            line("a.lab", TWO, "@revoked"),
-            line("a.lab", TWO, "@cert-authority"),
-            "a.lab ssh-rsa ***",
-            "a.lab",
-            "|1|bad| ssh-rsa AAAA",
-        ]
-    )
-    known = find_known([("k", text)], "a.lab", 22)
-    assert known.has(ONE)
-    assert [found.place for found in known.keys] == ["k:1"]
-    revoked = known.revoked(TWO)
-    assert revoked is not None
-    assert revoked.place == "k:2"
-    assert [found.place for found in known.authorities] == ["k:3"]
-    assert not find_known([("k", text)], "x.lab", 22).keys
+def decision(host: str = "robot", port: int = 22, config: str = "") -> Decide:
+    (Path.home() / ".ssh/config").write_text(config)
+    policy = KnownHosts("robot (robot)", settings_for(host, None, port))
+    return lambda key: policy.missing_host_key(None, None, key)
 
 
-def test_same_key_at_port_22_counts() -> None:
-    known = find_known([("k", line("robot", ONE))], "robot", 2222)
-    assert known.has(ONE)
-    assert not known.keys  # another key would be new, not changed
-    assert find_known([("k", line("[robot]:2222", ONE))], "robot", 2222).keys
-    assert not find_known([("k", line("[robot]:2222", ONE))], "robot", 22).has(ONE)
+@pytest.mark.parametrize("hashed", ["no", "yes"])
+@pytest.mark.parametrize("port", [22, 2222])
+def test_a_new_key_is_recorded_and_found_again(known: Path, port: int, hashed: str) -> None:
+    known.write_text("# a remark without a newline")
+    config = f"HashKnownHosts {hashed}\n"
+    decision(port=port, config=config)(ONE)
+    text = known.read_text()
+    assert text.startswith("# a remark without a newline\n")
+    assert ("robot" in text) is (hashed == "no")
+    name = "robot" if port == 22 else f"[robot]:{port}"
+    (found,) = lines_of([str(known)], name)
+    assert (str(found), found.kind) == (f"{known}:2", ONE.get_name())
+    words = ["ssh-keygen", "-l", "-F", name, "-f", str(known)]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert shown(ONE.get_name(), ONE.asbytes()).split()[1] in printed
+    decision(port=port, config=config)(ONE)
+    assert known.read_text() == text
+    with pytest.raises(HostKeyRefused, match="has CHANGED"):
+        decision(port=port, config=config)(TWO)
 
 
-def test_known_kinds_are_preferred() -> None:
-    offered = ("ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256")
-    assert preferred(["ssh-rsa"], offered) == ("rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519")
-    assert preferred([], offered) == offered
+def test_patterns_and_malformed_lines(known: Path) -> None:
+    known.write_text(line("*.lab,!x.lab", ONE) + "a.lab ssh-rsa ***\na.lab\n|1|bad| ssh-rsa AAAA\n")
+    decision("a.lab")(ONE)
+    with pytest.raises(HostKeyRefused) as refused:
+        decision("a.lab")(TWO)
+    assert f"{known}:1 has {shown(ONE.get_name(), ONE.asbytes())}" in str(refused.value)
+    assert f"ssh-keygen -f {known} -R 'a.lab'" in str(refused.value)
+    decision("x.lab")(TWO)  # another host, whose key is new
 
 
-@pytest.mark.integration
-def test_ssh_keygen_finds_new_lines(home: Path) -> None:
-    assert shutil.which("ssh-keygen") is not None, "the package openssh-client is needed"
-    public = home / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(public)], check=True)
-    kind, blob = (home / "key.pub").read_text().split()[:2]
-    key = Key(kind, base64.b64decode(blob))
-    for number, salt in enumerate((None, bytes(range(20)))):
-        known = home / f"known{number}"
-        known.write_text(new_line("robot", 2222, key, salt) + "\n")
-        words = ["ssh-keygen", "-l", "-F", "[robot]:2222", "-f", str(known)]
-        assert key.fingerprint in subprocess.run(words, capture_output=True, text=True).stdout
-        done = subprocess.run(["ssh-keygen", "-H", "-f", str(known)], capture_output=True)
-        assert done.returncode == 0
-        assert find_known([("k", known.read_text())], "robot", 2222).has(key)
-    assert names("robot,10.0.0.2", "10.0.0.2")
+def test_a_second_key_of_the_same_kind_is_known(known: Path) -> None:
+    other = paramiko.ECDSAKey.generate()
+    known.write_text(line("robot", other) + line("robot", ONE))
+    decision()(ONE)
+    decision()(other)
 
 
-def test_words_are_quoted() -> None:
-    assert command_line(["a b", "$x", "it's"]) == """'a b' '$x' 'it'"'"'s'"""
-    assert command_line(["id"], sudo=True) == ("env LC_ALL=C.UTF-8 LANGUAGE= sudo -n -- id")
-    with pytest.raises(ValueError, match="NUL"):
-        command_line(["a\0b"])
+def test_a_revoked_key_is_refused(known: Path) -> None:
+    known.write_text(line("robot", ONE) + line("*", ONE, "@revoked"))
+    with pytest.raises(HostKeyRefused, match=r"is revoked in .*known_hosts:2$"):
+        decision()(ONE)
 
 
-def test_errors_of_sudo_are_distinguished_from_those_of_the_command() -> None:
-    assert sudo_problem("sudo: a password is required", "u") is not None
-    assert sudo_problem("env: „sudo“: Datei oder Verzeichnis nicht gefunden", "u") is not None
-    assert sudo_problem("systemctl: a password is required for x", "u") is None
-    assert sudo_problem("mkdir: Permission denied", "u") is None
+def test_same_key_at_port_22_counts(known: Path) -> None:
+    text = line("robot", ONE)
+    known.write_text(text)
+    decision(port=2222)(ONE)
+    assert known.read_text() == text
+    decision(port=2222, config="HashKnownHosts no\n")(TWO)  # another key is new there, not changed
+    assert f"[robot]:2222 {TWO.get_name()}" in known.read_text()
+    known.write_text(line("[robot]:2222", ONE))
+    with pytest.raises(HostKeyRefused, match="StrictHostKeyChecking refuses new ones"):
+        decision(config="StrictHostKeyChecking yes\n")(ONE)
 
 
-def test_a_new_key_that_cannot_be_recorded_is_refused(home: Path) -> None:
-    (home / ".ssh/known_hosts").mkdir(parents=True)
-    settings = settings_for("robot", None, None)
+def test_known_kinds_are_preferred(known: Path) -> None:
+    class Options:
+        key_types = ("ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256")
+
+    known.write_text(line("robot", TWO))
+    options = Options()
+    KnownHosts("robot", settings_for("robot", None, None)).prefer_known(options)  # type: ignore[arg-type]
+    assert list(options.key_types) == ["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519"]
+
+
+def test_a_new_key_that_cannot_be_recorded_is_refused(known: Path) -> None:
+    known.unlink()
+    known.mkdir()
     with pytest.raises(HostKeyRefused, match=r"cannot be recorded: .*known_hosts: Is a directory"):
-        check_host_key("robot", settings, Known(()), ONE)
+        decision()(ONE)
 
 
-def test_a_new_key_is_not_recorded_without_a_file(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (home / ".ssh").mkdir()
-    (home / ".ssh/config").write_text("UserKnownHostsFile none\n")
-    monkeypatch.chdir(home)
-    settings = settings_for("robot", None, None)
-    check_host_key("robot", settings, Known(()), Key("ssh-ed25519", b"key"))
-    assert not (home / "none").exists()
-    strict = replace(settings, accept_new=False)
+def test_a_new_key_is_not_recorded_without_a_file(known: Path) -> None:
+    none = "UserKnownHostsFile none\n"
+    decision(config=none)(ONE)
+    assert known.read_text() == ""
     with pytest.raises(HostKeyRefused, match="remove UserKnownHostsFile none"):
-        check_host_key("robot", strict, Known(()), Key("ssh-ed25519", b"key"))
+        decision(config=f"{none}StrictHostKeyChecking yes\n")(ONE)
 
 
-def test_a_host_of_an_authority_needs_a_line_of_its_own(home: Path) -> None:
-    settings = settings_for("robot", None, None)
-    known = find_known([("k", line("robot", TWO, "@cert-authority"))], "robot", 22)
-    with pytest.raises(HostKeyRefused, match="k:1 requires a certified host key, and dora does"):
-        check_host_key("robot", settings, known, ONE)
-    known = find_known(
-        [("k", f"{line('robot', ONE)}\n{line('*', TWO, '@cert-authority')}")], "robot", 22
-    )
-    check_host_key("robot", settings, known, ONE)
+def test_a_host_of_an_authority_needs_a_line_of_its_own(known: Path) -> None:
+    known.write_text(line("robot", TWO, "@cert-authority"))
+    with pytest.raises(HostKeyRefused, match="hosts:1 requires a certified host key"):
+        decision()(ONE)
+    known.write_text(line("robot", ONE) + line("*", TWO, "@cert-authority"))
+    decision()(ONE)
+
+
+def test_names_are_hashed_as_in_openssh(known: Path) -> None:
+    known.write_text(line(HostKeys.hash_host("robot"), ONE))
+    assert [found.blob for found in lines_of([str(known)], "robot")] == [ONE.asbytes()]

@@ -10,12 +10,10 @@ import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from support.sources import PACKAGES, ROOT
 
-from dora_cluster.ssh.connection import Connection, Finished, Listener
-from dora_cluster.ssh.transport import Transport
+from dora_cluster.connection import Connection, Finished, Listeners
 
 CURRENT = "0.1.0"
 """The version in the sources."""
@@ -102,8 +100,10 @@ class LocalMachine(Connection):
     ``path``: its PATH, by default with the interpreter of the tests.
     """
 
+    is_root = True
+
     def __init__(self, home: Path, *, path: str | None = None) -> None:
-        super().__init__("robot (local)", cast(Transport, None))
+        super().__init__("robot (local)")
         self.home = home
         self.sent: list[int] = []
         """Bytes of each transfer."""
@@ -111,14 +111,11 @@ class LocalMachine(Connection):
         """Break the next transfer after so many bytes."""
         self._path = path or f"{Path(sys.executable).parent}:/usr/bin:/bin"
 
-    def _run(
-        self,
-        argv: Sequence[str],
-        pieces: Iterator[bytes],
-        *,
-        sudo: bool,
-        timeout: float,
-        listeners: tuple[Listener | None, Listener | None] = (None, None),
+    def close(self) -> None:
+        return
+
+    def _execute(
+        self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
     ) -> Finished:
         kept = {name: text for name, text in os.environ.items() if name.startswith("DORA_TESTS_")}
         done = subprocess.run(

@@ -8,35 +8,30 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import cast
 
+from dora_cluster.connection import Connection, Finished, Listener, Listeners
+from dora_cluster.errors import ConnectionLost
 from dora_cluster.remote_call import program, program_input
 from dora_cluster.remote_program.paths import state_dir
 from dora_cluster.remote_program.protocol import decode_reply, decode_request, encode_result
-from dora_cluster.ssh.connection import Connection, Finished, Listener
-from dora_cluster.ssh.errors import ConnectionLost
-from dora_cluster.ssh.transport import Transport
 
 
 class LocalConnection(Connection):
     """Runs the lock program here; ``break_off`` kills it, as after a lost connection."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, cast(Transport, None))
+        super().__init__(name)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.is_closed = threading.Event()
         self.lease = 30.0
         self.machine, self.account = name, os.geteuid()
         self.state = state_dir() / "machines" / name
 
-    def converse(
-        self,
-        argv: Sequence[str],
-        pieces: Iterator[bytes],
-        *,
-        timeout: float,
-        on_output: Listener,
+    def _execute(
+        self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
     ) -> Finished:
+        on_output = listeners[0]
+        assert on_output is not None
         command, given = decode_request(next(pieces).removeprefix(program()))
         given |= {"lease": self.lease}
         process = subprocess.Popen(

@@ -12,10 +12,12 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from support.cluster.machine_facts import HEALTHY_MACHINE
 
+from dora_cluster.connection import Connection, Finished, Listeners
+from dora_cluster.errors import ConnectionLost, Unreachable
 from dora_cluster.remote_call import program
 from dora_cluster.remote_program.__main__ import run
 from dora_cluster.remote_program.protocol import (
@@ -24,9 +26,6 @@ from dora_cluster.remote_program.protocol import (
     encode_problem,
     encode_result,
 )
-from dora_cluster.ssh.connection import Connection, Finished, Listener
-from dora_cluster.ssh.errors import ConnectionLost, Unreachable
-from dora_cluster.ssh.transport import Transport
 
 NAME = "robot (10.0.0.2)"
 _SYSTEMCTL = """\
@@ -162,22 +161,18 @@ class ScriptedMachine:
 
 
 class _ScriptedConnection(Connection):
+    is_root = True
+
     def __init__(self, machine: ScriptedMachine) -> None:
-        super().__init__(NAME, cast(Transport, None))
+        super().__init__(NAME)
         self._machine = machine
         self.broken = False
 
     def close(self) -> None:
         self.broken = True
 
-    def _run(
-        self,
-        argv: Sequence[str],
-        pieces: Iterator[bytes],
-        *,
-        sudo: bool,
-        timeout: float,
-        listeners: tuple[Listener | None, Listener | None] = (None, None),
+    def _execute(
+        self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
     ) -> Finished:
         if self.broken:
             raise ConnectionLost(NAME, "the connection broke")

@@ -12,9 +12,9 @@ from importlib.resources import files
 from typing import Any, Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from dora_cluster.connection import Connection, Finished, Listener
+from dora_cluster.errors import NOT_ENDED, RemoteTimeout
 from dora_cluster.remote_program.protocol import Problem, decode_reply, encode_request
-from dora_cluster.ssh.connection import Connection, Finished, Listener
-from dora_cluster.ssh.errors import NOT_ENDED, RemoteTimeout
 from dora_config.errors import DoraError
 
 PACKAGE: Final = "dora_cluster.remote_program"

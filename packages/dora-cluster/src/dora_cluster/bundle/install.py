@@ -22,9 +22,9 @@ from dora_cluster.bundle.dependencies import Platform, UnknownPlatform, install,
 from dora_cluster.bundle.formats import OURS, Formats
 from dora_cluster.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
 from dora_cluster.bundle.own_packages import OwnPackages, own_packages
+from dora_cluster.connection import Connection
+from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.remote_call import MachineProblem, call
-from dora_cluster.ssh.connection import Connection
-from dora_cluster.ssh.errors import RemoteCommandFailed
 from dora_config.errors import DoraError
 
 UNPACK_TIMEOUT = 300.0

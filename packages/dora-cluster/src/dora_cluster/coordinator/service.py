@@ -10,12 +10,9 @@ import os
 import pwd
 import socket
 import ssl
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 from dora_cli import output
 from dora_cli.polling import wait_until
@@ -45,18 +42,10 @@ from dora_cluster.decisions.units import (
     unit_address,
     unit_version,
 )
+from dora_cluster.errors import SudoUnavailable
 from dora_cluster.machines.daemon_service import SystemdService
+from dora_cluster.machines.local_connection import NAME, LocalConnection
 from dora_cluster.machines.remote_machine import RemoteMachine, connect_to
-from dora_cluster.ssh.connection import (
-    SUDO_LOCALE,
-    Connection,
-    Finished,
-    Listener,
-    shown,
-    sudo_problem,
-)
-from dora_cluster.ssh.errors import NOT_ENDED, RemoteTimeout, SudoUnavailable
-from dora_cluster.ssh.transport import Transport
 from dora_config.access import Moved, read_successor, successor_path, write_successor
 from dora_config.access_token import Successor, Token
 from dora_config.cluster.models import Cluster, Machine
@@ -71,72 +60,12 @@ START_TIMEOUT = 30.0
 LAST_LINES = 12
 POLL_INTERVAL = 0.2
 END_TIMEOUT = 5.0
-NAME = "this machine"
 _SYSTEMD = Path("/run/systemd/system")
 AUTHORITY = ".local/state/dora/coordinator/authority/ca.pem"
 """In the home of the account that the service runs as."""
 
 
 RESTORE_TIMEOUT = 120.0
-
-
-class LocalConnection(Connection):
-    """Commands run in the user's home, with `sudo` where root's rights are needed."""
-
-    def __init__(self) -> None:
-        super().__init__(NAME, cast(Transport, None))
-
-    def close(self) -> None:
-        return
-
-    def _run(
-        self,
-        argv: Sequence[str],
-        pieces: Iterator[bytes],
-        *,
-        sudo: bool,
-        timeout: float,
-        listeners: tuple[Listener | None, Listener | None] = (None, None),
-    ) -> Finished:
-        with_sudo = sudo and os.geteuid() != 0
-        words = [*(["sudo", "-n", "--"] if with_sudo else []), *argv]
-        # the Python that runs dora, because that of the system may be too old
-        locale = SUDO_LOCALE if with_sudo else {}
-        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-        try:
-            done = subprocess.run(
-                words,
-                input=b"".join(pieces),
-                capture_output=True,
-                cwd=Path.home(),
-                env={**os.environ, **locale, "PATH": path},
-                timeout=timeout,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            if str(error.filename) == str(Path.home()):
-                raise
-            if with_sudo:
-                raise SudoUnavailable(NAME, _needs_root("sudo is not installed")) from None
-            return Finished(127, "", f"{argv[0]}: not found")
-        except subprocess.TimeoutExpired:
-            raise RemoteTimeout(NAME, f"`{shown(argv)}` {NOT_ENDED}") from None
-        for listener, data in zip(listeners, (done.stdout, done.stderr), strict=True):
-            if listener is not None:
-                listener(data)
-        out, err = (data.decode("utf-8", "surrogateescape") for data in (done.stdout, done.stderr))
-        if with_sudo and done.returncode != 0:
-            user = pwd.getpwuid(os.getuid()).pw_name
-            if sudo_problem(err, user) is not None:
-                raise SudoUnavailable(NAME, _needs_root(f"sudo requires a password for {user}"))
-        return Finished(done.returncode, out, err)
-
-
-def _needs_root(reason: str) -> str:
-    return (
-        f"root's rights are needed, and {reason}; run `sudo -v` in this terminal and then this "
-        "command again, or use `--user`, which needs none"
-    )
 
 
 class CoordinatorMachine(RemoteMachine):

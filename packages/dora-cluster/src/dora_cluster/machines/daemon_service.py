@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from dora_cluster.connection import Finished
 from dora_cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cluster.decisions.units import (
     STOP_TIMEOUT,
@@ -15,9 +16,8 @@ from dora_cluster.decisions.units import (
     render_environment,
     render_unit,
 )
+from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.machines.remote_machine import RemoteMachine
-from dora_cluster.ssh.connection import Finished
-from dora_cluster.ssh.errors import RemoteCommandFailed
 
 LAST_LINES = 20
 HAND_OVER_TIMEOUT = 20.0

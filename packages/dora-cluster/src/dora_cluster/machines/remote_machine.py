@@ -14,10 +14,11 @@ from typing import Any, Generic, TypeVar
 from dora_cli import output
 from dora_cli.screen import RedrawnLines, can_redraw
 from dora_cluster.bundle.layout import USER, Layout, system
+from dora_cluster.connection import Connection
 from dora_cluster.decisions.preflight import MachineFacts
 from dora_cluster.decisions.units import service_name
 from dora_cluster.remote_call import call
-from dora_cluster.ssh.connection import Connection, Target, connect
+from dora_cluster.ssh.connection import connect
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text
 from dora_config.terminal import one_line
@@ -32,8 +33,7 @@ Report = Callable[[str], None]
 
 def connect_to(machine: Machine) -> Connection:
     """Log in to a machine; raises SshError."""
-    target = Target(machine.host, machine.user, machine.port, machine.identity_file, machine.id)
-    return connect(target)
+    return connect(machine)
 
 
 def layout_of(machine: Machine, *, user: bool) -> Layout:

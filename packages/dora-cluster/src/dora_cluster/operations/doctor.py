@@ -21,6 +21,7 @@ from dora_cluster.decisions.preflight import (
     require_ready,
     warnings,
 )
+from dora_cluster.errors import RemoteCommandFailed, SudoUnavailable
 from dora_cluster.machines.daemon_service import DaemonService
 from dora_cluster.machines.port_listener import PortListener
 from dora_cluster.machines.remote_machine import (
@@ -33,7 +34,6 @@ from dora_cluster.machines.remote_machine import (
 )
 from dora_cluster.operations.steps import Findings
 from dora_cluster.remote_program.existing_daemons import fingerprint
-from dora_cluster.ssh.errors import RemoteCommandFailed, SudoUnavailable
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
 from dora_config.protocol.control import ClusterReport

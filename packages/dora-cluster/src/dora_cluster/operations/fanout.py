@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 
 from dora_cli import output
+from dora_cluster.connection import Finished
 from dora_cluster.machines.daemon_service import DaemonService
 from dora_cluster.machines.remote_machine import Connections, RemoteMachine, in_parallel
-from dora_cluster.ssh.connection import Finished
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text
 

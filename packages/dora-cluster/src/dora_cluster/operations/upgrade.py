@@ -27,6 +27,7 @@ from dora_cluster.decisions.versions import (
     installed_versions,
     plan,
 )
+from dora_cluster.errors import ConnectionLost, Unreachable
 from dora_cluster.machines.daemon_service import (
     DaemonService,
     hand_over,
@@ -60,7 +61,6 @@ from dora_cluster.operations.steps import (
     wait_for_nodes,
     write_line,
 )
-from dora_cluster.ssh.errors import ConnectionLost, Unreachable
 from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text

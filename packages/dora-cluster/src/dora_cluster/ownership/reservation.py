@@ -13,11 +13,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from getpass import getuser
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from dora_cli import output
+from dora_cluster.connection import Connection, Finished
 from dora_cluster.decisions.existing_daemons import (
     Conflict,
     ExistingDaemon,
@@ -38,8 +40,6 @@ from dora_cluster.machines.remote_machine import (
 from dora_cluster.remote_call import NO_PYTHON, call, command_words, program_input, too_old
 from dora_cluster.remote_program.existing_daemons import fingerprint
 from dora_cluster.remote_program.protocol import Problem, decode_reply
-from dora_cluster.ssh.client_config import account_name
-from dora_cluster.ssh.connection import Connection, Finished
 from dora_config.access import find_token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
@@ -51,6 +51,14 @@ ANSWER_TIMEOUT = 60.0
 FOREVER = 10 * 365 * 24 * 3600.0
 
 Answer = Mapping[str, Any]
+
+
+def account_name() -> str:
+    """Return the name of this account; raises DoraError if it has none, as in some containers."""
+    try:
+        return getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        raise DoraError(f"user id {os.getuid()} has no name here; set the variable USER") from None
 
 
 def this_account(file: Path) -> UserAccount:
@@ -125,9 +133,9 @@ class MachineLock:
 
     def _run(self, given: dict[str, Any]) -> None:
         try:
-            done = self._connection.converse(
+            done = self._connection.run(
                 command_words("lock.acquire"),
-                self._input(given),
+                stdin=self._input(given),
                 timeout=FOREVER,
                 on_output=self._take_output,
             )

@@ -1,351 +1,215 @@
-"""A connection to a machine for commands, also with sudo, and files; blocking, for threads."""
+"""Connections to machines through paramiko: direct, through jump hosts or through a command."""
 
 from __future__ import annotations
 
+import logging
 import shlex
-import threading
+import socket
+import subprocess
+import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from threading import Timer
+from typing import Any
 
-from dora_cluster.ssh.errors import NOT_ENDED, RemoteCommandFailed, RemoteTimeout, SudoUnavailable
-from dora_cluster.ssh.transport import CommandChannel, Transport, open_transport
+import paramiko
+from paramiko.auth_strategy import AuthFailure
 
-SILENCE = 30.0
-"""Seconds without an answer after which a connection counts as broken."""
-_CHUNK = 1 << 18
-_WRITE = """\
-umask 077
-cat >"$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1" || { rm -f "$1.new"; exit 1; }"""
-_READ = 'if [ -e "$1" ]; then cat "$1"; else exit 44; fi'
-_APPEND = 'cat >>"$1"'
-_NO_SUCH_FILE = 44
+from dora_cluster.connection import Connection, Finished, Listener, Listeners, shown
+from dora_cluster.errors import NOT_ENDED, ConnectionLost, RemoteTimeout, Unreachable
+from dora_cluster.ssh.host_keys import KnownHosts
+from dora_cluster.ssh.login import Keys, reason, refusal
+from dora_cluster.ssh.settings import HostSettings, settings_for
+from dora_config.access import split_address
+from dora_config.cluster.models import Machine
 
+_FAILURES = (paramiko.SSHException, OSError, EOFError)
+_MAX_JUMPS = 8
+_OPEN_TIMEOUT = 10.0
+"""Seconds for the answer to the request for a channel."""
+_END_TIMEOUT = 2.0
+_WINDOW = 1 << 22
 _KEPT = 1 << 16
-_SEND_SECONDS = 3600.0
+_KEPT_LINES = 8
 
-Progress = Callable[[int], None]
-Listener = Callable[[bytes], None]
-
-NEEDS_PASSWORD = (
-    "a password is required",
-    "a terminal is required",
-    "no tty present",
-    "askpass",
-    "is not in the sudoers file",
-    "not allowed to execute",
-    "is not allowed to run sudo",
-    "may not run sudo",
-)
-NEEDS_TERMINAL = ("you must have a tty",)
-SUDO_LOCALE: Mapping[str, str] = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
-"""Variables with which sudo prints the texts above."""
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # its errors are raised as well
 
 
-def command_line(argv: Sequence[str], *, sudo: bool = False) -> str:
-    """Return the text for the login shell: every word quoted for a POSIX shell."""
-    if not argv:
-        raise ValueError("a command needs at least one word")
-    for word in argv:
-        if "\0" in word:
-            raise ValueError(f"a NUL character cannot be part of a command: {word!r}")
-    variables = [f"{name}={value}" for name, value in SUDO_LOCALE.items()]
-    prefix = ["env", *variables, "sudo", "-n", "--"] if sudo else []
-    return shlex.join([*prefix, *argv])
+def connect(machine: Machine) -> Connection:
+    """Log in; raises SshError (Unreachable, HostKeyRefused, LoginRefused) and ConfigProblem."""
+    settings = settings_for(machine.host, machine.user, machine.port)
+    with ExitStack() as stack:
+        transport = _open(machine.label, settings, machine.identity_file, stack, _MAX_JUMPS)
+        return SshConnection(machine.label, transport, stack.pop_all())
 
 
-def shown(argv: Sequence[str]) -> str:
-    """Return a command for a message: at most 80 characters, scripts as `...`."""
-    words = ["..." if "\n" in word else word for word in argv]
-    text = shlex.join(words)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+class SshConnection(Connection):
+    """A connection with its jump hosts; ``close`` closes them all."""
 
-
-def sudo_problem(stderr: str, user: str) -> str | None:
-    """Return why `sudo -n` refused; None if something else failed."""
-    if any(line.startswith("env: ") and "sudo" in line for line in stderr.splitlines()):
-        return f"sudo is not installed there, and {user} is not root"
-    if any(text in stderr for text in NEEDS_TERMINAL):
-        return (
-            f"sudo requires a terminal there (requiretty in sudoers); lift that for {user}: "
-            f"put `Defaults:{user} !requiretty` into /etc/sudoers.d/dora there (visudo -f "
-            "/etc/sudoers.d/dora)"
-        )
-    lines = [line for line in stderr.splitlines() if line.startswith(("sudo", "Sorry, user", user))]
-    if any(text in line for line in lines for text in NEEDS_PASSWORD):
-        return (
-            f"sudo requires a password for {user} (or has no rule for it); allow it without one: "
-            f"put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/dora there"
-        )
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A machine to connect to; None: as in `~/.ssh/config`, or the default."""
-
-    host: str
-    user: str | None = None
-    port: int | None = None
-    identity_file: str | None = None
-    label: str | None = None
-    """Its name in messages, beside the address."""
-
-    @property
-    def name(self) -> str:
-        address = f"{self.user}@{self.host}" if self.user else self.host
-        return f"{self.label} ({address})" if self.label else address
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Result of a remote command; only the last 64 KiB of output that a listener received."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-def connect(target: Target, *, silence: float | None = None) -> Connection:
-    """Log in; raises SshError.
-
-    ``silence``: seconds without an answer after which it counts as broken (SILENCE), at least 3.
-    """
-    limit = SILENCE if silence is None else silence
-    transport = open_transport(
-        target.name, target.host, target.user, target.port, target.identity_file, limit
-    )
-    return Connection(target.name, transport)
-
-
-class Connection:
-    """A context manager; several threads may use it at once."""
-
-    def __init__(self, name: str, transport: Transport) -> None:
-        self.name = name
+    def __init__(self, name: str, transport: paramiko.Transport, closing: ExitStack) -> None:
+        super().__init__(name)
         self._transport = transport
-        self._is_root: bool | None = None
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._closing = closing
 
     def close(self) -> None:
-        self._transport.close()
+        self._closing.close()
 
-    # ------------------------------------------------------------------------ commands
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: bytes = b"",
-        sudo: bool = False,
-        timeout: float = 60.0,
-        on_output: Listener | None = None,
-        on_errors: Listener | None = None,
+    def _execute(
+        self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
     ) -> Finished:
-        """Run a command without a terminal, regardless of its exit code.
-
-        After ``timeout`` seconds the command may continue to run; output that processes in the
-        background still write is ignored then.
-
-        ``on_output`` and ``on_errors`` get stdout and stderr while it runs, each from its own
-        thread; an OSError that they raise ends the command. Raises RemoteTimeout, ConnectionLost,
-        SudoUnavailable, RemoteCommandFailed after a signal, and that OSError.
-        """
-        listeners = (on_output, on_errors)
-        return self._run(argv, iter([stdin]), sudo=sudo, timeout=timeout, listeners=listeners)
-
-    def converse(
-        self,
-        argv: Sequence[str],
-        pieces: Iterator[bytes],
-        *,
-        timeout: float,
-        on_output: Listener,
-    ) -> Finished:
-        """Like ``run``, for a command that gets its input piece by piece while it runs."""
-        return self._run(argv, pieces, sudo=False, timeout=timeout, listeners=(on_output, None))
-
-    def check(
-        self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = False, timeout: float = 60.0
-    ) -> str:
-        """Return the output; raises RemoteCommandFailed unless the exit code is 0."""
-        done = self.run(argv, stdin=stdin, sudo=sudo, timeout=timeout)
-        if done.code != 0:
-            raise self._failed(argv, done)
-        return done.stdout
-
-    def script(self, text: str, *arguments: str, sudo: bool = False) -> str:
-        """Like ``check``, for a script of the POSIX shell, independent of the login shell."""
-        return self.check(["sh", "-c", text, "sh", *arguments], sudo=sudo)
-
-    # ------------------------------------------------------------------------ files
-
-    def send(
-        self,
-        source: Path,
-        target: str,
-        *,
-        offset: int = 0,
-        progress: Progress | None = None,
-    ) -> None:
-        """Append ``source`` from ``offset`` on to ``target``; ``progress`` gets bytes sent."""
-        words = ["sh", "-c", _APPEND, "sh", target]
-        pieces = _pieces(source, offset, progress)
-        done = self._run(words, pieces, sudo=False, timeout=_SEND_SECONDS)
-        if done.code != 0:
-            raise self._not_written(target, done)
-
-    def write(self, target: str, content: bytes, *, mode: int = 0o644, sudo: bool = False) -> None:
-        """Replace a small file atomically; its folder must exist."""
-        words = ["sh", "-c", _WRITE, "sh", target, f"{mode:o}"]
-        done = self.run(words, stdin=content, sudo=sudo)
-        if done.code != 0:
-            raise self._not_written(target, done)
-
-    def read(self, path: str, *, sudo: bool = False) -> bytes | None:
-        """Return the content of a small file; None if it does not exist."""
-        words = ["sh", "-c", _READ, "sh", path]
-        done = self.run(words, sudo=sudo)
-        if done.code == _NO_SUCH_FILE:
-            return None
-        if done.code != 0:
-            raise self._failed(["read", path], done)
-        return done.stdout.encode("utf-8", "surrogateescape")
-
-    # ------------------------------------------------------------------------ running
-
-    def _needs_sudo(self) -> bool:
-        if self._is_root is None:
-            self._is_root = self.run(["id", "-u"]).stdout.strip() == "0"
-        return not self._is_root
-
-    def _run(
-        self,
-        argv: Sequence[str],
-        pieces: Iterator[bytes],
-        *,
-        sudo: bool,
-        timeout: float,
-        listeners: tuple[Listener | None, Listener | None] = (None, None),
-    ) -> Finished:
-        with_sudo = sudo and self._needs_sudo()
-        channel = self._transport.execute(command_line(argv, sudo=with_sudo))
-        try:
-            done = self._exchange(channel, argv, pieces, time.monotonic() + timeout, listeners)
-        finally:
-            channel.close()
-        if done.code == -1:
-            if self._transport.broken:
-                raise self._transport.lost()
-            raise self._failed(argv, done)
-        if with_sudo and done.code != 0:
-            problem = sudo_problem(done.stderr, self.check(["id", "-un"]).strip())
-            if problem is not None:
-                raise SudoUnavailable(self.name, problem)
-        return done
-
-    def _exchange(
-        self,
-        channel: CommandChannel,
-        argv: Sequence[str],
-        pieces: Iterator[bytes],
-        deadline: float,
-        listeners: tuple[Listener | None, Listener | None],
-    ) -> Finished:
-        outputs = [_Output(listener, channel.close) for listener in listeners]
-        readers = [
-            threading.Thread(target=one.take_all, args=(channel.read(errors=errors),), daemon=True)
-            for errors, one in zip((False, True), outputs, strict=True)
-        ]
-        for reader in readers:
-            reader.start()
-        try:
+        deadline = time.monotonic() + timeout
+        with ExitStack() as stack:
+            try:
+                channel = self._transport.open_session(timeout=_OPEN_TIMEOUT)
+                channel.exec_command(shlex.join(argv))
+            except _FAILURES as error:
+                raise self._lost(error) from error
+            readers = stack.enter_context(ThreadPoolExecutor(2))
+            stack.callback(channel.close)
+            streams = zip((channel.recv, channel.recv_stderr), listeners, strict=True)
+            outputs = [readers.submit(_take, *stream, channel.close) for stream in streams]
+            late = Timer(timeout, channel.close)
+            late.daemon = True
+            late.start()
+            stack.callback(late.cancel)
             for piece in pieces:
-                channel.write(piece, deadline - time.monotonic())
-        except BrokenPipeError:
-            pass  # it ended before it had read all; its exit code shows why
-        except TimeoutError:
-            deadline = 0.0
-        channel.end_input()
-        code = channel.wait(deadline - time.monotonic())
-        if code is not None:
-            for reader in readers:  # processes in the background may keep the output open
-                reader.join(max(0.0, deadline - time.monotonic()))
-        channel.close()
-        for reader in readers:
-            reader.join()
-        for one in outputs:
-            if one.failure is not None:
-                raise one.failure
-        if code is None:
-            if self._transport.broken:
-                raise self._transport.lost()
-            raise RemoteTimeout(self.name, f"`{shown(argv)}` {NOT_ENDED}")
-        out, err = (one.text() for one in outputs)
-        return Finished(code, out, err)
-
-    def _not_written(self, target: str, done: Finished) -> RemoteCommandFailed:
-        line = (done.stderr.strip() or f"exit code {done.code}").splitlines()[-1]
-        reason = line.rpartition(": ")[2]
-        return RemoteCommandFailed(self.name, f"{target} cannot be written: {reason}", done.code)
-
-    def _failed(self, argv: Sequence[str], done: Finished) -> RemoteCommandFailed:
-        printed = (done.stderr.strip() or done.stdout.strip()).splitlines()[-8:]
-        lines = "".join(f"\n  {line}" for line in printed)
-        end = f"failed with exit code {done.code}" if done.code >= 0 else "was ended by a signal"
-        sentence = f"`{shown(argv)}` {end}{':' if lines else ''}{lines}"
-        return RemoteCommandFailed(self.name, sentence, done.code)
-
-
-class _Output:
-    """One stream: all of it, or only its end if a listener gets it."""
-
-    def __init__(self, listener: Listener | None, end_command: Callable[[], None]) -> None:
-        """``end_command``: called when the listener fails."""
-        self._listener = listener
-        self._end_command = end_command
-        self.failure: OSError | None = None
-        """Error of the listener."""
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-
-    def take_all(self, stream: Iterator[bytes]) -> None:
-        for data in stream:
-            self._pieces.append(data)
-            self._size += len(data)
-            if self._listener is not None:
                 try:
-                    self._listener(data)
-                except OSError as error:
-                    self.failure = error
-                    self._end_command()  # it would wait for its output to be read
-                    return
-                while self._size - len(self._pieces[0]) >= _KEPT:
-                    self._size -= len(self._pieces.popleft())
+                    channel.sendall(piece)
+                except _FAILURES:
+                    break  # it ended before it had read all; its exit code shows why
+            with suppress(*_FAILURES):
+                channel.shutdown_write()
+            code = channel.recv_exit_status()
+            # processes in the background may keep the output open until the time limit
+            done = Finished(code, *(output.result() for output in outputs))
+        if code != -1:
+            return done
+        if not self._transport.is_active() or self._transport.saved_exception is not None:
+            raise self._lost()
+        if time.monotonic() >= deadline:
+            raise RemoteTimeout(self.name, f"`{shown(argv)}` {NOT_ENDED}")
+        raise self._failed(argv, done)
 
-    def text(self) -> str:
-        return b"".join(self._pieces).decode("utf-8", "surrogateescape")
+    def _lost(self, error: BaseException | None = None) -> ConnectionLost:
+        cause = reason(self._transport.get_exception() or error or EOFError())
+        sentence = f"the connection broke: {cause}; check that machine and its network, then run "
+        return ConnectionLost(self.name, f"{sentence}this command again")
 
 
-def _pieces(source: Path, offset: int, progress: Progress | None) -> Iterator[bytes]:
-    with source.open("rb") as file:
-        file.seek(offset)
-        sent = 0
-        while piece := file.read(_CHUNK):
-            yield piece
-            sent += len(piece)
-            if progress is not None:
-                progress(sent)
+def _take(
+    receive: Callable[[int], bytes], listener: Listener | None, end: Callable[[], None]
+) -> str:
+    """Return the output of one stream; only its end if a listener gets it."""
+    kept = bytearray()
+    while data := receive(_KEPT):
+        kept += data
+        if listener is not None:
+            try:
+                listener(data)
+            except OSError:
+                end()  # the command would wait for its output to be read
+                raise
+            del kept[:-_KEPT]
+    return kept.decode("utf-8", "surrogateescape")
+
+
+def _open(
+    machine: str, settings: HostSettings, identity_file: str | None, stack: ExitStack, jumps: int
+) -> paramiko.Transport:
+    """Connect and log in until ``stack`` is closed; ``jumps``: how many jump hosts there may be."""
+    limit = settings.connect_timeout
+    way = f"the server at {settings.host} port {settings.port} is not a working SSH server"
+    last_lines: Callable[[], str] = str
+    link: Any
+    if settings.proxy_command:
+        way = f"its ProxyCommand `{settings.proxy_command}` did not reach an SSH server"
+        link, last_lines = _run_proxy(settings.proxy_command, stack)
+    elif settings.proxy_jump:
+        link = _jump(machine, settings, stack, jumps)
+    else:
+        link = _dial(machine, settings)
+    stack.callback(link.close)
+    known = KnownHosts(machine, settings)
+
+    def transport(sock: Any, **options: Any) -> paramiko.Transport:
+        made = paramiko.Transport(sock, default_window_size=_WINDOW, **options)
+        known.prefer_known(made.get_security_options())
+        return made
+
+    client = stack.enter_context(paramiko.SSHClient())
+    client.set_missing_host_key_policy(known)
+    try:
+        with closing(Keys(settings, identity_file)) as keys:
+            client.connect(
+                settings.host, settings.port, timeout=limit, banner_timeout=limit,
+                auth_timeout=limit, sock=link, transport_factory=transport, auth_strategy=keys,
+            )  # fmt: skip
+    except AuthFailure as failure:
+        raise refusal(machine, settings, failure) from None
+    except _FAILURES as error:
+        raise Unreachable(machine, f"{way}: {reason(error)}{last_lines()}") from error
+    opened = client.get_transport()
+    assert opened is not None
+    opened.set_keepalive(settings.alive_interval)
+    return opened
+
+
+def _dial(machine: str, settings: HostSettings) -> socket.socket:
+    try:
+        link = socket.create_connection((settings.host, settings.port), settings.connect_timeout)
+    except OSError as error:
+        raise Unreachable(
+            machine,
+            f"cannot connect to {settings.host} port {settings.port}: {reason(error)}; check the "
+            "address, that the machine is on, and that sshd runs there",
+        ) from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # for keepalive messages that are not acknowledged
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.silence * 1000)
+    return link
+
+
+def _run_proxy(command: str, stack: ExitStack) -> tuple[socket.socket, Callable[[], str]]:
+    """Return the near end of a command's input and output, and what returns its last errors.
+
+    `ProxyCommand` of paramiko has no shell, and spins when the command has ended.
+    """
+    near, far = socket.socketpair()
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - the stack closes it
+    stack.callback(errors.close)
+    words = ["sh", "-c", f"exec {command}"]
+    with far:
+        process = subprocess.Popen(words, stdin=far.fileno(), stdout=far.fileno(), stderr=errors)
+    stack.enter_context(process)
+    stack.callback(process.kill)
+
+    def last_lines() -> str:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_TIMEOUT)  # a process that has failed is about to end
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").splitlines()[-_KEPT_LINES:]
+        return "".join(f"\n  {line}" for line in lines)
+
+    return near, last_lines
+
+
+def _jump(machine: str, settings: HostSettings, stack: ExitStack, jumps: int) -> paramiko.Channel:
+    """Return a channel from the last jump host."""
+    if not jumps:
+        raise Unreachable(machine, f"ProxyJump {settings.proxy_jump!r} leads in a circle")
+    before, _, last = settings.proxy_jump.rpartition(",")
+    user, _, address = last.strip().removeprefix("ssh://").rpartition("@")
+    host, port = split_address(address)
+    through = settings_for(host, user, port)
+    if before:
+        through.proxy_jump, through.proxy_command = before, ""
+    name = f"{machine}, on the way through {last.strip()}"
+    transport = _open(name, through, None, stack, jumps - 1)
+    place, limit = (settings.host, settings.port), settings.connect_timeout
+    try:
+        return transport.open_channel("direct-tcpip", place, ("127.0.0.1", 0), timeout=limit)
+    except _FAILURES as error:
+        to = f"{settings.host} port {settings.port}"
+        sentence = f"{through.host} (ProxyJump) cannot reach {to}: {reason(error)}"
+        raise Unreachable(machine, sentence) from error

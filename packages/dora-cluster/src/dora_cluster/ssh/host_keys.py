@@ -1,236 +1,134 @@
-"""Files of known hosts; decides whether a host key is accepted."""
+"""Decides whether a host key is accepted, by the known_hosts files of the OpenSSH client.
+
+`ssh-keygen -F` finds the lines of a host: `HostKeys` of paramiko has no patterns, no revoked keys,
+and one key of a kind for each host.
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import hmac
-import os
-import secrets
+import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dora_cluster.ssh.client_config import HostSettings
-from dora_cluster.ssh.errors import HostKeyRefused
+import paramiko
+from paramiko.hostkeys import HostKeyEntry, HostKeys
+
+from dora_cluster.errors import HostKeyRefused
+from dora_cluster.ssh.settings import HostSettings
 from dora_config.errors import os_error_text
 
+_SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+"""Algorithms of a kind of key, where they have other names."""
 _writing = threading.Lock()
-
-_HASHED = "|1|"
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A public host key."""
-
-    kind: str
-    """``ssh-ed25519``, ...; the blob begins with it."""
-    blob: bytes
-
-    @property
-    def fingerprint(self) -> str:
-        digest = base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
-        return f"SHA256:{digest}"
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.fingerprint}"
 
 
 @dataclass(frozen=True, slots=True)
 class HostKeyLine:
-    """A line that matches a host."""
+    """A key in a known_hosts file."""
 
-    place: str
-    """``FILE:NUMBER``"""
-    marker: str
-    """Empty, ``@revoked`` or ``@cert-authority``."""
-    key: Key
+    file: str
+    number: str
+    mark: str
+    """Empty, ``REVOKED`` or ``CA``."""
+    kind: str
+    blob: bytes
 
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The lines for one host."""
-
-    lines: tuple[HostKeyLine, ...]
-    without_port: tuple[HostKeyLine, ...] = ()
-    """Lines of the same host at port 22, which count if the key is the same."""
-
-    @property
-    def keys(self) -> tuple[HostKeyLine, ...]:
-        return tuple(line for line in self.lines if not line.marker)
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Kinds of key to prefer."""
-        return tuple(dict.fromkeys(line.key.kind for line in (*self.keys, *self.without_port)))
-
-    def has(self, key: Key) -> bool:
-        lines = (*self.lines, *self.without_port)
-        return any(line.key == key and not line.marker for line in lines)
-
-    def revoked(self, key: Key) -> HostKeyLine | None:
-        marked = (line for line in self.lines if line.marker == "@revoked" and line.key == key)
-        return next(marked, None)
-
-    @property
-    def authorities(self) -> tuple[HostKeyLine, ...]:
-        """Authorities for certificates, which are not verified here."""
-        return tuple(line for line in self.lines if line.marker == "@cert-authority")
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}"
 
 
-def host_name(host: str, port: int) -> str:
-    """Return the host's name in known_hosts, with the port unless that is 22."""
-    return host if port == 22 else f"[{host}]:{port}"
+def lines_of(files: Iterable[str], name: str) -> Iterator[HostKeyLine]:
+    """Yield the lines for a host; files that cannot be read have none, as in OpenSSH."""
+    for file in files:
+        words = ["ssh-keygen", "-F", name, "-f", file]
+        printed = subprocess.run(words, capture_output=True, text=True, errors="replace").stdout
+        lines = iter(printed.splitlines())
+        for found, line in zip(lines, lines, strict=False):  # `# Host NAME found: line 3 REVOKED`
+            number, _, mark = found.rpartition(" found: line ")[2].partition(" ")
+            kind, blob = line.split()[2 if mark else 1 :][:2]
+            with suppress(ValueError):  # malformed
+                yield HostKeyLine(file, number, mark, kind, base64.b64decode(blob, validate=True))
 
 
-def find_known(files: Iterable[tuple[str, str]], host: str, port: int) -> Known:
-    """Return the lines for a host from (name, text) of files."""
-    listed = list(files)
-    name = host_name(host, port)
-    found = tuple(line for file in listed for line in _about(*file, name))
-    if name == host:
-        return Known(found)
-    plain = tuple(line for file in listed for line in _about(*file, host) if not line.marker)
-    return Known(found, plain)
+def shown(kind: str, blob: bytes) -> str:
+    """Return the fingerprint of a key as OpenSSH shows it."""
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    return f"{kind} SHA256:{digest}"
 
 
-def _about(name: str, text: str, host: str) -> Iterator[HostKeyLine]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        marker = words.pop(0) if words and words[0].startswith("@") else ""
-        if len(words) < 3 or words[0].startswith("#"):
-            continue
-        patterns, kind, encoded = words[:3]
-        if not names(patterns, host):
-            continue
-        try:
-            blob = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
-            continue
-        yield HostKeyLine(f"{name}:{number}", marker, Key(kind, blob))
+class KnownHosts(paramiko.MissingHostKeyPolicy):
+    """The keys of one host. SSHClient asks it about each key, because it has no keys itself."""
 
+    def __init__(self, machine: str, settings: HostSettings) -> None:
+        self._machine = machine
+        self._settings = settings
+        host, port = settings.host_key_name, settings.port
+        self._name = host if port == 22 else f"[{host}]:{port}"
+        files = [*settings.known_hosts, *settings.global_known_hosts]
+        self._lines = list(lines_of(files, self._name))
+        self._at_port_22 = [one for one in lines_of(files, host) if port != 22 and not one.mark]
+        """They count if the key is the same."""
 
-def names(patterns: str, host: str) -> bool:
-    """Return whether the first field of a line, hashed or not, matches ``host``."""
-    if not patterns.startswith(_HASHED):
-        return matches(host, patterns.split(","))
-    try:
-        salt, digest = (base64.b64decode(part) for part in patterns[len(_HASHED) :].split("|"))
-    except (binascii.Error, ValueError):
-        return False
-    return hmac.compare_digest(_digest(salt, host), digest)
+    def prefer_known(self, options: paramiko.SecurityOptions) -> None:
+        """Request a key of a known kind if the server has one."""
+        kinds = [line.kind for line in (*self._lines, *self._at_port_22) if not line.mark]
+        known = [name for kind in kinds for name in _SIGNATURES.get(kind, (kind,))]
+        options.key_types = sorted(options.key_types, key=lambda name: name not in known)
 
+    def missing_host_key(self, _: object, __: object, key: paramiko.PKey) -> None:
+        """Accept a known key, record a new one; raises HostKeyRefused for others."""
+        keys = [line for line in self._lines if not line.mark]
+        same = [line for line in (*self._lines, *self._at_port_22) if line.blob == key.asbytes()]
+        marked = {line.mark: line for line in (*self._lines, *same) if line.mark}
+        files = self._settings.known_hosts
+        place = files[0] if files else "~/.ssh/known_hosts and remove UserKnownHostsFile none"
+        its_key = f"its host key {shown(key.get_name(), key.asbytes())}"
+        if any(line.mark == "REVOKED" for line in same):
+            sentence = f"{its_key} is revoked in {marked['REVOKED']}"
+        elif any(not line.mark for line in same):
+            return None
+        elif keys:
+            lines = "".join(f"\n  {one} has {shown(one.kind, one.blob)}" for one in keys)
+            sentence = (
+                f"its host key has CHANGED: {its_key} is not known, but{lines}\n  The connection "
+                "may be intercepted. If the machine was reinstalled, remove the old key: "
+                f"ssh-keygen -f {keys[0].file} -R '{self._name}'"
+            )
+        elif "CA" in marked:
+            sentence = (
+                f"{marked['CA']} requires a certified host key, and dora does not verify "
+                f"certificates; to accept {its_key}, add it to {place}"
+            )
+        elif not self._settings.accept_new:
+            sentence = (
+                f"{its_key} is not known, and StrictHostKeyChecking refuses new ones; connect "
+                f"once with ssh, or add the key to {place}"
+            )
+        else:
+            try:
+                return self._record(key)
+            except OSError as error:
+                sentence = (
+                    f"{its_key} cannot be recorded: {os_error_text(error)}; add the key to "
+                    "another UserKnownHostsFile or to GlobalKnownHostsFile"
+                )
+        raise HostKeyRefused(self._machine, sentence)
 
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Return whether a name matches patterns with `*` and `?`; one after `!` must not match."""
-    fits = False
-    for pattern in patterns:
-        escaped = pattern.removeprefix("!").lower().replace("[", "[[]")
-        if fnmatchcase(name.lower(), escaped):
-            if pattern.startswith("!"):
-                return False
-            fits = True
-    return fits
-
-
-def _digest(salt: bytes, host: str) -> bytes:
-    return hmac.new(salt, host.lower().encode(), hashlib.sha1).digest()
-
-
-def new_line(host: str, port: int, key: Key, salt: bytes | None) -> str:
-    """Return the line for a new host; with a salt its name is hashed."""
-    name = host_name(host, port)
-    if salt is not None:
-        words = (base64.b64encode(part).decode() for part in (salt, _digest(salt, name)))
-        name = _HASHED + "|".join(words)
-    return f"{name} {key.kind} {base64.b64encode(key.blob).decode()}"
-
-
-def preferred(kinds: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
-    """Return host key algorithms; those with a known key come first."""
-    algorithms = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
-    known = [name for kind in kinds for name in algorithms.get(kind, (kind,)) if name in offered]
-    return (*known, *(name for name in offered if name not in known))
-
-
-def _text(path: Path) -> str | None:
-    """Return the content of a file; None if it does not exist or is a folder, as in OpenSSH."""
-    try:
-        return path.read_text(errors="replace")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-
-
-def known_keys(settings: HostSettings) -> Known:
-    """Return the keys of the host in the known_hosts files."""
-    places = (*settings.known_hosts, *settings.global_known_hosts)
-    files = [(place, text) for place in places if (text := _text(Path(place))) is not None]
-    return find_known(files, settings.host_key_name, settings.port)
-
-
-def check_host_key(machine: str, settings: HostSettings, known: Known, key: Key) -> None:
-    """Accept a known key, record a new one; raises HostKeyRefused for others."""
-    if (revoked := known.revoked(key)) is not None:
-        raise HostKeyRefused(machine, f"its host key {key} is revoked in {revoked.place}")
-    if known.has(key):
-        return
-    if known.keys:
-        raise HostKeyRefused(machine, _changed(settings, known, key))
-    if known.authorities:
-        raise HostKeyRefused(
-            machine,
-            f"{known.authorities[0].place} requires a certified host key, and dora does not verify "
-            f"certificates; add its key {key} to {_known_hosts(settings)}",
-        )
-    if not settings.accept_new:
-        raise HostKeyRefused(
-            machine,
-            f"its host key {key} is not known, and StrictHostKeyChecking refuses new ones; "
-            f"connect once with ssh, or add the key to {_known_hosts(settings)}",
-        )
-    try:
-        remember(settings, key)
-    except OSError as error:
-        raise HostKeyRefused(
-            machine,
-            f"its new host key {key} cannot be recorded: {os_error_text(error)}; add the key to "
-            "another UserKnownHostsFile or to GlobalKnownHostsFile",
-        ) from None
-
-
-def _changed(settings: HostSettings, known: Known, key: Key) -> str:
-    lines = "".join(f"\n  {line.place} has {line.key}" for line in known.keys)
-    name = host_name(settings.host_key_name, settings.port)
-    file = known.keys[0].place.rpartition(":")[0]
-    return (
-        f"its host key has CHANGED: it shows {key}, but{lines}\n"
-        "  The connection may be intercepted. If the machine was reinstalled, remove the old key: "
-        f"ssh-keygen -f {file} -R '{name}'"
-    )
-
-
-def _known_hosts(settings: HostSettings) -> str:
-    """Return the file for new keys, for a message."""
-    return next(iter(settings.known_hosts), "~/.ssh/known_hosts and remove UserKnownHostsFile none")
-
-
-def remember(settings: HostSettings, key: Key) -> None:
-    """Append the key to the first known_hosts file, if there is one; create that if needed."""
-    if not settings.known_hosts:
-        return
-    salt = secrets.token_bytes(20) if settings.hash_known_hosts else None
-    line = new_line(settings.host_key_name, settings.port, key, salt)
-    path = Path(settings.known_hosts[0])
-    with _writing:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            size = os.fstat(handle).st_size
-            begins_new = size == 0 or os.pread(handle, 1, size - 1) == b"\n"
-            os.write(handle, f"{'' if begins_new else chr(10)}{line}\n".encode())
-        finally:
-            os.close(handle)
+    def _record(self, key: paramiko.PKey) -> None:
+        if not self._settings.known_hosts:
+            return
+        hashed = self._settings.hash_known_hosts
+        name = HostKeys.hash_host(self._name.lower()) if hashed else self._name
+        path = Path(self._settings.known_hosts[0])
+        with _writing:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(0o600)
+            end = path.read_bytes()[-1:]
+            with path.open("a") as file:
+                begin = "" if end in (b"", b"\n") else "\n"
+                file.write(f"{begin}{HostKeyEntry([name], key).to_line()}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dora_cluster.coordinator.service import LocalConnection
-from dora_cluster.ssh.errors import RemoteTimeout, SudoUnavailable
+from dora_cluster.errors import RemoteTimeout, SudoUnavailable
+from dora_cluster.machines.local_connection import LocalConnection
 
 
 def test_commands_and_files(home: Path) -> None:
@@ -43,6 +43,8 @@ def test_error_without_root_rights(
     monkeypatch.setattr(sys, "executable", str(home / "bin/python"))
     monkeypatch.setenv("PATH", str(home / "bin"))
     (home / "bin").mkdir()
+    for name in ("env", "id"):
+        (home / "bin" / name).symlink_to(f"/usr/bin/{name}")
     if program is not None:
         sudo = home / "bin/sudo"
         sudo.write_text(f"#!/bin/sh\n{program}\n")

@@ -14,12 +14,9 @@ class SshError(DoraError):
     """Base of these errors; ``str()`` is "NAME: SENTENCE"."""
 
     def __init__(self, machine: str, sentence: str) -> None:
-        super().__init__(machine, sentence)
+        super().__init__(f"{machine}: {sentence}")
         self.machine = machine
         self.sentence = sentence
-
-    def __str__(self) -> str:
-        return f"{self.machine}: {self.sentence}"
 
 
 class Unreachable(SshError):
