@@ -24,6 +24,7 @@ from support.cluster.clusters import (
 )
 from support.cluster.hosts import WORKSTATION, Hosts
 from support.dora import run_dora
+from support.mac import MAC
 
 pytestmark = pytest.mark.integration
 
@@ -85,6 +86,19 @@ def test_quick_start_leaves_nothing(hosts: Hosts, cluster: Path, tmp_path: Path)
         work = "/home/ubuntu/_work", "/home/ubuntu/ticker.py"
         left = {name for name in host.files() if not name.startswith(work)}
         assert left == set(before[host.name])
+
+
+def test_commands_from_a_mac(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:
+    done = run_dora("cluster", "up", cluster, env=MAC).succeeded()
+    assert done.stdout == UP
+    flow = ticking(hosts, tmp_path, one="robot")
+    run_dora("start", flow, "--detach", env=MAC).succeeded()
+    wait_for_ticks(hosts["robot"], "one")
+    names = run_dora("cluster", "exec", cluster, "hostname", env=MAC).succeeded().stdout.split()
+    assert sorted(names) == ["gpu", "gpu", "robot", "robot", "|", "|"]
+    assert "robot | " in run_dora("cluster", "logs", cluster, env=MAC).succeeded().output
+    run_dora("cluster", "down", cluster, env=MAC).succeeded()
+    assert not any(ours(host) for host in hosts)
 
 
 def test_store_is_recreated_on_demand(hosts: Hosts, cluster: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import psutil
 
 from dora_cli._version import __version__
 from dora_config.installation import install_command, wheel_command
+from dora_config.linux import NeedsLinux
 from dora_daemon.build.arrow_versions import CURE, find_conflict
 
 WHEELS = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli-core")
@@ -31,7 +32,6 @@ MAX_PIPE = 1 << 20
 """Bytes of the pipe of the largest queue; the usual limit of an unprivileged user."""
 ENOUGH_FILES = 4096
 ENOUGH_MEMORY = 512 << 20
-F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", None)
 
 
 CheckResult = Literal["PASS", "WARN", "FAIL"]
@@ -164,10 +164,8 @@ def check_programs() -> Iterator[Finding]:
 
 def check_shared_memory() -> Iterator[Finding]:
     """Check that memory files work and that memory is available."""
-    if not hasattr(os, "memfd_create"):
-        yield _warning(
-            "shared memory", "no memory files on this system; unlinked files are used instead"
-        )
+    if sys.platform != "linux":
+        yield _warning("nodes", str(NeedsLinux()))
         return
     try:
         descriptor = os.memfd_create("dora-doctor")
@@ -189,12 +187,10 @@ def check_shared_memory() -> Iterator[Finding]:
 
 def check_pipes() -> Iterator[Finding]:
     """Check the largest pipe (queues are pipes) and the limit of open files."""
-    if F_SETPIPE_SZ is None:
-        yield _warning("pipes", "fixed size on this system: long queues are not possible")
-    else:
+    if sys.platform == "linux":
         read, write = os.pipe()
         try:
-            size = fcntl.fcntl(write, F_SETPIPE_SZ, MAX_PIPE)
+            size = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, MAX_PIPE)
             yield _passed("pipes", f"up to {size >> 10} KiB, enough for any queue")
         except OSError:
             yield _warning(

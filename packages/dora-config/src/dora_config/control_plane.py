@@ -13,6 +13,7 @@ import http.client
 import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,16 +66,18 @@ def websocket_options(endpoint: Endpoint, path: str) -> dict[str, Any]:
 def detect_lost_peer(connection: socket.socket, *, unread: float = UNREAD_LIMIT) -> None:
     """Let the kernel end the connection within a minute after the other machine is gone.
 
-    ``unread``: seconds after which it ends the connection to a program that reads nothing.
+    ``unread``: seconds after which it ends the connection to a program that reads nothing; Linux
+    only. Other systems use their own limit while sent data is unacknowledged.
     """
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, 15),
-        (socket.TCP_KEEPINTVL, 15),
-        (socket.TCP_KEEPCNT, 3),
+    options = {socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 3}
+    if sys.platform == "linux":
+        options[socket.TCP_KEEPIDLE] = 15
         # no probes are sent while data is unacknowledged
-        (socket.TCP_USER_TIMEOUT, round(unread * 1000)),
-    ):
+        options[socket.TCP_USER_TIMEOUT] = round(unread * 1000)
+    else:
+        options[socket.TCP_KEEPALIVE] = 15
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in options.items():
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 

@@ -52,6 +52,8 @@ from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings, parse_setting
 from dora_coordinator.state.tokens import Accepted
 
+OPEN_MAX: Final = 10240
+"""Highest limit of open files that setrlimit(2) of macOS accepts."""
 SPARE_FILES: Final = 64
 """Open files needed in addition to connections: store, libraries, listening sockets."""
 
@@ -282,6 +284,8 @@ def _fit_open_files(settings: Settings) -> Settings:
     if soft == unlimited or soft >= needed:
         return settings
     wanted = needed if hard == unlimited else min(needed, hard)
+    if sys.platform == "darwin":
+        wanted = min(wanted, OPEN_MAX)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted

@@ -25,6 +25,7 @@ import anyio
 from dora_config.access import Endpoint, endpoint
 from dora_config.errors import InvalidId, exit_code
 from dora_config.ids import parse_label, parse_machine_id
+from dora_config.linux import require_linux
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 from dora_config.service_logging import log_to_stderr
@@ -235,6 +236,7 @@ def _labels(text: str) -> dict[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    require_linux()
     reach = partial(endpoint, options.coordinator_addr, options.coordinator_port)
     os.environ[PORT_VARIABLE] = str(options.local_listen_port)
     reach()  # a bad address or token file is an error at the start, not a reason to retry

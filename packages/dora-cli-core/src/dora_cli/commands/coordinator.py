@@ -49,7 +49,9 @@ def up(
     from dora_cli.coordinator.errors import AccessDenied, CoordinatorUnreachable
     from dora_config.access import endpoint
     from dora_config.control_plane import Untrusted
+    from dora_config.linux import require_linux
 
+    require_linux()
     target = endpoint("127.0.0.1", coordinator_port)
     _warn_of_other_address(target)
     daemon = None

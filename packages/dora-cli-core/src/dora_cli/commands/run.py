@@ -20,6 +20,7 @@ from dora_cli.logs.log_lines import LogFilterText, LogFormat, LogLevel, LogStyle
 from dora_cli.logs.run_report import RunPrinter, report_result
 from dora_config.dataflow.resolved import NodeLocation
 from dora_config.dataflow.variables import ALLOW_SHELL
+from dora_config.linux import require_linux
 from dora_config.yaml.suggest import closest
 
 if TYPE_CHECKING:
@@ -172,7 +173,11 @@ def prepare(
     lock: LockChoice,
     verbose: bool,
 ) -> dict[str, NodeLocation]:
-    """Build the nodes that need it; return working directory and interpreter of each."""
+    """Build the nodes that need it; return working directory and interpreter of each.
+
+    Raises NeedsLinux.
+    """
+    require_linux()
     if loaded.resolved.uses_deploy:
         output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
     if not needs_build(loaded):

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,10 @@ def unreachable(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
         named = " or ".join(f"--coordinator-addr {one}" for one in sorted(others))
         remedy = f"the daemon of this machine has another one: use {named}"
     else:
-        remedy = "start one on this machine with `dora up`, or name another with --coordinator-addr"
+        start = "dora up" if sys.platform == "linux" else "dora coordinator"
+        remedy = (
+            f"start one on this machine with `{start}`, or name another with --coordinator-addr"
+        )
     return CoordinatorUnreachable(problem, remedy)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from dora_config.errors import DoraError
+from dora_config.linux import require_linux
 from dora_config.spawn_argv import run_module
 
 TIMEOUT: Final = 90.0
@@ -30,6 +31,7 @@ _PATIENT: Final = ("--set", f"link_timeout={TIMEOUT:g}", "--set", f"start_timeou
 
 def run() -> None:
     """Run the self-test; raises DoraError."""
+    require_linux()
     # short, because socket paths below it are limited
     with tempfile.TemporaryDirectory(prefix="dt", dir="/tmp") as name:
         folder = Path(name)

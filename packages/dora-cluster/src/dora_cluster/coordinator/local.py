@@ -87,21 +87,18 @@ def find_process(cluster: Cluster) -> CoordinatorProcess | None:
     """Return the process of this account that listens at the coordinator's address."""
     address, port = cluster.coordinator.addr, cluster.coordinator.port
     places = [(host, port) for host in (address.partition("%")[0], "0.0.0.0", "::")]
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return None
-    for one in connections:
-        if one.status != psutil.CONN_LISTEN or not one.pid or one.laddr not in places:
-            continue
-        with suppress(psutil.Error):
-            process = psutil.Process(one.pid)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it ended, or is of another account
             words = process.cmdline()
             arguments = _arguments(words)
             if arguments is not None and process.uids().real == os.getuid():
-                return CoordinatorProcess(
-                    one.pid, tuple(words), arguments, process.cwd(), process.environ()
-                )
+                connections = process.net_connections("tcp")
+                if any(
+                    one.status == psutil.CONN_LISTEN and one.laddr in places for one in connections
+                ):
+                    return CoordinatorProcess(
+                        process.pid, tuple(words), arguments, process.cwd(), process.environ()
+                    )
     return None
 
 

@@ -80,7 +80,7 @@ def _mount(place: Path) -> dict[str, Any]:
         "path": str(path),
         "mount": _mount_point(path),
         "read_only": bool(flags & os.ST_RDONLY),
-        "noexec": bool(flags & os.ST_NOEXEC),
+        "noexec": bool(flags & getattr(os, "ST_NOEXEC", 0)),
         "writable": os.access(path, os.W_OK),
     }
 

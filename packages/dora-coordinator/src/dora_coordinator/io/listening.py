@@ -13,8 +13,10 @@ import os
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Sequence
-from typing import Final
+from tempfile import NamedTemporaryFile
+from typing import IO, Final
 
 import anyio
 import anyio.lowlevel
@@ -78,12 +80,21 @@ class ServerCertificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0  # asyncio's clients cannot resume sessions
-        # in memory: a full disk does not matter, and the key is not stored
-        with open(os.memfd_create("dora-certificate"), "wb") as file:
+        with _temporary_file() as file:
             file.write(self._authority.issue_server(sorted(addresses)))
             file.flush()
-            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+            name = file.name
+            context.load_cert_chain(f"/proc/self/fd/{name}" if isinstance(name, int) else name)
         return context
+
+
+def _temporary_file() -> IO[bytes]:
+    """Return a file in memory (named by its descriptor): independent of a full disk, and the key is
+    not stored; elsewhere than on Linux, a file that is removed when it is closed.
+    """
+    if sys.platform == "linux":
+        return open(os.memfd_create("dora-certificate"), "wb")
+    return NamedTemporaryFile()
 
 
 async def serve(
@@ -189,8 +200,11 @@ def _source(connection: socket.socket) -> str:
 def _owner(client: tuple[str, int], server: tuple[str, int]) -> int | None:
     """Return the account of the socket at the other end of a local connection.
 
-    Asks the kernel (sock_diag(7)); None if it does not answer, or if that socket is closed.
+    Asks the kernel (sock_diag(7)); None if it does not answer, if that socket is closed, or on
+    systems other than Linux.
     """
+    if sys.platform != "linux":
+        return None
     addresses = [as_ipv4(host.partition("%")[0]) for host in (client[0], server[0])]
     family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
     packed = [socket.inet_pton(family, address).ljust(16, b"\0") for address in addresses]

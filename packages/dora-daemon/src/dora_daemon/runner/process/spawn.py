@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from dora_daemon.process_tree.reaper import kill_rest_of_group
 from dora_daemon.runner.logs.logs import LineHandler, OutputReader
@@ -24,7 +24,7 @@ from dora_daemon.runner.process.metrics import LoadMeter
 from dora_node_api.protocol.spawn_request import SpawnRequest
 
 _PR_SET_PDEATHSIG = 1
-_PRCTL = ctypes.CDLL(None).prctl
+_PRCTL: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 class ForkedProcess:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from dora_config.zygote_process import start, take_early
 from dora_daemon.runner.process.prepare import PreparedNode
@@ -32,7 +33,7 @@ WORTH_WAITING = 5
 """Number of nodes for which a zygote that imports its modules is faster than programs."""
 MAX_FAILURES = 3
 _PR_SET_CHILD_SUBREAPER = 36
-_PRCTL = ctypes.CDLL(None).prctl
+_PRCTL: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 Done = Callable[[NodeProcess | None, str], None]
 """Called with the process, or without it and with the reason why there is none."""
