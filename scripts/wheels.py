@@ -282,6 +282,11 @@ def smoke_ros2(environment: Environment) -> None:
     assert environment.distributions() == expected
 
 
+def smoke_gate(environment: Environment) -> None:
+    assert "--hold-after" in environment.run(environment.folder / "bin/dora-gate", "--help")
+    assert environment.distributions() == {"dora-gate", "dora-node-api", "numpy", "pyarrow"}
+
+
 SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-config": smoke_config,
     "dora-node-api": smoke_node_api,
@@ -291,6 +296,7 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-cli": smoke_cli,
     "dora-recordings": smoke_recordings,
     "dora-ros2": smoke_ros2,
+    "dora-gate": smoke_gate,
 }
 
 

@@ -79,6 +79,14 @@ PRINTED: dict[str, dict[str, list[str]]] = {
         ],
         "worker": [r"started", r"motor is warm", r"motor stopped"],
     },
+    "two_cameras": {
+        "robot": [
+            "policy moves the joints",
+            "human moves the joints",
+            "policy moves the joints",
+            r"actions: .*\d+ from human, \d+ from policy; pictures at most \d+\.\d ms apart",
+        ]
+    },
     "timers": {
         "watch": [
             r"a fast tick every 20 ms",

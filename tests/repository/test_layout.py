@@ -48,6 +48,7 @@ THIRD_PARTY = {
     "dora_config": {"pydantic", "pydantic_core", "yaml"},
     "dora_node_api": {"pyarrow"},
     "dora": {"pyarrow"},
+    "dora_gate": {"pyarrow"},
     "dora_ros2": {"pyarrow", "xxhash", "zenoh"},
 }
 """Third-party modules that the light packages may import; others are not restricted."""

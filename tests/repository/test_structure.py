@@ -131,6 +131,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("formats",),
         ("commands",),
     ),
+    "dora_gate": (("_version", "gate"), ("options",), ("node",)),
     "dora_ros2": (
         ("_version", "errors", "topics"),
         ("definitions",),

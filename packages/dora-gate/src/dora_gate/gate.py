@@ -1,0 +1,191 @@
+"""Which of several commands a robot obeys, and how fast; pure.
+
+Each cycle has at most one action, of one source:
+
+- in an emergency none is obeyed; a command of the input `emergency` is obeyed before all others;
+- else the source that `control` names; `auto`: the first one that is alive, in order of priority;
+- a source is alive for `hold_after` after the capture of its newest command. Older ones are never
+  obeyed, whenever they arrive;
+- without a source the last action is held, values become zero, or no action is sent.
+
+A change of the source begins with the last action, and no value changes by more than its `max_step`
+in a cycle, whatever the reason. Before the first action, and after a pause, both begin with the
+state of the robot, if that is known.
+
+Times are nanoseconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+EMERGENCY = "emergency"
+AUTO = "auto"
+NONE = "none"
+"""Value of `control` that obeys no source."""
+
+
+class Rest(StrEnum):
+    """What the robot gets without a source."""
+
+    HOLD = "hold"
+    ZERO = "zero"
+    STOP = "stop"
+    """No action: the robot's own time-out stops it."""
+
+
+RESERVED = frozenset((AUTO, NONE, EMERGENCY, *Rest))
+"""Not names of sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    sources: tuple[str, ...]
+    """By priority, the highest first."""
+    hold_after: int
+    rest: Rest = Rest.HOLD
+    max_step: tuple[float, ...] = ()
+    """Largest change of each value in a cycle; one for all of them, or none: unlimited."""
+    hand_over: int = 0
+    """How long a change from one source to another takes."""
+    needs_state: bool = False
+    """Whether to wait for the state of the robot before the first action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The newest command of a source."""
+
+    values: tuple[float, ...]
+    captured: int
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What the robot gets in a cycle."""
+
+    values: tuple[float, ...]
+    source: str
+    """The source that is obeyed, else `emergency`, `hold` or `zero`."""
+    command: bool
+    """Whether a source is obeyed."""
+
+
+class Refused(ValueError):
+    """A command, a state or a value of `control` cannot be used; the text says why."""
+
+
+class Gate:
+    """Takes commands, and returns the action of each cycle."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.control = AUTO
+        self.emergency = False
+        self._commands: dict[str, Command] = {}
+        self._size = len(settings.max_step) if len(settings.max_step) > 1 else None
+        """Number of values, once it is known."""
+        self._state: tuple[float, ...] | None = None
+        self._last: tuple[float, ...] | None = None
+        """The last action; None before the first and after a pause."""
+        self._obeyed: str | None = None
+        self._begin = 0
+        """When that source was obeyed first."""
+        self._from: tuple[float, ...] | None = None
+        """Where the change to it has begun."""
+
+    def select(self, control: object) -> None:
+        """Set `control`. Raises Refused."""
+        known = (*self.settings.sources, AUTO, NONE)
+        if control not in known:
+            raise Refused(f"control is {control!r:.80}; expected one of: {', '.join(known)}")
+        self.control = str(control)
+
+    def add(self, source: str, values: Sequence[float], captured: int, now: int) -> None:
+        """Take the command of a source. Raises Refused."""
+        command = Command(self._checked(values), min(captured, now))
+        known = self._commands.get(source)
+        if known is not None and command.captured < known.captured:
+            raise Refused("a command is older than the one before it")
+        self._commands[source] = command
+        if not self._alive(source, now):
+            age, limit = (now - captured) / 1e9, self.settings.hold_after / 1e9
+            raise Refused(f"a command is {age:.3g} s old when it arrives; the limit is {limit:g} s")
+
+    def see(self, values: Sequence[float]) -> None:
+        """Take the state of the robot. Raises Refused."""
+        self._state = self._checked(values)
+
+    def cycle(self, now: int) -> Action | None:
+        """Return the action of this cycle, None for no action."""
+        source = self._choose(now)
+        start = self._last if self._last is not None else self._state
+        if start is None and self.settings.needs_state:
+            return None
+        if source != self._obeyed:
+            self._obeyed, self._begin, self._from = source, now, start
+        if source is None:
+            return self._rest(start)
+        target = self._commands[source].values
+        if self._from is not None and now - self._begin < self.settings.hand_over:
+            share = (now - self._begin) / self.settings.hand_over
+            target = tuple(
+                begin + share * (end - begin) for begin, end in zip(self._from, target, strict=True)
+            )
+        return self._act(source, start, target, command=True)
+
+    def _rest(self, start: tuple[float, ...] | None) -> Action | None:
+        rest = self.settings.rest
+        if rest is Rest.STOP or self._last is None or start is None:
+            # The robot may move meanwhile: what is known of it now is not where it begins later.
+            self._last = self._last if self._state is None else None
+            return None
+        target = start if rest is Rest.HOLD else (0.0,) * len(start)
+        name = EMERGENCY if self.emergency else str(rest)
+        return self._act(name, start, target, command=False)
+
+    def _act(
+        self,
+        source: str,
+        start: tuple[float, ...] | None,
+        target: tuple[float, ...],
+        *,
+        command: bool,
+    ) -> Action:
+        values = target if start is None else self._limited(start, target)
+        self._last = values
+        return Action(values, source, command)
+
+    def _limited(self, start: tuple[float, ...], target: tuple[float, ...]) -> tuple[float, ...]:
+        steps = self.settings.max_step or (math.inf,)
+        if len(steps) == 1:
+            steps *= len(start)
+        return tuple(
+            min(max(end, begin - step), begin + step)
+            for begin, end, step in zip(start, target, steps, strict=True)
+        )
+
+    def _choose(self, now: int) -> str | None:
+        if self.emergency:
+            return None
+        if self._alive(EMERGENCY, now):
+            return EMERGENCY
+        wanted = self.settings.sources if self.control == AUTO else (self.control,)
+        return next((source for source in wanted if self._alive(source, now)), None)
+
+    def _alive(self, source: str, now: int) -> bool:
+        command = self._commands.get(source)
+        return command is not None and now - command.captured <= self.settings.hold_after
+
+    def _checked(self, values: Sequence[float]) -> tuple[float, ...]:
+        found = tuple(values)
+        if not found or not all(map(math.isfinite, found)):
+            raise Refused("values are not finite numbers" if found else "there are no values")
+        if self._size is None:
+            self._size = len(found)
+        if len(found) != self._size:
+            raise Refused(f"there are {len(found)} values; expected {self._size}")
+        return found

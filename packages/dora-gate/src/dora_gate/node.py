@@ -1,0 +1,164 @@
+"""The node: events of the dataflow into the gate, its actions out of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from dora_gate.gate import EMERGENCY, Action, Gate, Refused
+from dora_gate.options import CONTROL, ROLES, STATE, TICK, Options, read
+from dora_node_api import Node
+
+Event = Mapping[str, Any]
+
+
+class GateNode:
+    """Connects a gate to its node."""
+
+    def __init__(self, node: Node, options: Options, output: str) -> None:
+        self._node = node
+        self._output = output
+        self._default = options.control
+        self.gate = Gate(options.settings)
+        self._sources = (*options.settings.sources, EMERGENCY)
+        self._newest: dict[str, tuple[pa.DataType, dict[str, Any]]] = {}
+        """Type and metadata of the newest command of each source."""
+        self._obeyed = ""
+        """The source that was obeyed last."""
+        self._shown: tuple[str | None, bool] = (None, False)
+        self._warned: set[tuple[str, str]] = set()
+        known = node.node_config()["inputs"]
+        node.correct_times(*(name for name in self._sources if name in known))
+        self._select(options.control)
+
+    def handle(self, event: Event) -> bool:
+        """Handle one event; return whether it was a tick."""
+        match event:
+            case {"type": "INPUT", "id": name, "value": value, "metadata": metadata}:
+                if name == TICK:
+                    return True
+                captured = event.get("captured_ns", time.monotonic_ns())
+                try:
+                    self._message(name, value, metadata, captured)
+                except Refused as refused:
+                    self._warn(name, str(refused))
+            case {"type": "INPUT_CLOSED", "id": name} if name == EMERGENCY:
+                self._node.log_error("the input `emergency` has ended: this is an emergency")
+                self.gate.emergency = True
+            case {"type": "PARAM_UPDATE", "id": name, "value": value} if name == CONTROL:
+                self._select(value)
+            case {"type": "PARAM_DELETED", "id": name} if name == CONTROL:
+                self._select(self._default)
+        return False
+
+    def _message(self, name: str, value: pa.Array, metadata: dict[str, Any], captured: int) -> None:
+        """Raises Refused."""
+        if name == CONTROL:
+            self._select(value[0].as_py() if len(value) else None)
+        elif name == STATE:
+            self.gate.see(_numbers(value))
+        elif name == EMERGENCY and not _is_numeric(value.type):
+            # Anything but `false` is an emergency.
+            flags = value.to_pylist()
+            self.gate.emergency = not flags or any(flag is not False for flag in flags)
+        elif name in self._sources:
+            self.gate.add(name, _numbers(value), captured, time.monotonic_ns())
+            self._newest[name] = value.type, metadata
+
+    def _select(self, control: object) -> None:
+        try:
+            self.gate.select(control)
+        except Refused as refused:
+            self._node.log_error(f"{refused}; it stays {self.gate.control}")
+
+    def cycle(self) -> None:
+        """Send the action of this cycle."""
+        action = self.gate.cycle(time.monotonic_ns())
+        self._show(action)
+        if action is None:
+            return
+        if action.command:
+            self._obeyed = action.source
+        kind, metadata = self._newest[self._obeyed]
+        kept = {key: value for key, value in metadata.items() if key != "timestamp"}
+        if not action.command:
+            kept.pop("stamp", None)
+        values = pa.array(action.values, kind if pa.types.is_floating(kind) else pa.float64())
+        self._node.send_output(self._output, values, {**kept, "source": action.source})
+
+    def _show(self, action: Action | None) -> None:
+        """Log a change of the source, and show in lists why none is obeyed."""
+        obeyed = action.source if action is not None and action.command else None
+        shown = obeyed, self.gate.emergency
+        if shown == self._shown:
+            return
+        self._shown = shown
+        if obeyed is not None:
+            text = f"{obeyed} is obeyed"
+        else:
+            why = "an emergency" if self.gate.emergency else "no source is alive"
+            text = f"{'sends nothing' if action is None else action.source}: {why}"
+        self._node.log_info(text)
+        self._node.report_waiting(None if obeyed in self.gate.settings.sources else text)
+
+    def _warn(self, name: str, problem: str) -> None:
+        """Log a problem of an input, each kind once."""
+        kind = (name, "".join(letter for letter in problem if letter not in "0123456789.e-+"))
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self._node.log_warn(f"input `{name}`: {problem}; ignored (reported once)")
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def _numbers(value: pa.Array) -> list[float]:
+    """Raises Refused."""
+    if not _is_numeric(value.type) or value.null_count:
+        raise Refused(f"a message is {value.type}; expected an array of numbers without null")
+    return [float(number) for number in value.to_pylist()]
+
+
+def _batches(node: Node) -> Iterator[list[Event]]:
+    """Yield what waits, together: a tick comes after the commands that were sent before it."""
+    for event in node:
+        batch: list[Event] = [event]
+        while len(batch) < _MOST and (more := node.try_recv()) is not None:
+            batch.append(more)
+        yield batch
+
+
+_MOST = 100
+"""Events before a cycle, however fast they come."""
+
+
+def run(node: Node, arguments: list[str]) -> None:
+    """Decide until the node stops."""
+    config = node.node_config()
+    options = read(arguments, config["inputs"])
+    if len(config["outputs"]) != 1:
+        sys.exit(f"dora-gate has one output, the action; found {config['outputs']}")
+    gate = GateNode(node, options, config["outputs"][0])
+    for batch in _batches(node):
+        ticks = [event for event in batch if gate.handle(event)]
+        if ticks:
+            gate.cycle()
+        if batch[-1]["type"] == "STOP":
+            return
+
+
+def main() -> None:
+    """The script `dora-gate`."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        read(arguments, ROLES)
+    run(Node(), arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Arguments of `dora-gate`, and the roles of its inputs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from dora_gate.gate import AUTO, EMERGENCY, RESERVED, Rest, Settings
+
+TICK, CONTROL, STATE = "tick", "control", "state"
+ROLES = (TICK, CONTROL, EMERGENCY, STATE)
+"""Inputs that are not sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    settings: Settings
+    control: str
+    """Start value of `control`."""
+
+
+def read(arguments: Sequence[str], inputs: Collection[str]) -> Options:
+    """Return the options. Ends the process with a message if they cannot be used."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    sources = [name for name in inputs if name not in ROLES]
+    if TICK not in inputs:
+        parser.error(
+            "the input `tick` is missing: it sets the rate of the actions; add it to the node's"
+            " inputs, for example `tick: dora/timer/millis/20`"
+        )
+    if not sources:
+        parser.error("no input has commands; add one to the node's inputs: `policy: policy/action`")
+    if reserved := RESERVED.intersection(sources):
+        parser.error(f"no source can have the name `{min(reserved)}`; rename this input")
+    priority = given.priority or sources
+    if set(priority) != set(sources) or len(priority) != len(sources):
+        parser.error(
+            f"--priority is {','.join(priority)}; expected each of these inputs once:"
+            f" {','.join(sources)}"
+        )
+    settings = Settings(
+        sources=tuple(priority),
+        hold_after=_nanoseconds(given.hold_after),
+        rest=given.then,
+        max_step=given.max_step,
+        hand_over=_nanoseconds(given.hand_over),
+        needs_state=STATE in inputs,
+    )
+    return Options(settings, given.control)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dora-gate",
+        description="Decides which of several commands a robot obeys; started by a dataflow.",
+    )
+    parser.add_argument(
+        "--priority",
+        metavar="SOURCE,...",
+        type=lambda text: text.split(","),
+        help="inputs with commands, the highest priority first; by default in their order",
+    )
+    parser.add_argument(
+        "--control",
+        metavar="SOURCE",
+        default=AUTO,
+        help="start value of the parameter `control`: a source, `auto` (default) or `none`",
+    )
+    parser.add_argument(
+        "--hold-after",
+        metavar="SECONDS",
+        type=_positive,
+        default=0.2,
+        help="age at which the newest command of a source is not obeyed any more; default 0.2",
+    )
+    parser.add_argument(
+        "--then",
+        type=Rest,
+        choices=list(Rest),
+        default=Rest.HOLD,
+        help="without a source: repeat the last action (default), send zeros, or send nothing",
+    )
+    parser.add_argument(
+        "--max-step",
+        metavar="VALUE,...",
+        type=_steps,
+        default=(),
+        help="largest change of each value from one action to the next; one number for all",
+    )
+    parser.add_argument(
+        "--hand-over",
+        metavar="SECONDS",
+        type=_positive,
+        default=0.0,
+        help="duration of a change from one source to another; default 0",
+    )
+    return parser
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return number
+
+
+def _steps(text: str) -> tuple[float, ...]:
+    steps = tuple(float(part) for part in text.split(","))
+    if not all(0 < step < float("inf") for step in steps):
+        raise argparse.ArgumentTypeError(f"{text}: each step must be above zero")
+    return steps
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

@@ -1,0 +1,154 @@
+"""The node: roles of inputs, options, parameters, metadata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from dora_gate.node import run
+from dora_node_api.testing import MockNode
+
+TICK = {"type": "INPUT", "id": "tick", "value": pa.nulls(0), "metadata": {}}
+INPUTS = ("tick", "human", "policy", "control", "emergency", "state")
+
+
+def command(name: str, *values: float, kind: Any = None, **metadata: Any) -> dict[str, Any]:
+    value = pa.array(values, kind or pa.float32())
+    return {"type": "INPUT", "id": name, "value": value, "metadata": metadata}
+
+
+def text(name: str, value: Any) -> dict[str, Any]:
+    return {"type": "INPUT", "id": name, "value": pa.array([value]), "metadata": {}}
+
+
+def gate(
+    events: list[dict[str, Any]], *arguments: str, inputs: tuple[str, ...] = INPUTS[:-1]
+) -> MockNode:
+    """A node that has handled these events, each one alone."""
+
+    class OneByOne(MockNode):
+        def try_recv(self) -> None:
+            return None
+
+    config = {"inputs": {name: f"{name}/out" for name in inputs}, "outputs": ["action"]}
+    node = OneByOne(events, node_config=config)
+    run(node, list(arguments))
+    return node
+
+
+def sent(node: MockNode) -> list[tuple[list[float], str]]:
+    actions = zip(
+        node.outputs.get("action", []), node.output_metadata.get("action", []), strict=True
+    )
+    return [(value.to_pylist(), metadata["source"]) for value, metadata in actions]
+
+
+def test_each_tick_has_the_action_of_one_source() -> None:
+    node = gate([TICK, command("policy", 1), TICK, command("human", 2), TICK, TICK])
+    assert sent(node) == [([1.0], "policy"), ([2.0], "human"), ([2.0], "human")]
+    assert [entry["message"] for entry in node.logs] == ["policy is obeyed", "human is obeyed"]
+
+
+def test_what_is_sent_is_what_the_source_would_have_sent() -> None:
+    metadata = {"names": ["pan"], "stamp": 5, "timestamp": "then"}
+    node = gate([command("policy", 1, **metadata), TICK])
+    assert node.outputs["action"][0].type == pa.float32()
+    assert node.output_metadata["action"] == [{"names": ["pan"], "stamp": 5, "source": "policy"}]
+
+
+def test_whole_numbers_become_floats() -> None:
+    node = gate([command("policy", 1, kind=pa.int32()), TICK])
+    assert node.outputs["action"][0].type == pa.float64()
+
+
+def test_commands_that_wait_come_before_the_tick() -> None:
+    config = {"inputs": dict.fromkeys(INPUTS[:-1], "a/b"), "outputs": ["action"]}
+    node = MockNode([TICK, command("human", 1), TICK, command("human", 2)], node_config=config)
+    run(node, [])
+    assert sent(node) == [([2.0], "human")]
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        text("control", "policy"),
+        {"type": "PARAM_UPDATE", "id": "control", "value": "policy"},
+    ],
+    ids=["message", "parameter"],
+)
+def test_control_is_a_parameter_and_an_input(select: dict[str, Any]) -> None:
+    both = [command("human", 1), command("policy", 2)]
+    wrong = text("control", "robot")
+    deleted = {"type": "PARAM_DELETED", "id": "control"}
+    node = gate([*both, TICK, select, TICK, wrong, TICK, deleted, TICK])
+    assert [source for _, source in sent(node)] == ["human", "policy", "policy", "human"]
+    errors = [entry["message"] for entry in node.logs if entry["level"] == "error"]
+    assert errors == [
+        "control is 'robot'; expected one of: human, policy, auto, none; it stays policy"
+    ]
+
+
+def test_priority_and_start_value() -> None:
+    both = [command("human", 1), command("policy", 2), TICK]
+    assert sent(gate(both, "--priority", "policy,human")) == [([2.0], "policy")]
+    assert sent(gate(both, "--control", "none")) == []
+
+
+@pytest.mark.parametrize(
+    "alarm",
+    [
+        text("emergency", True),
+        text("emergency", None),
+        text("emergency", "help"),
+        {"type": "INPUT", "id": "emergency", "value": pa.array([], pa.bool_()), "metadata": {}},
+        {"type": "INPUT_CLOSED", "id": "emergency"},
+    ],
+    ids=["true", "null", "text", "empty", "the input ended"],
+)
+def test_anything_but_false_is_an_emergency(alarm: dict[str, Any]) -> None:
+    over = text("emergency", False)
+    again = command("human", 1)
+    node = gate([again, TICK, alarm, TICK, again, TICK, over, TICK], "--then", "zero")
+    assert sent(node) == [
+        ([1.0], "human"),
+        ([0.0], "emergency"),
+        ([0.0], "emergency"),
+        ([1.0], "human"),
+    ]
+
+
+def test_a_message_that_does_not_fit_is_reported_once() -> None:
+    wrong = [text("policy", "fast"), command("policy", 1, 2), command("policy", 3, 4)]
+    node = gate([command("human", 1), TICK, *wrong, TICK])
+    assert sent(node)[-1] == ([1.0], "human")
+    warnings = [entry["message"] for entry in node.logs if entry["level"] == "warn"]
+    assert warnings == [
+        "input `policy`: a message is string; expected an array of numbers without null;"
+        " ignored (reported once)",
+        "input `policy`: there are 2 values; expected 1; ignored (reported once)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "arguments", "problem"),
+    [
+        (("human",), [], "the input `tick` is missing"),
+        (("tick", "state"), [], "no input has commands"),
+        (("tick", "auto"), [], "no source can have the name `auto`"),
+        (("tick", "human"), ["--priority", "human,policy"], "--priority is human,policy; expected"),
+        (("tick", "human"), ["--max-step", "0"], "each step must be above zero"),
+        (("tick", "human"), ["--hold-after", "-1"], "-1 is not a number of seconds"),
+        (("tick", "human"), ["--then", "wait"], "argument --then"),
+    ],
+)
+def test_arguments_that_cannot_be_used(
+    inputs: tuple[str, ...],
+    arguments: list[str],
+    problem: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        gate([], *arguments, inputs=inputs)
+    assert problem in capsys.readouterr().err
