@@ -103,10 +103,11 @@ def test_a_request_is_a_message_with_the_version_of_the_client() -> None:
 
 
 def test_the_answer_has_the_type_that_the_request_names() -> None:
-    with serving(always(200, {"kind": "dataflows"})) as client:
+    answer = always(200, {"kind": "dataflows"})
+    with serving(answer) as client:
         assert_type(client.request(ListDataflows()), DataflowList)
-        with pytest.raises(CoordinatorLost, match="not NodeList"):
-            client.request(ListNodes())
+    with serving(answer) as client, pytest.raises(CoordinatorLost, match="not NodeList"):
+        client.request(ListNodes())
 
 
 def test_the_results_of_nodes_are_part_of_an_error() -> None:
