@@ -18,7 +18,6 @@ import node_api_page
 import node_plugins_page
 import plugins_page
 import rest_page
-import summaries_page
 import types_page
 import yaml_page
 
@@ -30,7 +29,6 @@ PAGES: tuple[ModuleType, ...] = (
     node_api_page,
     rest_page,
     metrics_page,
-    summaries_page,
     plugins_page,
     node_plugins_page,
 )

@@ -35,15 +35,14 @@ def fail() -> None:
     raise typer.Exit(4)
 """
 LAZY = """\
+from typing import Annotated
+import typer
 from dora_cli.registry import Group
 
 FARM = Group("Look at farms.", {"cows": "plug_lazy:cows", "broken": "none:none"}, "Files")
 
-def cows(number: int = 3) -> None:
-    '''Count cows.
-
-    :--number, -n COWS: How many.
-    '''
+def cows(number: Annotated[int, typer.Option("--number", "-n", help="How many.")] = 3) -> None:
+    '''Count cows.'''
     print(number)
 """
 ONE = """\

@@ -17,14 +17,16 @@ sys.exit(code)
 
 
 LIBRARIES = (
-    "pydantic websockets asyncio anyio rich psutil yaml multiprocessing fractions encodings.idna"
+    "websockets asyncio anyio rich psutil yaml multiprocessing encodings.idna"
+    " dora_config.protocol.control dora_config.dataflow.resolved"
     " dora_daemon.process_tree.daemon_entry"
 )
 OF_STARTS = (
-    "asyncio anyio rich psutil typer._adapters multiprocessing dora_config.history.entries"
+    "asyncio anyio rich psutil multiprocessing dora_config.history.entries"
     " dora_config.protocol.control dora_config.protocol.runner dora_config.protocol.links"
 )
 """A start imports the models of dataflow files, and the few messages about it."""
+OF_NODES = "websockets asyncio anyio rich psutil yaml multiprocessing"
 
 
 def quick(*words: str, code: int = 0, without: str = LIBRARIES) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.command_line import Dora
 
-from dora_cli.coordinator import options
+from dora_cli.coordinator import client
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_config.access import Endpoint
 from dora_config.protocol.control import RotateToken, TokenRotated
@@ -31,7 +31,7 @@ class Coordinator:
 def test_a_rotation_is_printed_before_the_connection_is_lost(
     dora: Dora, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options, "connect", lambda *_, **__: Coordinator())
+    monkeypatch.setattr(client, "Client", lambda _: Coordinator())
     shown = dora("cluster", "rotate-token")
     assert shown.code == 1
     assert shown.out == "New token sent to 1 connected daemon\nThe old token expires after 24h\n"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dora_cli.coordinator import options
 from dora_cli.coordinator.recordings import FleetRecording
 from dora_cli.errors import CommandFailed
 from dora_recordings.client import fetching, fleet
@@ -24,7 +23,7 @@ def test_damage_keeps_the_recording_on_the_machines_and_lost_messages_do_not(
 
     done: list[str] = []
     recording = FleetRecording("id")
-    monkeypatch.setattr(options, "connect", lambda *_, or_here: nullcontext())
+    monkeypatch.setattr(command, "connect", lambda *_: nullcontext())
     monkeypatch.setattr(fleet, "find", lambda *_: (recording, None))
     monkeypatch.setattr(fetching, "fetch", lambda *_, allow_missing: [])
     monkeypatch.setattr(fetching, "merge_fetched", merge)

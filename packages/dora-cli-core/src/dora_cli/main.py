@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,14 +14,14 @@ from typer.core import TyperCommand, TyperGroup
 
 from dora_cli import output
 from dora_cli._version import __version__
-from dora_cli.parameters import QuickParameters, function_command
+from dora_cli.command import function_command
 from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
 from dora_config.streams import finish
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
 
-class LazyGroup(QuickParameters, TyperGroup):
+class LazyGroup(TyperGroup):
     """A group that imports a command when it is named; plug-ins add commands to it."""
 
     def __init__(
@@ -107,28 +106,16 @@ class LazyGroup(QuickParameters, TyperGroup):
         return [Section(title, commands) for title, commands in found.items() if commands], problems
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        known = _summaries()
         sections, problems = self.sections()
         for section in sections:
-            rows = [
-                (word, known.get(str(entry)) or summary_of(entry))
-                for word, entry in section.commands.items()
-            ]
+            rows = [(word, _summary_of(entry)) for word, entry in section.commands.items()]
             with formatter.section(section.title):
                 formatter.write_dl(rows)
         for problem in problems:
             formatter.write(f"\nWarning: {problem}\n")
 
 
-def _summaries() -> Mapping[str, str]:
-    """Return the summaries that `docs/generate` has written, by function."""
-    import json
-
-    found: Mapping[str, str] = json.loads(Path(__file__).with_name("summaries.json").read_text())
-    return found
-
-
-def summary_of(entry: Any) -> str:
+def _summary_of(entry: Any) -> str:
     """Return the first sentence of a command's help; imports its module."""
     if isinstance(entry, Group):
         return entry.help

@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import typer
 
 from dora_cli import output
-from dora_cli.parameters import QuickCommand
 from dora_config.terminal import visible
-from dora_config.yaml.quantities import parse_duration
 
 T = TypeVar("T")
 
@@ -110,64 +108,75 @@ def parse_boolean(text: str) -> bool:
     return words[text.lower()]
 
 
-class OptionalValues(QuickCommand):
-    """A command whose options in `bare` have the value `true` when none is given."""
-
-    bare = ("--exit-when-nodes-finish",)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = [f"{word}=true" if word in self.bare else word for word in args]
-        return super().parse_args(ctx, words)
-
-
-def duration(parse: Callable[[str], float] = parse_duration) -> Any:
-    """Return an option whose value is a duration in seconds."""
-    return typer.Option(metavar="DURATION", parser=checked(parse))
-
-
-Duration = Annotated[float, duration()]
-JsonArgument = Annotated[Json, typer.Argument(parser=checked(json_value))]
-
-
-DataflowFile = Annotated[Path, ":PATH: The dataflow file."]
-Debug = Annotated[bool, ":--debug: Enable debug inspection, regardless of the file."]
-Watch = Annotated[bool, ":--watch, --hot-reload: Replace a node when its files change."]
-Ui = Annotated[bool, ":--ui: Show the dataflow in the browser as `dora ui` does; implies --debug."]
-Uv = Annotated[bool, ":--uv: Build and run Python nodes with uv."]
-Verbose = Annotated[bool, ":--verbose: Show all output of builds."]
-StrictTypes = Annotated[bool, ":--strict-types: Treat type warnings as errors."]
-Locked = Annotated[bool, ":--locked: Use the commits in the lock file for git sources."]
+DataflowFile = Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Enable debug inspection, regardless of the file.")
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", "--hot-reload", help="Replace a node when its files change.")
+]
+Ui = Annotated[
+    bool,
+    typer.Option(
+        "--ui", help="Show the dataflow in the browser as `dora ui` does; implies --debug."
+    ),
+]
+Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show all output of builds.")]
+StrictTypes = Annotated[bool, typer.Option("--strict-types", help="Treat type warnings as errors.")]
+Locked = Annotated[
+    bool, typer.Option("--locked", help="Use the commits in the lock file for git sources.")
+]
 WriteLockFile = Annotated[
-    bool, ":--write-lockfile: Write the commits of git sources to the lock file."
+    bool,
+    typer.Option("--write-lockfile", help="Write the commits of git sources to the lock file."),
 ]
 LockFile = Annotated[
     Path | None,
-    ":--lockfile PATH: The lock file; default <dataflow>.dora-lock.yaml beside the dataflow file.",
+    typer.Option(
+        "--lockfile",
+        metavar="PATH",
+        help="The lock file; default <dataflow>.dora-lock.yaml beside the dataflow file.",
+    ),
 ]
-Offline = Annotated[bool, ":--offline: Do not use the network; fail if it is needed."]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Do not use the network; fail if it is needed.")
+]
 EnvPairs = Annotated[
     list[str] | None,
-    ":--env KEY=VALUE: Environment variable for all nodes (repeatable); `env` of a node "
-    "overrides it.",
+    typer.Option(
+        "--env",
+        metavar="KEY=VALUE",
+        help="Environment variable for all nodes (repeatable); `env` of a node overrides it.",
+    ),
 ]
 ExitWhenNodesFinish = Annotated[
     str | None,
-    ":--exit-when-nodes-finish [=BOOL]: Finish when only timers would wake the remaining "
-    "nodes; overrides the file.",
+    typer.Option(
+        "--exit-when-nodes-finish",
+        metavar="[=BOOL]",
+        help="Finish when only timers would wake the remaining nodes; overrides the file.",
+    ),
 ]
 Output = Annotated[
     TableFormat,
-    typer.Option(case_sensitive=False),
-    ":--format, -f: A table, or one JSON object a line.",
+    typer.Option(
+        "--format", "-f", case_sensitive=False, help="A table, or one JSON object a line."
+    ),
 ]
 
 
 OptionalFleetFile = Annotated[
     Path | None,
-    ":[PATH]: The cluster file, whose coordinator is asked by default, or a file of only "
-    "`dataflows`.",
+    typer.Argument(
+        metavar="[PATH]",
+        help="The cluster file, whose coordinator is asked by default, or a file of "
+        "only `dataflows`.",
+    ),
 ]
-ForceHolds = Annotated[bool, ":--force: Do not wait for nodes that hold updates."]
+ForceHolds = Annotated[
+    bool, typer.Option("--force", help="Do not wait for nodes that hold updates.")
+]
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
@@ -187,5 +196,5 @@ def env_overrides(pairs: list[str] | None) -> dict[str, str]:
 
 
 def optional_boolean(text: str | None) -> bool | None:
-    """Return the value of an option in `OptionalValues.bare`; raises BadParameter."""
+    """Return the value of an option that takes one; raises BadParameter."""
     return None if text is None else checked(parse_boolean)(text)

@@ -1,8 +1,8 @@
 """The function of each command, as `MODULE:FUNCTION`; the module is imported when it is named.
 
-The parameters of the function are the arguments and options, its docstring is the help. `SETTINGS`
-of its module has more arguments of `typer.Typer.command` for some functions. To add a command, add
-its function and a line here. Commands of plug-ins are added under their headings.
+The parameters of the function are the arguments and options as Typer reads them, its docstring is
+the help. To add a command, add its function and a line here. Commands of plug-ins are added under
+their headings.
 """
 
 from __future__ import annotations

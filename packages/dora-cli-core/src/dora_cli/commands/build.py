@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice, needs_build, prepare_nodes
@@ -16,12 +18,17 @@ if TYPE_CHECKING:
 def build(
     path: options.DataflowFile,
     uv: options.Uv = False,
-    local: bool = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Build on this machine, regardless of `deploy`.")
+    ] = False,
     strict_types: options.StrictTypes = False,
     locked: options.Locked = False,
     write_lockfile: options.WriteLockFile = False,
     lockfile: options.LockFile = None,
-    parallel: bool = False,
+    parallel: Annotated[
+        bool,
+        typer.Option("--parallel", help="Build several nodes at once (the default with --uv)."),
+    ] = False,
     offline: options.Offline = False,
     verbose: options.Verbose = False,
     coordinator_addr: CoordinatorAddr = None,
@@ -32,9 +39,6 @@ def build(
     If the file has `deploy` and a coordinator answers, or a coordinator is given, each daemon
     builds its own nodes; otherwise all nodes are built on this machine. A line that several nodes
     have runs once.
-
-    :--local: Build on this machine, regardless of `deploy`.
-    :--parallel: Build several nodes at once (the default with --uv).
     """
     lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
     loaded = dataflow_file.load(path, strict_types=strict_types or None)

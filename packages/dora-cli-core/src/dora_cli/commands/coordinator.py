@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import (
-    CoordinatorAddr,
-    CoordinatorPort,
-    connect,
-    is_named,
-    with_client,
-)
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, is_named
 from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
 from dora_config.protocol.reports import ClusterReport, ClusterStatus, DaemonSummary
@@ -36,15 +30,16 @@ BACKLOG = 4096
 
 
 def up(
-    auth: bool = False,
-    recreate_store: bool = False,
+    auth: Annotated[bool, typer.Option("--auth", help="Require the token (the default).")] = False,
+    recreate_store: Annotated[
+        bool,
+        typer.Option(
+            "--recreate-store", help="Start with an empty store; the old one is kept as a backup."
+        ),
+    ] = False,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Start a coordinator and a daemon on this machine, unless they are running.
-
-    :--auth: Require the token (the default).
-    :--recreate-store: Start with an empty store; the old one is kept as a backup.
-    """
+    """Start a coordinator and a daemon on this machine, unless they are running."""
     from dora_cli.coordinator.client import Client
     from dora_cli.coordinator.errors import AccessDenied, CoordinatorUnreachable
     from dora_config.access import endpoint
@@ -182,32 +177,33 @@ def _is_new(daemon: BackgroundProcess | None, target: Endpoint) -> bool:
     return True
 
 
-@with_client()
 def down(
-    client: Client,
-    force: bool = False,
+    force: Annotated[bool, typer.Option("--force", help="Also stop running dataflows.")] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Shut down the coordinator and its daemons; refused while dataflows run, unless forced.
-
-    :--force: Also stop running dataflows.
-    """
+    """Shut down the coordinator and its daemons; refused while dataflows run, unless forced."""
     from dora_config.protocol.control import Destroy
 
-    left = client.request(Destroy(force=force)).left
-    client.wait_until_gone()
-    if left:
-        names = ", ".join(f'"{daemon}"' for daemon in left)
-        raise DoraError(
-            f"the coordinator has ended, but these daemons did not answer: {names}; they and their "
-            "nodes may still run. End them on their machines, or start the coordinator again: it "
-            "stops those nodes when their daemons connect"
-        )
-    output.write("coordinator and daemons destroyed successfully")
+    with connect(coordinator_addr, coordinator_port) as client:
+        left = client.request(Destroy(force=force)).left
+        client.wait_until_gone()
+        if left:
+            names = ", ".join(f'"{daemon}"' for daemon in left)
+            raise DoraError(
+                f"the coordinator has ended, but these daemons did not answer: {names}; they and "
+                "their nodes may still run. End them on their machines, or start the coordinator "
+                "again: it stops those nodes when their daemons connect"
+            )
+        output.write("coordinator and daemons destroyed successfully")
 
 
 def status(
     output_format: options.Output = "table",
-    dataflow: Path | None = None,
+    dataflow: Annotated[
+        Path | None,
+        typer.Option("--dataflow", metavar="PATH", help="Also check this dataflow file."),
+    ] = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -215,8 +211,6 @@ def status(
 
     The exit code is 1 if the coordinator does not answer, no daemon is connected, or the dataflow
     file is invalid.
-
-    :--dataflow PATH: Also check this dataflow file.
     """
     from dora_cli.coordinator.errors import CoordinatorUnavailable, CoordinatorUnreachable
     from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
@@ -299,10 +293,19 @@ def _status_json(
 
 
 def ui(
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 0,
-    no_browser: bool = False,
-    read_only: bool = False,
-    local: bool = False,
+    port: Annotated[
+        int,
+        typer.Option("--port", min=0, max=65535, help="Port of the page on this computer; 0: any."),
+    ] = 0,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the link without opening a browser.")
+    ] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Allow no changes from the page.")
+    ] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Show the runs of `dora run` on this computer.")
+    ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -310,11 +313,6 @@ def ui(
 
     Serves a page on this computer only, until Ctrl-C. The printed link works once. If no
     coordinator is named or runs on this computer, the page shows its runs of `dora run`.
-
-    :--port: Port of the page on this computer; 0: any.
-    :--no-browser: Print the link without opening a browser.
-    :--read-only: Allow no changes from the page.
-    :--local: Show the runs of `dora run` on this computer.
     """
     from dora_cli.page import Source, show
     from dora_config.access import endpoint

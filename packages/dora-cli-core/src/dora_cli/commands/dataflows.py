@@ -11,13 +11,15 @@ import typer
 
 from dora_cli import dataflow_file, options, output
 from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
     DataflowArgument,
     DataflowName,
     Force,
     Grace,
     chosen_dataflow,
+    connect,
     grace_seconds,
-    with_client,
 )
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.reports import (
@@ -49,26 +51,51 @@ def parse_name(text: str) -> str:
     return text
 
 
-Name = Annotated[str, typer.Option(parser=options.checked(parse_name))]
-
-SETTINGS = {"start": {"cls": options.OptionalValues}}
-
-
-@with_client()
 def start(
-    client: Client,
     path: options.DataflowFile,
-    name: Name | None = None,
-    attach: bool | None = None,
-    dry_run: bool = False,
-    allow_unlinked: bool = False,
-    offline: Literal["run", "wait"] = "run",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            "-n",
+            parser=options.checked(parse_name),
+            metavar="TEXT",
+            help="Name of the dataflow.",
+        ),
+    ] = None,
+    attach: Annotated[
+        bool | None,
+        typer.Option(
+            "--attach/--detach",
+            help="Show logs until the end (the default on a terminal), or return at once.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show where each node would run, without starting it.")
+    ] = False,
+    allow_unlinked: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unlinked",
+            help="Start even if machines that exchange data cannot reach each other.",
+        ),
+    ] = False,
+    offline: Annotated[
+        Literal["run", "wait"],
+        typer.Option(
+            "--offline",
+            help="What a machine does with its nodes after a boot while the coordinator "
+            "is away: start them alone, or wait.",
+        ),
+    ] = "run",
     uv: options.Uv = False,
     debug: options.Debug = False,
     env: options.EnvPairs = None,
     exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
     watch: options.Watch = False,
     ui: options.Ui = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Start a dataflow on the daemons of a coordinator.
 
@@ -77,50 +104,44 @@ def start(
 
     With --attach, Ctrl-C stops the dataflow, a second one kills it; --watch implies it. With --ui
     and --detach, Ctrl-C ends the page only.
-
-    :--name, -n TEXT: Name of the dataflow.
-    :--attach/--detach: Show logs until the end (the default on a terminal), or return at once.
-    :--dry-run: Show where each node would run, without starting it.
-    :--allow-unlinked: Start even if machines that exchange data cannot reach each other.
-    :--offline: What a machine does with its nodes after a boot while the coordinator is away: start
-        them alone, or wait.
     """
-    if watch and attach is False:
-        raise typer.BadParameter("--watch runs until the dataflow ends; remove --detach")
-    overrides = options.env_overrides(env)
-    finish = options.optional_boolean(exit_when_nodes_finish)
-    loaded = dataflow_file.load(path)
+    with connect(coordinator_addr, coordinator_port) as client:
+        if watch and attach is False:
+            raise typer.BadParameter("--watch runs until the dataflow ends; remove --detach")
+        overrides = options.env_overrides(env)
+        finish = options.optional_boolean(exit_when_nodes_finish)
+        loaded = dataflow_file.load(path)
 
-    from dora_cli.coordinator.start_spec import make_spec
-    from dora_config.protocol.dataflow import PlanDataflow, StartDataflow
+        from dora_cli.coordinator.start_spec import make_spec
+        from dora_config.protocol.dataflow import PlanDataflow, StartDataflow
 
-    spec = make_spec(
-        loaded,
-        name=name,
-        uv=uv,
-        debug=debug or ui,
-        env_overrides=overrides,
-        exit_when_nodes_finish=finish,
-        allow_unlinked=allow_unlinked,
-        offline=offline,
-    )
-    if dry_run:
-        plan = client.request(PlanDataflow(spec=spec))
-        rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]
-        output.table(("NODE", "DAEMON", "BECAUSE"), rows)
-        return
-    watcher = _watcher_of(path, spec) if watch else None
-    uuid = start_dataflow(client, deliver_code(client, StartDataflow(spec=spec)))
-    attached = watch or (attach if attach is not None else sys.stdin.isatty())
-    page = None
-    if ui:
-        from dora_cli.page import Source, show
+        spec = make_spec(
+            loaded,
+            name=name,
+            uv=uv,
+            debug=debug or ui,
+            env_overrides=overrides,
+            exit_when_nodes_finish=finish,
+            allow_unlinked=allow_unlinked,
+            offline=offline,
+        )
+        if dry_run:
+            plan = client.request(PlanDataflow(spec=spec))
+            rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]
+            output.table(("NODE", "DAEMON", "BECAUSE"), rows)
+            return
+        watcher = _watcher_of(path, spec) if watch else None
+        uuid = start_dataflow(client, deliver_code(client, StartDataflow(spec=spec)))
+        attached = watch or (attach if attach is not None else sys.stdin.isatty())
+        page = None
+        if ui:
+            from dora_cli.page import Source, show
 
-        page = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
-    if attached:
-        _follow(client, uuid, page, watcher)
-    if page is not None and not attached:
-        show(page)
+            page = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
+        if attached:
+            _follow(client, uuid, page, watcher)
+        if page is not None and not attached:
+            show(page)
 
 
 def _watcher_of(path: Path, spec: DataflowSpec) -> NodeWatcher:
@@ -180,61 +201,60 @@ def start_dataflow(client: Client, request: StartDataflow) -> str:
     return started.uuid
 
 
-@with_client(or_here=True)
 def stop(
-    client: Client,
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
-    every: bool = False,
+    every: Annotated[bool, typer.Option("--all", help="All running dataflows.")] = False,
     grace: Grace = None,
     force: Force = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed.
-
-    :--all: All running dataflows.
-    """
+    """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed."""
     from dora_cli.coordinator.errors import RequestFailed
     from dora_cli.logs.ended_report import label, report_ended
 
-    chosen = chosen_dataflow(dataflow, name)
-    if every and chosen is not None:
-        raise typer.BadParameter("--all cannot be used together with a dataflow")
-    wanted = StopDataflow(
-        dataflow=chosen, all=every, grace=grace_seconds(grace, force=force), force=force
-    )
-    for row in client.request(ListDataflows()).dataflows:
-        absent = row.status == "Degraded" and "no connection to" in (row.reason or "")
-        if absent and (every or chosen in (None, row.uuid, row.name)):
-            output.remark(f"{row.name or row.uuid}: {row.reason}: waiting for it")
-    try:
-        stopped = client.request(wanted).dataflows
-    except RequestFailed as problem:
-        if problem.code == "nothing_runs":
-            output.write(str(problem))
-            return
-        raise
-    ok = True
-    for ended in stopped:
-        output.write(f"dataflow stopped: {label(ended.uuid, ended.name)}")
-        ok = report_ended(ended) and ok
-    if not ok:
-        raise CommandFailed
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        chosen = chosen_dataflow(dataflow, name)
+        if every and chosen is not None:
+            raise typer.BadParameter("--all cannot be used together with a dataflow")
+        wanted = StopDataflow(
+            dataflow=chosen, all=every, grace=grace_seconds(grace, force=force), force=force
+        )
+        for row in client.request(ListDataflows()).dataflows:
+            absent = row.status == "Degraded" and "no connection to" in (row.reason or "")
+            if absent and (every or chosen in (None, row.uuid, row.name)):
+                output.remark(f"{row.name or row.uuid}: {row.reason}: waiting for it")
+        try:
+            stopped = client.request(wanted).dataflows
+        except RequestFailed as problem:
+            if problem.code == "nothing_runs":
+                output.write(str(problem))
+                return
+            raise
+        ok = True
+        for ended in stopped:
+            output.write(f"dataflow stopped: {label(ended.uuid, ended.name)}")
+            ok = report_ended(ended) and ok
+        if not ok:
+            raise CommandFailed
 
 
-@with_client()
 def restart(
-    client: Client,
     dataflow: DataflowArgument = None,
     name: DataflowName = None,
     grace: Grace = None,
     force: Force = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop a dataflow and start it again as the coordinator has stored it."""
-    chosen, seconds = chosen_dataflow(dataflow, name), grace_seconds(grace, force=force)
-    answer = client.request(RestartDataflow(dataflow=chosen, grace=seconds, force=force))
-    for warning in answer.warnings:
-        output.warn(warning)
-    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
+    with connect(coordinator_addr, coordinator_port) as client:
+        chosen, seconds = chosen_dataflow(dataflow, name), grace_seconds(grace, force=force)
+        answer = client.request(RestartDataflow(dataflow=chosen, grace=seconds, force=force))
+        for warning in answer.warnings:
+            output.warn(warning)
+        output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
 
 
 GB = 1024**3
@@ -246,33 +266,37 @@ StatusChoice = Literal["running", "finished", "failed"]
 """Values of `--status`; `running` means not ended."""
 
 
-@with_client(or_here=True)
 def list_(
-    client: Client,
     output_format: options.Output = "table",
-    status: StatusChoice | None = None,
-    name: str | None = None,
-    sort_by: Literal["cpu", "memory"] | None = None,
-    quiet: bool = False,
-    everything: bool = False,
+    status: Annotated[
+        StatusChoice | None, typer.Option("--status", help="Only with this status.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="TEXT", help="Only names that contain this text."),
+    ] = None,
+    sort_by: Annotated[
+        Literal["cpu", "memory"] | None, typer.Option("--sort-by", help="Sort, largest first.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Include all that have ended.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List running dataflows and those that ended within the last hour.
 
     `--all`, `--status finished` and `failed` include those that ended earlier, and those with the
     name of a running one.
-
-    :--status: Only with this status.
-    :--name TEXT: Only names that contain this text.
-    :--sort-by: Sort, largest first.
-    :--quiet, -q: Print UUIDs only.
-    :--all, -a: Include all that have ended.
     """
-    found = client.request(ListDataflows()).dataflows
-    rows = selected(found, status=status, name=name, everything=everything)
-    if sort_by is not None:
-        rows.sort(key=lambda row: row.cpu if sort_by == "cpu" else row.memory)
-        rows.reverse()
-    print_dataflows(rows, output_format, quiet=quiet)
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        found = client.request(ListDataflows()).dataflows
+        rows = selected(found, status=status, name=name, everything=everything)
+        if sort_by is not None:
+            rows.sort(key=lambda row: row.cpu if sort_by == "cpu" else row.memory)
+            rows.reverse()
+        print_dataflows(rows, output_format, quiet=quiet)
 
 
 def print_dataflows(
@@ -373,23 +397,21 @@ def _as_cells(row: DataflowSummary) -> tuple[object, ...]:
     return (row.uuid, row.name or "", row.status, row.nodes, cpu, memory)
 
 
-@with_client()
 def clean(
-    client: Client,
     output_format: options.Output = "table",
-    quiet: bool = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Remove ended dataflows from the list.
-
-    :--quiet, -q: Print UUIDs only.
-    """
-    removed = client.request(ForgetEnded()).dataflows
-    if quiet:
-        for row in removed:
-            output.write(row.uuid)
-    elif output_format == "json":
-        for row in removed:
-            output.json_line({"uuid": row.uuid, "name": row.name, "status": row.status})
-    else:
-        rows = [(row.uuid, row.name or "", row.status) for row in removed]
-        output.table(("UUID", "Name", "Status"), rows)
+    """Remove ended dataflows from the list."""
+    with connect(coordinator_addr, coordinator_port) as client:
+        removed = client.request(ForgetEnded()).dataflows
+        if quiet:
+            for row in removed:
+                output.write(row.uuid)
+        elif output_format == "json":
+            for row in removed:
+                output.json_line({"uuid": row.uuid, "name": row.name, "status": row.status})
+        else:
+            rows = [(row.uuid, row.name or "", row.status) for row in removed]
+            output.table(("UUID", "Name", "Status"), rows)

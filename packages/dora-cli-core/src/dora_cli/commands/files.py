@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,16 +24,16 @@ TemplateKind = Literal["dataflow", "node"]
 
 
 def new(
-    name: str,
-    kind: TemplateKind = "dataflow",
-    lang: str = "python",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The folder to create.")],
+    kind: Annotated[
+        TemplateKind,
+        typer.Option("--kind", help="A runnable dataflow, or a Python project with one node."),
+    ] = "dataflow",
+    lang: Annotated[
+        str, typer.Option("--lang", metavar="LANGUAGE", help="Only python is supported.")
+    ] = "python",
 ) -> None:
-    """Create an example dataflow (two talkers and a listener) or a node project.
-
-    :NAME: The folder to create.
-    :--kind: A runnable dataflow, or a Python project with one node.
-    :--lang LANGUAGE: Only python is supported.
-    """
+    """Create an example dataflow (two talkers and a listener) or a node project."""
     if lang.lower() != "python":
         raise typer.BadParameter(f"{lang!r}: only Python is supported; use --lang python")
     folder = Path(name)
@@ -73,20 +73,28 @@ def _next(kind: TemplateKind, folder: Path) -> list[str]:
 
 
 def validate(
-    path: Path = Path("dataflow.yml"),
-    strict: bool = False,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow file.")] = Path(
+        "dataflow.yml"
+    ),
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Treat all warnings as errors, also for missing programs and types."
+        ),
+    ] = False,
     strict_types: options.StrictTypes = False,
-    offline: bool = False,
-    output_format: options.TextFormat = "text",
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Accepted for compatibility; no check uses the network."),
+    ] = False,
+    output_format: Annotated[
+        options.TextFormat,
+        typer.Option("--format", "-f", help="Text, or one JSON object per problem."),
+    ] = "text",
 ) -> None:
     """Check fields, ids, connections and types of a dataflow file; report all problems.
 
     A program that does not exist on this machine is a warning, because the node may run on another.
-
-    :PATH: The dataflow file.
-    :--strict: Treat all warnings as errors, also for missing programs and types.
-    :--offline: Accepted for compatibility; no check uses the network.
-    :--format, -f: Text, or one JSON object per problem.
     """
     from dora_config.dataflow.loader import load_dataflow
 
@@ -121,14 +129,14 @@ def _summary(loaded: LoadedDataflow) -> str:
 
 def graph(
     path: options.DataflowFile,
-    mermaid: bool = False,
-    open_page: bool = False,
+    mermaid: Annotated[
+        bool, typer.Option("--mermaid", help="Print Mermaid text instead of writing an HTML page.")
+    ] = False,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser.")
+    ] = False,
 ) -> None:
-    """Draw a dataflow as an offline HTML page or as Mermaid text.
-
-    :--mermaid: Print Mermaid text instead of writing an HTML page.
-    :--open: Open the page in the browser.
-    """
+    """Draw a dataflow as an offline HTML page or as Mermaid text."""
     from dora_cli import page as pages
     from dora_config.render.mermaid import mermaid_graph
 
@@ -154,12 +162,9 @@ def _open(page: Path) -> None:
 
 def expand(
     path: options.DataflowFile,
-    module: bool = False,
+    module: Annotated[bool, typer.Option("--module", help="Check PATH as a module file.")] = False,
 ) -> None:
-    """Print a dataflow as one file, with its modules expanded.
-
-    :--module: Check PATH as a module file.
-    """
+    """Print a dataflow as one file, with its modules expanded."""
     from dora_config.dataflow.expand import expand_dataflow
     from dora_config.dataflow.loader import load_module
 
@@ -183,11 +188,13 @@ def _module_summary(module: LoadedModule) -> str:
     )
 
 
-def schema(kind: Literal["dataflow", "module", "cluster", "fleet"]) -> None:
-    """Print the JSON Schema of dataflow, module, cluster or fleet files, for editors.
-
-    :KIND: Kind of file.
-    """
+def schema(
+    kind: Annotated[
+        Literal["dataflow", "module", "cluster", "fleet"],
+        typer.Argument(metavar="KIND", help="Kind of file."),
+    ],
+) -> None:
+    """Print the JSON Schema of dataflow, module, cluster or fleet files, for editors."""
     import json
 
     from dora_config.render.schema import json_schema

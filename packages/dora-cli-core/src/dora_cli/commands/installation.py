@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -21,8 +21,13 @@ CLUSTER_FILE = Path("cluster.yml")
 
 
 def doctor(
-    cluster: Path | None = None,
-    dataflow: Path | None = None,
+    cluster: Annotated[
+        Path | None, typer.Argument(metavar="[CLUSTER]", help="The cluster file.")
+    ] = None,
+    dataflow: Annotated[
+        Path | None,
+        typer.Option("--dataflow", metavar="PATH", help="Also check this dataflow file."),
+    ] = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -31,9 +36,6 @@ def doctor(
     On this machine: versions, programs, shared memory, limits, ports. Of a cluster: its
     coordinator, its machines over SSH and the links between them. The exit code is 1 if a check
     fails. Warnings concern features that only some dataflows use.
-
-    :[CLUSTER]: The cluster file.
-    :--dataflow PATH: Also check this dataflow file.
     """
     from dora_config.access import endpoint
 
@@ -83,13 +85,13 @@ SHELLS = get_args(Shell)
 
 
 def completion(
-    shell: Shell | None = None,
+    shell: Annotated[
+        Shell | None, typer.Argument(metavar="SHELL", help="The shell; default $SHELL.")
+    ] = None,
 ) -> None:
     """Print the completion script of a shell.
 
     For bash, put this line in ~/.bashrc: eval "$(dora completion bash)"
-
-    :SHELL: The shell; default $SHELL.
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
@@ -108,12 +110,15 @@ def _login_shell() -> str:
 
 def help_(
     context: typer.Context,
-    words: list[str] | None = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND",
+            help="A command such as `run` or `cluster up`; default: list all commands.",
+        ),
+    ] = None,
 ) -> None:
-    """Show the help of a command, like `dora COMMAND --help`.
-
-    :COMMAND: A command such as `run` or `cluster up`; default: list all commands.
-    """
+    """Show the help of a command, like `dora COMMAND --help`."""
     names = words or []
     if len(names) == 1 and names[0] in OWN_WORDS:
         service = find_command(names[0])
@@ -131,12 +136,11 @@ def help_(
 
 
 def update(
-    check_only: bool = False,
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Only print the installed version.")
+    ] = False,
 ) -> None:
-    """Print how to update dora.
-
-    :--check-only: Only print the installed version.
-    """
+    """Print how to update dora."""
     output.write(f"dora {__version__}, installed for {sys.executable}")
     if check_only:
         output.write("dora does not check for newer versions")
@@ -156,12 +160,11 @@ def test() -> None:
 
 
 def uninstall(
-    force: bool = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Accepted for compatibility; has no effect.")
+    ] = False,
 ) -> None:
-    """Print how to remove dora.
-
-    :--force: Accepted for compatibility; has no effect.
-    """
+    """Print how to remove dora."""
     output.write(f"dora {__version__}, installed for {sys.executable}")
     output.write("remove it with the tool that installed it:")
     output.write(f"  {quote(sys.executable)} -m pip uninstall {' '.join(reversed(WHEELS))}")

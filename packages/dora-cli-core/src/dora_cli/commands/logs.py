@@ -21,38 +21,67 @@ from dora_cli.logs.log_lines import (
 
 
 def logs(
-    dataflow: Annotated[str | None, typer.Argument(autocompletion=all_dataflows)] = None,
-    node_argument: Annotated[str | None, typer.Argument(autocompletion=nodes)] = None,
-    node: Annotated[str | None, typer.Option(autocompletion=nodes)] = None,
-    all_nodes: bool = False,
-    tail: Annotated[int | None, typer.Option(min=0)] = None,
-    follow: bool = False,
-    local: bool = False,
-    since: str | None = None,
-    until: str | None = None,
+    dataflow: Annotated[
+        str | None,
+        typer.Argument(
+            autocompletion=all_dataflows,
+            metavar="[DATAFLOW]",
+            help="UUID or name, with --local also the start of a UUID; by default the "
+            "last dataflow.",
+        ),
+    ] = None,
+    node_argument: Annotated[
+        str | None,
+        typer.Argument(
+            autocompletion=nodes, metavar="[NODE]", help="Show only the log of this node."
+        ),
+    ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option("--node", "-n", autocompletion=nodes, help="Same as the argument NODE."),
+    ] = None,
+    all_nodes: Annotated[
+        bool, typer.Option("--all-nodes", help="All nodes, by time (the default).")
+    ] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-F", "-f", help="Show new lines as they arrive, until Ctrl-C."),
+    ] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339.")
+    ] = None,
     level: Annotated[
-        str, typer.Option(envvar="DORA_LOG_LEVEL", parser=options.checked(parse_level))
+        str,
+        typer.Option(
+            "--level",
+            envvar="DORA_LOG_LEVEL",
+            parser=options.checked(parse_level),
+            metavar="LEVEL",
+            help="Lowest level: stdout (everything), trace, debug, info, warn or error.",
+        ),
     ] = "stdout",
     log_format: LogStyle = "pretty",
     log_filter: LogFilterText = None,
-    grep: str | None = None,
+    grep: Annotated[
+        str | None,
+        typer.Option(
+            "--grep", metavar="TEXT", help="Only messages that contain this text (any case)."
+        ),
+    ] = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Show the logs of a dataflow. Filters apply in the order time, level, text, tail.
-
-    :[DATAFLOW]: UUID or name, with --local also the start of a UUID; by default the last dataflow.
-    :[NODE]: Show only the log of this node.
-    :--node (-n): Same as the argument NODE.
-    :--all-nodes: All nodes, by time (the default).
-    :--tail N: Only the last N lines.
-    :--follow, -F (-f): Show new lines as they arrive, until Ctrl-C.
-    :--local: Read the files below ./out, without a coordinator.
-    :--since TIME: Start time: 5m (ago) or RFC 3339.
-    :--until TIME: End time: 5m (ago) or RFC 3339.
-    :--level LEVEL: Lowest level: stdout (everything), trace, debug, info, warn or error.
-    :--grep TEXT: Only messages that contain this text (any case).
-    """
+    """Show the logs of a dataflow. Filters apply in the order time, level, text, tail."""
     node = _one_node(node_argument, node, all_nodes=all_nodes)
     now = time.time()
     facts = {

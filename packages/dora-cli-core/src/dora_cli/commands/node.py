@@ -11,12 +11,15 @@ from dora_cli import options, output
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.completion import running_dataflows
 from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
     DataflowOption,
     NodeArgument,
-    with_client,
+    connect as connect_to,
 )
 from dora_config.errors import DoraError, InvalidId
 from dora_config.protocol.reports import ListNodes, NodeSummary
+from dora_config.yaml.quantities import parse_duration
 from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
@@ -28,16 +31,31 @@ if TYPE_CHECKING:
 MB = 1024**2
 DASH = "-"
 
-FromYaml = Annotated[Path, ":--from-yaml FILE: YAML file with the definition of the node."]
-SourceArgument = Annotated[
-    str, ":SOURCE: NODE/OUTPUT, or dora/timer/UNIT/VALUE or dora/logs as in a file."
+FromYaml = Annotated[
+    Path,
+    typer.Option("--from-yaml", metavar="FILE", help="YAML file with the definition of the node."),
 ]
-TargetArgument = Annotated[str, ":TARGET: Input, as NODE/INPUT."]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="NODE/OUTPUT, or dora/timer/UNIT/VALUE or dora/logs as in a file."
+    ),
+]
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as NODE/INPUT.")]
 Grace = Annotated[
-    float, options.duration(), ":--grace (--grace-duration): Time from STOP to SIGTERM."
+    float,
+    typer.Option(
+        "--grace",
+        "--grace-duration",
+        metavar="DURATION",
+        parser=options.checked(parse_duration),
+        help="Time from STOP to SIGTERM.",
+    ),
 ]
 
-ForceHold = Annotated[bool, ":--force: Do not wait for a node that holds updates (up to 300 s)."]
+ForceHold = Annotated[
+    bool, typer.Option("--force", help="Do not wait for a node that holds updates (up to 300 s).")
+]
 
 
 def edge(source: str, target: str) -> dict[str, str]:
@@ -93,73 +111,79 @@ def as_text(node: NodeSummary) -> dict[str, str]:
     }
 
 
-@with_client(or_here=True)
 def list_(
-    client: Client,
-    dataflow: Annotated[str | None, typer.Option(autocompletion=running_dataflows)] = None,
+    dataflow: Annotated[
+        str | None,
+        typer.Option(
+            "--dataflow",
+            "-d",
+            autocompletion=running_dataflows,
+            help="UUID or name; by default all running dataflows.",
+        ),
+    ] = None,
     output_format: options.Output = "table",
-    quiet: bool = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """List nodes with status, pid, CPU, memory and restarts.
-
-    :--dataflow, -d: UUID or name; by default all running dataflows.
-    :--quiet, -q: Print ids only.
-    """
-    nodes = client.request(ListNodes(dataflow=dataflow)).nodes
-    if quiet:
-        for node in nodes:
-            output.write(node.node)
-    elif output_format == "json":
-        for node in nodes:
-            output.json_line(as_json(node))
-    else:
-        columns = ["NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DAEMON"]
-        if dataflow is None:
-            columns.append("DATAFLOW")
-        rows = [as_text(node) for node in nodes]
-        output.table(columns, [[row[column] for column in columns] for row in rows])
-        for node in nodes:
-            if node.error is not None:
-                output.remark(f"{node.node}: {node.error}")
-            if node.held is not None:
-                output.remark(f"{node.node}: holds updates: {node.held}")
+    """List nodes with status, pid, CPU, memory and restarts."""
+    with connect_to(coordinator_addr, coordinator_port, or_here=True) as client:
+        nodes = client.request(ListNodes(dataflow=dataflow)).nodes
+        if quiet:
+            for node in nodes:
+                output.write(node.node)
+        elif output_format == "json":
+            for node in nodes:
+                output.json_line(as_json(node))
+        else:
+            columns = ["NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DAEMON"]
+            if dataflow is None:
+                columns.append("DATAFLOW")
+            rows = [as_text(node) for node in nodes]
+            output.table(columns, [[row[column] for column in columns] for row in rows])
+            for node in nodes:
+                if node.error is not None:
+                    output.remark(f"{node.node}: {node.error}")
+                if node.held is not None:
+                    output.remark(f"{node.node}: holds updates: {node.held}")
 
 
-@with_client(or_here=True)
 def info(
-    client: Client,
     node: NodeArgument,
     dataflow: DataflowOption = None,
     output_format: options.Output = "table",
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Show one node: daemon, inputs, outputs, status, CPU and memory."""
-    found = calls.describe(client, dataflow)
-    rows = client.request(ListNodes(dataflow=found.uuid)).nodes
-    summary = next((row for row in rows if row.node == node), None)
-    if summary is None:
-        known = ", ".join(sorted(row.node for row in rows))
-        raise DoraError(f'the dataflow has no node "{node}"; its nodes: {known}')
-    inputs, outputs = _ports(found, node)
-    if output_format == "json":
-        output.json_line({**as_json(summary), "inputs": inputs, "outputs": outputs})
-        return
-    spec = found.spec.resolved.node(node)
-    output.write(f"Node: {node}")
-    output.write(f"Dataflow: {summary.dataflow_name or summary.dataflow}")
-    output.write(f"Daemon: {summary.daemon}")
-    output.write(f"Path: {spec.path or '-'}")
-    output.write(f"Restart policy: {spec.restart.policy}")
-    for name, source in inputs.items():
-        output.write(f"Input: {name} <- {source}")
-    for name, readers in outputs.items():
-        output.write(f"Output: {name} -> {', '.join(readers) or '(no subscribers)'}")
-    text = as_text(summary)
-    output.write(
-        f"Status: {text['STATUS']}, PID {text['PID']}, CPU {text['CPU']}, "
-        f"memory {text['MEMORY']}, restarts {text['RESTARTS']}"
-    )
-    if summary.error is not None:
-        output.write(f"Error: {summary.error}")
+    with connect_to(coordinator_addr, coordinator_port, or_here=True) as client:
+        found = calls.describe(client, dataflow)
+        rows = client.request(ListNodes(dataflow=found.uuid)).nodes
+        summary = next((row for row in rows if row.node == node), None)
+        if summary is None:
+            known = ", ".join(sorted(row.node for row in rows))
+            raise DoraError(f'the dataflow has no node "{node}"; its nodes: {known}')
+        inputs, outputs = _ports(found, node)
+        if output_format == "json":
+            output.json_line({**as_json(summary), "inputs": inputs, "outputs": outputs})
+            return
+        spec = found.spec.resolved.node(node)
+        output.write(f"Node: {node}")
+        output.write(f"Dataflow: {summary.dataflow_name or summary.dataflow}")
+        output.write(f"Daemon: {summary.daemon}")
+        output.write(f"Path: {spec.path or '-'}")
+        output.write(f"Restart policy: {spec.restart.policy}")
+        for name, source in inputs.items():
+            output.write(f"Input: {name} <- {source}")
+        for name, readers in outputs.items():
+            output.write(f"Output: {name} -> {', '.join(readers) or '(no subscribers)'}")
+        text = as_text(summary)
+        output.write(
+            f"Status: {text['STATUS']}, PID {text['PID']}, CPU {text['CPU']}, "
+            f"memory {text['MEMORY']}, restarts {text['RESTARTS']}"
+        )
+        if summary.error is not None:
+            output.write(f"Error: {summary.error}")
 
 
 def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -184,41 +208,43 @@ def _change(client: Client, dataflow: str | None, change: StopNode | RestartNode
     calls.call(client, dataflow, change.node, change, Done)
 
 
-@with_client(or_here=True)
 def stop(
-    client: Client,
     node: NodeArgument,
     dataflow: DataflowOption = None,
     grace: Grace = "10s",  # type: ignore[assignment]
     force: ForceHold = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop one node permanently and wait until it has ended; other nodes keep running."""
     from dora_config.protocol.runner import StopNode
 
-    _change(client, dataflow, StopNode(node=node, grace=grace, force=force))
-    output.write(f'node "{node}" stopped')
+    with connect_to(coordinator_addr, coordinator_port, or_here=True) as client:
+        _change(client, dataflow, StopNode(node=node, grace=grace, force=force))
+        output.write(f'node "{node}" stopped')
 
 
-@with_client(or_here=True)
 def restart(
-    client: Client,
     node: NodeArgument,
     dataflow: DataflowOption = None,
     grace: Grace = "5s",  # type: ignore[assignment]
     force: ForceHold = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop one node and start it again, regardless of its restart policy; others keep running."""
     from dora_config.protocol.runner import RestartNode
 
-    _change(client, dataflow, RestartNode(node=node, grace=grace, force=force))
-    output.write(f'node "{node}" restarted')
+    with connect_to(coordinator_addr, coordinator_port, or_here=True) as client:
+        _change(client, dataflow, RestartNode(node=node, grace=grace, force=force))
+        output.write(f'node "{node}" restarted')
 
 
-@with_client()
 def add(
-    client: Client,
     from_yaml: FromYaml,
     dataflow: DataflowOption = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Add a node to a running dataflow, on the machine that its `deploy` selects.
 
@@ -227,39 +253,41 @@ def add(
     """
     from dora_cli.live import sending
 
-    with sending.reporting_interrupt():
-        node, changed = sending.add(client, dataflow, from_yaml)
-    output.write(f'node "{node}" added on daemon "{changed.daemon}"')
+    with connect_to(coordinator_addr, coordinator_port) as client:
+        with sending.reporting_interrupt():
+            node, changed = sending.add(client, dataflow, from_yaml)
+        output.write(f'node "{node}" added on daemon "{changed.daemon}"')
 
 
-@with_client()
 def remove(
-    client: Client,
     node: NodeArgument,
     dataflow: DataflowOption = None,
     grace: Grace = "10s",  # type: ignore[assignment]
     force: ForceHold = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop a node and remove it from a running dataflow, with its edges."""
     from dora_cli.live import holds, sending
     from dora_config.protocol.runner import RemoveNode
 
-    with sending.reporting_interrupt():
-        uuid = calls.describe(client, dataflow).uuid
-        if not force:
-            holds.wait_for_release(client, uuid, node)
-        sending.change(client, uuid, RemoveNode(node=node, grace=grace, force=force))
-    output.write(f'node "{node}" removed')
+    with connect_to(coordinator_addr, coordinator_port) as client:
+        with sending.reporting_interrupt():
+            uuid = calls.describe(client, dataflow).uuid
+            if not force:
+                holds.wait_for_release(client, uuid, node)
+            sending.change(client, uuid, RemoveNode(node=node, grace=grace, force=force))
+        output.write(f'node "{node}" removed')
 
 
-@with_client()
 def replace(
-    client: Client,
     node: NodeArgument,
     from_yaml: FromYaml,
     dataflow: DataflowOption = None,
     grace: Grace = "10s",  # type: ignore[assignment]
     force: ForceHold = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Run another definition of a node; other nodes keep running.
 
@@ -270,49 +298,52 @@ def replace(
     """
     from dora_cli.live import sending
 
-    with sending.reporting_interrupt():
-        changed = sending.replace(client, dataflow, node, from_yaml, grace, force=force)
-    output.write(f'node "{node}" replaced on daemon "{changed.daemon}"')
+    with connect_to(coordinator_addr, coordinator_port) as client:
+        with sending.reporting_interrupt():
+            changed = sending.replace(client, dataflow, node, from_yaml, grace, force=force)
+        output.write(f'node "{node}" replaced on daemon "{changed.daemon}"')
 
 
-@with_client()
 def connect(
-    client: Client,
     source: SourceArgument,
     target: TargetArgument,
     dataflow: DataflowOption = None,
-    queue_size: Annotated[int, typer.Option(min=1, max=16_000)] = 10,
-    queue_policy: QueuePolicy = QueuePolicy.DROP_OLDEST,
+    queue_size: Annotated[
+        int, typer.Option("--queue-size", min=1, max=16000, help="Messages that may be queued.")
+    ] = 10,
+    queue_policy: Annotated[
+        QueuePolicy, typer.Option("--queue-policy", help="What happens when the queue is full.")
+    ] = QueuePolicy.DROP_OLDEST,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Connect an output, a timer or logs to a new input of a running node.
 
     Both nodes may be on different machines.
-
-    :--queue-size: Messages that may be queued.
-    :--queue-policy: What happens when the queue is full.
     """
     from dora_cli.live import sending
     from dora_config.protocol.runner import ConnectInput
 
-    request = ConnectInput.model_validate(
-        {
-            **edge(source, target),
-            "queue_size": queue_size,
-            "queue_policy": queue_policy.value,
-        }
-    )
-    with sending.reporting_interrupt():
-        uuid = calls.describe(client, dataflow).uuid
-        sending.change(client, uuid, request)
-    output.write(f"connected {source} to {target}")
+    with connect_to(coordinator_addr, coordinator_port) as client:
+        request = ConnectInput.model_validate(
+            {
+                **edge(source, target),
+                "queue_size": queue_size,
+                "queue_policy": queue_policy.value,
+            }
+        )
+        with sending.reporting_interrupt():
+            uuid = calls.describe(client, dataflow).uuid
+            sending.change(client, uuid, request)
+        output.write(f"connected {source} to {target}")
 
 
-@with_client()
 def disconnect(
-    client: Client,
     source: SourceArgument,
     target: TargetArgument,
     dataflow: DataflowOption = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Remove an input from a running node; messages queued there are dropped.
 
@@ -321,43 +352,46 @@ def disconnect(
     from dora_cli.live import sending
     from dora_config.protocol.runner import DisconnectInput
 
-    request = DisconnectInput.model_validate(edge(source, target))
-    with sending.reporting_interrupt():
-        uuid = calls.describe(client, dataflow).uuid
-        sending.change(client, uuid, request)
-    output.write(f"disconnected {source} from {target}")
+    with connect_to(coordinator_addr, coordinator_port) as client:
+        request = DisconnectInput.model_validate(edge(source, target))
+        with sending.reporting_interrupt():
+            uuid = calls.describe(client, dataflow).uuid
+            sending.change(client, uuid, request)
+        output.write(f"disconnected {source} from {target}")
 
 
-@with_client()
 def hold(
-    client: Client,
     node: NodeArgument,
-    reason: str = "held by an operator",
+    reason: Annotated[
+        str, typer.Argument(metavar="REASON", help="Shown to those who wait.")
+    ] = "held by an operator",
     dataflow: DataflowOption = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Keep a node from being replaced, restarted, stopped or removed until `dora node release`.
 
     `dora cluster apply` and `upgrade`, `dora node` and `--watch` wait and show the reason; --force
     overrides. `dora stop` and `dora restart` do not wait.
-
-    :REASON: Shown to those who wait.
     """
     from dora_config.protocol.runner import Done, HoldNode
 
-    request = HoldNode(node=node, reason=reason[:200] or "held by an operator")
-    calls.call(client, dataflow, node, request, Done)
-    output.write(f'node "{node}" holds updates')
+    with connect_to(coordinator_addr, coordinator_port) as client:
+        request = HoldNode(node=node, reason=reason[:200] or "held by an operator")
+        calls.call(client, dataflow, node, request, Done)
+        output.write(f'node "{node}" holds updates')
 
 
-@with_client()
 def release(
-    client: Client,
     node: NodeArgument,
     dataflow: DataflowOption = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """End `dora node hold`."""
     from dora_config.protocol.runner import Done, HoldNode
 
-    request = HoldNode(node=node, reason="")
-    calls.call(client, dataflow, node, request, Done)
-    output.write(f'node "{node}" does not hold updates any more')
+    with connect_to(coordinator_addr, coordinator_port) as client:
+        request = HoldNode(node=node, reason="")
+        calls.call(client, dataflow, node, request, Done)
+        output.write(f'node "{node}" does not hold updates any more')

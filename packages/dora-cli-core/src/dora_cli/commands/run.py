@@ -21,6 +21,7 @@ from dora_cli.logs.run_report import RunPrinter, report_result
 from dora_config.dataflow.resolved import NodeLocation
 from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.linux import require_linux
+from dora_config.yaml.quantities import parse_duration
 from dora_config.yaml.suggest import closest
 
 if TYPE_CHECKING:
@@ -33,20 +34,27 @@ if TYPE_CHECKING:
 
 StopAfter = Annotated[
     float | None,
-    options.duration(),
-    ":--stop-after: Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms.",
+    typer.Option(
+        "--stop-after",
+        metavar="DURATION",
+        parser=options.checked(parse_duration),
+        help="Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms.",
+    ),
 ]
 AllowShellNodes = Annotated[
     bool,
-    typer.Option(envvar=ALLOW_SHELL),
-    ":--allow-shell-nodes: Allow nodes with `path: shell`, which run any command.",
+    typer.Option(
+        "--allow-shell-nodes",
+        envvar=ALLOW_SHELL,
+        help="Allow nodes with `path: shell`, which run any command.",
+    ),
 ]
-
-SETTINGS = {"run": {"cls": options.OptionalValues}}
 
 
 def run(
-    source: str,
+    source: Annotated[
+        str, typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.")
+    ],
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     log_level: LogLevel = "stdout",
@@ -68,8 +76,6 @@ def run(
 
     Needs no coordinator. Ctrl-C stops the nodes gracefully, a second one kills them. The exit
     code is 1 if a node failed.
-
-    :PATH_OR_URL: The dataflow file or its URL.
     """
     lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
     overrides = options.env_overrides(env)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import with_client
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_cli.monitor import (
     EDGE_COLUMNS,
     NODE_COLUMNS,
@@ -30,16 +30,36 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
 
 
-@with_client(or_here=True)
 def top(
-    client: Client,
-    refresh_interval: Annotated[float, typer.Option(min=1.0)] = 2.0,
-    once: bool = False,
-    output_format: Annotated[options.TableFormat, typer.Option(case_sensitive=False)] = "json",
-    dataflow: str | None = None,
-    node: list[str] | None = None,
-    show: View = "all",
-    sort: SortKey = "name",
+    refresh_interval: Annotated[
+        float,
+        typer.Option(
+            "--refresh-interval", min=1.0, metavar="SECONDS", help="Seconds between updates."
+        ),
+    ] = 2.0,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", help="Measure for a second, print the rates and exit; needs no terminal."
+        ),
+    ] = False,
+    output_format: Annotated[
+        options.TableFormat,
+        typer.Option(
+            "--format", "-f", case_sensitive=False, help="With --once: tables, or JSON lines."
+        ),
+    ] = "json",
+    dataflow: Annotated[
+        str | None, typer.Option("--dataflow", "-d", help="UUID or name; by default all dataflows.")
+    ] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option("--node", metavar="NODE", help="Only this node and its edges; repeatable."),
+    ] = None,
+    show: Annotated[View, typer.Option("--show", help="Tables to show.")] = "all",
+    sort: Annotated[SortKey, typer.Option("--sort", help="Order of the rows.")] = "name",
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Show load of nodes, and rates, drops, queues and latencies of edges, live.
 
@@ -47,25 +67,17 @@ def top(
 
     Keys: n, c, m, r sort nodes by name, CPU, memory, restarts; s, b, d, l sort edges by messages,
     bytes, drops, latency; u sorts both by queue; tab selects the tables; q quits.
-
-    :--refresh-interval SECONDS: Seconds between updates.
-    :--once: Measure for a second, print the rates and exit; needs no terminal.
-    :--format, -f: With --once: tables, or JSON lines.
-    :--dataflow, -d: UUID or name; by default all dataflows.
-    :--node NODE: Only this node and its edges; repeatable.
-    :--show: Tables to show.
-    :--sort: Order of the rows.
     """
-
-    if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise DoraError("`dora top` needs a terminal; use --once to print the values once")
-    page = Page(show, sort)
-    names = frozenset(node or ())
-    if not once:
-        _live(client, page, dataflow, names, refresh_interval)
-        return
-    found = _measure(client, page, dataflow, names)
-    _print(page, found, output_format)
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise DoraError("`dora top` needs a terminal; use --once to print the values once")
+        page = Page(show, sort)
+        names = frozenset(node or ())
+        if not once:
+            _live(client, page, dataflow, names, refresh_interval)
+            return
+        found = _measure(client, page, dataflow, names)
+        _print(page, found, output_format)
 
 
 def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:

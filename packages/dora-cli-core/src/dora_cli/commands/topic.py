@@ -11,7 +11,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.completion import topics
-from dora_cli.coordinator.options import DataflowOption, with_client
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, DataflowOption, connect
 from dora_config.errors import DoraError
 from dora_config.yaml.quantities import parse_duration
 
@@ -30,14 +30,26 @@ def positive_duration(text: str) -> float:
 
 
 Topic = Annotated[
-    str, typer.Argument(autocompletion=topics), ":NODE/OUTPUT: The output, such as camera/image."
+    str,
+    typer.Argument(
+        autocompletion=topics, metavar="NODE/OUTPUT", help="The output, such as camera/image."
+    ),
 ]
 Topics = Annotated[
     list[str] | None,
-    typer.Argument(autocompletion=topics),
-    ":NODE/OUTPUT: The outputs; all by default.",
+    typer.Argument(
+        autocompletion=topics, metavar="NODE/OUTPUT", help="The outputs; all by default."
+    ),
 ]
-EndAfter = Annotated[float, options.duration(positive_duration)]
+EndAfter = Annotated[
+    float | None,
+    typer.Option(
+        "--duration",
+        metavar="DURATION",
+        parser=options.checked(positive_duration),
+        help="Stop after this time.",
+    ),
+]
 
 
 def inputs_by_output(found: Described) -> dict[tuple[str, str], list[str]]:
@@ -60,49 +72,56 @@ def split_topic(found: Described, topic: str) -> tuple[str, str]:
     return node, name
 
 
-@with_client(or_here=True)
 def list_(
-    client: Client,
     dataflow: DataflowOption = None,
     output_format: options.Output = "table",
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List the outputs of a dataflow and the inputs that read them."""
-    found = calls.describe(client, dataflow)
-    readers = inputs_by_output(found)
-    if output_format == "json":
-        for (node, name), inputs in readers.items():
-            output.json_line({"node": node, "name": name, "subscribers": inputs})
-    else:
-        rows = [(node, name, ", ".join(inputs)) for (node, name), inputs in readers.items()]
-        output.table(("Node", "Name", "Subscribers"), rows)
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        found = calls.describe(client, dataflow)
+        readers = inputs_by_output(found)
+        if output_format == "json":
+            for (node, name), inputs in readers.items():
+                output.json_line({"node": node, "name": name, "subscribers": inputs})
+        else:
+            rows = [(node, name, ", ".join(inputs)) for (node, name), inputs in readers.items()]
+            output.table(("Node", "Name", "Subscribers"), rows)
 
 
-@with_client(or_here=True)
 def info(
-    client: Client,
     data: Topic,
     dataflow: DataflowOption = None,
-    duration: options.Duration = 5.0,
+    duration: Annotated[
+        float,
+        typer.Option(
+            "--duration",
+            metavar="DURATION",
+            parser=options.checked(parse_duration),
+            help="Time to measure.",
+        ),
+    ] = 5.0,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Show type, publisher, readers, rate and latency of an output.
-
-    :--duration: Time to measure.
-    """
-    found = calls.describe(client, dataflow)
-    node, name = split_topic(found, data)
-    before, began = _edges_of(client, found.uuid, data), time.monotonic()
-    time.sleep(duration)
-    after = _edges_of(client, found.uuid, data)
-    took = time.monotonic() - began  # includes the time of the answer
-    output.write(f"Type: {found.spec.resolved.node(node).output_types.get(name, 'not given')}")
-    output.write(f"Publisher: {node} on {found.daemons[node]}")
-    if not after:
-        output.write("Subscribers: none, so messages are not counted")
-        return
-    output.write("Subscribers:")
-    rows = [_flow(edge, before.get(target), took) for target, edge in after.items()]
-    columns = ("INPUT", "SENT", "PER SECOND", "BANDWIDTH", "QUEUED", "DROPPED", "LATENCY P99")
-    output.table(columns, rows)
+    """Show type, publisher, readers, rate and latency of an output."""
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        found = calls.describe(client, dataflow)
+        node, name = split_topic(found, data)
+        before, began = _edges_of(client, found.uuid, data), time.monotonic()
+        time.sleep(duration)
+        after = _edges_of(client, found.uuid, data)
+        took = time.monotonic() - began  # includes the time of the answer
+        output.write(f"Type: {found.spec.resolved.node(node).output_types.get(name, 'not given')}")
+        output.write(f"Publisher: {node} on {found.daemons[node]}")
+        if not after:
+            output.write("Subscribers: none, so messages are not counted")
+            return
+        output.write("Subscribers:")
+        rows = [_flow(edge, before.get(target), took) for target, edge in after.items()]
+        columns = ("INPUT", "SENT", "PER SECOND", "BANDWIDTH", "QUEUED", "DROPPED", "LATENCY P99")
+        output.table(columns, rows)
 
 
 def _flow(edge: EdgeStatus, before: EdgeStatus | None, seconds: float) -> tuple[object, ...]:
@@ -124,34 +143,45 @@ def _edges_of(client: Client, uuid: str, data: str) -> dict[str, EdgeStatus]:
     return {edge.target: edge for edge in calls.edges(client, uuid) if edge.source == data}
 
 
-@with_client(or_here=True)
 def pub(
-    client: Client,
     data: Topic,
-    value: options.JsonArgument | None = None,
+    value: Annotated[
+        options.Json | None,
+        typer.Argument(
+            parser=options.checked(options.json_value),
+            metavar="[JSON]",
+            help="A list becomes an Arrow array, another value an array of length one.",
+        ),
+    ] = None,
     dataflow: DataflowOption = None,
     file: Annotated[
-        options.Json | None, typer.Option(parser=options.checked(options.json_file))
+        options.Json | None,
+        typer.Option(
+            "--file",
+            parser=options.checked(options.json_file),
+            metavar="FILE",
+            help="Read the JSON from a file.",
+        ),
     ] = None,
-    count: Annotated[int, typer.Option(min=1)] = 1,
+    count: Annotated[
+        int, typer.Option("--count", min=1, metavar="N", help="Number of times to publish.")
+    ] = 1,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Publish a message as if the node had sent it on this output.
-
-    :[JSON]: A list becomes an Arrow array, another value an array of length one.
-    :--file FILE: Read the JSON from a file.
-    :--count N: Number of times to publish.
-    """
+    """Publish a message as if the node had sent it on this output."""
     from dora_config.protocol.runner import Done, Publish
 
-    message = value or file
-    if message is None or (value and file):
-        raise typer.BadParameter("give the message either as JSON or with --file")
-    found = calls.describe(client, dataflow)
-    node, name = split_topic(found, data)
-    request = Publish(node=node, output=name, data=message.value)
-    for _ in range(count):
-        calls.call(client, found.uuid, node, request, Done)
-    output.write(f"published {output.counted(count, 'message')} on {data}")
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        message = value or file
+        if message is None or (value and file):
+            raise typer.BadParameter("give the message either as JSON or with --file")
+        found = calls.describe(client, dataflow)
+        node, name = split_topic(found, data)
+        request = Publish(node=node, output=name, data=message.value)
+        for _ in range(count):
+            calls.call(client, found.uuid, node, request, Done)
+        output.write(f"published {output.counted(count, 'message')} on {data}")
 
 
 MAX_JSON = 65_536
@@ -159,47 +189,48 @@ MAX_ROW = 2048
 """Most characters of one message."""
 
 
-@with_client(or_here=True)
 def echo(
-    client: Client,
     data: Topics = None,
     dataflow: DataflowOption = None,
     output_format: options.Output = "table",
-    count: Annotated[int | None, typer.Option(min=1)] = None,
-    duration: EndAfter | None = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=1, metavar="N", help="Stop after this many messages."),
+    ] = None,
+    duration: EndAfter = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Show messages as they are sent, until Ctrl-C; with `--format json` one object a line.
 
     Long messages are shortened. Messages that arrive faster than they can be shown are dropped and
     counted; nodes are never slowed down.
-
-    :--count N: Stop after this many messages.
-    :--duration: Stop after this time.
     """
     from dora_cli.topics.stream import DropCounter, SilenceHint, message_row, watch
     from dora_config.protocol.control import WatchTopics
 
-    as_json = output_format == "json"
-    request = WatchTopics(
-        dataflow=dataflow,
-        topics=tuple(data or ()),
-        sample_bytes=MAX_JSON if as_json else MAX_ROW,
-    )
-    left = count if count is not None else math.inf
-    drops, silence = DropCounter(), SilenceHint(", ".join(data or ()) or "any output")
-    try:
-        for update in watch(client, request, duration, tick=1.0):
-            silence.update(received=update is not None and bool(update.samples))
-            for text in () if update is None else update.samples:
-                output.write(text if as_json else message_row(text))
-                left -= 1
-                if left <= 0:
-                    return
-            drops.add({} if update is None else update.dropped)
-    except KeyboardInterrupt:
-        pass  # the normal end
-    finally:
-        drops.report()
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        as_json = output_format == "json"
+        request = WatchTopics(
+            dataflow=dataflow,
+            topics=tuple(data or ()),
+            sample_bytes=MAX_JSON if as_json else MAX_ROW,
+        )
+        left = count if count is not None else math.inf
+        drops, silence = DropCounter(), SilenceHint(", ".join(data or ()) or "any output")
+        try:
+            for update in watch(client, request, duration, tick=1.0):
+                silence.update(received=update is not None and bool(update.samples))
+                for text in () if update is None else update.samples:
+                    output.write(text if as_json else message_row(text))
+                    left -= 1
+                    if left <= 0:
+                        return
+                drops.add({} if update is None else update.dropped)
+        except KeyboardInterrupt:
+            pass  # the normal end
+        finally:
+            drops.report()
 
 
 MAX_WINDOW = 3600.0
@@ -213,25 +244,33 @@ def _window(text: str) -> float:
     return seconds
 
 
-@with_client(or_here=True)
 def hz(
-    client: Client,
     data: Topics = None,
     dataflow: DataflowOption = None,
     output_format: options.Output = "table",
-    window: Annotated[float, options.duration(_window)] = 10.0,
-    duration: EndAfter | None = None,
+    window: Annotated[
+        float,
+        typer.Option(
+            "--window",
+            metavar="DURATION",
+            parser=options.checked(_window),
+            help="Time span of the statistics.",
+        ),
+    ] = 10.0,
+    duration: EndAfter = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Measure the time between messages: average, minimum, maximum, standard deviation.
 
     A terminal shows the statistics live (q or Escape quits); otherwise they are printed every
     second, and at the end. With `--duration` they are printed once, at the end.
-
-    :--window: Time span of the statistics.
-    :--duration: Stop after this time.
     """
     from dora_cli.topics import stream
     from dora_config.protocol.control import WatchTopics
 
-    request = WatchTopics(dataflow=dataflow, topics=tuple(data or ()), rates=True, window=window)
-    stream.show_rates(client, request, duration, output_format)
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        request = WatchTopics(
+            dataflow=dataflow, topics=tuple(data or ()), rates=True, window=window
+        )
+        stream.show_rates(client, request, duration, output_format)

@@ -10,6 +10,7 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now
+from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -22,11 +23,39 @@ ADOPTION_POLL = 0.1
 
 
 def why(
-    dataflow: str | None = None,
-    output_format: Annotated[options.TextFormat, typer.Option(case_sensitive=False)] = "text",
-    archive: Path | None = None,
-    last: options.Duration = 600.0,
-    local: bool = False,
+    dataflow: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATAFLOW]",
+            help="UUID or name, for a local run the start of a UUID; by default the "
+            "only one that runs or is in trouble, else the last one.",
+        ),
+    ] = None,
+    output_format: Annotated[
+        options.TextFormat,
+        typer.Option("--format", "-f", case_sensitive=False, help="Text, or one JSON object."),
+    ] = "text",
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive",
+            metavar="FILE",
+            help="Write a .tar.gz for an issue report: dataflow, versions, events, logs "
+            "and metrics, without values that look secret.",
+        ),
+    ] = None,
+    last: Annotated[
+        float,
+        typer.Option(
+            "--last",
+            metavar="DURATION",
+            parser=options.checked(parse_duration),
+            help="With --archive: time span of the logs.",
+        ),
+    ] = 600.0,
+    local: Annotated[
+        bool, typer.Option("--local", help="Explain a run of this folder, without a coordinator.")
+    ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -35,14 +64,6 @@ def why(
     Works for running and ended dataflows, for starts that were refused, and in the folder of a
     `dora run`. Times of several machines are corrected by their clock offsets. In the timeline, `>`
     marks the first cause and `!` other problems.
-
-    :[DATAFLOW]: UUID or name, for a local run the start of a UUID; by default the only one that
-        runs or is in trouble, else the last one.
-    :--format, -f: Text, or one JSON object.
-    :--archive FILE: Write a .tar.gz for an issue report: dataflow, versions, events, logs and
-        metrics, without values that look secret.
-    :--last: With --archive: time span of the logs.
-    :--local: Explain a run of this folder, without a coordinator.
     """
     if archive is not None:
         from dora_cli.why.archive import check_path

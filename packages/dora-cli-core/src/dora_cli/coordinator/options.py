@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,38 +20,60 @@ if TYPE_CHECKING:
 
 CoordinatorAddr = Annotated[
     str | None,
-    ":--coordinator-addr IP: Address of the coordinator, also as IP:PORT (default 127.0.0.1; env "
-    "DORA_COORDINATOR_ADDR).",
+    typer.Option(
+        "--coordinator-addr",
+        metavar="IP",
+        help="Address of the coordinator, also as IP:PORT (default 127.0.0.1; env "
+        "DORA_COORDINATOR_ADDR).",
+    ),
 ]
 CoordinatorPort = Annotated[
     int | None,
-    typer.Option(min=1, max=65535),
-    ":--coordinator-port PORT: Port of the coordinator (default 6013; env DORA_COORDINATOR_PORT).",
+    typer.Option(
+        "--coordinator-port",
+        min=1,
+        max=65535,
+        metavar="PORT",
+        help="Port of the coordinator (default 6013; env DORA_COORDINATOR_PORT).",
+    ),
 ]
 _RUNNING = "UUID or name; optional when only one dataflow runs."
 DataflowArgument = Annotated[
     str | None,
-    typer.Argument(autocompletion=completion.running_dataflows),
-    f":[DATAFLOW]: {_RUNNING}",
+    typer.Argument(
+        autocompletion=completion.running_dataflows,
+        metavar="[DATAFLOW]",
+        help=_RUNNING,
+    ),
 ]
 DataflowOption = Annotated[
     str | None,
-    typer.Option(autocompletion=completion.running_dataflows),
-    f":--dataflow, -d DATAFLOW: {_RUNNING}",
+    typer.Option(
+        "--dataflow",
+        "-d",
+        autocompletion=completion.running_dataflows,
+        metavar="DATAFLOW",
+        help=_RUNNING,
+    ),
 ]
 NodeArgument = Annotated[
-    str, typer.Argument(autocompletion=completion.nodes), ":NODE: Id of the node."
+    str, typer.Argument(autocompletion=completion.nodes, metavar="NODE", help="Id of the node.")
 ]
 DataflowName = Annotated[
     str | None,
-    typer.Option(autocompletion=completion.running_dataflows),
-    ":--name, -n: Name of the dataflow.",
+    typer.Option(
+        "--name", "-n", autocompletion=completion.running_dataflows, help="Name of the dataflow."
+    ),
 ]
-Force = Annotated[bool, ":--force (-f): Kill the nodes at once."]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Kill the nodes at once.")]
 Grace = Annotated[
     str | None,
-    ":--grace DURATION (--grace-duration): Time from STOP to SIGTERM (default 10s); SIGKILL "
-    "follows after half that time.",
+    typer.Option(
+        "--grace",
+        "--grace-duration",
+        metavar="DURATION",
+        help="Time from STOP to SIGTERM (default 10s); SIGKILL follows after half that time.",
+    ),
 ]
 
 
@@ -125,43 +146,14 @@ def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) ->
     return client
 
 
-def with_client(
-    *, or_here: bool = False, path: Any = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a command have the options that name a coordinator, and pass it a client first.
-
-    ``or_here``: see `connect`. ``path``: type of an argument with a cluster or fleet file, whose
-    coordinator is asked unless the options name another one.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(
-            coordinator_addr: CoordinatorAddr = None,
-            coordinator_port: CoordinatorPort = None,
-            **given: Any,
-        ) -> None:
-            file = None if path is None else given.pop("path")
-            with (
-                place_in(file, _coordinator_of(file), coordinator_addr, coordinator_port) as (
-                    addr,
-                    port,
-                ),
-                connect(addr, port, or_here=or_here) as client,
-            ):
-                command(client, **given)
-
-        del command.__annotations__["client"]  # commands import it for type checkers only
-        _, *own = signature(command, eval_str=True).parameters.values()
-        added = [*signature(run, eval_str=True).parameters.values()][:2]
-        kind = Parameter.KEYWORD_ONLY
-        if path is not None:
-            own.insert(0, Parameter("path", kind, default=None, annotation=path))
-        every = [parameter.replace(kind=kind) for parameter in (*own, *added)]
-        run.__signature__ = Signature(every)  # type: ignore[attr-defined]
-        run.__doc__ = command.__doc__
-        return run
-
-    return decorate
+@contextmanager
+def connect_of(file: Path | None, addr: str | None, port: int | None) -> Iterator[Client]:
+    """Yield a client of a cluster or fleet file's coordinator, unless options name another one."""
+    with (
+        place_in(file, _coordinator_of(file), addr, port) as (at, at_port),
+        connect(at, at_port) as client,
+    ):
+        yield client
 
 
 def chosen_dataflow(text: str | None, name: str | None) -> str | None:

@@ -121,19 +121,31 @@ def parse_log_filter(text: str) -> dict[str, str]:
 
 LogLevel = Annotated[
     str,
-    typer.Option(envvar="DORA_LOG_LEVEL", parser=checked(parse_level)),
-    ":--log-level LEVEL: Lowest level to show: stdout (everything), trace, debug, info, warn "
-    "or error.",
+    typer.Option(
+        "--log-level",
+        envvar="DORA_LOG_LEVEL",
+        parser=checked(parse_level),
+        metavar="LEVEL",
+        help="Lowest level to show: stdout (everything), trace, debug, info, warn or error.",
+    ),
 ]
 LogStyle = Annotated[
     LogFormat,
-    typer.Option(envvar="DORA_LOG_FORMAT", case_sensitive=False),
-    ":--log-format: Format of log lines; json is one object a line.",
+    typer.Option(
+        "--log-format",
+        envvar="DORA_LOG_FORMAT",
+        case_sensitive=False,
+        help="Format of log lines; json is one object a line.",
+    ),
 ]
 LogFilterText = Annotated[
     str | None,
-    typer.Option(envvar="DORA_LOG_FILTER"),
-    ":--log-filter NODE=LEVEL,...: Lowest level of single nodes; overrides the general level.",
+    typer.Option(
+        "--log-filter",
+        envvar="DORA_LOG_FILTER",
+        metavar="NODE=LEVEL,...",
+        help="Lowest level of single nodes; overrides the general level.",
+    ),
 ]
 
 

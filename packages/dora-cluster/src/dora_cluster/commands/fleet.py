@@ -25,8 +25,8 @@ from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
     connect,
+    connect_of,
     place_in,
-    with_client,
 )
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import CommandFailed, explained_interrupt
@@ -53,9 +53,17 @@ from dora_config.protocol.fleet import (
     with_env,
 )
 
-FleetFile = Annotated[Path, ":PATH: A cluster file with `dataflows`, or a file of only these."]
-OnlyDataflows = Annotated[list[str] | None, ":--only NAME: Only this dataflow (repeatable)."]
-Detach = Annotated[bool, ":--detach: Do not wait for the end of the roll-out."]
+FleetFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PATH", help="A cluster file with `dataflows`, or a file of only these."
+    ),
+]
+OnlyDataflows = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="Only this dataflow (repeatable)."),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")]
 CHANGES = 2
 """Exit code if the file differs from what runs."""
 
@@ -292,7 +300,7 @@ def diff(
 
 def apply(
     path: FleetFile,
-    yes: bool = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     only: OnlyDataflows = None,
     force: options.ForceHolds = False,
     detach: Detach = False,
@@ -303,8 +311,6 @@ def apply(
 
     Nodes that do not change keep running. The coordinator carries it out, so that it continues
     after Ctrl-C and on machines that return later.
-
-    :--yes, -y: Do not ask.
     """
     with _compared(path, only, coordinator_addr, coordinator_port) as compared:
         client, read, found, standbys = compared
@@ -329,50 +335,66 @@ def apply(
         finish(client, client.request(request), detach=detach)
 
 
-@with_client(path=options.OptionalFleetFile)
-def history(client: Client, output_format: options.Output = "table") -> None:
+def history(
+    path: options.OptionalFleetFile = None,
+    output_format: options.Output = "table",
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
     """Show who changed the fleet, when, what, and how it went."""
-    entries = client.request(GetFleetHistory()).generations
-    if output_format == "json":
+    with connect_of(path, coordinator_addr, coordinator_port) as client:
+        entries = client.request(GetFleetHistory()).generations
+        if output_format == "json":
+            for entry in entries:
+                output.json_line(entry.model_dump())
+            return
         for entry in entries:
-            output.json_line(entry.model_dump())
-        return
-    for entry in entries:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
-        output.write(f"generation {entry.generation}  {at}  {entry.action} by {entry.by}")
-        for change in entry.changes:
-            output.write(f"  {change}")
-        output.write(f"  -> {entry.outcome}")
-    if not entries:
-        output.write("nothing was applied")
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
+            output.write(f"generation {entry.generation}  {at}  {entry.action} by {entry.by}")
+            for change in entry.changes:
+                output.write(f"  {change}")
+            output.write(f"  -> {entry.outcome}")
+        if not entries:
+            output.write("nothing was applied")
 
 
-@with_client(path=options.OptionalFleetFile)
 def rollback(
-    client: Client,
-    to: int | None = None,
+    path: options.OptionalFleetFile = None,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", metavar="N", help="This generation (default: the one before)."),
+    ] = None,
     detach: Detach = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Apply an earlier generation of the fleet again, with the code that it had.
 
     `dora cluster downgrade` returns to an earlier version of dora.
-
-    :--to N: This generation (default: the one before).
     """
-    started = client.request(RollBackFleet(to=to, by=operator()))
-    finish(client, started, detach=detach)
+    with connect_of(path, coordinator_addr, coordinator_port) as client:
+        started = client.request(RollBackFleet(to=to, by=operator()))
+        finish(client, started, detach=detach)
 
 
-@with_client(path=options.OptionalFleetFile)
-def pause(client: Client) -> None:
+def pause(
+    path: options.OptionalFleetFile = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
     """Stop changing machines; what runs keeps running. `dora cluster resume` continues."""
-    _pause(client, paused=True)
+    with connect_of(path, coordinator_addr, coordinator_port) as client:
+        _pause(client, paused=True)
 
 
-@with_client(path=options.OptionalFleetFile)
-def resume(client: Client) -> None:
+def resume(
+    path: options.OptionalFleetFile = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
     """Continue a roll-out that was paused or failed; what failed is tried again."""
-    _pause(client, paused=False)
+    with connect_of(path, coordinator_addr, coordinator_port) as client:
+        _pause(client, paused=False)
 
 
 def _pause(client: Client, *, paused: bool) -> None:

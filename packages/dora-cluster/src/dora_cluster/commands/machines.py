@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dora_cli import options, output
+from dora_cli.command import function_command
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 from dora_cli.errors import CommandFailed
 from dora_cluster.bundle.install import Installer
@@ -26,17 +27,29 @@ from dora_config.access import endpoint
 from dora_config.cluster.loader import load_cluster
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
+from dora_config.yaml.quantities import parse_duration
 
-ClusterFile = Annotated[Path, ":PATH: The cluster file."]
+ClusterFile = Annotated[Path, typer.Argument(metavar="PATH", help="The cluster file.")]
 WheelHouse = Annotated[
-    Path | None, ":--offline DIR: Folder of wheels to install; nothing is downloaded."
+    Path | None,
+    typer.Option(
+        "--offline", metavar="DIR", help="Folder of wheels to install; nothing is downloaded."
+    ),
 ]
-SomeMachines = Annotated[list[str] | None, ":--machine, -m ID: Only this machine (repeatable)."]
-KeepGoing = Annotated[bool, ":--keep-going: Continue with the other machines, however many fail."]
+SomeMachines = Annotated[
+    list[str] | None,
+    typer.Option("--machine", "-m", metavar="ID", help="Only this machine (repeatable)."),
+]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", help="Continue with the other machines, however many fail.")
+]
 TakeOver = Annotated[
     bool,
-    ":--take-over: Also use machines of another cluster or operator; ends the daemons of "
-    "other clusters there, with their dataflows.",
+    typer.Option(
+        "--take-over",
+        help="Also use machines of another cluster or operator; ends the daemons of "
+        "other clusters there, with their dataflows.",
+    ),
 ]
 
 
@@ -90,15 +103,16 @@ def fail_unless(ok: bool) -> None:
 
 def up(
     path: ClusterFile,
-    recreate_store: bool = False,
+    recreate_store: Annotated[
+        bool,
+        typer.Option("--recreate-store", help="Start with an empty store; the old one is renamed."),
+    ] = False,
     offline: WheelHouse = None,
     take_over: TakeOver = False,
 ) -> None:
     """Start the coordinator and a daemon on every machine, over SSH.
 
     The coordinator runs on this machine, or as the service that `dora cluster install` has set up.
-
-    :--recreate-store: Start with an empty store; the old one is renamed.
     """
     command = ClusterCommand("up", path, take_over, surveys_all=True)
     installer = Installer(offline)
@@ -107,16 +121,20 @@ def up(
 
 
 def down(
-    path: Path | None = None,
-    purge: bool = False,
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="The cluster file; by default the last one used with this coordinator.",
+        ),
+    ] = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also remove the dora that `up` installed.")
+    ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """End all dataflows, the daemons and the coordinator, and check every machine.
-
-    :[PATH]: The cluster file; by default the last one used with this coordinator.
-    :--purge: Also remove the dora that `up` installed.
-    """
+    """End all dataflows, the daemons and the coordinator, and check every machine."""
     given = None if path is None else load_cluster_file(path)
     if given is not None:  # with its coordinator where it is now
         coordinator_addr = coordinator_addr or given.coordinator.addr
@@ -126,7 +144,7 @@ def down(
 
 def remove(
     path: ClusterFile,
-    machine: list[str],
+    machine: Annotated[list[str], typer.Argument(metavar="ID...", help="Machine ids.")],
 ) -> None:
     """Remove machines from the cluster and end their daemons, with their dataflows.
 
@@ -134,8 +152,6 @@ def remove(
     reached. If it can be reached, its daemon, service, token and state are removed too. Delete it
     in the cluster file as well: otherwise `dora cluster up` or `install` adds it with a new key; if
     it could not be reached, only after its daemon's state was deleted there.
-
-    :ID...: Machine ids.
     """
     command = ClusterCommand("remove", path, refuses=False, surveys_all=True)
     fail_unless(leftovers.remove(load_cluster_file(path), command, machine))
@@ -143,16 +159,16 @@ def remove(
 
 def install(
     path: ClusterFile,
-    user: bool = False,
-    no_coordinator: bool = False,
+    user: Annotated[
+        bool, typer.Option("--user", help="Services of the SSH user's own systemd; needs no sudo.")
+    ] = False,
+    no_coordinator: Annotated[
+        bool, typer.Option("--no-coordinator", help="Install the daemons only.")
+    ] = False,
     offline: WheelHouse = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Install the coordinator and the daemon of every machine as systemd services.
-
-    :--user: Services of the SSH user's own systemd; needs no sudo.
-    :--no-coordinator: Install the daemons only.
-    """
+    """Install the coordinator and the daemon of every machine as systemd services."""
     command = ClusterCommand("install", path, take_over, surveys_all=True)
     installer, both = Installer(offline), not no_coordinator
     cluster = load_cluster_file(path)
@@ -166,39 +182,47 @@ def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
     fail_unless(uninstall_services(file, cluster, Installer(), command))
 
 
-SETTINGS = {"exec_": {"context_settings": {"ignore_unknown_options": True}}}
-
-
-def exec_(
+def _exec(
     path: ClusterFile,
-    command: list[str],
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
+    ],
     machine: SomeMachines = None,
-    timeout: options.Duration | None = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=options.checked(parse_duration),
+            help="Time to wait for the command.",
+        ),
+    ] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; each line of output names its machine.
 
     After the time limit, or Ctrl-C, the command continues to run on the machines. To end it there:
     `dora cluster exec PATH -- timeout 60 COMMAND`.
-
-    :-- COMMAND...: The command and its arguments.
-    :--timeout: Time to wait for the command.
     """
     loaded = load_cluster_file(path)
     machines = select_machines(loaded, machine)
     fail_unless(fanout.execute(loaded, machines, command, timeout))
 
 
+exec_ = function_command("exec", _exec, context_settings={"ignore_unknown_options": True})
+
+
 def logs(
     path: ClusterFile,
     machine: SomeMachines = None,
-    tail: Annotated[int, typer.Option(min=0)] = 50,
-    follow: bool = False,
+    tail: Annotated[
+        int,
+        typer.Option("--tail", min=0, metavar="N", help="Only the last N lines of each machine."),
+    ] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-F", "-f", help="Print new lines as they arrive.")
+    ] = False,
 ) -> None:
-    """Show the output of the daemon on every machine.
-
-    :--tail N: Only the last N lines of each machine.
-    :--follow, -F (-f): Print new lines as they arrive.
-    """
+    """Show the output of the daemon on every machine."""
     loaded = load_cluster_file(path)
     machines = select_machines(loaded, machine)
     fail_unless(fanout.show_logs(loaded, machines, tail, follow=follow))
@@ -227,15 +251,19 @@ def upgrade(
 def downgrade(
     path: ClusterFile,
     machine: SomeMachines = None,
-    to: str | None = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="VERSION",
+            help="Switch to this version, which must be on the machines already.",
+        ),
+    ] = None,
     keep_going: KeepGoing = False,
     force: options.ForceHolds = False,
     take_over: TakeOver = False,
 ) -> None:
-    """Undo the last upgrade: return its machines to the version before.
-
-    :--to VERSION: Switch to this version, which must be on the machines already.
-    """
+    """Undo the last upgrade: return its machines to the version before."""
     loaded = load_cluster_file(path)
     machines = select_machines(loaded, machine)
     with reserve(loaded, ClusterCommand("downgrade", path, take_over), machines):
@@ -244,10 +272,19 @@ def downgrade(
 
 
 def promote(
-    machine: Annotated[str | None, typer.Argument()] = None,
-    path: Path = Path("cluster.yml"),
-    back: bool = False,
-    yes: bool = False,
+    machine: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="A machine of `coordinator.standby`.")
+    ] = None,
+    path: Annotated[Path, typer.Option("--file", metavar="PATH", help="The cluster file.")] = Path(
+        "cluster.yml"
+    ),
+    back: Annotated[
+        bool,
+        typer.Option(
+            "--back", help="Return to the coordinator's machine in the file, also a new one."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     offline: WheelHouse = None,
 ) -> None:
     """Let the coordinator continue on a standby, or with --back where the file names it.
@@ -255,11 +292,6 @@ def promote(
     If the coordinator answers, its present state is used; otherwise the newest store or copy that a
     reachable machine has. Nodes run on; the daemons follow, and a replaced coordinator changes
     nothing if it returns. Repeating the command is safe.
-
-    :[ID]: A machine of `coordinator.standby`.
-    :--file PATH: The cluster file.
-    :--back: Return to the coordinator's machine in the file, also a new one.
-    :--yes, -y: Do not ask.
     """
     if back == (machine is not None):
         raise typer.BadParameter("give the id of a standby, or --back")

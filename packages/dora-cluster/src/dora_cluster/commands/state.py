@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings, show_offset
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, with_client
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, connect_of
 from dora_config.protocol.reports import (
     ClusterReport,
     ClusterStatus,
@@ -19,7 +21,7 @@ from dora_config.protocol.reports import (
 from dora_config.yaml.quantities import parse_duration, show_age
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    pass
 
 COLUMNS = (
     "DAEMON ID",
@@ -38,14 +40,19 @@ STANDBY_COLUMNS = ("STANDBY", "ADDRESS", "COPY", "AGE", "")
 FLEET_COLUMNS = ("DATAFLOW", "MACHINE", "DESIRED", "OBSERVED", "STATE", "")
 
 
-@with_client(path=options.OptionalFleetFile)
-def status(client: Client, output_format: options.Output = "table") -> None:
+def status(
+    path: options.OptionalFleetFile = None,
+    output_format: options.Output = "table",
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
     """Show the state of the coordinator's daemons and of the links between them."""
     from dora_cluster.ownership import known_files
 
-    report, fleet = client.request(ClusterStatus()), client.request(GetFleet())
-    show(report, fleet, as_json=output_format == "json")
-    known_files.warn_of_unknown(client.endpoint, report.machines)
+    with connect_of(path, coordinator_addr, coordinator_port) as client:
+        report, fleet = client.request(ClusterStatus()), client.request(GetFleet())
+        show(report, fleet, as_json=output_format == "json")
+        known_files.warn_of_unknown(client.endpoint, report.machines)
 
 
 def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:
@@ -151,41 +158,45 @@ def _link_clock(microseconds: int) -> str:
     return f"{microseconds / 1000:+.1f} ms" if small else show_offset(microseconds / 1e6)
 
 
-@with_client()
 def rotate_token(
-    client: Client,
-    expire_after: str = "24h",
+    expire_after: Annotated[
+        str,
+        typer.Option(
+            "--expire-after", metavar="DURATION", help="How long the present token stays valid."
+        ),
+    ] = "24h",
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Replace the cluster's token; dataflows keep running.
 
     Connected daemons receive the new token at once, others when they connect within that
     time. The token of this account is replaced too.
-
-    :--expire-after DURATION: How long the present token stays valid.
     """
     from dora_config.access import AccessError, remember_token
     from dora_config.protocol.control import RotateToken
 
-    address = client.endpoint
-    request = RotateToken(grace=options.checked(parse_duration)(expire_after))
-    answer = client.request(request)
-    try:
-        remember_token(address, answer.token)
-    except (AccessError, OSError) as error:
-        output.warn(
-            f"the new token could not be stored in this account ({error}); copy the token "
-            "file of the coordinator's account before the old token expires"
-        )
-    output.write(f"New token sent to {output.counted(len(answer.daemons), 'connected daemon')}")
-    output.write(f"The old token expires after {expire_after}")
-    report = client.request(ClusterStatus())
-    absent = {one.daemon for one in report.machines if not one.ended} - {*answer.daemons}
-    if absent:
-        names = ", ".join(sorted(absent))
-        output.warn(
-            f"not sent to {names}: a daemon receives it when it connects before the old token "
-            "expires; afterwards run `dora cluster up` or `install`"
-        )
+    with connect(coordinator_addr, coordinator_port) as client:
+        address = client.endpoint
+        request = RotateToken(grace=options.checked(parse_duration)(expire_after))
+        answer = client.request(request)
+        try:
+            remember_token(address, answer.token)
+        except (AccessError, OSError) as error:
+            output.warn(
+                f"the new token could not be stored in this account ({error}); copy the token "
+                "file of the coordinator's account before the old token expires"
+            )
+        output.write(f"New token sent to {output.counted(len(answer.daemons), 'connected daemon')}")
+        output.write(f"The old token expires after {expire_after}")
+        report = client.request(ClusterStatus())
+        absent = {one.daemon for one in report.machines if not one.ended} - {*answer.daemons}
+        if absent:
+            names = ", ".join(sorted(absent))
+            output.warn(
+                f"not sent to {names}: a daemon receives it when it connects before the old token "
+                "expires; afterwards run `dora cluster up` or `install`"
+            )
 
 
 def ca(

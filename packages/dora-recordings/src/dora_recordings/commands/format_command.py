@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from dora_cli.parameters import function_command
+from dora_cli.command import function_command
 from dora_config import plugins
 from dora_config.plugins import Group, PluginError
 

@@ -11,9 +11,15 @@ import typer
 
 from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice
+from dora_cli.command import function_command
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_cli.commands.topic import positive_duration
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    connect_now,
+    is_named,
+)
 from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
 from dora_config.yaml.quantities import parse_size
@@ -22,9 +28,6 @@ from dora_recordings.plugin import HEADING
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_recordings.client.starting import RecordSettings
-
-
-SETTINGS = {"record": {"rich_help_panel": HEADING}}
 
 
 def _size(text: str) -> int:
@@ -38,16 +41,78 @@ def _size(text: str) -> int:
 Size = Annotated[int, typer.Option(metavar="SIZE", parser=options.checked(_size))]
 
 
-def record(
-    path: Path | None = None,
-    attach: str | None = None,
-    target: Path | None = None,
-    topics: str = "",
-    max_size: Size | None = None,
-    max_duration: Annotated[float | None, options.duration(positive_duration)] = None,
-    split_size: Size | None = None,
-    split_duration: Annotated[float | None, options.duration(positive_duration)] = None,
-    cluster: bool = False,
+def _record(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", help="The dataflow file to run and record.")
+    ] = None,
+    attach: Annotated[
+        str | None,
+        typer.Option(
+            "--attach",
+            metavar="DATAFLOW",
+            help="Record a running dataflow instead, by its name or UUID.",
+        ),
+    ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Default recording_<date>_<time>.mcap; for several machines none, see "
+            "`dora recording fetch`.",
+        ),
+    ] = None,
+    topics: Annotated[
+        str,
+        typer.Option(
+            "--topics",
+            metavar="PATTERN,..",
+            help="Outputs such as camera/image,*/pose; default all.",
+        ),
+    ] = "",
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size",
+            metavar="SIZE",
+            parser=options.checked(_size),
+            help="End the recording at this size, such as 2GB.",
+        ),
+    ] = None,
+    max_duration: Annotated[
+        float | None,
+        typer.Option(
+            "--max-duration",
+            metavar="DURATION",
+            parser=options.checked(positive_duration),
+            help="End the recording this long after its first message.",
+        ),
+    ] = None,
+    split_size: Annotated[
+        int | None,
+        typer.Option(
+            "--split-size",
+            metavar="SIZE",
+            parser=options.checked(_size),
+            help="Begin another file at this size.",
+        ),
+    ] = None,
+    split_duration: Annotated[
+        float | None,
+        typer.Option(
+            "--split-duration",
+            metavar="DURATION",
+            parser=options.checked(positive_duration),
+            help="Begin another file after this time.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster", help="Start PATH on the daemons of a coordinator, as `dora start`."
+        ),
+    ] = False,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,
@@ -67,17 +132,6 @@ def record(
 
     Nodes are never slowed down: messages that could not be recorded are counted, and the exit code
     is then 1.
-
-    :[PATH]: The dataflow file to run and record.
-    :--attach DATAFLOW: Record a running dataflow instead, by its name or UUID.
-    :--output, -o FILE: Default recording_<date>_<time>.mcap; for several machines none, see `dora
-        recording fetch`.
-    :--topics PATTERN,..: Outputs such as camera/image,*/pose; default all.
-    :--max-size: End the recording at this size, such as 2GB.
-    :--max-duration: End the recording this long after its first message.
-    :--split-size: Begin another file at this size.
-    :--split-duration: Begin another file after this time.
-    :--cluster: Start PATH on the daemons of a coordinator, as `dora start`.
     """
     if (path is None) == (attach is None):
         raise typer.BadParameter("give a PATH to run, or --attach DATAFLOW; one of them")
@@ -108,6 +162,9 @@ def record(
             uv=uv, stop_after=stop_after, allow_shell=allow_shell_nodes, env_overrides=overrides
         )
         _run_here(path, settings, run)
+
+
+record = function_command("record", _record, rich_help_panel=HEADING)
 
 
 def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:

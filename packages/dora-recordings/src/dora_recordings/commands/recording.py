@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from dora_cli import options, output
-from dora_cli.coordinator.options import with_client
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_cli.errors import CommandFailed
 from dora_recordings.commands.format_command import FormatCommand
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
     from dora_cli.coordinator.recordings import FleetRecording
     from dora_recordings.channel_statistics import ChannelStatistics
     from dora_recordings.reading import Recording
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 RecordingArgument = Annotated[
     str | None,
-    ":[RECORDING]: Start of its id, or name or UUID of its dataflow; default the newest.",
+    typer.Argument(
+        metavar="[RECORDING]",
+        help="Start of its id, or name or UUID of its dataflow; default the newest.",
+    ),
 ]
 
 INFO_COLUMNS = ("TOPIC", "TYPE", "MESSAGES", "BYTES", "HZ", "LONGEST GAP (MS)", "MISSING")
@@ -30,7 +34,7 @@ DASH = "-"
 
 
 def info(
-    file: Path,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording.")],
     output_format: options.Output = "table",
 ) -> None:
     """Show the outputs in a recording: messages, rates and gaps.
@@ -38,8 +42,6 @@ def info(
     MISSING counts messages that were sent between recorded ones and are not in the file. A file
     whose recorder was killed is read up to its last complete part. What is damaged is listed, and
     the exit code is then 1.
-
-    :FILE: The recording.
     """
     from dora_recordings.channel_statistics import ChannelStatistics
     from dora_recordings.reading import Recording
@@ -152,30 +154,31 @@ LIST_COLUMNS = (
 )
 
 
-@with_client()
 def list_(
-    client: Client,
     output_format: options.Output = "table",
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List the recordings on the machines of a cluster."""
     from dora_cli.coordinator.recordings import collect
     from dora_config.protocol.recordings import ListRecordings
     from dora_recordings.client.fleet import call
 
-    replies = call(client, ListRecordings())
-    recordings = collect(replies)
-    if output_format == "json":
-        for one in recordings:
-            output.json_line(_list_json(one))
-    else:
-        output.table(LIST_COLUMNS, [_list_cells(one) for one in recordings])
-        for one in recordings:
-            for problem in one.problems:
-                output.remark(f"{one.recording[:8]}: {problem}")
-    for problem in replies.problems.values():
-        output.warn(problem)
-    if replies.problems:
-        raise CommandFailed
+    with connect(coordinator_addr, coordinator_port) as client:
+        replies = call(client, ListRecordings())
+        recordings = collect(replies)
+        if output_format == "json":
+            for one in recordings:
+                output.json_line(_list_json(one))
+        else:
+            output.table(LIST_COLUMNS, [_list_cells(one) for one in recordings])
+            for one in recordings:
+                for problem in one.problems:
+                    output.remark(f"{one.recording[:8]}: {problem}")
+        for problem in replies.problems.values():
+            output.warn(problem)
+        if replies.problems:
+            raise CommandFailed
 
 
 def _list_cells(recording: FleetRecording) -> list[object]:
@@ -211,48 +214,55 @@ def _list_json(recording: FleetRecording) -> dict[str, object]:
     }
 
 
-@with_client()
 def stop(
-    client: Client,
     recording: RecordingArgument = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """End a recording on the machines of a cluster; the dataflow keeps running."""
     from dora_config.protocol.recordings import StopRecording
     from dora_recordings.client.fleet import end_recording
 
-    end_recording(client, recording, StopRecording, "stopped")
+    with connect(coordinator_addr, coordinator_port) as client:
+        end_recording(client, recording, StopRecording, "stopped")
 
 
-@with_client()
 def fetch(
-    client: Client,
     recording: RecordingArgument = None,
-    target: Path | None = None,
-    allow_missing: bool = False,
-    remove: bool = False,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Default: recording_<date>_<time>.mcap."
+        ),
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Merge without machines that are not connected.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Then remove the recording from the machines.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Copy a recording from the machines of a cluster and merge it into one file.
 
     Times are corrected to the clock of the coordinator. After an interruption, the same command
     continues. The exit code is 1 if messages were not recorded.
-
-    :--output, -o FILE: Default: recording_<date>_<time>.mcap.
-    :--allow-missing: Merge without machines that are not connected.
-    :--remove: Then remove the recording from the machines.
     """
     from dora_recordings.client.fetching import fetch, merge_fetched, remove_from_machines
     from dora_recordings.client.fleet import find
 
-    found = find(client, recording)
-    file = target or default_target(found.started)
-    fetched = fetch(client, found, file, allow_missing=allow_missing)
-    complete, intact = merge_fetched(fetched, file)
-    if remove and not intact:
-        output.warn("files are damaged: nothing was removed from the machines")
-    elif remove:
-        remove_from_machines(client, found)
-    if not complete:
-        raise CommandFailed
+    with connect(coordinator_addr, coordinator_port) as client:
+        found = find(client, recording)
+        file = target or default_target(found.started)
+        fetched = fetch(client, found, file, allow_missing=allow_missing)
+        complete, intact = merge_fetched(fetched, file)
+        if remove and not intact:
+            output.warn("files are damaged: nothing was removed from the machines")
+        elif remove:
+            remove_from_machines(client, found)
+        if not complete:
+            raise CommandFailed
 
 
 def default_target(started: float) -> Path:
@@ -260,16 +270,16 @@ def default_target(started: float) -> Path:
     return Path(time.strftime("recording_%Y%m%d_%H%M%S.mcap", time.localtime(started)))
 
 
-@with_client()
 def remove(
-    client: Client,
-    recording: str,
+    recording: Annotated[
+        str, typer.Argument(metavar="RECORDING", help="Start of its id; see `dora recording list`.")
+    ],
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Remove an ended recording from the machines of a cluster.
-
-    :RECORDING: Start of its id; see `dora recording list`.
-    """
+    """Remove an ended recording from the machines of a cluster."""
     from dora_config.protocol.recordings import RemoveRecording
     from dora_recordings.client.fleet import end_recording
 
-    end_recording(client, recording, RemoveRecording, "removed")
+    with connect(coordinator_addr, coordinator_port) as client:
+        end_recording(client, recording, RemoveRecording, "removed")

@@ -11,9 +11,11 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.build.local import LockChoice
+from dora_cli.command import function_command
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_config.atomic_write import write_file
 from dora_config.errors import DoraError
+from dora_config.yaml.quantities import parse_duration
 from dora_recordings.plugin import HEADING
 
 if TYPE_CHECKING:
@@ -21,22 +23,52 @@ if TYPE_CHECKING:
     from dora_daemon.runner.service import Runner
     from dora_recordings.reading import Recording
 
-SETTINGS = {"replay": {"cls": options.OptionalValues, "rich_help_panel": HEADING}}
-
 
 class MessagesDropped(DoraError):
     """A replay without waiting times was not complete."""
 
 
-def replay(
-    files: list[Path],
-    replace: str | None = None,
-    speed: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    loop: bool = False,
-    begin: options.Duration | None = None,
-    end: options.Duration | None = None,
-    skip_damaged: bool = False,
-    output_yaml: Path | None = None,
+def _command(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE..", help="The recording, or its files.")
+    ],
+    replace: Annotated[
+        str | None,
+        typer.Option(
+            "--replace",
+            metavar="NODE,..",
+            help="Nodes that are replayed; by default all that were recorded.",
+        ),
+    ] = None,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.0, help="0: as fast as the readers accept.")
+    ] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    begin: Annotated[
+        float | None,
+        typer.Option(
+            "--from",
+            metavar="DURATION",
+            parser=options.checked(parse_duration),
+            help="Skip this much of the beginning.",
+        ),
+    ] = None,
+    end: Annotated[
+        float | None,
+        typer.Option(
+            "--to",
+            metavar="DURATION",
+            parser=options.checked(parse_duration),
+            help="End at this time after the beginning.",
+        ),
+    ] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Replay the intact parts of a damaged file.")
+    ] = False,
+    output_yaml: Annotated[
+        Path | None,
+        typer.Option("--output-yaml", metavar="FILE", help="Write the dataflow, do not run it."),
+    ] = None,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,
@@ -47,15 +79,6 @@ def replay(
 
     Messages of a node keep their order, data and metadata. With `--speed 0` all inputs have
     `queue_policy: backpressure`; the exit code is 1 if messages were dropped all the same.
-
-    :FILE..: The recording, or its files.
-    :--replace NODE,..: Nodes that are replayed; by default all that were recorded.
-    :--speed: 0: as fast as the readers accept.
-    :--loop: Begin again at the end.
-    :--from: Skip this much of the beginning.
-    :--to: End at this time after the beginning.
-    :--skip-damaged: Replay the intact parts of a damaged file.
-    :--output-yaml FILE: Write the dataflow, do not run it.
     """
     from dora_recordings.reading import Recording
 
@@ -85,6 +108,9 @@ def replay(
     if dropped and not speed:
         lines = [f"{count} of {edge}" for edge, count in dropped.items()]
         raise MessagesDropped("messages were dropped:\n" + "\n".join(lines))
+
+
+replay = function_command("replay", _command, rich_help_panel=HEADING)
 
 
 async def _count_dropped(runner: Runner, counts: dict[str, int]) -> None:
