@@ -304,6 +304,12 @@ def test_what_nodes_wait_for() -> None:
     )
 
 
+def test_a_program_without_ports_that_runs_need_not_connect() -> None:
+    status = NodeStatus(node="nap", status="Running", pid=42)
+    robot = machine("robot", spawned(NOW - 12, "nap", pid=42), nodes=(status,))
+    assert explain(evidence(robot)).waits_for == ()
+
+
 def test_a_stopping_dataflow_waits_for_its_nodes() -> None:
     stopping = DataflowStopping(reason="stop requested", grace=10.0)
     robot = machine("robot", connected(900, "camera"), entry(950, stopping), node_ids=("camera",))

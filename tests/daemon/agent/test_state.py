@@ -21,7 +21,13 @@ from dora_config.protocol.daemon import (
     StopPart,
     StreamLogs,
 )
-from dora_config.protocol.links import LinkReport, PeerEndpoint, PeerReport, SetLinkPeers
+from dora_config.protocol.links import (
+    LinkReport,
+    PeerEndpoint,
+    PeerReport,
+    RemoteEdge,
+    SetLinkPeers,
+)
 from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.runner import (
     AcknowledgeResult,
@@ -74,6 +80,19 @@ ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 
 def prepare(attempt: int = 1) -> PreparePart:
     return PreparePart(dataflow_id=ID, attempt=attempt, spec=SPEC)
+
+
+def prepare_linked() -> PreparePart:
+    """Return a part with an edge to another machine."""
+    edge = RemoteEdge(
+        source="camera",
+        output="image",
+        target="viewer",
+        input="image",
+        source_machine="robot",
+        target_machine="base",
+    )
+    return prepare().model_copy(update={"links": PartLinks(edges=(edge,))})
 
 
 def placed() -> RunnerPlaced:
@@ -187,6 +206,14 @@ def test_result_is_saved_before_it_is_acknowledged_and_reported() -> None:
     after(state, ForgetPart(dataflow_id=ID, attempt=1))
     assert state.reports() == ()
     assert record_of(state).log_dirs == {"camera": "out"}
+
+
+def test_a_part_that_fails_right_after_its_release_has_ended() -> None:
+    state = AgentState()
+    after(state, prepare(), placed(), connected(), connected("ready"))
+    failed = DataflowResult(dataflow_id=ID, error="exited with code 3")
+    commands = after(state, connected("finished", result=failed))
+    assert [report.phase for report in reports(commands)] == ["ended"]
 
 
 def test_only_the_newest_ended_records_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +339,7 @@ def test_peers_are_sent_when_the_runner_connects() -> None:
     state = AgentState()
     after(
         state,
-        prepare(),
+        prepare_linked(),
         ConnectPart(dataflow_id=ID, attempt=1, peers=(first, other)),
         ConnectPart(dataflow_id=ID, attempt=1, peers=(moved,), ended=("x",)),
         ConnectPart(dataflow_id=ID, attempt=2, peers=(first,)),
@@ -326,13 +353,23 @@ def test_peers_are_sent_when_the_runner_connects() -> None:
     assert sent == SendToRunner(ID, SetLinkPeers(peers=(first,)))
 
 
+def test_a_part_without_links_keeps_the_peers_for_later() -> None:
+    """An older store may send them before the links."""
+    state = AgentState()
+    base = PeerEndpoint(machine="base", run_id="1", endpoints=("base:1",))
+    after(state, prepare(), placed(), connected())
+    (saved,) = state.handle(ConnectPart(dataflow_id=ID, attempt=1, peers=(base,)), 0.0)
+    assert isinstance(saved, SavePart)
+    assert saved.record.peers == (base,)
+
+
 def test_later_news_of_a_machine_replaces_earlier_ones() -> None:
     base = PeerEndpoint(machine="base", run_id="1", endpoints=("base:1",))
     arm = PeerEndpoint(machine="arm", run_id="1", endpoints=("arm:1",))
     state = AgentState()
     after(
         state,
-        prepare(),
+        prepare_linked(),
         ConnectPart(dataflow_id=ID, attempt=1, peers=(arm,), ended=("base",)),
         ConnectPart(dataflow_id=ID, attempt=1, peers=(base,), ended=("arm",)),
         placed(),

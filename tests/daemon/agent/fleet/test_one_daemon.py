@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -58,6 +59,34 @@ def test_starts_on_one_machine(fleet: RealFleet, workspace: Workspace) -> None:
     assert output == f"dataflow restarted: {old} -> {new}\n"
     assert [one.status for one in fleet.listed()][-2:] == ["Finished", "Running"]
     fleet.dora("stop", "a")
+
+
+def test_programs_without_ports_do_not_delay_a_start(
+    fleet: RealFleet, workspace: Workspace
+) -> None:
+    """One that never connects, which can be replaced, and one that fails at once."""
+    nap = workspace.dataflow({"nodes": [{"id": "nap", "path": "sleep", "args": "1000"}]}, "nap.yml")
+    fleet.start(nap, "--name", "nap")
+    assert fleet.listed()[-1].status == "Running"
+    (node,) = fleet.dora("node", "list", "--format", "json").stdout.splitlines()
+    assert json.loads(node)["status"] == "Running"
+    assert "must create" not in fleet.dora("why", "nap").stdout
+    other = workspace.file("other.yml", "id: nap\npath: sleep\nargs: '2000'\n")
+    replaced = fleet.dora("node", "replace", "nap", "--from-yaml", str(other)).stdout
+    assert replaced.startswith('node "nap" replaced')
+
+    def other_runs() -> bool:
+        (again,) = fleet.dora("node", "list", "--format", "json").stdout.splitlines()
+        found = json.loads(again)
+        return bool(found["status"] == "Running" and found["pid"] != json.loads(node)["pid"])
+
+    wait_until(other_runs, what="the other program to run")
+    fleet.dora("stop", "nap")
+
+    workspace.node("bad", "raise SystemExit(3)")
+    bad = workspace.dataflow({"nodes": [{"id": "bad", "path": "bad.py"}]}, "bad.yml")
+    refused = fleet.dora("start", str(bad), "--name", "bad", "--detach", code=1)
+    assert "exited with code 3" in refused.stderr
 
 
 def test_refused_daemons(fleet: RealFleet, workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.runner.nodes import ALWAYS, ON_FAILURE, node
 from support.runner.simulation import Simulation, pair
 
@@ -13,7 +14,7 @@ from dora_config.protocol.runner import (
     NodeRestarting,
 )
 from dora_daemon.runner.machine import commands as c, events as e
-from dora_daemon.runner.machine.node import NodeState
+from dora_daemon.runner.machine.node import STEADY, NodeState
 
 # --- the start barrier
 
@@ -77,12 +78,73 @@ def test_a_release_before_the_nodes_connect_counts() -> None:
     assert sim.started
 
 
-def test_dynamic_nodes_and_portless_shell_nodes_are_not_waited_for() -> None:
-    nodes = [node("a"), node("d", path="dynamic", kind="dynamic"), node("s", kind="shell")]
-    sim = Simulation(nodes).start()
+def test_dynamic_nodes_and_programs_without_ports_need_not_connect() -> None:
+    sim = Simulation(
+        [
+            node("a", outputs="x"),
+            node("d", path="dynamic", kind="dynamic", outputs="x"),
+            node("p"),
+            node("s", kind="shell"),
+        ]
+    ).start()
     sim.connect("a")
+    assert not sim.started
+    sim.pass_time(STEADY)
     assert sim.started
     assert "d" not in sim.processes
+
+
+def test_a_program_without_ports_is_ready_once_it_has_run_for_a_moment() -> None:
+    sim = Simulation([node("a")], hold_at_barrier=True).start()
+    sim.pass_time(STEADY * 0.9)
+    early = sim.state.phase
+    sim.pass_time(STEADY * 0.2)
+    assert (early, sim.state.phase) == ("starting", "ready")
+    sim.handle(e.BarrierReleased())
+    sim.connect("a")  # it may be a dora node without ports
+    assert sim.of(c.SendGo)[-1] == c.SendGo(("a",))
+
+
+@pytest.mark.parametrize("kind", ["standard", "shell"])
+def test_a_program_without_ports_that_fails_at_once_fails_the_start(kind: str) -> None:
+    sim = Simulation([node("p", kind=kind)], hold_at_barrier=True).start()
+    sim.exit("p", 3)
+    assert sim.result is not None
+    assert sim.outcome("p") == ("failed", "exited with code 3")
+    assert not sim.started
+
+
+def test_a_start_waits_for_the_restart_of_a_program_without_ports() -> None:
+    sim = Simulation([node("p", restart=ON_FAILURE)]).start()
+    sim.exit("p", 1)
+    assert sim.node("p").state is NodeState.BACKING_OFF
+    sim.pass_time(STEADY)
+    assert not sim.started
+    sim.pass_time(STEADY + 10)
+    assert sim.started
+
+
+@pytest.mark.parametrize("kind", ["standard", "shell"])
+def test_a_program_without_ports_that_fails_stops_only_an_unfinished_start(kind: str) -> None:
+    nodes = [node("a", outputs="x"), node("p", kind=kind)]
+    early, late = Simulation(nodes).start(), Simulation(nodes).start()
+    early.exit("p", 3)
+    early.connect("a")
+    assert '"p" exited before connecting' in early.processes["a"].refusals[0]
+    late.connect("a")
+    late.pass_time(STEADY)
+    late.exit("p", 3)
+    assert late.started
+    assert late.result is None
+    assert early.outcome("p") == late.outcome("p") == ("failed", "exited with code 3")
+
+
+def test_the_success_of_a_program_without_ports_stops_no_start() -> None:
+    sim = Simulation([node("a", outputs="x"), node("p")]).start()
+    sim.exit("p", 0)
+    assert sim.outcome("p")[0] == "success"
+    sim.connect("a")
+    assert sim.started
 
 
 def test_a_failure_before_connecting_stops_the_start() -> None:
@@ -104,7 +166,7 @@ def test_a_failure_before_connecting_stops_the_start() -> None:
 
 
 def test_a_node_that_fails_by_itself_meanwhile_is_a_root_cause() -> None:
-    sim = Simulation([node("a"), node("b"), node("c")]).start()
+    sim = Simulation([node(name, outputs="x") for name in "abc"]).start()
     sim.exit("a", 1)
     sim.exit("b", 2)
     sim.connect("c")
@@ -125,7 +187,7 @@ def test_after_a_failed_start_remaining_processes_are_killed() -> None:
 
 
 def test_a_node_waiting_for_its_restart_ends_with_a_failed_start() -> None:
-    sim = Simulation([node("a", restart=ON_FAILURE), node("b")]).start()
+    sim = Simulation([node("a", outputs="x", restart=ON_FAILURE), node("b")]).start()
     sim.exit("a", 1)
     sim.exit("b", 1)
     assert sim.outcome("a")[0] == "cascading"
@@ -367,7 +429,7 @@ def test_a_process_that_never_connected_gets_signals_only() -> None:
 
 
 def test_stop_after_counts_from_the_opening_of_the_barrier() -> None:
-    sim = Simulation([node("a")], stop_after=3.0).start()
+    sim = Simulation([node("a", outputs="x")], stop_after=3.0).start()
     sim.pass_time(5.0)
     sim.connect_all()
     sim.pass_time(2.9)
@@ -381,7 +443,7 @@ def test_stop_after_counts_from_the_opening_of_the_barrier() -> None:
 
 
 def test_stop_after_ends_a_start_that_never_completes() -> None:
-    sim = Simulation([node("a"), node("b")], stop_after=3.0).start()
+    sim = Simulation([node("a"), node("b", outputs="x")], stop_after=3.0).start()
     sim.connect("a")
     sim.pass_time(12.9)
     assert sim.processes["a"].stops == 0
@@ -391,7 +453,7 @@ def test_stop_after_ends_a_start_that_never_completes() -> None:
 
 
 def test_a_long_wait_for_nodes_names_them() -> None:
-    sim = Simulation([node("a"), node("b"), node("c")]).start()
+    sim = Simulation([node(name, outputs="x") for name in "abc"]).start()
     sim.connect("b")
     sim.pass_time(9.9)
     assert sim.logs() == []
@@ -407,7 +469,7 @@ def test_a_long_wait_for_nodes_names_them() -> None:
 
 
 def test_a_notice_names_a_limited_number_of_nodes() -> None:
-    sim = Simulation([node(f"n{number}") for number in range(30)]).start()
+    sim = Simulation([node(f"n{number}", outputs="x") for number in range(30)]).start()
     sim.pass_time(10.0)
     assert '"n9" and 20 more to connect' in sim.logs()[-1]
 

@@ -166,6 +166,11 @@ class ResolvedNode(ResolvedProgram):
         return self.kind == "dynamic"
 
     @property
+    def has_ports(self) -> bool:
+        """Whether the node has inputs or outputs; any other program may never connect."""
+        return bool(self.inputs or self.outputs)
+
+    @property
     def needs_build(self) -> bool:
         """Whether the node has a git source or build commands."""
         return self.git is not None or any(line.strip() for line in self.build)

@@ -74,6 +74,11 @@ class Evidence(Frozen):
                 return node not in one.node_ids and all(node != has.node for has in one.nodes)
         return False
 
+    def runs(self, node: str, machine: str | None) -> bool:
+        """Return whether a machine reports that a node runs."""
+        nodes = (has for one in self.machines if one.machine == machine for has in one.nodes)
+        return any(has.node == node and has.status == "Running" for has in nodes)
+
 
 @dataclass(frozen=True, slots=True)
 class TimedEvent:

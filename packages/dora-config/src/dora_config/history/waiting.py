@@ -74,6 +74,8 @@ def _nodes(evidence: Evidence, events: Sequence[TimedEvent]) -> Iterable[str]:
     for node, timed in last.items():
         if evidence.has_removed(node, timed.machine):
             continue
+        if isinstance(timed.event, NodeSpawned) and evidence.runs(node, timed.machine):
+            continue  # a program without inputs and outputs need not connect
         yield from _node(evidence.now, node, timed, stopping.get(timed.machine))
 
 

@@ -410,7 +410,8 @@ class AgentState:
         if not record.borrowed:
             acknowledge.append(do.SendToRunner(record.dataflow_id, protocol.AcknowledgeResult()))
         part.runner = None
-        unreleased = record.phase in ("preparing", "prepared")
+        # prepared nodes end only after their release: the phase "running" may have been too short
+        unreleased = record.phase == "preparing"
         if not result.ok and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
             if self._starts_alone(part) and (unreleased or part.fails_soon(now)):

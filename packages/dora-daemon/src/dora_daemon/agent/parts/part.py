@@ -223,7 +223,7 @@ class LocalPart:
         before = (machine for machine in record.ended_peers if machine not in renewed)
         ended = tuple(dict.fromkeys((*before, *later.ended)))
         save = self.save(peers=tuple(peers.values()), ended_peers=ended)
-        if self.runner is None:
+        if self.runner is None or not record.links.edges:  # no link yet
             return [save]
         request = SetLinkPeers(peers=later.peers, ended=later.ended)
         return [save, do.SendToRunner(record.dataflow_id, request)]
@@ -231,7 +231,7 @@ class LocalPart:
     def send_peers(self) -> list[do.Command]:
         """Send the runner where the peers of its link listened last."""
         record = self.record
-        if not record.peers and not record.ended_peers:
+        if not record.links.edges or not (record.peers or record.ended_peers):
             return []
         request = SetLinkPeers(peers=record.peers, ended=record.ended_peers)
         return [do.SendToRunner(record.dataflow_id, request)]

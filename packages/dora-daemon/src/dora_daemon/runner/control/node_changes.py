@@ -20,7 +20,6 @@ from dora_config.protocol.graph_checks import (
 from dora_config.protocol.runner_events import DATAFLOW_ENDED
 from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine import events
-from dora_daemon.runner.machine.barrier import joins_barrier
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 from dora_daemon.runner.machine.state import RunnerState
@@ -130,7 +129,7 @@ class NodeChanges:
             )
 
     async def replace(self, request: protocol.ReplaceNode) -> None:
-        """Replace a node. The old one runs on if this raises.
+        """Replace a node. The old one runs on if this raises, unless it need not connect.
 
         Raises RequestRefused, InvalidChange and PreparationError.
         """
@@ -140,6 +139,9 @@ class NodeChanges:
         self._check_replacement(spec)
         node = self._services.nodes[spec.id]
         log = self._services.logs.new_log(prepared)
+        if self._find(spec.id).steady:  # nothing to take over: the old program ends first
+            self._dispatcher.emit(events.NodeStopRequested(spec.id, request.grace, leaves=True))
+            await self._until(spec.id, lambda n: n.ended)
         if self._find(spec.id).state in _WITHOUT_PROCESS:
             node.change_program(prepared, log)
             self._services.nodes.locate(node, request.place, request.code)
@@ -186,7 +188,7 @@ class NodeChanges:
 
         def settled() -> bool:
             node = self._find(spec.id)
-            return node.incarnation != before and (node.connected or node.ended)
+            return node.incarnation != before and (node.up or node.ended)
 
         with anyio.move_on_after(REPLACE_SECONDS):
             await self._dispatcher.until(settled)
@@ -202,7 +204,7 @@ class NodeChanges:
             raise RequestRefused(f'node "{spec.id}" is dynamic and cannot be replaced')
         if node.replacement is not None:
             raise RequestRefused(f'node "{spec.id}" is already being replaced')
-        if current.state not in (NodeState.RUNNING, *_WITHOUT_PROCESS):
+        if current.state not in (NodeState.RUNNING, *_WITHOUT_PROCESS) and not current.steady:
             raise RequestRefused(f'node "{spec.id}" does not run (it is {current.state.value})')
         entries = self._services.registry.out_of(spec.id)
         require_same_ports(old, spec, (entry.edge.output for entry in entries))
@@ -228,7 +230,7 @@ class NodeChanges:
         )
 
     async def add(self, request: protocol.AddNode) -> None:
-        """Add a node and wait until it has connected, for a while."""
+        """Add a node and wait until it has started, for a while."""
         require_running(self._dispatcher.state)
         spec, services = request.node, self._services
         if self._dispatcher.state.node(spec.id) is not None:
@@ -252,12 +254,12 @@ class NodeChanges:
         self._runner.files.write_index()
         self._runner.monitor.schedule()
         self._dispatcher.emit(events.NodeAdded(spec))
-        if not joins_barrier(spec):
+        if spec.is_dynamic:
             return
         with anyio.move_on_after(CONNECT_SECONDS):
             await self._dispatcher.until(lambda: self._has_settled(spec.id))
         added = self._find(spec.id)
-        if not added.connected:
+        if not added.up:
             require_running(self._dispatcher.state)
         try:
             require_success(added)
@@ -266,9 +268,9 @@ class NodeChanges:
             raise
 
     def _has_settled(self, node: str) -> bool:
-        """Return whether an added node has connected, or will not."""
+        """Return whether an added node has started, or will not."""
         added, phase = self._find(node), self._dispatcher.state.phase
-        return added.connected or added.ended or phase in ("stopping", "finished")
+        return added.up or added.ended or phase in ("stopping", "finished")
 
     async def remove(self, node: str, grace: float) -> None:
         """Stop a node and remove it with its edges; its readers first receive what it sent."""

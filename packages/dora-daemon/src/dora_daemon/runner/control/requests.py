@@ -257,6 +257,8 @@ def shown_state(node: NodeLifecycle, *, degraded: bool) -> protocol.ShownState:
         return "Stopped" if node.stopped else "Finished"
     if node.state is NodeState.RUNNING and degraded:
         return "Degraded"
+    if node.state is NodeState.CONNECTING and node.barrier_open and node.up:
+        return "Running"
     if node.state is NodeState.CONNECTING and node.restarts:
         return "Restarting"
     return _SHOWN[node.state]

@@ -7,7 +7,7 @@ from typing import Final
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.runner.machine.commands import ArmTimer, Command, EmitLog
-from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
+from dora_daemon.runner.machine.node import NodeLifecycle
 
 BARRIER_NOTICE: Final = "barrier_notice"
 """Timer of the notice."""
@@ -20,43 +20,29 @@ MAX_NAMES = 10
 """Nodes that a notice names."""
 
 
-def joins_barrier(node: ResolvedNode) -> bool:
-    """Return whether the dataflow waits for the node to connect.
-
-    A shell command without inputs and outputs never connects.
-    """
-    return not node.is_dynamic and bool(node.kind != "shell" or node.inputs or node.outputs)
-
-
-def must_connect(node: ResolvedNode, in_barrier: int) -> bool:
-    """Return whether exit code 0 before connecting is a failure: other nodes need this one."""
-    if node.inputs or node.outputs:
-        return True
-    return joins_barrier(node) and in_barrier > 1
-
-
 class StartBarrier:
     """The nodes that the start waits for, whether it is held, and whether it has opened."""
 
     def __init__(self, nodes: Iterable[ResolvedNode], *, held: bool) -> None:
-        """``held``: do not open when all have connected, but when the dataflow is released."""
-        self.nodes = {node.id for node in nodes if joins_barrier(node)}
+        """``held``: do not open when all are ready, but when the dataflow is released."""
+        self.nodes = {node.id for node in nodes if not node.is_dynamic}
         self.held = held
         self.open = False
 
     def complete(self, nodes: Mapping[str, NodeLifecycle]) -> bool:
-        """Return whether every node that is waited for has connected or ended."""
-        waited_for = [nodes[node] for node in self.nodes]
-        started = any(node.state is not NodeState.PLANNED for node in nodes.values())
-        return started and all(node.connected or node.ended for node in waited_for)
+        """Return whether the start waits for no node."""
+        return bool(nodes) and not self._missing(nodes)
+
+    def _missing(self, nodes: Mapping[str, NodeLifecycle]) -> list[str]:
+        waited_for = (node for node in nodes.values() if node.id in self.nodes)
+        return [node.id for node in waited_for if not node.up and not node.ended]
 
     def notice(self, nodes: Mapping[str, NodeLifecycle], now: float) -> list[Command]:
         """Return the notice about missing nodes, and the timer of the next one."""
         if not nodes:
             return [EmitLog("warn", "the dataflow has no nodes: it runs until it is stopped")]
         again = ArmTimer(None, BARRIER_NOTICE, now + NOTICE_INTERVAL)
-        waited_for = [node for node in nodes.values() if node.id in self.nodes]
-        missing = [node.id for node in waited_for if not node.connected and not node.ended]
+        missing = self._missing(nodes)
         return [again, EmitLog("warn", missing_notice(missing))] if missing else [again]
 
     def broken_by(self, node: NodeLifecycle) -> bool:

@@ -10,6 +10,7 @@ from dora_node_api.frozen import Frozen
 
 TimerName = Literal[
     "startup",
+    "steady",
     "finish",
     "terminate",
     "kill",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Final, Literal
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import InvalidTransition
@@ -48,6 +48,9 @@ class NodeState(Enum):
 
 _CONNECTED = (NodeState.WAITING, NodeState.RUNNING)
 _STARTED = (NodeState.CONNECTING, *_CONNECTED)
+STEADY: Final = 1.0
+"""Seconds after which a program without inputs and outputs has started: nothing waits for its
+connection, but a failure at once is one of the start."""
 _WITHOUT_PROCESS = (NodeState.PLANNED, NodeState.BACKING_OFF)
 
 
@@ -137,12 +140,12 @@ class NodeLifecycle:
     finish_grace: float | None = 120.0
     """Seconds a node may run on after its inputs have ended and are empty; ``None``: no limit."""
     barrier_open: bool = False
-    must_connect: bool = True
-    """Exit code 0 before connecting is a failure."""
     state: NodeState = NodeState.PLANNED
     incarnation: int = 0
     pid: int | None = None
     connected: bool = False
+    steady: bool = False
+    """Its process, a program without ports that need not connect, has run for `STEADY` seconds."""
     ended_unconnected: bool = False
     """The last process ended before it connected."""
     restarts: int = 0
@@ -180,6 +183,13 @@ class NodeLifecycle:
     @property
     def ended(self) -> bool:
         return self.state is NodeState.ENDED
+
+    @property
+    def up(self) -> bool:
+        """Whether it has started: it has connected, or has no ports and its process has run for
+        `STEADY` seconds.
+        """
+        return self.connected or self.steady
 
     @property
     def stopped(self) -> bool:
@@ -229,6 +239,9 @@ class NodeLifecycle:
                 return self._kill(
                     f"it did not connect within {self.spec.startup_timeout:g} s (startup_timeout)"
                 )
+            case NodeState.CONNECTING, "steady":
+                self.steady = True
+                return []
             case NodeState.RUNNING, "finish":
                 return self._overdue(event.busy, now)
             case NodeState.STOPPING, "terminate":
@@ -244,7 +257,7 @@ class NodeLifecycle:
         """Start a process."""
         self.incarnation = self._next_incarnation()
         self.state = NodeState.CONNECTING
-        self.connected = False
+        self.connected = self.steady = False
         self.pid = None
         self.outlived = None
         self.stop.reset()
@@ -265,6 +278,8 @@ class NodeLifecycle:
         commands: list[do.Command] = [do.ReportEvent(report)]
         if self.state is not NodeState.STOPPING and self.spec.startup_timeout is not None:
             commands.append(do.ArmTimer(self.id, "startup", now + self.spec.startup_timeout))
+        if not self.spec.has_ports:
+            commands.append(do.ArmTimer(self.id, "steady", now + STEADY))
         return commands
 
     def _hello(self, event: events.NodeConnected) -> list[do.Command]:
@@ -434,7 +449,7 @@ class NodeLifecycle:
             stop_requested=self.stop.order is not None,
             kill_reason=self.stop.kill_reason,
             before_connecting=not self.connected,
-            must_connect=self.must_connect,
+            must_connect=self.spec.has_ports,
             explanation=event.explanation,
         )
         verdict = judge(ending)

@@ -20,7 +20,6 @@ from dora_daemon.runner.machine.barrier import (
     BARRIER_NOTICE,
     NOTICE_SECONDS,
     StartBarrier,
-    must_connect,
 )
 from dora_daemon.runner.machine.left_over import LEFT_OVER, LeftOverWatch
 from dora_daemon.runner.machine.link import LinkLifecycle
@@ -60,7 +59,7 @@ class RunnerState:
         self._barrier = StartBarrier(nodes, held=plan.hold_at_barrier)
         self._nodes: dict[str, NodeLifecycle] = {}
         for node in nodes:
-            self._add(node, must_connect=must_connect(node, len(self._barrier.nodes)))
+            self._add(node)
         self._leaving: set[str] = set()
         """Nodes that are removed once they have ended, or were added and have not connected yet."""
         self._stopped = set(plan.stopped)
@@ -73,7 +72,7 @@ class RunnerState:
     def _next_incarnation(self) -> int:
         return next(self._incarnations)
 
-    def _add(self, node: ResolvedNode, *, must_connect: bool) -> NodeLifecycle:
+    def _add(self, node: ResolvedNode) -> NodeLifecycle:
         own_grace = node.finish_grace != DEFAULT_FINISH_GRACE
         grace = node.finish_grace if own_grace else self._default_finish_grace
         life = NodeLifecycle(
@@ -83,7 +82,6 @@ class RunnerState:
             stop_grace=self._plan.stop_grace,
             finish_grace=grace,
             barrier_open=self._barrier.open,
-            must_connect=must_connect,
         )
         self._nodes[node.id] = life
         return life
@@ -185,7 +183,10 @@ class RunnerState:
             return self._link.handle(event, now)
         if event.node is not None:
             life = self._nodes.get(event.node)
-            return [] if life is None else self._settle(life, life.handle(event, now), now)
+            commands = [] if life is None else self._settle(life, life.handle(event, now), now)
+            if life is not None and life.up:
+                self._leaving.discard(life.id)
+            return commands
         if event.timer == BARRIER_NOTICE and self._phase == "starting":
             return self._barrier.notice(self._nodes, now)
         if event.timer == LEFT_OVER and self._phase == "running":
@@ -353,7 +354,7 @@ class RunnerState:
     def _add_node(self, node: ResolvedNode, now: float) -> list[do.Command]:
         self._wiring.add_node(node)
         self._leaving.add(node.id)
-        life = self._add(node, must_connect=bool(node.inputs or node.outputs))
+        life = self._add(node)
         if life.dynamic:
             return []
         if self._phase in _OVER:
