@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import running_fleet
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
+from support.simulation.machine_simulation import FakeDaemon
+
+from dora_config.protocol.daemon import DaemonMessage, PartChanged
 
 
 def test_nodes_continue_while_a_connection_is_lost() -> None:
@@ -147,3 +150,22 @@ def test_results_of_a_disconnected_machine_are_reported_later() -> None:
     fleet.settle()
     assert fleet.listed() == [("Failed", "failed: camera")]
     assert robot.disk[robot.runners[0].dataflow_id].forgotten
+
+
+class _ForgingFleet(SimulatedFleet):
+    """Machines report changes of dataflows that they cannot describe with a signature."""
+
+    def _verified(self, daemon: FakeDaemon, message: DaemonMessage) -> DaemonMessage:
+        if not isinstance(message, PartChanged):
+            return message
+        report = message.report.model_copy(update={"changes": 9})
+        return message.model_copy(update={"report": report})
+
+
+def test_a_machine_is_asked_once_for_changes_that_it_cannot_prove() -> None:
+    fleet = _ForgingFleet()
+    fleet.add_daemon("robot", "robot")
+    fleet.settle()
+    fleet.start(dataflow(camera="robot"))
+    fleet.settle()  # fails if messages never end
+    assert fleet.listed() == [("Running", None)]
