@@ -163,6 +163,7 @@ REMOTE = """
     cluster pause fleet.yml
     cluster resume fleet.yml
     cluster rollback fleet.yml -> 1
+    cluster machine-token
     cluster ca
     cluster rotate-token
 """

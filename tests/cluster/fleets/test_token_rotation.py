@@ -6,7 +6,7 @@ import ssl
 import subprocess
 
 import pytest
-from support.dora import running_dora
+from support.dora import run_dora, running_dora
 from support.fleets.coordinator import token_file
 from support.fleets.daemons import RealFleet, counting, real_fleet
 from support.waiting import wait_until
@@ -76,6 +76,21 @@ def test_a_daemon_with_a_replaced_token_restarts_with_the_new_one(workspace: Wor
             daemon.wait()
         with running_dora(*words, cwd=workspace.path, env=given) as daemon:
             daemon.wait_for("connected to the coordinator")
+
+
+def test_a_daemon_with_the_printed_token_of_machines_may_run_no_commands(
+    workspace: Workspace,
+) -> None:
+    with real_fleet(workspace) as fleet:
+        token = fleet.dora("cluster", "machine-token").stdout.strip()
+        given = other_account(workspace, token)
+        words = ("--coordinator-port", str(fleet.port))
+        daemon = running_dora("daemon", "--machine-id", "b", *words, cwd=workspace.path, env=given)
+        with daemon as running:
+            running.wait_for("connected to the coordinator")
+            refused = run_dora("list", *words, cwd=workspace.path, env=given)
+            assert refused.code == 1
+            assert "permits only what its daemon does" in refused.stderr
 
 
 def test_the_printed_authority_verifies_curl(workspace: Workspace) -> None:

@@ -19,7 +19,7 @@ CLUSTER = Group(
         **_MACHINES("exec", "logs"),
         **_FLEET("diff", "apply", "history", "rollback", "pause", "resume"),
         **_MACHINES("upgrade", "downgrade", "promote"),
-        **_STATE("rotate-token", "ca"),
+        **_STATE("rotate-token", "machine-token", "ca"),
     },
     heading="Through a coordinator",
 )

@@ -21,7 +21,8 @@ from dora_config.protocol.reports import (
 from dora_config.yaml.quantities import parse_duration, show_age
 
 if TYPE_CHECKING:
-    pass
+    from dora_config.access import Endpoint
+    from dora_config.access_token import Token
 
 COLUMNS = (
     "DAEMON ID",
@@ -207,17 +208,39 @@ def ca(
     import ssl
 
     from dora_cli.coordinator.errors import CoordinatorUnreachable
-    from dora_config.access import AccessError, endpoint
     from dora_config.control_plane import authority_certificate
 
-    address = endpoint(coordinator_addr, coordinator_port)
-    if address.authority is None:
-        raise AccessError(
-            f"this account has no token with the hash of an authority for {address}; start the "
-            "coordinator, or copy its token (~/.config/dora/token) to this account"
-        )
+    address, _ = _with_token(coordinator_addr, coordinator_port)
     try:
         certificate = authority_certificate(address)
     except OSError as error:
         raise CoordinatorUnreachable(f"no coordinator answers at {address} ({error})") from error
     output.write(ssl.DER_cert_to_PEM_cert(certificate).rstrip())
+
+
+def machine_token(
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Print the token of machines, for a daemon that you start by hand.
+
+    It permits only what daemons do. Write it to ~/.config/dora/token of the account that
+    starts `dora daemon` on the machine, mode 0600; `up` and `install` deliver it themselves.
+    """
+    _, token = _with_token(coordinator_addr, coordinator_port)
+    output.write(str(token.for_machine))
+
+
+def _with_token(host: str | None, port: int | None) -> tuple[Endpoint, Token]:
+    """Return the address of a coordinator and this account's token, which can verify it."""
+    from dora_config.access import AccessError, endpoint
+    from dora_config.access_token import Token
+
+    address = endpoint(host, port)
+    token = None if address.token is None else Token.parse(address.token)
+    if token is None or token.authority is None:
+        raise AccessError(
+            f"this account has no token with the hash of an authority for {address}; start the "
+            "coordinator, or copy its token (~/.config/dora/token) to this account"
+        )
+    return address, token
