@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dora_node_api.protocol.spawn_request import SpawnRequest
-from dora_node_api.zygote import _UNCHANGED, Facts, importable, why_not
+from dora_node_api.zygote import Facts, importable, why_not
 
 ENVIRON = {"HOME": "/home/a", "LANG": "C.UTF-8", "PYTHONPATH": "/lib", "USER": "a"}
 NODE = {**ENVIRON, "PYTHONPATH": "/run/packages:/lib", "DORA_NODE_CONFIG": "{}", "MY": "1"}
@@ -94,30 +94,23 @@ def test_what_a_folder_has_to_import() -> None:
     assert importable(entries) == ["a", "b", "c", "types"]
 
 
-@pytest.mark.parametrize(("anonymous", "swapped", "count"), [(0, 0, 1), (4, 0, 0), (0, 4, 0)])
-def test_pages_that_differ_from_their_file_are_kept(
-    anonymous: int, swapped: int, count: int
-) -> None:
-    """The linker writes to some; they may be in the swap space."""
-    text = (
-        "7f00-7f08 r--p 00000000 fe:00 42    /usr/lib/libarrow.so\n"
-        f"Size:    32 kB\nAnonymous:  {anonymous} kB\nKSM:  0 kB\nSwap:    {swapped} kB\n"
-        "7f08-7f10 r--p 00000000 00:00 0 \nSize:  32 kB\nAnonymous:  0 kB\nSwap:  0 kB\n"
-    )
-    assert len(_UNCHANGED.findall(text.encode())) == count
+SHOWING = """
+import os, sys
+from dora_node_api.zygote import show
+for size in (9, 9000, 5):
+    show(["a" * size, "two words"], {"B": "b" * size, "END": "1"})
+    words, variables = (open(f"/proc/self/{name}").read() for name in ("cmdline", "environ"))
+    print(words[:20].rstrip("\\0"), len(words) < 300, variables.rstrip("\\0").split("\\0")[-1][:9])
+print(sorted(os.environ), os.popen("echo $B").read().strip())
+"""
 
 
-def test_unchanged_pages_of_files_are_given_back() -> None:
-    program = (
-        "import pyarrow\n"
-        "from dora_node_api.zygote import release_files\n"
-        "def resident():\n"
-        "    lines = open('/proc/self/smaps_rollup')\n"
-        "    return next(int(line.split()[1]) for line in lines if line.startswith('Rss:'))\n"
-        "before = resident()\n"
-        "release_files()\n"
-        "after = resident()\n"
-        "print(before > after + 10_000, pyarrow.array([1, None]).null_count)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert done.stdout.split() == [b"True", b"1"], done.stderr
+def test_command_line_and_environment_are_replaced_within_their_room() -> None:
+    words = [sys.executable, "-c", SHOWING, "." * 20]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env={"R": "." * 300})
+    assert done.stdout.splitlines() == [
+        "aaaaaaaaa two words True END=1",
+        "aaaaaaaaaaaaaaaaaaaa False B=bbbbbbb",
+        "aaaaa two words True END=1",
+        "['B', 'END'] bbbbb",
+    ]

@@ -23,6 +23,9 @@ _PROGRAM = (
     "import sys; sys.path[:] = [*sys.path[not sys.flags.safe_path :], sys.argv[1]];"
     " from dora_node_api.zygote import main; main()"
 )
+ROOM_FOR_WORDS = "." * 1000
+ROOM = {"_DORA_ROOM": "." * (1 << 15)}
+"""Last word and a variable of a process that will `show` another command line and environment."""
 _NON_TEMPORAL = "glibc.cpu.x86_non_temporal_threshold"
 _TUNABLES = f"{_NON_TEMPORAL}=0x400000"
 """From 4 MiB on glibc copies past the caches: a 16 or 40 MiB payload takes a quarter less time.
@@ -61,7 +64,7 @@ def start(environ: Mapping[str, str]) -> tuple[int, socket.socket] | None:
     if not is_enabled(environ) or package is None or package.origin is None:
         return None
     location = os.path.dirname(os.path.dirname(package.origin))  # noqa: PTH120 - slow to import
-    argv = [sys.executable, "-u", "-c", _PROGRAM, location, str(os.getpid())]
+    argv = [sys.executable, "-u", "-c", _PROGRAM, location, str(os.getpid()), ROOM_FOR_WORDS]
     variables = {name: text for name, text in environ.items() if not is_private(name)}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
@@ -70,7 +73,7 @@ def start(environ: Mapping[str, str]) -> tuple[int, socket.socket] | None:
             pid = os.posix_spawn(
                 sys.executable,
                 argv,
-                with_tunables(variables),
+                with_tunables(variables) | ROOM,
                 file_actions=[*null, (os.POSIX_SPAWN_DUP2, theirs.fileno(), CHANNEL)],
                 setsigdef=_DEFAULT_SIGNALS,
             )

@@ -24,11 +24,9 @@ import io
 import itertools
 import json
 import os
-import re
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -67,19 +65,11 @@ READ_AT_START = (
 BUFFERING = ("pyarrow", "numpy")
 """Libraries with objects that may write, or end others, at their end."""
 _PATH = "PYTHONPATH"
-_PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP, _PR_SET_CHILD_SUBREAPER = 1, 35, 14, 36
-_MADV_DONTNEED = 4
-_UNCHANGED = re.compile(
-    rb"^(\w+)-(\w+) r-.p (?:\S+ +){3}/.*\n"
-    rb"(?:[A-Z].*\n)*?Anonymous: +0 kB\n(?:[A-Z].*\n)*?Swap: +0 kB",
-    re.MULTILINE,
-)
-"""Addresses in /proc/self/smaps of a file that cannot be written, nor was any page of it."""
-_QUIET = 50
-"""Milliseconds without a request after which there is time for other work."""
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _REPARENTING = 10.0
-_C = ctypes.CDLL(None, use_errno=True)
-_C.sbrk.restype = ctypes.c_void_p
+ROOM = "_DORA_ROOM"
+"""Variable of processes that `show` an environment longer than their own."""
+_C = ctypes.CDLL(None)
 _PYTHON = ctypes.PyDLL(None)
 """As _C, and keeps the lock of the interpreter."""
 
@@ -196,18 +186,13 @@ class Zygote:
         self._known: list[str] = []
         """State of the modules after their import."""
         self._tried: set[str] = set()
-        self._released = False
-        """Whether the files of all imported modules were unmapped where possible."""
         self._strange: str | None = None
 
     def prepare(self) -> None:
         """Import what every node needs, then report that the zygote is ready."""
         if _threads() > 1:
             self._strange = "start-up files of its Python start threads"
-        try:
-            show([sys.executable, "-m", "dora_node_api.zygote"], self._environ)
-        except OSError as error:
-            self._strange = str(error)
+        show([sys.executable, "-m", "dora_node_api.zygote"], self._environ)
         from dora_node_api.data.arrow import load_pyarrow
 
         load_pyarrow()
@@ -224,7 +209,6 @@ class Zygote:
             self._import(name)
         self._report(importing="")
         if missing:
-            self._released = False
             if threading.active_count() > 1:
                 self._strange = f"a module of `warm` starts threads ({', '.join(missing)})"
             _end.keep()
@@ -257,14 +241,7 @@ class Zygote:
 
     def serve(self) -> Request | None:
         """Answer requests until the runner closes its end; then return None."""
-        waiting = select.poll()
-        waiting.register(self._channel, select.POLLIN)
-        while True:
-            if not self._released and not waiting.poll(_QUIET):
-                release_files()
-                self._released = True
-            if not (requests := self._receive()):
-                return None
+        while requests := self._receive():
             warm = {name: None for request in requests for name in request.warm}
             self.load(warm)
             changed = self._changed()
@@ -277,6 +254,7 @@ class Zygote:
                     accepted.append(request)
             if accepted and (own := self._fork(accepted)) is not None:
                 return own
+        return None
 
     def _changed(self) -> str | None:
         """Return an imported file or a folder of them that has changed."""
@@ -403,22 +381,6 @@ def snapshot(files: str) -> list[str]:
     return found
 
 
-def release_files() -> None:
-    """Unmap the pages of files that have not changed in memory.
-
-    The linker reads tens of megabytes of pyarrow's libraries once. A page that is read again is
-    mapped again.
-    """
-    try:
-        with open("/proc/self/smaps", "rb") as file:
-            mappings = _UNCHANGED.findall(file.read())
-    except OSError:  # a kernel without CONFIG_PROC_PAGE_MONITOR
-        return
-    for mapping in mappings:
-        begin, end = (int(address, 16) for address in mapping)
-        _C.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
-
-
 def _state(path: str) -> object:
     try:
         status = os.stat(path)
@@ -440,10 +402,8 @@ def _become(request: Request, middle: int, runner: int) -> None:
             os.close(descriptor)
         os.chdir(process.cwd)
         process.apply()
-        os.environ.clear()
-        os.environ.update(process.env)
-        time.tzset()
         show(process.argv, process.env)
+        time.tzset()
         _reseed()
         _wait_for_end(middle)
         # not before: the end of the former parent would count
@@ -471,30 +431,28 @@ def _wait_for_end(pid: int) -> None:
 
 
 def show(argv: Iterable[str], variables: Mapping[str, str]) -> None:
-    """Let /proc, and so `ps`, show this command line and environment. Raises OSError."""
-    global _shown
-    parts = [
-        b"".join(os.fsencode(text) + b"\0" for text in texts)
-        for texts in (argv, [f"{name}={text}" for name, text in variables.items()])
-    ]
-    _shown = b"".join(parts)
-    args = ctypes.cast(ctypes.c_char_p(_shown), ctypes.c_void_p).value or 0
-    env = args + len(parts[0])
+    """Set the environment of this process; let /proc, and so `ps`, show it and a command line.
+
+    They replace, as with setproctitle(3), what the process was started with, and longer texts are
+    cut off. Raises OSError.
+    """
+    os.environ.clear()  # first: C libraries still find it at its former place
+    os.environ.update(variables)
+    words = os.fsencode(" ".join(argv))
+    texts = b"".join(os.fsencode(f"{name}={text}") + b"\0" for name, text in variables.items())
     with open("/proc/self/stat", "rb") as file:
-        # from the third on; proc_pid_stat(5) numbers them from 1
-        fields = [0, 0, 0, *file.read().rpartition(b")")[2].split()]
-    code, data = fields[26:28], fields[45:47]
-    numbers = map(int, (*code, *data, fields[47], _C.sbrk(0), fields[28]))
-    # struct prctl_mm_map; no auxiliary vector, and the executable stays
-    layout = struct.pack("=12Q2I", *numbers, args, env, env, env + len(parts[1]), 0, 0, 0xFFFFFFFF)
-    size = ctypes.c_ulong(len(layout))
-    if _C.prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.c_char_p(layout), size, ctypes.c_ulong(0)):
-        number = ctypes.get_errno()
-        raise OSError(number, f"the kernel cannot change a command line: {os.strerror(number)}")
+        # fields 48 to 51 of proc_pid_stat(5), the third is the first one here
+        places = [int(field) for field in file.read().rpartition(b")")[2].split()[45:49]]
+    _overwrite(places[0], places[1] - 1, words)
+    ctypes.memset(places[1] - 1, ord("."), 1)  # not the end of a word: Linux shows one text
+    _overwrite(places[2], places[3], texts)
 
 
-_shown = b""
-"""What /proc shows."""
+def _overwrite(begin: int, end: int, text: bytes) -> None:
+    """Replace a text in memory that ends with zeros; touch no page behind both."""
+    before = ctypes.string_at(begin, end - begin).rstrip(b"\0")
+    new = text[: end - begin - 1].ljust(len(before), b"\0")
+    ctypes.memmove(begin, new, len(new))
 
 
 def _run(request: Request) -> None:
@@ -701,6 +659,7 @@ def main() -> None:
         os._exit(1)
     os.setsid()
     os.closerange(CHANNEL + 1, 1 << 16)
+    os.environ.pop(ROOM, None)
     zygote = Zygote(socket.socket(fileno=CHANNEL), runner)
     zygote.prepare()
     if (request := zygote.serve()) is None:

@@ -164,7 +164,8 @@ print(json.dumps({
     "loader": [type(__loader__).__name__, __loader__.get_filename("__main__")],
     "cwd": [os.getcwd(), os.umask(0)],
     "environ": dict(os.environ),
-    "shown": [shown("cmdline"), sorted(shown("environ").split("\\0")), shown("comm")],
+    "shown": [shown("cmdline").replace("\\0", " "), shown("comm"),
+              sorted(filter(None, shown("environ").split("\\0")))],
     "limits": [resource.getrlimit(getattr(resource, n)) for n in dir(resource) if n[:4] == "RLIM"
                and n != "RLIM_INFINITY"],
     "cpus": sorted(os.sched_getaffinity(0)),

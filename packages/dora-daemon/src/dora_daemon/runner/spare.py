@@ -45,13 +45,14 @@ _PR_SET_PDEATHSIG = 1
 
 def wait(descriptor: int) -> tuple[Path, int]:
     """Import everything and wait; return the runtime directory and its lock."""
-    from dora_node_api.zygote import imported_files, show, snapshot
+    from dora_node_api.zygote import ROOM, imported_files, show, snapshot
 
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     with socket.socket(fileno=descriptor) as daemon:
         daemon.set_inheritable(False)
-        show(sys.orig_argv, os.environ)  # fails at once where the system does not allow it
+        variables = {name: text for name, text in os.environ.items() if name != ROOM}
+        show(sys.orig_argv[:-1], variables)
         _import_quietly()
         start_early()
         files = imported_files()
@@ -68,9 +69,8 @@ def wait(descriptor: int) -> tuple[Path, int]:
             numbers.frombytes(part[: len(part) - len(part) % numbers.itemsize])
         lock, log = numbers
         order = json.loads(data)
-        os.environ.update(order["env"])
         argv = [*run_module("dora_daemon.runner"), order["directory"], str(lock)]
-        show(argv, os.environ)
+        show(argv, {**variables, **order["env"]})
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from dora_config.access import environ_without_token
 from dora_config.spawn_argv import run_module
+from dora_config.zygote_process import ROOM, ROOM_FOR_WORDS
 from dora_daemon.runner.process.runners_unit import UNIT_VARIABLE
 
 SWITCH = "DORA_SPARE_RUNNER"
@@ -64,11 +65,16 @@ class SpareRunner:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [*run_module("dora_daemon.runner"), "--spare", str(theirs.fileno())],
+                    [
+                        *run_module("dora_daemon.runner"),
+                        "--spare",
+                        str(theirs.fileno()),
+                        ROOM_FOR_WORDS,
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env=environ_without_token(),
+                    env=environ_without_token() | ROOM,
                     start_new_session=True,
                     pass_fds=(theirs.fileno(),),
                 )

@@ -192,14 +192,7 @@ def _become(
         request.apply()
         from dora_node_api.zygote import show
 
-        try:
-            show(request.argv, request.env)
-        except OSError:  # `ps` would show the parent
-            for number in request.inherited:
-                os.set_inheritable(number, True)
-            os.execve(request.argv[0], request.argv, dict(request.env))
-        os.environ.clear()
-        os.environ.update(request.env)
+        show(request.argv, request.env)
         code = run()
     except BaseException:  # noqa: BLE001 - nothing of the parent must run here
         traceback.print_exc()
