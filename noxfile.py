@@ -71,8 +71,8 @@ def lint(session: nox.Session) -> None:
         session.warn("skipped the types of the page: needs npm (apt-get install npm)")
         return
     # The versions of package-lock.json, which also contains their checksums.
-    session.run("python", "packages/dora-cli-core/frontend/vendor.py", "--check")
-    with session.chdir("packages/dora-cli-core/frontend"):
+    session.run("python", "packages/dora-ui/frontend/vendor.py", "--check")
+    with session.chdir("packages/dora-ui/frontend"):
         session.run("npm", "exec", "--offline", "--", "tsc", "-p", ".", external=True)
 
 

@@ -162,6 +162,14 @@ class Environment:
     def run(self, *command: str | Path, cwd: Path | None = None) -> str:
         return run(*command, env=self.variables(), cwd=cwd or self.home)
 
+    def fails(self, *command: str | Path) -> str:
+        """Return what a command prints that ends with 1."""
+        done = subprocess.run(
+            command, env=self.variables(), cwd=self.home, capture_output=True, text=True
+        )
+        assert done.returncode == 1, done
+        return done.stderr
+
     def distributions(self) -> set[str]:
         listed = run("uv", "pip", "list", "--python", self.python, "--format", "json")
         return {canonicalize_name(entry["name"]) for entry in json.loads(listed)}
@@ -276,6 +284,14 @@ def smoke_recordings(environment: Environment) -> None:
     assert "hello from a wheel" in environment.run(environment.dora, "replay", "hello.mcap")
 
 
+def smoke_ui(environment: Environment) -> None:
+    write_hello(environment)
+    environment.run(environment.dora, "graph", "hello.yml")
+    assert "talker" in (environment.home / "hello-graph.html").read_text()
+    assert "dora-rerun needs rerun" in environment.fails(environment.folder / "bin" / "dora-rerun")
+    assert "dora-recordings" in environment.fails(environment.folder / "bin" / "dora-foxglove")
+
+
 def smoke_ros2(environment: Environment) -> None:
     environment.run(environment.python, "-c", "import dora_ros2.errors")
     expected = {"dora-node-api", "dora-ros2", "eclipse-zenoh", "numpy", "pyarrow", "xxhash"}
@@ -297,6 +313,7 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-recordings": smoke_recordings,
     "dora-ros2": smoke_ros2,
     "dora-gate": smoke_gate,
+    "dora-ui": smoke_ui,
 }
 
 

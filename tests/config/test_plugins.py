@@ -118,8 +118,8 @@ def test_a_format_is_imported_where_its_command_exists(monkeypatch: pytest.Monke
 
 def test_names_of_this_project_have_a_wheel() -> None:
     assert plugins.known_names("dora.commands")["ros2"] == "dora-ros2"
-    assert plugins.known_names("nodes")["dora-rerun"] == "dora-cli-core[rerun]"
-    assert {"dora-cli-core", "dora-ros2"} <= plugins.known_wheels()
+    assert plugins.known_names("nodes")["dora-rerun"] == "dora-ui[rerun]"
+    assert {"dora-ui", "dora-ros2"} <= plugins.known_wheels()
     sentence = plugins.missing("dora.commands", "ros2")
     assert sentence is not None
     assert sentence.endswith(f"\n  install it: {wheel_command('dora-ros2')}")

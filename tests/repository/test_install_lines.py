@@ -15,8 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from support.sources import PACKAGES, ROOT, Source, packaged_sources, tracked_files
 
-from dora_node_api.viewers import foxglove_node, rerun_node
 from dora_ros2 import transport
+from dora_ui.viewers import foxglove, rerun_node
 
 _INSTALLS = re.compile(
     r"(?:pip3? (?:install|download)|uv add|uvx|(?:uv tool|pipx) (?:install|run|upgrade))"
@@ -106,15 +106,13 @@ def test_messages() -> None:
 def _extra(name: str, extra: str) -> set[str]:
     file = ROOT / "packages" / name / "pyproject.toml"
     lines = tomllib.loads(file.read_text())["project"]["optional-dependencies"][extra]
-    return {str(Requirement(line)) for line in lines}
+    return {str(Requirement(line)) for line in lines if Requirement(line).name not in PACKAGES}
 
 
 def test_libraries_in_messages_are_those_of_the_extras() -> None:
     """Where the metadata of the wheel cannot be read, because the node may run without it."""
-    assert {rerun_node.LIBRARY} == _extra("dora-cli-core", "rerun")
-    assert {one.strip('"') for one in foxglove_node.LIBRARIES} == _extra(
-        "dora-cli-core", "foxglove"
-    )
+    assert {rerun_node.LIBRARY} == _extra("dora-ui", "rerun")
+    assert {one.strip('"') for one in foxglove.LIBRARIES} == _extra("dora-ui", "foxglove")
     assert {transport.CYCLONE} == _extra("dora-ros2", "dds")
 
 

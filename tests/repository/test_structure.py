@@ -40,7 +40,6 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("backends",),
         ("events",),
         ("node", "operators", "testing", "builder", "launch", "tracing"),
-        ("viewers",),
     ),
     "dora_coordinator": (
         ("settings", "_version"),
@@ -108,7 +107,6 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("shipping",),
         ("build",),
         ("live",),
-        ("ui",),
         ("commands",),
         ("main",),
     ),
@@ -132,6 +130,14 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("commands",),
     ),
     "dora_gate": (("_version", "gate"), ("options",), ("node",)),
+    "dora_ui": (
+        ("_version", "viewers"),
+        ("connection", "rows"),
+        ("feed", "streams", "actions", "page"),
+        ("server", "graph_page"),
+        ("page_process",),
+        ("__main__",),
+    ),
     "dora_ros2": (
         ("_version", "errors", "topics"),
         ("definitions",),

@@ -20,7 +20,7 @@ RAW = {
 PROCESSES = {
     "dora_cluster.remote_program": "read by dora-cli",
     "dora_cli.self_test": "nodes",
-    "dora_cli.ui.__main__": "read by dora-cli",
+    "dora_ui.__main__": "read by dora-cli",
     "dora_daemon.build.__main__": "read by the daemon",
     "dora_daemon.inspection": "read by the daemon",
     "dora_daemon.link": "read by the runner",

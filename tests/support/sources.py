@@ -25,21 +25,9 @@ a cluster and its coordinator need not have the same plug-ins.
 """
 
 PLUGINS: Mapping[str, tuple[str, ...]] = {
-    "dora-ui": ("dora_cli.ui", "dora_node_api.viewers"),
-    **{wheel: packages for wheel, packages in PACKAGES.items() if packages and wheel not in CORE},
+    wheel: packages for wheel, packages in PACKAGES.items() if packages and wheel not in CORE
 }
-"""What is optional: packages, or modules in the wheels of today, by plug-in."""
-
-
-def plugin_of(module: str) -> str | None:
-    """Return the plug-in of a module or of a name in it, None for the core."""
-    found = [
-        (len(prefix), plugin)
-        for plugin, prefixes in PLUGINS.items()
-        for prefix in prefixes
-        if f"{module}.".startswith(f"{prefix}.")
-    ]
-    return max(found)[1] if found else None
+"""Wheels of plug-ins and their import packages."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +57,14 @@ class Source:
         return dotted.removesuffix(".__init__")
 
     @property
+    def wheel(self) -> str:
+        """Return the wheel of a packaged module."""
+        return self.path.relative_to(ROOT / "packages").parts[0]
+
+    @property
     def plugin(self) -> str | None:
         """Return the plug-in that the module belongs to, None for the core."""
-        return plugin_of(self.module)
+        return self.wheel if self.wheel in PLUGINS else None
 
     @property
     def top(self) -> str:

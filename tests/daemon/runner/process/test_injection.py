@@ -10,16 +10,40 @@ from support.runner.runs import run_flow
 from support.workspace import Workspace
 
 import dora_node_api
-from dora_daemon.runner.process.injection import LaunchFacts, explain, make_package_folder
+from dora_config.plugins import Addition, Plugins
+from dora_daemon.runner.process import injection
+from dora_daemon.runner.process.injection import (
+    LaunchFacts,
+    explain,
+    link_package,
+    make_package_folder,
+)
 
 
 def test_the_folder_contains_our_packages_only(tmp_path: Path) -> None:
     folder = make_package_folder(tmp_path / "packages")
     assert make_package_folder(folder) == folder
-    assert sorted(p.name for p in folder.iterdir()) == ["dora", "dora_node_api", "dora_rerun"]
+    assert sorted(p.name for p in folder.iterdir()) == ["dora", "dora_node_api"]
     ours = Path(dora_node_api.__file__).parent.resolve()
     assert (folder / "dora_node_api").resolve() == ours
     assert (folder / "dora" / "__init__.py").is_file()
+
+
+def test_a_plug_in_replaces_the_package_of_a_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_package_folder(tmp_path / "packages")
+    assert link_package(folder, "my-program") is None
+    replaced = Addition("dora.node_packages", "dora_rerun", "json", "dora-hello")
+    found = Plugins([replaced], {"dora-hello": ["1"]})
+    monkeypatch.setattr(injection, "installed", lambda: found)
+    for _ in range(2):
+        assert link_package(folder, "dora-rerun") is None
+    assert (folder / "dora_rerun" / "decoder.py").is_file()
+    monkeypatch.setattr(injection, "installed", lambda: Plugins([], {}))
+    problem = link_package(folder, "dora-rerun")
+    assert problem is not None
+    assert "package `dora_rerun` of nodes is part of the wheel" in problem
 
 
 def test_the_folder_contains_this_dora_if_the_runner_has_another(

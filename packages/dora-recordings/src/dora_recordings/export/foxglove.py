@@ -12,15 +12,15 @@ from pathlib import Path
 from mcap.writer import CompressionType, Writer
 
 from dora_node_api.data.visual_values import read_visual
-from dora_node_api.viewers.foxglove_messages import (
-    MessageTypes,
-    json_message,
-    schema_name,
-)
 from dora_recordings import __version__
 from dora_recordings.arrow_messages import RecordedMessage
 from dora_recordings.conversion import Converted, missing_extra, unfinished
 from dora_recordings.export.visuals import DecodedMessage, VisualDecoder
+from dora_recordings.foxglove_messages import (
+    MessageTypes,
+    json_message,
+    schema_name,
+)
 
 CHUNK_BYTES = 1 << 20
 UNDECODABLE = "(invalid)"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import dora_node_api
+from dora_config.plugins import PluginError, installed, known_names, missing
 
 PACKAGES = ("dora", "dora_node_api")
 _IGNORES_PYTHONPATH = ("-I", "-E", "-IE", "-EI")
 
-REPLACED = "dora_rerun"
-"""Package whose script, `dora-rerun`, starts the node of that name here: the package is compiled
-against dora-rs."""
+GROUP: Final = "dora.node_packages"
 
 
 def make_package_folder(folder: Path) -> Path:
@@ -23,11 +23,32 @@ def make_package_folder(folder: Path) -> Path:
     there does not come first.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    for name in (*PACKAGES, REPLACED):
+    for name in PACKAGES:
         link = folder / name
         if not link.is_symlink():
             link.symlink_to(_location(name), target_is_directory=True)
     return folder
+
+
+def link_package(folder: Path, program: str) -> str | None:
+    """Let the script of this name import the package that a plug-in has in place of its own.
+
+    `dora-rerun` of the index is compiled against dora-rs, for example. Returns a problem.
+    """
+    name = program.replace("-", "_")
+    if name not in known_names(GROUP):  # the metadata of plug-ins is slow to read
+        return None
+    try:
+        found = installed().find(GROUP, name)
+        place = None if found is None else Path(found.load().__file__).parent
+    except PluginError as error:
+        return str(error)
+    link = folder / name
+    if place is None:
+        return missing(GROUP, name)
+    if not link.is_symlink():
+        link.symlink_to(place, target_is_directory=True)
+    return None
 
 
 def _location(package: str) -> Path:
@@ -39,8 +60,6 @@ def _location(package: str) -> Path:
     api = Path(dora_node_api.__file__).resolve().parent
     if package == "dora_node_api":
         return api
-    if package == REPLACED:
-        return api / "viewers" / REPLACED
     copy = api / "front" / "dora"
     return copy if copy.is_dir() else api.parent / "dora"
 

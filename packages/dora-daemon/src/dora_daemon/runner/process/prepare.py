@@ -19,7 +19,7 @@ from dora_config.yaml.text_files import is_file
 from dora_daemon.out_dir import log_dir
 from dora_daemon.runner.errors import PreparationError, RunnerError
 from dora_daemon.runner.process.environment import merge_environment, with_packages
-from dora_daemon.runner.process.injection import LaunchFacts
+from dora_daemon.runner.process.injection import LaunchFacts, link_package
 from dora_daemon.runner.process.python_choice import PythonChooser
 from dora_daemon.runner.process.sources import find_program, require_executable
 from dora_daemon.runner.process.spawn import usable_cpus
@@ -112,6 +112,8 @@ class Preparer:
         argv, facts = self._command(spec, place, cwd, variables)
         cpus, missing = usable_cpus(spec.cpu_affinity)
         warnings = list(merged.warnings)
+        if problem := link_package(self._packages, Path(facts.argv[0]).name):
+            warnings.append(problem)
         if missing:
             cores = ", ".join(str(core) for core in missing)
             warnings.append(f"cpu_affinity names cores that this process may not use: {cores}")

@@ -1,1 +1,0 @@
-"""Nodes that show their inputs in Rerun and Foxglove. Their libraries are optional."""

@@ -1,0 +1,409 @@
+"""Streams that a page opens: state, log lines, messages of an output."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing, suppress
+from typing import Annotated, Any, Final, Literal, NoReturn
+
+import anyio
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dora_cli.coordinator.errors import RequestFailed
+from dora_config.errors import DoraError
+from dora_config.protocol.control import (
+    ListDataflows,
+    LogLines,
+    LogsEnd,
+    ReadLogs,
+    WatchTopics,
+)
+from dora_config.protocol.dataflow import LogFilter, LogPosition
+from dora_config.protocol.envelope import DataflowUuid
+from dora_config.protocol.runner import LogLevel
+from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
+from dora_ui.connection import CoordinatorConnection, ReplyStream
+from dora_ui.feed import Feed, difference
+
+MAX_TAIL: Final = 5000
+RETRY_PAUSE: Final = 1.0
+STORE_LOST: Final = 60.0
+"""Seconds after a loss in which a coordinator without its store may not find a dataflow yet."""
+SAMPLE_BYTES: Final = 65_536
+PICTURE_BYTES: Final = 192 * 1024
+WHOLE_PICTURE_BYTES: Final = 16 * 1024 * 1024
+MAX_LONG: Final = 2 * WHOLE_PICTURE_BYTES
+"""Characters of a message that is sent in pieces."""
+
+LONG_LINE: Final = 16_384
+"""Characters of a log line; longer ones are cut."""
+
+_TEXTS: Final = ("ts", "msg")
+"""Fields of every log line."""
+_SHORT: Final = ("level", "node", "stream", "target", "file", "line")
+"""Fields that are kept of a line that is cut."""
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+MAX_STREAMS = 32
+PROTOCOL_ERROR = 1008
+WRITE_SECONDS = 20.0
+"""Time for a page to receive a frame; a stalled page is closed and connects again."""
+
+
+class PageClosed(Exception):
+    """The page was closed, has stalled, or sent an unknown frame."""
+
+
+class Viewer:
+    """Serves the frames of one page until it is closed."""
+
+    def __init__(self, socket: WebSocket, feed: Feed, coordinator: CoordinatorConnection) -> None:
+        self._socket = socket
+        self._feed = feed
+        self._coordinator = coordinator
+        self._streams: dict[int, anyio.CancelScope] = {}
+        self._acknowledged: dict[int, anyio.Semaphore] = {}
+        self._writing = anyio.Lock()
+
+    async def run(self) -> None:
+        await self._socket.accept()
+        try:
+            async with anyio.create_task_group() as tasks:
+                while True:
+                    frame = await self._receive()
+                    match frame:
+                        case Close(id=number):
+                            if number in self._streams:
+                                self._streams[number].cancel()
+                        case Acknowledge(id=number):
+                            if number in self._acknowledged:
+                                self._acknowledged[number].release()
+                        case _ if len(self._streams) >= MAX_STREAMS:
+                            await self._end(frame.id, f"at most {MAX_STREAMS} streams per page")
+                        case _ if frame.id in self._streams:
+                            await self._refuse(f"stream {frame.id} is open already")
+                        case _:
+                            scope = self._streams[frame.id] = anyio.CancelScope()
+                            tasks.start_soon(self._stream, frame, scope)
+        except* PageClosed:
+            pass
+
+    async def _stream(
+        self, frame: OpenState | OpenLogs | OpenOutput, scope: anyio.CancelScope
+    ) -> None:
+        with scope:
+            try:
+                match frame:
+                    case OpenState():
+                        await send_state(self._feed, frame, self._send)
+                    case OpenLogs():
+                        await send_logs(self._coordinator, frame, self._send)
+                    case OpenOutput():
+                        taken = self._acknowledged[frame.id] = anyio.Semaphore(0)
+                        await send_output(self._coordinator, frame, taken.acquire, self._send)
+            except (ValueError, RecursionError) as error:
+                problem = f"a message cannot be sent to the page as JSON ({error})"
+                await self._end(frame.id, problem)
+            finally:
+                self._streams.pop(frame.id, None)
+                self._acknowledged.pop(frame.id, None)
+
+    async def _end(self, number: int, problem: str) -> None:
+        await self._send({"id": number, "ended": True, "problems": [problem]})
+
+    async def _send(self, frame: dict[str, Any]) -> None:
+        """Raises PageClosed; ValueError or RecursionError for a frame that JSON cannot contain."""
+        text = json.dumps(frame, separators=(",", ":"), allow_nan=False)
+        async with self._writing:
+            try:
+                with anyio.fail_after(WRITE_SECONDS):
+                    await self._socket.send_text(text)
+            except (WebSocketDisconnect, RuntimeError, TimeoutError) as error:
+                raise PageClosed from error
+
+    async def _refuse(self, reason: str) -> NoReturn:
+        with suppress(RuntimeError), anyio.move_on_after(WRITE_SECONDS):
+            await self._socket.close(PROTOCOL_ERROR, reason)
+        raise PageClosed
+
+    async def _receive(self) -> PageFrame:
+        try:
+            text = await self._socket.receive_text()
+        except (WebSocketDisconnect, KeyError, RuntimeError) as error:
+            raise PageClosed from error  # or it sent a binary frame
+        try:
+            return PAGE_FRAMES.validate_json(text)
+        except ValidationError:
+            await self._refuse("unknown frame")
+
+
+class _Frame(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int
+
+
+class OpenState(_Frame):
+    """Send the state and its changes, with the details of one dataflow."""
+
+    open: Literal["state"]
+    dataflow: DataflowUuid | None = None
+
+
+class OpenLogs(_Frame):
+    """Send log lines: the last ones and all that follow."""
+
+    open: Literal["logs"]
+    dataflow: DataflowUuid
+    node: str | None = None
+    level: LogLevel = "stdout"
+    tail: Annotated[int, Field(ge=0, le=MAX_TAIL)] = 1000
+
+
+class OpenOutput(_Frame):
+    """Send messages of an output, one frame after each acknowledgement."""
+
+    open: Literal["output"]
+    dataflow: DataflowUuid
+    topic: str
+    rate: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+
+class Acknowledge(_Frame):
+    """Request the next frame of an output."""
+
+    open: Literal["acknowledge"]
+
+
+class Close(_Frame):
+    open: Literal["close"]
+
+
+PageFrame = Annotated[
+    OpenState | OpenLogs | OpenOutput | Acknowledge | Close, Field(discriminator="open")
+]
+PAGE_FRAMES: Final[TypeAdapter[PageFrame]] = TypeAdapter(PageFrame)
+
+
+async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
+    """Send the whole state, then differences; each with the time by the clock of the state."""
+    shown: int | None = None
+    last: Any = {}
+    async with aclosing(feed.versions()) as versions:
+        async for version in versions:
+            now = version.scoped(wanted.dataflow)
+            frame: dict[str, Any] = {"id": wanted.id}
+            if version.ahead is not None:
+                frame["time"] = round(version.ahead + anyio.current_time(), 3)
+            if shown is None:
+                await send({**frame, "state": now})
+            else:
+                following = version.number == shown + 1
+                patch = version.patch(wanted.dataflow) if following else difference(last, now)
+                if patch:
+                    await send({**frame, "patch": patch})
+            shown, last = version.number, now
+
+
+class _Losses:
+    """Decides whether a stream is opened again."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def lost(self) -> None:
+        """Note that the connection was lost."""
+        self._last = anyio.current_time()
+
+    def may_return(self, error: RequestFailed) -> bool:
+        """Return whether what was not found may only be missing after a restart."""
+        recent = self._last is not None and anyio.current_time() < self._last + STORE_LOST
+        return recent and error.code == "not_found"
+
+
+async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: Send) -> None:
+    """Send lines until the dataflow has ended; continues behind them after a lost connection."""
+    positions: dict[str, LogPosition] = {}
+
+    async def read() -> bool:
+        request = ReadLogs(
+            dataflow=wanted.dataflow,
+            nodes=() if wanted.node is None else (wanted.node,),
+            filter=LogFilter(level=wanted.level, tail=None if positions else wanted.tail),
+            follow=True,
+            after=positions,
+            resumes=True,
+        )
+        async with coordinator.open(request) as replies:
+            problems = await _send_lines(replies, positions, wanted.id, send)
+        if await _has_ended(coordinator, wanted.dataflow):
+            await send({"id": wanted.id, "ended": True, "problems": problems})
+            return True
+        # A machine was lost or has returned.
+        await send({"id": wanted.id, "lost": "; ".join(problems)})
+        return False
+
+    await _until_ended(wanted.id, read, send)
+
+
+async def _until_ended(number: int, read: Callable[[], Awaitable[bool]], send: Send) -> None:
+    """Call ``read``, again after a lost connection, until it returns that the stream has ended."""
+    losses = _Losses()
+    problem = ""
+    while True:
+        try:
+            if await read():
+                return
+        except RequestFailed as error:
+            if not losses.may_return(error):
+                await send({"id": number, "ended": True, "problems": [str(error)]})
+                return
+        except DoraError as error:
+            losses.lost()
+            if str(error) != problem:
+                problem = str(error)
+                await send({"id": number, "lost": problem})
+        await anyio.sleep(RETRY_PAUSE)
+
+
+async def _send_lines(
+    replies: ReplyStream, positions: dict[str, LogPosition], number: int, send: Send
+) -> list[str]:
+    """Send lines and note their positions; return the problems at the end."""
+    async for reply in replies:
+        match reply:
+            case LogLines() as read:
+                entries = parsed(read.lines)
+                if entries:
+                    await send({"id": number, "lines": entries})
+                positions.update(read.positions)
+            case LogsEnd(problems=problems):
+                return list(problems)
+    return []
+
+
+async def _has_ended(coordinator: CoordinatorConnection, dataflow: str) -> bool:
+    rows = (await coordinator.request(ListDataflows())).dataflows
+    return all(row.ended_ago is not None for row in rows if row.uuid == dataflow)
+
+
+def parsed(lines: tuple[str, ...]) -> list[Any]:
+    """Return log lines as objects, without malformed ones."""
+    entries = []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            entry = _loaded(line)
+            if isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _TEXTS):
+                entries.append(entry if len(line) <= LONG_LINE else _cut(entry))
+    return entries
+
+
+def _loaded(text: str) -> Any:
+    """Parse JSON; that of browsers has no NaN and no infinity, which become texts."""
+    return json.loads(text, parse_constant=str, parse_float=_finite)
+
+
+def _finite(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _cut(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with the beginning of its message, without the fields of its node."""
+    message = entry["msg"]
+    if len(message) > LONG_LINE:
+        message = f"{message[:LONG_LINE]}… (cut: {len(message)} characters)"
+    short = {
+        key: value[:LONG_LINE] if isinstance(value, str) else value
+        for key, value in entry.items()
+        if key in _SHORT and isinstance(value, str | int | float)
+    }
+    return {**short, "ts": entry["ts"][:64], "msg": message}
+
+
+async def send_output(
+    coordinator: CoordinatorConnection,
+    wanted: OpenOutput,
+    acknowledged: Callable[[], Awaitable[None]],
+    send: Send,
+) -> None:
+    """Send messages; the page acknowledges each frame when it has drawn it."""
+    request = WatchTopics(
+        dataflow=wanted.dataflow,
+        topics=(wanted.topic,),
+        sample_bytes=SAMPLE_BYTES,
+        max_rate=wanted.rate,
+        picture_bytes=PICTURE_BYTES,
+        whole_picture_bytes=WHOLE_PICTURE_BYTES,
+    )
+
+    async def read() -> bool:
+        async with coordinator.open(request) as replies:
+            problems = await _send_messages(replies, wanted.id, acknowledged, send)
+        await send({"id": wanted.id, "ended": True, "problems": problems})
+        return True
+
+    await _until_ended(wanted.id, read, send)
+
+
+class LongMessages:
+    """Joins the pieces of messages that are longer than an update of a stream."""
+
+    def __init__(self) -> None:
+        self._stream: int | None = None
+        self._pieces: list[str] = []
+
+    def take(self, stream: int, update: TopicUpdate) -> tuple[str, ...]:
+        """Return the messages that are complete; another stream begins with a first piece."""
+        if not update.piece:
+            return update.samples
+        if stream != self._stream:
+            self._stream = stream
+            self._pieces.clear()
+        self._pieces.append(update.piece)
+        if sum(map(len, self._pieces)) > MAX_LONG:
+            raise RequestFailed("a message is longer than the machine may send", "failed")
+        if update.more:
+            return ()
+        whole = "".join(self._pieces)
+        self._pieces.clear()
+        return (whole,)
+
+
+async def _send_messages(
+    replies: ReplyStream, number: int, acknowledged: Callable[[], Awaitable[None]], send: Send
+) -> tuple[str, ...]:
+    """Return the problems at the end."""
+    long = LongMessages()
+    dropped = 0
+    async for reply in replies:
+        match reply:
+            case WatchedTopics(update=update, stream=stream):
+                texts = long.take(stream, update)
+                dropped += sum(update.dropped.values())
+                if not update.more or update.notes:
+                    samples = _samples(texts)
+                    dropped += len(texts) - len(samples)
+                    frame = {"samples": samples, "dropped": dropped, "notes": update.notes}
+                    dropped = 0
+                    await send({"id": number, **frame})
+                    await acknowledged()
+                await replies.acknowledge(stream)
+            case TopicsEnd(problems=problems):
+                return problems
+    return ()
+
+
+def _samples(texts: Iterable[str]) -> list[Any]:
+    """Return messages as objects, without malformed ones."""
+    found = []
+    for text in texts:
+        with suppress(ValueError, RecursionError):
+            sample = _loaded(text)
+            if isinstance(sample, dict):
+                found.append(sample)
+    return found
