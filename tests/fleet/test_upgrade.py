@@ -23,6 +23,7 @@ pytestmark = [
     # built before the first test: later this thread is on the hosts' network, without registries
     pytest.mark.usefixtures("disconnected_version", "distant_version", "later_records_version"),
 ]
+ROLLOUT = "rollout: {first: [robot], then: 1, healthy: 1s, on_failure: pause}\n"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,8 @@ def cluster(
     workspace = Workspace(tmp_path_factory.mktemp("upgrade"))
     settings = {"prefix": "/srv/dora", "env": {"COLOUR": 'a "deep" $RED'}}
     file = hosts.cluster_yml(workspace.path / "cluster.yml", robot=settings)
+    with file.open("a") as written:
+        written.write(ROLLOUT)
     cluster = CountingCluster(hosts, file, system_wheel_house)
     cluster.run(old_version, "install")
     cluster.run(old_version, "up")

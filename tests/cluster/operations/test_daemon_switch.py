@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -18,13 +18,13 @@ from dora_cluster.coordinator import queries
 from dora_cluster.decisions.preflight import NotReady
 from dora_cluster.errors import Unreachable
 from dora_cluster.machines import remote_machine
-from dora_cluster.operations import steps, upgrade as upgrade_module
-from dora_cluster.operations.upgrade import (
+from dora_cluster.operations import steps, upgrade as upgrade_module, version_rollout
+from dora_cluster.operations.steps import VersionSwitch
+from dora_cluster.operations.upgrade import roll_back, upgrade_cluster
+from dora_cluster.operations.version_rollout import (
     SwitchedMachines,
+    VersionRollOut,
     Waves,
-    roll_back,
-    switch_in_waves,
-    upgrade_cluster,
     waves_of,
 )
 from dora_config.cluster.fleet import Rollout
@@ -79,6 +79,7 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeMachine
     monkeypatch.setattr(steps, "RECONNECT_TIMEOUT", 0.0)
     monkeypatch.setattr(upgrade_module, "SETTLE_TIMEOUT", 0.0)
     monkeypatch.setattr(queries, "fetch_nodes", lambda _cluster: {})
+    monkeypatch.setattr(queries, "operators_pause", lambda _cluster: None)
 
     def make(**cut: Any) -> ScriptedMachine:
         folder = tmp_path / "-".join(f"{name}{value}" for name, value in cut.items())
@@ -228,7 +229,7 @@ def test_a_machine_whose_node_holds_updates_is_waited_for(
     released: bool,
 ) -> None:
     machine = make_machine(cut_at=0)
-    monkeypatch.setattr(upgrade_module, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(version_rollout, "POLL_INTERVAL", 0.0)
     reports: list[str | None] = ["arm is moving"] * 6
     if released:
         reports += [None]
@@ -238,17 +239,17 @@ def test_a_machine_whose_node_holds_updates_is_waited_for(
         return {(node.dataflow, node.node): node}
 
     monkeypatch.setattr(queries, "fetch_nodes", fetch)
-    waves = Waves(Rollout(deadline=300.0 if released else 0.0))
+    waves = Waves(Rollout(deadline=300.0 if released else 0.1))
     done = upgrade_cluster(CLUSTER, InstalledAlready(), CLUSTER.machines, waves)
     printed = capsys.readouterr().out
     held = 'node "arm" of dataflow "drive" holds updates: arm is moving'
     assert f"s: {held}\n" in printed
     assert done == released
     if not released:
-        assert f"FAILED: {held}; not changed within 0 s (--force changes it at once)" in printed
+        assert f"FAILED: not changed within 0.1 s: {held} (--force changes it at once)" in printed
     require(machine, NEW if released else OLD)
     monkeypatch.setattr(queries, "fetch_nodes", lambda _: {("0" * 32, "arm"): arm("always")})
-    forced = Waves(Rollout(deadline=0.0), force=True)
+    forced = Waves(Rollout(), force=True)
     assert upgrade_cluster(CLUSTER, InstalledAlready(), CLUSTER.machines, forced)
     require(machine, NEW)
 
@@ -257,6 +258,31 @@ MANY = Cluster(
     coordinator=Coordinator(addr="10.0.0.1"),
     machines=tuple(Machine(id=name, host=f"10.0.0.{name[1]}") for name in ("r1", "r2", "r3", "r4")),
 )
+
+
+class FakeSwitch(VersionSwitch):
+    """The switch of a machine that is always healthy."""
+
+    WHAT, ANSWER, REMEDY = "daemon", "connect", "run it again"
+    layout = None
+
+    def __init__(self, remote: remote_machine.RemoteMachine, _: object) -> None:
+        super().__init__(remote.machine.id, OLD)
+        self.remote, self.new = remote, NEW
+
+    def prepare(self) -> bool:
+        return True
+
+    def release(self) -> str:
+        return self.new
+
+    def last_lines(self) -> Sequence[str]:
+        return ()
+
+    def unready(self, *_: object) -> str:
+        return ""
+
+    undo = replace = check = restore = lambda _: None
 
 
 @pytest.mark.parametrize(
@@ -281,41 +307,45 @@ def test_a_version_reaches_the_machines_in_waves(
 ) -> None:
     reached: list[str] = []
 
-    class FakeSwitch:
-        old, layout = OLD, None
-
-        def __init__(self, remote: remote_machine.RemoteMachine, *_: object) -> None:
-            self.machine = remote.machine.id
-
-        def run(self) -> bool:
-            reached.append(self.machine)
-            match faults.get(self.machine):
+    class Switch(FakeSwitch):
+        def prepare(self) -> bool:
+            reached.append(self.place)
+            match faults.get(self.place):
                 case "failed":
                     raise NotReady("its disk is full")
                 case "off":
-                    raise Unreachable(self.machine, "no answer")
+                    raise Unreachable(self.place, "no answer")
             return True
 
-    monkeypatch.setattr(upgrade_module, "DaemonSwitch", FakeSwitch)
+    monkeypatch.setattr(version_rollout, "DaemonSwitch", Switch)
+    monkeypatch.setattr(queries, "operators_pause", lambda _: None)
+    monkeypatch.setattr(queries, "fetch_nodes", lambda _: {})
+    monkeypatch.setattr(queries, "report_if_running", lambda _: None)
     monkeypatch.setattr(remote_machine, "connect_to", lambda _: nullcontext(None))
     cluster = MANY if rollout is None else MANY.model_copy(update={"rollout": rollout})
     waves = waves_of(cluster, keep_going=False, force=False)
-    done = switch_in_waves(
-        cluster, MANY.machines, lambda machine: machine.id, lambda *_: None, waves
-    )
+
+    def switch(waves: Waves) -> SwitchedMachines:
+        label, nothing = (lambda machine: machine.id), (lambda *_: None)
+        return VersionRollOut(cluster, MANY.machines, label, nothing, waves).run()
+
+    done = switch(waves)
     printed = capsys.readouterr().out
     size = rollout.batch_size(4) if rollout is not None else 1
     assert (sorted(reached) if size > 1 else reached) == (sorted(touched) if size > 1 else touched)
     assert done.is_complete == (not faults)
     assert done.gave_up == (stopped is not None)
-    assert f"{len(touched) - len(faults)}/4 succeeded." in printed
+    at_once = rollout is not None and rollout.max_failed == len(faults)
+    succeeded = [] if at_once else [name for name in touched if name not in faults]
+    assert done.succeeded == sorted(succeeded)
+    assert f"{len(succeeded)}/4 succeeded." in printed
     if stopped is not None:
         assert f"Stopped there; not touched: {stopped} (--keep-going continues)\n" in printed
     if size > 1 and "r1" in touched:
         assert "r1 | r1..." in printed
     again = Waves(waves.rollout, keep_going=True)
     reached.clear()
-    switch_in_waves(cluster, MANY.machines, lambda machine: machine.id, lambda *_: None, again)
+    switch(again)
     assert sorted(reached) == ["r1", "r2", "r3", "r4"]
 
 
@@ -324,7 +354,7 @@ def test_a_machine_that_does_not_stay_healthy_is_returned(
 ) -> None:
     """The node is killed while the machine is watched."""
     machine = make_machine(cut_at=0)
-    monkeypatch.setattr(upgrade_module, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(version_rollout, "POLL_INTERVAL", 0.0)
     pids = iter(range(1, 10_000))
 
     def fetch(_: Cluster) -> dict[tuple[str, str], NodeSummary]:
@@ -355,12 +385,12 @@ def test_a_failed_roll_out_returns_the_machines_that_it_reached(
     done = SwitchedMachines(
         ["r1", "r2", "r3"], before={"r1": OLD, "r2": ""}, failed=["r4"], gave_up=True
     )
-    monkeypatch.setattr(queries, "require_coordinator", lambda _: None)
+    monkeypatch.setattr(upgrade_module, "require_startable", lambda *_: None)
     monkeypatch.setattr(queries, "report_if_running", lambda _: None)
     monkeypatch.setattr(upgrade_module, "SETTLE_TIMEOUT", 0.0)
     monkeypatch.setattr(upgrade_module, "_check", lambda *_: {})
     monkeypatch.setattr(upgrade_module, "_upgrade_coordinator", lambda *_, **__: None)
-    monkeypatch.setattr(upgrade_module, "switch_in_waves", lambda *_, **__: done)
+    monkeypatch.setattr(VersionRollOut, "run", lambda _: done)
     monkeypatch.setattr(
         upgrade_module, "return_machines", lambda _, targets, __: returned.append(targets)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cluster.operations.upgrade import node_problems
+from dora_cluster.operations.daemon_switch import node_problems
 from dora_config.protocol.snapshot import NodeSummary
 
 KEY = ("flow", "camera")

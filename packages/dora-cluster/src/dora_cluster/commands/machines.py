@@ -20,7 +20,8 @@ from dora_cluster.operations.down import bring_down
 from dora_cluster.operations.install import install_services, uninstall_services
 from dora_cluster.operations.promote import promote_standby
 from dora_cluster.operations.up import bring_up
-from dora_cluster.operations.upgrade import roll_back, upgrade_cluster, waves_of
+from dora_cluster.operations.upgrade import roll_back, upgrade_cluster
+from dora_cluster.operations.version_rollout import waves_of
 from dora_cluster.ownership import known_clusters
 from dora_cluster.ownership.reservation import ClusterCommand, reserve
 from dora_config.access import endpoint

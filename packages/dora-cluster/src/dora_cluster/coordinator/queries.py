@@ -19,13 +19,16 @@ from dora_cluster.decisions.promotion import promoted, standbys_of
 from dora_config.access import Endpoint, address_text, endpoint, read_moved
 from dora_config.access_token import Token
 from dora_config.cluster.models import Cluster
-from dora_config.protocol import control
+from dora_config.protocol import control, fleet
+from dora_config.protocol.reports import GetFleet
 from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for started daemons to connect."""
 BUSY_TIMEOUT = 10.0
 """Seconds for a busy coordinator to accept a connection."""
+CHECK_TIMEOUT = 90.0
+"""Seconds for the command of a roll-out, which has 60."""
 POLL_INTERVAL = 0.5
 Nodes = Mapping[tuple[str, str], NodeSummary]
 """Nodes with a process, by dataflow and node id."""
@@ -119,6 +122,21 @@ def require_coordinator(cluster: Cluster) -> None:
             f"no coordinator answers at {endpoint_of(cluster)}; it must confirm that each daemon "
             "reconnects, so nothing was changed: start it with `dora cluster up`"
         )
+
+
+def operators_pause(cluster: Cluster) -> str | None:
+    """Return that an operator has paused the fleet, if so; raises CoordinatorUnavailable."""
+    with open_client(cluster) as client:
+        return fleet.operators_pause(client.request(GetFleet()).paused)
+
+
+def check_machine(cluster: Cluster, request: fleet.CheckMachine) -> None:
+    """Run the command of a roll-out; raises RequestFailed if it fails or is not allowed.
+
+    Raises CoordinatorUnavailable.
+    """
+    with open_client(cluster) as client:
+        client.request(request, timeout=CHECK_TIMEOUT)
 
 
 def remove_machines(cluster: Cluster, machine_ids: Iterable[str]) -> tuple[str, ...]:

@@ -77,20 +77,35 @@ class VersionSwitch(ABC):
 
         Raises NotReady with the old version running.
         """
-        try:
-            if not self.prepare():
-                return False
+        if not self.begin():
+            return False
+        self.finish()
+        return True
+
+    def begin(self) -> bool:
+        """Prepare; return False if the new version runs already; raises as `run`."""
+        with self.returning():
+            return self.prepare()
+
+    def finish(self) -> None:
+        """Replace the old version and check the new one; raises as `run`."""
+        with self.returning():
             self.replacing = True
             self.replace()
             self.wait()
             self.check()
+
+    @contextmanager
+    def returning(self) -> Iterator[None]:
+        """Return to the old version if the block fails; raises NotReady with that added."""
+        try:
+            yield
         except BaseException as problem:
             self._return(problem)
             if not self.replacing or not isinstance(problem, FAULTS):
                 raise
             text = f"{problem}\n  (the {self.WHAT} runs {self._before} again)"
             raise NotReady(text) from problem
-        return True
 
     def wait(self) -> None:
         """Wait until the new version answers; raises NotReady with its last lines."""
