@@ -268,13 +268,19 @@ class FakeSwitch(VersionSwitch):
 
     def __init__(self, remote: remote_machine.RemoteMachine, _: object) -> None:
         super().__init__(remote.machine.id, OLD)
-        self.remote, self.new = remote, NEW
+        self.remote, self.new, self.running = remote, NEW, OLD
 
     def prepare(self) -> bool:
         return True
 
     def release(self) -> str:
-        return self.new
+        return self.running
+
+    def replace(self) -> None:
+        self.running = NEW
+
+    def restore(self) -> None:
+        self.running = OLD
 
     def last_lines(self) -> Sequence[str]:
         return ()
@@ -282,7 +288,7 @@ class FakeSwitch(VersionSwitch):
     def unready(self, *_: object) -> str:
         return ""
 
-    undo = replace = check = restore = lambda _: None
+    undo = check = lambda _: None
 
 
 @pytest.mark.parametrize(

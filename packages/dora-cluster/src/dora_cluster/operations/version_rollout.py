@@ -146,7 +146,7 @@ class VersionRollOut:
             gave_up=not decision.is_done,
             is_complete=all(one.healthy for one in units),
         )
-        left = [name for name in sorted(self._units) if name not in decision.opened]
+        left = [name for name in sorted(self._units) if self._units[name].state == "waiting"]
         if left:
             output.write(f"Stopped there; not touched: {', '.join(left)} (--keep-going continues)")
         output.write(f"{len(result.succeeded)}/{len(units)} succeeded.")
@@ -301,17 +301,23 @@ class VersionRollOut:
             self._engine.step_ended(name, self._now(), refusal=str(problem))
             return
         except DoraError as problem:
+            self._write_healthy()
             write_line("  Check... FAILED")
             self._return(unit, str(problem))
+        self._write_healthy()
         write_line("  Check... OK")
         self._engine.step_ended(name, self._now(), check_passed=True)
+
+    def _write_healthy(self) -> None:
+        if self._waves.rollout.healthy > 0:
+            write_line(f"  Healthy for {self._waves.rollout.healthy:g} s... OK")
 
     def _promote(self, unit: _Unit) -> None:
         """Keep the version on a machine that stayed healthy."""
         unit.healthy, unit.state = True, "ended"
         with prefixed(unit.prefix):
-            if self._waves.rollout.healthy > 0:
-                write_line(f"  Healthy for {self._waves.rollout.healthy:g} s... OK")
+            if self._waves.rollout.check is None:
+                self._write_healthy()
             if self._collector is not None and unit.switch is not None:
                 self._collect(unit.switch, self._collector)
         unit.connection.close()

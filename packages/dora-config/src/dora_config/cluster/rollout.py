@@ -183,7 +183,8 @@ class RollOut:
     ) -> list[Seen]:
         """Return those of the batches that have begun; note who is healthy or failed."""
         opened: list[Seen] = []
-        failed: dict[str, str] = {}
+        # a machine of an earlier batch may return after one of a later batch has failed
+        failed = {one.unit: f"{one.name}: {one.failed}" for one in affected if one.failed}
         found = batches(rollout, affected)
         decision.batches = len(found)
         for number, batch in enumerate(found):
@@ -191,7 +192,7 @@ class RollOut:
             opened += batch
             for one in batch:
                 self._judge(rollout, one, now, decision)
-                if (reason := one.failed or decision.failed.get(one.name)) is not None:
+                if (reason := decision.failed.get(one.name)) is not None:
                     failed.setdefault(one.unit, f"{one.name}: {reason}")
             if len(failed) >= rollout.max_failed and not self.keep_going:
                 decision.gives_up = "; ".join(failed.values())
