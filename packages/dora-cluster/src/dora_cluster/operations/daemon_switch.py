@@ -13,6 +13,7 @@ from dora_cluster.coordinator.queries import Nodes
 from dora_cluster.coordinator.service import deliver_token
 from dora_cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cluster.decisions.versions import VersionLinks
+from dora_cluster.errors import ConnectionLost
 from dora_cluster.machines.daemon_service import (
     DaemonService,
     hand_over,
@@ -21,7 +22,6 @@ from dora_cluster.machines.daemon_service import (
 )
 from dora_cluster.machines.remote_machine import RemoteMachine, connect_to, layout_of
 from dora_cluster.operations.steps import VersionSwitch, poll, step, write_line
-from dora_cluster.ssh.errors import ConnectionLost
 from dora_config.errors import DoraError
 from dora_config.protocol.snapshot import NodeSummary
 

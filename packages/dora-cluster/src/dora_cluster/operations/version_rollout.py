@@ -17,10 +17,10 @@ from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cluster.bundle.install import Installer
 from dora_cluster.coordinator import queries
 from dora_cluster.decisions.preflight import NotReady
+from dora_cluster.errors import Unreachable
 from dora_cluster.machines.remote_machine import Connections, RemoteMachine, in_parallel
 from dora_cluster.operations.daemon_switch import DaemonSwitch, Switch, held_text
 from dora_cluster.operations.steps import FAULTS, POLL_INTERVAL, prefixed, write_line
-from dora_cluster.ssh.errors import Unreachable
 from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.cluster.rollout import Decision, RollOut, Seen
