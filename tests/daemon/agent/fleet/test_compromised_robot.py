@@ -37,6 +37,7 @@ from dora_config.protocol.daemon import (
     CoordinatorCopy,
     CopyKept,
     Heartbeat,
+    Metrics,
     PartChanged,
     PartDescribed,
     PartLost,
@@ -48,6 +49,7 @@ from dora_config.protocol.daemon import (
     StopPart,
 )
 from dora_config.protocol.dataflow import DataflowSpec, StartIdentity, WholeDataflow, pack
+from dora_config.protocol.reports import NodeStatus
 from dora_config.protocol.runner import DataflowResult
 from dora_daemon.agent.coordinator_access import KnownCoordinators
 from dora_daemon.agent.credentials import Credentials
@@ -147,6 +149,45 @@ def test_ends_of_parts_elsewhere_are_ignored(
     fleet.wait_for_messages(dataflow)
     assert pids(workspace) == nodes
     assert all(map(is_running, nodes))
+
+
+def test_a_machine_shows_what_it_likes_of_its_own_nodes(
+    fleet: RealFleet, workspace: Workspace, tmp_path: Path
+) -> None:
+    """A dataflow of its own invention with a failed node; what runs elsewhere stays as it is."""
+    dataflow = fleet.start(counting(workspace, counter=ON_BASE, collector=ON_BASE))
+    nodes = wait_for_pids(workspace, 2)
+    invented = str(uuid.uuid4())
+    own = PartReport(dataflow_id=invented, attempt=1, phase="running", name="ghost")
+    with hostile_machine(fleet.coordinator, tmp_path / "robot", parts=(own,)) as robot:
+        robot.send(described(invented, "phantom", name="ghost"))
+        robot.send(PartChanged(report=own))
+        failed = NodeStatus(node="phantom", status="Failed", error="invented")
+        of_others = NodeStatus(node="counter", status="Failed", error="invented")
+        robot.send(
+            Heartbeat(
+                parts=(own,),
+                metrics=(
+                    Metrics(dataflow_id=invented, nodes=(failed,)),
+                    Metrics(dataflow_id=dataflow, nodes=(of_others,)),
+                ),
+            )
+        )
+
+        def shows_it() -> bool:
+            (ghost,) = [one for one in fleet.listed() if one.name == "ghost"]
+            failure = 'node "phantom" has failed: invented'
+            return ghost.daemons == ("robot",) and failure in (ghost.reason or "")
+
+        wait_until(shows_it, what="the invented failure to be listed")
+        robot.send(
+            PartChanged(report=own.model_copy(update={"phase": "stopping", "stopped": True}))
+        )
+        robot.until_handled()
+        (real,) = [one for one in fleet.listed() if one.uuid == dataflow]
+        assert (real.status, real.reason) == ("Running", None)
+    fleet.wait_for_messages(dataflow)
+    assert pids(workspace) == nodes
 
 
 def test_code_is_checked_by_its_hash(fleet: RealFleet) -> None:
