@@ -19,6 +19,7 @@ import node_plugins_page
 import plugins_page
 import rest_page
 import types_page
+import wheels_page
 import yaml_page
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -30,6 +31,7 @@ PAGES: tuple[ModuleType, ...] = (
     rest_page,
     metrics_page,
     plugins_page,
+    wheels_page,
     node_plugins_page,
 )
 

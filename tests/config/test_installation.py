@@ -36,7 +36,7 @@ def test_a_checkout(site: Path) -> None:
     assert words == [sys.executable, "-m", "pip", "install", str(ROOT / "packages" / "dora-ros2")]
     origin(site, ROOT / "packages" / "dora-config", dir_info={"editable": True})
     source = shlex.split(wheel_source("dora-ros2"))
-    assert source == ["-e", str(ROOT / "packages" / "dora-ros2")]
+    assert source[-2:] == ["-e", str(ROOT / "packages" / "dora-ros2")]
 
 
 def test_a_folder_of_wheels_with_a_space(site: Path, tmp_path: Path) -> None:
@@ -58,13 +58,30 @@ def test_an_unknown_origin_needs_a_checkout(site: Path, tmp_path: Path, known: b
     )
 
 
+def test_wheels_that_a_wheel_needs_are_installed_with_it(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin(site, ROOT / "packages" / "dora-config", dir_info={})
+    found = installation._installed
+    missing = ("dora-cli-core", "dora-cluster", "dora-coordinator")
+    monkeypatch.setattr(
+        installation, "_installed", lambda one: None if one in missing else found(one)
+    )
+    words = shlex.split(wheel_command("dora-cluster"))
+    wheels = ("dora-coordinator", "dora-cli-core", "dora-cluster")
+    assert words[4:] == [str(ROOT / "packages" / one) for one in wheels]
+    assert shlex.split(wheel_source("dora-ros2"))[-1] == str(ROOT / "packages" / "dora-ros2")
+    assert installation.with_needed("dora-ros2") == ["dora-node-api", "dora-ros2"]
+
+
 def test_libraries_of_an_extra() -> None:
     assert extra_command("dora-recordings", "lerobot").endswith(" -m pip install 'av>=14'")
 
 
 def test_an_extra_of_a_wheel_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "_installed", lambda wheel: None)
-    assert "pip install packages/dora-cli-core" in extra_command("dora-cli-core", "rerun")
+    command = "pip install packages/dora-node-api packages/dora-ros2 "
+    assert command in extra_command("dora-ros2", "dds")
 
 
 def test_uv_where_pip_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

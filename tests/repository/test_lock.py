@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from importlib.resources import files
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.sources import PACKAGES, ROOT
 
-from dora_cluster.bundle.dependencies import Platform, pins_for
+from dora_cluster.bundle.dependencies import FOR_MACHINES, Platform, pins_for
+from dora_cluster.bundle.own_packages import CORE
+from dora_config.installation import with_needed
 
 
 def test_pins_satisfy_the_requirements() -> None:
@@ -24,3 +27,14 @@ def test_pins_satisfy_the_requirements() -> None:
             version = pinned.get(canonicalize_name(required.name))
             assert version is not None, f"{required.name}: run `python scripts/lock.py`"
             assert version in required.specifier, f"{text} is pinned to {version}"
+
+
+def test_what_machines_need_is_in_the_lock() -> None:
+    lines = pins_for(Platform.from_key("x86_64-glibc2.36-py3.11"))
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
+    sent = set((files("dora_cluster.bundle") / FOR_MACHINES).read_text().split())
+    for name in with_needed(CORE):
+        project = tomllib.loads((ROOT / "packages" / name / "pyproject.toml").read_text())
+        needed = {Requirement(text).name for text in project["project"]["dependencies"]}
+        missing = (needed & pinned) - sent - {"uv"}
+        assert not missing, f"{name} needs {missing}: run `python scripts/lock.py --keep`"

@@ -28,7 +28,9 @@ def test_update(dora: Dora) -> None:
 def test_uninstall(dora: Dora) -> None:
     shown = dora("self", "uninstall", "--force")
     assert shown.code == 0
-    assert "pip uninstall dora-cli-core dora-daemon" in shown.out
+    (line,) = [one for one in shown.out.splitlines() if "pip uninstall" in one]
+    assert line.endswith(" dora-node-api dora-config")
+    assert " dora-cli-core " in line
 
 
 @pytest.mark.integration

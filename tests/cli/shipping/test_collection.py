@@ -66,7 +66,7 @@ def test_paths_in_args_env_and_build_are_included(workspace: Workspace) -> None:
 def test_a_build_with_other_tools_includes_the_whole_folder(workspace: Workspace) -> None:
     for name in ("src/main.c", "Makefile", "out/log", ".git/HEAD", "env/pyvenv.cfg", "env/x"):
         workspace.file(name, "")
-    workspace.file("wheels/dora_cli-0.1.0-py3-none-any.whl", "")
+    workspace.file("wheels/dora_config-0.1.0-py3-none-any.whl", "")
     workspace.file("wheels/pyarrow-26.0.1-cp311-cp311-linux_x86_64.whl", "")
     node = ResolvedNode(id="n", path="build/main", build=("make",))
     assert paths(node, workspace.path) == ["Makefile", "src/main.c"]
@@ -74,7 +74,7 @@ def test_a_build_with_other_tools_includes_the_whole_folder(workspace: Workspace
 
 def test_a_folder_of_wheels_that_a_build_line_names_is_sent(workspace: Workspace) -> None:
     workspace.file("n/n.py", "")
-    wheel = workspace.file("wheels/dora_cli-0.1.0-py3-none-any.whl", "")
+    wheel = workspace.file("wheels/dora_config-0.1.0-py3-none-any.whl", "")
     node = ResolvedNode(id="n", path="n/n.py")
     assert paths(node, workspace.path) == ["n/n.py"]
     line = "pip install --no-index --find-links wheels x"

@@ -14,7 +14,7 @@ from support.cluster.versions import broken_version, new_version, old_version, w
 from dora_cluster.bundle import install
 from dora_cluster.bundle.install import Installer
 from dora_cluster.bundle.layout import USER
-from dora_cluster.bundle.own_packages import own_packages
+from dora_cluster.bundle.own_packages import packages_for_machines
 
 __all__ = ["broken_version", "new_version", "old_version", "wheel_house"]
 
@@ -36,7 +36,7 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def makers(wheels: Path, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[MakeInstaller]:
     """Yield a function that creates the installer of a version; it shares the archives."""
     patch.setenv("XDG_CACHE_HOME", str(cache))
-    yield lambda version: Installer(wheels, lambda: own_packages([str(version.site)]))
+    yield lambda version: Installer(wheels, lambda: packages_for_machines([str(version.site)]))
     assert not [name for name in os.listdir(cache / "dora" / "archives") if name[0] == "."]
 
 

@@ -22,7 +22,7 @@ from dora_cluster.bundle import install
 from dora_cluster.bundle.dependencies import Platform, WheelsMissing, pins_for
 from dora_cluster.bundle.install import Installed, Installer, probe
 from dora_cluster.bundle.layout import SYSTEM, USER, Layout, system
-from dora_cluster.bundle.own_packages import NotBundled, own_packages
+from dora_cluster.bundle.own_packages import NotBundled, own_packages, packages_for_machines
 from dora_cluster.connection import Finished
 from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.remote_call import MachineProblem, call
@@ -86,6 +86,18 @@ def test_installed_version_uses_only_its_own_packages(
     done = machine.run([str(python), "-c", "import sys, pyarrow; print(sys.path, pyarrow)"])
     assert done.code == 0, done
     assert str(Path(sys.prefix)) not in done.stdout
+
+
+def test_a_machine_gets_no_ssh(installed_machine: Machine) -> None:
+    machine, installed = installed_machine
+    (site,) = Path(installed.tree).glob("lib/python3*/site-packages")
+    there = {path.name for path in site.iterdir()}
+    assert {"dora_config", "dora_daemon", "dora_recordings", "dora_ros2", "pyarrow"} <= there
+    assert not there & {"dora_cluster", "paramiko", "nacl", "bcrypt", "uv"}
+    dora = str(machine.home / ".local" / "bin" / "dora")
+    assert machine.run([dora, "replay", "--help"]).code == 0
+    done = machine.run([dora, "cluster", "status"])
+    assert "`dora cluster` is part of the wheel dora-cluster, which is not installed" in done.stderr
 
 
 def test_interrupted_transfer_is_resumed(
@@ -332,8 +344,8 @@ def test_the_bridge_to_ros_is_sent_if_it_is_installed(
         if not entry.name.startswith("dora_ros2"):
             (tmp_path / entry.name).symlink_to(entry)
     bridge = PurePosixPath("dora_ros2/bridge.py")
-    assert bridge in [file.path for file in own_packages([str(old_version.site)]).files]
-    assert bridge not in [file.path for file in own_packages([str(tmp_path)]).files]
+    assert bridge in [file.path for file in packages_for_machines([str(old_version.site)]).files]
+    assert bridge not in [file.path for file in packages_for_machines([str(tmp_path)]).files]
     pins = {pin.split("==")[0] for pin in pins_for(Platform.from_key("x86_64-glibc2.36-py3.11"))}
     needed = tomllib.loads((ROOT / "packages/dora-ros2/pyproject.toml").read_text())["project"]
     names = {Requirement(line).name for line in needed["dependencies"]}

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -23,11 +24,10 @@ from typing import Any, Literal
 import psutil
 
 from dora_cli._version import __version__
-from dora_config.installation import install_command, wheel_command
+from dora_config.installation import install_command, own_wheels, wheel_command, with_needed
 from dora_config.linux import NeedsLinux
 from dora_daemon.build.arrow_versions import CURE, find_conflict
 
-WHEELS = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli-core")
 MAX_PIPE = 1 << 20
 """Bytes of the pipe of the largest queue; the usual limit of an unprivileged user."""
 ENOUGH_FILES = 4096
@@ -53,20 +53,27 @@ _failure = partial(Finding, "FAIL")
 
 
 def check_versions() -> Iterator[Finding]:
-    """Check that all wheels of dora are installed in one version."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, str] = {}
-    for wheel in WHEELS:
-        try:
-            found[wheel] = version(wheel)
-        except PackageNotFoundError:
+    """Check that the wheels of the core, and all others that are here, have one version."""
+    found = installed_wheels()
+    for wheel in with_needed("dora-cli-core"):
+        if wheel not in found:
             yield _failure(wheel, f"not installed: {wheel_command(wheel)}")
     if len(set(found.values())) > 1:
         listing = ", ".join(f"{wheel} {number}" for wheel, number in found.items())
         yield _failure("dora", f"versions differ ({listing}); install the same version of all")
     else:
         yield _passed("dora", f"{__version__}, {len(found)} wheels of the same version")
+
+
+def installed_wheels() -> dict[str, str]:
+    """Return the wheels of this project that are installed, lowest first, with their versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str] = {}
+    for wheel in own_wheels():
+        with suppress(PackageNotFoundError):
+            found[wheel] = version(wheel)
+    return found
 
 
 def check_plugins() -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import join
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 CHECKOUT = "in a checkout of dora for Python"
+
+
+@cache
+def own_wheels() -> dict[str, list[str]]:
+    """Return the wheels of this project, lowest first, with those that each one needs."""
+    file = Path(__file__).with_name("wheels.json")  # written by docs/generate
+    found: dict[str, list[str]] = json.loads(file.read_text())
+    return found
+
+
+def with_needed(*wheels: str) -> list[str]:
+    """Return wheels of this project and those that they need, lowest first."""
+    found = set(wheels)
+    for wheel, needed in reversed(own_wheels().items()):
+        if wheel in found:
+            found.update(needed)
+    return [wheel for wheel in own_wheels() if wheel in found]
 
 
 def install_command(*packages: str, python: str = sys.executable) -> str:
@@ -40,16 +58,23 @@ def extra_command(wheel: str, extra: str) -> str:
 
 
 def wheel_command(wheel: str, *options: str) -> str:
-    """Return the command that installs a wheel of dora that is missing or damaged."""
-    source = _source(wheel)
-    if source is None:
-        return f"{install_command(*options, f'packages/{wheel}')} ({CHECKOUT})"
-    return install_command(*options, *source)
+    """Return the command that installs a wheel of dora and what it needs of dora.
+
+    With `options` it installs a damaged wheel again, alone.
+    """
+    needed = [] if options else [one for one in with_needed(wheel) if _installed(one) is None]
+    wheels = [*(one for one in needed if one != wheel), wheel]
+    sources = [_source(one) for one in wheels]
+    words = [word for source in sources if source is not None for word in source]
+    if None not in sources:
+        return install_command(*options, *words)
+    return f"{install_command(*options, *(f'packages/{one}' for one in wheels))} ({CHECKOUT})"
 
 
 def wheel_source(wheel: str) -> str:
-    """Return what pip installs a wheel of dora from."""
-    return join(_source(wheel) or [f"packages/{wheel}"])
+    """Return what pip installs a wheel of dora from, with the wheels that it needs."""
+    wheels = with_needed(wheel)
+    return join([word for one in wheels for word in _source(one) or [f"packages/{one}"]])
 
 
 def _source(wheel: str) -> list[str] | None:

@@ -13,7 +13,7 @@ import typer
 from dora_cli import diagnosis, output
 from dora_cli._version import __version__
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
-from dora_cli.diagnosis import WHEELS
+from dora_cli.diagnosis import installed_wheels
 from dora_cli.errors import CommandFailed
 from dora_config.launcher import OWN_WORDS, find_command
 
@@ -167,6 +167,8 @@ def uninstall(
     """Print how to remove dora."""
     output.write(f"dora {__version__}, installed for {sys.executable}")
     output.write("remove it with the tool that installed it:")
-    output.write(f"  {quote(sys.executable)} -m pip uninstall {' '.join(reversed(WHEELS))}")
+    output.write(
+        f"  {quote(sys.executable)} -m pip uninstall {' '.join(reversed(installed_wheels()))}"
+    )
     output.write("  uv tool uninstall dora-config, or pipx uninstall dora-config")
     output.write("remaining settings and state: ~/.config/dora and ~/.local/state/dora")

@@ -50,7 +50,7 @@ _SPECIAL_FILES: Final = (
     (stat.S_ISBLK, "device"),
 )
 
-OWN_WHEEL: Final = "dora_cli"
+OWN_WHEEL: Final = "dora_config"
 IGNORE_FILE: Final = ".doraignore"
 DEFAULTS: Final = (
     *(".git", ".hg/", ".svn/", ".jj/"),

@@ -26,8 +26,8 @@ from dora_daemon.build.python_env import find_uv
 
 LOCK: Final = "requirements.lock"
 """Beside this module: every dependency of a release with the hashes of its wheels."""
-NOT_SENT: Final = ("uv",)
-"""Dependencies of the computer that puts dora on machines, which these do not need."""
+FOR_MACHINES: Final = "for_machines.txt"
+"""Beside it: the names of those that machines need."""
 FETCH_TIMEOUT: Final = 1800.0
 """Seconds for all downloads of a platform."""
 
@@ -205,7 +205,8 @@ def install(platform: Platform, site: Path, *, offline: Path | None = None) -> N
     for name in _CONSTRAINTS_OF_UV:
         environment.pop(name, None)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
-        lock.writelines(f"{line}\n" for line in _locked() if _name(line) not in NOT_SENT)
+        needed = set((files("dora_cluster.bundle") / FOR_MACHINES).read_text().split())
+        lock.writelines(f"{line}\n" for line in _locked() if _name(line) in needed)
         lock.flush()
         done = _run([*words, "--requirement", lock.name], platform, environment, cwd=site.parent)
     if done.returncode != 0:

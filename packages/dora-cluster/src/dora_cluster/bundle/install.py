@@ -21,7 +21,7 @@ from typing import Any, Final
 from dora_cluster.bundle.dependencies import Platform, UnknownPlatform, install, lock_text
 from dora_cluster.bundle.formats import OURS, Formats
 from dora_cluster.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
-from dora_cluster.bundle.own_packages import OwnPackages, own_packages
+from dora_cluster.bundle.own_packages import OwnPackages, packages_for_machines
 from dora_cluster.connection import Connection
 from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.remote_call import MachineProblem, call
@@ -235,7 +235,7 @@ class Archives:
     """The archive of each platform, built once; for several threads."""
 
     def __init__(
-        self, offline: Path | None, packages: Callable[[], OwnPackages] = own_packages
+        self, offline: Path | None, packages: Callable[[], OwnPackages] = packages_for_machines
     ) -> None:
         self._offline = offline
         self._packages = packages
@@ -294,7 +294,9 @@ class Installer:
     """Used during one command; its methods may run in several threads at once."""
 
     def __init__(
-        self, offline: Path | None = None, packages: Callable[[], OwnPackages] = own_packages
+        self,
+        offline: Path | None = None,
+        packages: Callable[[], OwnPackages] = packages_for_machines,
     ) -> None:
         """``offline``: a folder of wheels to use instead of the package index."""
         self._archives = Archives(offline, packages)

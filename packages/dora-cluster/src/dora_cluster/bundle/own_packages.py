@@ -14,13 +14,12 @@ from typing import Any, Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from dora_config.errors import DoraError
-from dora_config.installation import wheel_command
-from dora_config.plugins import known_wheels
+from dora_config.installation import own_wheels, wheel_command, with_needed
 
-OWN_WHEELS: Final = (
-    *("dora-cli", "dora-cli-core", "dora-config", "dora-coordinator", "dora-daemon"),
-    "dora-node-api",
-)
+CORE: Final = "dora-cli-core"
+"""Brings daemon and coordinator, and the commands of the self-test and of users there."""
+GROUPS_FOR_MACHINES: Final = ("dora.node_kinds", "dora.side_programs")
+"""Plug-ins with entry points in these do their work beside the nodes."""
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 """Files in a dist-info about how a wheel was installed."""
@@ -54,7 +53,14 @@ class OwnPackages:
         return found.hexdigest()
 
 
-def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
+def packages_for_machines(folders: Sequence[str] | None = None) -> OwnPackages:
+    """Return what machines need of the packages of :func:`own_packages`: no SSH, and no page."""
+    return own_packages(folders, for_machines=True)
+
+
+def own_packages(
+    folders: Sequence[str] | None = None, *, for_machines: bool = False
+) -> OwnPackages:
     """Return the installed packages (in ``folders``, default: sys.path), checked against RECORD.
 
     Raises NotBundled for an editable installation, and for files that were changed by hand.
@@ -62,17 +68,16 @@ def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
     files: dict[PurePosixPath, bytes] = {}
     versions: dict[str, str] = {}
     where = list(sys.path if folders is None else folders)
-    # plug-ins of this project are sent if installed here; the lock has their dependencies
-    optional = sorted(known_wheels() - set(OWN_WHEELS))
-    for name in (*OWN_WHEELS, *optional):
+    needed = with_needed(CORE)
+    for name in own_wheels():
         found = next(iter(Distribution.discover(name=name, path=where)), None)
-        if found is None and name in optional:
-            continue
-        if found is None:
+        if found is None and name in needed:
             raise NotBundled(
                 f"the package {name} is not installed beside this dora, but machines need it: "
                 f"{wheel_command(name)}"
             )
+        if found is None or (for_machines and name not in needed and not _is_for_machines(found)):
+            continue
         _refuse_editable(name, found)
         versions[name] = found.version
         files |= _files_of(name, found)
@@ -83,6 +88,10 @@ def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
         )
     ordered = tuple(OwnFile(path, files[path]) for path in sorted(files))
     return OwnPackages(next(iter(versions.values())), ordered)
+
+
+def _is_for_machines(found: Distribution) -> bool:
+    return any(point.group in GROUPS_FOR_MACHINES for point in found.entry_points)
 
 
 def write_wheels(own: OwnPackages, folder: Path) -> list[Path]:
