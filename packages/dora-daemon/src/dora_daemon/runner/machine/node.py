@@ -27,6 +27,7 @@ from dora_daemon.runner.machine.verdict import (
     cause_of,
     describe,
     judge,
+    overwritten,
 )
 from dora_node_api.frozen import Frozen, replace
 
@@ -405,10 +406,7 @@ class NodeLifecycle:
         )
 
     def _corrupted(self, problem: str, now: float) -> list[do.Command]:
-        reason = (
-            f"it has overwritten its part of the dataflow's shared memory ({problem}); look for"
-            " native code in it that writes beyond its buffers"
-        )
+        reason = overwritten(problem)
         if not self.dynamic:
             return self._kill(reason)
         log = do.EmitLog("error", f"stopping the node: {reason}", self.id)

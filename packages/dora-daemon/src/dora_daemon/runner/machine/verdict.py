@@ -61,6 +61,14 @@ def judge(ending: Ending) -> Verdict:
     return Verdict("failed", f"{text}: {ending.explanation}" if ending.explanation else text)
 
 
+def overwritten(problem: str) -> str:
+    """Return why a node fails that has written wrong words into the status board."""
+    return (
+        f"it has overwritten its part of the dataflow's shared memory ({problem}); look for"
+        " native code in it that writes beyond its buffers"
+    )
+
+
 def describe(status: Exit) -> str:
     """Return how a process ended, to follow its name: "exited with code 1"."""
     if status.out_of_memory and status.signal is not None:

@@ -322,16 +322,19 @@ class QueueRegistry:
         unclear: list[tuple[QueueEntry, str]] = []
         for entry in self._queues.values():
             entry.note()
-            problem = entry.keeper.check()
-            if problem is None:
+            if (wrong := _wrong_in(entry)) is None:
                 continue
-            text = f"{entry.spec.edge}: {problem.text}"
-            if problem.by is None:
+            process, text = wrong
+            if process is None:
                 unclear.append((entry, text))
             else:
-                by_producer = problem.by == "producer"
-                found.setdefault(entry.writer if by_producer else entry.edge.target, text)
+                found.setdefault(process, text)
         return found, unclear
+
+    def overwritten_by(self, node: str) -> str | None:
+        """Return how a process has overwritten its words of the status board; None: it has not."""
+        wrong = map(_wrong_in, (*self.into(node), *self.written_by(node)))
+        return next((one[1] for one in wrong if one is not None and one[0] == node), None)
 
     @property
     def needs_cleanup(self) -> bool:
@@ -377,3 +380,12 @@ class QueueRegistry:
         self._retired.clear()
         self.board.close()
         del self.board  # its memory is unmapped with the last reference
+
+
+def _wrong_in(entry: QueueEntry) -> tuple[str | None, str] | None:
+    """Return which process has overwritten words of a queue, if that is clear, and how."""
+    problem = entry.keeper.check()
+    if problem is None:
+        return None
+    process = {"producer": entry.writer, "consumer": entry.edge.target, None: None}[problem.by]
+    return process, f"{entry.spec.edge}: {problem.text}"

@@ -25,6 +25,7 @@ from dora_daemon.runner.machine.events import (
     NodeDetached,
     NodeExited,
 )
+from dora_daemon.runner.machine.verdict import overwritten
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes, Participant
 from dora_daemon.runner.nodes.node_config import link_input, node_config
 from dora_daemon.runner.nodes.queues import QueueRegistry
@@ -215,6 +216,7 @@ class NodeSessions:
         drained = self._registry.queued(node.id) == 0
         connection = node.connection
         admitted = connection is not None and connection.incarnation == incarnation
+        problem = None if status.ok or not admitted else self._registry.overwritten_by(node.id)
         self.process_ended(node, incarnation)
         self._registry.schedule_cleanup()
         self._dispatcher.emit(
@@ -224,7 +226,9 @@ class NodeSessions:
                 status,
                 drained=drained,
                 stderr_tail=tuple(node.log.tail),
-                explanation=_explanation(node, admitted=admitted),
+                explanation=overwritten(problem)
+                if problem is not None
+                else _explanation(node, admitted=admitted),
             )
         )
 
