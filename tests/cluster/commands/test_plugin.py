@@ -48,7 +48,6 @@ def test_help_of_an_unknown_command_is_a_usage_error(dora: Dora, words: str, mes
 def test_commands_that_ask_once_are_quick(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick("cluster", "--help")
     quick("cluster", "status", "--coordinator-port", "1", code=1)
     with real_fleet(workspace, None) as fleet:
         # without an option, which keeps some commands from reading files of this machine
