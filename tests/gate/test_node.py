@@ -23,14 +23,24 @@ def text(name: str, value: Any) -> dict[str, Any]:
     return {"type": "INPUT", "id": name, "value": pa.array([value]), "metadata": {}}
 
 
+class OneByOne(MockNode):
+    """Hands out one event at a time, and keeps what is reported."""
+
+    def __init__(self, events: list[dict[str, Any]], node_config: dict[str, Any]) -> None:
+        super().__init__(events, node_config=node_config)
+        self.waiting: list[str | None] = []
+
+    def try_recv(self) -> None:
+        return None
+
+    def report_waiting(self, text: str | None) -> None:
+        self.waiting.append(text)
+
+
 def gate(
     events: list[dict[str, Any]], *arguments: str, inputs: tuple[str, ...] = INPUTS[:-1]
-) -> MockNode:
+) -> OneByOne:
     """A node that has handled these events, each one alone."""
-
-    class OneByOne(MockNode):
-        def try_recv(self) -> None:
-            return None
 
     config = {"inputs": {name: f"{name}/out" for name in inputs}, "outputs": ["action"]}
     node = OneByOne(events, node_config=config)
@@ -46,7 +56,7 @@ def sent(node: MockNode) -> list[tuple[list[float], str]]:
 
 
 def test_each_tick_has_the_action_of_one_source() -> None:
-    node = gate([TICK, command("policy", 1), TICK, command("human", 2), TICK, TICK])
+    node = gate([command("policy", 1), TICK, command("human", 2), TICK, TICK])
     assert sent(node) == [([1.0], "policy"), ([2.0], "human"), ([2.0], "human")]
     assert [entry["message"] for entry in node.logs] == ["policy is obeyed", "human is obeyed"]
 
@@ -152,3 +162,22 @@ def test_arguments_that_cannot_be_used(
     with pytest.raises(SystemExit):
         gate([], *arguments, inputs=inputs)
     assert problem in capsys.readouterr().err
+
+
+def test_why_no_source_is_obeyed_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dora_gate.node.PATIENCE_NS", 0)
+    none, auto = text("control", "none"), text("control", "auto")
+    alarm = text("emergency", True)
+    node = gate([TICK, command("human", 1), TICK, TICK, none, TICK, alarm, TICK, auto, TICK])
+    assert node.waiting == [
+        "sends nothing: no new command of any source",
+        None,
+        "holds the last action: control is none",
+        "holds the last action: there is an emergency",
+    ]
+    node = gate([TICK, command("human", 1), TICK], inputs=INPUTS)
+    assert node.waiting == ["sends nothing: the state of the robot is not known"]
+
+
+def test_a_start_reports_no_absence_at_once() -> None:
+    assert gate([TICK, TICK, command("human", 1), TICK]).waiting == []

@@ -176,6 +176,17 @@ class Gate:
         wanted = self.settings.sources if self.control == AUTO else (self.control,)
         return next((source for source in wanted if self._alive(source, now)), None)
 
+    @property
+    def why_none(self) -> str:
+        """Why no source is obeyed."""
+        if self.emergency:
+            return "there is an emergency"
+        if self.settings.needs_state and self._state is None:
+            return "the state of the robot is not known"
+        if self.control == NONE:
+            return "control is none"
+        return f"no new command of {'any source' if self.control == AUTO else self.control}"
+
     def _alive(self, source: str, now: int) -> bool:
         command = self._commands.get(source)
         return command is not None and now - command.captured <= self.settings.hold_after

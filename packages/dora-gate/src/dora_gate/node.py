@@ -9,11 +9,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from dora_gate.gate import EMERGENCY, Action, Gate, Refused
+from dora_gate.gate import EMERGENCY, Action, Gate, Refused, Rest
 from dora_gate.options import CONTROL, ROLES, STATE, TICK, Options, read
 from dora_node_api import Node
 
 Event = Mapping[str, Any]
+
+PATIENCE_NS = 1_000_000_000
+"""After the start, other nodes have this time until their absence is shown."""
+_RESTS = {
+    Rest.HOLD: "holds the last action",
+    Rest.ZERO: "sends zeros",
+    Rest.STOP: "sends nothing",
+}
 
 
 class GateNode:
@@ -29,7 +37,9 @@ class GateNode:
         """Type and metadata of the newest command of each source."""
         self._obeyed = ""
         """The source that was obeyed last."""
-        self._shown: tuple[str | None, bool] = (None, False)
+        self._shown: tuple[str | None, str] = (None, "")
+        """The source that is obeyed, or why there is none."""
+        self._patience = time.monotonic_ns() + PATIENCE_NS
         self._warned: set[tuple[str, str]] = set()
         known = node.node_config()["inputs"]
         node.correct_times(*(name for name in self._sources if name in known))
@@ -78,11 +88,11 @@ class GateNode:
     def cycle(self) -> None:
         """Send the action of this cycle."""
         action = self.gate.cycle(time.monotonic_ns())
+        if action is not None and action.command:
+            self._obeyed = action.source
         self._show(action)
         if action is None:
             return
-        if action.command:
-            self._obeyed = action.source
         kind, metadata = self._newest[self._obeyed]
         kept = {key: value for key, value in metadata.items() if key != "timestamp"}
         if not action.command:
@@ -93,17 +103,19 @@ class GateNode:
     def _show(self, action: Action | None) -> None:
         """Log a change of the source, and show in lists why none is obeyed."""
         obeyed = action.source if action is not None and action.command else None
-        shown = obeyed, self.gate.emergency
-        if shown == self._shown:
+        why = self.gate.why_none if obeyed is None else ""
+        if not self._obeyed and time.monotonic_ns() < self._patience:
             return
-        self._shown = shown
-        if obeyed is not None:
-            text = f"{obeyed} is obeyed"
-        else:
-            why = "an emergency" if self.gate.emergency else "no source is alive"
-            text = f"{'sends nothing' if action is None else action.source}: {why}"
-        self._node.log_info(text)
-        self._node.report_waiting(None if obeyed in self.gate.settings.sources else text)
+        before, self._shown = self._shown, (obeyed, why)
+        if before == self._shown:
+            return
+        if obeyed is None:
+            rest = "sends nothing" if action is None else _RESTS[self.gate.settings.rest]
+            self._node.report_waiting(f"{rest}: {why}")  # which also logs it
+            return
+        if before[0] is None and before[1]:
+            self._node.report_waiting(None)
+        self._node.log_info(f"{obeyed} is obeyed")
 
     def _warn(self, name: str, problem: str) -> None:
         """Log a problem of an input, each kind once."""
