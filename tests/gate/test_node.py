@@ -179,5 +179,8 @@ def test_why_no_source_is_obeyed_is_shown(monkeypatch: pytest.MonkeyPatch) -> No
     assert node.waiting == ["sends nothing: the state of the robot is not known"]
 
 
-def test_a_start_reports_no_absence_at_once() -> None:
-    assert gate([TICK, TICK, command("human", 1), TICK]).waiting == []
+def test_a_short_absence_is_not_shown() -> None:
+    none, auto = text("control", "none"), text("control", "auto")
+    node = gate([TICK, command("human", 1), TICK, none, TICK, auto, TICK])
+    assert node.waiting == []
+    assert [entry["message"] for entry in node.logs] == ["human is obeyed"]

@@ -16,7 +16,7 @@ from dora_node_api import Node
 Event = Mapping[str, Any]
 
 PATIENCE_NS = 1_000_000_000
-"""After the start, other nodes have this time until their absence is shown."""
+"""Sources may be absent for so long, also after the start, before that is shown."""
 _RESTS = {
     Rest.HOLD: "holds the last action",
     Rest.ZERO: "sends zeros",
@@ -37,9 +37,11 @@ class GateNode:
         """Type and metadata of the newest command of each source."""
         self._obeyed = ""
         """The source that was obeyed last."""
-        self._shown: tuple[str | None, str] = (None, "")
-        """The source that is obeyed, or why there is none."""
-        self._patience = time.monotonic_ns() + PATIENCE_NS
+        self._shown = ""
+        """Source that is obeyed, or why there is none."""
+        self._absent = False
+        """No source is obeyed, and that is shown in lists."""
+        self._obeyed_at = time.monotonic_ns()
         self._warned: set[tuple[str, str]] = set()
         known = node.node_config()["inputs"]
         node.correct_times(*(name for name in self._sources if name in known))
@@ -87,12 +89,13 @@ class GateNode:
 
     def cycle(self) -> None:
         """Send the action of this cycle."""
-        action = self.gate.cycle(time.monotonic_ns())
-        if action is not None and action.command:
-            self._obeyed = action.source
-        self._show(action)
+        now = time.monotonic_ns()
+        action = self.gate.cycle(now)
+        self._show(action, now)
         if action is None:
             return
+        if action.command:
+            self._obeyed = action.source
         kind, metadata = self._newest[self._obeyed]
         kept = {key: value for key, value in metadata.items() if key != "timestamp"}
         if not action.command:
@@ -100,22 +103,25 @@ class GateNode:
         values = pa.array(action.values, kind if pa.types.is_floating(kind) else pa.float64())
         self._node.send_output(self._output, values, {**kept, "source": action.source})
 
-    def _show(self, action: Action | None) -> None:
+    def _show(self, action: Action | None, now: int) -> None:
         """Log a change of the source, and show in lists why none is obeyed."""
-        obeyed = action.source if action is not None and action.command else None
-        why = self.gate.why_none if obeyed is None else ""
-        if not self._obeyed and time.monotonic_ns() < self._patience:
-            return
-        before, self._shown = self._shown, (obeyed, why)
-        if before == self._shown:
-            return
-        if obeyed is None:
+        if action is not None and action.command:
+            self._obeyed_at = now
+            if self._shown == (shown := f"{action.source} is obeyed"):
+                return
+            if self._absent:
+                self._node.report_waiting(None)
+            self._absent = False
+            self._node.log_info(shown)
+        else:
+            if not self.gate.emergency and now - self._obeyed_at < PATIENCE_NS:
+                return
             rest = "sends nothing" if action is None else _RESTS[self.gate.settings.rest]
-            self._node.report_waiting(f"{rest}: {why}")  # which also logs it
-            return
-        if before[0] is None and before[1]:
-            self._node.report_waiting(None)
-        self._node.log_info(f"{obeyed} is obeyed")
+            if self._shown == (shown := f"{rest}: {self.gate.why_none}"):
+                return
+            self._absent = True
+            self._node.report_waiting(shown)  # which also logs it
+        self._shown = shown
 
     def _warn(self, name: str, problem: str) -> None:
         """Log a problem of an input, each kind once."""
