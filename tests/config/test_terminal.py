@@ -7,7 +7,6 @@ import json
 import pytest
 
 from dora_config.terminal import one_line, visible
-from dora_ros2.commands import escaped
 
 HARMLESS = "größe 日本語 👩\u200d🚀 נתיב\n\tnext"
 
@@ -50,9 +49,3 @@ def test_json_stays_the_same_json() -> None:
 
 def test_a_cell_is_one_line() -> None:
     assert one_line("\x1b[31mcamera\x1b[0m\nRunning\x07") == r"camera\nRunning\u0007"
-
-
-def test_dora_ros2_escapes_the_same() -> None:
-    """It cannot import dora-config; it passes no colours."""
-    text = "".join(map(chr, range(0x110000)))
-    assert escaped(text) == visible(text)

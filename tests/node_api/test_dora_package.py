@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.plugin_wheels import PluginWheels, plugin_wheels
 
 import dora
 import dora_node_api
@@ -32,35 +35,42 @@ def test_every_public_name_of_the_package_exists() -> None:
         dora_node_api.nothing  # noqa: B018
 
 
-def test_import_of_all_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in dora-rs, with the classes for ROS if they are installed."""
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginWheels]:
+    for name in ("Hello", "Ros2Context"):
+        vars(dora).pop(name, None)
+    yield from plugin_wheels(tmp_path, monkeypatch)
+    vars(dora).pop("Hello", None)
+
+
+def test_import_of_all_names() -> None:
+    """As in dora-rs."""
     names: dict[str, object] = {}
     exec("from dora import *", names)
-    assert {"Node", "DoraStatus", "run", "build", "Ros2Node", "Ros2Context"} <= names.keys()
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])
-    assert not [name for name in dora.__all__ if name.startswith("Ros2")]
+    assert {"Node", "DoraStatus", "run", "build"} <= names.keys()
 
 
 def test_the_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])
     vars(dora).pop("Ros2Context", None)
     assert not hasattr(dora, "Ros2Context")
+    assert not [name for name in dora.__all__ if name.startswith("Ros2")]
     with pytest.raises(AttributeError, match="pip install packages/dora-ros2"):
         dora.Ros2Context  # noqa: B018
 
 
-def test_names_of_plug_ins_are_found() -> None:
-    assert dora.Ros2Context.__module__ == "dora_ros2.api"
-    assert "Ros2Context" in dir(dora)
+def test_names_of_plug_ins_are_found(wheels: PluginWheels) -> None:
+    wheels.install("dora-hello", {"dora.node_api": {"Hello": "json:loads"}})
+    assert dora.Hello is json.loads
+    assert "Hello" in dir(dora)
     with pytest.raises(AttributeError, match="module 'dora' has no attribute 'Nothing'"):
         dora.Nothing  # noqa: B018
 
 
-def test_a_plug_in_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    vars(dora).pop("Ros2Context", None)
-    monkeypatch.setattr(plugins, "INTERFACE", "2")
-    with pytest.raises(AttributeError, match="is for version 1 of the interface"):
-        dora.Ros2Context  # noqa: B018
+def test_a_plug_in_of_another_version_is_refused(wheels: PluginWheels) -> None:
+    wheels.install("dora-hello", {"dora.node_api": {"Hello": "json:loads"}}, interface="2")
+    with pytest.raises(AttributeError, match="is for version 2 of the interface"):
+        dora.Hello  # noqa: B018
 
 
 def test_the_interface_of_plug_ins_has_one_version() -> None:

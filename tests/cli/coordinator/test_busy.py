@@ -28,7 +28,6 @@ def test_the_page_of_another_server_is_not_printed() -> None:
         ("up",),
         ("why",),
         ("logs", "--all-nodes"),
-        ("record", "--attach", "flow"),
     ],
     ids=lambda words: words[0],
 )

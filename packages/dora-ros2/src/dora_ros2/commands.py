@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import platform
-import re
 import signal
 import sys
 import threading
@@ -32,6 +31,7 @@ from typing import Any
 
 import zenoh
 
+from dora_config.terminal import visible
 from dora_ros2 import __version__
 from dora_ros2.connection import Connection, Node
 from dora_ros2.definitions.description import (
@@ -86,11 +86,6 @@ _WINDOW = 1000
 _at_signal: list[Callable[[], None]] = []
 """What a thread calls before a signal ends the process: the cancellation of a goal."""
 _interrupted = threading.Event()
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
-"""Characters that control a terminal, reorder or hide its text; as in `dora_config.terminal`."""
 _PROFILES = {
     frozenset(): "unknown without nodes of ROS itself",
     frozenset({Profile.HUMBLE}): "humble: types have no hashes",
@@ -763,14 +758,9 @@ def _line(word: str, text: str) -> None:
 
 def show(text: str, *, error: bool = False) -> None:
     """Print a text at once, escaped."""
-    print(escaped(text), file=sys.stderr if error else sys.stdout, flush=True)
-
-
-def escaped(text: str) -> str:
-    """Return a text with control characters as `\\u001b`."""
-    return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 class _EscapedText(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return escaped(super().format(record))
+        return visible(super().format(record))
