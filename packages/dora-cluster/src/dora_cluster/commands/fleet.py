@@ -399,4 +399,4 @@ def resume(
 
 def _pause(client: Client, *, paused: bool) -> None:
     report = client.request(PauseFleet(paused=paused, by=operator()))
-    output.write(f"generation {report.generation} is {'paused' if paused else 'resumed'}")
+    output.write(f"the fleet is {'paused' if paused else 'resumed'}")
