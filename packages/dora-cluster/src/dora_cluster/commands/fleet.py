@@ -398,5 +398,5 @@ def resume(
 
 
 def _pause(client: Client, *, paused: bool) -> None:
-    report = client.request(PauseFleet(paused=paused, by=operator()))
+    client.request(PauseFleet(paused=paused, by=operator()))
     output.write(f"the fleet is {'paused' if paused else 'resumed'}")
