@@ -1,5 +1,5 @@
 """Simulated clusters with old, lost and copied stores, power cuts, erased disks, promotions on both
-sides of a cut network, and a robot that forges what it reports.
+sides of a cut network, lost messages, and a robot that forges what it reports.
 
 60 s after the last fault one coordinator leads, and each node runs once, or `dora list` and
 `dora why` name what is missing and the command that helps.
@@ -195,6 +195,8 @@ class History:
                 cluster.present = choice.choice(cluster.leaders() or [cluster.present])
             case 27:
                 cluster.forge(choice)
+            case 30:
+                fleet.lose_in = choice.randint(1, 12)
             case _:
                 self.return_some()
 

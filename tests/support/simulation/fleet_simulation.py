@@ -160,6 +160,10 @@ def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> Dataflo
     return DataflowSpec(resolved=resolved, allow_unlinked=allow_unlinked)
 
 
+_HANDSHAKE = (Register, Registered, RegistrationRefused, Coordinators)
+"""Messages without which a connection ends."""
+
+
 class _SimulatedClient(Client):
     """Progress counts as written when the test says so."""
 
@@ -186,7 +190,7 @@ class SimulatedFleet:
         self.crash_in = 0
         """The coordinator is killed before this write, counted from now; 0: it is not."""
         self.lose_in = 0
-        """This message between coordinator and daemons is lost, counted from now; 0: none is."""
+        """This message about parts is lost, counted from now; 0: none is."""
         self.now = 1000.0
         self.store: dict[str, tuple[DataflowRecord, DataflowSpec]] = {}
         self.timers: dict[TimerKey, float] = {}
@@ -507,10 +511,10 @@ class SimulatedFleet:
                 self.disconnect(daemon)
             return False
         message = daemon.to_coordinator.popleft()
-        if self._is_lost():
-            return True
         if isinstance(message, str):
             message = TO_COORDINATOR.decode(message)
+        if self._is_lost(message):
+            return True
         received = self._verified(daemon, message)
         if received is None:
             return True
@@ -522,7 +526,9 @@ class SimulatedFleet:
             self.handle(DaemonMessageReceived(daemon.connection, message))
         return True
 
-    def _is_lost(self) -> bool:
+    def _is_lost(self, message: DaemonMessage | CoordinatorMessage) -> bool:
+        if isinstance(message, _HANDSHAKE):
+            return False
         self.lose_in -= 1
         return self.lose_in == 0
 
@@ -542,10 +548,10 @@ class SimulatedFleet:
         if not daemon.from_coordinator or daemon.agent is None:
             return False
         message = daemon.from_coordinator.popleft()
-        if self._is_lost():
-            return True
         if isinstance(message, str):
             message = TO_DAEMON.decode(message)
+        if self._is_lost(message):
+            return True
         if isinstance(message, Registered):
             if self._is_obeyed(daemon, message.coordinators):
                 daemon.connected(self.now)
