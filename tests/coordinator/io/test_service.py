@@ -336,7 +336,7 @@ def test_a_defect_in_tracing_loses_no_command(
 
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
         daemon, client = await register(peer), peer()
-        client.service.trace(fail)
+        client.service.spans.handle = fail
         client.request(StartDataflow(spec=dataflow(camera="robot")))
         await daemon.receives("prepare_part")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import NamedTuple, cast
@@ -25,7 +25,7 @@ from dora_coordinator.io.service import Service
 from dora_coordinator.settings import Settings
 from dora_coordinator.telemetry.families import families
 from dora_coordinator.telemetry.otlp import MetricSender, SpanSender
-from dora_coordinator.telemetry.spans import SpanBegun, SpanEnded, SpanEvent
+from dora_coordinator.telemetry.spans import SpanBegun, SpanEnded, SpanReports
 
 SNAPSHOT = Snapshot(
     nodes=(NodeSummary(node="a", dataflow="d", daemon="robot", status="Running", cpu_seconds=1.5),),
@@ -153,10 +153,7 @@ class Coordinator:
     settings = Settings()
 
     def __init__(self) -> None:
-        self.handle: Callable[[Sequence[SpanEvent]], None] = lambda _: None
-
-    def trace(self, handle: Callable[[Sequence[SpanEvent]], None]) -> None:
-        self.handle = handle
+        self.spans = SpanReports()
 
     async def request(self, request: GetSnapshot) -> Answer:
         return Answer(id=1, answer=SNAPSHOT)
@@ -166,7 +163,7 @@ async def export(requests: list[Request], expected: set[str]) -> None:
     """Export metrics and one span until the collector has received what is expected."""
     coordinator = Coordinator()
     telemetry = Telemetry(cast(Service, coordinator))
-    coordinator.handle([SpanBegun(("start", "d"), "start", 10.0)])
+    coordinator.spans.report([SpanBegun(("start", "d"), "start", 10.0)])
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(telemetry.run)  # without metrics it sends the spans and ends

@@ -83,7 +83,7 @@ class Place(SimulatedFleet):
 
     def consider(self, claim: Claim, source: str) -> None:
         """Let the coordinator see the claim of another one; it may stand aside."""
-        self._service.consider(claim, source)
+        self._service.standbys.consider(claim, source)
         if self.succession.refusal is not None and self.coordinator is not None:
             self.kill_coordinator()
             self.runs = True

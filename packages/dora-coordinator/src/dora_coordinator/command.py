@@ -357,8 +357,8 @@ async def serve(
         accepting = anyio.CancelScope()
         tasks.start_soon(accept)
         tasks.start_soon(service.carry_out_steps)
-        tasks.start_soon(service.send_copies)
-        tasks.start_soon(service.watch_successors)
+        tasks.start_soon(service.standbys.send_copies)
+        tasks.start_soon(service.standbys.watch)
         with work:
             try:
                 await service.run()

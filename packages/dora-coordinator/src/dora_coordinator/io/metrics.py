@@ -88,7 +88,7 @@ class Telemetry:
             self._metrics = MetricSender()
         if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "otlp":
             self._spans = SpanSender()
-            service.trace(self._spans.handle)
+            service.spans.handle = self._spans.handle
 
     async def run(self) -> None:
         """Export until cancelled."""

@@ -206,7 +206,7 @@ class _Endpoints:
             except ValidationError:
                 return PlainTextResponse("not a claim\n", 422)
             client = request.client.host if request.client else "?"
-            self._service.consider(claim, f"a client at {client}")
+            self._service.standbys.consider(claim, f"a client at {client}")
         return JSONResponse(self._service.succession.leading.model_dump(mode="json"))
 
     async def copy(self, request: Request) -> Response:
@@ -214,7 +214,7 @@ class _Endpoints:
         if (reason := self._service.succession.refusal) is not None:
             return PlainTextResponse(f"{reason}\n", 409)
         try:
-            copy = await self._service.copy()
+            copy = await self._service.standbys.copy()
         except (CopyError, StoreError) as problem:
             return PlainTextResponse(f"{problem}\n", 409)
         return JSONResponse(copy.model_dump(mode="json"))
@@ -290,7 +290,7 @@ class _Endpoints:
         digest = verify_proof(register.public_key, answer.signature, nonce, authority)
         if answer.claim is not None:
             name = register.machine_id or register.instance
-            self._service.consider(answer.claim, f'daemon "{clean_text(name, limit=100)}"')
+            self._service.standbys.consider(answer.claim, f'daemon "{clean_text(name, limit=100)}"')
         if (reason := self._service.succession.refusal) is not None:
             raise RemoteProtocolError(reason)
         return Proof(digest, local=local)

@@ -6,7 +6,6 @@ before any message of the batch is sent.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import time
 import uuid
@@ -19,8 +18,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from dora_config.access import Endpoint, split_address
-from dora_config.errors import first_error, os_error_text
+from dora_config.errors import first_error
 from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
 from dora_config.process_identity import boot_id
@@ -39,19 +37,21 @@ from dora_config.protocol.control import (
     Destroyed,
     Failure,
     ReadLogs,
-    TokenRotated,
     WaitForEnd,
     WatchTopics,
 )
-from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
+from dora_config.protocol.envelope import ProgramVersion, clean_lines
 from dora_config.protocol.recordings import CallRecorders
 from dora_coordinator.coordinator import CoordinatorState
-from dora_coordinator.io.authority import Authority, AuthorityError
+from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.connections import Connection, Renewal
+from dora_coordinator.io.credentials import Credentials
 from dora_coordinator.io.fleet_steps import carry_out
 from dora_coordinator.io.provenance import Provenance
-from dora_coordinator.io.store import NotWritten, Store, StoreError
-from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_copy
+from dora_coordinator.io.standbys import Standbys
+from dora_coordinator.io.store import NotWritten, Store
+from dora_coordinator.io.succession import SuccessionFile
+from dora_coordinator.io.timers import Timers
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.clients import Client
 from dora_coordinator.queries.cluster import Cluster
@@ -59,7 +59,6 @@ from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
 from dora_coordinator.queries.queries import Queries, find_code
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as do
-from dora_coordinator.state.code_search import CodeSearch
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.events import (
     ChangeRequested,
@@ -71,12 +70,11 @@ from dora_coordinator.state.events import (
     Event,
     FleetStep,
     TimerFired,
-    TimerKey,
 )
 from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.membership import MAX_DELAY
 from dora_coordinator.state.succession import Succession, SuccessionRecord
-from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
+from dora_coordinator.telemetry.spans import SpanReports
 
 BATCH = 512
 """Events handled before their commands are executed."""
@@ -85,14 +83,6 @@ MAX_HISTORY_LINES = 5_000
 INTERNAL_ERROR = "internal error of the coordinator; see its log"
 RETRY = 5.0
 """Seconds between attempts to write to a store that failed."""
-COPY_PAUSE = 0.2
-"""Seconds in which changes are collected for one copy."""
-COPY_SHARE = 4.0
-"""A pause is at least so many times as long as making the last copy took."""
-LOOK_SECONDS = 5.0
-"""Seconds within which a machine answers whether it has a file."""
-ASK_EVERY = 5.0
-"""Seconds between questions to the standbys whether one has taken over."""
 
 _BY_DAEMONS = (
     CallRunner | CallRecorders | ChangeGraph | BuildDataflow | ReadLogs | WatchTopics | WaitForEnd
@@ -144,31 +134,31 @@ class Service:
         succession: tuple[SuccessionFile, SuccessionRecord] | None = None,
     ) -> None:
         """``tokens`` None: no authentication; ``history`` None: events are kept in memory only."""
-        self._succession_file, record = succession or (SuccessionFile(None), None)
+        file, record = succession or (SuccessionFile(None), None)
         if record is None:
             record = SuccessionRecord(claim=authority.sign_claim(Claim()))
         self.succession = Succession(record, authority.sign_claim)
-        self._copy_wanted = anyio.Event()
         self.settings = settings
         self.party = party
         self.authority = authority
         self._provenance = Provenance(authority)
-        self._tokens = tokens
         self._store = store
         self._history = history
         self._inbox: deque[Event] = deque()
         self._wake = anyio.Event()
         self._connections: dict[int, Connection] = {}
         self._by_daemon: dict[str, Connection] = {}
+        self._credentials = Credentials(authority, tokens, self._by_daemon)
+        self.standbys = Standbys(
+            self.succession, file, store, authority, tokens, self._by_daemon, self._wake_up
+        )
         self._waiting: dict[int, _Waiting] = {}
         """Those that wait for an answer to an event."""
         self._clients: set[Client] = set()
         """Those whose request is being answered from this state."""
         self._last_number = 0
-        self._spans: tuple[SpanTracker, Callable[[Sequence[SpanEvent]], None]] | None = None
-        self._timers: list[tuple[float, int, TimerKey]] = []
-        self._armed: dict[TimerKey, int] = {}
-        self._timer_count = 0
+        self.spans = SpanReports()
+        self._timers = Timers()
         self._steps: deque[FleetStep] = deque()
         """Steps of roll-outs that are to be carried out."""
         self._step_added = anyio.Event()
@@ -194,8 +184,7 @@ class Service:
     async def _load(self) -> list[do.Command]:
         """Begin with a new state machine and what is stored."""
         state = self._new_state()
-        self._timers.clear()
-        self._armed.clear()
+        self._timers = Timers()
         self.succession.number = await anyio.to_thread.run_sync(self._store.number)
         stored = await anyio.to_thread.run_sync(self._store.load)
         history = await anyio.to_thread.run_sync(self._read_history)
@@ -261,7 +250,7 @@ class Service:
             now = anyio.current_time()
             events = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH))]
             commands = [command for event in events for command in self._handle(event, now)]
-            for key in self._due(now):
+            for key in self._timers.due(now):
                 commands += self._handle(TimerFired(key), now)
             try:
                 await self._execute_all(commands)
@@ -307,33 +296,12 @@ class Service:
             if isinstance(event, ClientRequested | ChangeRequested):
                 return [do.FailClient(event.client, RequestRefused("failed", INTERNAL_ERROR))]
             return []
-        if self._spans is not None:
-            self._trace(event, commands, began)
-        return commands
-
-    def trace(self, handle: Callable[[Sequence[SpanEvent]], None]) -> None:
-        """Pass the spans of all further events to ``handle``."""
-        self._spans = SpanTracker(), handle
-
-    def _trace(self, event: Event, commands: Sequence[do.Command], began: float) -> None:
-        assert self._spans is not None
-        tracker, _ = self._spans
         daemon = None
         if isinstance(event, DaemonMessageReceived):
             connection = self._connections.get(event.connection)
             daemon = None if connection is None else connection.daemon
-        ended = anyio.current_time()
-        self._report(
-            lambda: tracker.observe(event, commands, daemon=daemon, began=began, ended=ended)
-        )
-
-    def _report(self, observe: Callable[[], Sequence[SpanEvent]]) -> None:
-        try:
-            if self._spans is not None:
-                self._spans[1](observe())
-        except Exception:  # as above
-            logger.exception("internal error, please report it; no more spans are exported")
-            self._spans = None
+        self.spans.observe(event, commands, daemon, began)
+        return commands
 
     def _refuse(self, events: Iterable[Event], reason: str) -> None:
         """Refuse what clients and daemons requested with events whose changes were not stored."""
@@ -354,7 +322,7 @@ class Service:
         if self._inbox:
             return
         self._wake = anyio.Event()
-        until = self._timers[0][0] if self._timers else None
+        until = self._timers.next()
         timeout = None if until is None else max(0.0, until - anyio.current_time())
         with anyio.move_on_after(timeout):
             await self._wake.wait()
@@ -410,7 +378,7 @@ class Service:
             if connection.same_host and abs(offset) < MAX_DELAY:
                 offset = 0.0
         if isinstance(message, messages.CopyKept):
-            self._copy_wanted.set()
+            self.standbys.changed()
         if isinstance(message, Reply) and connection.daemon:
             self._calls.replied(connection.daemon, message)
         message = self._provenance.message(connection.daemon or "", message)
@@ -453,7 +421,7 @@ class Service:
             self._store_change,
             self._decide,
             partial(self._next_change, self._state),
-            lambda spans: self._report(lambda: spans),
+            self.spans.report,
         )
 
     async def _next_change(self, state: CoordinatorState) -> None:
@@ -509,124 +477,8 @@ class Service:
         self._post(await carry_out(step, self.request))
 
     async def fetch_code(self, digests: Sequence[str]) -> None:
-        """Let connected machines upload files of code, each machine a share of them.
-
-        Raises FileRefused: 404 if none has one of them, 502 if none could upload it.
-        """
-        replies: dict[str, messages.CodeFound | str] = {}
-
-        async def ask(machine: str, wanted: Sequence[str], *, upload: bool) -> None:
-            sent = await self._calls.gather(
-                [machine],
-                lambda call: messages.SendCode(call=call, digests=tuple(wanted), upload=upload),
-                messages.CodeFound,
-                seconds=None if upload else LOOK_SECONDS,
-            )
-            replies[machine] = sent.found.get(machine) or sent.problems[machine]
-
-        async with anyio.create_task_group() as tasks:
-            for machine in self._by_daemon:
-                tasks.start_soon(partial(ask, machine, digests, upload=False))
-        search = CodeSearch(digests)
-        for machine in sorted(replies):
-            reply = replies[machine]
-            search.found(machine, () if isinstance(reply, str) else reply.digests)
-        while shares := search.shares():
-            async with anyio.create_task_group() as tasks:
-                for machine, share in shares.items():
-                    tasks.start_soon(partial(ask, machine, share, upload=True))
-            for machine in shares:
-                reply = replies[machine]
-                if isinstance(reply, str):
-                    search.uploaded(machine, (), reply)
-                else:
-                    search.uploaded(machine, reply.digests, reply.problem)
-
-    # ------------------------------------------------------------------ succession
-
-    def consider(self, claim: Claim, source: str) -> None:
-        """Stand aside for a coordinator with a higher rank, if the authority has signed its claim.
-
-        ``source``: what has sent the claim, for the log.
-        """
-        leading = self.succession.leading
-        if claim.rank <= leading.rank:
-            return
-        if claim.cluster != leading.cluster or not self.authority.has_signed(
-            claim.text, claim.proof
-        ):
-            logger.error(
-                "ignored a claim of %s for %s: it is not signed by the authority of this cluster; "
-                "examine that machine",
-                source,
-                claim,
-            )
-            return
-        logger.warning("%s has sent the claim of %s", source, claim)
-        self.succession.replace(claim)
-        self._succession_file.write(self.succession.record)
-        self._wake.set()
-
-    async def watch_successors(self) -> None:
-        """Ask the standbys whether one has taken over, beside `run`; cancel it to end."""
-        while self.succession.refusal is None:
-            async with anyio.create_task_group() as tasks:
-                for one in self.succession.record.standbys:
-                    tasks.start_soon(self._ask, one.address)
-            await anyio.sleep(ASK_EVERY)
-
-    async def _ask(self, address: str) -> None:
-        host, port = split_address(address)
-        token = None if self._tokens is None else str(self._tokens.current)
-        found = await anyio.to_thread.run_sync(
-            ask, Endpoint(host, int(port), token), abandon_on_cancel=True
-        )
-        if found is not None:
-            self.consider(found, f"the coordinator at {address}")
-
-    async def send_copies(self) -> None:
-        """Send each change of the store to the standbys, beside `run`; cancel it to end."""
-        problem = ""
-        while True:
-            self._copy_wanted = anyio.Event()
-            began = anyio.current_time()
-            due = self.succession.due(self._by_daemon.keys(), anyio.current_time())
-            if due:
-                try:
-                    await self._send_copy(due)
-                    problem = ""
-                except (StoreError, CopyError) as error:
-                    if str(error) != problem:
-                        logger.error("the standbys get no copy: %s", error)
-                    problem = str(error)
-            pause = max(COPY_PAUSE, COPY_SHARE * (anyio.current_time() - began))
-            with anyio.move_on_after(RETRY):
-                await self._copy_wanted.wait()
-            await anyio.sleep(pause)
-
-    async def copy(self) -> messages.CoordinatorCopy:
-        """Return an encrypted copy of the present state; raises StoreError and CopyError."""
-        if self._tokens is None:
-            raise CopyError(
-                "without a token (--no-auth) nothing could encrypt it; start the coordinator with "
-                "a token, or remove coordinator.standby from the cluster file"
-            )
-        return await anyio.to_thread.run_sync(
-            make_copy,
-            self._store,
-            self.authority,
-            self._tokens.text,
-            self._tokens.current,
-            self.succession.record.claim,
-        )
-
-    async def _send_copy(self, machines: Sequence[str]) -> None:
-        copy = await self.copy()
-        text = messages.TO_DAEMON.encode(copy)
-        for machine in machines:
-            if (connection := self._by_daemon.get(machine)) is not None:
-                self.succession.sent(machine, copy.number, anyio.current_time())
-                connection.send(text)
+        """Let connected machines upload files of code; raises FileRefused."""
+        await self._calls.fetch_code(self._by_daemon, digests)
 
     def _answered(self, number: int, answer: do.Begun | ControlAnswer | RequestRefused) -> None:
         if (waiting := self._waiting.get(number)) is not None:
@@ -641,6 +493,9 @@ class Service:
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         self._wake.set()
 
     # ------------------------------------------------------------------- commands
@@ -649,7 +504,7 @@ class Service:
         changes = [c for c in commands if isinstance(c, do.Change)]
         if changes:
             self.succession.number = await anyio.to_thread.run_sync(self._apply, changes)
-            self._copy_wanted.set()
+            self.standbys.changed()
         for command in commands:
             self._execute(command)
 
@@ -662,8 +517,7 @@ class Service:
             case do.SaveRecord() | do.DeleteRecord() | do.SaveMachine() | do.SaveFleet():
                 pass  # executed for the whole batch
             case do.SaveSuccession():
-                self._succession_file.write(self.succession.record)
-                self._copy_wanted.set()
+                self.standbys.save()
             case do.CarryOut(step=step):
                 self._steps.append(step)
                 self._step_added.set()
@@ -674,11 +528,11 @@ class Service:
                 if connection is not None:
                     connection.send(messages.TO_DAEMON.encode(self._signed(message)))
             case do.RenewToken(daemon=daemon):
-                self._renew_token(daemon, Renewal.NOW)
+                self._credentials.renew_token(daemon, Renewal.NOW)
             case do.RotateToken(client=client, grace=grace, daemons=daemons):
                 self._rotate_token(client, grace, daemons)
             case do.SignCertificate(daemon=daemon, request=request, digest=digest):
-                self._sign(daemon, request, digest)
+                self._credentials.send_certificate(daemon, request, digest)
             case do.AnswerClient(client=number, answer=answer):
                 self._answered(number, answer)
             case do.FailClient(client=number, problem=problem):
@@ -689,7 +543,7 @@ class Service:
                 if admitted is not None:
                     admitted.daemon = daemon
                     self._by_daemon[daemon] = admitted
-                    self._copy_wanted.set()
+                    self.standbys.changed()
             case do.CloseConnection(connection=number, last=last):
                 connection = self._connections.get(number)
                 if connection is not None:
@@ -697,11 +551,9 @@ class Service:
                         connection.send(messages.TO_DAEMON.encode(last))
                     self._hang_up(connection)
             case do.ArmTimer(key=key, at=at):
-                self._timer_count += 1
-                self._armed[key] = self._timer_count
-                heapq.heappush(self._timers, (at, self._timer_count, key))
+                self._timers.arm(key, at)
             case do.CancelTimer(key=key):
-                self._armed.pop(key, None)
+                self._timers.cancel(key)
             case do.Log(level=level, text=text):
                 logger.log(_LEVELS[level], "%s", clean_lines(text))
             case do.EndCoordinator():
@@ -714,48 +566,12 @@ class Service:
         dataflow = self._state.registry.get(message.dataflow_id)
         return self._provenance.signed(message, None if dataflow is None else dataflow.spec.name)
 
-    def _sign(self, daemon: str, request: str, digest: str) -> None:
-        try:
-            certificate = self.authority.sign(request, daemon, digest)
-        except AuthorityError as error:
-            logger.warning('daemon "%s": %s', daemon, clean_text(str(error)))
-            return
-        message = messages.Certificate(certificate=certificate, authority=self.authority.pem)
-        self._execute(do.SendToDaemon(daemon, message))
-
-    def _renew_token(self, daemon: str, *when: Renewal) -> bool:
-        """Send the current token to a daemon, if its connection permits it now."""
-        connection = self._by_daemon.get(daemon)
-        if connection is None or self._tokens is None or connection.renewal not in when:
-            return False
-        current = self._tokens.current
-        token = current.for_machine if connection.of_machine else current
-        connection.send(messages.TO_DAEMON.encode(messages.NewToken(token=str(token))))
-        return True
-
     def _rotate_token(self, client: int, grace: float, daemons: Sequence[str]) -> None:
-        if self._tokens is None:
-            reason = "the coordinator was started with --no-auth and has no token"
-            self._answered(client, RequestRefused("failed", reason))
-            return
         try:
-            token = self._tokens.rotate(grace)
-        except OSError as error:
-            reason = f"{os_error_text(error)}; the token was not changed"
-            self._answered(client, RequestRefused("failed", reason))
+            answer = self._credentials.rotate_token(grace, daemons)
+        except RequestRefused as problem:
+            self._answered(client, problem)
             return
         self.succession.send_again()
-        self._copy_wanted.set()
-        sent = [one for one in daemons if self._renew_token(one, Renewal.NOW, Renewal.LATER)]
-        logger.info("replaced the token; sent it to %d daemons", len(sent))
-        answer = TokenRotated(token=str(token), daemons=tuple(sent))
+        self.standbys.changed()
         self._answered(client, answer)
-
-    def _due(self, now: float) -> list[TimerKey]:
-        due = []
-        while self._timers and self._timers[0][0] <= now:
-            _, count, key = heapq.heappop(self._timers)
-            if self._armed.get(key) == count:
-                del self._armed[key]
-                due.append(key)
-        return due

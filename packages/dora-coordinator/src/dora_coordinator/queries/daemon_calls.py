@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,10 +20,12 @@ from dora_config.protocol.daemon import (
     EndStream,
     LogChunk,
     PartHistory,
+    SendCode,
 )
 from dora_config.protocol.recordings import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
+from dora_coordinator.state.code_search import CodeSearch
 
 StreamMessage = LogChunk | TopicChunk | BuildEvents | BuildEnded
 Reply = (
@@ -40,6 +42,8 @@ Key = str | int
 """Id of a call or build, or number of a stream."""
 Sink = Callable[[Reply | None], None]
 """Takes a daemon's reply; None: its connection was lost."""
+LOOK_SECONDS: Final = 5.0
+"""Seconds within which a machine answers whether it has a file of code."""
 WAITING: Final = 16
 """Messages of one stream that wait to be forwarded; a daemon sends the next when requested."""
 
@@ -111,6 +115,40 @@ class DaemonCalls:
         for daemon in sorted(waiting):
             replies.problems[daemon] = problems.late.format(daemon, seconds)
         return replies
+
+    async def fetch_code(self, machines: Iterable[str], digests: Sequence[str]) -> None:
+        """Let connected machines upload files of code, each machine a share of them.
+
+        Raises FileRefused: 404 if none has one of them, 502 if none could upload it.
+        """
+        replies: dict[str, CodeFound | str] = {}
+
+        async def ask(machine: str, wanted: Sequence[str], *, upload: bool) -> None:
+            sent = await self.gather(
+                [machine],
+                lambda call: SendCode(call=call, digests=tuple(wanted), upload=upload),
+                CodeFound,
+                seconds=None if upload else LOOK_SECONDS,
+            )
+            replies[machine] = sent.found.get(machine) or sent.problems[machine]
+
+        async with anyio.create_task_group() as tasks:
+            for machine in machines:
+                tasks.start_soon(partial(ask, machine, digests, upload=False))
+        search = CodeSearch(digests)
+        for machine in sorted(replies):
+            reply = replies[machine]
+            search.found(machine, () if isinstance(reply, str) else reply.digests)
+        while shares := search.shares():
+            async with anyio.create_task_group() as tasks:
+                for machine, share in shares.items():
+                    tasks.start_soon(partial(ask, machine, share, upload=True))
+            for machine in shares:
+                reply = replies[machine]
+                if isinstance(reply, str):
+                    search.uploaded(machine, (), reply)
+                else:
+                    search.uploaded(machine, reply.digests, reply.problem)
 
     @contextmanager
     def stream(

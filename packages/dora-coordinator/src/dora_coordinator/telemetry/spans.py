@@ -7,6 +7,7 @@ a trace of its own and contains a `spawn`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from dora_config.protocol.daemon import DaemonMessage, PartChanged, PartLost, Pr
 from dora_coordinator.state import commands as do
 from dora_coordinator.state.events import ClientRequested, DaemonMessageReceived, Event
 from dora_coordinator.state.records import Phase
+
+logger = logging.getLogger("dora.coordinator")
 
 SpanKey = tuple[str, ...]
 """Identifies an open span: its kind, the dataflow or build, and the machine."""
@@ -204,3 +207,32 @@ class SpanTracker:
         """End the spans of a dataflow, the contained ones first."""
         for key in sorted((key for key in self._open if key[1] == subject), key=len, reverse=True):
             yield from self._end(key, at, error)
+
+
+class SpanReports:
+    """Passes spans to an exporter, if one is set; a defect ends the export only."""
+
+    def __init__(self) -> None:
+        self.handle: Callable[[Sequence[SpanEvent]], None] | None = None
+        """Gets the spans of all further events."""
+        self._tracker = SpanTracker()
+
+    def observe(
+        self, event: Event, commands: Sequence[do.Command], daemon: str | None, began: float
+    ) -> None:
+        """Report the spans of an event that has just been handled; ``daemon``: its sender."""
+        ended = anyio.current_time()
+        self._report(
+            lambda: self._tracker.observe(event, commands, daemon=daemon, began=began, ended=ended)
+        )
+
+    def report(self, spans: Sequence[SpanEvent]) -> None:
+        self._report(lambda: spans)
+
+    def _report(self, spans: Callable[[], Sequence[SpanEvent]]) -> None:
+        try:
+            if self.handle is not None:
+                self.handle(spans())
+        except Exception:  # must not end the coordinator of a fleet
+            logger.exception("internal error, please report it; no more spans are exported")
+            self.handle = None
