@@ -22,7 +22,6 @@ from dora_cluster.operations import steps, upgrade as upgrade_module, version_ro
 from dora_cluster.operations.steps import VersionSwitch
 from dora_cluster.operations.upgrade import roll_back, upgrade_cluster
 from dora_cluster.operations.version_rollout import (
-    SwitchedMachines,
     VersionRollOut,
     Waves,
     waves_of,
@@ -331,9 +330,11 @@ def test_a_version_reaches_the_machines_in_waves(
     cluster = MANY if rollout is None else MANY.model_copy(update={"rollout": rollout})
     waves = waves_of(cluster, keep_going=False, force=False)
 
-    def switch(waves: Waves) -> SwitchedMachines:
+    def switch(waves: Waves) -> VersionRollOut:
         label, nothing = (lambda machine: machine.id), (lambda *_: None)
-        return VersionRollOut(cluster, MANY.machines, label, nothing, waves).run()
+        roll_out = VersionRollOut(cluster, MANY.machines, label, nothing, waves)
+        assert roll_out.run() == roll_out.is_complete
+        return roll_out
 
     done = switch(waves)
     printed = capsys.readouterr().out
@@ -388,15 +389,17 @@ def test_a_failed_roll_out_returns_the_machines_that_it_reached(
     monkeypatch: pytest.MonkeyPatch, on_failure: Literal["rollback", "pause"]
 ) -> None:
     returned: list[dict[str, str]] = []
-    done = SwitchedMachines(
-        ["r1", "r2", "r3"], before={"r1": OLD, "r2": ""}, failed=["r4"], gave_up=True
-    )
+
+    def run(self: VersionRollOut) -> bool:
+        self.before, self.gave_up = {"r1": OLD, "r2": ""}, True
+        return False
+
     monkeypatch.setattr(upgrade_module, "require_startable", lambda *_: None)
     monkeypatch.setattr(queries, "report_if_running", lambda _: None)
     monkeypatch.setattr(upgrade_module, "SETTLE_TIMEOUT", 0.0)
     monkeypatch.setattr(upgrade_module, "_check", lambda *_: {})
     monkeypatch.setattr(upgrade_module, "_upgrade_coordinator", lambda *_, **__: None)
-    monkeypatch.setattr(VersionRollOut, "run", lambda _: done)
+    monkeypatch.setattr(VersionRollOut, "run", run)
     monkeypatch.setattr(
         upgrade_module, "return_machines", lambda _, targets, __: returned.append(targets)
     )

@@ -253,7 +253,7 @@ def return_machines(cluster: Cluster, targets: Mapping[str, str], waves: Waves) 
     def switch(remote: RemoteMachine, layout: Layout, service: DaemonService | None) -> Switched:
         return _switch(remote, layout, service, targets[remote.machine.id])
 
-    return VersionRollOut(cluster, machines, label, switch, waves).run().is_complete
+    return VersionRollOut(cluster, machines, label, switch, waves).run()
 
 
 def _switch(
@@ -308,17 +308,18 @@ def upgrade_cluster(
 
     def work() -> bool:
         _upgrade_coordinator(cluster, installer, keep_going=waves.keep_going)
-        done = VersionRollOut(
+        roll_out = VersionRollOut(
             cluster,
             machines,
             lambda machine: f"Upgrading {machine.label}",
             _switch_to(installer, version, unchecked),
             waves,
             collector=installer,
-        ).run()
-        if done.gave_up and waves.rollout.on_failure == "rollback":
-            _return(cluster, done.before, waves)
-        return done.is_complete
+        )
+        is_complete = roll_out.run()
+        if roll_out.gave_up and waves.rollout.on_failure == "rollback":
+            _return(cluster, roll_out.before, waves)
+        return is_complete
 
     remedy = "`dora cluster upgrade` again does the rest; `dora cluster downgrade` undoes it."
     return with_version_report(cluster, work, remedy)

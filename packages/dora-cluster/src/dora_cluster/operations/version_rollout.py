@@ -54,21 +54,6 @@ def require_startable(cluster: Cluster, waves: Waves) -> None:
         queries.check_machine(cluster, CheckMachine(command=waves.rollout.check, dry_run=True))
 
 
-@dataclass(slots=True)
-class SwitchedMachines:
-    """Machines by the result of a switch."""
-
-    succeeded: list[str] = field(default_factory=list)
-    """Also those that ran the version already."""
-    before: dict[str, str] = field(default_factory=dict)
-    """Former version of each machine that was switched; empty if its daemon was not connected."""
-    failed: list[str] = field(default_factory=list)
-    off: list[str] = field(default_factory=list)
-    gave_up: bool = False
-    """Too many have failed."""
-    is_complete: bool = False
-
-
 @dataclass(eq=False)
 class _Unit:
     """One machine in a roll-out."""
@@ -121,36 +106,39 @@ class VersionRollOut:
         """What was printed last about each machine that waits, and about a pause."""
         self._spent = 0.0
         """Seconds of steps, which have limits of their own: no deadline runs meanwhile."""
-        self._before: dict[str, str] = {}
+        self.before: dict[str, str] = {}
+        """Former version of each machine that was switched; empty if its daemon was not connected.
+        """
+        self.gave_up = False
 
-    def run(self) -> SwitchedMachines:
-        """Switch the machines batch by batch, until too many have failed.
+    @property
+    def succeeded(self) -> list[str]:
+        """Return the machines that run the version, also those that ran it already."""
+        return [name for name, unit in self._units.items() if unit.healthy]
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.succeeded) == len(self._units)
+
+    def run(self) -> bool:
+        """Switch the machines batch by batch, until too many have failed; return whether all are.
 
         Machines that do not answer do not count, unless none of the first batch answers.
         """
-        units = self._units.values()
         try:
-            decision = self._run()
+            self.gave_up = not self._run().is_done
             self._leave(NotReady("the roll-out has ended"), "prepared")
         except BaseException as problem:
             self._leave(problem, "prepared", "switched")
             raise
         finally:
-            for unit in units:
+            for unit in self._units.values():
                 unit.connection.close()
-        result = SwitchedMachines(
-            succeeded=[one.machine.id for one in units if one.healthy],
-            before=self._before,
-            failed=[one.machine.id for one in units if one.failed is not None and not one.off],
-            off=[one.machine.id for one in units if one.off],
-            gave_up=not decision.is_done,
-            is_complete=all(one.healthy for one in units),
-        )
         left = [name for name in sorted(self._units) if self._units[name].state == "waiting"]
         if left:
             output.write(f"Stopped there; not touched: {', '.join(left)} (--keep-going continues)")
-        output.write(f"{len(result.succeeded)}/{len(units)} succeeded.")
-        return result
+        output.write(f"{len(self.succeeded)}/{len(self._units)} succeeded.")
+        return self.is_complete
 
     def _run(self) -> Decision:
         while True:
@@ -288,7 +276,7 @@ class VersionRollOut:
         unit.state = "ended"
         unit.switch.finish()
         unit.state = "switched"
-        self._before[unit.machine.id] = unit.switch.old
+        self.before[unit.machine.id] = unit.switch.old
 
     def _check(self, unit: _Unit) -> None:
         """Run the command of the roll-out."""
@@ -332,7 +320,7 @@ class VersionRollOut:
     def _return(self, unit: _Unit, reason: str) -> None:
         """Return a machine to its former version; raises NotReady with that and the reason."""
         unit.state = "ended"
-        self._before.pop(unit.machine.id, None)
+        self.before.pop(unit.machine.id, None)
         with nullcontext() if unit.switch is None else unit.switch.returning():
             raise NotReady(reason)
 
