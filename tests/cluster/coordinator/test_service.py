@@ -9,8 +9,9 @@ import pytest
 from support.cluster.machine_facts import machine_facts
 
 from dora_cluster.connection import Connection
-from dora_cluster.coordinator import service as module
-from dora_cluster.coordinator.service import CoordinatorMachine, CoordinatorService
+from dora_cluster.coordinator import installation as module
+from dora_cluster.coordinator.place import CoordinatorMachine
+from dora_cluster.coordinator.service import CoordinatorService
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_coordinator.telemetry import export_settings
 

@@ -14,7 +14,8 @@ from support.cluster.machine_facts import machine_facts
 from dora_cluster.bundle.install import Installer
 from dora_cluster.connection import Connection, Finished
 from dora_cluster.coordinator import queries
-from dora_cluster.coordinator.service import CoordinatorMachine, CoordinatorService
+from dora_cluster.coordinator.place import CoordinatorMachine
+from dora_cluster.coordinator.service import CoordinatorService
 from dora_cluster.decisions.preflight import NotReady
 from dora_cluster.decisions.units import unit_version
 from dora_cluster.decisions.versions import Versions

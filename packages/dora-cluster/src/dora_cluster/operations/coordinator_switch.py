@@ -24,15 +24,14 @@ from dora_cluster.coordinator.local import (
     find_process,
     wait_for_end,
 )
+from dora_cluster.coordinator.place import CoordinatorMachine, this_machine
 from dora_cluster.coordinator.service import (
     LAST_LINES,
-    CoordinatorMachine,
     CoordinatorService,
     installed_service,
     program_words,
-    this_machine,
-    trust_authority,
 )
+from dora_cluster.coordinator.tokens import trust_authority
 from dora_cluster.decisions.preflight import NotReady
 from dora_cluster.decisions.units import unit_program, unit_version
 from dora_cluster.decisions.versions import Versions

@@ -10,7 +10,7 @@ from dora_cluster.bundle.install import probe
 from dora_cluster.bundle.layout import Layout
 from dora_cluster.coordinator import queries
 from dora_cluster.coordinator.queries import Nodes
-from dora_cluster.coordinator.service import deliver_token
+from dora_cluster.coordinator.tokens import deliver_token
 from dora_cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cluster.decisions.versions import VersionLinks
 from dora_cluster.errors import ConnectionLost

@@ -9,12 +9,9 @@ from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, Coordi
 from dora_cluster.bundle.install import Installer, probe
 from dora_cluster.bundle.layout import Layout
 from dora_cluster.coordinator import queries
-from dora_cluster.coordinator.service import (
-    install_coordinator,
-    remove_promoted,
-    trust_local_authority,
-    uninstall_coordinator,
-)
+from dora_cluster.coordinator.installation import install_coordinator, uninstall_coordinator
+from dora_cluster.coordinator.promoted import remove_promoted
+from dora_cluster.coordinator.tokens import trust_local_authority
 from dora_cluster.decisions.preflight import (
     MachineFacts,
     require_one_kind,

@@ -12,12 +12,9 @@ from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.polling import wait_until
 from dora_cluster.bundle.install import Installer
 from dora_cluster.coordinator import queries
-from dora_cluster.coordinator.service import (
-    copy_own_store,
-    open_place,
-    remember,
-    restore_and_start,
-)
+from dora_cluster.coordinator.place import open_place
+from dora_cluster.coordinator.promoted import copy_own_store, restore_and_start
+from dora_cluster.coordinator.tokens import remember
 from dora_cluster.decisions.preflight import NotReady, require_ready
 from dora_cluster.decisions.promotion import (
     StandbyFacts,

@@ -9,12 +9,9 @@ from dora_cluster._version import __version__
 from dora_cluster.bundle.install import Installer
 from dora_cluster.bundle.layout import USER
 from dora_cluster.coordinator import local, queries
-from dora_cluster.coordinator.service import (
-    deliver_token,
-    start_promoted,
-    start_service,
-    trust_local_authority,
-)
+from dora_cluster.coordinator.promoted import start_promoted
+from dora_cluster.coordinator.service import start_service
+from dora_cluster.coordinator.tokens import deliver_token, trust_local_authority
 from dora_cluster.decisions.preflight import (
     MachineFacts,
     NotReady,
