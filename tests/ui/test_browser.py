@@ -18,7 +18,7 @@ from support.browser.conditions import PATIENCE_MS, node, see
 from support.browser.session import Ui, opened, screenshot
 from support.dora import running_dora
 from support.fleets.daemons import RealFleet
-from support.fleets.held_lock import held_lock
+from support.fleets.held_lease import held_lease
 from support.fleets.watched_fleet import MACHINES, watched
 from support.runner.linked import children
 from support.waiting import wait_until
@@ -114,7 +114,7 @@ def test_what_works_on_the_machines(ui: Ui) -> None:
     page.add_init_script("{ const now = Date.now; Date.now = () => now() + 3600e3; }")
     page.reload()  # durations do not depend on the browser's clock
     see(page, "tr", MACHINES[0])
-    with held_lock():
+    with held_lease():
         every = "".join(f"(?=.*{machine})" for machine in MACHINES)
         words = re.compile(rf"{every}.*Upgrading.*for \d+\ss, by ada@desk", re.DOTALL)
         line = see(page, ".notes li", words)

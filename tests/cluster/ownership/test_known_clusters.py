@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_cluster.ownership import known_clusters, known_files
+from dora_cluster.ownership import known_clusters
 from dora_config.access import Endpoint, state_dir
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.snapshot import DaemonSummary
@@ -67,12 +67,12 @@ def test_daemons_that_the_file_lacks_are_listed(capsys: pytest.CaptureFixture[st
             ("default", None, True),
         )
     ]
-    known_files.warn_of_unknown(Endpoint("127.0.0.1", 6013), daemons)
+    known_clusters.warn_of_unknown(Endpoint("127.0.0.1", 6013), daemons)
     file = FILE.absolute()
     assert capsys.readouterr().err == (
         f'warning: daemon "arm" runs at 10.0.0.7:1 and is not in {file}; remove it: dora cluster '
         f"remove {file} arm\n"
     )
     known_clusters.forget(cluster("127.0.0.1"))
-    known_files.warn_of_unknown(Endpoint("127.0.0.1", 6013), daemons)
+    known_clusters.warn_of_unknown(Endpoint("127.0.0.1", 6013), daemons)
     assert capsys.readouterr().err == ""

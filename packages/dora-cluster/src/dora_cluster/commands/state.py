@@ -48,12 +48,12 @@ def status(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Show the state of the coordinator's daemons and of the links between them."""
-    from dora_cluster.ownership import known_files
+    from dora_cluster.ownership import known_clusters
 
     with connect_of(path, coordinator_addr, coordinator_port) as client:
         report, fleet = client.request(ClusterStatus()), client.request(GetFleet())
         show(report, fleet, as_json=output_format == "json")
-        known_files.warn_of_unknown(client.endpoint, report.machines)
+        known_clusters.warn_of_unknown(client.endpoint, report.machines)
 
 
 def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from dora_cluster.decisions.existing_daemons import ExistingDaemon, describe_con
 from dora_cluster.decisions.units import STOP_TIMEOUT
 from dora_cluster.machines.daemon_service import DaemonService, stop_and_clean
 from dora_cluster.machines.remote_machine import RemoteMachine, Report, on_machines
-from dora_cluster.ownership import known_clusters, known_files
+from dora_cluster.ownership import known_clusters
 from dora_cluster.ownership.reservation import (
     ClusterCommand,
     Reservation,
@@ -63,7 +63,7 @@ def report_on_machines(reservation: Reservation, daemons: Iterable[DaemonSummary
     for machine, one in reservation.leftovers():
         seen[one.id or ""] = f"on {machine.label}"
     known = {machine.id for machine in reservation.cluster.machines}
-    known_files.warn_of_leftovers(known, str(reservation.command.file), seen, daemons)
+    known_clusters.warn_of_leftovers(known, str(reservation.command.file), seen, daemons)
 
 
 def remove(cluster: Cluster, command: ClusterCommand, names: Sequence[str]) -> bool:

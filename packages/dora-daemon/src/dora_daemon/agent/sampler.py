@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,28 +25,25 @@ RUNNER_SECONDS = 2.0
 """Time for runners to answer, less than the coordinator waits for this machine."""
 SILENT_SECONDS = 10.0
 """Time until a runner that has not answered in time gets another request: it delays the others."""
-MAX_LOCK_TEXT: Final = 16 * 1024
+MAX_LEASE_TEXT: Final = 16 * 1024
 MAX_TEXT: Final = 200
-FLOCK: Final = "hhqqi0q"
-"""``struct flock``: type, whence, start, length, process."""
 
 
-def lock_file() -> Path:
-    """Return the file that commands of this account lock while they work on this machine."""
+def lease_file() -> Path:
+    """Return the record of the command that works on this machine, of this account."""
     machine = ""
     with suppress(OSError):
         machine = Path("/etc/machine-id").read_text().strip()
-    return state_dir() / f"cluster-{machine}.lock"
+    return state_dir() / f"cluster-{machine}.lease"
 
 
-def lock_holder() -> snapshots.MachineOperation | None:
-    """Return the command that has locked this machine, if the facts in the file are its own."""
+def lease_holder() -> snapshots.MachineOperation | None:
+    """Return the command that works on this machine, if its record was touched lately."""
     with suppress(OSError, ValueError, RecursionError, KeyError, TypeError, ValidationError):
-        with lock_file().open("rb") as file:
-            request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            held = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, request))  # 0: free
-            holder: dict[str, Any] = json.loads(file.read(MAX_LOCK_TEXT))["result"]
-        if holder["holder"] == held[-1]:
+        with lease_file().open("rb") as file:
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+            holder: dict[str, Any] = json.loads(file.read(MAX_LEASE_TEXT))["result"]
+        if abs(age) < holder["seconds"]:
             return snapshots.MachineOperation(
                 command=clean_text(holder["command"], limit=MAX_TEXT),
                 operator=clean_text(holder["operator"], limit=MAX_TEXT),
@@ -84,11 +80,11 @@ class Sampler:
 
         holders: list[snapshots.MachineOperation | None] = []
 
-        async def read_lock() -> None:
-            holders.append(await anyio.to_thread.run_sync(lock_holder))
+        async def read_lease() -> None:
+            holders.append(await anyio.to_thread.run_sync(lease_holder))
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read_lock)
+            tasks.start_soon(read_lease)
             for dataflow in self._runners.connected():
                 if not request.dataflows or dataflow in request.dataflows:
                     tasks.start_soon(read, dataflow)
