@@ -263,7 +263,10 @@ class SimulatedCluster:
             if daemon.agent is None or daemon.connection is not None:
                 return
             address = str(access.endpoint())
-            place = next(one for one in self.places if one.address == address)
+            place = next((one for one in self.places if one.address == address), None)
+            if place is None:  # a forged one
+                access.failed()
+                continue
             if place.runs and self.reaches(place.machine, daemon.name):
                 self._try(daemon, place)
             if daemon.connection is None:
