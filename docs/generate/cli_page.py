@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -40,7 +39,6 @@ def render() -> str:
             word: command
             for word in section.commands
             if (command := application.get_command(context, word)) is not None
-            and not command.context_settings.get("allow_extra_args")  # it has its own parser
         }
         if commands:
             parts.append(f"## {section.title}\n")
@@ -49,10 +47,9 @@ def render() -> str:
     aliases = ", ".join(f"`{alias}` for `{word}`" for alias, word in _known_aliases(application))
     if aliases:
         parts.append(f"Also understood: {aliases}.\n")
-    parts.append("## Services, and commands of plug-ins\n")
+    parts.append("## Services\n")
     for word in OWN_WORDS:
         parts += _service(word)
-    parts += _parser("dora ros2", _ros2_parser())
     return "\n".join(parts)
 
 
@@ -132,7 +129,7 @@ def _value(option: Any) -> str:
 
 
 def _service(word: str) -> Iterator[str]:
-    """Return the options of a command of another wheel, from its parser."""
+    """Return the options of a command of another wheel."""
     command = find_command(word)
     if command is None:
         package = COMMANDS[word].partition(".")[0].replace("_", "-")
@@ -140,38 +137,4 @@ def _service(word: str) -> Iterator[str]:
             f"docs/generate: `dora {word}` is not installed, and the page would lack it; run: "
             f"pip install -e packages/{package}"
         )
-    yield from _parser(f"dora {word}", sys.modules[command.__module__].argument_parser())
-
-
-def _ros2_parser() -> argparse.ArgumentParser:
-    from dora_ros2.commands import argument_parser
-
-    return argument_parser()
-
-
-def _parser(words: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, subparser in action.choices.items():
-                yield from _parser(f"{words} {name}", subparser)
-            return
-    positional = [action for action in parser._actions if not action.option_strings]
-    named = [f"[{a.dest.upper()}]" if a.nargs == "?" else a.dest.upper() for a in positional]
-    yield f"### `{' '.join([words, *named])} [OPTIONS]`\n"
-    yield f"{(parser.description or '').strip()}\n"
-    rows = [
-        _parser_option(action)
-        for action in parser._actions
-        if action.dest != "help" and action.help != argparse.SUPPRESS
-    ]
-    yield table(("option", "default", "meaning"), rows) + "\n"
-
-
-def _parser_option(action: argparse.Action) -> tuple[str, str, str]:
-    words = ", ".join(f"`{name}`" for name in action.option_strings) or f"`{action.dest.upper()}`"
-    if action.nargs != 0 and action.option_strings:
-        words += f" `{action.metavar or action.dest.upper()}`"
-    text = (action.help or "") % {"default": action.default, "prog": "dora"}
-    shown = action.default not in (None, False, [], {}, argparse.SUPPRESS) and "default" not in text
-    default = action.default if shown else ""
-    return words, f"`{default}`" if default != "" else "", text
+    yield from _command(f"dora {word}", sys.modules[command.__module__].command())

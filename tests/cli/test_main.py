@@ -44,7 +44,7 @@ def test_help_command_equals_help_option(dora: Dora, words: str) -> None:
     shown = dora("help", *words.split())
     assert (shown.code, shown.err) == (0, "")
     if words == "daemon":  # a command of another wheel
-        assert shown.out.startswith("usage: dora daemon")
+        assert shown.out.startswith("Usage: dora daemon [OPTIONS]")
     else:
         assert shown.out == dora(*words.split(), "--help").out
 

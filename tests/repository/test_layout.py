@@ -33,7 +33,7 @@ MAY_IMPORT_TOO = {
 """Modules behind entry points: what reads an entry point is installed when they are imported."""
 
 THIRD_PARTY = {
-    "dora_config": {"pydantic", "pydantic_core", "yaml"},
+    "dora_config": {"pydantic", "pydantic_core", "typer", "yaml"},
     "dora_node_api": {"pyarrow"},
     "dora": {"pyarrow"},
     "dora_gate": {"pyarrow"},

@@ -13,7 +13,7 @@ from dora_daemon.agent.linking import (
     parse_listen,
     plain_problem,
 )
-from dora_daemon.command import argument_parser, listen_options
+from dora_daemon.command import listen_options
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_links_without_tls_are_refused_on_public_addresses(host: str) -> None:
 
 
 def test_the_daemon_encrypts_unless_told_otherwise() -> None:
-    read = argument_parser().parse_args
-    assert not listen_options(read([])).plain
-    assert listen_options(read(["--links", "plain"])).plain
+    assert not listen_options(Listen(), plain=False, public_ok=False).plain
+    assert listen_options(Listen(), plain=True, public_ok=False).plain
+    public = Listen("8.8.8.8")
     with pytest.raises(LinkError, match="--i-know"):
-        listen_options(read(["--links", "plain", "--zenoh-listen", "8.8.8.8"]))
-    known = ["--links", "plain", "--zenoh-listen", "8.8.8.8", "--i-know"]
-    assert listen_options(read(known)) == Listen("8.8.8.8", plain=True, public_ok=True)
+        listen_options(public, plain=True, public_ok=False)
+    expected = Listen("8.8.8.8", plain=True, public_ok=True)
+    assert listen_options(public, plain=True, public_ok=True) == expected

@@ -1,4 +1,4 @@
-"""Commands from functions, whose parameters are arguments and options as Typer reads them."""
+"""The commands of `dora` that are functions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
-import typer
 from typer.core import TyperCommand
 
 from dora_cli.registry import UNSUPPORTED_OPTIONS
+from dora_config.program import command_of
 
 _OPTIONAL_VALUE = "--exit-when-nodes-finish"
 """Option whose value may be left out, which means `true`."""
@@ -47,6 +47,4 @@ class Command(TyperCommand):
 
 def function_command(name: str, function: Callable[..., None], **settings: Any) -> Any:
     """Return the command of a function; `settings` are those of `typer.Typer.command`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(name, **{"cls": Command, **settings})(function)
-    return typer.main.get_command(app)
+    return command_of(name, function, **{"cls": Command, **settings})

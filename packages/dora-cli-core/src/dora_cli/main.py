@@ -16,6 +16,7 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.command import function_command
 from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
+from dora_config.program import HELP
 from dora_config.streams import finish
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
@@ -172,7 +173,7 @@ def create_application() -> Any:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # rich costs 30 ms and draws boxes that grep cannot match
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings=dict(HELP),
     )
     app.callback()(_root)
     if COMPLETION_VARIABLE in os.environ:  # set by the script of `dora completion`

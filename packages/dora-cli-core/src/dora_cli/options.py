@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from dora_cli import output
+from dora_config.program import checked as checked
 from dora_config.terminal import visible
-
-T = TypeVar("T")
 
 
 def parse_env_overrides(pairs: Iterable[str]) -> dict[str, str]:
@@ -52,21 +51,6 @@ class Json(NamedTuple):
     """A value that was given as JSON: `Json(None)` is null, None a missing argument."""
 
     value: Any
-
-
-def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Return `parse` for an option: its ValueError becomes a usage error."""
-
-    def parser(text: str) -> T:
-        if not isinstance(text, str):  # an already parsed default
-            return text
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-
-    parser.__name__ = parse.__name__
-    return parser
 
 
 def _json(text: str) -> Json:

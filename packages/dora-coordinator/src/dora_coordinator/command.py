@@ -5,7 +5,6 @@ from __future__ import annotations
 import dora_config.quick_imports  # noqa: F401
 
 # isort: split
-import argparse
 import contextlib
 import gc
 import logging
@@ -16,11 +15,12 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import anyio
+import typer
 from pydantic import ValidationError
 
 from dora_config.access import DEFAULT_HOST, DEFAULT_PORT, Endpoint, state_dir
@@ -28,6 +28,7 @@ from dora_config.access_token import Token
 from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
 from dora_config.history.file import HistoryFile
+from dora_config.program import HELP, command_of
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.service_logging import log_to_stderr
 from dora_config.streams import finish
@@ -70,75 +71,102 @@ class CoordinatorError(DoraError):
     """The coordinator cannot start; ``str()`` contains the remedy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line chooses."""
+
+    interfaces: tuple[str, ...]
+    port: int
+    store: str
+    recreate_store: bool
+    no_auth: bool
+    open_to_network: bool
+    quiet: bool
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGINT, SIGTERM or `dora down`; return the exit code."""
-    options = argument_parser().parse_args(arguments)
-    log_to_stderr(quiet=options.quiet)
-    return exit_code(lambda: _run(options))
+    """Run until SIGINT, SIGTERM or `dora down`; ends with SystemExit."""
+    command().main(args=arguments, prog_name="dora coordinator")
+    return 0
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dora coordinator",
-        description="Place dataflows on daemons and supervise them.",
-    )
-    add = parser.add_argument
-    add(
-        "--interface",
-        action="append",
-        metavar="IP",
-        help="address to listen on (default: 127.0.0.1; 0.0.0.0 for all); repeatable",
-    )
-    add("--port", type=_port, default=DEFAULT_PORT, help="default: 6013; 0: any free port")
-    add(
-        "--store",
-        default="redb",
-        metavar="redb|memory|redb:PATH",
-        help="where dataflows are stored (default: a file in your state directory)",
-    )
-    add(
-        "--recreate-store",
-        action="store_true",
-        help="put the store aside and start with an empty one",
-    )
-    add("--auth", action="store_true", help="require the token (the default)")
-    add("--no-auth", action="store_true", help="allow anyone who reaches the port to run programs")
-    add(
-        "--open-to-network",
-        action="store_true",
-        help="allow --no-auth on an address that is not loopback",
-    )
+def command() -> Any:
+    """Return the command `dora coordinator`."""
+    return command_of("coordinator", _coordinator, context_settings=dict(HELP))
+
+
+def _coordinator(
+    interface: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--interface",
+            metavar="IP",
+            help="Address to listen on (default: 127.0.0.1; 0.0.0.0 for all); repeatable.",
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0: any free port.")
+    ] = DEFAULT_PORT,
+    store: Annotated[
+        str,
+        typer.Option(
+            "--store",
+            metavar="redb|memory|redb:PATH",
+            show_default=False,
+            help="Where dataflows are stored (default: a file in your state directory).",
+        ),
+    ] = "redb",
+    recreate_store: Annotated[
+        bool,
+        typer.Option("--recreate-store", help="Put the store aside and start with an empty one."),
+    ] = False,
+    auth: Annotated[bool, typer.Option("--auth", help="Require the token (the default).")] = False,
+    no_auth: Annotated[
+        bool,
+        typer.Option("--no-auth", help="Allow anyone who reaches the port to run programs."),
+    ] = False,
+    open_to_network: Annotated[
+        bool,
+        typer.Option(
+            "--open-to-network", help="Allow --no-auth on an address that is not loopback."
+        ),
+    ] = False,
     # for `dora cluster promote`: print a copy of the state here, encrypted with the token on
     # standard input; install the copy on standard input
-    add("--copy", action="store_true", help=argparse.SUPPRESS)
-    add("--restore", action="store_true", help=argparse.SUPPRESS)
-    add("--quiet", action="store_true", help="print warnings and errors only")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a limit or a time, for example max_connections=8000",
-    )
-    return parser
+    copy: Annotated[bool, typer.Option("--copy", hidden=True)] = False,
+    install_copy: Annotated[bool, typer.Option("--restore", hidden=True)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a limit or a time, for example max_connections=8000; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Place dataflows on daemons and supervise them."""
+    log_to_stderr(quiet=quiet)
+
+    def run() -> int:
+        settings = _settings(setting or ())
+        if install_copy:
+            return _restore(port)
+        if copy:
+            print(copy_of(state_dir(), port, sys.stdin.read().strip()).model_dump_json())
+            return 0
+        options = Options(
+            _interfaces(interface), port, store, recreate_store, no_auth, open_to_network, quiet
+        )
+        return _run(options, settings)
+
+    raise typer.Exit(exit_code(run))
 
 
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f'"{text}" is not a port from 0 to 65535')
-
-
-def _run(options: argparse.Namespace) -> int:
-    settings = _settings(options.set)
-    interfaces = _interfaces(options.interface)
-    if options.restore:
-        return _restore(options.port)
-    if options.copy:
-        print(copy_of(state_dir(), options.port, sys.stdin.read().strip()).model_dump_json())
-        return 0
+def _run(options: Options, settings: Settings) -> int:
+    interfaces = options.interfaces
     state = state_dir() / "coordinator"
-    _require_safe(options, interfaces)
+    _require_safe(options)
     authority = Authority(state / "authority")
     given = None if options.no_auth else given_token(authority)  # before clients can connect
     store = open_store(options.store, state / "store.sqlite3", recreate=options.recreate_store)
@@ -221,7 +249,8 @@ def _settings(pairs: Sequence[str]) -> Settings:
     return Settings(**given)
 
 
-def _require_safe(options: argparse.Namespace, interfaces: Sequence[str]) -> None:
+def _require_safe(options: Options) -> None:
+    interfaces = options.interfaces
     if not options.no_auth:
         return
     named = " and ".join(interfaces)

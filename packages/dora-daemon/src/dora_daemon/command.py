@@ -5,7 +5,6 @@ from __future__ import annotations
 import dora_config.quick_imports  # noqa: F401
 
 # isort: split
-import argparse
 import logging
 import math
 import os
@@ -18,14 +17,16 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final, Literal
 
 import anyio
+import typer
 
 from dora_config.access import Endpoint, endpoint
 from dora_config.errors import InvalidId, exit_code
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.linux import require_linux
+from dora_config.program import HELP, checked, command_of
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 from dora_config.service_logging import log_to_stderr
@@ -70,15 +71,28 @@ async def _output(*command: str) -> str | None:
     return done.stdout.decode(errors="replace").strip() or None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal or `dora down`; return the exit code."""
-    options = argument_parser().parse_args(arguments)
-    quiet = options.quiet or os.environ.get("DORA_QUIET", "").lower() in ("1", "true")
-    log_to_stderr(quiet=quiet)
-    logging.getLogger("websockets").setLevel(logging.ERROR)
-    for name in options.ignored:
-        logger.warning("%s has no effect: %s", name, IGNORED[name])
-    return exit_code(lambda: _run(options))
+def parse_seconds(text: str) -> float:
+    """Return a number of seconds; raises ValueError."""
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise ValueError(f"{text!r} is not a number of seconds")
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """Return the labels in `K=V,...`; raises ValueError."""
+    labels: dict[str, str] = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"invalid label {pair!r}: expected key=value")
+        if key in labels:
+            raise ValueError(f"label {key!r} is given twice")
+        try:
+            labels[parse_label(key, "label key")] = parse_label(value, "label value")
+        except InvalidId as error:
+            raise ValueError(f"invalid label {pair!r}: {error}") from error
+    return labels
 
 
 IGNORED: Final = {
@@ -90,169 +104,166 @@ IGNORED: Final = {
 }
 """Options of dora-rs that are accepted, and why they are not needed."""
 
-
-class _Ignored(argparse.Action):
-    """Note an option that is accepted without effect."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        namespace.ignored = [*namespace.ignored, option_string]
+_Ignored = Annotated[str | None, typer.Option(hidden=True)]
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dora daemon", description="Run the nodes that a coordinator places on this machine."
-    )
-    parser.set_defaults(ignored=[])
-    add = parser.add_argument
-    add(
-        "--machine-id",
-        type=_machine_id,
-        metavar="ID",
-        help="name of this machine in dataflows; without it this is the default daemon",
-    )
-    add(
-        "-c",
-        "--coordinator-addr",
-        metavar="IP",
-        help="default: 127.0.0.1, or DORA_COORDINATOR_ADDR",
-    )
-    add("--coordinator-port", type=_port, help="default: 6013, or DORA_COORDINATOR_PORT")
-    add("--labels", type=_labels, default={}, metavar="K=V,...", help="for placement by labels")
-    add(
-        "--local-listen-port",
-        type=_port,
-        default=DEFAULT_LISTEN_PORT,
-        metavar="PORT",
-        help="distinguishes daemons on one machine, as `daemon_port` of dynamic nodes does too; "
-        "needed for two without a machine id (default: 53291)",
-    )
-    add(
-        "--allow-shell-nodes",
-        action="store_true",
-        help="allow nodes with `path: shell`, which can run any command",
-    )
-    add(
-        "--offline-after",
-        type=_seconds,
-        default=OFFLINE_AFTER,
-        metavar="SECONDS",
-        help="without the coordinator for so long, start the nodes here that a reboot or "
-        "crash ended (default: 20)",
-    )
-    add("--quiet", action="store_true", help="print warnings and errors only (also DORA_QUIET)")
-    _add_link_options(parser)
-    return parser
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a signal or `dora down`; ends with SystemExit."""
+    command().main(args=arguments, prog_name="dora daemon")
+    return 0
 
 
-def _add_link_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--zenoh-listen",
-        type=_listen,
-        default=Listen(),
-        metavar="IP[:PORT[-PORT]]",
-        help="where links to other machines listen, with two ports for each dataflow (default: the "
-        f"address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; one port stands "
-        "for it and the next 99)",
-    )
-    add(
-        "--links",
-        choices=("tls", "plain"),
-        default="tls",
-        help="plain: do not encrypt messages between machines, for networks that are encrypted "
-        "already (WireGuard, Tailscale, a cable); all machines must use the same (default: tls)",
-    )
-    add(
-        "--i-know",
-        action="store_true",
-        help="allow --links plain on a public address, where others can read and forge messages",
-    )
-    add("--zenoh-no-multicast", action="store_true", help=argparse.SUPPRESS)  # never used
-    for name in IGNORED:
-        count = 0 if name == "--rt" else None
-        add(name, action=_Ignored, nargs=count, metavar="VALUE", help=argparse.SUPPRESS)
+def command() -> Any:
+    """Return the command `dora daemon`."""
+    return command_of("daemon", _daemon, context_settings=dict(HELP))
 
 
-def _listen(text: str) -> Listen:
-    try:
-        return parse_listen(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _daemon(
+    machine_id: Annotated[
+        str | None,
+        typer.Option(
+            "--machine-id",
+            parser=checked(parse_machine_id),
+            metavar="ID",
+            help="Name of this machine in dataflows; without it this is the default daemon.",
+        ),
+    ] = None,
+    coordinator_addr: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator-addr",
+            "-c",
+            metavar="IP",
+            help="Default: 127.0.0.1, or DORA_COORDINATOR_ADDR.",
+        ),
+    ] = None,
+    coordinator_port: Annotated[
+        int | None,
+        typer.Option(
+            "--coordinator-port",
+            min=1,
+            max=65535,
+            metavar="PORT",
+            help="Default: 6013, or DORA_COORDINATOR_PORT.",
+        ),
+    ] = None,
+    labels: Annotated[
+        dict[str, str],
+        typer.Option(
+            "--labels",
+            parser=checked(parse_labels),
+            metavar="K=V,...",
+            show_default=False,
+            help="For placement by labels.",
+        ),
+    ] = "",  # type: ignore[assignment]
+    local_listen_port: Annotated[
+        int,
+        typer.Option(
+            "--local-listen-port",
+            min=1,
+            max=65535,
+            metavar="PORT",
+            help="Distinguishes daemons on one machine, as `daemon_port` of dynamic nodes does "
+            "too; needed for two without a machine id.",
+        ),
+    ] = DEFAULT_LISTEN_PORT,
+    allow_shell_nodes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-shell-nodes", help="Allow nodes with `path: shell`, which can run any command."
+        ),
+    ] = False,
+    offline_after: Annotated[
+        float,
+        typer.Option(
+            "--offline-after",
+            parser=checked(parse_seconds),
+            metavar="SECONDS",
+            help="Without the coordinator for so long, start the nodes here that a reboot or "
+            "crash ended.",
+        ),
+    ] = OFFLINE_AFTER,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", help="Print warnings and errors only (also DORA_QUIET)."),
+    ] = False,
+    zenoh_listen: Annotated[
+        Listen,
+        typer.Option(
+            "--zenoh-listen",
+            parser=checked(parse_listen),
+            metavar="IP[:PORT[-PORT]]",
+            show_default=False,
+            help="Where links to other machines listen, with two ports for each dataflow (default: "
+            f"the address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; one port "
+            "stands for it and the next 99).",
+        ),
+    ] = Listen(),  # noqa: B008 - frozen
+    links: Annotated[
+        Literal["tls", "plain"],
+        typer.Option(
+            "--links",
+            help="plain: do not encrypt messages between machines, for networks that are encrypted "
+            "already (WireGuard, Tailscale, a cable); all machines must use the same.",
+        ),
+    ] = "tls",
+    i_know: Annotated[
+        bool,
+        typer.Option(
+            "--i-know",
+            help="Allow --links plain on a public address, where others can read and forge "
+            "messages.",
+        ),
+    ] = False,
+    zenoh_no_multicast: Annotated[bool, typer.Option("--zenoh-no-multicast", hidden=True)] = False,
+    zenoh_connect: _Ignored = None,
+    zenoh_peer: _Ignored = None,
+    zenoh_config_overlay: _Ignored = None,
+    worker_threads: _Ignored = None,
+    rt: Annotated[bool, typer.Option("--rt", hidden=True)] = False,
+) -> None:
+    """Run the nodes that a coordinator places on this machine."""
+    log_to_stderr(quiet=quiet or os.environ.get("DORA_QUIET", "").lower() in ("1", "true"))
+    logging.getLogger("websockets").setLevel(logging.ERROR)
+    given = (zenoh_connect, zenoh_peer, zenoh_config_overlay, worker_threads, rt)
+    for (name, reason), value in zip(IGNORED.items(), given, strict=True):
+        if value:
+            logger.warning("%s has no effect: %s", name, reason)
+
+    def run() -> int:
+        require_linux()
+        reach = partial(endpoint, coordinator_addr, coordinator_port)
+        os.environ[PORT_VARIABLE] = str(local_listen_port)
+        reach()  # a bad address or token file is an error at the start, not a reason to retry
+        # Locked until the process has ended: `dora cluster` waits for the lock.
+        files = DaemonFiles(state_directory(machine_id, local_listen_port))
+        options = AgentOptions(
+            machine_id=machine_id,
+            labels=labels,
+            base_dir=Path.cwd(),
+            allow_shell=allow_shell_nodes,
+            listen=listen_options(zenoh_listen, plain=links == "plain", public_ok=i_know),
+            offline_after=offline_after,
+            spare_runner=True,
+        )
+        anyio.run(_serve, options, files, reach)
+        return 0
+
+    raise typer.Exit(exit_code(run))
 
 
-def listen_options(options: argparse.Namespace) -> Listen:
+def listen_options(listen: Listen, *, plain: bool, public_ok: bool) -> Listen:
     """Return where links listen. Raises LinkError."""
-    listen: Listen = options.zenoh_listen
-    if options.links == "tls":
+    if not plain:
         return listen
-    listen = replace(listen, plain=True, public_ok=options.i_know)
-    if listen.host is not None and not options.i_know:
+    listen = replace(listen, plain=True, public_ok=public_ok)
+    if listen.host is not None and not public_ok:
         problem = plain_problem(listen.host)
         if problem is not None:
             raise LinkError(problem)
     logger.warning("links: plain: messages to and from other machines are not encrypted")
     return listen
-
-
-def _machine_id(text: str) -> str:
-    try:
-        return parse_machine_id(text)
-    except InvalidId as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 <= (seconds := float(text)) < math.inf:
-            return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-
-
-def _labels(text: str) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for pair in filter(None, text.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise argparse.ArgumentTypeError(f"invalid label {pair!r}: expected key=value")
-        if key in labels:
-            raise argparse.ArgumentTypeError(f"label {key!r} is given twice")
-        try:
-            labels[parse_label(key, "label key")] = parse_label(value, "label value")
-        except InvalidId as error:
-            raise argparse.ArgumentTypeError(f"invalid label {pair!r}: {error}") from error
-    return labels
-
-
-def _run(options: argparse.Namespace) -> int:
-    require_linux()
-    reach = partial(endpoint, options.coordinator_addr, options.coordinator_port)
-    os.environ[PORT_VARIABLE] = str(options.local_listen_port)
-    reach()  # a bad address or token file is an error at the start, not a reason to retry
-    # Locked until the process has ended: `dora cluster` waits for the lock.
-    files = DaemonFiles(state_directory(options.machine_id, options.local_listen_port))
-    agent_options = AgentOptions(
-        machine_id=options.machine_id,
-        labels=options.labels,
-        base_dir=Path.cwd(),
-        allow_shell=options.allow_shell_nodes,
-        listen=listen_options(options),
-        offline_after=options.offline_after,
-        spare_runner=True,
-    )
-    anyio.run(_serve, agent_options, files, reach)
-    return 0
 
 
 async def _serve(options: AgentOptions, files: DaemonFiles, reach: Callable[[], Endpoint]) -> None:

@@ -6,7 +6,6 @@ from other nodes, so control characters in them are shown escaped.
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import itertools
 import json
@@ -54,7 +53,7 @@ from dora_ros2.zenoh.node_services import (
     find_description,
     parameter_service,
 )
-from dora_ros2.zenoh.session import ROUTER, Session, open_router
+from dora_ros2.zenoh.session import Session, open_router
 from dora_ros2.zenoh.tokens import (
     NO_HASH,
     OLD_ATTACHMENT,
@@ -100,150 +99,98 @@ _NO_ROUTER = (
 )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run `dora ros2`, which SIGINT and SIGTERM end; return the exit code."""
-    # KeyboardInterrupt can be lost: in a finalizer, in a callback, in a wait that begins right
-    # then. The main thread may also be inside Zenoh. So a thread ends the process.
+@dataclass(frozen=True)
+class Reach:
+    """Where the graph of a command is, and how long it waits there."""
+
+    word: str
+    domain: int | None
+    router: str
+    config: str
+    types: Types
+    humble: bool
+    timeout: float
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process during the block.
+
+    KeyboardInterrupt can be lost: in a finalizer, in a callback, in a wait that begins right then.
+    The main thread may also be inside Zenoh. So a thread ends the process.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer)
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writer)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
     ending = threading.Thread(target=_end_at_signal, args=[reader], daemon=True)
     ending.start()
-    code = run(arguments)
-    if _interrupted.is_set():
+    try:
+        yield
+    finally:
+        if _interrupted.is_set():
+            ending.join()
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(writer)
         ending.join()
-    return code
+        os.close(reader)
 
 
 def _end_at_signal(reader: int) -> None:
     """End the process at a signal, even if the output blocks."""
-    [number] = os.read(reader, 1)
+    found = os.read(reader, 1)
+    if not found:
+        return
     _interrupted.set()
     for call in list(_at_signal):
         thread = threading.Thread(target=call, daemon=True)
         thread.start()
         thread.join(_END_SECONDS)
-    os._exit(128 + number)
+    os._exit(128 + found[0])
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run `dora ros2` with its arguments; return the exit code."""
+def log_escaped() -> None:
+    """Write log lines to stderr, escaped."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_EscapedText("%(message)s"))
     logging.basicConfig(handlers=[handler])
-    parsed = argument_parser().parse_args(arguments)
-    absent = [folder for folder in parsed.types if not Path(folder).is_dir()]
-    parsed.types = Types(parsed.types)
-    try:
-        if absent:
-            raise Ros2Error(f"--types: {absent[0]} is not a folder")
-        return int(parsed.run(parsed) or 0)
-    except Ros2Error as error:
-        show(f"[ERROR]\n{error}", error=True)
-        return 1
-    except BrokenPipeError:
-        sys.stdout = None
-        return 0
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Return the parser of `dora ros2`; the reference page is made from it."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--domain", type=int, help="default: ROS_DOMAIN_ID, or 0")
-    common.add_argument("--router", default="", help="default: tcp/localhost:7447")
-    common.add_argument("--config", default="", help="Zenoh session file")
-    common.add_argument("--types", action="append", default=[], help="folder of definitions")
-    common.add_argument("--humble", action="store_true", help="talk to ROS 2 Humble; else detected")
-    common.add_argument(
-        "--timeout", type=_number, default=30.0, help="longest wait in seconds; default: 30"
-    )
-    parser = argparse.ArgumentParser(
-        prog="dora ros2",
-        description="Look at the graph of ROS 2 nodes that use rmw_zenoh, and talk to them.",
-    )
-    words = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(word: str, run: Callable[[Any], int | None], help: str, *names: str) -> Any:
-        added = words.add_parser(
-            word, parents=[common], help=help, description=help, allow_abbrev=False
-        )
-        for name in names:
-            added.add_argument(name)
-        added.set_defaults(run=run, word=word)
-        return added
-
-    for word in ("topics", "nodes", "services", "actions"):
-        command(word, _list, f"List {word}.").add_argument("--json", action="store_true")
-    echo = command("echo", _echo, "Print the messages of a topic as JSON.", "topic")
-    echo.add_argument("type", nargs="?", help="default: that of the topic")
-    echo.add_argument("-n", "--count", type=int, default=0, help="end after so many messages")
-    echo.add_argument("--full", action="store_true", help="do not shorten long lists")
-    hz = command("hz", _hz, "Measure the rate of a topic, each second.", "topic")
-    hz.add_argument("-n", "--count", type=int, default=0, help="end after so many lines")
-    command("type", _type, "Print the definition of a type or of a topic's type.", "name")
-    pub = command("pub", _pub, "Publish a message.", "topic", "type", "value")
-    pub.add_argument("--rate", type=_number, default=0.0, help="repeat so often per second")
-    pub.add_argument("-n", "--count", type=int, default=0, help="end after so many messages")
-    call = command("call", _call, "Call a service and print the response.", "service", "value")
-    call.add_argument("--type", dest="type", help="default: that of the server")
-    about = "Send a goal, print feedback and result."
-    goal = command("send-goal", _send_goal, about, "action", "value")
-    goal.add_argument("--type", dest="type", help="default: that of the server")
-    param = command("param", _param, "List, read or change the parameters of a node.", "node")
-    param.add_argument("name", nargs="?", help="default: list all with their values")
-    param.add_argument("value", nargs="?", help="new value, as JSON")
-    about = "Run a router of Zenoh, for a computer without ROS."
-    router = words.add_parser("router", help=about, description=about, allow_abbrev=False)
-    router.add_argument("--listen", default=ROUTER, help=f"default: {ROUTER}")
-    router.set_defaults(run=_router, types=[])
-    checked = command("check", check, "Check the connection to a robot; write a capture of it.")
-    checked.add_argument("--capture", default="ros2-capture.json", help="file for an issue report")
-    checked.add_argument("--seconds", type=_number, default=5.0, help="how long to watch topics")
-    return parser
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, found {text}")
-    return value
 
 
 def _open(
-    parsed: Any, wait_seconds: float, on_state: Callable[[str | None], None] | None = None
+    reach: Reach, wait_seconds: float, on_state: Callable[[str | None], None] | None = None
 ) -> Session:
     return Session(
-        domain=parsed.domain,
-        router=parsed.router,
-        config=parsed.config,
+        domain=reach.domain,
+        router=reach.router,
+        config=reach.config,
         # Its router has the whole graph; peers would have to find each other first.
         client=True,
         wait_seconds=wait_seconds,
-        profile=Profile.HUMBLE if parsed.humble else None,
+        profile=Profile.HUMBLE if reach.humble else None,
         on_state=on_state,
     )
 
 
 @contextmanager
-def _session(parsed: Any) -> Iterator[Session]:
+def _session(reach: Reach) -> Iterator[Session]:
     """A session whose graph is complete."""
 
     def on_state(state: str | None) -> None:
         if state:
             show(f"dora ros2 {state}; {_NO_ROUTER}", error=True)
 
-    with _open(parsed, parsed.timeout, on_state) as session:
+    with _open(reach, reach.timeout, on_state) as session:
         _settle(session)
         yield session
 
 
 @contextmanager
-def _node(parsed: Any) -> Iterator[Node]:
+def _node(reach: Reach) -> Iterator[Node]:
     """A node for a command, in a session whose graph is complete."""
-    with _session(parsed) as session:
-        yield Node(session, f"dora_ros2_{parsed.word.replace('-', '_')}")
+    with _session(reach) as session:
+        yield Node(session, f"dora_ros2_{reach.word.replace('-', '_')}")
 
 
 def _settle(session: Connection) -> None:
@@ -259,11 +206,11 @@ def _has_changed(seen: int, graph: Graph) -> bool:
     return graph.changes != seen
 
 
-def _list(parsed: Any) -> None:
-    with _session(parsed) as session:
+def list_graph(reach: Reach, *, as_json: bool) -> None:
+    with _session(reach) as session:
         graph = session.graph
-        rows = _node_rows(graph) if parsed.word == "nodes" else _channel_rows(graph, parsed.word)
-        if parsed.json:
+        rows = _node_rows(graph) if reach.word == "nodes" else _channel_rows(graph, reach.word)
+        if as_json:
             for row in rows:
                 show(_json(row))
         else:
@@ -299,35 +246,35 @@ def _channel_rows(graph: Graph, word: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _echo(parsed: Any) -> None:
-    with _node(parsed) as node:
-        name = absolute(parsed.topic)
-        publishers = _publishers(node.connection, parsed, name)
-        if parsed.type:
-            type = parsed.types.message(parsed.type)
+def echo(reach: Reach, topic: str, type_name: str | None, count: int, *, full: bool) -> None:
+    with _node(reach) as node:
+        name = absolute(topic)
+        publishers = _publishers(node.connection, reach, name, wait=type_name is None)
+        if type_name:
+            type = reach.types.message(type_name)
             if publishers and all(one.type != type.name for one in publishers):
                 raise Ros2Error(f"the publishers of {name} have the type {publishers[0].type}")
         else:
-            type = MessageType(find_description(node, parsed.types, publishers[0]))
+            type = MessageType(find_description(node, reach.types, publishers[0]))
         received: SimpleQueue[bytes] = SimpleQueue()
         node.subscription(
             name, type, lambda payload, _: received.put(payload), _matching_qos(publishers)
         )
         shown = 0
-        while not parsed.count or shown < parsed.count:
+        while not count or shown < count:
             try:
                 value = type.decode(received.get()).to_pylist()[0]
             except MalformedMessage as error:
                 show(f"ignored a message: {error}", error=True)
                 continue
-            show(_json(value, items=None if parsed.full else _ITEMS))
+            show(_json(value, items=None if full else _ITEMS))
             shown += 1
 
 
-def _hz(parsed: Any) -> None:
-    with _node(parsed) as node:
-        name = absolute(parsed.topic)
-        publishers = _publishers(node.connection, parsed, name)
+def hz(reach: Reach, topic: str, lines: int) -> None:
+    with _node(reach) as node:
+        name = absolute(topic)
+        publishers = _publishers(node.connection, reach, name)
         seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         count = before = 0
 
@@ -337,7 +284,7 @@ def _hz(parsed: Any) -> None:
             seen.append((time.monotonic(), len(payload)))
 
         node.subscription(name, publishers[0], on_message, _matching_qos(publishers))
-        for _ in range(parsed.count) if parsed.count else itertools.count():
+        for _ in range(lines) if lines else itertools.count():
             threading.Event().wait(1.0)
             times, sizes = zip(*list(seen), strict=True) if seen else ((), ())
             if count == before:
@@ -352,15 +299,15 @@ def _hz(parsed: Any) -> None:
             before = count
 
 
-def _type(parsed: Any) -> None:
-    if not parsed.name.startswith("/"):
-        show(_described(parsed.types, parsed.name).concatenated_text.rstrip("\n"))
+def show_type(reach: Reach, name: str) -> None:
+    if not name.startswith("/"):
+        show(_described(reach.types, name).concatenated_text.rstrip("\n"))
         return
-    with _node(parsed) as node:
-        endpoints = node.connection.graph.endpoints(name=parsed.name)
+    with _node(reach) as node:
+        endpoints = node.connection.graph.endpoints(name=name)
         if not endpoints:
-            raise DefinitionError(f"no topic or service {parsed.name}", remedy="`dora ros2 topics`")
-        found = find_description(node, parsed.types, endpoints[0])
+            raise DefinitionError(f"no topic or service {name}", remedy="`dora ros2 topics`")
+        found = find_description(node, reach.types, endpoints[0])
         show(f"# {found.name} {endpoints[0].hash}\n{found.concatenated_text}".rstrip("\n"))
 
 
@@ -377,61 +324,61 @@ def _described(types: Types, name: str) -> TypeDescription:
     raise problems[0]
 
 
-def _pub(parsed: Any) -> None:
-    value, wanted = _value(parsed.value), full_name(parsed.type, "msg")
+def pub(reach: Reach, topic: str, type_name: str, text: str, rate: float, count: int) -> None:
+    value, wanted = _value(text), full_name(type_name, "msg")
     try:
-        parsed.types.message(wanted).encode(value)  # a mistake is shown before anything waits
+        reach.types.message(wanted).encode(value)  # a mistake is shown before anything waits
     except DefinitionError as error:
         if error.file:
             raise
-    with _node(parsed) as node:
-        name = absolute(parsed.topic)
+    with _node(reach) as node:
+        name = absolute(topic)
 
         def subscriptions(graph: Graph) -> list[EndpointToken]:
             return graph.endpoints(Kind.SUBSCRIPTION, name=name)
 
-        if not parsed.rate and not subscriptions(node.connection.graph):
+        if not rate and not subscriptions(node.connection.graph):
             show(f"dora ros2 waits for a subscription of {name}", error=True)
-            node.connection.wait_for(subscriptions, parsed.timeout)
+            node.connection.wait_for(subscriptions, reach.timeout)
         others = subscriptions(node.connection.graph)
         fitting = [one for one in others if one.type == wanted]
         if others and not fitting:
             raise Ros2Error(f"the subscriptions of {name} have the type {others[0].type}")
-        if not others and not parsed.rate:
+        if not others and not rate:
             raise Ros2Error(f"{name} has no subscription; repeat with --rate to wait for one")
         if fitting:
-            type = MessageType(find_description(node, parsed.types, fitting[0]))
+            type = MessageType(find_description(node, reach.types, fitting[0]))
         else:
-            type = parsed.types.message(wanted)
+            type = reach.types.message(wanted)
         payload = type.encode(value)
         publisher = node.publisher(name, type)
-        last = parsed.count or (0 if parsed.rate else 1)
+        last = count or (0 if rate else 1)
         for sent in itertools.count(1):
             publisher.publish(payload)
             if sent == last:
                 break
-            threading.Event().wait(1 / (parsed.rate or 1.0))
+            threading.Event().wait(1 / (rate or 1.0))
         _settle(node.connection)
         show(f"published {last} to {name}")
 
 
-def _call(parsed: Any) -> None:
-    with _node(parsed) as node:
-        name = absolute(parsed.service)
-        if parsed.type:
-            type = parsed.types.service(parsed.type)
+def call(reach: Reach, service: str, text: str, type_name: str | None) -> None:
+    with _node(reach) as node:
+        name = absolute(service)
+        if type_name:
+            type = reach.types.service(type_name)
         else:
             server = _server(node, Kind.SERVER, name, "services")
-            type = ServiceType(find_description(node, parsed.types, server))
-        show(_json(_ask(node, parsed, name, type, _value(parsed.value))))
+            type = ServiceType(find_description(node, reach.types, server))
+        show(_json(_ask(node, reach, name, type, _value(text))))
 
 
-def _ask(node: Node, parsed: Any, name: str, type: ServiceType, value: Any) -> dict[str, Any]:
+def _ask(node: Node, reach: Reach, name: str, type: ServiceType, value: Any) -> dict[str, Any]:
     """Return the answer of a service. Raises MalformedMessage, NoReply."""
     type.request.encode(value)  # a mistake is shown before anything waits
     client: ServiceClient = node.service_client(name, type)
-    client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
-    answer: dict[str, Any] = client.ask(value, timeout=parsed.timeout).result()[0].as_py()
+    client.wait_for_server(min(reach.timeout, _GRAPH_SECONDS))
+    answer: dict[str, Any] = client.ask(value, timeout=reach.timeout).result()[0].as_py()
     return answer
 
 
@@ -443,22 +390,22 @@ def _server(node: Node, kind: Kind, name: str, word: str, part: str = "") -> End
     return found[0]
 
 
-def _send_goal(parsed: Any) -> int:
-    with _node(parsed) as node:
-        name = absolute(parsed.action)
-        if parsed.type:
-            type = parsed.types.action(parsed.type)
+def send_goal(reach: Reach, action: str, text: str, type_name: str | None) -> int:
+    with _node(reach) as node:
+        name = absolute(action)
+        if type_name:
+            type = reach.types.action(type_name)
         else:
-            type = _served_action(node, parsed.types, name)
+            type = _served_action(node, reach.types, name)
         client = ActionClient(node, name, type)
-        client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
+        client.wait_for_server(min(reach.timeout, _GRAPH_SECONDS))
         goal_id, answered = uuid.uuid4().bytes, threading.Event()
         _at_signal.append(partial(_cancel, client, goal_id, answered))
         try:
             accepted = client.send_goal(
-                _value(parsed.value),
+                _value(text),
                 goal_id=goal_id,
-                timeout=parsed.timeout,
+                timeout=reach.timeout,
                 on_feedback=lambda one: show(f"feedback {_json(one.to_pylist()[0])}"),
             )
             accepted.add_done_callback(lambda _: answered.set())
@@ -498,47 +445,49 @@ def _served_action(node: Node, types: Types, name: str) -> ActionType:
     return ActionType(describe(action, served.__getitem__))
 
 
-def _param(parsed: Any) -> int:
-    with _node(parsed) as node:
+def param(reach: Reach, of: str, name: str | None, text: str | None) -> int:
+    with _node(reach) as node:
 
         def ask(word: str, request: Mapping[str, Any]) -> dict[str, Any]:
-            name = f"{absolute(parsed.node)}/{word}"
-            return _ask(node, parsed, name, parameter_service(parsed.types, word), request)
+            service = f"{absolute(of)}/{word}"
+            return _ask(node, reach, service, parameter_service(reach.types, word), request)
 
-        if parsed.value is not None:
-            changed = {"name": parsed.name, "value": encoded(_value(parsed.value))}
+        if text is not None:
+            changed = {"name": name, "value": encoded(_value(text))}
             for result in ask("set_parameters", {"parameters": [changed]})["results"]:
                 if not result["successful"]:
-                    show(f"{parsed.name}: {result['reason'] or 'refused'}", error=True)
+                    show(f"{name}: {result['reason'] or 'refused'}", error=True)
                     return 1
         declared = ask("list_parameters", {})["result"]["names"]
-        if parsed.name not in (None, *declared):
-            similar = difflib.get_close_matches(parsed.name, declared, n=1)
+        if name not in (None, *declared):
+            similar = difflib.get_close_matches(name, declared, n=1)
             hint = f' (did you mean "{similar[0]}"?)' if similar else ""
-            raise Ros2Error(f"{parsed.node} has no parameter {parsed.name}{hint}")
-        names = [parsed.name] if parsed.name else declared
+            raise Ros2Error(f"{of} has no parameter {name}{hint}")
+        names = [name] if name else declared
         values = ask("get_parameters", {"names": names})["values"]
         for name, value in zip(names, map(decoded, values), strict=False):
             show(f"{name}: {_json(list(value) if isinstance(value, bytes) else value)}")
         return 0
 
 
-def _router(parsed: Any) -> None:
-    with open_router(parsed.listen):
-        show(f"the router listens at {parsed.listen}; Ctrl-C ends it")
+def run_router(listen: str) -> None:
+    with open_router(listen):
+        show(f"the router listens at {listen}; Ctrl-C ends it")
         threading.Event().wait()
 
 
-def _publishers(session: Connection, parsed: Any, name: str) -> list[EndpointToken]:
+def _publishers(
+    session: Connection, reach: Reach, name: str, *, wait: bool = True
+) -> list[EndpointToken]:
     """Return the publishers of a topic; wait for one, unless the type is given."""
 
     def found(graph: Graph) -> list[EndpointToken]:
         return graph.endpoints(Kind.PUBLISHER, name=name)
 
-    if not found(session.graph) and not getattr(parsed, "type", None):
+    if wait and not found(session.graph):
         show(f"dora ros2 waits for a publisher of {name}", error=True)
-        if not session.wait_for(found, parsed.timeout):
-            raise Ros2Error(f"no publisher of {name} within {parsed.timeout:g} s")
+        if not session.wait_for(found, reach.timeout):
+            raise Ros2Error(f"no publisher of {name} within {reach.timeout:g} s")
     return found(session.graph)
 
 
@@ -605,19 +554,19 @@ class Seen:
     attachment: str | None = None
 
 
-def check(parsed: Any) -> int:
+def check(reach: Reach, capture_file: str, seconds: float) -> int:
     """Print what is found, write the capture, return 0 if there are nodes."""
-    wait_seconds = min(parsed.timeout, _ROUTER_SECONDS)
+    wait_seconds = min(reach.timeout, _ROUTER_SECONDS)
     try:
-        session = _open(parsed, wait_seconds)
+        session = _open(reach, wait_seconds)
     except SessionError as error:
         _line("router", f"{error}; {_NO_ROUTER}")
         return 1
     with session:
         session.wait_for(lambda _: session.waiting is None, wait_seconds)
-        seen, domains = _watch(session, parsed.seconds)
+        seen, domains = _watch(session, seconds)
         graph = session.graph
-        for word, text in _report(session, seen, domains, parsed.types):
+        for word, text in _report(session, seen, domains, reach.types):
             _line(word, text)
         capture = {
             "versions": {
@@ -634,7 +583,7 @@ def check(parsed: Any) -> int:
             "skipped_tokens": sorted(graph.skipped),
             "messages": {key: asdict(one) for key, one in sorted(seen.items())},
         }
-    path = Path(parsed.capture)
+    path = Path(capture_file)
     try:
         path.write_text(json.dumps(capture, indent=1) + "\n")
     except OSError as error:
