@@ -98,8 +98,8 @@ def _run(command: Callable[[], int | None]) -> None:
     raise typer.Exit(code)
 
 
-@app.command("topics")
-def topics(
+def list_(
+    context: typer.Context,
     as_json: AsJson = False,
     domain: Domain = None,
     router: RouterAddress = "",
@@ -108,54 +108,13 @@ def topics(
     humble: Humble = False,
     timeout: Timeout = 30.0,
 ) -> None:
-    """List topics."""
-    reach = _reach("topics", domain, router, config, types, humble=humble, timeout=timeout)
+    word = context.info_name or ""
+    reach = _reach(word, domain, router, config, types, humble=humble, timeout=timeout)
     _run(lambda: commands.list_graph(reach, as_json=as_json))
 
 
-@app.command("nodes")
-def nodes(
-    as_json: AsJson = False,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
-) -> None:
-    """List nodes."""
-    reach = _reach("nodes", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.list_graph(reach, as_json=as_json))
-
-
-@app.command("services")
-def services(
-    as_json: AsJson = False,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
-) -> None:
-    """List services."""
-    reach = _reach("services", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.list_graph(reach, as_json=as_json))
-
-
-@app.command("actions")
-def actions(
-    as_json: AsJson = False,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
-) -> None:
-    """List actions."""
-    reach = _reach("actions", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.list_graph(reach, as_json=as_json))
+for _word in ("topics", "nodes", "services", "actions"):
+    app.command(_word, help=f"List {_word}.")(list_)
 
 
 @app.command("echo")
