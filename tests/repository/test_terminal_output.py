@@ -14,6 +14,7 @@ RAW = {
     "dora_ros2.commands": "escapes",
     "dora_cli.main": "prints its version",
     "dora_config.launcher": "prints its version and names of commands",
+    "dora_config.streams": "prints an error of the system",
     "dora_coordinator.command": "prints its port and counts",
 }
 """Modules of commands that write to the terminal themselves."""

@@ -2,8 +2,8 @@
 
 `COMMANDS` names the module of each command: `daemon`, `coordinator`, and `cli` for all other
 words, also for commands of plug-ins. Its function `main(arguments: Sequence[str]) -> int` receives
-the remaining words and returns the exit code. This module imports neither typer nor pydantic, so
-that `dora daemon` works without them, and no metadata of wheels, which is slow to read.
+the remaining words and returns the exit code. This module imports neither typer nor pydantic, nor
+metadata of wheels, which are slow to import.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import cast
 
 import dora_config.quick_imports  # noqa: F401
 from dora_config._version import __version__
-from dora_config.streams import finish
+from dora_config.streams import finish, report_unwritten
 
 COMMANDS = {
     "daemon": "dora_daemon.command",
@@ -40,14 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         code = 130
-    except SystemExit as ended:  # of argparse, after help or an error
+    except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0
     problem = finish()
     if problem is not None and code == 0 and not isinstance(problem, BrokenPipeError):
-        with suppress(OSError):
-            sys.stderr.write(f"[ERROR]\n{problem.filename}: {problem.strerror}\n")
-        finish()
-        return 1
+        return report_unwritten(problem)
     return code
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import typer
 
 from dora_config.errors import InvalidId
+from dora_config.streams import finish, report_unwritten
 
 T = TypeVar("T")
 
@@ -23,6 +24,19 @@ def command_of(name: str, function: Callable[..., None], **settings: Any) -> Any
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(name, **settings)(function)
     return typer.main.get_command(app)
+
+
+def run(command: Any, arguments: Sequence[str] | None, name: str) -> int:
+    """Run a command with arguments, by default those of the process; return the exit code."""
+    try:
+        command.main(args=arguments, prog_name=name)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    except OSError:
+        if (problem := finish()) is None:
+            raise
+        return report_unwritten(problem)
+    return 0
 
 
 def checked(parse: Callable[[str], T]) -> Callable[[str], T]:

@@ -36,3 +36,11 @@ def finish() -> OSError | None:
                 error.filename = STANDARD_OUTPUT
                 problem = error
     return problem
+
+
+def report_unwritten(problem: OSError) -> int:
+    """Print the error of standard output that `finish` returned; return the exit code."""
+    with suppress(OSError):
+        sys.stderr.write(f"[ERROR]\n{problem.filename}: {problem.strerror}\n")
+    finish()
+    return 1

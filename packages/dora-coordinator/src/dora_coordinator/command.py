@@ -28,7 +28,7 @@ from dora_config.access_token import Token
 from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
 from dora_config.history.file import HistoryFile
-from dora_config.program import HELP, command_of
+from dora_config.program import HELP, command_of, run
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.service_logging import log_to_stderr
 from dora_config.streams import finish
@@ -85,9 +85,8 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGINT, SIGTERM or `dora down`; ends with SystemExit."""
-    command().main(args=arguments, prog_name="dora coordinator")
-    return 0
+    """Run until SIGINT, SIGTERM or `dora down`; return the exit code."""
+    return run(command(), arguments, "dora coordinator")
 
 
 def command() -> Any:
@@ -148,7 +147,7 @@ def _coordinator(
     """Place dataflows on daemons and supervise them."""
     log_to_stderr(quiet=quiet)
 
-    def run() -> int:
+    def serve() -> int:
         settings = _settings(setting or ())
         if install_copy:
             return _restore(port)
@@ -160,7 +159,7 @@ def _coordinator(
         )
         return _run(options, settings)
 
-    raise typer.Exit(exit_code(run))
+    raise typer.Exit(exit_code(serve))
 
 
 def _run(options: Options, settings: Settings) -> int:

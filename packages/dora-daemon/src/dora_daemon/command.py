@@ -26,7 +26,7 @@ from dora_config.access import Endpoint, endpoint
 from dora_config.errors import InvalidId, exit_code
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.linux import require_linux
-from dora_config.program import HELP, checked, command_of
+from dora_config.program import HELP, checked, command_of, run
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 from dora_config.service_logging import log_to_stderr
@@ -108,9 +108,8 @@ _Ignored = Annotated[str | None, typer.Option(hidden=True)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal or `dora down`; ends with SystemExit."""
-    command().main(args=arguments, prog_name="dora daemon")
-    return 0
+    """Run until a signal or `dora down`; return the exit code."""
+    return run(command(), arguments, "dora daemon")
 
 
 def command() -> Any:
@@ -231,7 +230,7 @@ def _daemon(
         if value:
             logger.warning("%s has no effect: %s", name, reason)
 
-    def run() -> int:
+    def serve() -> int:
         require_linux()
         reach = partial(endpoint, coordinator_addr, coordinator_port)
         os.environ[PORT_VARIABLE] = str(local_listen_port)
@@ -250,7 +249,7 @@ def _daemon(
         anyio.run(_serve, options, files, reach)
         return 0
 
-    raise typer.Exit(exit_code(run))
+    raise typer.Exit(exit_code(serve))
 
 
 def listen_options(listen: Listen, *, plain: bool, public_ok: bool) -> Listen:

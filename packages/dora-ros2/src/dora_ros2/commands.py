@@ -246,7 +246,9 @@ def _channel_rows(graph: Graph, word: str) -> list[dict[str, Any]]:
     return rows
 
 
-def echo(reach: Reach, topic: str, type_name: str | None, count: int, *, full: bool) -> None:
+def show_messages(
+    reach: Reach, topic: str, type_name: str | None, count: int, *, full: bool
+) -> None:
     with _node(reach) as node:
         name = absolute(topic)
         publishers = _publishers(node.connection, reach, name, wait=type_name is None)

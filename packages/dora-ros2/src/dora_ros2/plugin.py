@@ -136,7 +136,7 @@ def echo(
 ) -> None:
     """Print the messages of a topic as JSON."""
     reach = _reach("echo", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.echo(reach, topic, type_name, count, full=full))
+    _run(lambda: commands.show_messages(reach, topic, type_name, count, full=full))
 
 
 @app.command("hz")
