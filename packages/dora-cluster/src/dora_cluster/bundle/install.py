@@ -64,6 +64,12 @@ fi
 exec "$tree/bin/python" -I -m dora_config.launcher "$@"
 """
 
+NODE_PROGRAM: Final = """\
+#!/bin/sh
+exec "${{0%/*}}/python" -c "from {module} import {function}; {function}()" "$@"
+"""
+"""Program of a node by name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -114,10 +120,13 @@ def make_archive(
             path = site / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.content)
-        launcher = tree / "bin" / "dora"
-        launcher.parent.mkdir()
-        launcher.write_text(LAUNCHER.format(version=own.version, python=python))
-        launcher.chmod(0o755)
+        programs = tree / "bin"
+        programs.mkdir()
+        (programs / "dora").write_text(LAUNCHER.format(version=own.version, python=python))
+        for name, value in own.nodes().items():
+            module, _, function = value.partition(":")
+            text = NODE_PROGRAM.format(module=module, function=function)
+            (programs / name).write_text(text)
         files = sorted(path for path in tree.rglob("*") if path.is_file())
         manifest = Manifest(
             own.version,
@@ -153,8 +162,8 @@ def read_archive(path: Path) -> Archive:
     return Archive(path, digest, path.stat().st_size, manifest)
 
 
-def _executable(path: Path) -> bool:
-    return path.parent.name == "bin" and path.name == "dora"
+def _executable(tree: Path, path: Path) -> bool:
+    return path.parent == tree / "bin"
 
 
 def _content_hash(tree: Path, files: Sequence[Path]) -> str:
@@ -162,7 +171,7 @@ def _content_hash(tree: Path, files: Sequence[Path]) -> str:
     for path in files:
         with path.open("rb") as file:
             value = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(tree)}\0{_executable(path):d}\0{value}\n".encode())
+        digest.update(f"{path.relative_to(tree)}\0{_executable(tree, path):d}\0{value}\n".encode())
     return digest.hexdigest()
 
 
@@ -177,7 +186,7 @@ def _pack(tree: Path, files: Sequence[Path], manifest: Manifest, target: Path) -
         archive.addfile(_entry(MANIFEST, len(text), executable=False), io.BytesIO(text))
         for path in files:
             name = path.relative_to(tree).as_posix()
-            entry = _entry(name, path.stat().st_size, executable=_executable(path))
+            entry = _entry(name, path.stat().st_size, executable=_executable(tree, path))
             with path.open("rb") as file:
                 archive.addfile(entry, file)
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from configparser import ConfigParser
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackagePath
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,8 @@ from dora_config.installation import own_wheels, wheel_command, with_needed
 
 CORE: Final = "dora-cli-core"
 """Brings daemon and coordinator, and the commands of the self-test and of users there."""
-GROUPS_FOR_MACHINES: Final = ("dora.node_kinds", "dora.side_programs")
+NODES: Final = "dora.nodes"
+GROUPS_FOR_MACHINES: Final = ("dora.node_kinds", "dora.side_programs", NODES)
 """Plug-ins with entry points in these do their work beside the nodes."""
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
@@ -44,6 +46,16 @@ class OwnPackages:
     version: str
     files: tuple[OwnFile, ...]
     """Sorted by path."""
+
+    def nodes(self) -> dict[str, str]:
+        """Return the functions of nodes by name (`MODULE:FUNCTION`)."""
+        found: dict[str, str] = {}
+        for file in self.files:
+            if file.path.name == "entry_points.txt" and file.path.parent.suffix == ".dist-info":
+                points = ConfigParser(delimiters=("=",))
+                points.read_string(file.content.decode())
+                found |= points[NODES] if points.has_section(NODES) else {}
+        return found
 
     def digest(self) -> str:
         """Return a hash of all files."""
