@@ -8,15 +8,15 @@ ordinary request.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
-from dora_config.cluster.rollout import Decision, RollOut, Seen, Track
+from dora_config.cluster.rollout import RollOut, Seen, Track
 from dora_config.protocol import fleet as fleets
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.fleet.comparison import Comparison, Copy, clock, failed_parts
 from dora_coordinator.fleet.generations import Generations
+from dora_coordinator.fleet.report import AT_REST, View, observed_copy
 from dora_coordinator.fleet.steps import Held, step_towards
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
@@ -35,17 +35,6 @@ TICK: Final = 0.5
 IDLE_TICK: Final = 2.0
 _LATER: Final = frozenset({"conflict", "placement", "unavailable", "ambiguous"})
 """Codes of refusals that do not fail a roll-out."""
-_AT_REST: Final = ("Running", "Finished", "Stopped")
-
-
-@dataclass(slots=True)
-class _View:
-    """Everything that one tick observes."""
-
-    copies: dict[str, Copy] = field(default_factory=dict)
-    differences: dict[str, fleets.CopyDifference] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
-    decision: Decision = field(default_factory=Decision)
 
 
 class FleetControl:
@@ -237,7 +226,7 @@ class FleetControl:
     def _arm(self, now: float, wait: float) -> list[Command]:
         return [ArmTimer(TimerKey("fleet"), now + wait)] if self._generations.number else []
 
-    def _next_step(self, view: _View, name: str) -> FleetStep | None:
+    def _next_step(self, view: View, name: str) -> FleetStep | None:
         track = self._roll_out.track(name)
         track.held = None
         difference = view.differences[name]
@@ -257,9 +246,9 @@ class FleetControl:
         )
         return FleetStep(copy.name, number, check)
 
-    def _observe(self, now: float) -> _View:
+    def _observe(self, now: float) -> View:
         """Compare everything, and decide what may change."""
-        view = _View()
+        view = View()
         for copy in self._comparison.copies(self._generations.fleet):
             difference = self._comparison.difference(copy)
             view.copies[copy.name] = copy
@@ -317,13 +306,13 @@ class FleetControl:
         if failed:
             return None, "; ".join(f'node "{node}" failed: {why}' for node, why in failed.items())
         nodes = list(self._comparison.statuses(dataflow))
-        if not reported or any(one.status not in _AT_REST for one in nodes):
+        if not reported or any(one.status not in AT_REST for one in nodes):
             return None, None
         return (dataflow.id, [(one.node, one.pid, one.restarts) for one in nodes]), None
 
     # --------------------------------------------------------------------- results
 
-    def _note(self, view: _View, now: float) -> list[Command]:
+    def _note(self, view: View, now: float) -> list[Command]:
         """Remember what was observed; store what has changed."""
         records = {}
         for one in view.seen:
@@ -339,7 +328,7 @@ class FleetControl:
             commands += self._generations.finish(summary)
         return commands
 
-    def _observed_changes(self, one: Seen, view: _View, now: float) -> dict[str, object]:
+    def _observed_changes(self, one: Seen, view: View, now: float) -> dict[str, object]:
         """Return what has changed in the record of a dataflow."""
         copy, record = view.copies[one.name], self._generations.record(one.name)
         live, desired = self._registry.live_named(one.name), copy.generation
@@ -362,7 +351,7 @@ class FleetControl:
             update["by_hand_at"] = now + self._wall_offset if by_hand else None
         return update
 
-    def _summary(self, view: _View) -> str:
+    def _summary(self, view: View) -> str:
         left = [one for one in view.seen if one.differs and not one.connected]
         off = sorted({one.machine for one in left if one.machine is not None})
         unplaced = sorted(one.name for one in left if one.machine is None)
@@ -452,68 +441,7 @@ class FleetControl:
             batch=view.decision.batch,
             batches=view.decision.batches,
             waits_for=view.decision.waits_for,
-            copies=tuple(self._observed(one, view) for one in view.seen),
-        )
-
-    def _observed(self, one: Seen, view: _View) -> fleets.ObservedCopy:
-        copy, dataflow = view.copies[one.name], self._registry.latest_named(one.name)
-        record = self._generations.record(one.name)
-        ran = record.reached or (0 if dataflow is None else dataflow.spec.generation) or None
-        state, detail = self._state(one, view, dataflow, record)
-        return fleets.ObservedCopy(
-            name=one.name,
-            machine=one.machine,
-            desired=copy.generation,
-            observed=ran if one.differs else copy.generation,
-            state=state,
-            detail=detail,
-            held=tuple(
-                f"{node.node}: {node.held}"
-                for node in (() if dataflow is None else self._comparison.statuses(dataflow))
-                if node.held is not None
+            copies=tuple(
+                observed_copy(one, view, self._comparison, self._roll_out) for one in view.seen
             ),
         )
-
-    def _state(
-        self, one: Seen, view: _View, dataflow: Dataflow | None, record: fleets.CopyRecord
-    ) -> tuple[fleets.CopyState, str]:
-        """Return the state of a dataflow, and its reason."""
-        track, difference = self._roll_out.track(one.name), view.differences[one.name]
-        if record.failed is not None:
-            return "failed", record.failed
-        if difference.action == "ended":
-            is_failure = dataflow is not None and dataflow.phase is Phase.FAILED
-            return "failed" if is_failure else "ended", difference.why
-        if not one.connected and one.machine is not None:
-            return "off", ""
-        if track.busy:
-            return "changing", track.held or one.held or ""
-        if one.differs and self.status.paused is not None:
-            return "paused", ""
-        if one.differs:
-            waits = view.decision.waits_for and one.name not in view.decision.opened
-            later = f"for {view.decision.waits_for}" if waits else ""
-            return "waiting", track.refusal or track.held or later
-        if dataflow is not None:
-            return self._running_state(view.copies[one.name], dataflow, record)
-        return "current", ""
-
-    def _running_state(
-        self, copy: Copy, dataflow: Dataflow, record: fleets.CopyRecord
-    ) -> tuple[fleets.CopyState, str]:
-        """Return the state of a dataflow that a roll-out does not change now."""
-        if failed := self._comparison.failed_nodes(dataflow):
-            name, why = next(iter(failed.items()))
-            return "failed", f'node "{name}" has failed: {why}'
-        status, reason = dataflow.status()
-        if status != "Running":
-            return "unready", reason or status.lower()
-        for node in self._comparison.statuses(dataflow):
-            if node.status not in _AT_REST:
-                return "unready", f'node "{node.node}" is {node.status.lower()}'
-        if by_hand := self._comparison.changes_by_hand(copy, dataflow):
-            changes = ", ".join(map(str, by_hand))
-            return "by hand", f"changed by hand{clock(record.by_hand_at)}: {changes}"
-        if not self.status.finished and record.healthy < (copy.generation or 0):
-            return "checking", ""
-        return "current", ""
