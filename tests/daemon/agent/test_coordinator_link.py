@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -31,13 +30,14 @@ from dora_config.protocol.daemon import (
     Registered,
     RegistrationRefused,
 )
+from dora_config.retry import RetryPolicy
 from dora_daemon.agent import coordinator_link
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.agent.coordinator_link import (
     QUEUE,
     CoordinatorLink,
     RefusedForGood,
-    reconnect_delays,
+    spread,
 )
 
 # The oldest `websockets` closes the sockets of a server later.
@@ -58,7 +58,7 @@ REGISTERED = Registered(
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(World, "folder", tmp_path, raising=False)
-    monkeypatch.setattr(coordinator_link, "reconnect_delays", lambda _: itertools.repeat(0.01))
+    monkeypatch.setattr(coordinator_link, "RECONNECT", RetryPolicy(first=0.01, longest=0.01))
 
 
 async def registers(connection: ServerConnection, answer: Registered = REGISTERED) -> None:
@@ -288,11 +288,5 @@ def test_the_last_messages_are_sent_before_the_end() -> None:
     assert DaemonLeaving(hand_over=True) in received
 
 
-def test_reconnect_delays_double_up_to_the_longest() -> None:
-    delays = list(itertools.islice(reconnect_delays(lambda: 0.5), 6))
-    assert delays == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
-
-
 def test_reconnect_delays_are_spread_by_a_quarter() -> None:
-    assert next(reconnect_delays(lambda: 0.0)) == 0.375
-    assert next(reconnect_delays(lambda: 1.0)) == 0.625
+    assert [spread(0.5, random) for random in (0.0, 0.5, 1.0)] == [0.375, 0.5, 0.625]

@@ -6,7 +6,7 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -21,6 +21,7 @@ from dora_config.errors import DoraError, RemoteProtocolError
 from dora_config.machine_identity import challenge_text
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.envelope import UnknownKind, clean_text
+from dora_config.retry import Retry, RetryPolicy
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 
 CONNECT_TIMEOUT = 5.0
@@ -37,19 +38,15 @@ MAX_MESSAGE = 64 * 1024 * 1024
 logger = logging.getLogger("dora.daemon")
 
 
-FIRST_PAUSE = 0.5
-MAX_PAUSE = 5.0
-"""A coordinator that returns has its fleet back within about that time."""
+RECONNECT = RetryPolicy(first=0.5, longest=5.0)
+"""A coordinator that returns has its fleet back within about the longest delay."""
 JITTER = 0.25
-"""Share by which a pause is longer or shorter, so that daemons do not all reconnect at once."""
+"""Share by which a delay is longer or shorter, so that daemons do not all reconnect at once."""
 
 
-def reconnect_delays(random: Callable[[], float]) -> Iterator[float]:
-    """Yield the pauses in seconds, doubling up to MAX_PAUSE; ``random`` returns 0 up to 1."""
-    pause = FIRST_PAUSE
-    while True:
-        yield pause * (1 + JITTER * (2 * random() - 1))
-        pause = min(MAX_PAUSE, pause * 2)
+def spread(delay: float, random: float) -> float:
+    """Return a delay that is longer or shorter; ``random``: 0 up to 1."""
+    return delay * (1 + JITTER * (2 * random - 1))
 
 
 class RefusedForGood(DoraError):
@@ -112,7 +109,7 @@ class CoordinatorLink:
 
     async def run(self) -> None:
         """Reconnect until :meth:`finish`; raises :class:`RefusedForGood`."""
-        pauses = reconnect_delays(random.random)
+        retry = Retry()
         while not self._finishing:
             self._registered = False
             try:
@@ -122,11 +119,12 @@ class CoordinatorLink:
             if self._registered:
                 self._lost()
                 self._access.lost()
-                pauses = reconnect_delays(random.random)
+                retry.reset()
             elif not self._access.failed():
                 continue
             if not self._finishing:
-                await anyio.sleep(next(pauses))
+                delay = retry.failed(RECONNECT, anyio.current_time())
+                await anyio.sleep(spread(delay, random.random()))
 
     async def _session(self) -> None:
         """One connection, until it ends; raises :class:`_Lost`."""
