@@ -1,17 +1,21 @@
 """Sessions of nox; without ``-s``, those of CI.
 
-lint, types, tests, lowest (oldest allowed dependencies), wheels (each one alone in an empty
-environment), docs, demo (the README's first command), ros2 (dora-ros2 beside rclpy and
-zenoh-ros2-sdk). Not
-part of CI: ``unit``, the quick tests; ``slow``, those that take minutes; ``bench``, the comparison
-with dora-rs; ``pythons``, the tests on other interpreters.
+lint, types, core (its tests without any plug-in), plugins (the tests of each one, with the core and
+no other), together (examples and the repository), fleet (faults, and hosts with systemd), lowest
+(oldest allowed dependencies), wheels (each one alone in an empty environment), docs, demo (the
+README's first command), ros2 (dora-ros2 beside rclpy and zenoh-ros2-sdk). Not part of CI:
+``tests``, all tests in one environment; ``unit``, the quick ones; ``slow``, those that take
+minutes; ``bench``, the comparison with dora-rs; ``pythons``, the tests on other interpreters.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import nox
@@ -22,7 +26,10 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = [
     "lint",
     "types",
-    "tests",
+    "core",
+    "plugins",
+    "together",
+    "fleet",
     "lowest",
     "wheels",
     "docs",
@@ -34,6 +41,12 @@ ROOT = Path(__file__).parent
 WORKERS = str(max(4, os.cpu_count() or 1))
 """Parallel test processes; most tests wait for other processes."""
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
+NEEDS: dict[str, list[str]] = json.loads(
+    (ROOT / "packages/dora-config/src/dora_config/wheels.json").read_text()
+)
+"""Wheels with those that each one needs."""
+CORE = [*NEEDS["dora-cli-core"], "dora-cli-core"]
+PLUGINS = sorted(NEEDS.keys() - {*CORE, "dora-cli"})
 ON_A_MAC = ["dora-config", "dora-coordinator", "dora-cli-core", "dora-cluster"]
 """Wheels without nodes, which also work on an operator's Mac."""
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -43,9 +56,9 @@ def _dependencies(group: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, group))
 
 
-def _install(session: nox.Session, *groups: str) -> None:
-    """All packages, editable, and the tools of ``groups``."""
-    packages = [argument for name in PACKAGES for argument in ("-e", f"packages/{name}")]
+def _install(session: nox.Session, *groups: str, wheels: Sequence[str] = PACKAGES) -> None:
+    """Packages, editable, and the tools of ``groups``."""
+    packages = [argument for name in wheels for argument in ("-e", f"packages/{name}")]
     tools = sorted({tool for group in groups for tool in _dependencies(group)})
     session.install(*packages, *tools)
 
@@ -91,6 +104,49 @@ def types(session: nox.Session) -> None:
         *("--cache-dir", ".mypy_cache/darwin"),
         *(f"packages/{name}/src" for name in ON_A_MAC),
     )
+
+
+def _folders(session: nox.Session, *names: str) -> list[str]:
+    """Return the folders of tests, unless the command line names some."""
+    if any(argument.startswith("tests") for argument in session.posargs):
+        return []
+    return [f"tests/{name.removeprefix('dora-').replace('-', '_')}" for name in names]
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    """The tests of the core, where no plug-in is installed."""
+    _install(session, "test", wheels=CORE)
+    names = ("cli", "conformance", *(name for name in CORE if name != "dora-cli-core"))
+    _pytest(session, "-m", "not slow and not ros", *_folders(session, *names))
+
+
+@nox.session
+@nox.parametrize("plugin", PLUGINS)
+def plugins(session: nox.Session, plugin: str) -> None:
+    """The tests of a plug-in, with the core and what it declares."""
+    project = nox.project.load_toml(ROOT / "packages" / plugin / "pyproject.toml")["project"]
+    optional = chain.from_iterable(project.get("optional-dependencies", {}).values())
+    others = {line.partition("==")[0] for line in (*optional, *NEEDS[plugin])} & set(PLUGINS)
+    _install(session, "test", wheels=[*CORE, plugin, *others])
+    if plugin == "dora-ui":
+        session.install(*_dependencies("viewers"))
+    _pytest(session, "-m", "not slow and not ros", *_folders(session, plugin))
+
+
+@nox.session
+def together(session: nox.Session) -> None:
+    """The tests that use several plug-ins, and those of the repository itself."""
+    _install(session, "test", "viewers")
+    names = ("examples", "repository", "benchmarks")
+    _pytest(session, "-m", "not slow and not ros", *_folders(session, *names))
+
+
+@nox.session
+def fleet(session: nox.Session) -> None:
+    """Faults, and clusters of hosts with a real systemd and sshd."""
+    _install(session, "test")
+    _pytest(session, "-m", "not slow and not ros", *_folders(session, "faults", "fleet"))
 
 
 @nox.session
