@@ -1,14 +1,19 @@
-"""Print the lines and files of each sub-package of the wheels; `nox -s lint` runs it."""
+"""Print the lines and files of each wheel and its sub-packages; `nox -s lint` runs it."""
 
 from __future__ import annotations
 
 import ast
 import io
+import json
 import tokenize
 from collections import Counter
 from pathlib import Path
 
 PACKAGES = Path(__file__).parent.parent / "packages"
+NEEDS: dict[str, list[str]] = json.loads(
+    (PACKAGES / "dora-config" / "src" / "dora_config" / "wheels.json").read_text()
+)
+CORE = {*NEEDS["dora-cli-core"], "dora-cli-core"}
 _LAYOUT = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENCODING, tokenize.ENDMARKER,
@@ -32,18 +37,24 @@ def main() -> None:
     lines: Counter[str] = Counter()
     code: Counter[str] = Counter()
     files: Counter[str] = Counter()
+    parts: dict[str, set[str]] = {}
     for path in sorted(PACKAGES.glob("*/src/**/*.py")):
         text = path.read_text()
-        folder = path.parent.relative_to(PACKAGES).parts[2:]
+        wheel, _, *folder = path.parent.relative_to(PACKAGES).parts
         held = code_lines(text)
-        all_of = "dora_ros2" if folder[0] == "dora_ros2" else "all five packages"
-        for name in {all_of, folder[0], ".".join(folder)}:
+        part = f"  {'.'.join(folder)}"
+        parts.setdefault(wheel, set()).add(part)
+        for name in {"all wheels", "core" if wheel in CORE else "plug-ins", wheel, part}:
             lines[name] += text.count("\n")
             code[name] += held
             files[name] += 1
-    print(f"{'':44} {'code':>7} {'lines':>7} {'files':>6}")
-    for name in sorted(files):
-        print(f"{name:44} {code[name]:7} {lines[name]:7} {files[name]:6}")
+    print(f"{'':46} {'code':>7} {'lines':>7} {'files':>6}")
+    wheels = sorted(parts, key=lambda wheel: (wheel not in CORE, wheel))
+    for name in [name for wheel in wheels for name in (wheel, *sorted(parts[wheel]))]:
+        print(f"{name:46} {code[name]:7} {lines[name]:7} {files[name]:6}")
+    print()
+    for name in (*wheels, "core", "plug-ins", "all wheels"):
+        print(f"{name:46} {code[name]:7} {lines[name]:7} {files[name]:6}")
 
 
 if __name__ == "__main__":

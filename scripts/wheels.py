@@ -277,6 +277,25 @@ def smoke_cli(environment: Environment) -> None:
         environment.run(environment.dora, command, "--help")
 
 
+def smoke_whole(environment: Environment) -> None:
+    """Check the wheel that has no code but brings the plug-ins."""
+    smoke_cli(environment)
+    shown = environment.run(environment.dora, "--help")
+    for word in ("cluster", "record", "replay", "ui"):
+        assert f"\n  {word} " in shown, shown
+
+
+def smoke_cluster(environment: Environment) -> None:
+    port = str(free_port())
+    with environment.service("coordinator", "--port", port) as process:
+        wait_for_health(int(port), process)
+        environment.run(environment.dora, "cluster", "status", "--coordinator-port", port)
+    (environment.home / "cluster.yml").write_text("machines: 3\n")
+    assert "cluster.yml:1:" in environment.fails(environment.dora, "cluster", "up", "cluster.yml")
+    ours = {one for one in environment.distributions() if one.startswith("dora-")}
+    assert not ours & {"dora-cli", "dora-recordings", "dora-ui"}
+
+
 def smoke_recordings(environment: Environment) -> None:
     write_hello(environment)
     environment.run(environment.dora, "record", "hello.yml", "-o", "hello.mcap")
@@ -309,7 +328,8 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-coordinator": smoke_coordinator,
     "dora-daemon": smoke_daemon,
     "dora-cli-core": smoke_cli,
-    "dora-cli": smoke_cli,
+    "dora-cli": smoke_whole,
+    "dora-cluster": smoke_cluster,
     "dora-recordings": smoke_recordings,
     "dora-ros2": smoke_ros2,
     "dora-gate": smoke_gate,
