@@ -11,7 +11,7 @@ from cluster.operations.test_daemon_switch import MANY, FakeSwitch
 from coordinator.fleet.test_fleet import apply, on, report
 from support.simulation.fleet_simulation import SimulatedFleet
 
-from dora_cli.coordinator.errors import RequestFailed
+from dora_cli.coordinator.errors import CoordinatorLost, RequestFailed
 from dora_cluster.coordinator import queries
 from dora_cluster.decisions.preflight import NotReady
 from dora_cluster.machines import remote_machine
@@ -128,18 +128,22 @@ def test_both_change_and_check_the_same_machines_in_the_same_order(
     assert fails or len(succeeded) == len(MANY.machines)
 
 
-def test_an_operators_pause_stops_an_upgrade_until_it_is_resumed(
+def test_an_upgrade_waits_while_it_is_paused_or_the_coordinator_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pause = "the fleet was paused by ann@desk"
-    pauses = [None, None, pause, pause, pause, None]
-    upgraded_while: list[str | None] = []
+    lost = CoordinatorLost("no answer")
+    pauses = [None, lost, None, pause, pause, lost, pause, None]
+    upgraded_while: list[str | CoordinatorLost | None] = []
     monkeypatch.setattr(queries, "require_coordinator", lambda _: None)
     waves = Waves(Rollout(then=1))
 
     def paused(_: Any) -> str | None:
-        upgraded_while.append(pauses.pop(0) if len(pauses) > 1 else pauses[0])
-        return upgraded_while[-1]
+        found = pauses.pop(0) if len(pauses) > 1 else pauses[0]
+        upgraded_while.append(found)
+        if isinstance(found, CoordinatorLost):
+            raise found
+        return found
 
     class Switch(FakeSwitch):
         def finish(self) -> None:
@@ -158,4 +162,5 @@ def test_an_operators_pause_stops_an_upgrade_until_it_is_resumed(
     label = MANY.machines[0].id
     assert VersionRollOut(MANY, MANY.machines, lambda _: label, lambda *_: None, waves).run()
     printed = capsys.readouterr().out
+    assert "Waiting up to 300 s: the coordinator gave no report: no answer\n" in printed
     assert printed.count(f"{pause}; `dora cluster resume` continues\n") == 1

@@ -103,7 +103,8 @@ class VersionRollOut:
             one.id: _Unit(one, "" if one.id in alone else f"{one.id} | ") for one in machines
         }
         self._noted: dict[str, str] = {}
-        """What was printed last about each machine that waits, and about a pause."""
+        """What was printed last about each machine that waits."""
+        self._pause: str | None = None
         self._spent = 0.0
         """Seconds of steps, which have limits of their own: no deadline runs meanwhile."""
         self.before: dict[str, str] = {}
@@ -149,7 +150,6 @@ class VersionRollOut:
                 self._now(),
                 paused=present.pause is not None,
             )
-            self._note_pause(present.pause)
             for name in decision.healthy:
                 self._promote(self._units[name])
             for name, reason in decision.failed.items():
@@ -175,7 +175,7 @@ class VersionRollOut:
 
     def _look(self) -> _Present:
         """Ask the coordinator, unless no machine is far enough."""
-        present = _Present()
+        present = _Present(pause=self._pause)  # the last one, if there is no answer
         try:
             present.pause = queries.operators_pause(self._cluster)
             if any(one.state in ("prepared", "switched") for one in self._units.values()):
@@ -185,6 +185,9 @@ class VersionRollOut:
                 present.daemons = {name: one.release for name, one in daemons.items()}
         except CoordinatorUnavailable as problem:
             present.problem = f"the coordinator gave no report: {problem}"
+        if present.pause not in (None, self._pause):
+            output.write(f"{present.pause}; `dora cluster resume` continues")
+        self._pause = present.pause
         return present
 
     def _seen(self, unit: _Unit, present: _Present) -> Seen:
@@ -226,12 +229,6 @@ class VersionRollOut:
                 write_line(f"  Waiting up to {self._waves.rollout.deadline:g} s: {held}")
         self._noted[name] = held
         return bool(held)
-
-    def _note_pause(self, pause: str | None) -> None:
-        text = "" if pause is None else f"{pause}; `dora cluster resume` continues"
-        if text and text != self._noted.get(""):
-            output.write(text)
-        self._noted[""] = text
 
     # ----------------------------------------------------------------------- steps
 
