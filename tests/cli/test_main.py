@@ -16,6 +16,7 @@ from dora_cli import registry
 from dora_cli._version import __version__
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.errors import CommandFailed, describe
+from dora_config import launcher
 from dora_config.errors import ConfigError, DoraError, Problem
 
 
@@ -47,6 +48,21 @@ def test_help_command_equals_help_option(dora: Dora, words: str) -> None:
         assert shown.out.startswith("Usage: dora daemon [OPTIONS]")
     else:
         assert shown.out == dora(*words.split(), "--help").out
+
+
+@pytest.mark.parametrize("word", ["daemon", "coordinator", "list"])
+def test_all_programs_have_the_same_help_and_errors(
+    capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    assert launcher.main([word, "-h"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: dora {word} [OPTIONS]\n\n  ")
+    assert "\n\nOptions:\n  " in shown
+    assert shown.rstrip().endswith("Show this message and exit.")
+    assert launcher.main([word, "--no-such-option"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"Usage: dora {word} [OPTIONS]\nTry 'dora {word} ")
+    assert "\nError: No such option: --no-such-option" in shown
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,4 @@
-"""Paths and the header User-Agent of the REST API; standard library only.
-
-Commands that only query import this module and no message, because pydantic is slow to import.
-"""
+"""Paths and the header User-Agent of the REST API."""
 
 from __future__ import annotations
 
