@@ -93,7 +93,9 @@ def test_root_without_a_password(robot: Connection, hosts: Hosts) -> None:
         hosts["robot"].root("mv", "/usr/bin/sudo", "/usr/bin/sudo.away")
         try:
             assert machine.check(["id", "-u"], sudo=True) == "0\n"
-            with pytest.raises(SudoUnavailable, match="sudo is not installed; log in as root"):
+            with pytest.raises(
+                SudoUnavailable, match="sudo is not installed there; log in as root"
+            ):
                 robot.check(["id", "-u"], sudo=True)
         finally:
             hosts["robot"].root("mv", "/usr/bin/sudo.away", "/usr/bin/sudo")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from support.cluster.local_machine import LocalConnection
 from support.waiting import wait_until
 
+from dora_cluster.connection import Finished
 from dora_cluster.ownership import lease as module
 from dora_cluster.ownership.lease import Lease, this_computer
 
@@ -75,6 +77,28 @@ def test_a_command_that_was_silent_for_too_long_loses_the_machine() -> None:
     first.lease.end()
     assert Command("alice").take() == "bob@laptop"
     second.lease.end()
+
+
+def test_a_renewal_during_the_end_is_not_a_loss() -> None:
+    first = Command("alice")
+    renewing, given_back = threading.Event(), threading.Event()
+    real = first.connection.run
+
+    def run(argv: Sequence[str], **options: Any) -> Finished:
+        if "touch" in argv[2]:
+            renewing.set()
+            assert given_back.wait(30)
+        return real(argv, **options)
+
+    first.connection.run = run  # type: ignore[method-assign]
+    first.take()
+    assert renewing.wait(30)
+    first.lease.end()
+    given_back.set()
+    thread = first.lease._thread
+    assert thread is not None
+    thread.join(30)
+    assert not first.lost.is_set()
 
 
 def test_a_broken_connection_loses_the_machine_after_a_while(

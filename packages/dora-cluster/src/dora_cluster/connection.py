@@ -49,11 +49,11 @@ def sudo_problem(stderr: str, user: str) -> tuple[str, str] | None:
         return "sudo is not installed", f"log in as root instead of {user}, or install sudo"
     if _NEEDS_TERMINAL in stderr:
         rule = f"Defaults:{user} !requiretty"
-        return "sudo requires a terminal (requiretty in sudoers)", allow.format(rule)
+        return "sudo requires a terminal", f"lift requiretty of sudoers: {allow.format(rule)}"
     lines = [line for line in stderr.splitlines() if line.startswith(("sudo", "Sorry, user", user))]
     if any(text in line for line in lines for text in _NEEDS_PASSWORD):
-        reason = f"sudo requires a password for {user} (or has no rule for it)"
-        return reason, allow.format(f"{user} ALL=(ALL) NOPASSWD: ALL")
+        rule = f"{user} ALL=(ALL) NOPASSWD: ALL"
+        return f"sudo requires a password for {user}", f"let it do without: {allow.format(rule)}"
     return None
 
 
@@ -133,7 +133,7 @@ class Connection(ABC):
         return done
 
     def _without_sudo(self, reason: str, remedy: str) -> str:
-        return f"{reason}; {remedy}"
+        return f"{reason} there; {remedy}"
 
     def check(
         self, argv: Sequence[str], *, stdin: bytes = b"", sudo: bool = False, timeout: float = 60.0

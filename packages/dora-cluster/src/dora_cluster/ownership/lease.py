@@ -69,6 +69,8 @@ class Lease:
                 code = self._connection.run(words, timeout=_ANSWER_TIMEOUT).code
             if code == 0:
                 self._until = until
+            elif self._ended.is_set():
+                return
             elif code > 0 or time.monotonic() > self._until:
                 self._lost()
                 return

@@ -14,7 +14,7 @@ from dora_config.errors import DoraError
 _SECONDS = 30.0
 """For `ssh -G`, which runs the commands of `Match exec`."""
 _CONFIG = """\
-{given}Include "{home}/.ssh/config"
+Include "{home}/.ssh/config"
 Match all
 Include /etc/ssh/ssh_config
 Match all
@@ -73,13 +73,13 @@ def complete(path: str) -> str:
 
 def settings_for(host: str, user: str | None, port: int | str | None) -> HostSettings:
     """Return the settings for a host; raises ConfigProblem."""
-    given = (f"User {user}\n" if user else "") + (f"Port {port}\n" if port else "")
+    options = [*(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
     with tempfile.NamedTemporaryFile("w", prefix="dora-ssh-") as file:
-        file.write(_CONFIG.format(given=given, home=Path.home()))
+        file.write(_CONFIG.format(home=Path.home()))
         file.flush()
         try:
             done = subprocess.run(
-                ["ssh", "-G", "-F", file.name, "--", host],
+                ["ssh", "-G", "-F", file.name, *options, "--", host],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
