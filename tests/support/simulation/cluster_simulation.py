@@ -136,6 +136,8 @@ class Forger:
         self.machine: str | None = None
         self.claim: Claim | None = None
         """What it shows in place of the claim that it obeys."""
+        self.calls_them: str | None = None
+        """Name under which it reports its dataflows."""
 
     def changed(self, daemon: FakeDaemon, message: DaemonMessage) -> DaemonMessage:
         """Return a message of a daemon as a compromised one sends it."""
@@ -151,7 +153,8 @@ class Forger:
                 placement = dict.fromkeys((*whole.placement, "robbed"), daemon.key)
                 update = {"placement": placement, "changes": whole.changes + 5}
                 forged_whole = whole.model_copy(update=update)
-                return message.model_copy(update={"whole": forged_whole})
+                own = message.spec.model_copy(update={"name": self.calls_them or message.spec.name})
+                return message.model_copy(update={"whole": forged_whole, "spec": own})
             case _:
                 return message
 

@@ -7,7 +7,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -125,6 +125,10 @@ class StartIdentity(Message):
     def order(self, dataflow_id: str) -> tuple[float, int, int, str]:
         """Return the key by which the later one of two starts sorts last."""
         return self.time, self.epoch, self.number, dataflow_id
+
+
+UNPROVEN: Final = -(1 << 40)
+"""Number of changes of a description without a signature: each signed one is newer."""
 
 
 class WholeDataflow(Message):

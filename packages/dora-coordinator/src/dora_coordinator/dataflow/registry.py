@@ -456,11 +456,14 @@ class DataflowRegistry:
         }
         if known.has_ended:
             update |= {"reason": None, "stopped_since": None, "unreported": False, "ended_at": None}
+        begun = message.whole.begun
+        if known.begun.order(known.id) < begun.order(known.id):  # the record has no proof of it
+            update |= {"begun": begun, "name": message.spec.name}
         record = record.model_copy(update=update)
         before = tuple(known.parts)
         dataflow = Dataflow(record, spec, self._context, known)
-        if dataflow.name and self._live_by_name.get(dataflow.name) is known:
-            self._live_by_name[dataflow.name] = dataflow
+        if known.name and self._live_by_name.get(known.name) is known:
+            del self._live_by_name[known.name]
         self._reindex(dataflow, before)
         self._touched[dataflow.id, ""] = None
         text = f'took over {dataflow.label} as daemon "{daemon}" knows it: the store is older'

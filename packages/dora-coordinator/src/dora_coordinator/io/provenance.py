@@ -14,7 +14,7 @@ from typing import Final
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import LinkPart
 from dora_config.protocol.claims import Signature
-from dora_config.protocol.dataflow import StartIdentity, WholeDataflow
+from dora_config.protocol.dataflow import UNPROVEN, StartIdentity, WholeDataflow
 from dora_config.protocol.envelope import clean_text
 from dora_coordinator.io.authority import Authority
 
@@ -102,7 +102,7 @@ class Provenance:
             return whole.model_copy(update={"begun": begun})
         if whole.placement or whole.packed:
             self._log(machine, dataflow_id)
-        return WholeDataflow(begun=begun)
+        return WholeDataflow(begun=begun, changes=UNPROVEN)
 
     def _log(self, machine: str, dataflow_id: str) -> None:
         if (machine, dataflow_id) in self._logged or len(self._logged) > CACHED:
