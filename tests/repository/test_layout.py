@@ -82,6 +82,12 @@ IMPURE = {
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "core", "base"}
 
+PIECE = re.compile(
+    r"(Of|By|As|Or:?|And|Behind|Since|In|For|From|To|With|Without|On|After|At|Not|So|Until|Before|"
+    r"Through|Else|Those|That of|The same)\b(?!-)"
+)
+"""Beginnings of docstrings that are neither sentences nor names of what they describe."""
+
 MAX_LINES_OF_A_FUNCTION = 60
 
 OURS = {name for names in PACKAGES.values() for name in names}
@@ -198,6 +204,23 @@ def test_modules_have_a_docstring() -> None:
         if source.text.strip() and source.path.name != "_version.py" and not source.docstring()
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
+    wrong = [
+        f"{source.name}:{line}: piece of a sentence; begin with what it is or does: {text}"
+        for source in packaged_sources()
+        for line, text in _docstrings(source.tree)
+        if PIECE.match(text)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each string that is a statement: docstrings, also of attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield node.lineno, str(node.value.value)
 
 
 def test_functions_stay_small() -> None:

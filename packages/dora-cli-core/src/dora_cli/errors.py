@@ -45,7 +45,7 @@ class CommandFailed(Exception):
 
 @contextmanager
 def explained_interrupt(text: str) -> Iterator[None]:
-    """On Ctrl-C, print what was interrupted and what goes on, and exit with 130."""
+    """Print on Ctrl-C what was interrupted and what goes on, and exit with 130."""
     try:
         yield
     except KeyboardInterrupt:

@@ -34,7 +34,7 @@ class Column(Generic[T]):
     title: str
     cell: Callable[[T], str]
     rank: int
-    """On a narrow terminal, columns of high rank are left out first."""
+    """Columns of high rank are left out first on a narrow terminal."""
     unless: str | None = None
     """The column is left out if all its cells have this text."""
 
@@ -187,7 +187,7 @@ class Order:
     """One order of rows; None: it leaves a table as it is."""
 
     key: str
-    """On the keyboard."""
+    """Key of the keyboard."""
     nodes: Callable[[NodeSummary], tuple[object, ...]] | None = None
     edges: Callable[[EdgeRow], tuple[object, ...]] | None = None
 

@@ -107,7 +107,7 @@ def is_output_error(error: Exception) -> bool:
 
 
 def limit_waits() -> None:
-    """From now on, give up a stream that is blocked for `PATIENCE` seconds."""
+    """Give up a stream that is blocked for `PATIENCE` seconds from now on."""
     if not _limited_since:
         _limited_since.append(time.monotonic())
 

@@ -16,7 +16,7 @@ LABEL_KEY_PATTERN = r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*$"
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]+$"
 
 MAX_MACHINE_ID = 200
-"""In characters, since machine ids are used in names of files and services."""
+"""Characters; machine ids are used in names of files and services."""
 
 MAX_FILE_STEM = 200
 """Limit in characters for a node's id in a file name; file systems allow 255 in all."""

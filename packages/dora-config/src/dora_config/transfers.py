@@ -39,8 +39,8 @@ ATTEMPTS: Final = 5
 upload a file.
 """
 BUSY_ATTEMPTS: Final = 120
-"""The same for attempts at which the coordinator was overloaded, or another process had the file
-locked, which may hash a large one."""
+"""Attempts at which the coordinator was overloaded, or another process had the file locked (it may
+hash a large one), after which an upload fails."""
 MAX_PAUSE: Final = 1.0
 """Seconds between two attempts."""
 BLOCK: Final = 64 * 1024

@@ -28,7 +28,7 @@ ROOM = {"_DORA_ROOM": "." * (1 << 15)}
 """Last word and a variable of a process that will `show` another command line and environment."""
 _NON_TEMPORAL = "glibc.cpu.x86_non_temporal_threshold"
 _TUNABLES = f"{_NON_TEMPORAL}=0x400000"
-"""From 4 MiB on glibc copies past the caches: a 16 or 40 MiB payload takes a quarter less time.
+"""glibc copies past the caches from 4 MiB on: a 16 or 40 MiB payload takes a quarter less time.
 By default it does so from about three quarters of a cache on, which half a payload rarely has."""
 
 _DEFAULT_SIGNALS = (

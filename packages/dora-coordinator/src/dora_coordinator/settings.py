@@ -24,21 +24,21 @@ class Settings:
     coordinator_silence_limit: float = COORDINATOR_SILENCE
     """Silence after which daemons reconnect to the coordinator."""
     start_timeout: float = 60.0
-    """For all daemons to start their nodes, and again to release them."""
+    """Time for all daemons to start their nodes, and again to release them."""
     link_timeout: float = 10.0
-    """For machines that exchange data to reach each other at a start."""
+    """Time for machines that exchange data to reach each other at a start."""
     slow_link_timeout: float = 60.0
-    """The same over a slow network: connections succeed but take long."""
+    """Time for it over a slow network: connections succeed but take long."""
     build_timeout: float = 1200.0
-    """For all daemons to build their nodes."""
+    """Time for all daemons to build their nodes."""
     stop_margin: float = 30.0
-    """After 1.5 grace periods, until an unconfirmed stop is given up."""
+    """Time after 1.5 grace periods until an unconfirmed stop is given up."""
     recovery_timeout: float = 60.0
-    """After a restart of the coordinator, until dataflows that no daemon reports have failed."""
+    """Time after a restart until dataflows that no daemon reports have failed."""
     recovery_backoff: float = 30.0
     """Longest pause between attempts to spawn the same part again; the first ones are shorter."""
     destroy_timeout: float = 46.0
-    """Until the coordinator ends although dataflows or daemons have not."""
+    """Time until the coordinator ends although dataflows or daemons have not."""
     archived_dataflows: int = 200
     """Ended dataflows that are kept; the oldest is removed first."""
     ended_daemon_shown: float = 600.0
@@ -51,13 +51,13 @@ class Settings:
     max_pending_connections: int = 1024
     """Connections without a valid token so far; one address may have a quarter of them."""
     new_connections_per_minute: int = 20
-    """Without a valid token, per address; loopback is exempt."""
+    """Connections without a valid token, per address; loopback is exempt."""
     fleet_checks: int = 0
     """1: `rollout: {check: COMMAND}` may run commands on the coordinator's machine."""
     metrics_edges: int = 2000
     """Edges in `GET /metrics` and in exported metrics; each has about 20 series."""
     max_code_bytes: int = 16384 * MIB
-    """Of all code that is kept for machines; the least recently used is removed."""
+    """Size of all code that is kept for machines; the least recently used is removed."""
 
     @property
     def recovery(self) -> RetryPolicy:

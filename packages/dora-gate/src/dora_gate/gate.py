@@ -38,13 +38,13 @@ class Rest(StrEnum):
 
 
 RESERVED = frozenset((AUTO, NONE, EMERGENCY, *Rest))
-"""Not names of sources."""
+"""Words that cannot be names of sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     sources: tuple[str, ...]
-    """By priority, the highest first."""
+    """Names by priority, the highest first."""
     hold_after: int
     rest: Rest = Rest.HOLD
     max_step: tuple[float, ...] = ()

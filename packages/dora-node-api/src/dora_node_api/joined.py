@@ -178,7 +178,7 @@ class JoinedEvents:
                 return timed_out(timeout or 0.0)
 
     async def recv_async(self, timeout: float | None = None) -> Sample | Event | None:  # noqa: ASYNC109
-        """As `next`, inside asyncio. Cancelling it loses no event."""
+        """Do what `next` does, inside asyncio. Cancelling it loses no event."""
         deadline = None if timeout is None else time.monotonic() + check_timeout(timeout)
         while True:
             try:

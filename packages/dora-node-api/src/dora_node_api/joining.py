@@ -32,7 +32,7 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class _Message(Generic[T]):
     time: int
-    """Of its capture."""
+    """Time of its capture."""
     arrived: int
     item: T
     matched: bool = False
@@ -49,7 +49,7 @@ class Match(Generic[T]):
     time: int
     """Capture of the leader's message."""
     spread: int
-    """From the first to the last capture."""
+    """Time from the first to the last capture."""
 
 
 class Joiner(Generic[T]):
@@ -60,9 +60,9 @@ class Joiner(Generic[T]):
         self._within = within
         self._patience = within + wait
         self._leaders: deque[_Message[T]] = deque()
-        """Without a match yet, in order of arrival."""
+        """Messages without a match yet, in order of arrival."""
         self._others: dict[str, list[_Message[T]]] = {name: [] for name in others}
-        """In order of capture."""
+        """Messages in order of capture."""
         self._newest: dict[str, int] = {}
         """Latest capture by input."""
         self._ended: set[str] = set()
@@ -72,8 +72,8 @@ class Joiner(Generic[T]):
         self.dropped = dict.fromkeys(names, 0)
         """Messages that were in no match, by input."""
         self.missing: tuple[str, int | None] | None = None
-        """Of the leader's message that was dropped last: the input without a match, and by how much
-        the nearest capture there was later; None: there was none."""
+        """Input without a match for the leader's message that was dropped last, and by how much the
+        nearest capture there was later; None: there was none."""
 
     def add(self, name: str, time: int, item: T, now: int) -> None:
         """Add a message that was captured at ``time`` and has arrived at ``now``."""

@@ -103,7 +103,7 @@ class Node:
         return self._backend.is_empty()
 
     async def recv_async(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
-        """As `next`, inside asyncio. Cancelling it loses no event."""
+        """Do what `next` does, inside asyncio. Cancelling it loses no event."""
         if timeout is not None:
             timeout = check_timeout(timeout)
         if self._async is None:

@@ -114,7 +114,7 @@ class RunningOperator:
         self._node = node
         self._descriptor = node_config.descriptor
         self._tolerant = False
-        """After a reload, exceptions are only logged."""
+        """Exceptions are only logged after a reload."""
         self._prefix = f"{config.id}/"
         own = [entry for entry in node_config.inputs if entry.id.startswith(self._prefix)]
         self.inputs = {entry.id: entry for entry in own}

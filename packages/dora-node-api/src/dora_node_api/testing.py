@@ -63,9 +63,9 @@ class MockNode(Node):
         self._answers = {name: deque(data) for name, data in (service_responses or {}).items()}
         self._state = state
         self.outputs = backend.outputs
-        """By output: the sent data, in order, with those of requests and responses."""
+        """Sent data by output, in order, with those of requests and responses."""
         self.output_metadata = backend.output_metadata
-        """By output: the sent metadata, in order."""
+        """Sent metadata by output, in order."""
         self.logs: list[dict[str, Any]] = []
         self.service_requests: list[dict[str, Any]] = []
         self.service_responses_sent: list[dict[str, Any]] = []

@@ -61,7 +61,7 @@ READ_AT_START = (
     *("PYTHON", "LD_", "GLIBC_TUNABLES", "MALLOC_", "HOME", "LC_", "LANG", "SSL_", "OPENSSL_"),
     *("COVERAGE_", "COV_", "DD_", "DEBUGPY_", "PYDEVD_"),
 )
-"""As READ_BY_LIBRARIES, with those that programs read when they start."""
+"""Beginnings of these, and of the variables that programs read when they start."""
 BUFFERING = ("pyarrow", "numpy")
 """Libraries with objects that may write, or end others, at their end."""
 _PATH = "PYTHONPATH"
@@ -71,7 +71,7 @@ ROOM = "_DORA_ROOM"
 """Variable of processes that `show` an environment longer than their own."""
 _C = ctypes.CDLL(None)
 _PYTHON = ctypes.PyDLL(None)
-"""As _C, and keeps the lock of the interpreter."""
+"""C library; calls keep the lock of the interpreter."""
 
 
 # --- decisions ----------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Facts:
     """What decides whether this process can become a node."""
 
     environ: Mapping[str, str]
-    """Of this process."""
+    """Environment of this process."""
     loaded: Collection[str]
     """Names of the modules that it has imported."""
     changed: str | None = None

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 ENCODING = "arrow"
-"""Of schemas and of messages."""
+"""Encoding of schemas and of messages."""
 COLUMN = "data"
 METADATA_KEY = b"dora.metadata"
 

@@ -28,7 +28,7 @@ class Converted:
 
     type: str
     topic: str = ""
-    """Of ROS."""
+    """Topic of ROS."""
     output: str = ""
     messages: int = 0
     refused: int = 0

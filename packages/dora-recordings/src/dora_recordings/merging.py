@@ -24,9 +24,8 @@ _NUMBER = re.compile(r"(\d+)")
 
 
 BUCKET_NS: Final = 60_000_000_000
-"""Of samples this close together, only the one with the shortest round trip is used: delays on the
-way falsify the others.
-"""
+"""Span of samples of which only the one with the shortest round trip is used: delays on the way
+falsify the others."""
 
 
 class ClockCorrection:

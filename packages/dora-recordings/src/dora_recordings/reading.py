@@ -35,7 +35,7 @@ from dora_recordings.message_checks import (
 )
 
 WINDOW_BYTES: Final = 256 << 20
-"""Of messages that wait for earlier ones; more than a recorder holds in memory."""
+"""Size of messages that wait for earlier ones; more than a recorder holds in memory."""
 MAX_SMALL: Final = 64 << 20
 """Bytes of a record other than a chunk."""
 _INVALID = (

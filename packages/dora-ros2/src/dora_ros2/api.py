@@ -433,7 +433,7 @@ class Ros2ActionClient:
     def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
         self._client = ActionClient(node, name, types.action(_slashes(kind)))
         self._feedback: dict[str, SimpleQueue[pa.StructArray]] = {}
-        """Of the goals that were accepted and have no result yet."""
+        """Feedback of the goals that were accepted and have no result yet."""
         self._results: dict[str, Future[Result]] = {}
 
     def send_goal(self, goal: pa.Array, timeout_s: float | None = None) -> str:

@@ -219,7 +219,7 @@ class Topic(BridgeChannel):
 
     noun = "topic"
     other: ClassVar[Kind]
-    """Of endpoints on the other side."""
+    """Kind of endpoints on the other side."""
 
     def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
         super().__init__(settings, sender, types)
@@ -616,7 +616,7 @@ class ActionHost(_Exchange):
     def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
         super().__init__(settings, sender, types)
         self._until: dict[str, float] = {}
-        """Until when each goal without a result must have feedback or a result."""
+        """Time by which each goal without a result must have feedback or a result."""
         self._outbox = Outbox(self, Backlog[ServerGoal](MAX_GOALS), self._send)
 
     def open(self, node: Node) -> Any:

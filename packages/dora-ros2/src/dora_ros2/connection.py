@@ -47,7 +47,7 @@ class Connection:
     subscription: ClassVar[Callable[..., Endpoint]]
     service_server: ClassVar[Callable[..., Any]]
     service_client: ClassVar[Callable[..., Any]]
-    """Of `dora_ros2.zenoh.endpoints`; over DDS they raise SessionError."""
+    """The functions of `dora_ros2.zenoh.endpoints`; over DDS they raise SessionError."""
     id: str
     """Part of the tokens of its nodes."""
     enclave = ""

@@ -28,7 +28,7 @@ class Choice:
     kind: Kinds
     reason: str
     waits: str = ""
-    """For what it waits if it is DDS only because no router answers yet."""
+    """What it waits for if it is DDS only because no router answers yet."""
 
 
 def choose_transport(environ: Mapping[str, str], *, config: str = "") -> Choice:

@@ -22,7 +22,7 @@ PERIOD = REUSED_SECONDS + 0.05
 """Seconds from a state until the next is read: a snapshot that is requested earlier is the same."""
 ANSWER_SECONDS = 15.0
 STALE_SECONDS = 3.0
-"""After this time without a page, the known state is not shown as the present one."""
+"""Time without a page after which the known state is not shown as the present one."""
 MAX_SHARE = 0.25
 """Largest part of the time that is spent on reading: a slow coordinator is read less often."""
 MAX_PAUSE = 5.0

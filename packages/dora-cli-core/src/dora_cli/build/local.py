@@ -50,7 +50,7 @@ class LockChoice:
         return check_lock(path, read_lock_file(path), loaded.resolved)
 
     def record(self, loaded: LoadedDataflow, commits: Mapping[str, str]) -> None:
-        """With `--write-lockfile`: write the commits of git sources; raises LockFileError."""
+        """Write the commits of git sources for `--write-lockfile`; raises LockFileError."""
         from dora_daemon.build.lock_file import lock_source, write_lock_file
 
         if not self.write:

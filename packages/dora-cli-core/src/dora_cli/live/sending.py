@@ -136,7 +136,7 @@ def _shifted(problems: tuple[Problem, ...], own: range) -> tuple[Problem, ...]:
 
 
 def reporting_interrupt() -> AbstractContextManager[None]:
-    """On Ctrl-C, report that the coordinator completes the request."""
+    """Report on Ctrl-C that the coordinator completes the request."""
     return explained_interrupt(
         "interrupted: the cluster still completes a change that it has received; `dora node list` "
         "shows the nodes"

@@ -68,7 +68,7 @@ class ReloadState:
         self._files: dict[str, frozenset[Path]] = {}
         self._digests: dict[Path, str | None] = {}
         self._changed: dict[str, dict[Path, float]] = {}
-        """By node: changed files, and when."""
+        """Changed files of each node, and when."""
         self._reloading: set[str] = set()
         self._reported: set[tuple[str, Path]] = set()
         self._broken: dict[Path, str] = {}

@@ -59,7 +59,7 @@ class Platform:
     """The properties of a machine that decide which wheels run there."""
 
     machine: str
-    """As in names of wheels: x86_64, aarch64, ..."""
+    """Name as in wheels: x86_64, aarch64, ..."""
     libc: Literal["glibc", "musl"]
     libc_version: tuple[int, int]
     python: tuple[int, int, int]

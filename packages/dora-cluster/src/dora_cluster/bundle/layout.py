@@ -22,10 +22,10 @@ class Layout:
 
 
 USER: Final = Layout("~/.local/share/dora/versions", "~/.local/bin/dora", sudo=False)
-"""For ``cluster up``: needs no root rights."""
+"""Layout of ``cluster up``, which needs no root rights."""
 
 SYSTEM: Final = Layout("/opt/dora", "/usr/local/bin/dora", sudo=True)
-"""For ``cluster install`` and ``cluster upgrade``."""
+"""Layout of ``cluster install`` and ``cluster upgrade``."""
 
 
 def system(prefix: str | None) -> Layout:
@@ -34,9 +34,9 @@ def system(prefix: str | None) -> Layout:
 
 
 COORDINATOR: Final = Layout("/opt/dora-coordinator", "/opt/dora-coordinator/dora", sudo=True)
-"""For a coordinator's service on another machine; switched independently of the daemon there."""
+"""Layout of a coordinator's service, which is switched independently of a daemon there."""
 
 USERS_COORDINATOR: Final = Layout(
     "~/.local/share/dora/coordinator", "~/.local/share/dora/coordinator/dora", sudo=False
 )
-"""The same for `install --user`."""
+"""Layout of a coordinator with `install --user`."""

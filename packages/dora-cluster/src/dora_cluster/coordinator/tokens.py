@@ -15,7 +15,7 @@ from dora_config.cluster.models import Cluster
 from dora_config.control_plane import local_authority
 
 AUTHORITY = ".local/state/dora/coordinator/authority/ca.pem"
-"""In the home of the account that the service runs as."""
+"""Path in the home of the account that the service runs as."""
 
 
 def trust_authority(service: CoordinatorService) -> None:

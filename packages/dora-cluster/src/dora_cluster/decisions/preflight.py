@@ -98,7 +98,7 @@ class MachineFacts(Frozen):
     token: str | None
     """Fingerprint of the daemon's token."""
     last_line: str
-    """Of the log of a background daemon."""
+    """Last line in the log of a background daemon."""
     state_mount: Mount
     program_mount: Mount
     clock: float

@@ -55,7 +55,7 @@ class StandbyFacts(Frozen):
     claim: Claim | None = None
     copy_: CopyFacts | None = None
     store: StoreFacts | None = None
-    """That of a coordinator which was promoted there."""
+    """Store of a coordinator which was promoted there."""
     forged: Claim | None = None
     """A claim for this cluster without its signature."""
 

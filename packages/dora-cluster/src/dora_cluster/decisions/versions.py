@@ -152,7 +152,7 @@ class Versions:
     in_use: tuple[str, ...] = field(default=(), compare=False)
     """Versions that processes execute."""
     formats: Mapping[str, Formats] = field(default_factory=dict, compare=False)
-    """Of each installed version, where they are known."""
+    """Formats of each installed version, where they are known."""
 
     def __str__(self) -> str:
         if self.returned:

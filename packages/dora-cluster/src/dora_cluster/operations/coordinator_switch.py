@@ -49,7 +49,7 @@ class Program:
 
     version: str
     words: tuple[str, ...]
-    """Without the coordinator's arguments."""
+    """Command line up to the coordinator's arguments."""
     variables: Mapping[str, str]
     """Variables of Python, such as PYTHONPATH."""
     unit: str = ""

@@ -64,7 +64,7 @@ def _end_coordinator(address: Endpoint) -> frozenset[str] | None:
 
 
 def _end_coordinator_again(address: Endpoint) -> frozenset[str] | None:
-    """As `_end_coordinator`, after the machines, whose daemons had connections."""
+    """End a coordinator after the machines, whose daemons had connections."""
     try:
         return _destroy(address)
     except CoordinatorUnreachable:

@@ -29,7 +29,7 @@ class NotAccepted(Exception):
 
 class _Key(AuthSource):
     def __init__(self, user: str, label: str, key: paramiko.PKey | None = None) -> None:
-        """Without a ``key``, ``label`` is the path of its file."""
+        """``label``: path of its file if there is no ``key``."""
         super().__init__(user)
         self.label = label
         self._key = key

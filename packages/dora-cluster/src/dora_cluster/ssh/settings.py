@@ -12,7 +12,7 @@ from paramiko import SSHConfig, SSHConfigDict
 from dora_config.errors import DoraError
 
 _SECONDS = 30.0
-"""For `ssh -G`, which runs the commands of `Match exec`."""
+"""Limit for `ssh -G`, which runs the commands of `Match exec`."""
 _CONFIG = """\
 Include "{home}/.ssh/config"
 Match all

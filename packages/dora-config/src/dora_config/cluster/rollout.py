@@ -67,19 +67,19 @@ class Track:
     """The command of the roll-out has succeeded."""
     processes: object = None
     since: float = 0.0
-    """Since when it has these processes."""
+    """Time since when it has these processes."""
     open_since: float | None = None
-    """Since when it may change and its machine is connected."""
+    """Time since when it may change and its machine is connected."""
 
 
 @dataclass(slots=True)
 class Decision:
     act: list[str] = field(default_factory=list)
-    """Those whose next step is to be carried out."""
+    """Copies whose next step is to be carried out."""
     opened: list[str] = field(default_factory=list)
-    """Those that may change."""
+    """Copies that may change."""
     check: list[str] = field(default_factory=list)
-    """Those whose check is to be run."""
+    """Copies whose check is to be run."""
     healthy: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """Why each one failed that has not failed before."""

@@ -139,7 +139,7 @@ class ResolvedNode(ResolvedProgram):
 
     format: Annotated[tuple[int, int], readable_by(DATAFLOW_FORMAT)] = DATAFLOW_FORMAT
     kind: CoreKind | str = "standard"
-    """Else the name of a plug-in's kind."""
+    """Name of a plug-in's kind if it is not one of the core's."""
     path: str | None = None
     path_sha256: str | None = None
     block: Any = None

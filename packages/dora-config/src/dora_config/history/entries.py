@@ -242,7 +242,7 @@ class EntriesDropped(Frozen):
 
     dropped: int
     dataflow: str = ""
-    """As in :class:`HistoryEntry`."""
+    """UUID, in the history file of a coordinator."""
 
 
 SavedEntry = HistoryEntry | EntriesDropped

@@ -43,7 +43,7 @@ class Evidence(Frozen):
     uuid: str = ""
     name: str | None = None
     status: str
-    """As ``dora list`` shows it."""
+    """Status that ``dora list`` shows."""
     reason: str | None = None
     """The coordinator's reason for the status."""
     ended: bool = False

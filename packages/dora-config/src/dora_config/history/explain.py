@@ -238,7 +238,7 @@ def _last_incident(found: Iterable[Trouble], now: float) -> list[Trouble]:
     ordered = sorted(found, key=lambda one: (one.begins, one.reported_by))
     first, end = 0, float("-inf")
     last: dict[tuple[Kind, str], tuple[float, int]] = {}
-    """By key: the end of the last such trouble, and where its incident begins."""
+    """End of the last such trouble, and where its incident begins, by key."""
     for index, trouble in enumerate(ordered):
         over, beginning = last.get(trouble.key, (float("-inf"), index))
         if trouble.kind in PRIMARY and trouble.begins <= over + REPEATED_WITHIN:

@@ -36,7 +36,7 @@ class Trouble:
 
     kind: Kind
     subject: str
-    """With ``kind``, identifies it: it can be over and begin again."""
+    """Identifies it, together with ``kind``: it can be over and begin again."""
     begins: float
     at: float
     """When it was detected."""
@@ -45,7 +45,7 @@ class Trouble:
     node: str | None = None
     machine: str | None = None
     peer: str | None = None
-    """Of a link: the machine at the other end."""
+    """Machine at the other end of a link."""
     stderr: tuple[str, ...] = ()
     until: float | None = None
     """``None``: it is not over."""

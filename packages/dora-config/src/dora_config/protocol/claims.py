@@ -19,7 +19,7 @@ class Signature(Message):
     certificate: str = ""
     """Certificate of the authority (PEM); its SHA-256 names the cluster."""
     signature: str = ""
-    """In base64."""
+    """Base64."""
 
 
 class Claim(Message):

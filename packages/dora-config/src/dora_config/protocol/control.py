@@ -94,7 +94,7 @@ class LogLines(Message, kind="log_lines"):
     stream: int
     lines: tuple[str, ...]
     positions: dict[str, LogPosition] = Field(default_factory=dict)
-    """Behind the last line of each node that was read so far."""
+    """Position behind the last line of each node that was read so far."""
     reading: tuple[str, ...] = ()
     """Daemons that have not sent all their lines."""
 
@@ -257,7 +257,7 @@ class WatchTopics(Message, FollowedRequest[TopicsEnd, WatchedTopics], kind="watc
 
     dataflow: str | None = None
     topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)] = ()
-    """As ``node/output``; empty: every output."""
+    """Outputs as ``node/output``; empty: every output."""
     rates: bool = False
     window: WindowSeconds = 10.0
     sample_bytes: SampleBytes = 65_536

@@ -138,9 +138,9 @@ class IdentityProof(Message, kind="identity_proof"):
     """Answer to :class:`Challenge`, before :class:`Registered`."""
 
     signature: str
-    """Of `challenge_text` with the machine's key (base64)."""
+    """Signature of `challenge_text` with the machine's key (base64)."""
     claim: Claim | None = None
-    """That of the highest rank of this cluster that the daemon has seen."""
+    """Claim of the highest rank of this cluster that the daemon has seen."""
 
 
 class CopyKept(Message, kind="copy_kept"):
@@ -168,7 +168,7 @@ class Metrics(Message):
     dataflow_id: DataflowUuid
     nodes: tuple[NodeStatus, ...] = ()
     link: LinkReport | None = None
-    """With the latest round trip times."""
+    """Report of the link, with the latest round trip times."""
     version: str = ""
     """Version of the runner."""
 
@@ -226,11 +226,11 @@ class LogChunk(Message, kind="log_chunk"):
     stream: int
     lines: tuple[str, ...] = ()
     positions: dict[str, LogPosition] = Field(default_factory=dict)
-    """Behind the last line of each node that was read so far."""
+    """Position behind the last line of each node that was read so far."""
     done: bool = False
     problem: str | None = None
     missing: tuple[str, ...] | None = None
-    """With ``done``: requested nodes without a log here; None: not determined."""
+    """Requested nodes without a log here, if ``done``; None: not determined."""
 
 
 class PartHistory(Message, kind="part_history"):
@@ -287,7 +287,7 @@ class CoordinatorCopy(Message, kind="coordinator_copy"):
     """State of the coordinator, to be kept by the machine; answered with :class:`CopyKept`."""
 
     authority: str
-    """As in :class:`Registered`."""
+    """SHA-256 of the authority's certificate, in hexadecimal digits."""
     epoch: int
     machine: str = ""
     """Machine of the coordinator's :class:`Claim`."""
@@ -339,7 +339,7 @@ class RegistrationRefused(Message, kind="registration_refused"):
     permanent: bool = False
     """Retrying is useless (wrong version)."""
     claim: Claim | None = None
-    """That of the coordinator that has taken over."""
+    """Claim of the coordinator that has taken over."""
 
 
 class Challenge(Message, kind="challenge"):
@@ -349,12 +349,12 @@ class Challenge(Message, kind="challenge"):
 
     nonce: str
     authority: str
-    """As in :class:`Registered`."""
+    """SHA-256 of the authority's certificate, in hexadecimal digits."""
 
 
 class HeartbeatAck(Message, kind="heartbeat_ack"):
     monotonic_ns: int | None = None
-    """As in the heartbeat."""
+    """Time in the heartbeat."""
     coordinator_ns: int | None = None
     """Unix time of the coordinator when it answered; never steps back while it runs."""
 

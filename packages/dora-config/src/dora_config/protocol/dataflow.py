@@ -29,7 +29,7 @@ class Origin(Message):
     """Absolute folder of the YAML file."""
     device: int = 0
     inode: int = 0
-    """Of that folder, since a container with the same kernel may have another of that name."""
+    """Inode of that folder: a container with the same kernel may have another of that name."""
 
 
 class DataflowSpec(DataflowSetup, Message):

@@ -139,5 +139,5 @@ def clean_text(text: str, *, limit: int = 2000) -> str:
 
 
 def clean_lines(text: str, *, limit: int = 4000) -> str:
-    """As :func:`clean_text`, but keep lines; all but the first are indented."""
+    """Clean a text like :func:`clean_text`, but keep lines; all but the first are indented."""
     return "\n  ".join(clean_text(line, limit=limit) for line in text[:limit].splitlines())

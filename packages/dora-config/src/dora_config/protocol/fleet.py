@@ -34,7 +34,7 @@ class DesiredDataflow(Message):
     machines: tuple[str, ...] | None = None
     """Machines that get one copy each."""
     labels: dict[str, str] | None = None
-    """Or: every machine with these labels."""
+    """Alternative to ``machines``: every machine with these labels."""
 
     @property
     def name(self) -> str:
@@ -198,7 +198,7 @@ class CopyRecord(Message):
     failed: str | None = None
     """Why it failed in the present generation."""
     by_hand_at: UnixTime | None = None
-    """Since when it differs from the generation that it has reached."""
+    """Time since when it differs from the generation that it has reached."""
 
 
 class FleetStatus(Message):
@@ -290,9 +290,9 @@ class CheckMachine(Message, Request[Checked], kind="check_machine"):
     machine: str = ""
     dataflow: str = ""
     generation: int = 0
-    """Of the dataflow; 0: an upgrade."""
+    """Generation of the dataflow; 0: an upgrade."""
     version: str = ""
-    """Of dora on the machine; empty: an apply."""
+    """Version of dora on the machine; empty: an apply."""
     dry_run: bool = False
     """Do not run it."""
 

@@ -103,7 +103,7 @@ class PeerReport(Frozen):
     """Run of the peer to which this refers."""
     state: PeerState = "connecting"
     reason: str | None = None
-    """For ``connecting`` and ``lost``: what was tried, and the error."""
+    """What was tried, and the error, if ``connecting`` or ``lost``."""
     endpoint: str | None = None
     """Endpoint of the peer that is connected or was last tried."""
     slow: bool = False

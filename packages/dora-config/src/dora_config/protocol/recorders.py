@@ -25,7 +25,7 @@ class RecordingLimits(Message):
     max_bytes: int | None = None
     """Size of all files."""
     max_seconds: float | None = None
-    """Since the first message."""
+    """Seconds since the first message."""
     split_bytes: int | None = None
     """Size of one file."""
     split_seconds: float | None = None
@@ -88,14 +88,14 @@ class RecorderStatus(Message):
 
     pid: int
     start_time: int
-    """Of the process, see `dora_config.process_identity`."""
+    """Start of the process, see `dora_config.process_identity`."""
     boot_id: str
     end: RecorderEnd | None = None
     """None: it records, unless its process was killed."""
     files: tuple[str, ...] = ()
     """Names without folder."""
     seconds: float = 0.0
-    """Since the first message."""
+    """Time since the first message."""
     recorded: dict[str, int] = Field(default_factory=dict)
     """Messages in the files, by output; also outputs without messages."""
     lost: dict[str, int] = Field(default_factory=dict)
@@ -111,11 +111,11 @@ class RecordingPlan(Message):
     dataflow_id: str = ""
     """Empty before the start of the dataflow, whose specification then contains the plan."""
     name: str | None = None
-    """Of the dataflow."""
+    """Name of the dataflow."""
     patterns: tuple[str, ...] = ()
     """Outputs by shell patterns such as ``camera/*``; empty: all."""
     limits: RecordingLimits = RecordingLimits()
-    """Of each machine."""
+    """Limits of each machine."""
     dataflow: str = ""
     """YAML of the whole dataflow."""
     working_dir: str = ""

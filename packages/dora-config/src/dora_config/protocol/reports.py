@@ -149,7 +149,7 @@ class NodeResult(Frozen):
     outcome: Literal["success", "failed", "cascading"]
     message: str = ""
     caused_by: str | None = None
-    """For ``cascading``: the node whose failure caused this one."""
+    """Node whose failure caused this one, if ``cascading``."""
     exit_code: int | None = None
     signal: str | None = None
     """Name of the signal that ended the process, such as ``SIGKILL``."""
@@ -169,7 +169,7 @@ class EndedDataflow(Message):
     reason: str | None = None
     """Why the dataflow failed as a whole (not prepared, machine lost...)."""
     nodes: tuple[NodeResult, ...] = ()
-    """In the order in which they ended, over all daemons."""
+    """Results in the order in which the nodes ended, over all daemons."""
 
 
 class Ended(Message, kind="ended"):
@@ -234,7 +234,7 @@ class ClusterReport(Message, kind="cluster"):
     differences: tuple[str, ...] = ()
     """What the machines report and the coordinator does not expect, with the command that helps."""
     claim: Claim | None = None
-    """That of the answering coordinator."""
+    """Claim of the answering coordinator."""
     standbys: tuple[StandbyReport, ...] = ()
 
 

@@ -31,7 +31,7 @@ class RunPlan(DataflowSetup):
     create_working_dirs: bool = False
     """Create a missing working directory; otherwise it is an error."""
     places: dict[str, NodeLocation] = Field(default_factory=dict)
-    """By node id."""
+    """Places of the nodes, by id."""
     allow_shell: bool = False
     stop_after: float | None = None
     """Seconds after the start barrier opened until a normal stop."""

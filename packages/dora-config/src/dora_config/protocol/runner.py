@@ -326,9 +326,9 @@ class EdgeStatus(Frozen):
     received: Count = 0
     dropped: Count = 0
     unmatched: Count = 0
-    """Of the received messages, those that were in no sample of `Node.joined`."""
+    """Received messages that were in no sample of `Node.joined`."""
     recent_sent: Count = 0
-    """In the last full interval of `RECENT_SECONDS`."""
+    """Messages sent in the last full interval of `RECENT_SECONDS`."""
     recent_dropped: Count = 0
     queued: Count = 0
     bytes_sent: Count = 0

@@ -37,7 +37,7 @@ class DataflowResult(Frozen):
     dataflow_id: str
     name: str | None = None
     nodes: tuple[NodeResult, ...] = ()
-    """In the order in which they ended."""
+    """Results in the order in which the nodes ended."""
     stop_reason: str | None = None
     """Why it was stopped, such as ``"signal SIGINT"``; ``None``: it was not stopped."""
     error: str | None = None

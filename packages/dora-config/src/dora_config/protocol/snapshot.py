@@ -66,7 +66,7 @@ class MachineOperation(Message):
     """A command that works on a machine, such as `dora cluster upgrade`, and has locked it."""
 
     command: str
-    """As it was typed."""
+    """Command line as it was typed."""
     operator: str = ""
     """``USER@HOST``."""
     since: UnixTime = 0.0
@@ -115,27 +115,27 @@ class EdgeSummary(Message):
     full: bool = False
     """That queue has room for one message at most."""
     sent: int = 0
-    """Since the edge was created, as all counters."""
+    """Messages since the edge was created; other counters begin then as well."""
     received: int = 0
     dropped: int = 0
     """Dropped by the edge's queues."""
     unmatched: int = 0
-    """Of the received messages, those that were in no sample of `Node.joined`."""
+    """Received messages that were in no sample of `Node.joined`."""
     recent_sent: int = 0
-    """In the last full interval of `RECENT_SECONDS`."""
+    """Messages sent in the last full interval of `RECENT_SECONDS`."""
     recent_dropped: int = 0
     lost: int = 0
     """Lost between two machines."""
     queued: int = 0
     """Messages in queues and on their way between machines."""
     bytes: int = 0
-    """Of the received messages."""
+    """Size of the received messages."""
     blocked: bool = False
     """The source waits for a full queue."""
     idle_seconds: float | None = None
-    """Since the last message arrived."""
+    """Time since the last message arrived."""
     latency: LatencyCounts = ()
-    """From send to receipt, with the clock offset between machines."""
+    """Latencies from send to receipt, with the clock offset between machines."""
     at: float = 0.0
     """When the counters were read, in seconds of the target machine's CLOCK_MONOTONIC."""
 

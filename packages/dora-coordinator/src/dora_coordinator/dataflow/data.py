@@ -33,7 +33,7 @@ class Parts(Mapping[str, Part]):
             part.daemon: Part(record.dataflow_id, **dict(part)) for part in record.parts
         }
         self._count = Counter(part.state for part in self._by_daemon.values())
-        """So that no event has to look at all parts."""
+        """Counts by state: no event has to look at all parts."""
         self._changed: set[str] = set()
         self.links = self._set_spec(spec, earlier)
 

@@ -96,7 +96,7 @@ class ReportedMachine:
     connected: bool
     away_since: float = 0.0
     parts: Mapping[str, PartReport] = field(default_factory=dict)
-    """By dataflow id."""
+    """Reports by dataflow id."""
     nodes: Mapping[str, Sequence[NodeStatus]] = field(default_factory=dict)
 
 

@@ -33,7 +33,7 @@ class PartReported:
     report: PartReport
     registering: bool = False
     rebooted: bool = False
-    """As of `PartAbsent`."""
+    """Its machine was rebooted since the last registration."""
     end_stored: bool = False
     """An earlier coordinator has stored its end."""
 

@@ -95,9 +95,9 @@ class Reconciler:
 
     _membership: Membership
     _policy: RetryPolicy
-    """Of repairs of the same difference."""
+    """Policy for repairs of the same difference."""
     _tracks: dict[str, dict[Key, _Track]] = field(default_factory=dict, init=False)
-    """By dataflow id."""
+    """Tracks by dataflow id."""
     wake_at: float | None = None
     """When something is due next."""
 

@@ -41,9 +41,9 @@ MAX_LIST: Final = 8 * 1024 * 1024
 MAX_CODE_LIST: Final = 64 << 20
 """Largest list of a node's files in bytes."""
 MAX_DIGITS: Final = 18
-"""Of a number of bytes in a header."""
+"""Digits of a number of bytes in a header."""
 FETCH_SECONDS: Final = 10.0
-"""After which the request for a file that a machine still uploads is answered with 503."""
+"""Seconds until the request for a file that a machine still uploads is answered with 503."""
 MAX_AGE: Final = 90 * 24 * 3600.0
 """Seconds without use after which a file is removed."""
 

@@ -57,12 +57,12 @@ class TimeLimits:
     tls_handshake: float = 20.0
     """A thousand daemons may reconnect at once."""
     request: float = 10.0
-    """For the head of a request, also of a further one on the same connection."""
+    """Seconds for the head of a request, also of a further one on the same connection."""
     keep_alive: int = 5
-    """From an answer to the next request."""
+    """Seconds from an answer to the next request."""
     tls_shutdown: float = 2.0
     unread: float = UNREAD_LIMIT
-    """Without an acknowledgement of sent data, or without room for more at the reader."""
+    """Seconds until sent data is acknowledged, and until the reader has room for more."""
 
 
 class HttpServer:

@@ -153,9 +153,9 @@ class Service:
             self.succession, file, store, authority, tokens, self._by_daemon, self._wake_up
         )
         self._waiting: dict[int, _Waiting] = {}
-        """Those that wait for an answer to an event."""
+        """Waits for answers to events."""
         self._clients: set[Client] = set()
-        """Those whose request is being answered from this state."""
+        """Clients whose request is being answered from this state."""
         self._last_number = 0
         self.spans = SpanReports()
         self._timers = Timers()

@@ -71,7 +71,7 @@ class DaemonCalls:
         """Sends a message; returns whether the daemon is connected."""
         self.stream_numbers = count(1)
         self._sinks: dict[str, dict[Key, Sink]] = {}
-        """By daemon."""
+        """Sinks by daemon."""
 
     async def gather(
         self,

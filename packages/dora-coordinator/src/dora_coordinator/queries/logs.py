@@ -66,7 +66,7 @@ class _Reading:
         self._client = client
         self.problems: list[str] = []
         self.daemons: list[str] = []
-        """Those that have not sent all their lines."""
+        """Machines that have not sent all their lines."""
         self.without_log: set[str] = set()
         """Requested nodes that are not part of the dataflow and without a log on the daemons that
         have answered; removed nodes have one.

@@ -300,7 +300,8 @@ def _stream_request(
 
 
 def _may_be_shared(request: StreamTopics) -> bool:
-    """Without a limited rate, a slow reader would miss messages that it could have received."""
+    """Return whether clients may share a stream; slow readers of one without a limited rate would
+    miss messages that they could have received."""
     return len(request.topics) == 1 and not request.rates and request.max_rate is not None
 
 

@@ -44,7 +44,7 @@ class DaemonMessageReceived:
     connection: int
     message: DaemonMessage
     clock_offset: float | None = None
-    """For a heartbeat: the daemon's clock minus the coordinator's, in seconds."""
+    """The daemon's clock minus the coordinator's in seconds, if the message is a heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class SuccessionRecord(BaseModel):
     """Its own, with its epoch, machine and address."""
     standbys: tuple[Standby, ...] = ()
     successor: Claim | None = None
-    """That of the coordinator that has replaced this one."""
+    """Claim of the coordinator that has replaced this one."""
 
     @property
     def epoch(self) -> int:

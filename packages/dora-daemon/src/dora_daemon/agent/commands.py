@@ -21,7 +21,7 @@ class DropPart(Frozen):
 
 
 class SendToCoordinator(Frozen):
-    """Without a connection the message is dropped: a registration contains the same facts."""
+    """Dropped without a connection: a registration contains the same facts."""
 
     message: DaemonMessage
 

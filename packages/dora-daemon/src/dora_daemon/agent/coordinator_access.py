@@ -32,7 +32,7 @@ class KnownCoordinators(Frozen):
     authority: str = ""
     """SHA-256 of the certificate of the cluster's authority, in hexadecimal digits."""
     claim: Claim = Claim(epoch=0)
-    """That of the highest rank; without an address it is the one that the daemon was given."""
+    """Claim of the highest rank; without an address the daemon uses the given one."""
     standbys: tuple[str, ...] = ()
     """Addresses at which a coordinator that takes over can be."""
 

@@ -35,7 +35,7 @@ class PartDue(Frozen):
 
     dataflow_id: str
     starts: int
-    """Of its record, when the pause began."""
+    """Starts in its record when the pause began."""
 
 
 class RunFound(Frozen):

@@ -199,9 +199,8 @@ class Agent:
         return WaitingPart(record.dataflow_id, record.spec.name, nodes, starts_at)
 
     async def _be_away(self, waited: float = 0.0) -> None:
-        """Without the coordinator, take requests of commands on this machine, and report its
-        absence unless it answers in time. ``waited``: seconds without it until now.
-        """
+        """Take requests of commands on this machine without the coordinator, and report its absence
+        unless it answers in time. ``waited``: seconds without it until now."""
         seconds, connections = self._options.offline_after, self._connections
         left: float | None = max(0.0, seconds - waited)
         while self._connections == connections:

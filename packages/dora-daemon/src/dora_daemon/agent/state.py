@@ -19,7 +19,7 @@ from dora_daemon.agent.records import PartRecord, cause_of
 KEPT_ENDED = 200
 """Records of ended parts that are kept, so that their logs can be found."""
 REPORTED_ENDED = 50
-"""Of these the last ones are reported to a coordinator, which may have taken over."""
+"""Number of ended parts that are reported to a coordinator, which may have taken over."""
 SHUTDOWN_GRACE = 10.0
 """Seconds for nodes to end when the machine stops; systemd waits for 90."""
 

@@ -61,11 +61,11 @@ class BuildOptions:
     offline: bool = False
     jobs: int | None = None
     commits: Mapping[str, str] | None = None
-    """By node id: commits of a lock file, which git sources must use if it is given."""
+    """Commits of a lock file by node id; git sources must use them if it is given."""
     apply_deploy: bool = False
     """Use `deploy.working_dir`, which `dora run` ignores."""
     build_keys: Mapping[str, str] = field(default_factory=dict)
-    """By node id, for nodes whose code was sent to this machine: key of the build."""
+    """Key of the build by node id, for nodes whose code was sent to this machine."""
 
     def parallel(self) -> int:
         """Return how many nodes are prepared at the same time."""
@@ -124,7 +124,7 @@ class _Builder:
     on_event: OnBuildEvent
     on_command: OnCommand | None
     runs: dict[tuple[object, ...], _Run] = field(default_factory=dict)
-    """By what makes lines equal."""
+    """Runs by what makes lines equal."""
     no_network: str | None = None
     """Why a line of pip did not reach the network."""
 

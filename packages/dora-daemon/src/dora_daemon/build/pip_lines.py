@@ -46,7 +46,7 @@ _UV_VARIABLES = {
     "no-index": "UV_OFFLINE",
     "break-system-packages": "UV_BREAK_SYSTEM_PACKAGES",
 }
-"""By setting of pip; a value of UV_FIND_LINKS is separated by commas."""
+"""Variables by setting of pip; a value of UV_FIND_LINKS is separated by commas."""
 
 
 def pip_arguments(words: Sequence[str]) -> tuple[str, ...] | None:

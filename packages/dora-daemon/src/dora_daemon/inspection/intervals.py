@@ -25,7 +25,7 @@ class _Part:
     exact: int = 0
     """Intervals between consecutive messages that were both read."""
     total: int = 0
-    """Their sum."""
+    """Sum of the values."""
     squares: int = 0
     shortest: int = 0
     longest: int = 0

@@ -47,7 +47,7 @@ class PictureLimits:
     """Bytes of a picture."""
 
     small: int
-    """Of pictures that are compressed here."""
+    """Limit for pictures that are compressed here."""
     whole: int = 0
     """Limit for compressed images that Pillow cannot decode."""
 

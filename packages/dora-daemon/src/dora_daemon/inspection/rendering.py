@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dora_node_api.transport.consumer.delivery import Delivery
 
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-"""Not escaped by JSON, but interpreted by terminals."""
+"""Characters that JSON does not escape, but terminals interpret."""
 MIN_ELEMENT = 4
 """Approximate minimum of characters of JSON per element."""
 MAX_TYPE = 200

@@ -34,8 +34,8 @@ from dora_daemon.runner.service import Runner
 from dora_daemon.runner.spare import LATE_MODULES
 
 LATE_SECONDS = 1.0
-"""Before modules that are needed later are imported, as nodes and link import theirs first; and
-between attempts."""
+"""Pause before modules that are needed later are imported, as nodes and link import theirs first;
+and between attempts."""
 LINGER_SECONDS = 30.0
 """Time for the result to be acknowledged on the socket."""
 

@@ -179,7 +179,7 @@ class Runner:
         self._dropped_before_stop: dict[str, int] | None = None
         pid, started, _ = own_identity()
         self._mark = f"dora-runner-{pid}-{started}"
-        """In the environment of each node, and inherited by its children."""
+        """Mark in the environment of each node, which its children inherit."""
         self._reported: RunnerState | None = None
         state = machine.RunnerState(
             plan.resolved.nodes,

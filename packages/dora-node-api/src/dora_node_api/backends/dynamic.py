@@ -22,7 +22,7 @@ class RunnerAddress(Frozen):
     nodes: tuple[str, ...]
     dynamic_nodes: tuple[str, ...]
     daemon_port: int | None = None
-    """Of the daemon that started it; None: `dora run`."""
+    """Port of the daemon that started it; None: `dora run`."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.dataflow_id})" if self.name else self.dataflow_id

@@ -476,7 +476,7 @@ def decode_in_place(
     base: object,
     validate: bool,
 ) -> pa.Array:
-    """As `decode`, for ``size`` bytes at ``address`` that exist as long as ``base``."""
+    """Decode ``size`` bytes at ``address``, which exist as long as ``base``."""
     types = _types_made or _types()
     data = types.foreign_buffer(address, size, base)
     plain = types.plain.get(descriptor)

@@ -85,7 +85,7 @@ class Box:
     label: str = ""
     confidence: float | None = None
     color: Color | None = None
-    """In place of the colour of all boxes."""
+    """Replaces the colour of all boxes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class ControlSocket:
         self._decoder = FrameDecoder()
         self._sending = OwnedLock()
         self.integrity = Integrity()
-        """Of the frames sent: broken if a signal handler's exception cut one."""
+        """Integrity of the frames sent: broken if a signal handler's exception cut one."""
         self._ended = False
 
     @classmethod

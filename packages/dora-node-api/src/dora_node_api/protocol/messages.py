@@ -38,12 +38,12 @@ class InputConfig(Frozen):
 
     id: str
     source: str
-    """As users write it: `camera/image`, `dora/timer/millis/100`, `dora/logs/info`."""
+    """Source as users write it: `camera/image`, `dora/timer/millis/100`, `dora/logs/info`."""
     source_kind: str = "output"
     """`output`, `timer` or `logs`."""
     source_node: str | None = None
     interval_ns: int | None = None
-    """Of a timer: nanoseconds between two ticks."""
+    """Nanoseconds between two ticks of a timer."""
     queue_size: int = 10
     queue_policy: QueuePolicy = QueuePolicy.DROP_OLDEST
     input_timeout: float | None = None
@@ -78,7 +78,7 @@ class NodeConfig(Frozen):
     operators: tuple[OperatorConfig, ...] = ()
     dynamic: bool = False
     output_types: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
-    """By output: its type as written (`std/core/v1/Float32`), for DORA_RUNTIME_TYPE_CHECK."""
+    """Type of each output as written (`std/core/v1/Float32`), for DORA_RUNTIME_TYPE_CHECK."""
     output_structures: dict[str, Any] = {}  # noqa: RUF012 - never changed, replaced as a whole
     """Arrow types, as `data.typecheck` reads them, by output with a standard type."""
     cycles: tuple[tuple[str, ...], ...] = ()

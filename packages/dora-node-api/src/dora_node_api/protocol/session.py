@@ -153,7 +153,7 @@ class InputState:
         """Nothing came for `input_timeout`: reported as closed, but may recover."""
         self.interval = config.interval_ns if config.source_kind == "timer" else None
         self.tick = 0
-        """Of a timer: number of the next tick."""
+        """Number of the next tick of a timer."""
         self.timeout = None if config.input_timeout is None else int(config.input_timeout * 1e9)
         self.deadline: int | None = None
         """When the input breaks; None until its first message."""

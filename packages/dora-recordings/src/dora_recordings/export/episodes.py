@@ -22,7 +22,7 @@ class Command:
     time: int
     word: str
     task: str | None = None
-    """Of the metadata `task`."""
+    """Value of the metadata `task`."""
 
 
 @dataclass(frozen=True, slots=True)

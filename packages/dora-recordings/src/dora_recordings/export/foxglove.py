@@ -34,7 +34,7 @@ class FoxgloveExport:
     target: Path
     decoder: VisualDecoder
     outputs: dict[tuple[str, str], Converted] = field(default_factory=dict)
-    """By output and schema."""
+    """Channels by output and schema."""
 
     def write(self, messages: Iterable[RecordedMessage]) -> None:
         """Raises CannotConvert and OSError."""

@@ -116,7 +116,7 @@ class _Layout:
     """What a first pass over the recording has found."""
 
     features: dict[str, tuple[Feature, ...]]
-    """By output; one may be both state and action."""
+    """Features by output; one may be both state and action."""
     driver: str
     fps: int
     spans: tuple[EpisodeSpan, ...]

@@ -15,7 +15,7 @@ from dora_recordings.arrow_messages import RecordedMessage, decode
 from dora_recordings.conversion import CannotConvert
 
 BATCH_BYTES = 16 << 20
-"""Of messages in one row group."""
+"""Size of the messages in one row group."""
 
 
 def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]:

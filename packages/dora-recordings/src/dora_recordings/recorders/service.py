@@ -36,7 +36,7 @@ from dora_recordings import RECORDER_MODULE
 from dora_recordings.recorders.folder import RecordingFolder, RecordingRefused
 
 START_SECONDS = 60.0
-"""For a recorder to open its queues, before the nodes start without it."""
+"""Time for a recorder to open its queues, before the nodes start without it."""
 
 logger = logging.getLogger("dora.daemon")
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 SPAN_NS: Final = 10_000_000_000
-"""Of these nanoseconds, the sample with the shortest round trip is stored."""
+"""Span of which the sample with the shortest round trip is stored."""
 KEPT: Final = 30
 """Samples that a recording gets when it begins."""
 

@@ -26,7 +26,7 @@ from dora_ros2.types import MessageType, Types
 
 CHUNK_BYTES = 1 << 20
 _VERSION = 5
-"""Of `metadata.yaml`: read by Humble and all later versions."""
+"""Version of `metadata.yaml`, which Humble and all later versions read."""
 
 
 @dataclass(slots=True)
@@ -35,11 +35,11 @@ class RosbagExport:
 
     target: Path
     dataflow: Mapping[str, Any] | None
-    """As recorded."""
+    """Description as recorded."""
     working_dir: str
     """May have definitions of types."""
     topics: dict[tuple[str, str], Converted] = field(default_factory=dict)
-    """By output and type."""
+    """Topics by output and type."""
     others: dict[str, None] = field(default_factory=dict)
     """Outputs that are not ROS topics."""
 

@@ -152,7 +152,7 @@ class BagImport:
         """``report`` gets the number of messages so far. Raises CannotConvert and OSError."""
         self.bag = Bag(bag)
         self.topics: dict[tuple[str, str], Converted] = {}
-        """By topic and type."""
+        """Outputs by topic and type."""
         self._name = name
         self._target = target
         self._report = report

@@ -42,9 +42,9 @@ PLACEHOLDER: Final = "structure_needs_at_least_one_member"
 """The only field of a message without fields: one byte in CDR, absent in Arrow."""
 
 _OTHER_NAMES: Final = {12: "long double", 13: "char", 14: "wchar"}
-"""Of the elements that only `.idl` files have."""
+"""Names of the elements that only `.idl` files have."""
 _MOST_FIELDS: Final = 10_000
-"""With all nested ones; readers and writers have code for each of them."""
+"""Fields with all nested ones; readers and writers have code for each of them."""
 _ELEMENTS: Final = {NESTED, BOUNDED_STRING, BOUNDED_WSTRING, *IDS.values(), *_OTHER_NAMES}
 _ARRAY: Final = 48
 _KINDS: Final = ("single", "array", "bounded", "sequence")

@@ -104,7 +104,7 @@ class ZenohConnection(Connection):
     """What endpoints use of their session."""
 
     profile: Profile
-    """That of the user, else of the other nodes; announced endpoints follow a change."""
+    """Profile of the user, else of the other nodes; announced endpoints follow a change."""
     follows: bool
     """Whether it is that of the other nodes."""
     _zenoh: zenoh.Session

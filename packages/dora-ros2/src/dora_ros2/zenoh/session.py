@@ -49,7 +49,7 @@ _DEFAULTS: Mapping[str, Any] = {
     # Cached messages of transient local publishers are ordered by time.
     "timestamping/enabled": {"router": True, "peer": True, "client": True},
 }
-"""As rmw_zenoh, where the user's session file does not set them."""
+"""Values of rmw_zenoh, where the user's session file does not set them."""
 _LISTEN = {"router": ["tcp/localhost:7447"], "peer": ["tcp/localhost:0"], "client": []}
 _LOOPBACK = re.compile(r"/(localhost|127\.\d+\.\d+\.\d+|\[::1\]):")
 _ROUTER_SECONDS = 1.0

@@ -35,7 +35,7 @@ INFINITE = 9223372036 * SECOND
 
 
 NO_HASH = "TypeHashNotSupported"
-"""In place of the type hash: Humble has none."""
+"""Replaces the type hash, which Humble lacks."""
 
 _WIRE_NAME = re.compile(r"(\w+)::(msg|srv|action)::dds_::(\w+)_", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

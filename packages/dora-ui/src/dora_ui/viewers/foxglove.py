@@ -10,7 +10,7 @@ from dora_config.installation import wheel_command
 from .viewer_node import CannotShow, run_viewer
 
 LIBRARIES = ('"foxglove-sdk>=0.22"', '"foxglove-schemas-protobuf>=0.3"', '"protobuf>=5"')
-"""Those of the extra `foxglove` of this wheel, quoted for a shell."""
+"""Libraries of the extra `foxglove` of this wheel, quoted for a shell."""
 _RECORDINGS = "dora_recordings"
 """Has the messages of Foxglove, which exported recordings contain as well."""
 

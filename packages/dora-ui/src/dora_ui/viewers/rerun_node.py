@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "dora-rerun"
 LIBRARY = "rerun-sdk>=0.27"
-"""That of the extra `rerun` of this wheel."""
+"""Library of the extra `rerun` of this wheel."""
 USUAL_ADDRESS = "127.0.0.1:9876"
 PROBE_SECONDS = 0.5
 FLUSH_SECONDS = 2.0

@@ -31,7 +31,7 @@ END_SECONDS = 3.0
 
 MAX_MESSAGES = 1000
 MAX_BYTES = 32 << 20
-"""Of one input. Its newest message is kept in any case."""
+"""Size of the messages of one input. Its newest message is kept in any case."""
 
 
 _SIZED = (VisualKind.IMAGE, VisualKind.DEPTH, VisualKind.MASKS)

@@ -137,7 +137,7 @@ class Operation(Generic[A, R]):
 
     method: Literal["GET", "POST"]
     path: str
-    """With names of arguments in braces, whose values are percent-encoded."""
+    """Path with names of arguments in braces, whose values are percent-encoded."""
     name: str
     summary: str
     arguments: type[A]

@@ -32,9 +32,9 @@ from dora_coordinator.io.rest.routes import EncodedRoute, while_connected
 from dora_coordinator.io.service import Service
 
 BEGIN_SECONDS: Final = 15.0
-"""From the answer of a machine to its upload."""
+"""Seconds from the answer of a machine to its upload."""
 STALL_SECONDS: Final = 30.0
-"""Without progress of either end after which a transfer ends."""
+"""Seconds without progress of either end after which a transfer ends."""
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?")
 _MCAP: Final = "application/octet-stream"
 

@@ -109,9 +109,9 @@ class NodeLogReader:
     _file: BinaryIO | None = None
     _rest: bytes = b""
     _offset: int = 0
-    """Of the first byte in ``_rest``."""
+    """Position of the first byte in ``_rest``."""
     _checksum: int = 0
-    """Of the first line of the file."""
+    """Checksum of the first line of the file."""
 
     def history(
         self, after: LogPosition | None = None, last: int | None = None
@@ -255,7 +255,7 @@ class PartLogReader:
     wanted: LogFilter
     after: Mapping[str, LogPosition] = field(default_factory=dict)
     positions: dict[str, LogPosition] = field(init=False)
-    """Behind the last line of each node in the chunks so far."""
+    """Position behind the last line of each node in the chunks so far."""
     _lines: Iterator[str] | None = field(default=None, init=False)
     _known: set[str] = field(default_factory=set, init=False)
     """Nodes that have been read."""

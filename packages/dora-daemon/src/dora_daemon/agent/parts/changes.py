@@ -42,7 +42,7 @@ class PartChanges:
     _send: Callable[[DaemonMessage], None]
     """Sends to the coordinator."""
     _turns: KeyedLocks[str] = field(default_factory=KeyedLocks, init=False)
-    """By dataflow."""
+    """Locks by dataflow."""
 
     async def change(self, message: ChangePart) -> None:
         """Change a part and answer."""

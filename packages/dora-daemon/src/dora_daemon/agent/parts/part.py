@@ -30,7 +30,7 @@ class LocalPart:
 
     record: PartRecord
     runner: RunnerState | None = None
-    """As reported to this daemon; ``None``: its runner has not answered, or has ended."""
+    """State reported to this daemon; ``None``: its runner has not answered, or has ended."""
     refusal: str | None = None
     """Why its runner, of another version, takes no requests."""
     stop: messages.StopPart | None = None

@@ -77,7 +77,7 @@ class RunnerClient:
         self.dataflow_id = dataflow_id
         self.status: protocol.RunnerStatus | None = None
         self._state: protocol.RunnerState | None = None
-        """As delivered last."""
+        """State that was delivered last."""
         self._mark = mark
         self._spare = spare
         self._changed = changed

@@ -25,7 +25,7 @@ Its imports delay messages of the started dataflow by 3 ms each time that they s
 priority does not prevent it where Linux groups processes by session (autogroup).
 """
 IDLE_DELAY = 2.0
-"""The same while no dataflow runs."""
+"""Seconds while no dataflow runs."""
 LIMIT = 1.0
 """Seconds for a spare to take an order."""
 MIN_MEMORY = 2 << 30
@@ -35,7 +35,7 @@ logger = logging.getLogger("dora.daemon")
 
 
 class SpareRunner:
-    """At most one runner that waits. Use it inside the event loop."""
+    """Holds at most one runner that waits. Use it inside the event loop."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None

@@ -44,7 +44,7 @@ class NodeClient:
     def __init__(self, path: str, incarnation: int, *, wait_for_room: WaitForRoom) -> None:
         """Connect and wait for the Welcome. Raises LinkProcessError."""
         self.receivers: dict[int, LinkReceiver] = {}
-        """By queue number; each is read by one stream."""
+        """Receivers by queue number; each is read by one stream."""
         self.removed: list[LinkReceiver] = []
         """Receivers of removed queues, closed once their stream has ended."""
         self.on_warning: Callable[[str], None] = lambda sentence: None

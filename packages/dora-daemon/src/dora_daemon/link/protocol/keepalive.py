@@ -13,7 +13,7 @@ from typing import Final
 FIRST_NS: Final = 8_000_000
 """First interval after a frame of a large message."""
 FIRST_SMALL_NS: Final = 40_000_000
-"""After small messages: acknowledgements of them wait `ACK_DELAY_NS`."""
+"""Time after small messages: acknowledgements of them wait `ACK_DELAY_NS`."""
 ACK_DELAY_NS: Final = 20_000_000
 """Longest time that an acknowledgement of small messages waits for others, or for a message of the
 other direction to carry it."""

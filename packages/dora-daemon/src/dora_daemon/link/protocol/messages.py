@@ -40,10 +40,10 @@ class Configure(Frozen, kind="configure"):
     """First message: identity, addresses and credentials of the link."""
 
     version: int = VERSION
-    """Of this protocol; a link of another version refuses to run."""
+    """Version of this protocol; a link of another version refuses to run."""
     dataflow_id: str
     name: str = ""
-    """Of the dataflow; empty if it has none."""
+    """Name of the dataflow; empty if it has none."""
     network: str
     """Separates clusters that share an address space; part of every key."""
     machine: str
@@ -162,10 +162,10 @@ class StreamCount(Frozen):
     messages: int = 0
     bytes: int = 0
     lost: int = 0
-    """Of ``in``: gaps in the sequence that no queue accounts for. Of ``out``: dropped because the
-    peer's part ended or was started anew."""
+    """Gaps in the sequence that no queue accounts for (``in``), or messages dropped because the
+    peer's part ended or was started anew (``out``)."""
     waiting: int = 0
-    """Of ``out``: unacknowledged messages. Of ``in``: messages that wait for a local consumer."""
+    """Messages that wait for a local consumer (``in``), or are unacknowledged (``out``)."""
     resent: int = 0
     invalid: int = 0
     """Messages dropped because their content failed validation."""

@@ -20,7 +20,7 @@ _MAX_NUMBER: Final = 1 << 62
 _unpack_head = BLOCK_HEAD.unpack_from
 _AFTER_WALL: Final = BLOCK_WALL + 8
 _HIGHEST_BIT: Final = 128
-"""In the last byte of the time: times of 2^63 ns and more are refused."""
+"""Highest bit in the last byte of the time: times of 2^63 ns and more are refused."""
 
 
 class ImageMessage(BlockImage):

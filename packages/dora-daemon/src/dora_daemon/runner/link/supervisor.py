@@ -335,7 +335,7 @@ class LinkSupervisor:
         """Machines whose part of the dataflow has ended permanently."""
         self._running: NodeProcess | None = None
         self._channel: RunnerChannel | None = None
-        """To the running process."""
+        """Channel to the running process."""
         self._finishing = False
         """It was ordered to deliver queued messages and end."""
         self._tail: deque[str] = deque(maxlen=5)

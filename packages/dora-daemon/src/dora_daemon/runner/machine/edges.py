@@ -10,7 +10,7 @@ from dora_node_api.frozen import Frozen
 
 
 class Edge(Frozen):
-    """From an output of ``source`` to an input of ``target``."""
+    """Edge from an output of ``source`` to an input of ``target``."""
 
     source: str
     output: str

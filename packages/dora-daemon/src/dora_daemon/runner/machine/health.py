@@ -11,7 +11,7 @@ class ProcessSample:
     """State of one process as reported by the kernel."""
 
     schedulable: bool
-    """Not stopped, frozen or in uninterruptible sleep (a stuck driver or file system)."""
+    """Whether it is neither stopped, frozen nor in uninterruptible sleep (a stuck driver)."""
     cpu_seconds: float
 
 

@@ -19,7 +19,7 @@ RESTARTS = RetryPolicy(first=0.1, longest=5.0, stable=10.0)
 STOP_DRAIN_SECONDS = 5.0
 """Time to deliver queued messages when the dataflow is being stopped."""
 END_DRAIN_SECONDS = 24 * 3600.0
-"""The same when all nodes have ended by themselves: consumers may be slow."""
+"""Seconds when all nodes have ended by themselves: consumers may be slow."""
 NOTICE_SECONDS = 10.0
 """Time until a log line reports that only the link still runs."""
 LEAVE_SECONDS = 2.0

@@ -64,7 +64,7 @@ class StopOrder(Frozen):
     grace: float
     then: Literal["end", "restart", "replace"] = "end"
     successor: tuple[ResolvedNode, int] | None = None
-    """For a replacement: the new node and the incarnation of its staged process."""
+    """New node of a replacement, and the incarnation of its staged process."""
 
 
 @dataclass(slots=True)

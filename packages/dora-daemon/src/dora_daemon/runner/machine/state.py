@@ -65,7 +65,7 @@ class RunnerState:
         self._stopped = set(plan.stopped)
         """Nodes that an operator has stopped and may start again."""
         self._results: list[reports.NodeResult] = []
-        """In the order in which nodes ended."""
+        """Results in the order in which nodes ended."""
         self._left_over = LeftOverWatch(stops=plan.exit_when_nodes_finish)
         self._had_only_virtual = self._only_virtual(n.id for n in nodes if not n.is_dynamic)
 

@@ -96,7 +96,7 @@ class LocalNode(Participant):
         super().__init__(program.spec.id)
         self.program = program
         self.spec = program.spec
-        """With the inputs that it has now."""
+        """Specification with the inputs that it has now."""
         self.log = log
         self.place = place or NodeLocation()
         self.code = ""

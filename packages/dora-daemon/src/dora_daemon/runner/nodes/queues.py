@@ -84,7 +84,7 @@ class QueueEntry:
     _noted: tuple[int, int] = (0, 0)
     """Messages sent and dropped up to the last `note`."""
     _recent: tuple[int, int] = (0, 0)
-    """And between the last two."""
+    """Messages sent and dropped between the last two calls of `note`."""
 
     def note(self) -> None:
         """Note the counters; call this at intervals of `RECENT_SECONDS`."""

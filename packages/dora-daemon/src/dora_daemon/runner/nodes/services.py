@@ -59,7 +59,7 @@ class NodeServices:
         self.plan = plan
         self.dispatcher = dispatcher
         self.socket = socket
-        """Of the nodes and the link."""
+        """Socket of the nodes and the link."""
         self.nodes = nodes = LocalNodes(plan.revision)
         resources.callback(nodes.close)
         self._emit = dispatcher.emit

@@ -70,7 +70,7 @@ class NodeConnection:
         self.waits: str | None = None
         """What the process waits for outside of the dataflow."""
         self.ros_graph: dict[str, Any] | None = None
-        """As reported by the process."""
+        """Graph that the process has reported."""
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)

@@ -32,7 +32,7 @@ class StartUpDrops:
     """Gets the one line, and the first of the entries that it replaces."""
     _held: dict[str, LogLine] = field(default_factory=dict, init=False)
     _dropped: dict[str, int] | None = None
-    """By edge, at the end of the start-up; None before."""
+    """Drops by edge at the end of the start-up; None before."""
     _polls: int = 0
     _handle: asyncio.TimerHandle | None = None
 

@@ -42,7 +42,7 @@ class LoadMeter:
         self._before: tuple[float, float] | None = None
         """CPU seconds and time of the last sample."""
         self._shares: dict[int, tuple[float, int, int]] = {}
-        """By process: when its share was read, its resident bytes then, and the share."""
+        """When the share of a process was read, its resident bytes then, and the share, by pid."""
         self._load: ProcessLoad | None = None
         self._taken = float("-inf")
 

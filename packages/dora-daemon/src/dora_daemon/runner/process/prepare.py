@@ -36,7 +36,7 @@ class PreparedNode:
     argv: tuple[str, ...]
     cwd: Path
     variables: Mapping[str, str] = field(repr=False)
-    """Without DORA_NODE_CONFIG, which differs for each process."""
+    """Environment but DORA_NODE_CONFIG, which differs for each process."""
     facts: LaunchFacts
     log_file: Path
     cpus: tuple[int, ...] = ()

@@ -68,7 +68,7 @@ class _Process:
 class _Fork:
     done: Done
     process: _Process
-    """Of the zygote."""
+    """Process of the zygote."""
     channel: socket.socket
     outputs: tuple[int, int]
     """Read ends of its standard output and standard error."""
@@ -91,7 +91,7 @@ class Zygote:
         self._hanging: set[str] = set()
         """Modules that are not imported again, since their import does not end."""
         self._failures = 0
-        """Since the last node that it forked."""
+        """Failures since the last node that it forked."""
         self._waiting: deque[tuple[SpawnRequest, Done]] = deque()
         self._outstanding: list[_Fork] = []
 

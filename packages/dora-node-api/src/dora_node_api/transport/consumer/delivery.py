@@ -118,11 +118,11 @@ class Delivery:
         self.sent_ns = sent_ns
         """CLOCK_MONOTONIC of the send."""
         self.nbytes = nbytes
-        """Of the block in use."""
+        """Size of the block in use."""
         self.flags = flags
         """FLAG_PROTECTED and FLAG_FLUSH."""
         self.error = error
-        """Of NODE_FAILED: the error that the runner reports."""
+        """Error of NODE_FAILED that the runner reports."""
         self.slot = slot
         self.generation = generation
         self._head = head

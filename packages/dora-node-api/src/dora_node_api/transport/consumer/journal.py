@@ -64,7 +64,7 @@ class ImageDelivery:
 
 
 class LinkReceiver(Receiver):
-    """For queues whose spec has a `journal`. Keep each `Delivery` until it is settled."""
+    """Receiver of queues whose spec has a `journal`. Keep each `Delivery` until it is settled."""
 
     def __init__(
         self,

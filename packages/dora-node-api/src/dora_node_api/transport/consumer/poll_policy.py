@@ -17,7 +17,7 @@ POLL_NS = 250_000
 FIRST_POLL_NS = 500_000
 FIRST_POLLS = 8
 SOON_NS = 500_000
-"""After a sleep that ended this soon, wake-up included, polling may be faster."""
+"""Length of a sleep, wake-up included, after which polling may be faster."""
 MAX_CREDIT = 8
 MIN_PATIENCE = 2
 MAX_PATIENCE = 512

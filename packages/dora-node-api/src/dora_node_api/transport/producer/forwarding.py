@@ -62,7 +62,7 @@ class Forwarder(Sender):
         return self._allocate(total, self._outputs.get(output))
 
     def allocate_at_once(self, output: str, total: int) -> Hold | None:
-        """As `allocate`, but None where it would have to wait or to drop older messages."""
+        """Do what `allocate` does, but return None where that waits or drops older messages."""
         hold = Hold(self._returned)
         self._check()
         with self._lock, self._integrity:

@@ -77,7 +77,7 @@ class Route:
         self.first_drop = False
         """A message was dropped for the first time, which was not reported yet."""
         self._cause: Cause | None = None
-        """Of the first drop."""
+        """Cause of the first drop."""
         # With `queue_size: 1` the reader wants the newest message only.
         self._if_full: Cause | None = None if spec.bound == 1 else "full"
         self.words[layout.P_BLOCKED] = 0

@@ -28,10 +28,10 @@ class EdgeStatistics(Frozen):
     bytes_sent: int
     bytes_received: int
     evicted: int
-    """Of the dropped messages, those that the producer removed to make room."""
+    """Dropped messages that the producer removed to make room."""
     broken: int
     unmatched: int
-    """Of the received messages, those that were in no sample of `Node.joined`."""
+    """Received messages that were in no sample of `Node.joined`."""
     copied: int
     blocked: bool
     """Whether the producer waits for room."""
