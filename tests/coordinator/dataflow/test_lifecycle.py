@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, fleet_of
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow, fleet_of, pipeline
+from support.simulation.link_simulation import Wall
 
 from dora_config.protocol.control import ReplaceDataflow, StopDataflow
 
@@ -40,6 +41,19 @@ def test_what_ran_is_started_again_if_the_changed_start_fails() -> None:
     fleet.pass_time(5)
     assert living(fleet) == [("camera",)]
     assert [status for status, _ in fleet.listed()] == ["Finished", "Failed", "Running"]
+
+
+def test_what_ran_is_started_again_if_machines_of_the_changed_start_are_not_linked() -> None:
+    fleet = fleet_of("robot", "base")
+    fleet.start(dataflow(camera="robot", lidar="base").model_copy(update={"name": "app"}))
+    fleet.settle()
+    fleet.walls.add(Wall(("robot", "base")))
+    spec = pipeline(camera="robot", lidar="base").model_copy(update={"name": "app"})
+    number = fleet.request(ReplaceDataflow(dataflow="app", spec=spec))
+    fleet.pass_time(30)
+    assert "cannot reach each other" in fleet.failures[number].message
+    assert [status for status, _ in fleet.listed()] == ["Finished", "Failed", "Running"]
+    assert living(fleet) == [("camera",)]
 
 
 def test_a_stop_while_the_changed_dataflow_starts_is_final() -> None:

@@ -163,12 +163,13 @@ class DataflowRegistry:
     def _return_to_former(self, failed: Dataflow) -> list[Command]:
         """Let what ran before a start that has failed be started again."""
         former = self._dataflows.get(failed.replaces or "")
-        if former is None or failed.restart_as is not None or failed.stop_requested:
+        if former is None or failed.stop_requested:
             return []
         if failed.spec == startable(former.spec) and not failed.was_interrupted:
             return []
-        former.restart_as = str(uuid5(UUID(failed.id), "former"))
-        self._index(former)
+        former.restart_as, failed.restart_as = str(uuid5(UUID(failed.id), "former")), None
+        for one in (former, failed):
+            self._index(one)
         self._just_ended.append(former)
         if not failed.was_interrupted:
             failed.reason = f"{failed.reason}; what ran before is started again"

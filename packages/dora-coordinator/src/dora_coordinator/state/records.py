@@ -88,8 +88,8 @@ class DataflowRecord(Message):
     restart_spec: DataflowSpec | None = None
     """Its specification; None: the same."""
     replaces: str | None = None
-    """Id of the dataflow that ran and was stopped for this one. The start is repeated if a machine
-    fails meanwhile; if it fails with another specification, what ran is started again."""
+    """Id of the dataflow that ran and was stopped for this one. If the start fails, what ran is
+    started again; with the same specification only if a machine has failed meanwhile."""
     begun: StartIdentity = StartIdentity()
     changes: int = 0
     """Number of changes of its nodes, edges and parts."""
