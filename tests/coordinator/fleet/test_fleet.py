@@ -23,6 +23,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import (
     ApplyFleet,
+    CheckMachine,
     CompareFleet,
     DesiredDataflow,
     Fleet,
@@ -285,6 +286,22 @@ def test_a_check_needs_permission() -> None:
     fleet = fleet_of("r1")
     request = ApplyFleet(fleet=Fleet(rollout=Rollout(check="true")), generation=0)
     assert "--set fleet_checks=1" in fleet.failures[fleet.request(request)].message
+    of_an_upgrade = CheckMachine(command="true", version="0.2.0", dry_run=True)
+    assert "--set fleet_checks=1" in fleet.failures[fleet.request(of_an_upgrade)].message
+
+
+def test_a_pause_is_possible_before_the_first_apply() -> None:
+    """It stops an upgrade."""
+    fleet = fleet_of("r1")
+    ask(fleet, PauseFleet(by="bob@lab"))
+    assert report(fleet).paused == "by bob@lab"
+    fleet.kill_coordinator()
+    fleet.start_coordinator()
+    assert report(fleet).paused == "by bob@lab"
+    refused = fleet.failures[fleet.request(ApplyFleet(fleet=Fleet(), generation=0))]
+    assert "paused by bob@lab" in refused.message
+    ask(fleet, PauseFleet(paused=False))
+    assert report(fleet).paused is None
 
 
 def test_a_dataflow_over_machines_that_are_off_is_started_when_they_are_there() -> None:

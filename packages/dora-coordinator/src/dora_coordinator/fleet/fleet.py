@@ -17,7 +17,7 @@ from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.fleet.comparison import Comparison, Copy, clock, failed_parts
 from dora_coordinator.fleet.generations import Generations
 from dora_coordinator.fleet.report import AT_REST, View, observed_copy
-from dora_coordinator.fleet.steps import Held, step_towards
+from dora_coordinator.fleet.steps import Held, require_checks_allowed, step_towards
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     ArmTimer,
@@ -94,16 +94,6 @@ class FleetControl:
         entries = tuple(one.entry for one in self._generations.history())
         return fleets.FleetHistory(generations=entries)
 
-    def require_checks_allowed(self, check: str | None) -> None:
-        """Raise :class:`RequestRefused` if a roll-out may not run its command here."""
-        if check is not None and not self._settings.fleet_checks:
-            raise RequestRefused(
-                "failed",
-                "`rollout: {check: ...}` would run a command on the coordinator's machine, which"
-                " is not allowed; start the coordinator with --set fleet_checks=1, or remove"
-                " `check`",
-            )
-
     def _wanted(self, given: fleets.Fleet, only: tuple[str, ...]) -> fleets.Fleet:
         """Return the present fleet with these dataflows changed; none: the given one."""
         present = self._generations.fleet
@@ -127,7 +117,7 @@ class FleetControl:
                 f" {request.generation}; compare again with `dora cluster diff`",
             )
         self._require_not_paused()
-        self.require_checks_allowed(request.fleet.rollout.check)
+        require_checks_allowed(request.fleet.rollout.check, self._settings)
         given = self._wanted(request.fleet, request.only)
         wanted = self._comparison.stamped(given)
         lines = [line for one in self._comparison.compare(wanted) for line in one.lines()]
@@ -161,7 +151,7 @@ class FleetControl:
             raise RequestRefused(
                 "not_found", f"no rollback to generation {to} is possible; generations: {listed}"
             )
-        self.require_checks_allowed(target.fleet.rollout.check)
+        require_checks_allowed(target.fleet.rollout.check, self._settings)
         return self._return_to(to, target.fleet, request.by, now)
 
     def _return_to(self, number: int, fleet: fleets.Fleet, by: str, now: float) -> list[Command]:

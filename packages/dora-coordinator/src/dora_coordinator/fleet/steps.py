@@ -10,6 +10,7 @@ from dora_config.protocol.fleet_diff import next_step
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.fleet.comparison import Comparison, Copy, failed_parts
+from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.events import FleetStep
 from dora_coordinator.state.records import Phase
@@ -17,6 +18,16 @@ from dora_coordinator.state.records import Phase
 
 class Held(Exception):
     """The next step is not possible now: what prevents it."""
+
+
+def require_checks_allowed(check: str | None, settings: Settings) -> None:
+    """Raise RequestRefused if a roll-out may not run its command on this machine."""
+    if check is not None and not settings.fleet_checks:
+        raise RequestRefused(
+            "failed",
+            "`rollout: {check: ...}` would run a command on the coordinator's machine, which is not"
+            " allowed; start the coordinator with --set fleet_checks=1, or remove `check`",
+        )
 
 
 def step_towards(

@@ -26,6 +26,7 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.dataflow.views import cluster_report, dataflow_summary, node_summaries
+from dora_coordinator.fleet.steps import require_checks_allowed
 from dora_coordinator.queries import lifecycle
 from dora_coordinator.queries.builds import build
 from dora_coordinator.queries.checks import check
@@ -131,7 +132,7 @@ class Queries:
             case GetFleetHistory():
                 return cluster.fleet.history()
             case CheckMachine(command=command):
-                cluster.fleet.require_checks_allowed(command)
+                require_checks_allowed(command, present.settings)
                 return await check(query)
             case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
