@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -59,3 +60,23 @@ def test_a_stop_ends_the_replay() -> None:
     player = Player(node, 1.0)  # type: ignore[arg-type]
     assert not player.play(message("camera/image", [1], at=5 * SECOND), 4 * SECOND)
     assert node.sent == []
+
+
+@pytest.mark.parametrize(
+    ("stamp", "moved"),
+    [
+        (4 * SECOND, 999 * SECOND),
+        (4.0, 999.0),
+        (datetime.fromtimestamp(4, UTC), datetime.fromtimestamp(999, UTC)),
+        (0, 0),
+        ("4", "4"),
+    ],
+)
+def test_a_capture_is_as_old_as_when_it_was_recorded(
+    stamp: object, moved: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1000 * SECOND)
+    node = FakeNode()
+    player = Player(node, 1.0)  # type: ignore[arg-type]
+    assert player.play(message("camera/image", [1], {"stamp": stamp}, at=5 * SECOND), 5 * SECOND)
+    assert node.sent == [("image", [1], {"stamp": moved})]

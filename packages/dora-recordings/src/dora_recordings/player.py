@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dora_node_api import Node
-from dora_node_api.data.metadata import decode_metadata
+from dora_node_api.data.metadata import decode_metadata, move_times
 from dora_recordings.arrow_messages import RecordedMessage, decode
 from dora_recordings.reading import Recording, merged
 
@@ -60,9 +60,12 @@ class Player:
             due = self._started + (message.log_time - start) / 1e9 / self._speed
         if self._stopped_before(due):
             return False
-        array, metadata = decode(message.schema, message.data)
+        array, encoded = decode(message.schema, message.data)
         output = message.topic.partition("/")[2]
-        self._node.send_output(output, array, decode_metadata(metadata))
+        metadata = decode_metadata(encoded)
+        # as old as when it was recorded, for nodes that compare times of captures
+        move_times(metadata, time.time_ns() - message.publish_time)
+        self._node.send_output(output, array, metadata)
         return True
 
     def _stopped_before(self, due: float) -> bool:

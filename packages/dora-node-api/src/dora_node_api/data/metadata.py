@@ -151,4 +151,17 @@ def captured_ns(metadata: Mapping[str, Any]) -> int | None:
     return None
 
 
+def move_times(metadata: dict[str, Any], nanoseconds: int) -> None:
+    """Make `stamp` and `timestamp` later, in the form that they have."""
+    for key in ("stamp", "timestamp"):
+        time = metadata.get(key)
+        if isinstance(time, datetime):
+            metadata[key] = time + timedelta(microseconds=nanoseconds // 1000)
+        elif key == "stamp" and time and not isinstance(time, bool):
+            if isinstance(time, int):
+                metadata[key] = time + nanoseconds
+            elif isinstance(time, float):
+                metadata[key] = time + nanoseconds / 1e9
+
+
 _MAX_SECONDS = 9e9

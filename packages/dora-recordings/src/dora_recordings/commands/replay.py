@@ -77,7 +77,8 @@ def _command(
 ) -> None:
     """Run the dataflow of a recording; recorded nodes send what they sent, the others run.
 
-    Messages of a node keep their order, data and metadata. With `--speed 0` all inputs have
+    Messages of a node keep their order, data and metadata; the times `stamp` and `timestamp` there
+    become later by as much as the send. With `--speed 0` all inputs have
     `queue_policy: backpressure`; the exit code is 1 if messages were dropped all the same.
     """
     from dora_recordings.reading import Recording
