@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from cluster.operations.test_daemon_switch import MANY, FakeSwitch
+from cluster.operations.test_daemon_switch import MANY, NEW, OLD, FakeSwitch
 from coordinator.fleet.test_fleet import apply, on, report
 from support.simulation.fleet_simulation import SimulatedFleet
 
@@ -26,6 +26,15 @@ from dora_coordinator.state.commands import RequestRefused
 
 Course = list[tuple[str, list[str]]]
 """What happens, and on which machines at the same time."""
+
+
+@pytest.fixture(autouse=True)
+def reachable_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator without nodes, and machines whose switches are fakes."""
+    monkeypatch.setattr(remote_machine, "connect_to", lambda _: nullcontext(None))
+    monkeypatch.setattr(queries, "operators_pause", lambda _: None)
+    monkeypatch.setattr(queries, "fetch_nodes", lambda _: {})
+    monkeypatch.setattr(queries, "report_if_running", lambda _: None)
 
 
 def course_of(steps: list[tuple[str, str]]) -> Course:
@@ -87,17 +96,13 @@ def upgraded(
             super().finish()
 
     def check(_: Any, request: CheckMachine) -> None:
-        assert request.version == "0.2.0"
+        assert request.version == NEW
         steps.append(("check", request.machine))
         if request.machine == failing:
             raise RequestFailed("check: exit code 1: too hot", "failed")
 
     monkeypatch.setattr(version_rollout, "DaemonSwitch", Switch)
     monkeypatch.setattr(version_rollout, "time", Clock())
-    monkeypatch.setattr(remote_machine, "connect_to", lambda _: nullcontext(None))
-    monkeypatch.setattr(queries, "operators_pause", lambda _: None)
-    monkeypatch.setattr(queries, "fetch_nodes", lambda _: {})
-    monkeypatch.setattr(queries, "report_if_running", lambda _: None)
     monkeypatch.setattr(queries, "check_machine", check)
     label, nothing = (lambda one: one.id), (lambda *_: None)
     roll_out = VersionRollOut(MANY, MANY.machines, label, nothing, Waves(rollout))
@@ -152,9 +157,6 @@ def test_an_upgrade_waits_while_it_is_paused_or_the_coordinator_does_not_answer(
 
     monkeypatch.setattr(version_rollout, "DaemonSwitch", Switch)
     monkeypatch.setattr(version_rollout, "time", Clock())
-    monkeypatch.setattr(remote_machine, "connect_to", lambda _: nullcontext(None))
-    monkeypatch.setattr(queries, "fetch_nodes", lambda _: {})
-    monkeypatch.setattr(queries, "report_if_running", lambda _: None)
     monkeypatch.setattr(queries, "operators_pause", lambda _: pause)
     with pytest.raises(NotReady, match="paused by ann@desk; run `dora cluster resume` first"):
         version_rollout.require_startable(MANY, waves)
@@ -164,3 +166,31 @@ def test_an_upgrade_waits_while_it_is_paused_or_the_coordinator_does_not_answer(
     printed = capsys.readouterr().out
     assert "Waiting up to 300 s: the coordinator gave no report: no answer\n" in printed
     assert printed.count(f"{pause}; `dora cluster resume` continues\n") == 1
+
+
+def test_ctrl_c_returns_the_machines_that_are_watched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that was healthy already keeps the version."""
+    switches: list[FakeSwitch] = []
+
+    class Switch(FakeSwitch):
+        def finish(self) -> None:
+            switches.append(self)
+            super().finish()
+
+    class Interrupted(Clock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if len(switches) == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(version_rollout, "DaemonSwitch", Switch)
+    monkeypatch.setattr(version_rollout, "time", Interrupted())
+    waves = Waves(Rollout(first=("r1",), then=2, healthy=3.0))
+    roll_out = VersionRollOut(MANY, MANY.machines, lambda one: one.id, lambda *_: None, waves)
+    with pytest.raises(KeyboardInterrupt):
+        roll_out.run()
+    assert {one.place: one.running for one in switches} == {"r1": NEW, "r2": OLD, "r3": OLD}
+    printed = capsys.readouterr().out
+    assert "r2 |   Interrupted: returning to 0.1.0; a second Ctrl-C leaves it as it is" in printed
