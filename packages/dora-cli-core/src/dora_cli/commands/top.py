@@ -81,12 +81,11 @@ def top(
 
 
 def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
-    from dora_cli.coordinator.client import QUERY_TIMEOUT
     from dora_config.protocol.control import GetSnapshot
 
     edges = page.view != "nodes"
     request = GetSnapshot(dataflow=dataflow, edges=edges)
-    return client.request(request, timeout=QUERY_TIMEOUT)
+    return client.request(request)
 
 
 def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[str]) -> Tables:

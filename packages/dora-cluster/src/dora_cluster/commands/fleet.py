@@ -214,7 +214,7 @@ def _report(client: Client) -> FleetReport:
     deadline = time.monotonic() + RECONNECT_SECONDS
     while True:
         try:
-            return client.request(GetFleet(), timeout=30.0)
+            return client.request(GetFleet())
         except CoordinatorUnavailable:
             if time.monotonic() > deadline:
                 raise

@@ -55,10 +55,9 @@ def report_if_running(cluster: Cluster) -> control.ClusterReport | None:
 
     Raises CoordinatorBusy and CoordinatorLost.
     """
-    request = control.ClusterStatus()
     try:
         with open_client(cluster) as client:
-            return client.request(request, timeout=QUERY_TIMEOUT)
+            return client.request(control.ClusterStatus())
     except CoordinatorUnreachable:
         return None
 
@@ -108,8 +107,7 @@ def fetch_nodes(cluster: Cluster) -> Nodes:
     """
     try:
         with open_client(cluster) as client:
-            request = control.ListNodes()
-            found = client.request(request, timeout=QUERY_TIMEOUT).nodes
+            found = client.request(control.ListNodes()).nodes
     except (CoordinatorUnreachable, CoordinatorLost):
         return {}
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
@@ -195,7 +193,7 @@ def standby_change(client: Client, file: Cluster) -> StandbyChange | None:
     """
     request = _standbys_request(followed(file))
     wanted = [(one.machine, one.address) for one in request.standbys]
-    report = client.request(control.ClusterStatus(), timeout=QUERY_TIMEOUT)
+    report = client.request(control.ClusterStatus())
     present = [(one.machine, one.address) for one in report.standbys]
     if present == wanted:
         return None

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dora_cli import output
-from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
+from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.polling import wait_until
 from dora_cluster.bundle.install import Installer
@@ -338,7 +338,7 @@ def _target(file: Cluster, cluster: Cluster, machine_id: str | None) -> NewPlace
 
 
 def _claim(client: Client) -> Claim:
-    report = client.request(ClusterStatus(), timeout=QUERY_TIMEOUT)
+    report = client.request(ClusterStatus())
     return report.claim or Claim(epoch=0)
 
 
