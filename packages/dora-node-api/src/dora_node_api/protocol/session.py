@@ -98,7 +98,8 @@ class SendOffset:
     """The time of a send on our CLOCK_MONOTONIC minus that on the sender's CLOCK_REALTIME.
 
     It is the smallest of the last second or two: between the two readings a sender may be
-    interrupted, or wait for room in a queue.
+    interrupted, or wait for room in a queue, and a link that has just started does not yet correct
+    the time of the send.
     """
 
     __slots__ = ("_before", "_since", "_smallest")
@@ -115,10 +116,7 @@ class SendOffset:
     def add(self, offset: int, now: int) -> int:
         """Add the offset of a message; return the one to use."""
         smallest = self._smallest
-        if smallest is None or offset - smallest > _CLOCK_WAS_SET_NS:
-            self._since, self._smallest, self._before = now, offset, None
-            return offset
-        if now - self._since > _OFFSETS_NS:
+        if smallest is None or now - self._since > _OFFSETS_NS:
             self._since, self._smallest, self._before = now, offset, smallest
         elif offset < smallest:
             self._smallest = offset
@@ -127,8 +125,6 @@ class SendOffset:
 
 
 _OFFSETS_NS = 1_000_000_000
-_CLOCK_WAS_SET_NS = 60_000_000_000
-"""Longer than a sender waits for room."""
 
 
 class InputState:
