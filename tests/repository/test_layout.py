@@ -32,6 +32,13 @@ MAY_IMPORT_TOO = {
 }
 """Modules behind entry points: what reads an entry point is installed when they are imported."""
 
+COMMANDS_IN_PLUGINS = {
+    "dora_recordings.commands.record": {"dora_cli.commands.run", "dora_cli.commands.dataflows"},
+    "dora_recordings.commands.replay": {"dora_cli.commands.run"},
+}
+"""Modules of commands of the core that plug-ins import: `record` and `replay` are `run` and `start`
+with one more thing, with the same options. Everything else that plug-ins use is no command."""
+
 THIRD_PARTY = {
     "dora_config": {"pydantic", "pydantic_core", "typer", "yaml"},
     "dora_node_api": {"pyarrow"},
@@ -124,6 +131,17 @@ def test_imports_are_of_declared_wheels() -> None:
             if name.partition(".")[0] in OURS - allowed
         ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_plug_ins_use_few_commands_of_the_core() -> None:
+    found: dict[str, set[str]] = {}
+    for source in packaged_sources():
+        if source.top != "dora_cli":
+            for _, name in source.imports(at_run_time=False):
+                if name.startswith("dora_cli.commands."):
+                    module = ".".join(name.split(".")[:3])
+                    found.setdefault(source.module, set()).add(module)
+    assert found == COMMANDS_IN_PLUGINS
 
 
 def test_plug_ins_are_behind_the_door() -> None:

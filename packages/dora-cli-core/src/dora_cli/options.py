@@ -13,6 +13,15 @@ import typer
 from dora_cli import output
 from dora_config.program import checked as checked
 from dora_config.terminal import visible
+from dora_config.yaml.quantities import parse_duration
+
+
+def positive_duration(text: str) -> float:
+    """Return the seconds of a duration above zero; raises ValueError."""
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError(f"{text!r}: expected a duration above 0")
+    return seconds
 
 
 def parse_env_overrides(pairs: Iterable[str]) -> dict[str, str]:

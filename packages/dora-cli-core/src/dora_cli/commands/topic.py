@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from dora_config.protocol.runner import EdgeStatus
 
 
-def positive_duration(text: str) -> float:
-    """Return the seconds of a duration above zero; raises ValueError."""
-    seconds = parse_duration(text)
-    if seconds <= 0:
-        raise ValueError(f"{text!r}: expected a duration above 0")
-    return seconds
-
-
 Topic = Annotated[
     str,
     typer.Argument(
@@ -46,7 +38,7 @@ EndAfter = Annotated[
     typer.Option(
         "--duration",
         metavar="DURATION",
-        parser=options.checked(positive_duration),
+        parser=options.checked(options.positive_duration),
         help="Stop after this time.",
     ),
 ]
@@ -238,7 +230,7 @@ MAX_WINDOW = 3600.0
 
 
 def _window(text: str) -> float:
-    seconds = positive_duration(text)
+    seconds = options.positive_duration(text)
     if seconds > MAX_WINDOW:
         raise ValueError(f"{text!r}: the window is at most one hour")
     return seconds

@@ -13,7 +13,6 @@ from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice
 from dora_cli.command import function_command
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
-from dora_cli.commands.topic import positive_duration
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
@@ -85,7 +84,7 @@ def _record(
         typer.Option(
             "--max-duration",
             metavar="DURATION",
-            parser=options.checked(positive_duration),
+            parser=options.checked(options.positive_duration),
             help="End the recording this long after its first message.",
         ),
     ] = None,
@@ -103,7 +102,7 @@ def _record(
         typer.Option(
             "--split-duration",
             metavar="DURATION",
-            parser=options.checked(positive_duration),
+            parser=options.checked(options.positive_duration),
             help="Begin another file after this time.",
         ),
     ] = None,
