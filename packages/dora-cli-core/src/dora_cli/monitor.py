@@ -19,6 +19,7 @@ T = TypeVar("T")
 DASH = "-"
 MB = 1024**2
 GAP = 2
+"""Spaces between two columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +278,8 @@ class Page:
     def lines(self, found: Tables, width: int, height: int) -> list[str]:
         """Return the lines of the page, at most ``height``."""
         lines = [self._head(found, width)]
-        lines += [problem.partition("\n")[0] for problem in found.problems[:_PROBLEMS]]
-        if (more := len(found.problems) - _PROBLEMS) > 0:
+        lines += [problem.partition("\n")[0] for problem in found.problems[:_MAX_PROBLEMS]]
+        if (more := len(found.problems) - _MAX_PROBLEMS) > 0:
             lines.append(f"... {output.counted(more, 'more problem')}")
         left = height - len(lines)
         node_lines = {"all": self._shared(found, left), "nodes": left, "edges": 0}[self.view]
@@ -311,7 +312,8 @@ class Page:
         return full if len(full) <= width else shown
 
 
-_PROBLEMS = 3
+_MAX_PROBLEMS = 3
+"""Problems that are shown."""
 _FRAME = 2
 """Lines of a table besides its rows: an empty one and the titles."""
 _SMALLEST = _FRAME + 2

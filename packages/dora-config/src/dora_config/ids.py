@@ -20,7 +20,8 @@ MAX_MACHINE_ID = 200
 
 MAX_FILE_STEM = 200
 """Limit in characters for a node's id in a file name; file systems allow 255 in all."""
-_DIGEST = 16
+_DIGEST_DIGITS = 16
+"""Hexadecimal digits of SHA-256 in a shortened name."""
 
 _ALLOWED = "letters, digits, '_', '.' and '-'"
 _INVALID = re.compile(r"[^A-Za-z0-9_.-]")
@@ -59,8 +60,8 @@ def file_stem(node: str) -> str:
         return node
     import hashlib
 
-    digest = hashlib.sha256(node.encode()).hexdigest()[:_DIGEST]
-    return f"{node[: MAX_FILE_STEM - _DIGEST - 1]}~{digest}"
+    digest = hashlib.sha256(node.encode()).hexdigest()[:_DIGEST_DIGITS]
+    return f"{node[: MAX_FILE_STEM - _DIGEST_DIGITS - 1]}~{digest}"
 
 
 def log_file_name(node: str) -> str:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 _MAX_DOUBLINGS = 16
+"""Limit of the exponent, so that no number overflows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ MAX_PAUSE: Final = 1.0
 """Seconds between two attempts."""
 BLOCK: Final = 64 * 1024
 """Bytes that are sent between two looks for an early answer."""
-_PIECE: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 20
+"""Bytes that are read at a time."""
 _DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _OVERLOADED: Final = (429, 503)
 """HTTP statuses of a coordinator that answers later."""
@@ -214,7 +215,7 @@ class Downloads(_Connected):
                 target.finish(file)
 
     def _refusal(self, path: str, answer: http.client.HTTPResponse) -> str:
-        text = answer.read(_PIECE).decode(errors="replace").strip()
+        text = answer.read(_PIECE_BYTES).decode(errors="replace").strip()
         if (answer.getheader("Content-Type") or "").startswith(JSON_TYPE):
             with suppress(ValueError, LookupError, TypeError):
                 return str(json.loads(text)["error"])
@@ -222,7 +223,7 @@ class Downloads(_Connected):
         return f"the coordinator at {self._endpoint} refused to send {path}: {reason}"
 
     def _copy(self, answer: http.client.HTTPResponse, file: BinaryIO, path: str) -> None:
-        while piece := answer.read(_PIECE):
+        while piece := answer.read(_PIECE_BYTES):
             self._raise_if_cancelled(path)
             file.write(piece)
         if answer.length:  # `read` returns b"" at an early end too

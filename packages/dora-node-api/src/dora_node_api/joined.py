@@ -123,7 +123,7 @@ class SampleQueue:
                 self._backend.count_unmatched(self._prefix + name, more)
                 if name == self._joiner.leader:
                     self._failures += more
-        if self._failures >= _FAILURES and self._joiner.missing is not None:
+        if self._failures >= _FAILURES_TO_WARN and self._joiner.missing is not None:
             self._warn(*self._joiner.missing)
 
     def _warn(self, name: str, distance: int | None) -> None:
@@ -148,7 +148,8 @@ class SampleQueue:
         )
 
 
-_FAILURES = 20
+_FAILURES_TO_WARN = 20
+"""Messages without a match after which a warning names the input."""
 
 
 class _Node(Protocol):

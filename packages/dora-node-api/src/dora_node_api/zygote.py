@@ -41,6 +41,7 @@ from dora_node_api.protocol.spawn_request import SpawnRequest
 CHANNEL = 3
 MAX_REQUEST = 1 << 20
 MAX_BESIDE = 5000
+"""Entries of a node's folder that are examined."""
 MODULES = (
     "dora_node_api.backends.runner",
     "dora_node_api.data.arrow",
@@ -66,7 +67,8 @@ BUFFERING = ("pyarrow", "numpy")
 """Libraries with objects that may write, or end others, at their end."""
 _PATH = "PYTHONPATH"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_REPARENTING = 10.0
+_REPARENTING_SECONDS = 10.0
+"""Limit for the end of the process between the two forks."""
 ROOM = "_DORA_ROOM"
 """Variable of processes that `show` an environment longer than their own."""
 _C = ctypes.CDLL(None)
@@ -427,7 +429,7 @@ def _wait_for_end(pid: int) -> None:
     with open(process, "rb", buffering=0):
         ended = select.poll()
         ended.register(process, select.POLLIN)
-        ended.poll(_REPARENTING * 1000)
+        ended.poll(_REPARENTING_SECONDS * 1000)
 
 
 def show(argv: Iterable[str], variables: Mapping[str, str]) -> None:

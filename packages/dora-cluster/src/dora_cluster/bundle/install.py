@@ -41,7 +41,8 @@ KEPT_ARCHIVES = 8
 
 Report = Callable[[str], None]
 
-_LARGE: Final = 10 << 20
+_SHOWN_IN_MIB: Final = 10 << 20
+"""Bytes from which on sizes are shown in MiB."""
 
 MANIFEST: Final = "bundle.json"
 
@@ -211,7 +212,7 @@ def remove_old(folder: Path, *, keep: int) -> None:
 
 def sending(report: Callable[[str], None], total: int, *, offset: int = 0) -> Callable[[int], None]:
     """Return a function that reports ``sending 12 of 83 MiB`` for the bytes since ``offset``."""
-    shift, unit = (20, "MiB") if total >= _LARGE else (10, "KiB")
+    shift, unit = (20, "MiB") if total >= _SHOWN_IN_MIB else (10, "KiB")
     shown = -1
 
     def progress(sent: int) -> None:

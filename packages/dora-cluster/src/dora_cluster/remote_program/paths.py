@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dora_cluster.remote_program.protocol import Problem
 
-_TAIL = 1 << 16
+_TAIL_BYTES = 1 << 16
+"""Bytes at the end of a file that are read."""
 
 
 def state_dir() -> Path:
@@ -95,9 +96,9 @@ def lock_holder(path: Path) -> str | None:
 def last_lines(path: Path, count: int) -> list[str]:
     """Return the last lines of a file, at most 64 KiB; raises OSError."""
     with path.open("rb") as file:
-        begin = max(0, file.seek(0, os.SEEK_END) - _TAIL)
+        begin = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
         file.seek(begin)
-        lines = file.read(_TAIL).decode(errors="replace").splitlines()
+        lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
     if begin and len(lines) > 1:
         del lines[0]  # its beginning was not read
     return lines[-count:] if count else []

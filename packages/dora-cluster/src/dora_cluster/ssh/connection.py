@@ -31,7 +31,8 @@ _OPEN_TIMEOUT = 10.0
 """Seconds for the answer to the request for a channel."""
 _END_TIMEOUT = 2.0
 _WINDOW = 1 << 22
-_KEPT = 1 << 16
+_OUTPUT_BYTES = 1 << 16
+"""Bytes received at a time, and kept at the end of output that a listener gets."""
 _KEPT_LINES = 8
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # its errors are raised as well
@@ -103,7 +104,7 @@ def _take(
 ) -> str:
     """Return the output of one stream; only its end if a listener gets it."""
     kept = bytearray()
-    while data := receive(_KEPT):
+    while data := receive(_OUTPUT_BYTES):
         kept += data
         if listener is not None:
             try:
@@ -111,7 +112,7 @@ def _take(
             except OSError:
                 end()  # the command would wait for its output to be read
                 raise
-            del kept[:-_KEPT]
+            del kept[:-_OUTPUT_BYTES]
     return kept.decode("utf-8", "surrogateescape")
 
 

@@ -102,7 +102,7 @@ _UNNAMED_OPERATOR: dict[str, Any] = {"name": None, "description": None, "inputs"
 
 _DIFFERENT = {"args", "build", "deploy", "env", "git", "inputs", "operators"}
 """Fields of a node with the same name, but another form, in the two models."""
-_SAME = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _DIFFERENT
+_SAME_FIELDS = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _DIFFERENT
 _SAME_OF_OPERATOR = ResolvedOperator.model_fields.keys() - _DIFFERENT
 _SAME_OF_RUNTIME = SHARED_FIELDS - _DIFFERENT
 """Further fields of a runtime node are those of its operators."""
@@ -149,7 +149,7 @@ def _node(node: ResolvedNode, root_deploy: ResolvedDeploy) -> dict[str, Any]:
             **_program(node),
             node.kind: node.block,
             "inputs": _inputs(node),
-            **_dump(node, _SAME),
+            **_dump(node, _SAME_FIELDS),
             **{_RESTART_FIELDS[name]: value for name, value in restart.items()},
             "finish_grace_secs": _unless(node.finish_grace, DEFAULT_FINISH_GRACE),
         }

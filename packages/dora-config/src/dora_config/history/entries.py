@@ -34,6 +34,7 @@ STDERR_CHARACTERS: Final = 240
 TEXT_CHARACTERS: Final = 2000
 """Characters of a sentence that are kept."""
 FIRST: Final = 200
+"""Entries of a dataflow that are kept from its beginning."""
 LAST: Final = 400
 """Events that are kept of the beginning, and of the end."""
 

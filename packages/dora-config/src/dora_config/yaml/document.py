@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     """The key, if the parent is a mapping, and the value."""
 
 MAX_MESSAGE = 2000
+"""Characters of a message or hint."""
 
 KeyPath = tuple[str | int, ...]
 """Keys and indices from the root of a document to one of its values."""

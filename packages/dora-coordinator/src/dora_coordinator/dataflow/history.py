@@ -30,6 +30,7 @@ from dora_coordinator.state.commands import AppendHistory, Command
 from dora_coordinator.state.records import PartState, Phase
 
 FIRST: Final = 50
+"""Entries of a dataflow that are kept from its beginning."""
 LAST: Final = 150
 """Events kept of one dataflow."""
 REFUSED: Final = 50

@@ -40,7 +40,8 @@ COPY_PATH: Final = "/api/succession/copy"
 ASK_TIMEOUT: Final = 5.0
 MAX_COPY: Final = 32 << 20
 """Bytes of an encrypted copy: a message to a daemon has at most 64 MiB."""
-_NONCE: Final = 12
+_NONCE_BYTES: Final = 12
+"""Size of a nonce of AES-GCM."""
 _MADE_BY_CLUSTER: Final = ".of-service"
 """Marker by which `dora cluster uninstall` removes the folder."""
 
@@ -120,7 +121,7 @@ def _key(secret: str, authority: str) -> bytes:
 
 def seal(content: bytes, secret: str, head: CoordinatorCopy) -> CoordinatorCopy:
     """Return ``head`` with the encrypted content; raises CopyError if it is too large."""
-    nonce = os.urandom(_NONCE)
+    nonce = os.urandom(_NONCE_BYTES)
     cipher = AESGCM(_key(secret, head.authority))
     sealed = nonce + cipher.encrypt(nonce, content, head.head)
     if len(sealed) > MAX_COPY:
@@ -136,7 +137,7 @@ def unseal(copy: CoordinatorCopy, secret: str) -> bytes:
     try:
         sealed = base64.b64decode(copy.sealed, validate=True)
         cipher = AESGCM(_key(secret, copy.authority))
-        return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], copy.head)
+        return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], copy.head)
     except (InvalidTag, ValueError) as error:
         raise CopyError(
             "the copy is damaged, or encrypted with another token than the given one; set "

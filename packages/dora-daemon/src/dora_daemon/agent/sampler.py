@@ -27,6 +27,7 @@ SILENT_SECONDS = 10.0
 """Time until a runner that has not answered in time gets another request: it delays the others."""
 MAX_LEASE_TEXT: Final = 16 * 1024
 MAX_TEXT: Final = 200
+"""Characters of a command or operator."""
 
 
 def lease_file() -> Path:

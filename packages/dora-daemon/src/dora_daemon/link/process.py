@@ -47,6 +47,7 @@ from dora_node_api.transport.producer.sending import wait_readable
 from dora_node_api.transport.shared.specs import QueueSpec
 
 _TICK = 0.05
+"""Seconds between two rounds of timers."""
 _IDLE_TICK = 0.5
 _FINISHING_TICK = 0.005
 _END_SECONDS = 5.0

@@ -39,7 +39,8 @@ MODELS = (
     "dora_daemon.link.protocol.messages.Configure",
 )
 """Large models, which are otherwise built at their first use."""
-LOW = 19
+LOWEST_PRIORITY = 19
+"""Value of nice(2)."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -85,7 +86,7 @@ def _import_quietly() -> None:
     """Import in a thread of low priority; threads have priorities of their own on Linux."""
 
     def work() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
         for name in MODULES:
             importlib.import_module(name)
         for name in MODELS:

@@ -59,7 +59,8 @@ from dora_ros2.zenoh.tokens import (
 )
 
 _UNKNOWN: Final = "_NODE_NAME_UNKNOWN_"
-_AT_ONCE: Final = 64
+_SAMPLES_PER_TURN: Final = 64
+"""Samples of a reader that are taken before those of others."""
 _FIRST_PORT: Final = 7400
 _PORTS: Final = 250
 """Number of UDP ports of each domain."""
@@ -275,7 +276,9 @@ class DdsSubscription(DdsEndpoint):
         reader = self._reader
         if self.closed or reader is None:
             return
-        for sample in reader.take(N=_AT_ONCE):  # the others have their turn before the rest
+        for sample in reader.take(
+            N=_SAMPLES_PER_TURN
+        ):  # the others have their turn before the rest
             if self.closed:
                 return
             if hasattr(sample, "payload"):
@@ -545,5 +548,5 @@ def _needs_rematch(token: EndpointToken) -> bool:
 
 def _all_of(reader: Any) -> Iterator[Any]:
     """Take all samples that wait in a reader."""
-    while samples := reader.take(N=_AT_ONCE):
+    while samples := reader.take(N=_SAMPLES_PER_TURN):
         yield from samples

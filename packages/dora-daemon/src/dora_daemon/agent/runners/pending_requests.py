@@ -17,6 +17,7 @@ from dora_config.protocol.runner import (
 from dora_daemon._version import __version__
 
 SILENCE_LIMIT: Final = 10
+"""Seconds after which a runner that does not answer is reported."""
 FORCED_SILENCE_LIMIT: Final = 3
 """Seconds without any message after which a request times out. They are counted in ticks, because
 this process may have been stopped itself and then first has to read what was sent meanwhile.

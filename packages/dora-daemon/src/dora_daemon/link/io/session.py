@@ -34,7 +34,8 @@ from dora_daemon.link.protocol.priority import Priority
 
 # Settings that differ from Zenoh's defaults, measured on two machines with 2 cores: with two
 # batches in flight a large message waits for every one of them.
-_BATCHES = 16
+_QUEUED_BATCHES = 16
+"""Batches of a priority that wait in Zenoh."""
 _RECEIVE_BUFFER = 1 << 20
 _LEASE_MS = 6_000
 # A put waits this long for a connection that takes nothing; then the connection is closed.
@@ -285,7 +286,7 @@ def _open(
         settings["transport/unicast/lowlatency"] = True
         settings["transport/unicast/qos/enabled"] = False
     for priority in ("data_high", "data", "data_low"):
-        settings[f"transport/link/tx/queue/size/{priority}"] = _BATCHES
+        settings[f"transport/link/tx/queue/size/{priority}"] = _QUEUED_BATCHES
     if credentials is not None:
         key, certificate = str(credentials / "key.pem"), str(credentials / "cert.pem")
         settings["transport/link/tls"] = {

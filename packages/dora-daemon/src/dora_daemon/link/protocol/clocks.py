@@ -10,14 +10,15 @@ from __future__ import annotations
 import statistics
 from collections import deque
 
-_SAMPLES = 16
+_KEPT_SAMPLES = 16
+"""Round trips that are compared."""
 
 
 class ClockOffset:
     """The peer's clocks minus ours, in nanoseconds; None until the first answer."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[int, int]] = deque(maxlen=_SAMPLES)
+        self._samples: deque[tuple[int, int]] = deque(maxlen=_KEPT_SAMPLES)
         self.round_trip_ns: int | None = None
         """Median of the last answers."""
         self.monotonic_ns: int | None = None
@@ -44,7 +45,7 @@ class ClockOffset:
             for trip, other in self._samples
             if abs(other - offset) <= (trip + round_trip) // 2 + 1
         ]
-        self._samples = deque([*agreeing, (round_trip, offset)], maxlen=_SAMPLES)
+        self._samples = deque([*agreeing, (round_trip, offset)], maxlen=_KEPT_SAMPLES)
         _, self.monotonic_ns = min(self._samples)
         self.round_trip_ns = int(statistics.median(trip for trip, _ in self._samples))
         # A wall clock may be set at any time: only its newest distance from the monotonic counts.

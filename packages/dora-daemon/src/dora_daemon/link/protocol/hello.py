@@ -16,7 +16,8 @@ from dora_daemon._version import __version__
 from dora_daemon.link.errors import WireError
 
 _MAX_NAME = 1024
-_LARGEST = 1 << 62
+_MAX_NUMBER = 1 << 62
+"""Sequence numbers are below it."""
 _Hello = TypeVar("_Hello", bound="LinkIdentity")
 
 
@@ -31,7 +32,7 @@ class LeavingStream(_Part):
     """Number of the stream in this link's frames."""
     node: str = Field(max_length=_MAX_NAME)
     output: str = Field(max_length=_MAX_NAME)
-    given_up: int = Field(ge=0, lt=_LARGEST)
+    given_up: int = Field(ge=0, lt=_MAX_NUMBER)
     """Messages up to this number will not be sent again."""
     window: int = Field(default=1, ge=1, lt=1 << 32)
     """Messages that may be in flight."""
@@ -44,9 +45,9 @@ class EnteringStream(_Part):
     output: str = Field(max_length=_MAX_NAME)
     run_id: str = Field(max_length=_MAX_NAME)
     """Run of the source's part that the numbers below belong to."""
-    accepted: int = Field(ge=0, lt=_LARGEST)
+    accepted: int = Field(ge=0, lt=_MAX_NUMBER)
     """Last message received; what follows is to be sent again."""
-    stored: int = Field(ge=0, lt=_LARGEST)
+    stored: int = Field(ge=0, lt=_MAX_NUMBER)
     """Last message in all local queues: the acknowledgement."""
     listening: bool
     """Whether any local consumer is left."""
@@ -67,10 +68,10 @@ class LinkIdentity(_Part):
 class LinkHello(LinkIdentity):
     """Identity, round and streams of a link."""
 
-    round: int = Field(ge=0, lt=_LARGEST)
-    seen_round: int = Field(default=0, ge=0, lt=_LARGEST)
+    round: int = Field(ge=0, lt=_MAX_NUMBER)
+    seen_round: int = Field(default=0, ge=0, lt=_MAX_NUMBER)
     """The receiver's round in its last hello."""
-    count: int = Field(default=0, ge=0, lt=_LARGEST)
+    count: int = Field(default=0, ge=0, lt=_MAX_NUMBER)
     """Grows with every hello of a round."""
     zid: str = Field(default="", max_length=64)
     """Zenoh id of the session that the sender uses for this peer."""

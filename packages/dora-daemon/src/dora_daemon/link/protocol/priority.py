@@ -6,7 +6,8 @@ from enum import Enum
 
 SMALL = 64 * 1024
 """Largest small message, in bytes."""
-MIDDLE = 1024 * 1024
+MIDDLE_BYTES = 1024 * 1024
+"""Size up to which a message is neither small nor large."""
 
 
 class Priority(Enum):
@@ -22,4 +23,4 @@ def priority_for(nbytes: int) -> Priority:
     """Return the priority of a message of ``nbytes``."""
     if nbytes <= SMALL:
         return Priority.SMALL
-    return Priority.MIDDLE if nbytes <= MIDDLE else Priority.LARGE
+    return Priority.MIDDLE if nbytes <= MIDDLE_BYTES else Priority.LARGE

@@ -9,7 +9,7 @@ from typing import Final, cast
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
-from dora_daemon.link.protocol.priority import MIDDLE, Priority, priority_for
+from dora_daemon.link.protocol.priority import MIDDLE_BYTES, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
 from dora_node_api.transport.consumer.delivery import Delivery
@@ -22,9 +22,10 @@ from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.layout import RecordKind
 
 CHUNK: Final = 63 * 1024
-"""Bytes of a data area in one frame of a message up to MIDDLE. With heads it fits into one batch of
-Zenoh (65,535 bytes), so it crosses without fragments, and is copied while the next one is on its
-way."""
+"""Bytes of a data area in one frame of a message up to MIDDLE_BYTES. With heads it fits into one
+batch of Zenoh (65,535 bytes), so it crosses without fragments, and is copied while the next one is
+on its way.
+"""
 LARGE_CHUNK: Final = 8 * CHUNK
 """Bytes in one frame of a larger message: it fills eight batches."""
 MIN_WINDOW: Final = 32
@@ -324,7 +325,7 @@ class StreamSender:
         head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
         begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
         size = parts.nbytes
-        step = LARGE_CHUNK if size > MIDDLE else CHUNK
+        step = LARGE_CHUNK if size > MIDDLE_BYTES else CHUNK
         if not self._send(priority, b"".join((begin, data[:step])), more=size > step):
             return
         head = frames.head(FrameKind.CHUNK, sink.link_id, receiver, stream=self.number)

@@ -24,7 +24,8 @@ ANSWER_SECONDS = 2.0
 """Time to answer the requests in progress when the dataflow has ended."""
 READ_SECONDS = 1.0
 """Time for the clients to read the rest then."""
-_POLL = 0.01
+_POLL_SECONDS = 0.01
+"""Pause between two looks at the clients."""
 _CHUNK = 65536
 
 
@@ -100,13 +101,13 @@ class ControlServer:
         """
         with anyio.move_on_after(ANSWER_SECONDS):
             while any(client.unanswered for client in self.clients):  # noqa: ASYNC110
-                await anyio.sleep(_POLL)
+                await anyio.sleep(_POLL_SECONDS)
         connected = set(self.clients)
         for client in connected:
             client.finish()
         with anyio.move_on_after(READ_SECONDS):
             while connected & self.clients:  # noqa: ASYNC110
-                await anyio.sleep(_POLL)
+                await anyio.sleep(_POLL_SECONDS)
 
     async def _serve(self, sock: socket.socket) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=sock)

@@ -65,7 +65,7 @@ class Account(ForkAware):
         # The last delivery of each slot, to find those whose finalizer was cut short. A slot that
         # is released without its delivery must be removed first.
         self.leases: dict[int, tuple[weakref.ref[Delivery], int, int]] = {}
-        self.check_at = _CHECK_AT
+        self.check_at = _FIRST_CHECK
 
     def release_lost(self) -> None:
         """Release blocks whose finalizer a signal handler's exception ended."""
@@ -76,10 +76,11 @@ class Account(ForkAware):
                     self.held -= 1
                     self.held_bytes -= nbytes
                 del self.leases[slot]
-        self.check_at = max(_CHECK_AT, 2 * self.held)
+        self.check_at = max(_FIRST_CHECK, 2 * self.held)
 
 
-_CHECK_AT = 16
+_FIRST_CHECK = 16
+"""Held messages after which it is checked which of them are still in use."""
 
 
 class Delivery:

@@ -26,7 +26,8 @@ from dora_node_api.transport.shared.memory import (
     reserve,
 )
 
-_MIN_CLASS = 256
+_MIN_BLOCK = 256
+"""Bytes of the smallest block."""
 _RUN = 4 * PAGE  # small blocks are cut from a segment so many bytes at a time
 FIRST_SEGMENT = 64 << 20
 _SEGMENT_SIZES = (FIRST_SEGMENT, 256 << 20, 1 << 30)
@@ -78,8 +79,8 @@ def parse_pool_size(given: str) -> int | None:
 
 def size_class(nbytes: int) -> int:
     """Return the block size for ``nbytes``: powers of two to a page, then 8 steps a doubling."""
-    if nbytes <= _MIN_CLASS:
-        return _MIN_CLASS
+    if nbytes <= _MIN_BLOCK:
+        return _MIN_BLOCK
     bits = (nbytes - 1).bit_length()
     if bits <= 12:
         return 1 << bits

@@ -27,7 +27,9 @@ from dora_node_api.transport.shared.specs import QueueSpec
 Cause = Literal["full", "memory", "protected"]
 """Why a message is dropped; None: as intended, so it is not reported."""
 _FULL = -1
+"""Result instead of a pipe: it has no room."""
 _REFUSED = -2
+"""Result instead of a pipe: the consumer takes nothing more."""
 _URGENT = 1 << 63  # mark in `sequences` of a record that went through the urgent pipe
 _SEQUENCE = _URGENT - 1
 

@@ -45,8 +45,10 @@ OnFirstDrop = Callable[[QueueSpec, str], None]
 _COPY_UNDER_LOCK = 4 << 20
 # Up to here the pool may grow at once; above, released blocks are collected first.
 _GROW_AT_ONCE = 256 * 1024
+"""Bytes up to which a new segment is made under the lock."""
 # Mask of a block's stamp: blocks of small messages are collected at every eighth stamp.
 _COLLECT_MASK = 7
+"""Used blocks are collected at each eighth message."""
 # How long a sender waits for the consumer of an empty backpressure queue to release memory.
 _PATIENCE_NS = 1_000_000_000
 _LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier

@@ -23,7 +23,8 @@ from dora_node_api.transport.shared.specs import QueueSpec
 
 _RECORDS_PER_PAGE = layout.PAGE // RECORD_SIZE
 # Least number of protected messages in an urgent pipe, beside the lifecycle records.
-_MIN_URGENT = 256
+_MIN_URGENT_RECORDS = 256
+"""Records for which the urgent pipe has room at least."""
 
 
 class QueueEnds:
@@ -135,7 +136,7 @@ def create_queue(spec: QueueSpec) -> QueueEnds:
             ends.urgent_read, ends.urgent_write = _make_pipe(1)
             ends.room_read, ends.room_write = _make_pipe(1)
         else:
-            urgent = min(max(spec.bound, _MIN_URGENT), layout.MAX_BOUND)
+            urgent = min(max(spec.bound, _MIN_URGENT_RECORDS), layout.MAX_BOUND)
             ends.urgent_read, ends.urgent_write = _make_pipe(urgent + room)
     except BaseException:
         ends.close()
