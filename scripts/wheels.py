@@ -308,7 +308,8 @@ def smoke_ui(environment: Environment) -> None:
     environment.run(environment.dora, "graph", "hello.yml")
     assert "talker" in (environment.home / "hello-graph.html").read_text()
     assert "dora-rerun needs rerun" in environment.fails(environment.folder / "bin" / "dora-rerun")
-    assert "dora-recordings" in environment.fails(environment.folder / "bin" / "dora-foxglove")
+    printed = environment.fails(environment.folder / "bin" / "dora-foxglove")
+    assert "dora-foxglove needs dora_recordings" in printed
 
 
 def smoke_ros2(environment: Environment) -> None:
