@@ -19,7 +19,6 @@ COMMANDS = [
     *("list", "list -f json", "list -q", "status", "clean", "stop text", "restart text", "why"),
     *("why -f json", "top --once", "top --once -f table", "node list", "node list -f json"),
     *("node info text", "node list -q"),
-    "recording list",
 ]
 
 

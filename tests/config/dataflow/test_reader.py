@@ -57,33 +57,6 @@ NODE = [
     ("outputs: [x]", '3:5: node "n" has no program: expected exactly one of path'),
     ("path: p\noperator: {python: a.py}", "has `path` and `operator`: expected exactly one"),
     ("path: p\nmodule: m.yml", "has `path` and `module`: expected exactly one of"),
-    ("ros2: {}", '4:5: node "n": ros2: expected exactly one of topic, topics, service, action'),
-    ("ros2: {topic: /x}\nargs: a", "`args` is among the fields that are not allowed on ros2 nodes"),
-    ("ros2: {topic: /x}", 'topic "/x" needs the output "x"; the node has no outputs'),
-    (
-        "ros2: {topic: /x}\noutputs: [a, b]",
-        '4:19: node "n": ros2: topic "/x" needs one output, or one called "x"; the node has a, b',
-    ),
-    ("ros2: {topics: [{topic: /x/y}]}\noutputs: [x]", 'needs the output "x_y"; the node has x'),
-    ("ros2: {topic: /x, direction: publish}", 'needs the input "x"; the node has no inputs'),
-    ("ros2: {topic: x y}\noutputs: [x]", 'ros2 topic: "x y" is not valid; expected letters'),
-    ("ros2: {topic: /x, message_type: a}\noutputs: [x]", '"a" is not valid; expected package/Name'),
-    ("ros2: {topics: []}", "`topics` must have 1 to 64 entries, found 0"),
-    ("ros2: {topic: /x, service: /y}", "topics, service, action, found `topic` and `service`"),
-    ("ros2: {service: /x, role: client}", "ros2: `service` needs `service_type`"),
-    ("ros2: {service: /x, service_type: a/B, role: client}", "client needs an input for requests"),
-    (
-        "ros2: {action: /x, action_type: a/B, role: server}",
-        "an action server needs an output for goals",
-    ),
-    ("ros2: {topic: /x, qos: {keep_last: 0}}\noutputs: [x]", "keep_last: must be"),
-    ("ros2: {topic: /x, qos: {durability: no}}\noutputs: [x]", "durability: expected one of"),
-    ("ros2: {topic: /x, transport: {kind: tcp}}\noutputs: [x]", "kind: expected one of"),
-    ("ros2: {topic: /x, namspace: a}\noutputs: [x]", "(did you mean `namespace`?)"),
-    (
-        "ros2: {service: /x, service_type: a/B, role: server, transport: {kind: dds}}",
-        "a service needs the transport zenoh; dds has only topics",
-    ),
     ("path: p\nhub: x/y", "`hub` references are not supported"),
     ("path: p\nparams: {a: 1}", "`params` are not allowed on standard nodes"),
     ("path: p\nargs: --name 'x", "invalid quoting in node args: a quote is not closed"),
@@ -350,19 +323,6 @@ WARNINGS = [
         " {id: op, python: p, outputs: [a], send_logs_as: x}]",
         'operator "op": `send_logs_as` is "x", which is not among its outputs: nothing is sent (add'
         " it: `outputs: [a, x]`)",
-    ),
-    (
-        "ros2: {topics: [{topic: /x}]}\noutputs: [x, y]",
-        'ros2: the output "y" belongs to no topic',
-    ),
-    (
-        "ros2: {topic: /x}\noutputs: [x]\ninputs: {z: source/out}",
-        'ros2: the input "z" belongs to no topic',
-    ),
-    (
-        "ros2: {service: /x, service_type: a/B, role: client}\noutputs: [a, response]\n"
-        "inputs: {z: source/out}",
-        'ros2: a service client does not use the output "a"',
     ),
     ("operator: {python: a.py, xyzzy: 1}", "unknown field `xyzzy`"),
     ("operators: [{id: a, python: a.py, input: {}}]", "did you mean `inputs`?"),
