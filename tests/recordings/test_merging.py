@@ -29,11 +29,11 @@ EPOCH = 5_000_000
 """Clock of a machine at zero of its monotonic clock."""
 
 
-def message(topic: str, number: int, monotonic: int) -> RecordedMessage:
+def message(topic: str, number: int, monotonic: int, metadata: bytes = b"{}") -> RecordedMessage:
     array = pa.array([number])
     schema = schema_of(array)
     serialized = schema.serialize().to_pybytes()
-    data = encode(array, b"{}", schema, len(serialized))
+    data = encode(array, metadata, schema, len(serialized))
     at = EPOCH + monotonic
     return RecordedMessage(topic, "int64", serialized, at, at + 7, number, data)
 
@@ -79,6 +79,23 @@ def test_messages_are_ordered_by_corrected_time(tmp_path: Path) -> None:
     offsets = {one["machine"]: int(one["first_offset_ns"]) for one in facts.clocks}
     assert offsets == {"robot": EPOCH - 1000, "station": EPOCH + 9000}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_times_of_captures_are_corrected_as_those_of_sends(tmp_path: Path) -> None:
+    """By the clock of the machine they would be at another time than the message."""
+    path = tmp_path / "robot-0.mcap"
+    file = McapFile(path, "nodes: []\n", {"epoch_ns": str(EPOCH), "boot_id": "b"})
+    stamp = b'{"frame":7,"stamp":%d}' % (EPOCH + 90)
+    file.add(message("camera/image", 1, 100, stamp))
+    file.add(message("camera/image", 2, 200, b'{"frame":8}'))
+    file.finish({})
+    merge([MachineFiles("robot", (path,), clock(1000))], PLAN, {}, tmp_path / "all.mcap")
+    found = Recording(tmp_path / "all.mcap").messages()
+    read = [(one.log_time, *decode(one.schema, one.data)) for one in found]
+    assert [(time, value.to_pylist(), metadata) for time, value, metadata in read] == [
+        (1100, [1], b'{"frame":7,"stamp":1090}'),
+        (1200, [2], b'{"frame":8}'),
+    ]
 
 
 def test_files_of_one_machine_follow_each_other_by_number(tmp_path: Path) -> None:

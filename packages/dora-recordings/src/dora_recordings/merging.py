@@ -12,20 +12,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
+
 from dora_config.atomic_write import sync_folder
 from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import ClockSample
+from dora_node_api.data.metadata import decode_metadata, encode_metadata, move_times
 from dora_recordings import __version__
-from dora_recordings.arrow_messages import RecordedMessage
+from dora_recordings.arrow_messages import RecordedMessage, decode, encode
 from dora_recordings.mcap_file import McapFile
 from dora_recordings.reading import Recording, UnreadableRecording
 
+_TIMES = (b'"stamp"', b'"timestamp"')
 _NUMBER = re.compile(r"(\d+)")
 
 
 BUCKET_NS: Final = 60_000_000_000
 """Span of samples of which only the one with the shortest round trip is used: delays on the way
 falsify the others."""
+
+
+def _with_moved_times(message: RecordedMessage, nanoseconds: int) -> bytes:
+    """Return the data of a message with `stamp` and `timestamp` in its metadata moved."""
+    if not nanoseconds or not any(name in message.data for name in _TIMES):
+        return message.data
+    try:
+        array, encoded = decode(message.schema, message.data)
+        metadata = decode_metadata(encoded)
+    except ValueError:  # invalid messages are named when they are read
+        return message.data
+    move_times(metadata, nanoseconds)
+    schema = pa.ipc.read_schema(pa.py_buffer(message.schema))
+    return encode(array, encode_metadata(metadata), schema, len(message.schema))
 
 
 class ClockCorrection:
@@ -183,7 +201,7 @@ class _MachineStream:
                 message.log_time - offset,
                 message.publish_time - offset,
                 message.sequence,
-                message.data,
+                _with_moved_times(message, -offset),
             )
         if first is not None and last is not None:
             self._note(recording.path, first, last, correction)
