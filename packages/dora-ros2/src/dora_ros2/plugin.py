@@ -259,7 +259,9 @@ def param(
 
 @app.command("router")
 def router_(
-    listen: Annotated[str, typer.Option("--listen", metavar="ADDRESS")] = ROUTER,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDRESS", help="Address to listen on.")
+    ] = ROUTER,
 ) -> None:
     """Run a router of Zenoh, for a computer without ROS."""
     _run(lambda: commands.run_router(listen))
