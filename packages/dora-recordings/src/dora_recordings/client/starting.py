@@ -51,7 +51,7 @@ class FleetSession:
         """Start recorders on all machines; raises RecordingError if none records."""
         self._update(client, RecordPart(plan=self.plan))
         for problem in self._unreachable.values():
-            output.warn(f"{problem}: its outputs are not recorded until it is back")
+            output.warn(f"outputs of a machine are not recorded until it answers; {problem}")
         if not self._seen.states:
             raise RecordingError("no machine records: " + "; ".join(self._unreachable.values()))
         machines = ", ".join(sorted(self._seen.states))
