@@ -15,7 +15,7 @@ from support.waiting import wait_until
 
 from dora_cluster.remote_program import coordinator, daemon, existing_daemons
 from dora_cluster.remote_program.paths import last_lines, state_dir
-from dora_cluster.remote_program.protocol import Problem
+from dora_cluster.remote_program.protocol import RemoteProblem
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 
@@ -127,6 +127,6 @@ def test_copy_of_a_store_is_private_from_the_start(
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(sqlite3, "connect", fail)
-    with pytest.raises(Problem, match="cannot be copied: database or disk is full"):
+    with pytest.raises(RemoteProblem, match="cannot be copied: database or disk is full"):
         coordinator.copy_store("1.0.1", str(store))
     assert sorted(path.name for path in tmp_path.iterdir()) == [store.name, copy.name]

@@ -16,7 +16,7 @@ import pytest
 from support.requirements import require_root
 
 from dora_cluster.remote_program.lease import give_back, lease_file, take
-from dora_cluster.remote_program.protocol import Problem
+from dora_cluster.remote_program.protocol import RemoteProblem
 
 ADA = {"key": "a", "operator": "ada@desk", "command": "dora cluster up fleet.yml", "pid": 7}
 BOB = {"key": "b", "operator": "bob@laptop", "command": "dora cluster up fleet.yml", "pid": 8}
@@ -62,7 +62,7 @@ def test_other_text_does_not_block(text: str) -> None:
 def test_a_record_of_another_version_is_reported() -> None:
     holder(ADA)
     lease_file().write_text('{"protocol": 2, "result": {"key": "a"}}')
-    with pytest.raises(Problem, match=r"another version of dora .* protocol is 2"):
+    with pytest.raises(RemoteProblem, match=r"another version of dora .* protocol is 2"):
         take(BOB, 60.0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dora_cluster.remote_program import protocol
-from dora_cluster.remote_program.protocol import Problem
+from dora_cluster.remote_program.protocol import RemoteProblem
 
 REQUEST = b'{"protocol": 1, "command": "daemon.tail", "arguments": {"name": "r", "lines": 2}}\n'
 RESULT = b'{"protocol": 1, "result": {"lines": []}}\n'
@@ -18,7 +18,7 @@ def test_golden_messages() -> None:
     assert protocol.encode_result({"lines": []}) == RESULT
     assert protocol.decode_reply(RESULT) == {"lines": []}
     assert protocol.encode_problem("the daemon still runs") == PROBLEM
-    with pytest.raises(Problem, match=r"^the daemon still runs$"):
+    with pytest.raises(RemoteProblem, match=r"^the daemon still runs$"):
         protocol.decode_reply(PROBLEM)
 
 
@@ -30,7 +30,7 @@ def test_other_output_is_not_a_reply(line: bytes) -> None:
 
 def test_another_version_is_refused() -> None:
     sentence = "its protocol is 2, that of this version is 1"
-    with pytest.raises(Problem, match=sentence):
+    with pytest.raises(RemoteProblem, match=sentence):
         protocol.decode_reply(RESULT.replace(b"1", b"2"))
-    with pytest.raises(Problem, match=sentence):
+    with pytest.raises(RemoteProblem, match=sentence):
         protocol.decode_request(REQUEST.replace(b"1", b"2"))

@@ -11,7 +11,7 @@ import pytest
 
 from dora_cluster.remote_program import coordinator
 from dora_cluster.remote_program.paths import daemon_folder, state_dir
-from dora_cluster.remote_program.protocol import Problem
+from dora_cluster.remote_program.protocol import RemoteProblem
 
 CLAIM = {"cluster": "ab", "epoch": 2, "machine": "base", "address": "10.0.0.2:6013"}
 OURS = {"authority": "ab", "claim": CLAIM, "standbys": []}
@@ -62,7 +62,7 @@ def test_the_daemon_gets_the_claim_of_its_cluster(
 
 
 def test_a_coordinator_that_cannot_start_is_reported() -> None:
-    with pytest.raises(Problem, match="exit code 3"):
+    with pytest.raises(RemoteProblem, match="exit code 3"):
         coordinator.start(["sh", "-c", "exit 3"], "token")
     assert coordinator.end() == {"ended": False}
 

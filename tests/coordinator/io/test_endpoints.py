@@ -34,11 +34,11 @@ from dora_config.protocol.control import (
     Welcome,
 )
 from dora_coordinator.io import files as files_module, server
-from dora_coordinator.io.connections import Connection, Renewal
+from dora_coordinator.io.connections import DaemonConnection, Renewal
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.server import _Endpoints, _handshake_frame, _next_frame
 from dora_coordinator.io.service import Service
-from dora_coordinator.queries.clients import Client
+from dora_coordinator.queries.clients import RequestClient
 from dora_coordinator.settings import Settings
 
 
@@ -87,13 +87,13 @@ class WaitingService:
     def __init__(self) -> None:
         self.waiting: list[int] = []
 
-    def connect(self, address: str, renewal: Renewal) -> Connection:
-        return Connection(1, address, renewal)
+    def connect(self, address: str, renewal: Renewal) -> DaemonConnection:
+        return DaemonConnection(1, address, renewal)
 
-    def disconnect(self, connection: Connection) -> None:
+    def disconnect(self, connection: DaemonConnection) -> None:
         connection.hang_up()
 
-    async def request(self, request: ControlRequest, client: Client) -> None:
+    async def request(self, request: ControlRequest, client: RequestClient) -> None:
         with client.scope:
             self.waiting.append(client.number)
             try:

@@ -38,12 +38,12 @@ from dora_config.protocol.snapshot import MachineSample, SampleMachine, Snapshot
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
-from dora_coordinator.io.connections import Connection, Renewal
+from dora_coordinator.io.connections import DaemonConnection, Renewal
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import NotWritten, SqliteStore, StoreError
 from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.queries import snapshots
-from dora_coordinator.queries.clients import Client
+from dora_coordinator.queries.clients import RequestClient
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Change, Command
 from dora_coordinator.state.events import ClientRequested, Event
@@ -64,7 +64,7 @@ class Remote:
 
     def __init__(self, service: Service, tasks: anyio.abc.TaskGroup) -> None:
         self.service = service
-        self.connection: Connection = service.connect("10.0.0.2:1", Renewal.LATER)
+        self.connection: DaemonConnection = service.connect("10.0.0.2:1", Renewal.LATER)
         self.received: list[str] = []
         self.gone = False
         self._tasks = tasks
@@ -90,7 +90,9 @@ class Remote:
         self.service.on_register(self.connection, register, Proof("a1"))
 
     def request(self, request: ControlRequest) -> None:
-        self._tasks.start_soon(self.service.request, request, Client(1, self.connection.send))
+        self._tasks.start_soon(
+            self.service.request, request, RequestClient(1, self.connection.send)
+        )
 
     async def receives(self, text: str) -> None:
         await wait_until_async(lambda: any(text in one for one in self.received), what=text)
@@ -292,7 +294,7 @@ def test_destroy_continues_without_its_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
-        service, client = peer().service, Client()
+        service, client = peer().service, RequestClient()
         post = service._post
 
         def cancel_and_post(event: Event) -> None:

@@ -21,7 +21,7 @@ from dora_cluster.errors import ConnectionLost, Unreachable
 from dora_cluster.remote_call import program
 from dora_cluster.remote_program.__main__ import run
 from dora_cluster.remote_program.protocol import (
-    Problem,
+    RemoteProblem,
     decode_request,
     encode_problem,
     encode_result,
@@ -146,7 +146,7 @@ class ScriptedMachine:
             return encode_result(self._facts())
         try:
             return encode_result(run(command, arguments) or {})
-        except (Problem, OSError) as problem:
+        except (RemoteProblem, OSError) as problem:
             return encode_problem(str(problem))
 
     def _facts(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner import DataflowResult, RunnerEvent
 from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.node import NodeLifecycle
-from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.machine.state import RunnerMachine
 
 T = TypeVar("T")
 _OWN = ("default_finish_grace", "log_dir")
@@ -41,7 +41,7 @@ class Simulation:
         own = {key: settings.pop(key) for key in _OWN if key in settings}
         settings = {"dataflow_id": "test", "working_dir": "/", **settings}
         plan = RunPlan(resolved=ResolvedDataflow(nodes=()), **settings)
-        self.state = RunnerState(nodes, plan, **own)
+        self.state = RunnerMachine(nodes, plan, **own)
         self.now = 0.0
         self.processes: dict[str, Process] = {}
         self.timers: dict[tuple[str | None, e.TimerName], float] = {}

@@ -58,8 +58,8 @@ from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.coordinator import CoordinatorState
-from dora_coordinator.queries.clients import Client
-from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.queries.clients import RequestClient
+from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
 from dora_coordinator.queries.queries import Queries
 from dora_coordinator.settings import Settings
@@ -164,7 +164,7 @@ _HANDSHAKE = (Register, Registered, RegistrationRefused, Coordinators)
 """Messages without which a connection ends."""
 
 
-class _SimulatedClient(Client):
+class _SimulatedClient(RequestClient):
     """Progress counts as written when the test says so."""
 
     def __init__(self, number: int, progressed: Callable[[int, object], None]) -> None:
@@ -367,7 +367,7 @@ class SimulatedFleet:
     async def _answer(self, number: int, request: ControlRequest) -> None:
         assert self.coordinator is not None
         client = self._asked[number] = _SimulatedClient(number, self._progressed)
-        cluster = Cluster(
+        cluster = QueryContext(
             self.coordinator,
             self._calls,
             self.handle,

@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from dora_cluster.connection import Connection, Finished, Listener
 from dora_cluster.errors import NOT_ENDED, RemoteTimeout
-from dora_cluster.remote_program.protocol import Problem, decode_reply, encode_request
+from dora_cluster.remote_program.protocol import RemoteProblem, decode_reply, encode_request
 from dora_config.errors import DoraError
 
 PACKAGE: Final = "dora_cluster.remote_program"
@@ -107,7 +107,7 @@ def call(
     lines = done.stdout.strip().splitlines()
     try:
         return decode_reply(lines[-1])
-    except Problem as problem:
+    except RemoteProblem as problem:
         raise MachineProblem(connection.name, str(problem)) from None
     except (IndexError, ValueError):
         raise MachineProblem(connection.name, _failure(connection, command, done)) from None

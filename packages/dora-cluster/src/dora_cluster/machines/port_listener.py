@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dora_cluster.machines.remote_machine import RemoteMachine
-from dora_cluster.remote_program.protocol import Problem, decode_reply
+from dora_cluster.remote_program.protocol import RemoteProblem, decode_reply
 from dora_config.errors import DoraError
 
 LISTEN_TIME = 40.0
@@ -49,7 +49,7 @@ class PortListener:
     def _take(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            with suppress(Problem, ValueError, KeyError):  # output of a login shell
+            with suppress(RemoteProblem, ValueError, KeyError):  # output of a login shell
                 self._port = int(decode_reply(line)["port"])
                 self._changed.set()
 

@@ -11,7 +11,12 @@ import threading
 from importlib import import_module
 from typing import Any
 
-from dora_cluster.remote_program.protocol import Problem, decode_request, send_problem, send_result
+from dora_cluster.remote_program.protocol import (
+    RemoteProblem,
+    decode_request,
+    send_problem,
+    send_result,
+)
 
 
 def main() -> int:
@@ -23,7 +28,7 @@ def main() -> int:
         if command == "versions.unpack":
             _end_with_connection()
         result = run(command, arguments)
-    except Problem as problem:
+    except RemoteProblem as problem:
         send_problem(str(problem))
         return 1
     except OSError as error:

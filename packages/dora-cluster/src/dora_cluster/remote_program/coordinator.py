@@ -22,7 +22,7 @@ from dora_cluster.remote_program.paths import (
     state_dir,
     wait_for_end,
 )
-from dora_cluster.remote_program.protocol import Problem
+from dora_cluster.remote_program.protocol import RemoteProblem
 
 _OF_SERVICE = ".of-service"
 """Marker in the coordinator's folder: `uninstall` may remove the folder."""
@@ -161,7 +161,7 @@ def copy_store(version: str, store: str = "") -> dict[str, Any]:
             ):
                 source.backup(target)
         except sqlite3.Error as error:
-            raise Problem(f"{file}: the store cannot be copied: {error}") from None
+            raise RemoteProblem(f"{file}: the store cannot be copied: {error}") from None
         fresh.replace(copy)
     copies = sorted(file.parent.glob(f"{file.name}.of-*"), key=lambda path: path.stat().st_mtime)
     for path in copies[:-KEPT_COPIES]:

@@ -33,7 +33,7 @@ from dora_cluster.remote_program.paths import (
     user_units,
     wait_for_end,
 )
-from dora_cluster.remote_program.protocol import Problem
+from dora_cluster.remote_program.protocol import RemoteProblem
 
 _OF_LOGIN = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_AUTH_SOCK")
 
@@ -217,11 +217,11 @@ def start_detached(
                 start_new_session=True,
             )
         except OSError as error:
-            raise Problem(f"{words[0]} cannot be started: {error.strerror}") from None
+            raise RemoteProblem(f"{words[0]} cannot be started: {error.strerror}") from None
     with suppress(subprocess.TimeoutExpired):
         code = process.wait(0.3)
         lines = "".join(f"\n  {line}" for line in last_lines(log, 20))
-        raise Problem(f"the {what} ended at once with exit code {code}:{lines}")
+        raise RemoteProblem(f"the {what} ended at once with exit code {code}:{lines}")
     return {"pid": process.pid}
 
 
@@ -240,7 +240,7 @@ def stop(name: str, hand_over: bool, within: float) -> dict[str, Any]:
 def clean(name: str, keep_state: bool) -> dict[str, Any]:
     """Remove the files of a daemon that has ended; with ``keep_state`` only its secrets."""
     if _running(name) is not None:
-        raise Problem("the daemon still runs, so its files were not removed; stop it first")
+        raise RemoteProblem("the daemon still runs, so its files were not removed; stop it first")
     state, folder, log = state_dir(), daemon_folder(name), daemon_log(name)
     runs = state / "run"
     shutil.rmtree(daemon_secrets(name) if keep_state else folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dora_cluster.remote_program.paths import remove_unused, state_dir
-from dora_cluster.remote_program.protocol import Problem, decode_reply, encode_result
+from dora_cluster.remote_program.protocol import RemoteProblem, decode_reply, encode_result
 
 
 def lease_file() -> Path:
@@ -69,7 +69,7 @@ def _locked(path: Path) -> Iterator[IO[bytes]]:
         while (file := _open_locked(path)) is None:
             pass
     except PermissionError as error:
-        raise Problem(
+        raise RemoteProblem(
             f"{error.filename}: {error.strerror}; this account must own the folder {path.parent}"
         ) from error
     with file:

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from dora_cluster.remote_program.protocol import Problem, send_result
+from dora_cluster.remote_program.protocol import RemoteProblem, send_result
 
 ANSWER_TIMEOUT = 3.0
 PINGS = 5
@@ -65,7 +65,7 @@ def _listen(ports: list[int]) -> socket.socket:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         with suppress(OSError):
             return socket.create_server(("", port), family=socket.AF_INET)
-    raise Problem(f"no port from {first} to {last} is free for data links")
+    raise RemoteProblem(f"no port from {first} to {last} is free for data links")
 
 
 def _echo(link: socket.socket, secret: str, free: threading.Semaphore) -> None:

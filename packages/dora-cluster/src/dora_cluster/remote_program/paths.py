@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dora_cluster.remote_program.protocol import Problem
+from dora_cluster.remote_program.protocol import RemoteProblem
 
 _TAIL_BYTES = 1 << 16
 """Bytes at the end of a file that are read."""
@@ -119,7 +119,7 @@ def wait_for_end(
     deadline = time.monotonic() + within
     while runs():
         if time.monotonic() > deadline:
-            raise Problem(
+            raise RemoteProblem(
                 f"the {program} (process {pid}) did not end within {within:g} s; {there}: "
                 f"kill -KILL {pid}"
             )

@@ -20,7 +20,7 @@ from typing import Any
 VERSION = 1
 
 
-class Problem(Exception):
+class RemoteProblem(Exception):
     """A message for the user."""
 
 
@@ -61,7 +61,7 @@ def decode_reply(line: str | bytes) -> dict[str, Any]:
     if not isinstance(reply, dict) or "protocol" not in reply:
         raise ValueError("not a reply")
     if "problem" in _checked(reply):
-        raise Problem(reply["problem"])
+        raise RemoteProblem(reply["problem"])
     return dict(reply["result"])
 
 
@@ -71,7 +71,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
 
 def _checked(message: dict[str, Any]) -> dict[str, Any]:
     if message["protocol"] != VERSION:
-        raise Problem(
+        raise RemoteProblem(
             f"another version of dora runs on that machine: its protocol is {message['protocol']}, "
             f"that of this version is {VERSION}; use the same version everywhere"
         )

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_cluster.remote_program.paths import archive_folder, command_line, existing, remove_unused
-from dora_cluster.remote_program.protocol import Problem
+from dora_cluster.remote_program.protocol import RemoteProblem
 
 _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
 """Folders of modules that dora rarely imports."""
@@ -163,7 +163,7 @@ def switch(prefix: str, link: str, name: str, returned: bool = False) -> dict[st
     """
     root = Path(prefix).expanduser()
     if not (root / name).is_dir():
-        raise Problem(f"version {name} does not exist in {root}")
+        raise RemoteProblem(f"version {name} does not exist in {root}")
     _require_link(link)
     before = _name(root / "current")
     if returned or before not in ("", name):
@@ -208,7 +208,7 @@ def remove(prefix: str, link: str) -> dict[str, Any]:
     root, outer = Path(prefix).expanduser(), Path(link).expanduser()
     used = _in_use(root)
     if used:
-        raise Problem(
+        raise RemoteProblem(
             f"processes still run from {', '.join(sorted(used))} in {root}; list them with "
             f"`pgrep -af {root}`, end them, and run this command again"
         )
@@ -278,7 +278,7 @@ def _name(link: Path) -> str:
 def _require_link(link: str) -> None:
     outer = Path(link).expanduser()
     if outer.exists() and not outer.is_symlink():
-        raise Problem(f"{outer} exists and is not a link of dora; move it aside")
+        raise RemoteProblem(f"{outer} exists and is not a link of dora; move it aside")
 
 
 def _point_link(link: str, root: Path) -> None:
@@ -361,7 +361,9 @@ def unpack(path: str, sha256: str, prefix: str, name: str) -> dict[str, Any]:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
         archive.unlink()
-        raise Problem(f"the archive arrived broken (SHA-256 {found}, sent was {sha256}): try again")
+        raise RemoteProblem(
+            f"the archive arrived broken (SHA-256 {found}, sent was {sha256}): try again"
+        )
     root = Path(prefix).expanduser()
     root.mkdir(parents=True, exist_ok=True)
     sweep(root)
@@ -423,7 +425,7 @@ def _place(root: Path, name: str, fresh: Path) -> Path:
         _sync(fresh)  # complete on disk before it has its name
         fresh.rename(candidate)
         return candidate
-    raise Problem(f"{root / name} exists and is not a version of dora; move it aside")
+    raise RemoteProblem(f"{root / name} exists and is not a version of dora; move it aside")
 
 
 def _sync(folder: Path) -> None:

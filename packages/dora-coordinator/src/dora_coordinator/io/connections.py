@@ -29,7 +29,7 @@ class Renewal(Enum):
     """When the token is replaced."""
 
 
-class Connection:
+class DaemonConnection:
     """Sending side of one WebSocket."""
 
     def __init__(self, number: int, address: str, renewal: Renewal) -> None:

@@ -10,21 +10,21 @@ from dora_config.protocol import daemon as messages
 from dora_config.protocol.control import TokenRotated
 from dora_config.protocol.envelope import clean_text
 from dora_coordinator.io.authority import Authority, AuthorityError
-from dora_coordinator.io.connections import Connection, Renewal
+from dora_coordinator.io.connections import DaemonConnection, Renewal
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.state.commands import RequestRefused
 
 logger = logging.getLogger("dora.coordinator")
 
 
-class Credentials:
+class MachineCredentials:
     """Issues them to connected daemons."""
 
     def __init__(
         self,
         authority: Authority,
         tokens: TokenFile | None,
-        connections: Mapping[str, Connection],
+        connections: Mapping[str, DaemonConnection],
     ) -> None:
         self._authority = authority
         self._tokens = tokens

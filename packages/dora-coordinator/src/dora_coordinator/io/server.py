@@ -41,7 +41,7 @@ from dora_config.protocol import control, daemon as messages
 from dora_config.protocol.claims import Claim
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.envelope import ProgramVersion, UnknownKind, clean_text, version_problem
-from dora_coordinator.io.connections import Connection, Renewal
+from dora_coordinator.io.connections import DaemonConnection, Renewal
 from dora_coordinator.io.files import CodeFiles, read_code, storage_error
 from dora_coordinator.io.guard import (
     DAEMON_ROUTE,
@@ -61,14 +61,14 @@ from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import StoreError
 from dora_coordinator.io.succession import COPY_PATH, SUCCESSION_PATH, CopyError
-from dora_coordinator.queries.clients import Client
+from dora_coordinator.queries.clients import RequestClient
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.identities import Proof
 
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds within which each frame of a handshake must arrive."""
 
-Handshake = Callable[[Connection], Awaitable[None]]
+Handshake = Callable[[DaemonConnection], Awaitable[None]]
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -223,16 +223,18 @@ class _Endpoints:
 
     async def control(self, socket: WebSocket) -> None:
         """Serve a client: version check, then requests, each in a task of its own."""
-        clients: dict[int, tuple[Client, type[control.ControlRequest]]] = {}
+        clients: dict[int, tuple[RequestClient, type[control.ControlRequest]]] = {}
         """Requests that are not answered yet."""
         limit = self._service.settings.streams_per_client
 
-        async def answer(request: control.ControlRequest, client: Client) -> None:
+        async def answer(request: control.ControlRequest, client: RequestClient) -> None:
             await self._service.request(request, client)
             del clients[client.number]
 
-        def begin(connection: Connection, asked: control.ClientRequest, tasks: TaskGroup) -> None:
-            client, kind = Client(asked.id, connection.send), type(asked.request)
+        def begin(
+            connection: DaemonConnection, asked: control.ClientRequest, tasks: TaskGroup
+        ) -> None:
+            client, kind = RequestClient(asked.id, connection.send), type(asked.request)
             if asked.id in clients or [one for _, one in clients.values()].count(kind) >= limit:
                 client.fail(
                     f"at most {limit} requests of one kind are open over one connection; end one, "
@@ -242,7 +244,7 @@ class _Endpoints:
             clients[asked.id] = client, kind
             tasks.start_soon(answer, asked.request, client)
 
-        async def handshake(connection: Connection) -> None:
+        async def handshake(connection: DaemonConnection) -> None:
             frame = control.CLIENT_CODEC.decode(await _handshake_frame(socket, "hello"))
             if not isinstance(frame, control.Hello):
                 raise RemoteProtocolError("expected hello as the first frame")
@@ -251,7 +253,7 @@ class _Endpoints:
             welcome = control.Welcome(party=self._service.party, max_message_bytes=limit)
             connection.send(control.SERVER_CODEC.encode(welcome))
 
-        def on_frame(connection: Connection, text: str, tasks: TaskGroup) -> None:
+        def on_frame(connection: DaemonConnection, text: str, tasks: TaskGroup) -> None:
             match control.CLIENT_CODEC.decode(text):
                 case control.ClientRequest() as asked:
                     begin(connection, asked, tasks)
@@ -298,14 +300,14 @@ class _Endpoints:
     async def daemon(self, socket: WebSocket) -> None:
         """Serve a daemon: its registration and identity, then its messages."""
 
-        async def handshake(connection: Connection) -> None:
+        async def handshake(connection: DaemonConnection) -> None:
             message = messages.TO_COORDINATOR.decode(await _handshake_frame(socket, "register"))
             if not isinstance(message, messages.Register):
                 raise RemoteProtocolError("expected register as the first frame")
             self._require_compatible(message.party)
             self._service.on_register(connection, message, await self._proof(socket, message))
 
-        def on_frame(connection: Connection, text: str, tasks: TaskGroup) -> None:
+        def on_frame(connection: DaemonConnection, text: str, tasks: TaskGroup) -> None:
             self._service.on_message(connection, messages.TO_COORDINATOR.decode(text))
 
         def refuse(problem: RemoteProtocolError) -> str:
@@ -322,7 +324,7 @@ class _Endpoints:
         self,
         socket: WebSocket,
         handshake: Handshake,
-        on_frame: Callable[[Connection, str, TaskGroup], None],
+        on_frame: Callable[[DaemonConnection, str, TaskGroup], None],
         refuse: Callable[[RemoteProtocolError], str],
     ) -> None:
         """Read frames until either side ends; an invalid frame ends the connection."""

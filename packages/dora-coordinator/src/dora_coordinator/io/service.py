@@ -44,8 +44,8 @@ from dora_config.protocol.envelope import ProgramVersion, clean_lines
 from dora_config.protocol.recordings import CallRecorders
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io.authority import Authority
-from dora_coordinator.io.connections import Connection, Renewal
-from dora_coordinator.io.credentials import Credentials
+from dora_coordinator.io.connections import DaemonConnection, Renewal
+from dora_coordinator.io.credentials import MachineCredentials
 from dora_coordinator.io.fleet_steps import carry_out
 from dora_coordinator.io.provenance import Provenance
 from dora_coordinator.io.standbys import Standbys
@@ -53,8 +53,8 @@ from dora_coordinator.io.store import NotWritten, Store
 from dora_coordinator.io.succession import SuccessionFile
 from dora_coordinator.io.timers import Timers
 from dora_coordinator.io.token_file import TokenFile
-from dora_coordinator.queries.clients import Client
-from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.queries.clients import RequestClient
+from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
 from dora_coordinator.queries.queries import Queries, find_code
 from dora_coordinator.settings import Settings
@@ -146,15 +146,15 @@ class Service:
         self._history = history
         self._inbox: deque[Event] = deque()
         self._wake = anyio.Event()
-        self._connections: dict[int, Connection] = {}
-        self._by_daemon: dict[str, Connection] = {}
-        self._credentials = Credentials(authority, tokens, self._by_daemon)
+        self._connections: dict[int, DaemonConnection] = {}
+        self._by_daemon: dict[str, DaemonConnection] = {}
+        self._credentials = MachineCredentials(authority, tokens, self._by_daemon)
         self.standbys = Standbys(
             self.succession, file, store, authority, tokens, self._by_daemon, self._wake_up
         )
         self._waiting: dict[int, _Waiting] = {}
         """Waits for answers to events."""
-        self._clients: set[Client] = set()
+        self._clients: set[RequestClient] = set()
         """Clients whose request is being answered from this state."""
         self._last_number = 0
         self.spans = SpanReports()
@@ -345,13 +345,13 @@ class Service:
         """Return the digest of a node's code; raises :class:`RequestRefused`."""
         return find_code(self._state.registry, build, node_id)
 
-    def connect(self, address: str, renewal: Renewal) -> Connection:
+    def connect(self, address: str, renewal: Renewal) -> DaemonConnection:
         self._last_number += 1
-        connection = Connection(self._last_number, address, renewal)
+        connection = DaemonConnection(self._last_number, address, renewal)
         self._connections[connection.number] = connection
         return connection
 
-    def disconnect(self, connection: Connection) -> None:
+    def disconnect(self, connection: DaemonConnection) -> None:
         """The socket is closed, by either side."""
         connection.hang_up()
         del self._connections[connection.number]
@@ -359,19 +359,19 @@ class Service:
             del self._by_daemon[connection.daemon]
         self._post(DaemonDisconnected(connection.number))
 
-    def _hang_up(self, connection: Connection) -> None:
+    def _hang_up(self, connection: DaemonConnection) -> None:
         if connection.daemon and self._by_daemon.get(connection.daemon) is connection:
             self._calls.daemon_lost(connection.daemon)
         connection.hang_up()
 
     def on_register(
-        self, connection: Connection, register: messages.Register, proof: Proof
+        self, connection: DaemonConnection, register: messages.Register, proof: Proof
     ) -> None:
         connection.same_host = register.boot_id == boot_id() != ""
         register = self._provenance.registration(register)
         self._post(DaemonRegistered(connection.number, register, connection.address, proof))
 
-    def on_message(self, connection: Connection, message: messages.DaemonMessage) -> None:
+    def on_message(self, connection: DaemonConnection, message: messages.DaemonMessage) -> None:
         offset = None
         if isinstance(message, messages.Heartbeat) and message.time is not None:
             offset = message.time - time.time()
@@ -385,13 +385,13 @@ class Service:
         self._post(DaemonMessageReceived(connection.number, message, offset))
 
     async def request(
-        self, request: ControlRequest, client: Client | None = None
+        self, request: ControlRequest, client: RequestClient | None = None
     ) -> Answer | Failure | None:
         """Answer one request; cancel it to drop the request.
 
         None: its answer was lost, because the coordinator is ending or cannot write to its store.
         """
-        client = client or Client()
+        client = client or RequestClient()
         with client.scope:
             try:
                 await self._loaded.wait()
@@ -413,8 +413,8 @@ class Service:
                 self._clients.discard(client)
         return client.frame
 
-    def _cluster(self) -> Cluster:
-        return Cluster(
+    def _cluster(self) -> QueryContext:
+        return QueryContext(
             self._state,
             self._calls,
             self._post,

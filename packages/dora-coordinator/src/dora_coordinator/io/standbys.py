@@ -12,7 +12,7 @@ from dora_config.access import Endpoint, split_address
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.claims import Claim
 from dora_coordinator.io.authority import Authority
-from dora_coordinator.io.connections import Connection
+from dora_coordinator.io.connections import DaemonConnection
 from dora_coordinator.io.store import Store, StoreError
 from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_copy
 from dora_coordinator.io.token_file import TokenFile
@@ -40,7 +40,7 @@ class Standbys:
         store: Store,
         authority: Authority,
         tokens: TokenFile | None,
-        connections: Mapping[str, Connection],
+        connections: Mapping[str, DaemonConnection],
         on_replaced: Callable[[], None],
     ) -> None:
         """``connections``: of the daemons; ``on_replaced``: called when another one leads."""

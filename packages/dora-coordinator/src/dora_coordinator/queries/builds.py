@@ -16,13 +16,15 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol import builds
 from dora_config.protocol.envelope import clean_lines
 from dora_coordinator.dataflow.placement import place
-from dora_coordinator.queries.clients import Client
-from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.queries.clients import RequestClient
+from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.events import NotStarted
 
 
-async def build(request: builds.BuildDataflow, cluster: Cluster, client: Client) -> builds.Built:
+async def build(
+    request: builds.BuildDataflow, cluster: QueryContext, client: RequestClient
+) -> builds.Built:
     """Build each node where a start would place it now; raises :class:`RequestRefused`."""
     spec = request.spec
     attributes = {} if spec.name is None else {"dora.dataflow.name": spec.name}
@@ -45,8 +47,8 @@ async def build(request: builds.BuildDataflow, cluster: Cluster, client: Client)
 @dataclass(slots=True)
 class _Build:
     request: builds.BuildDataflow
-    cluster: Cluster
-    client: Client
+    cluster: QueryContext
+    client: RequestClient
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     nodes: list[builds.BuiltNode] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)

@@ -22,7 +22,7 @@ SendText = Callable[[str, Callable[[], None] | None], None]
 """Queues a frame, and calls the function once it was written."""
 
 
-class Client:
+class RequestClient:
     """Where the answer to one request is sent, and its progress before."""
 
     def __init__(self, number: int = 1, send: SendText | None = None) -> None:

@@ -18,7 +18,9 @@ from dora_coordinator.telemetry.spans import Outcome, SpanEvent, SpanKey, span
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class QueryContext:
+    """What queries read of the coordinator, and how they change it."""
+
     state: CoordinatorState
     calls: DaemonCalls
     post: Callable[[Event], None]

@@ -25,7 +25,7 @@ from dora_config.yaml.suggest import closest
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.placement import place_one
 from dora_coordinator.links.edges import remote_edges
-from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.queries.daemon_calls import CallProblems
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.events import EndedPartChanged, PartAdded
@@ -166,7 +166,7 @@ class GraphChanges:
         self._changing: set[str] = set()
         """Ids of dataflows."""
 
-    async def change(self, request: ChangeGraph, cluster: Cluster) -> GraphChanged:
+    async def change(self, request: ChangeGraph, cluster: QueryContext) -> GraphChanged:
         """Carry out a change, which continues without its client.
 
         Raises :class:`RequestRefused`.
@@ -195,7 +195,7 @@ class GraphChanges:
         return GraphChanged(uuid=dataflow.id, daemon=daemon)
 
 
-def _daemon_of(cluster: Cluster, dataflow: Dataflow, change: protocol.GraphChange) -> str:
+def _daemon_of(cluster: QueryContext, dataflow: Dataflow, change: protocol.GraphChange) -> str:
     match change:
         case protocol.AddNode(node=node):
             return place_one(node, cluster.membership.connected())
@@ -212,7 +212,7 @@ def _daemon_of(cluster: Cluster, dataflow: Dataflow, change: protocol.GraphChang
 
 
 async def _add_part(
-    cluster: Cluster, dataflow: Dataflow, daemon: str, change: protocol.AddNode
+    cluster: QueryContext, dataflow: Dataflow, daemon: str, change: protocol.AddNode
 ) -> None:
     """Start a node on a further daemon, and wait until it runs."""
     _require_connected(cluster, daemon)
@@ -236,7 +236,7 @@ async def _add_part(
 
 
 async def _change_parts(
-    cluster: Cluster, dataflow: Dataflow, daemon: str, change: protocol.GraphChange
+    cluster: QueryContext, dataflow: Dataflow, daemon: str, change: protocol.GraphChange
 ) -> None:
     """Change the part of a node, and then the parts of its readers."""
     readers: list[protocol.DisconnectInput] = []
@@ -257,7 +257,7 @@ async def _change_parts(
 
 
 async def _change_part(
-    cluster: Cluster, dataflow: Dataflow, change: protocol.GraphChange, partial: str = ""
+    cluster: QueryContext, dataflow: Dataflow, change: protocol.GraphChange, partial: str = ""
 ) -> None:
     daemon = _daemon_of(cluster, dataflow, change)
     part = dataflow.parts[daemon]
@@ -303,7 +303,9 @@ def _without_runner(
             return EndedPartChanged(daemon, (protocol.CurrentNode(node=node),))
 
 
-async def change_ended_part(cluster: Cluster, dataflow: Dataflow, change: EndedPartChanged) -> None:
+async def change_ended_part(
+    cluster: QueryContext, dataflow: Dataflow, change: EndedPartChanged
+) -> None:
     """Change nodes without a runner; wait until those that are to start run.
 
     Raises :class:`RequestRefused`.
@@ -324,6 +326,6 @@ async def change_ended_part(cluster: Cluster, dataflow: Dataflow, change: EndedP
         await cluster.changed()
 
 
-def _require_connected(cluster: Cluster, daemon: str, partial: str = "") -> None:
+def _require_connected(cluster: QueryContext, daemon: str, partial: str = "") -> None:
     if not cluster.membership.is_connected(daemon):
         raise RequestRefused("failed", f'{partial}no connection to daemon "{daemon}"')

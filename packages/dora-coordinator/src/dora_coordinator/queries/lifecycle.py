@@ -11,8 +11,8 @@ from dora_config.protocol import control
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.queries.clients import Client
-from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.queries.clients import RequestClient
+from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.state.commands import Begun, RequestRefused
 from dora_coordinator.state.events import EndRequested
 from dora_coordinator.state.records import Phase
@@ -24,7 +24,7 @@ RECENT_SECONDS: Final = 0.5
 
 
 async def start(
-    request: control.StartDataflow, cluster: Cluster, client: Client
+    request: control.StartDataflow, cluster: QueryContext, client: RequestClient
 ) -> control.Started:
     """Raises :class:`RequestRefused`, also if nodes could not be started."""
     accepted = await cluster.decide(request)
@@ -34,7 +34,7 @@ async def start(
     return await _started(uuid, cluster, client)
 
 
-async def _started(uuid: str, cluster: Cluster, client: Client) -> control.Started:
+async def _started(uuid: str, cluster: QueryContext, client: RequestClient) -> control.Started:
     shown = None
     (dataflow,) = _present([uuid], cluster)
     while not dataflow.released or dataflow.phase is Phase.RELEASING:
@@ -50,7 +50,9 @@ async def _started(uuid: str, cluster: Cluster, client: Client) -> control.Start
 
 
 async def restart(
-    request: control.RestartDataflow | control.ReplaceDataflow, cluster: Cluster, client: Client
+    request: control.RestartDataflow | control.ReplaceDataflow,
+    cluster: QueryContext,
+    client: RequestClient,
 ) -> control.Restarted:
     """Raises :class:`RequestRefused`; the restart is completed without its client."""
     await _require_reachable(cluster.registry.find(request.dataflow, archived=False), cluster)
@@ -70,7 +72,7 @@ async def restart(
     return control.Restarted(old=old_id, new=uuid, warnings=started.warnings)
 
 
-async def _require_reachable(dataflow: Dataflow, cluster: Cluster) -> None:
+async def _require_reachable(dataflow: Dataflow, cluster: QueryContext) -> None:
     """Raise RequestRefused before a stop if a machine of the dataflow does not answer.
 
     A machine without power stays connected until it has been silent for long.
@@ -93,20 +95,20 @@ async def _require_reachable(dataflow: Dataflow, cluster: Cluster) -> None:
         raise RequestRefused("placement", text)
 
 
-async def stop(request: control.StopDataflow, cluster: Cluster) -> control.Ended:
+async def stop(request: control.StopDataflow, cluster: QueryContext) -> control.Ended:
     """Raises :class:`RequestRefused`."""
     accepted = await cluster.decide(request)
     assert isinstance(accepted, Begun)
     return await _ended(accepted.dataflows, cluster)
 
 
-async def wait(request: control.WaitForEnd, cluster: Cluster) -> control.Ended:
+async def wait(request: control.WaitForEnd, cluster: QueryContext) -> control.Ended:
     """Raises :class:`RequestRefused`."""
     dataflow = cluster.registry.find(request.dataflow, archived=True)
     return await _ended([dataflow.id], cluster)
 
 
-async def _ended(uuids: Iterable[str], cluster: Cluster) -> control.Ended:
+async def _ended(uuids: Iterable[str], cluster: QueryContext) -> control.Ended:
     dataflows = _present(uuids, cluster)
     while not all(one.has_ended for one in dataflows):
         await cluster.changed()
@@ -114,12 +116,12 @@ async def _ended(uuids: Iterable[str], cluster: Cluster) -> control.Ended:
     return control.Ended(dataflows=tuple(one.ended() for one in dataflows))
 
 
-def _present(uuids: Iterable[str], cluster: Cluster) -> list[Dataflow]:
+def _present(uuids: Iterable[str], cluster: QueryContext) -> list[Dataflow]:
     found = (cluster.registry.get(uuid) for uuid in uuids)
     return [one for one in found if one is not None]
 
 
-async def destroy(request: control.Destroy, cluster: Cluster) -> control.Destroyed:
+async def destroy(request: control.Destroy, cluster: QueryContext) -> control.Destroyed:
     """End the dataflows, then the daemons, then the coordinator; also without the client.
 
     Raises :class:`RequestRefused`.

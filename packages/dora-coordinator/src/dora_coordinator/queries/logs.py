@@ -13,12 +13,12 @@ from dora_config.protocol.control import LogLines, LogsEnd, ReadLogs
 from dora_config.protocol.daemon import EndStream, LogChunk, ReadOn, StreamLogs
 from dora_config.protocol.envelope import clean_lines
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.queries.clients import Client
-from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.queries.clients import RequestClient
+from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.state.commands import RequestRefused
 
 
-async def read_logs(request: ReadLogs, cluster: Cluster, client: Client) -> LogsEnd:
+async def read_logs(request: ReadLogs, cluster: QueryContext, client: RequestClient) -> LogsEnd:
     """Raises :class:`RequestRefused`."""
     dataflow = cluster.registry.find(request.dataflow, archived=True)
     known = {node for part in dataflow.parts.values() for node in part.nodes}
@@ -58,7 +58,7 @@ class _Reading:
     tasks: anyio.abc.TaskGroup
 
     def __init__(
-        self, request: ReadLogs, dataflow_id: str, cluster: Cluster, client: Client
+        self, request: ReadLogs, dataflow_id: str, cluster: QueryContext, client: RequestClient
     ) -> None:
         self._request = request
         self._dataflow_id = dataflow_id

@@ -30,8 +30,8 @@ from dora_coordinator.fleet.steps import require_checks_allowed
 from dora_coordinator.queries import lifecycle
 from dora_coordinator.queries.builds import build
 from dora_coordinator.queries.checks import check
-from dora_coordinator.queries.clients import Client
-from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.queries.clients import RequestClient
+from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.queries.daemon_calls import DaemonCalls
 from dora_coordinator.queries.explanations import explained
 from dora_coordinator.queries.graph_changes import GraphChanges, change_ended_part
@@ -92,7 +92,7 @@ class Queries:
         )
 
     async def answer(
-        self, query: control.ControlRequest, present: Cluster, client: Client
+        self, query: control.ControlRequest, present: QueryContext, client: RequestClient
     ) -> control.ControlAnswer:
         """Raises :class:`RequestRefused`."""
         cluster, registry, membership = present.state, present.registry, present.membership
@@ -158,7 +158,7 @@ class Queries:
                 return answer
 
     async def _call_runners(
-        self, dataflow: Dataflow, node: str | None, request: NodeRequest, present: Cluster
+        self, dataflow: Dataflow, node: str | None, request: NodeRequest, present: QueryContext
     ) -> RunnerReplies:
         """Call the runner of ``node`` (None: of every part)."""
         if (ended := _ended_part_of(dataflow, node)) is not None and node is not None:
@@ -192,7 +192,7 @@ class Queries:
         return RunnerReplies(replies=tuple(replies), problems=tuple(problems.values()))
 
     async def _without_runner(
-        self, dataflow: Dataflow, part: Part, node: str, request: NodeRequest, present: Cluster
+        self, dataflow: Dataflow, part: Part, node: str, request: NodeRequest, present: QueryContext
     ) -> RunnerReplies:
         """Start a node again, or set its parameter, although its part has ended."""
         if not present.membership.is_connected(part.daemon):

@@ -26,8 +26,8 @@ from dora_config.protocol.topics import (
 )
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.queries.clients import Client
-from dora_coordinator.queries.cluster import Cluster
+from dora_coordinator.queries.clients import RequestClient
+from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.records import PartState
@@ -47,7 +47,7 @@ the reader drops and counts it.
 class _Reader:
     """One watch of a stream: what it has not displayed yet, and what it has missed."""
 
-    def __init__(self, stream: _Stream, client: Client) -> None:
+    def __init__(self, stream: _Stream, client: RequestClient) -> None:
         self.busy = False
         """It has not displayed the last update that it was sent."""
         self.skips = stream.in_message
@@ -142,7 +142,7 @@ class _Stream:
         if not calls.send(daemon, request):
             self._end()
 
-    def add(self, client: Client) -> _Reader:
+    def add(self, client: RequestClient) -> _Reader:
         """Add a reader, which receives the notes that the stream has sent before."""
         reader = _Reader(self, client)
         self._readers.append(reader)
@@ -206,7 +206,9 @@ class Topics:
     def __init__(self) -> None:
         self._streams: list[_Stream] = []
 
-    async def watch(self, request: WatchTopics, cluster: Cluster, client: Client) -> TopicsEnd:
+    async def watch(
+        self, request: WatchTopics, cluster: QueryContext, client: RequestClient
+    ) -> TopicsEnd:
         """Raises :class:`RequestRefused`."""
         dataflow = cluster.registry.find(request.dataflow, archived=False)
         _check_allowed(dataflow)
@@ -247,7 +249,7 @@ class Topics:
                 tasks.start_soon(follow, daemon)
         return TopicsEnd(problems=tuple(problems))
 
-    def _stream(self, daemon: str, request: StreamTopics, cluster: Cluster) -> _Stream:
+    def _stream(self, daemon: str, request: StreamTopics, cluster: QueryContext) -> _Stream:
         """Return the stream of an equal watch, or open one."""
         self._streams = [one for one in self._streams if not one.ended]
         if _may_be_shared(request):
@@ -261,7 +263,7 @@ class Topics:
         return self._streams[-1]
 
 
-def _part(cluster: Cluster, dataflow_id: str, daemon: str) -> Part | None:
+def _part(cluster: QueryContext, dataflow_id: str, daemon: str) -> Part | None:
     """Return a part that has not ended, of a dataflow that has not ended."""
     dataflow = cluster.registry.get(dataflow_id)
     if dataflow is None or dataflow.has_ended:
@@ -270,7 +272,9 @@ def _part(cluster: Cluster, dataflow_id: str, daemon: str) -> Part | None:
     return None if part is None or part.ended else part
 
 
-async def _runs(cluster: Cluster, dataflow_id: str, daemon: str, *, other_than: int | None) -> bool:
+async def _runs(
+    cluster: QueryContext, dataflow_id: str, daemon: str, *, other_than: int | None
+) -> bool:
     """Wait until a part runs, in another attempt; return False if it has ended."""
     while (part := _part(cluster, dataflow_id, daemon)) is not None:
         runs = part.state is PartState.RUNNING and part.attempt != other_than
@@ -281,7 +285,7 @@ async def _runs(cluster: Cluster, dataflow_id: str, daemon: str, *, other_than: 
 
 
 def _stream_request(
-    request: WatchTopics, dataflow_id: str, topics: tuple[str, ...], cluster: Cluster
+    request: WatchTopics, dataflow_id: str, topics: tuple[str, ...], cluster: QueryContext
 ) -> StreamTopics:
     limit = cluster.settings.max_message_bytes // MESSAGE_BYTES_PER_CHARACTER
     chunk = min(MAX_CHUNK, limit)

@@ -13,14 +13,14 @@ from dora_config.protocol.runner_events import DATAFLOW_ENDED
 from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.machine.commands import Command
 from dora_daemon.runner.machine.events import StateEvent
-from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.machine.state import RunnerMachine
 
 
 class Dispatcher:
     """Owner of the state machine and its clock."""
 
     def __init__(
-        self, state: RunnerState, execute: Callable[[Command], None], changed: Callable[[], None]
+        self, state: RunnerMachine, execute: Callable[[Command], None], changed: Callable[[], None]
     ) -> None:
         """``changed`` is called after every event and notification."""
         self.state = state

@@ -181,7 +181,7 @@ class Runner:
         self._mark = f"dora-runner-{pid}-{started}"
         """Mark in the environment of each node, which its children inherit."""
         self._reported: RunnerState | None = None
-        state = machine.RunnerState(
+        state = machine.RunnerMachine(
             plan.resolved.nodes,
             plan,
             default_finish_grace=preparer.default_finish_grace,

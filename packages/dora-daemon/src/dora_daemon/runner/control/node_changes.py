@@ -22,7 +22,7 @@ from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
-from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.machine.state import RunnerMachine
 from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
 from dora_daemon.runner.service import Runner
 
@@ -42,7 +42,7 @@ START_SECONDS = 60.0
 _WITHOUT_PROCESS = (NodeState.ENDED, NodeState.BACKING_OFF)
 
 
-def find_node(state: RunnerState, node: str) -> NodeLifecycle:
+def find_node(state: RunnerMachine, node: str) -> NodeLifecycle:
     """Return the state of a node. Raises RequestRefused if it does not exist here."""
     found = state.node(node)
     if found is None:
@@ -61,7 +61,7 @@ def require_success(node: NodeLifecycle) -> None:
         raise RequestRefused(f'node "{node.id}" {result.message}{cause}')
 
 
-def require_running(state: RunnerState) -> None:
+def require_running(state: RunnerMachine) -> None:
     """Raise RequestRefused if the dataflow is being stopped or has ended."""
     if state.phase == "stopping":
         raise RequestRefused("the dataflow is stopping")

@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.01
 _CHUNK = 65536
 
 
-class Client:
+class ControlClient:
     """One connection."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
@@ -72,7 +72,7 @@ class ControlServer:
         self._answer = answer
         self._warn = warn
         self._listener = listener or bind_unix(path)
-        self.clients: set[Client] = set()
+        self.clients: set[ControlClient] = set()
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
         """Send an event to every client that follows."""
@@ -111,7 +111,7 @@ class ControlServer:
 
     async def _serve(self, sock: socket.socket) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=sock)
-        client = Client(writer)
+        client = ControlClient(writer)
         self.clients.add(client)
         try:
             async with anyio.create_task_group() as tasks:
@@ -121,7 +121,9 @@ class ControlServer:
             self.clients.discard(client)
             writer.transport.abort()
 
-    async def _read(self, client: Client, reader: asyncio.StreamReader, tasks: TaskGroup) -> None:
+    async def _read(
+        self, client: ControlClient, reader: asyncio.StreamReader, tasks: TaskGroup
+    ) -> None:
         decoder = protocol.LineDecoder()
         while True:
             try:
@@ -140,7 +142,10 @@ class ControlServer:
                 return
 
     def _handle(
-        self, client: Client, message: protocol.Envelope | protocol.UnknownMessage, tasks: TaskGroup
+        self,
+        client: ControlClient,
+        message: protocol.Envelope | protocol.UnknownMessage,
+        tasks: TaskGroup,
     ) -> None:
         if isinstance(message, protocol.UnknownMessage):
             major, minor = protocol.RUNNER_PROTOCOL
@@ -154,7 +159,7 @@ class ControlServer:
             tasks.start_soon(self._reply, client, message.id, message.request)
 
     async def _reply(
-        self, client: Client, number: int | None, request: protocol.RunnerRequest
+        self, client: ControlClient, number: int | None, request: protocol.RunnerRequest
     ) -> None:
         try:
             reply = await self._answer(request)

@@ -132,7 +132,7 @@ class StopSequence:
 
 @dataclass(slots=True)
 class NodeLifecycle:
-    """One node. Only `RunnerState` changes it; status and requests read it."""
+    """One node. Only `RunnerMachine` changes it; status and requests read it."""
 
     spec: ResolvedNode
     _next_incarnation: Callable[[], int]

@@ -1,4 +1,4 @@
-"""State machine of a dataflow on one machine: ``RunnerState.handle(event, now) -> commands``; pure.
+"""State machine of a dataflow on one machine: `RunnerMachine` turns events into commands; pure.
 
 It decides what concerns several nodes: the start barrier, cascading failures, ended inputs, the
 stop of the dataflow and its result. ``node`` and ``link`` hold the states of a single node and of
@@ -33,7 +33,7 @@ STOP_AFTER: Final = "stop_after"
 _OVER = ("stopping", "finished")
 
 
-class RunnerState:
+class RunnerMachine:
     """A dataflow on one machine. Changed through :meth:`handle` only; the rest reads."""
 
     def __init__(
