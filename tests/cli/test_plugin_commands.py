@@ -12,6 +12,7 @@ from support.command_line import Dora
 from support.plugin_wheels import PluginWheels, plugin_wheels
 
 from dora_cli import plugin_commands
+from dora_cli.main import create_application
 from dora_config import plugins
 from dora_config.installation import wheel_command
 from dora_config.plugins import Plugins
@@ -168,6 +169,14 @@ def test_a_missing_plug_in_of_this_project_is_named(
         "[ERROR]\nthe command `dora ros2` is part of the wheel dora-ros2, which is not installed"
         f" for {sys.executable}\n  install it: {wheel_command('dora-ros2')}\n"
     )
+
+
+def test_a_second_name_of_a_command_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "installed", lambda: Plugins([], {}))
+    application = create_application()
+    context = application.make_context("dora", ["record"], resilient_parsing=True)  # a completion
+    with pytest.raises(Exception, match="no such command 'record'"):
+        application.resolve_command(context, ["record", "fetch"])
 
 
 def test_a_command_of_dora_reads_no_metadata(dora: Dora, monkeypatch: pytest.MonkeyPatch) -> None:

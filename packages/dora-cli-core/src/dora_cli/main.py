@@ -80,8 +80,9 @@ class LazyGroup(TyperGroup):
         if phrase is not None:
             command: Any = self
             for word in phrase:
-                command = command.get_command(ctx, word)
-            return " ".join(args[:2]), command, args[2:]
+                command = command and command.get_command(ctx, word)
+            if command is not None:  # a plug-in has it, which may be missing
+                return " ".join(args[:2]), command, args[2:]
         word = args[0]
         if word in self._unsupported:
             output.failure(self._unsupported[word])
