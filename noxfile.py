@@ -47,7 +47,7 @@ NEEDS: dict[str, list[str]] = json.loads(
 """Wheels with those that each one needs."""
 CORE = [*NEEDS["dora-cli-core"], "dora-cli-core"]
 PLUGINS = sorted(NEEDS.keys() - {*CORE, "dora-cli"})
-ON_A_MAC = ["dora-config", "dora-coordinator", "dora-cli-core", "dora-cluster"]
+ON_A_MAC = ["dora-config", "dora-coordinator", "dora-cli-core", "dora-cluster", "dora-ui"]
 """Wheels without nodes, which also work on an operator's Mac."""
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
