@@ -118,18 +118,10 @@ class FleetControl:
             )
         self._require_not_paused()
         require_checks_allowed(request.fleet.rollout.check, self._settings)
-        given = self._wanted(request.fleet, request.only)
-        wanted = self._comparison.stamped(given)
-        lines = [line for one in self._comparison.compare(wanted) for line in one.lines()]
-        if not lines and self._generations.wants(given) and self.status.paused is None:
+        if self.status.paused is None and not self.compare(request.fleet, request.only).differs:
             return []
-        entry = fleets.FleetEntry(
-            generation=self._generations.number + 1,
-            by=request.by,
-            at=now + self._wall_offset,
-            changes=tuple(lines),
-        )
-        return self._begin(entry, wanted, force=request.force)
+        given = self._wanted(request.fleet, request.only)
+        return self._begin(given, request.by, now, force=request.force)
 
     def _require_not_paused(self) -> None:
         """An operator's pause ends with `resume` only; after a failure a change may follow."""
@@ -152,30 +144,34 @@ class FleetControl:
                 "not_found", f"no rollback to generation {to} is possible; generations: {listed}"
             )
         require_checks_allowed(target.fleet.rollout.check, self._settings)
-        return self._return_to(to, target.fleet, request.by, now)
+        return self._begin(target.fleet, request.by, now, back_to=to)
 
-    def _return_to(self, number: int, fleet: fleets.Fleet, by: str, now: float) -> list[Command]:
-        wanted = self._comparison.stamped(fleet)
+    def _begin(
+        self,
+        given: fleets.Fleet,
+        by: str,
+        now: float,
+        *,
+        back_to: int | None = None,
+        force: bool = False,
+    ) -> list[Command]:
+        """Make a fleet the desired one; ``back_to``: the generation that wanted it before."""
+        wanted = self._comparison.stamped(given)
         lines = [line for one in self._comparison.compare(wanted) for line in one.lines()]
         entry = fleets.FleetEntry(
             generation=self._generations.number + 1,
-            action="rollback",
+            action="apply" if back_to is None else "rollback",
             by=by,
             at=now + self._wall_offset,
-            changes=(f"as generation {number}", *lines),
+            changes=(*([] if back_to is None else [f"as generation {back_to}"]), *lines),
         )
-        return self._begin(entry, wanted)
-
-    def _begin(
-        self, entry: fleets.FleetEntry, fleet: fleets.Fleet, *, force: bool = False
-    ) -> list[Command]:
         kept = {
             name: record
             for name, record in self.status.copies.items()
-            if fleet.get(name.partition("@")[0]) or self._registry.latest_named(name)
+            if wanted.get(name.partition("@")[0]) or self._registry.latest_named(name)
         }
         self._roll_out.begin()
-        return self._generations.begin(entry, fleet, kept, force=force)
+        return self._generations.begin(entry, wanted, kept, force=force)
 
     def _pause(self, request: fleets.PauseFleet) -> list[Command]:
         by = request.by or "an operator"
@@ -365,7 +361,7 @@ class FleetControl:
             saved = generations.end(outcome)
             fleet = previous.fleet.model_copy(update={"rollout": rollout.for_return()})
             by = f"roll-out of generation {number}"
-            return [log, *saved, *self._return_to(number - 1, fleet, by, now)]
+            return [log, *saved, *self._begin(fleet, by, now, back_to=number - 1)]
         return [log, *generations.pause(f"it failed: {reason}")]
 
     def step_ended(self, event: FleetStepEnded, now: float) -> list[Command]:
