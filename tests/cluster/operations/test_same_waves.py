@@ -21,8 +21,8 @@ from dora_config.cluster.fleet import Rollout
 from dora_config.protocol.fleet import Checked, CheckMachine
 from dora_coordinator.queries import queries as coordinator_queries
 from dora_coordinator.settings import Settings
-from dora_coordinator.state import commands
-from dora_coordinator.state.commands import RequestRefused
+from dora_coordinator.state.commands import Command, RequestRefused
+from dora_coordinator.state.events import FleetStep
 
 Course = list[tuple[str, list[str]]]
 """What happens, and on which machines at the same time."""
@@ -50,10 +50,10 @@ class WatchedFleet(SimulatedFleet):
         self.steps: list[tuple[str, str]] = []
         super().__init__(Settings(fleet_checks=1))
 
-    def _execute(self, command: commands.Command) -> None:
-        if isinstance(command, commands.CarryOut):
-            kind = "check" if command.step.kind == "check" else "change"
-            self.steps.append((kind, command.step.copy.removeprefix("drive@")))
+    def _execute(self, command: Command) -> None:
+        if isinstance(command, FleetStep):
+            kind = "check" if command.kind == "check" else "change"
+            self.steps.append((kind, command.copy.removeprefix("drive@")))
         super()._execute(command)
 
 

@@ -741,8 +741,8 @@ class SimulatedFleet:
                 self.stored_generations |= {
                     one.entry.generation: one for one in command.generations
                 }
-            case coordinator_commands.CarryOut(step=step):
-                self._next_steps.append(step)
+            case FleetStep():
+                self._next_steps.append(command)
             case coordinator_commands.EndCoordinator():
                 self.ended = True
 

@@ -21,7 +21,6 @@ from dora_coordinator.fleet.steps import Held, require_checks_allowed, step_towa
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     ArmTimer,
-    CarryOut,
     Command,
     Log,
     RequestRefused,
@@ -202,7 +201,7 @@ class FleetControl:
         ]:
             if step is not None:
                 self._roll_out.track(step.copy).busy = True
-                commands.append(CarryOut(step))
+                commands.append(step)
         is_settled = self.status.finished or self.status.paused is not None
         is_idle = is_settled and not any(
             one.differs or self._roll_out.is_busy(one.name, now) for one in view.seen

@@ -518,8 +518,8 @@ class Service:
                 pass  # executed for the whole batch
             case do.SaveSuccession():
                 self.standbys.save()
-            case do.CarryOut(step=step):
-                self._steps.append(step)
+            case FleetStep():
+                self._steps.append(command)
                 self._step_added.set()
             case do.AppendHistory(entry=entry):
                 self._append_history(entry)

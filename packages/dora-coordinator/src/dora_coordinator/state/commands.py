@@ -121,13 +121,6 @@ class CloseConnection:
     last: CoordinatorMessage | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CarryOut:
-    """Carry out a step, and report its end with `FleetStepEnded`."""
-
-    step: FleetStep
-
-
 class RequestRefused(DoraError):
     """A client's request is refused; ``code`` and ``ended`` are part of the answer."""
 
@@ -199,7 +192,7 @@ Command = (
     | SaveMachine
     | SaveFleet
     | SaveSuccession
-    | CarryOut
+    | FleetStep
     | AppendHistory
     | AdmitDaemon
     | SendToDaemon

@@ -116,7 +116,7 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class FleetStep:
-    """One step of a dataflow or copy towards its desired generation."""
+    """Step of a dataflow or copy towards its generation: carry it out, report `FleetStepEnded`."""
 
     copy: str
     generation: int
