@@ -8,6 +8,7 @@ import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeline
 
 from dora_config.protocol.control import RestartDataflow, StopDataflow
+from dora_coordinator.settings import Settings
 
 MACHINES = ("robot", "base", "arm")
 MESSAGES = 60
@@ -50,3 +51,21 @@ def test_each_lost_message_is_made_up_for(action: Callable[[SimulatedFleet], Non
         else:
             assert last == ("Running", None), number
             assert sorted(r.phase for r in living) == ["running"] * 3, number
+
+
+def test_the_report_of_an_adopted_part_is_lost_until_the_dataflow_is_given_up() -> None:
+    """It resumes by what the machine has reported, and is not stopped (seed 5256)."""
+    fleet = SimulatedFleet(Settings(daemon_silence_limit=1e9))
+    fleet.add_daemon("robot", "robot")
+    fleet.settle()
+    fleet.start(pipeline(camera="robot"))
+    fleet.settle()
+    (runner,) = fleet.daemons["robot"].runners
+    fleet.lose_store()
+    fleet.connect(fleet.daemons["robot"])
+    fleet.lose_in = 3  # after the request for the description and the description
+    fleet.settle()
+    fleet.pass_time(65.0, heartbeats=False)
+    fleet.pass_time(30.0)
+    assert runner.phase == "running"
+    assert fleet.listed() == [("Running", None)]

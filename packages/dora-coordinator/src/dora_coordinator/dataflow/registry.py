@@ -510,7 +510,8 @@ class DataflowRegistry:
         member = self._context.membership.get(one.machine)
         report = None if member is None else member.parts.get(one.dataflow)
         dataflow = self._dataflows.get(one.dataflow)
-        if one.kind in ("unknown", "unnoticed"):
+        resumes = one.kind == "unstopped" and dataflow is not None and dataflow.unreported
+        if resumes or one.kind in ("unknown", "unnoticed"):
             event = None if report is None else events.PartReported(one.machine, report)
             return [] if event is None else self._part_reported(event, now)
         if dataflow is None:
