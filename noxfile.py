@@ -138,7 +138,7 @@ def plugins(session: nox.Session, plugin: str) -> None:
 def together(session: nox.Session) -> None:
     """The tests that use several plug-ins, and those of the repository itself."""
     _install(session, "test", "viewers")
-    names = ("examples", "repository", "benchmarks")
+    names = ("together", "examples", "repository", "benchmarks")
     _pytest(session, "-m", "not slow and not ros", *_folders(session, *names))
 
 

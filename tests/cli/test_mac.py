@@ -83,7 +83,7 @@ LOCAL = """
     replay none.mcap -> 1
     validate flow.yml
     validate flow.yml --strict-types
-    graph flow.yml
+    graph flow.yml --mermaid
     expand flow.yml
     schema cluster
     new project

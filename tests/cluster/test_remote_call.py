@@ -13,7 +13,7 @@ from support.sources import packaged_sources
 from dora_cluster import remote_call
 from dora_cluster.connection import Finished
 from dora_cluster.errors import RemoteTimeout
-from dora_cluster.remote_call import MachineProblem, call, command_words, program, program_input
+from dora_cluster.remote_call import MachineProblem, call, program
 
 OLDEST = min(
     (found for minor in range(11, 20) if (found := shutil.which(f"python3.{minor}"))),
@@ -68,13 +68,6 @@ def test_every_module_runs_on_the_oldest_python(machine: LocalMachine) -> None:
     assert part.startswith(f"{home}/.cache/dora/archives/0.")
     call(machine, "versions.discard", path=part)
     assert [path for path in machine.home.rglob("*") if not path.is_dir()] == []
-
-
-def test_lock_is_held_until_the_input_ends(machine: LocalMachine) -> None:
-    given = {"info": {"key": "a"}, "wait": False, "lease": 5.0}
-    done = machine.run(command_words("lock.acquire"), stdin=program_input("lock.acquire", given))
-    assert b'"held": true' in done.stdout.encode()
-    assert done.code == 0
 
 
 def test_problem_is_raised_with_the_name_of_the_machine(machine: LocalMachine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.simulation.fleet_simulation import dataflow
 
+from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.daemon import (
     ConnectPart,
     EndDaemon,
@@ -15,7 +16,7 @@ from dora_config.protocol.daemon import (
     PreparePart,
     StopPart,
 )
-from dora_config.protocol.links import LinkReport, PeerEndpoint, SetLinkPeers
+from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge, SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     CurrentNode,
@@ -55,6 +56,14 @@ from dora_daemon.agent.state import AgentState
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 SPEC = dataflow(camera="robot")
+EDGE = RemoteEdge(
+    source="camera",
+    output="image",
+    target="viewer",
+    input="image",
+    source_machine="robot",
+    target_machine="base",
+)
 BASE = PeerEndpoint(machine="base", run_id="1", endpoints=("10.0.0.1:7450",))
 AWAY = CoordinatorAway(20.0)
 GONE = RunnerEnded(ID, "the machine was off")
@@ -104,7 +113,7 @@ def running(offline: str = "run") -> Machine:
     listens = LinkReport(run_id="1", endpoints=("10.0.0.2:7460",))
     machine.post(
         CoordinatorConnected(),
-        PreparePart(dataflow_id=ID, attempt=3, spec=spec),
+        PreparePart(dataflow_id=ID, attempt=3, spec=spec, links=PartLinks(edges=(EDGE,))),
         placed(),
         runner("starting"),
         runner("starting", link=listens),

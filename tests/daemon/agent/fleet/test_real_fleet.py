@@ -254,7 +254,7 @@ def test_a_restart_continues_after_the_coordinator_was_killed(workspace: Workspa
     [
         (("--labels", "gpu"), "expected key=value"),
         (("--machine-id", "a b"), "invalid character"),
-        (("--coordinator-port", "0"), "not a port"),
+        (("--coordinator-port", "0"), "'--coordinator-port'"),
     ],
 )
 def test_wrong_words_are_usage_errors(arguments: tuple[str, ...], sentence: str) -> None:

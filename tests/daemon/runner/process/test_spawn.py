@@ -159,7 +159,7 @@ def test_a_fork_gets_what_a_program_gets(tmp_path: Path) -> None:
         "open": 5,  # three streams, the inherited one, and the listing itself
         "env": ["ONLY"],
         "kept": script.stat().st_size,
-        "shown": ["some", "program", ""],
+        "shown": ["some program", ""],
         "folder": "/",
         "limit": [123, 456],
         "default": True,
