@@ -1,11 +1,11 @@
-"""Sessions of nox; without ``-s``, those of CI.
+"""Sessions of nox; without ``-s``, those for every change.
 
 lint, types, core (its tests without any plug-in), plugins (the tests of each one, with the core and
-no other), together (examples and the repository), fleet (faults, and hosts with systemd), lowest
-(oldest allowed dependencies), wheels (each one alone in an empty environment), docs, demo (the
-README's first command), ros2 (dora-ros2 beside rclpy and zenoh-ros2-sdk). Not part of CI:
-``tests``, all tests in one environment; ``unit``, the quick ones; ``slow``, those that take
-minutes; ``bench``, the comparison with dora-rs; ``pythons``, the tests on other interpreters.
+no other), together (examples and the repository), wheels (each one alone in an empty environment),
+docs, demo (the README's first command). CI also runs fleet (faults, and hosts with systemd), lowest
+(oldest allowed dependencies), ros2 (dora-ros2 beside rclpy and zenoh-ros2-sdk), pythons (other
+interpreters) and slow (tests that take minutes). By hand: ``tests``, all tests in one environment;
+``unit``, the quick ones; ``bench``, the comparison with dora-rs.
 """
 
 from __future__ import annotations
@@ -29,12 +29,9 @@ nox.options.sessions = [
     "core",
     "plugins",
     "together",
-    "fleet",
-    "lowest",
     "wheels",
     "docs",
     "demo",
-    "ros2",
 ]
 
 ROOT = Path(__file__).parent
@@ -184,9 +181,9 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(python=["3.12", "3.13", "3.14"])
 def pythons(session: nox.Session) -> None:
-    """The tests on the other supported interpreters that are installed."""
+    """The tests without whole dataflows on the other interpreters that are installed."""
     _install(session, "test", "viewers")
-    _pytest(session, "-q", "-m", "not slow and not ros")
+    _pytest(session, "-q", "-m", "not (integration or slow or ros)")
 
 
 @nox.session
