@@ -69,3 +69,21 @@ def test_the_report_of_an_adopted_part_is_lost_until_the_dataflow_is_given_up() 
     fleet.pass_time(30.0)
     assert runner.phase == "running"
     assert fleet.listed() == [("Running", None)]
+
+
+def test_the_request_to_describe_a_part_is_lost_while_nothing_is_recorded() -> None:
+    """Machines are compared with an empty record, too: the request is repeated (seed 5850)."""
+    fleet = SimulatedFleet(Settings(daemon_silence_limit=1e9))
+    fleet.add_daemon("robot", "robot")
+    fleet.settle()
+    fleet.start(pipeline(camera="robot"))
+    fleet.settle()
+    (runner,) = fleet.daemons["robot"].runners
+    fleet.lose_store()
+    fleet.connect(fleet.daemons["robot"])
+    fleet.lose_in = 1
+    fleet.settle()
+    assert fleet.listed() == []
+    fleet.pass_time(30.0)
+    assert runner.phase == "running"
+    assert fleet.listed() == [("Running", None)]

@@ -521,10 +521,7 @@ class DataflowRegistry:
         return self.apply(dataflow, events.RepairDue(one.machine, one.kind), now)
 
     def _arm(self, now: float) -> list[Command]:
-        """Arm the timer of the next comparison."""
-        idle = not self._live and self._reconciler.wake_at is None
-        if idle and not self._to_restart:
-            return []
+        """Arm the timer of the next comparison; machines may have nodes without any record."""
         at = max(self._swept_at + SWEEP, now)
         if self._reconciler.wake_at is not None:
             at = min(at, max(self._reconciler.wake_at, now + _PAUSE))
