@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,26 @@ def test_the_plugin_in_its_own_environment(copy_example: CopyExample, python: Pa
 def test_the_page_has_the_files(file: str) -> None:
     page = (EXAMPLES.parent / "docs/howto/plugins.md").read_text()
     assert (PLUGIN / file).read_text() in page
+
+
+def test_what_the_page_calls_stable_exists() -> None:
+    page = (EXAMPLES.parent / "docs/howto/plugins.md").read_text()
+    rows = page.partition("## What plug-ins may use")[2].partition("\n## ")[0].splitlines()
+    named = {
+        f"{module}.{name}"
+        for row in rows
+        for module, names in re.findall(r"^\| `(dora[\w.]+)`: ([^|]*)", row)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    named |= set(re.findall(r"`(dora\w+\.[\w.]+)`", "\n".join(rows)))
+    assert len(named) > 9
+    assert [name for name in sorted(named) if not _exists(name)] == []
+
+
+def _exists(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    try:
+        import_module(name)
+    except ModuleNotFoundError:
+        return hasattr(import_module(module), attribute)
+    return True
