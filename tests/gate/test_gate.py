@@ -93,15 +93,71 @@ def test_the_emergency_wins() -> None:
     gate.cycle(0)
     gate.add(EMERGENCY, [-1.0], captured=0, now=0)
     assert gate.cycle(0) == Action((-1.0,), EMERGENCY, command=True)
-    gate.emergency = True
+    gate.alarm()
     assert gate.cycle(0) == Action((0.0,), EMERGENCY, command=False)
-    gate.emergency = False
+    gate.end_emergency()
     later = HOLD_AFTER + 1
     gate.add("policy", [1.0], captured=later, now=later)
     assert gate.cycle(later) == Action((1.0,), "policy", command=True)
 
 
-@pytest.mark.parametrize("wrong", [[], [1.0], [1.0, 2.0, 3.0], [1.0, float("nan")], [0, -1e999]])
+UNUSABLE = [[], [1.0], [1.0, 2.0, 3.0], [1.0, float("nan")], [0, -1e999]]
+
+
+@pytest.mark.parametrize("wrong", UNUSABLE)
+@pytest.mark.parametrize("before", [False, True], ids=["alone", "after a command of it"])
+def test_an_emergency_command_that_does_not_fit_is_an_alarm(
+    wrong: list[float], before: bool
+) -> None:
+    gate = Gate(ROBOT)
+    gate.add("human", [1.0, 2.0], captured=0, now=0)
+    gate.cycle(0)
+    if before:
+        gate.add(EMERGENCY, [1.0, 2.0], captured=0, now=0)
+    with pytest.raises(Refused):
+        gate.add(EMERGENCY, wrong, captured=0, now=0)
+    assert gate.cycle(0) == Action((1.0, 2.0), EMERGENCY, command=False)
+    gate.add(EMERGENCY, [8.0, 8.0], captured=1, now=1)
+    assert gate.cycle(1) == Action((1.0, 2.0), EMERGENCY, command=False), "until it ends"
+    gate.end_emergency()
+    assert gate.cycle(1) == Action((1.0, 2.0), "human", command=True)
+
+
+def test_silence_after_an_emergency_command_is_an_emergency() -> None:
+    gate = Gate(ROBOT)
+    gate.add("human", [1.0], captured=0, now=0)
+    gate.add(EMERGENCY, [9.0], captured=0, now=0)
+    assert gate.cycle(0) == Action((9.0,), EMERGENCY, command=True)
+    for later in (HOLD_AFTER + 1, 1000 * SECOND):
+        gate.add("human", [1.0], captured=later, now=later)
+        assert gate.cycle(later) == Action((9.0,), EMERGENCY, command=False)
+    gate.add(EMERGENCY, [8.0], captured=later, now=later)
+    assert gate.cycle(later) == Action((8.0,), EMERGENCY, command=True)
+    gate.end_emergency()
+    assert gate.cycle(later) == Action((1.0,), "human", command=True)
+
+
+def test_an_emergency_command_that_comes_late_is_an_emergency() -> None:
+    gate = Gate(ROBOT)
+    gate.add("human", [1.0], captured=SECOND, now=SECOND)
+    gate.cycle(SECOND)
+    with pytest.raises(Refused, match="a command is 1 s old"):
+        gate.add(EMERGENCY, [9.0], captured=0, now=SECOND)
+    assert gate.cycle(SECOND) == Action((1.0,), EMERGENCY, command=False)
+
+
+def test_an_emergency_does_not_decide_how_many_values_there_are() -> None:
+    """A button that sends numbers must not keep out the commands, nor move the robot."""
+    gate = Gate(ROBOT)
+    with pytest.raises(Refused, match="not known yet"):
+        gate.add(EMERGENCY, [1.0], captured=0, now=0)
+    gate.add("human", [1.0, 2.0], captured=0, now=0)
+    assert gate.cycle(0) is None
+    gate.end_emergency()
+    assert gate.cycle(0) == Action((1.0, 2.0), "human", command=True)
+
+
+@pytest.mark.parametrize("wrong", UNUSABLE)
 def test_values_that_do_not_fit_are_refused(wrong: list[float]) -> None:
     gate = Gate(ROBOT)
     gate.add("human", [1.0, 2.0], captured=0, now=0)
@@ -229,21 +285,34 @@ class World:
         self.state: tuple[float, ...] | None = None
         self.last: tuple[float, ...] | None = None
         self.paused = False
-        self.control, self.emergency = AUTO, False
+        self.control = AUTO
+        self.alarm = self.commanded = False
+        self.sized = len(plan.max_step) > 1
 
     def apply(self, now: int, event: object) -> None:
         match event:
             case Sent(source, command, _):
-                self.sent.append(event)
+                if source == EMERGENCY and not self.sized:
+                    self.alarm = True
+                else:
+                    self.sized = True
+                    self.commanded |= source == EMERGENCY
+                    self.sent.append(event)
                 with contextlib.suppress(Refused):
                     self.gate.add(source, command.values, command.captured, now)
             case Selected(control):
                 self.control = control
                 self.gate.select(control)
             case Emergency(on):
-                self.emergency = self.gate.emergency = on
+                self.alarm = on
+                if on:
+                    self.gate.alarm()
+                else:
+                    self.commanded = False
+                    self.sent = [one for one in self.sent if one.source != EMERGENCY]
+                    self.gate.end_emergency()
             case Seen(state):
-                self.state = state
+                self.state, self.sized = state, True
                 self.gate.see(state)
             case Cycle():
                 self.check(self.gate.cycle(now), now)
@@ -263,9 +332,11 @@ class World:
         ]
 
     def expected(self, now: int) -> str | None:
-        if self.emergency:
+        if self.alarm:
             return None
-        may = (EMERGENCY, self.control) if self.control != AUTO else (EMERGENCY, "human", "policy")
+        may = (self.control,) if self.control != AUTO else ("human", "policy")
+        if self.commanded:
+            may = (EMERGENCY,)
         return next((name for name in self.alive(now) if name in may), None)
 
     def check(self, action: Action | None, now: int) -> None:
@@ -279,7 +350,8 @@ class World:
             assert action.source == source
         else:
             assert source is None
-            assert action.source == (EMERGENCY if self.emergency else str(self.plan.rest))
+            emergency = self.alarm or self.commanded
+            assert action.source == (EMERGENCY if emergency else str(self.plan.rest))
         start = self.state if self.last is None or self.paused else self.last
         if start is not None and self.plan.max_step:
             steps = self.plan.max_step * (2 // len(self.plan.max_step))

@@ -14,7 +14,7 @@ TICK = {"type": "INPUT", "id": "tick", "value": pa.nulls(0), "metadata": {}}
 INPUTS = ("tick", "human", "policy", "control", "emergency", "state")
 
 
-def command(name: str, *values: float, kind: Any = None, **metadata: Any) -> dict[str, Any]:
+def command(name: str, *values: float | None, kind: Any = None, **metadata: Any) -> dict[str, Any]:
     value = pa.array(values, kind or pa.float32())
     return {"type": "INPUT", "id": name, "value": value, "metadata": metadata}
 
@@ -114,8 +114,15 @@ def test_priority_and_start_value() -> None:
         text("emergency", "help"),
         {"type": "INPUT", "id": "emergency", "value": pa.array([], pa.bool_()), "metadata": {}},
         {"type": "INPUT_CLOSED", "id": "emergency"},
+        {"type": "ERROR", "error": "input `emergency`: the message is damaged"},
+        command("emergency", 1, 0),
+        command("emergency", 1, 0, kind=pa.uint8()),
+        command("emergency", float("nan")),
+        command("emergency", None),
+        command("emergency", kind=pa.null()),
+        {"type": "INPUT", "id": "emergency", "value": pa.array([False, True]), "metadata": {}},
+        {"type": "INPUT", "id": "emergency", "value": pa.array([False, None]), "metadata": {}},
     ],
-    ids=["true", "null", "text", "empty", "the input ended"],
 )
 def test_anything_but_false_is_an_emergency(alarm: dict[str, Any]) -> None:
     over = text("emergency", False)
@@ -126,6 +133,24 @@ def test_anything_but_false_is_an_emergency(alarm: dict[str, Any]) -> None:
         ([0.0], "emergency"),
         ([0.0], "emergency"),
         ([1.0], "human"),
+    ]
+
+
+def test_an_emergency_of_numbers_lasts_until_false_and_is_shown() -> None:
+    pair = command("human", 1, 2)
+    park, short = command("emergency", 9, 9), command("emergency", 1)
+    over = text("emergency", False)
+    node = gate([pair, TICK, park, pair, TICK, TICK, short, pair, TICK, over, TICK, short, TICK])
+    assert [source for _, source in sent(node)] == [
+        "human",
+        *["emergency"] * 3,
+        "human",
+        "emergency",
+    ]
+    held = "holds the last action: there is an emergency"
+    assert node.waiting == ["emergency is obeyed", held, None, held]
+    assert [entry["message"] for entry in node.logs if entry["level"] == "warn"] == [
+        "input `emergency`: there are 1 values; expected 2; this is an emergency (reported once)"
     ]
 
 

@@ -2,7 +2,8 @@
 
 Each cycle has at most one action, of one source:
 
-- in an emergency none is obeyed; a command of the input `emergency` is obeyed before all others;
+- in an emergency none is obeyed, but a command of the input `emergency`, while it is alive. Values
+  of that input that are no command end this, too. Only the end of the emergency brings others back;
 - else the source that `control` names; `auto`: the first one that is alive, in order of priority;
 - a source is alive for `hold_after` after the capture of its newest command. Older ones are never
   obeyed, whenever they arrive;
@@ -84,7 +85,7 @@ class Gate:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.control = AUTO
-        self.emergency = False
+        self._alarm = False
         self._commands: dict[str, Command] = {}
         self._size = len(settings.max_step) if len(settings.max_step) > 1 else None
         """Number of values, once it is known."""
@@ -104,9 +105,29 @@ class Gate:
             raise Refused(f"control is {control!r:.80}; expected one of: {', '.join(known)}")
         self.control = str(control)
 
+    def alarm(self) -> None:
+        """Obey nothing until `end_emergency`."""
+        self._alarm = True
+
+    def end_emergency(self) -> None:
+        """Obey the sources again."""
+        self._alarm = False
+        self._commands.pop(EMERGENCY, None)
+
+    @property
+    def emergency(self) -> bool:
+        """Whether the sources are not obeyed; so it stays after a command of `emergency`."""
+        return self._alarm or EMERGENCY in self._commands
+
     def add(self, source: str, values: Sequence[float], captured: int, now: int) -> None:
-        """Take the command of a source. Raises Refused."""
-        command = Command(self._checked(values), min(captured, now))
+        """Take the command of a source. Raises Refused; that of `emergency` then is an alarm."""
+        try:
+            checked = self._checked(values, first=source != EMERGENCY)
+        except Refused:
+            if source == EMERGENCY:
+                self.alarm()
+            raise
+        command = Command(checked, min(captured, now))
         known = self._commands.get(source)
         if known is not None and command.captured < known.captured:
             raise Refused("a command is older than the one before it")
@@ -170,17 +191,17 @@ class Gate:
 
     def _choose(self, now: int) -> str | None:
         if self.emergency:
-            return None
-        if self._alive(EMERGENCY, now):
-            return EMERGENCY
+            return EMERGENCY if not self._alarm and self._alive(EMERGENCY, now) else None
         wanted = self.settings.sources if self.control == AUTO else (self.control,)
         return next((source for source in wanted if self._alive(source, now)), None)
 
     @property
     def why_none(self) -> str:
         """Why no source is obeyed."""
-        if self.emergency:
+        if self._alarm:
             return "there is an emergency"
+        if self.emergency:
+            return "there is an emergency, and no new command of it"
         if self.settings.needs_state and self._state is None:
             return "the state of the robot is not known"
         if self.control == NONE:
@@ -191,12 +212,14 @@ class Gate:
         command = self._commands.get(source)
         return command is not None and now - command.captured <= self.settings.hold_after
 
-    def _checked(self, values: Sequence[float]) -> tuple[float, ...]:
+    def _checked(self, values: Sequence[float], *, first: bool = True) -> tuple[float, ...]:
+        """Return usable values; with `first`, they may decide how many there are."""
         found = tuple(values)
         if not found or not all(map(math.isfinite, found)):
             raise Refused("values are not finite numbers" if found else "there are no values")
-        if self._size is None:
-            self._size = len(found)
+        if self._size is None and not first:
+            raise Refused("how many values a command has is not known yet")
+        self._size = self._size or len(found)
         if len(found) != self._size:
             raise Refused(f"there are {len(found)} values; expected {self._size}")
         return found

@@ -40,7 +40,7 @@ class GateNode:
         self._shown = ""
         """Source that is obeyed, or why there is none."""
         self._absent = False
-        """No source is obeyed, and that is shown in lists."""
+        """No source is obeyed, or an emergency, and that is shown in lists."""
         self._obeyed_at = time.monotonic_ns()
         self._warned: set[tuple[str, str]] = set()
         known = node.node_config()["inputs"]
@@ -57,10 +57,14 @@ class GateNode:
                 try:
                     self._message(name, value, metadata, captured)
                 except Refused as refused:
-                    self._warn(name, str(refused))
+                    effect = "this is an emergency" if name == EMERGENCY else "ignored"
+                    self._warn(name, str(refused), effect)
             case {"type": "INPUT_CLOSED", "id": name} if name == EMERGENCY:
                 self._node.log_error("the input `emergency` has ended: this is an emergency")
-                self.gate.emergency = True
+                self.gate.alarm()
+            case {"type": "ERROR", "error": error} if error.startswith(f"input `{EMERGENCY}`:"):
+                self._node.log_error(f"{error}; this is an emergency")
+                self.gate.alarm()
             case {"type": "PARAM_UPDATE", "id": name, "value": value} if name == CONTROL:
                 self._select(value)
             case {"type": "PARAM_DELETED", "id": name} if name == CONTROL:
@@ -73,10 +77,10 @@ class GateNode:
             self._select(value[0].as_py() if len(value) else None)
         elif name == STATE:
             self.gate.see(_numbers(value))
-        elif name == EMERGENCY and not _is_numeric(value.type):
-            # Anything but `false` is an emergency.
-            flags = value.to_pylist()
-            self.gate.emergency = not flags or any(flag is not False for flag in flags)
+        elif name == EMERGENCY and _is_false(value):
+            self.gate.end_emergency()
+        elif name == EMERGENCY and not _is_numeric(value):
+            self.gate.alarm()
         elif name in self._sources:
             self.gate.add(name, _numbers(value), captured, time.monotonic_ns())
             self._newest[name] = value.type, metadata
@@ -107,37 +111,43 @@ class GateNode:
         """Log a change of the source, and show in lists why none is obeyed."""
         if action is not None and action.command:
             self._obeyed_at = now
-            if self._shown == (shown := f"{action.source} is obeyed"):
-                return
+            shown, absent = f"{action.source} is obeyed", action.source == EMERGENCY
+        elif self.gate.emergency or now - self._obeyed_at >= PATIENCE_NS:
+            rest = "sends nothing" if action is None else _RESTS[self.gate.settings.rest]
+            shown, absent = f"{rest}: {self.gate.why_none}", True
+        else:
+            return
+        if shown == self._shown:
+            return
+        if absent:
+            self._node.report_waiting(shown)  # which also logs it
+        else:
             if self._absent:
                 self._node.report_waiting(None)
-            self._absent = False
             self._node.log_info(shown)
-        else:
-            if not self.gate.emergency and now - self._obeyed_at < PATIENCE_NS:
-                return
-            rest = "sends nothing" if action is None else _RESTS[self.gate.settings.rest]
-            if self._shown == (shown := f"{rest}: {self.gate.why_none}"):
-                return
-            self._absent = True
-            self._node.report_waiting(shown)  # which also logs it
-        self._shown = shown
+        self._shown, self._absent = shown, absent
 
-    def _warn(self, name: str, problem: str) -> None:
+    def _warn(self, name: str, problem: str, effect: str) -> None:
         """Log a problem of an input, each kind once."""
         kind = (name, "".join(letter for letter in problem if letter not in "0123456789.e-+"))
         if kind not in self._warned:
             self._warned.add(kind)
-            self._node.log_warn(f"input `{name}`: {problem}; ignored (reported once)")
+            self._node.log_warn(f"input `{name}`: {problem}; {effect} (reported once)")
 
 
-def _is_numeric(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+def _is_false(value: pa.Array) -> bool:
+    return pa.types.is_boolean(value.type) and set(value.to_pylist()) == {False}
+
+
+def _is_numeric(value: pa.Array) -> bool:
+    """Whether all values are numbers."""
+    numeric = pa.types.is_floating(value.type) or pa.types.is_integer(value.type)
+    return bool(numeric and not value.null_count)
 
 
 def _numbers(value: pa.Array) -> list[float]:
     """Raises Refused."""
-    if not _is_numeric(value.type) or value.null_count:
+    if not _is_numeric(value):
         raise Refused(f"a message is {value.type}; expected an array of numbers without null")
     return [float(number) for number in value.to_pylist()]
 
