@@ -94,10 +94,23 @@ def test_control_is_a_parameter_and_an_input(select: dict[str, Any]) -> None:
     deleted = {"type": "PARAM_DELETED", "id": "control"}
     node = gate([*both, TICK, select, TICK, wrong, TICK, deleted, TICK])
     assert [source for _, source in sent(node)] == ["human", "policy", "policy", "human"]
-    errors = [entry["message"] for entry in node.logs if entry["level"] == "error"]
-    assert errors == [
-        "control is 'robot'; expected one of: human, policy, auto, none; it stays policy"
+    assert node.waiting == [
+        "control is 'robot'; expected one of: human, policy, auto, none; it stays policy",
+        None,
     ]
+
+
+def test_parameters_that_cannot_be_used_are_shown_until_they_are_mended() -> None:
+    def update(name: str, value: str) -> dict[str, Any]:
+        return {"type": "PARAM_UPDATE", "id": name, "value": value}
+
+    deleted = {"type": "PARAM_DELETED", "id": "contrl"}
+    wrong = [update("control", "polcy"), update("contrl", "policy")]
+    node = gate([command("policy", 1), TICK, *wrong, TICK, update("control", "human"), deleted])
+    assert [source for _, source in sent(node)] == ["policy", "policy"]
+    control = "control is 'polcy'; expected one of: human, policy, auto, none; it stays auto"
+    unknown = "there is no parameter `contrl`, only `control`; delete it"
+    assert node.waiting == [control, f"{control}; {unknown}", unknown, None]
 
 
 def test_priority_and_start_value() -> None:

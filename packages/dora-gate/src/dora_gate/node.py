@@ -41,6 +41,10 @@ class GateNode:
         """Source that is obeyed, or why there is none."""
         self._absent = False
         """No source is obeyed, or an emergency, and that is shown in lists."""
+        self._wrong: dict[str, str] = {}
+        """What is wrong with parameters, by their names; shown in lists."""
+        self._reported: str | None = None
+        """What lists show."""
         self._obeyed_at = time.monotonic_ns()
         self._warned: set[tuple[str, str]] = set()
         known = node.node_config()["inputs"]
@@ -69,6 +73,12 @@ class GateNode:
                 self._select(value)
             case {"type": "PARAM_DELETED", "id": name} if name == CONTROL:
                 self._select(self._default)
+            case {"type": "PARAM_UPDATE", "id": name}:
+                self._wrong[name] = f"there is no parameter `{name}`, only `{CONTROL}`; delete it"
+                self._report()
+            case {"type": "PARAM_DELETED", "id": name}:
+                self._wrong.pop(name, None)
+                self._report()
         return False
 
     def _message(self, name: str, value: pa.Array, metadata: dict[str, Any], captured: int) -> None:
@@ -88,8 +98,10 @@ class GateNode:
     def _select(self, control: object) -> None:
         try:
             self.gate.select(control)
+            self._wrong.pop(CONTROL, None)
         except Refused as refused:
-            self._node.log_error(f"{refused}; it stays {self.gate.control}")
+            self._wrong[CONTROL] = f"{refused}; it stays {self.gate.control}"
+        self._report()
 
     def cycle(self) -> None:
         """Send the action of this cycle."""
@@ -119,13 +131,18 @@ class GateNode:
             return
         if shown == self._shown:
             return
-        if absent:
-            self._node.report_waiting(shown)  # which also logs it
-        else:
-            if self._absent:
-                self._node.report_waiting(None)
-            self._node.log_info(shown)
         self._shown, self._absent = shown, absent
+        self._report()
+        if not absent:
+            self._node.log_info(shown)
+
+    def _report(self) -> None:
+        """Show in lists why no source is obeyed, and what is wrong."""
+        texts = [self._shown] if self._absent else []
+        text = "; ".join([*texts, *self._wrong.values()]) or None
+        if text != self._reported:
+            self._reported = text
+            self._node.report_waiting(text)  # which also logs it
 
     def _warn(self, name: str, problem: str, effect: str) -> None:
         """Log a problem of an input, each kind once."""
