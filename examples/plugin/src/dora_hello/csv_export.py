@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dora_recordings.arrow_messages import decode
+from dora_recordings.conversion import unfinished
 from dora_recordings.formats import Files, Target, reading
 
 
@@ -16,7 +17,7 @@ def export(
 ) -> None:
     """Write a CSV file with a row for each message."""
     path = target or files[0].with_suffix(".csv")
-    with reading(files) as recording, path.open("w", newline="") as file:
+    with reading(files) as recording, unfinished(path) as new, new.open("w", newline="") as file:
         rows = csv.writer(file, delimiter=separator)
         rows.writerow(["nanoseconds", "output", "values"])
         for message in recording.messages():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,6 +11,7 @@ from typer.core import TyperCommand
 from dora_cli.command import function_command
 from dora_config import plugins
 from dora_config.plugins import Group, PluginError
+from dora_recordings.conversion import CannotConvert
 
 
 class FormatCommand(TyperCommand):
@@ -40,7 +42,9 @@ class FormatCommand(TyperCommand):
             if not extra.get("resilient_parsing"):
                 raise
             return super().make_context(info_name, args, parent, **extra)
-        return command.make_context(info_name, args, parent, **extra)
+        context = command.make_context(info_name, args, parent, **extra)
+        _refuse_overwriting(command.params, context.params)
+        return context
 
     def _chosen(self, name: str) -> Any:
         formats = ", ".join(self.formats())
@@ -80,3 +84,14 @@ class FormatCommand(TyperCommand):
             raise NotImplementedError
 
         return function_command("", only).params[0]
+
+
+def _refuse_overwriting(params: list[Any], values: dict[str, Any]) -> None:
+    """Raise CannotConvert if a format would write to a file that it reads."""
+    read = [values.get(param.name) for param in params if param.param_type_name == "argument"]
+    inputs = [path for one in read for path in (one if isinstance(one, list) else [one])]
+    for target in (values.get(param.name) for param in params if "--output" in param.opts):
+        if not isinstance(target, Path) or not target.exists():
+            continue
+        if any(isinstance(one, Path) and one.exists() and one.samefile(target) for one in inputs):
+            raise CannotConvert(f"{target} is read and written; choose another path with -o")

@@ -1,0 +1,65 @@
+"""Formats of plug-ins: what `dora recording export` does around them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from recordings.export.recorded_messages import message
+from support.command_line import Dora
+from support.plugin_wheels import PluginWheels, plugin_wheels
+
+from dora_recordings.mcap_file import McapFile
+
+LINES = """\
+from dora_recordings.conversion import unfinished
+from dora_recordings.formats import Files, Target, reading
+
+def rash(files: Files, target: Target = None) -> None:
+    with reading(files) as recording, target.open("w") as file:
+        file.writelines(message.topic for message in recording.messages())
+
+def lines(files: Files, target: Target = None) -> None:
+    with reading(files) as recording, unfinished(target) as new, new.open("w") as file:
+        for message in recording.messages():
+            file.write(message.topic)
+            if message.sequence == 3:
+                raise IndexError("of lines")
+"""
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginWheels]:
+    monkeypatch.delitem(sys.modules, "plug_lines", raising=False)
+    for wheels in plugin_wheels(tmp_path, monkeypatch):
+        formats = {"rash": "plug_lines:rash", "lines": "plug_lines:lines"}
+        wheels.install("dora-acme", {"dora.exports": formats}, plug_lines=LINES)
+        yield wheels
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "r.mcap"
+    file = McapFile(path, "nodes: []", {"epoch_ns": "0", "boot_id": "b", "working_dir": "."})
+    for number in range(1, 5):
+        file.add(message("arm/joints", [1.0, 2.0], at=number, sequence=number))
+    file.finish({})
+    return path
+
+
+@pytest.mark.usefixtures("wheels")
+def test_an_export_never_writes_to_its_recording(
+    dora: Dora, recording: Path, tmp_path: Path
+) -> None:
+    before = recording.read_bytes()
+    (tmp_path / "link.mcap").symlink_to(recording)
+    for target in (recording, tmp_path / "link.mcap"):
+        shown = dora("recording", "export", recording, "--to", "rash", "-o", target)
+        assert shown.code == 1
+        assert f"{target} is read and written; choose another path with -o" in shown.err
+        assert recording.read_bytes() == before
+    done = dora("recording", "export", recording, "--to", "rash", "-o", tmp_path / "new")
+    assert done.code == 0
+    assert (tmp_path / "new").exists()
