@@ -12,7 +12,7 @@ from support.plugin_wheels import PluginWheels, plugin_wheels
 
 from dora_config import plugins
 from dora_config.installation import wheel_command
-from dora_config.plugins import Addition, PluginError, Plugins
+from dora_config.plugins import Addition, Group, PluginError, Plugins
 
 PYTHON = shlex.quote(sys.executable)
 HELLO = Addition("dora.commands", "hello", "dora_hello:hello", "dora-hello", "0.3")
@@ -61,6 +61,24 @@ def test_two_plug_ins_with_the_same_name_are_refused() -> None:
     with pytest.raises(PluginError, match="and dora-other 2; remove one: pip uninstall"):
         found.find("dora.commands", "hello")
     assert found.names("dora.commands") == []
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "wheel"),
+    [
+        ("dora.commands", "cluster", "dora-cluster"),
+        ("dora.exports", "parquet", "dora-recordings"),
+    ],
+)
+def test_a_bundled_name_stays_that_of_dora(group: Group, name: str, wheel: str) -> None:
+    own = Addition(group, name, "own:own", wheel, "0.1.0")
+    acme = Addition(group, name, "acme:acme", "dora-acme", "2")
+    found = Plugins([acme, own], {wheel: ["1"], "dora-acme": ["1"]})
+    assert found.find(group, name) == own
+    assert found.refusals() == [
+        f"the {plugins.what(group, name)} of the plug-in dora-acme 2 is ignored, because dora has"
+        " its own; remove it: pip uninstall dora-acme"
+    ]
 
 
 @pytest.mark.parametrize("usable", ["dora-hello", "dora-other"])

@@ -116,6 +116,7 @@ class Plugins:
         """`interfaces` has the versions of the interface that each wheel states."""
         self._usable: dict[tuple[Group, str], Addition] = {}
         self._refused: dict[tuple[Group, str], str] = {}
+        self._ignored: list[str] = []
         found: dict[tuple[Group, str], list[Addition]] = defaultdict(list)
         for one in sorted(additions, key=lambda one: (one.group, one.name, one.wheel)):
             refusal = _of_another_version(one, interfaces.get(one.wheel, ()))
@@ -124,8 +125,10 @@ class Plugins:
             else:
                 self._refused[one.group, one.name] = refusal
         for key, several in found.items():
-            if len(several) == 1:
-                self._usable[key] = several[0]
+            own = _of_this_project(several)
+            if own is not None or len(several) == 1:
+                self._usable[key] = own or several[0]
+                self._ignored += [ignored(one) for one in several if own not in (None, one)]
                 continue
             wheels = " and ".join(one.by for one in several)
             self._refused[key] = (
@@ -150,7 +153,23 @@ class Plugins:
 
     def refusals(self) -> list[str]:
         """Return why plug-ins are refused, a sentence each."""
-        return list(dict.fromkeys(self._refused.values()))
+        return list(dict.fromkeys([*self._refused.values(), *self._ignored]))
+
+
+def ignored(addition: Addition) -> str:
+    """Return the sentence about a plug-in that has the name of something of dora."""
+    return (
+        f"the {what(addition.group, addition.name)} of the plug-in {addition.by} is ignored,"
+        f" because dora has its own; remove it: pip uninstall {addition.wheel}"
+    )
+
+
+def _of_this_project(several: Sequence[Addition]) -> Addition | None:
+    """Return that of the wheel of this project that has the name, None if it is not there."""
+    if len(several) == 1:
+        return None
+    wheel = known_names(several[0].group).get(several[0].name)
+    return next((one for one in several if one.wheel == wheel), None)
 
 
 def _of_another_version(addition: Addition, stated: Sequence[str]) -> str | None:
@@ -235,10 +254,7 @@ def problems(core: Mapping[Group, Iterable[str]]) -> Iterator[str]:
         if reader is not None and reader not in commands:
             continue
         if addition.name in core.get(addition.group, ()):
-            yield (
-                f"the {what(addition.group, addition.name)} of the plug-in {addition.by} is"
-                f" ignored, because dora has its own; remove it: pip uninstall {addition.wheel}"
-            )
+            yield ignored(addition)
             continue
         try:
             addition.load()
