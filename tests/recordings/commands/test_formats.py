@@ -63,3 +63,18 @@ def test_an_export_never_writes_to_its_recording(
     done = dora("recording", "export", recording, "--to", "rash", "-o", tmp_path / "new")
     assert done.code == 0
     assert (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("wheels")
+def test_a_defect_of_a_format_names_the_plug_in(
+    dora: Dora, recording: Path, tmp_path: Path
+) -> None:
+    shown = dora("recording", "export", recording, "--to", "lines", "-o", tmp_path / "x")
+    assert shown.code == 1
+    assert shown.err.startswith(
+        "[ERROR]\nunexpected error in the plug-in dora-acme 0.3; please report it to its author\n"
+        "Traceback (most recent call last):\n"
+    )
+    assert "plug_lines.py" in shown.err.splitlines()[3]
+    assert shown.err.endswith("IndexError: of lines\n")
+    assert list(tmp_path.glob("*x*")) == []

@@ -4,7 +4,7 @@
 - `CommandFailed`: the command has printed why it failed; exit code as given
 - `DoraError` and subclasses: the message and its causes, exit code 1
 - `OSError`: the same, with the file, and a remedy for an exhausted limit
-- any other: a defect of dora, printed with its traceback, exit code 1
+- any other: a defect of dora or of a plug-in, printed with its traceback, exit code 1
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import errno
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import TracebackType
 
 from dora_cli import output
 
@@ -70,8 +71,30 @@ def describe(error: BaseException) -> tuple[str | None, int]:
             return describe(error.exceptions[0])
         case ExceptionGroup() if all(isinstance(e, DoraError | OSError) for e in error.exceptions):
             return "\n".join(_with_causes(part) for part in error.exceptions), 1
-    trace = "".join(traceback.format_exception(error)).rstrip()
-    return f"unexpected error in dora; please report it\n{trace}", 1
+    return _unexpected(error), 1
+
+
+def _unexpected(error: BaseException) -> str:
+    """Return the traceback of a defect, from where a plug-in of others was called."""
+    where, trace = "dora; please report it", error.__traceback__
+    if (found := _in_plugin(trace)) is not None:
+        plugin, trace = found
+        where = f"the plug-in {plugin}; please report it to its author"
+    text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+    return f"unexpected error in {where}\n{text}"
+
+
+def _in_plugin(trace: TracebackType | None) -> tuple[str, TracebackType] | None:
+    """Return the plug-in whose package has a frame in a traceback, and that frame."""
+    from dora_config import plugins
+
+    packages = plugins.packages_of_others()
+    while trace is not None:
+        package = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+        if package in packages:
+            return packages[package], trace
+        trace = trace.tb_next
+    return None
 
 
 def report(error: BaseException) -> int:

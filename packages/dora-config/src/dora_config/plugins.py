@@ -208,6 +208,14 @@ def _wheel(point: EntryPoint) -> str:
     return "" if point.dist is None else point.dist.name.replace("_", "-").lower()
 
 
+def packages_of_others() -> dict[str, str]:
+    """Return the plug-ins of others with their versions, by the package that is imported."""
+    found = installed().additions(*GROUPS)
+    by_package = {one.value.partition(":")[0].partition(".")[0]: one for one in found}
+    ours = known_wheels()
+    return {package: one.by for package, one in by_package.items() if one.wheel not in ours}
+
+
 def load(group: Group, name: str) -> Any:
     """Return an object of a plug-in. Raises PluginError, also if it is not installed."""
     found = installed().find(group, name)
