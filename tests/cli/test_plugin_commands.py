@@ -131,6 +131,33 @@ def test_a_broken_plug_in_disturbs_no_other_command(dora: Dora, wheels: PluginWh
         assert f"plug-in {wheel} 0.3" in report
 
 
+def test_a_command_with_a_name_of_dora_is_reported_as_ignored(
+    dora: Dora, wheels: PluginWheels
+) -> None:
+    names = dict.fromkeys(("list", "ps", "hub", "node list", "cluster"), "json:loads")
+    wheels.install("dora-acme", {"dora.commands": names})
+    report = dora("doctor").out
+    for group, words in (("", ("list", "ps", "hub", "cluster")), ("node", ("list",))):
+        shown = dora(*group.split(), "--help").out
+        for word in words:
+            name = f"{group} {word}".lstrip()
+            problem = (
+                f"the command `dora {name}` of the plug-in dora-acme 0.3 is ignored, because dora"
+                " has its own; remove it: pip uninstall dora-acme"
+            )
+            assert f"Warning: {problem}\n" in shown
+            assert f"WARN  plug-ins: {problem}\n" in report
+    assert dora("cluster", "status", "--help").out.startswith("Usage: dora cluster status")
+
+
+def test_a_defect_of_a_command_names_the_plug_in(dora: Dora, wheels: PluginWheels) -> None:
+    module = "def hello() -> None:\n    {}['key']\n"
+    wheels.install("a", {"dora.commands": {"hello": "plug_function:hello"}}, plug_function=module)
+    shown = dora("hello")
+    assert (shown.code, shown.out) == (1, "")
+    assert "unexpected error in the plug-in a 0.3; please report it to its author\n" in shown.err
+
+
 def test_commands_of_plug_ins_are_completed(
     wheels: PluginWheels, monkeypatch: pytest.MonkeyPatch
 ) -> None:

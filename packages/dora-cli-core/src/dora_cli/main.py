@@ -100,7 +100,8 @@ class LazyGroup(TyperGroup):
         from dora_cli import plugin_commands
 
         found = {section.title: dict(section.commands) for section in self._sections}
-        added, problems = plugin_commands.values(self._path, self._entries)
+        own = {*self._entries, *self._aliases, *self._unsupported}
+        added, problems = plugin_commands.values(self._path, own)
         for word, entry in added.items():
             panel = self._load(word, entry).rich_help_panel
             title = panel if isinstance(panel, str) else "Plug-ins"

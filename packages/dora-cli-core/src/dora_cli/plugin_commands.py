@@ -37,12 +37,16 @@ def words(group: str) -> list[str]:
 def values(group: str, own: Container[str]) -> tuple[dict[str, Any], list[str]]:
     """Return what is added to a group by word, and what does not work; `own` are its own words."""
     found: dict[str, Any] = {}
-    problems = [] if group else plugins.installed().refusals()
+    installed = plugins.installed()
+    problems = [] if group else installed.refusals()
     for word in words(group):
-        if word in own:
+        name = f"{group} {word}".lstrip()
+        addition = installed.find("dora.commands", name)
+        if addition is not None and word in own:
+            problems.append(plugins.ignored(addition))
             continue
         try:
-            found[word] = find(f"{group} {word}".lstrip())
+            found[word] = find(name)
         except PluginError as error:
             problems.append(str(error))
     return found, problems

@@ -139,7 +139,7 @@ COMMANDS: Mapping[str, str | Group] = {
 }
 
 NAMES: frozenset[str] = frozenset(
-    [*COMMANDS]
+    [*COMMANDS, *ALIASES, *UNSUPPORTED]
     + [
         f"{word} {subcommand}"
         for word, entry in COMMANDS.items()
