@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from support.fake_runner import FakeRunner
 from dora import Join, Sample
 from dora_node_api import Node, events
 from dora_node_api.errors import OperatorError
+from dora_node_api.joined import NothingYet, SampleQueue
 from dora_node_api.operators import OperatorHost, construct
 from dora_node_api.protocol.messages import InputConfig, NodeConfig, OperatorConfig
 from dora_node_api.testing import MockNode
@@ -160,6 +162,66 @@ def test_a_fault_of_the_stamps_is_named_once() -> None:
         " nearest one was captured 3.6e+03 s after it; raise `within`, or correct the `stamp` in"
         " the metadata of one of them"
     )
+
+
+class Inputs:
+    """Two joined inputs, whose messages arrive when they are captured."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0
+        self.warnings: list[str] = []
+        backend = MockNode()._backend
+        monkeypatch.setattr(backend, "clock_ns", lambda: self.now)
+        monkeypatch.setattr(backend, "warn", self.warnings.append)
+        self.queue = SampleQueue(Join("front", "wrist", within=0.02), backend)
+
+    def put(self, event: dict[str, Any] | None) -> None:
+        self.queue.put(event)
+        with contextlib.suppress(NothingYet):
+            while True:
+                self.queue.take()
+
+    def capture(self, milliseconds: int, *names: str) -> None:
+        self.now = milliseconds * 1_000_000
+        for name in names:
+            self.put(message(name, 0, milliseconds))
+
+
+PERIODS = range(0, 5000, 33)
+
+
+def test_a_sender_that_stops_sending_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = Inputs(monkeypatch)
+    inputs.capture(0, "wrist")
+    for number in PERIODS:
+        inputs.capture(number, "front")
+    (warning,) = inputs.warnings
+    assert "input `wrist` within 0.02 s: it has received nothing for 1." in warning
+    assert "`dora why`" in warning
+
+
+def test_a_sender_that_stops_is_named_after_another_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = Inputs(monkeypatch)
+    for number in PERIODS:
+        inputs.capture(number, "front")
+        inputs.put(message("wrist", 0, number - 100_000))
+    for number in PERIODS:
+        inputs.capture(5000 + number, "front")
+    inputs.put({"type": "INPUT_CLOSED", "id": "wrist"})
+    for number in PERIODS:
+        inputs.capture(10000 + number, "front")
+    near, silent, closed = inputs.warnings
+    assert "raise `within`" in near
+    assert "it has received nothing for" in silent
+    assert "it is closed; look" in closed
+
+
+def test_the_stop_of_the_node_is_no_fault_of_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = Inputs(monkeypatch)
+    for number in range(30):
+        inputs.capture(number, "front")
+    inputs.put({"type": "STOP", "id": "MANUAL"})
+    assert inputs.warnings == []
 
 
 # --- over shared memory -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from dora_node_api.backends.backend import Backend, TimedOut, check_timeout, timed_out
 from dora_node_api.data.metadata import captured_ns, utc_datetime
 from dora_node_api.events import EventStream, InputEvent, Sample, from_dict
-from dora_node_api.joining import Joiner, Match
+from dora_node_api.joining import Joiner, Match, Missing
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
@@ -62,7 +62,9 @@ class SampleQueue:
         """Captures have times of CLOCK_MONOTONIC; in tests, of the metadata."""
         self._failures = 0
         """Messages of the first input without a sample since the last sample."""
-        self._warned: set[str] = set()
+        self._stopped = False
+        self._warned: set[tuple[str, str]] = set()
+        """Inputs, and the remedies that were named for each."""
         backend.correct_times(prefix + name for name in join.inputs)
 
     def put(self, event: Event | None) -> None:
@@ -70,6 +72,7 @@ class SampleQueue:
         kind = None if event is None else event.get("type")
         if event is None or kind == "STOP":
             self._joiner.end_all()
+            self._stopped = True
         elif event.get("id") in self.join.inputs:
             name = event["id"]
             if kind == "INPUT":
@@ -123,28 +126,35 @@ class SampleQueue:
                 self._backend.count_unmatched(self._prefix + name, more)
                 if name == self._joiner.leader:
                     self._failures += more
-        if self._failures >= _FAILURES_TO_WARN and self._joiner.missing is not None:
-            self._warn(*self._joiner.missing)
+        missing = self._joiner.missing
+        if self._failures >= _FAILURES_TO_WARN and missing is not None and not self._stopped:
+            self._warn(missing)
 
-    def _warn(self, name: str, distance: int | None) -> None:
-        """Warn once for each input that keeps samples from being complete."""
-        if name in self._warned:
+    def _warn(self, missing: Missing) -> None:
+        """Warn of an input that keeps samples from being complete, once for each remedy."""
+        problem, remedy = self._problem(missing)
+        if (missing.name, remedy) in self._warned:
             return
-        self._warned.add(name)
-        leader, within = self._joiner.leader, self.join.within
-        if distance is None:
-            problem = f"it has received nothing for {self.join.wait + within:g} s"
-        elif abs(distance) <= self.join.within * 1e9:
-            problem = "it arrives too late; raise `wait`"
-        else:
-            side = "after" if distance > 0 else "before"
-            problem = (
-                f"the nearest one was captured {abs(distance) / 1e9:.3g} s {side} it; raise"
-                " `within`, or correct the `stamp` in the metadata of one of them"
-            )
+        self._warned.add((missing.name, remedy))
         self._backend.warn(
-            f"joined: {self._failures} messages of input `{leader}` have no message of input"
-            f" `{name}` within {within:g} s: {problem}"
+            f"joined: {self._failures} messages of input `{self._joiner.leader}` have no message of"
+            f" input `{missing.name}` within {self.join.within:g} s: {problem}; {remedy}"
+        )
+
+    def _problem(self, missing: Missing) -> tuple[str, str]:
+        """Return why an input has no match, and what to do."""
+        distance = missing.distance
+        if missing.ended:
+            return "it is closed", "look for the end of its sender with `dora why`"
+        if distance is None or missing.silent >= (self.join.wait + self.join.within) * 1e9:
+            silence = f"it has received nothing for {missing.silent / 1e9:.3g} s"
+            return silence, "look for its sender with `dora why` and `dora topic hz`"
+        if abs(distance) <= self.join.within * 1e9:
+            return "it arrives too late", "raise `wait`"
+        side = "after" if distance > 0 else "before"
+        return (
+            f"the nearest one was captured {abs(distance) / 1e9:.3g} s {side} it",
+            "raise `within`, or correct the `stamp` in the metadata of one of them",
         )
 
 

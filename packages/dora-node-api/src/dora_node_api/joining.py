@@ -52,6 +52,18 @@ class Match(Generic[T]):
     """Time from the first to the last capture."""
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The input without a match for a message of the leader."""
+
+    name: str
+    distance: int | None
+    """By how much its nearest capture is later; None: nothing has arrived."""
+    silent: int
+    """Time since its last arrival, or that of the leader's message if nothing has arrived."""
+    ended: bool
+
+
 class Joiner(Generic[T]):
     """Matches messages of several inputs."""
 
@@ -65,15 +77,16 @@ class Joiner(Generic[T]):
         """Messages in order of capture."""
         self._newest: dict[str, int] = {}
         """Latest capture by input."""
+        self._arrived: dict[str, int] = {}
+        """Last arrival by input."""
         self._ended: set[str] = set()
         self._decided: int | None = None
         """Capture of the leader's message that was decided last."""
         self._due: int | None = None
         self.dropped = dict.fromkeys(names, 0)
         """Messages that were in no match, by input."""
-        self.missing: tuple[str, int | None] | None = None
-        """Input without a match for the leader's message that was dropped last, and by how much the
-        nearest capture there was later; None: there was none."""
+        self.missing: Missing | None = None
+        """Of the leader's message that was dropped last."""
 
     def add(self, name: str, time: int, item: T, now: int) -> None:
         """Add a message that was captured at ``time`` and has arrived at ``now``."""
@@ -83,6 +96,7 @@ class Joiner(Generic[T]):
             self._begin_anew(name)
             newest = time
         self._newest[name] = max(newest, time)
+        self._arrived[name] = now
         if name == self.leader:
             self._leaders.append(message)
             return
@@ -143,7 +157,7 @@ class Joiner(Generic[T]):
                 continue
             missing = name
             if passed:
-                self.missing = name, self._distance(name, leader.time)
+                self.missing = self._missing(name, leader, now)
                 return None
         if missing is None and final:
             return found
@@ -153,7 +167,7 @@ class Joiner(Generic[T]):
             return None
         if missing is None:
             return found
-        self.missing = missing, self._distance(missing, leader.time)
+        self.missing = self._missing(missing, leader, now)
         return None
 
     def _nearest(self, waiting: list[_Message[T]], time: int) -> _Message[T] | None:
@@ -168,6 +182,11 @@ class Joiner(Generic[T]):
         times = [leader.time, *(message.time for message in found.values())]
         items = {name: message.item for name, message in found.items()}
         return Match({self.leader: leader.item, **items}, leader.time, max(times) - min(times))
+
+    def _missing(self, name: str, leader: _Message[T], now: int) -> Missing:
+        distance = self._distance(name, leader.time)
+        silent = now - self._arrived.get(name, leader.arrived)
+        return Missing(name, distance, silent, name in self._ended)
 
     def _distance(self, name: str, time: int) -> int | None:
         """Return by how much the nearest known capture of an input is later than ``time``."""
