@@ -120,7 +120,25 @@ def test_a_stamp_that_is_not_a_time_is_as_none() -> None:
     unset = [message("front", one, 0, stamp=one, timestamp=noon) for one in (0, 0.0, "noon")]
     node = MockNode([*unset, message("wrist", "w", 0)])
     samples = node.joined("front", "wrist", within=0.02)
-    assert [shown(next(samples))["front"] for _ in unset] == [0, 0.0, "noon"]
+    with pytest.warns(UserWarning, match="is 'noon', which is no time"):
+        assert [shown(next(samples))["front"] for _ in unset] == [0, 0.0, "noon"]
+
+
+@pytest.mark.parametrize(
+    "stamp", ["yesterday", "2027-01-15T08:00:00Z", True, [1, 2], float("nan"), 1e300]
+)
+def test_a_stamp_that_is_no_time_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, stamp: object
+) -> None:
+    inputs = Inputs(monkeypatch)
+    noon = datetime.fromtimestamp(NOON / SECOND, UTC)
+    for value in (stamp, stamp, 0, 0.0, None):
+        inputs.put(message("front", 0, 0, stamp=value, timestamp=noon))
+    (warning,) = inputs.warnings
+    assert warning == (
+        f"joined: the `stamp` of a message of input `front` is {stamp!r}, which is no time; send"
+        " nanoseconds, seconds or a datetime; until then the time of the send counts"
+    )
 
 
 def test_an_input_that_ends_is_not_waited_for() -> None:
@@ -145,6 +163,10 @@ def test_the_arguments_are_checked(runner: FakeRunner, open_node: Open) -> None:
         node.joined("front", "front", within=0.02)
     with pytest.raises(ValueError, match="invalid `within` of -1 seconds"):
         node.joined("front", within=-1)
+    with pytest.raises(TypeError, match=r"`within` must be a number of seconds, not '0\.02'"):
+        node.joined("front", within="0.02")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`wait` must be a number of seconds, not None"):
+        node.joined("front", within=1, wait=None)  # type: ignore[arg-type]
 
 
 def test_a_fault_of_the_stamps_is_named_once() -> None:

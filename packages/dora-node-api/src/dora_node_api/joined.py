@@ -6,10 +6,11 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Protocol
 
 from dora_node_api.backends.backend import Backend, TimedOut, check_timeout, timed_out
-from dora_node_api.data.metadata import captured_ns, utc_datetime
+from dora_node_api.data.metadata import captured_ns, has_unusable_stamp, utc_datetime
 from dora_node_api.events import EventStream, InputEvent, Sample, from_dict
 from dora_node_api.joining import Joiner, Match, Missing
 
@@ -29,6 +30,8 @@ class Join:
         if not inputs or len(set(inputs)) != len(inputs):
             raise ValueError(f"expected the names of different inputs to join, found {inputs}")
         for name, seconds in (("within", within), ("wait", wait)):
+            if not isinstance(seconds, Real):
+                raise TypeError(f"`{name}` must be a number of seconds, not {seconds!r:.80}")
             if not (seconds >= 0 and math.isfinite(seconds)):
                 raise ValueError(f"invalid `{name}` of {seconds} seconds; it must be zero or more")
         object.__setattr__(self, "inputs", inputs)
@@ -88,6 +91,8 @@ class SampleQueue:
         message = from_dict(event)
         assert isinstance(message, InputEvent)
         now = self._backend.clock_ns()
+        if has_unusable_stamp(message.metadata):
+            self._warn_of_stamp(name, message.metadata["stamp"])
         captured = event.get("captured_ns")
         self._monotonic = captured is not None
         if captured is None:
@@ -98,6 +103,16 @@ class SampleQueue:
                 " nanoseconds, seconds or as a datetime"
             )
         self._joiner.add(name, captured, message, now)
+
+    def _warn_of_stamp(self, name: str, stamp: object) -> None:
+        """Warn once for each input."""
+        remedy = "send nanoseconds, seconds or a datetime"
+        if (name, remedy) not in self._warned:
+            self._warned.add((name, remedy))
+            self._backend.warn(
+                f"joined: the `stamp` of a message of input `{name}` is {stamp!r:.80}, which is no"
+                f" time; {remedy}; until then the time of the send counts"
+            )
 
     def take(self) -> Sample | Event | None:
         """Return the next sample or event, None at the end. Raises NothingYet."""

@@ -141,7 +141,7 @@ def captured_ns(metadata: Mapping[str, Any]) -> int | None:
     type or missing it is `timestamp`. None if neither exists.
     """
     stamp = metadata.get("stamp")
-    if isinstance(stamp, int) and stamp:
+    if isinstance(stamp, int) and stamp and not isinstance(stamp, bool):
         return stamp
     if isinstance(stamp, float) and 0 < abs(stamp) < _MAX_SECONDS:
         return round(stamp * 1e9)
@@ -149,6 +149,14 @@ def captured_ns(metadata: Mapping[str, Any]) -> int | None:
         if isinstance(time, datetime):
             return (time.astimezone(_UTC) - _EPOCH) // _MICROSECOND * 1000
     return None
+
+
+def has_unusable_stamp(metadata: Mapping[str, Any]) -> bool:
+    """Return whether `stamp` is set, but no time: `captured_ns` ignores it."""
+    stamp = metadata.get("stamp")
+    if isinstance(stamp, bool) or not isinstance(stamp, (int, float, datetime)):
+        return stamp is not None
+    return isinstance(stamp, float) and not abs(stamp) < _MAX_SECONDS
 
 
 def move_times(metadata: dict[str, Any], nanoseconds: int) -> None:
