@@ -20,6 +20,8 @@ from dora_recordings.formats import Files, Target, reading
 def rash(files: Files, target: Target = None) -> None:
     with reading(files) as recording, target.open("w") as file:
         file.writelines(message.topic for message in recording.messages())
+        if target.name == "partial":
+            raise IndexError("of rash")
 
 def lines(files: Files, target: Target = None) -> None:
     with reading(files) as recording, unfinished(target) as new, new.open("w") as file:
@@ -78,3 +80,14 @@ def test_a_defect_of_a_format_names_the_plug_in(
     assert "plug_lines.py" in shown.err.splitlines()[3]
     assert shown.err.endswith("IndexError: of lines\n")
     assert list(tmp_path.glob("*x*")) == []
+
+
+@pytest.mark.usefixtures("wheels")
+def test_an_incomplete_file_is_named(dora: Dora, recording: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "partial"
+    shown = dora("recording", "export", recording, "--to", "rash", "-o", partial)
+    assert shown.code == 1
+    assert f"{partial} is incomplete; remove it" in shown.err
+    partial.unlink()
+    shown = dora("recording", "export", recording, "--to", "lines", "-o", partial)
+    assert "is incomplete" not in shown.err

@@ -6,12 +6,42 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
-from dora_cli.command import function_command
+from dora_cli import output
+from dora_cli.command import Command, function_command
+from dora_cli.errors import CommandFailed
 from dora_config import plugins
 from dora_config.plugins import Group, PluginError
 from dora_recordings.conversion import CannotConvert
+
+
+class _Format(Command):
+    """Runs the function of a format; protects what it reads, and names what it leaves behind."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Raise CannotConvert if the function would write to a file that it reads."""
+        read = [ctx.params.get(one.name) for one in self.params if isinstance(one, TyperArgument)]
+        inputs = [path for one in read for path in (one if isinstance(one, list) else [one])]
+        given = [ctx.params.get(one.name) for one in self.params if "--output" in one.opts]
+        targets = [path for path in given if isinstance(path, Path)]
+        existing = [path for path in targets if path.exists()]
+        for target in existing:
+            if any(isinstance(one, Path) and _is_same(one, target) for one in inputs):
+                raise CannotConvert(f"{target} is read and written; choose another path with -o")
+        try:
+            return super().invoke(ctx)
+        except CommandFailed:  # written, without what could not be converted
+            raise
+        except BaseException:
+            for target in targets:
+                if target not in existing and target.exists():
+                    output.warn(f"{target} is incomplete; remove it")
+            raise
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
 
 
 class FormatCommand(TyperCommand):
@@ -29,7 +59,8 @@ class FormatCommand(TyperCommand):
 
     def of(self, name: str) -> Any:
         """Return the command of a format. Raises PluginError if it is not installed."""
-        command = function_command(self.name or "", plugins.load(self._group, name))
+        function = plugins.load(self._group, name)
+        command = function_command(self.name or "", function, cls=_Format)
         command.params.append(self._option())
         command.help = f"{self.help}\n\n`{name}`: {command.help or ''}"
         return command
@@ -42,9 +73,7 @@ class FormatCommand(TyperCommand):
             if not extra.get("resilient_parsing"):
                 raise
             return super().make_context(info_name, args, parent, **extra)
-        context = command.make_context(info_name, args, parent, **extra)
-        _refuse_overwriting(command.params, context.params)
-        return context
+        return command.make_context(info_name, args, parent, **extra)
 
     def _chosen(self, name: str) -> Any:
         formats = ", ".join(self.formats())
@@ -84,14 +113,3 @@ class FormatCommand(TyperCommand):
             raise NotImplementedError
 
         return function_command("", only).params[0]
-
-
-def _refuse_overwriting(params: list[Any], values: dict[str, Any]) -> None:
-    """Raise CannotConvert if a format would write to a file that it reads."""
-    read = [values.get(param.name) for param in params if param.param_type_name == "argument"]
-    inputs = [path for one in read for path in (one if isinstance(one, list) else [one])]
-    for target in (values.get(param.name) for param in params if "--output" in param.opts):
-        if not isinstance(target, Path) or not target.exists():
-            continue
-        if any(isinstance(one, Path) and one.exists() and one.samefile(target) for one in inputs):
-            raise CannotConvert(f"{target} is read and written; choose another path with -o")
