@@ -58,7 +58,7 @@ class Missing:
 
     name: str
     distance: int | None
-    """By how much its nearest capture is later; None: nothing has arrived."""
+    """Time by which its nearest capture is later; None: nothing has arrived."""
     silent: int
     """Time since its last arrival, or that of the leader's message if nothing has arrived."""
     ended: bool
@@ -86,7 +86,7 @@ class Joiner(Generic[T]):
         self.dropped = dict.fromkeys(names, 0)
         """Messages that were in no match, by input."""
         self.missing: Missing | None = None
-        """Of the leader's message that was dropped last."""
+        """Cause of the drop of a leader's message, the last one."""
 
     def add(self, name: str, time: int, item: T, now: int) -> None:
         """Add a message that was captured at ``time`` and has arrived at ``now``."""
