@@ -73,6 +73,13 @@ def test_a_plug_in_of_another_version_is_refused(wheels: PluginWheels) -> None:
         dora.Hello  # noqa: B018
 
 
+def test_a_bundled_name_stays_that_of_dora(wheels: PluginWheels) -> None:
+    own = {"dora.node_api": {"Ros2Context": "json:dumps"}}
+    wheels.install("dora-acme", {"dora.node_api": {"Ros2Context": "json:loads"}})
+    wheels.install("dora-ros2", own)  # in place of the one that may be installed
+    assert plugins.load("Ros2Context") is json.dumps
+
+
 def test_the_interface_of_plug_ins_has_one_version() -> None:
     assert plugins.INTERFACE == INTERFACE
 

@@ -13,9 +13,11 @@ def load(name: str) -> Any:
     """Return an object of a plug-in. Raises AttributeError, and what its import raises."""
     from importlib.metadata import entry_points
 
-    found = next(iter(entry_points(group=GROUP, name=name)), None)
+    several = list(entry_points(group=GROUP, name=name))
+    wheel = _known_names().get(name) if len(several) != 1 else None
+    of_dora = [one for one in several if one.dist is not None and one.dist.name == wheel]
+    found = next(iter(of_dora or several), None)
     if found is None:
-        wheel = _known_names().get(name)
         if wheel is None:
             raise AttributeError(f"module 'dora' has no attribute {name!r}")
         raise AttributeError(
