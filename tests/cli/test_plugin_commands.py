@@ -167,6 +167,32 @@ def test_commands_of_plug_ins_are_completed(
     assert _completions(wheels, "dora hello --l") == ["--loud"]
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("dora coord", ["coordinator"]),
+        ("dora daemon --mach", ["--machine-id"]),
+        ("dora coordinator --int", ["--interface"]),
+        ("dora help valid", ["validate"]),
+        ("dora help node li", ["list"]),
+        ("dora help nope x", []),
+        ("dora nope x", []),
+        ("dora hub x", []),
+        ("dora cluster nope x", []),
+        ("dora broken x", []),
+        ("dora recording export --to j", ["jsonl"]),
+        ("dora recording export a.mcap --t", ["--to"]),
+        ("dora recording export --to nope --t", []),
+    ],
+)
+def test_a_completion_offers_words_and_prints_no_error(
+    wheels: PluginWheels, line: str, offered: list[str]
+) -> None:
+    wheels.install("a", {"dora.exports": {"jsonl": "plug_function:hello"}}, plug_function=FUNCTION)
+    wheels.install("bad", {"dora.commands": {"broken": "plug_broken:app"}}, plug_broken="1 / 0")
+    assert _completions(wheels, line) == offered
+
+
 def _completions(wheels: PluginWheels, line: str) -> list[str]:
     program = "from dora_config.launcher import main; raise SystemExit(main())"
     words = len(line.split()) - 1

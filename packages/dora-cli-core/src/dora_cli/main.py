@@ -16,6 +16,7 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.command import function_command
 from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
+from dora_config.launcher import COMMANDS, OWN_WORDS
 from dora_config.program import HELP
 from dora_config.streams import finish
 
@@ -47,12 +48,15 @@ class LazyGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         from dora_cli import plugin_commands
 
-        return list(dict.fromkeys([*self._entries, *plugin_commands.words(self._path)]))
+        own = [*self._entries, *(() if self._path else OWN_WORDS)]
+        return list(dict.fromkeys([*own, *plugin_commands.words(self._path)]))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name, None if it does not exist."""
         if cmd_name not in self.commands:
             entry = self._entries.get(self._aliases.get(cmd_name, cmd_name))
+            if entry is None and not self._path and cmd_name in OWN_WORDS:  # help, completion
+                entry = import_module(COMMANDS[cmd_name]).command()
             if entry is None:
                 entry = self._of_plugin(ctx, cmd_name)
             if entry is None:
@@ -84,7 +88,7 @@ class LazyGroup(TyperGroup):
             if command is not None:  # a plug-in has it, which may be missing
                 return " ".join(args[:2]), command, args[2:]
         word = args[0]
-        if word in self._unsupported:
+        if word in self._unsupported and not ctx.resilient_parsing:
             output.failure(self._unsupported[word])
             raise SystemExit(2)
         if not word.startswith("-") and self.get_command(ctx, word) is None:
@@ -193,6 +197,8 @@ def main(arguments: Sequence[str]) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
     except Exception as error:  # noqa: BLE001 - the edge of every command
+        if COMPLETION_VARIABLE in os.environ:
+            return 1  # there is nothing to complete; the shell shows what is printed
         from dora_cli import errors
 
         return errors.report(error)

@@ -15,7 +15,6 @@ from dora_cli._version import __version__
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 from dora_cli.diagnosis import installed_wheels
 from dora_cli.errors import CommandFailed
-from dora_config.launcher import OWN_WORDS, find_command
 
 CLUSTER_FILE = Path("cluster.yml")
 
@@ -108,22 +107,27 @@ def _login_shell() -> str:
     return name
 
 
+def _words_below(context: typer.Context) -> list[str]:
+    """Return the words that may follow those of `dora help`."""
+    shown: Any = context.find_root().command
+    for name in context.params.get("words") or ():
+        shown = shown.get_command(context, name) if hasattr(shown, "get_command") else None
+    return shown.list_commands(context) if hasattr(shown, "list_commands") else []
+
+
 def help_(
     context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="COMMAND",
+            autocompletion=_words_below,
             help="A command such as `run` or `cluster up`; default: list all commands.",
         ),
     ] = None,
 ) -> None:
     """Show the help of a command, like `dora COMMAND --help`."""
     names = words or []
-    if len(names) == 1 and names[0] in OWN_WORDS:
-        service = find_command(names[0])
-        if service is not None:
-            raise typer.Exit(service(["--help"]))
     shown: Any = context.find_root()
     for name in names:
         if not hasattr(shown.command, "resolve_command"):

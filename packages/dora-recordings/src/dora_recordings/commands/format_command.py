@@ -69,9 +69,10 @@ class FormatCommand(TyperCommand):
         """Parse the arguments for the named format, or for the default."""
         try:
             command = self._chosen(self._named(args))
-        except PluginError:
+        except (PluginError, typer.BadParameter):
             if not extra.get("resilient_parsing"):
                 raise
+            self.params = [self._option()]
             return super().make_context(info_name, args, parent, **extra)
         return command.make_context(info_name, args, parent, **extra)
 
