@@ -57,6 +57,10 @@ def test_the_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [name for name in dora.__all__ if name.startswith("Ros2")]
     with pytest.raises(AttributeError, match="pip install packages/dora-ros2"):
         dora.Ros2Context  # noqa: B018
+    with pytest.raises(ImportError, match="pip install packages/dora-ros2"):
+        from dora import Ros2Context  # noqa: F401
+    with pytest.raises(ImportError, match="cannot import name 'Nothing' from 'dora'"):
+        from dora import Nothing  # noqa: F401
 
 
 def test_names_of_plug_ins_are_found(wheels: PluginWheels) -> None:

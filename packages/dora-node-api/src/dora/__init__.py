@@ -1,5 +1,6 @@
 """The names that ready-made dora nodes import."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api._version import __version__ as __version__
@@ -47,7 +48,13 @@ def __getattr__(name: str) -> Any:
     else:
         from dora_node_api import plugins
 
-        value = plugins.load(name)
+        try:
+            value = plugins.load(name)
+        except plugins.Unusable as error:
+            # `from dora import NAME` replaces the text of an AttributeError
+            if sys._getframe(1).f_code.co_name == "_handle_fromlist":
+                raise ImportError(str(error), name=__name__) from None
+            raise
     globals()[name] = value
     return value
 

@@ -9,6 +9,10 @@ INTERFACE = "1"
 GROUP = "dora.node_api"
 
 
+class Unusable(AttributeError):
+    """The wheel of a name is not installed, or is of another version."""
+
+
 def load(name: str) -> Any:
     """Return an object of a plug-in. Raises AttributeError, and what its import raises."""
     from importlib.metadata import entry_points
@@ -20,14 +24,14 @@ def load(name: str) -> Any:
     if found is None:
         if wheel is None:
             raise AttributeError(f"module 'dora' has no attribute {name!r}")
-        raise AttributeError(
+        raise Unusable(
             f"dora.{name} needs {wheel}; install it, in a checkout of dora for Python:"
             f" pip install packages/{wheel}"
         )
     if found.dist is not None:
         stated = [one.name for one in found.dist.entry_points if one.group == "dora.interface"]
         if INTERFACE not in stated:
-            raise AttributeError(
+            raise Unusable(
                 f"dora.{name}: {found.dist.name} {found.dist.version} is for version"
                 f" {', '.join(stated) or 'none'} of the interface of plug-ins, and this dora has"
                 f" version {INTERFACE}; install versions of {found.dist.name} and dora that fit"
