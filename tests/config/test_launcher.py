@@ -113,18 +113,18 @@ def test_a_command_receives_the_rest_of_the_line(
             f"{sys.executable}\n  install it: {wheel_command('dora-daemon')}\n",
         ),
         (
-            ["run", "x.yml"],
+            ["nonsense"],
             ["daemon"],
-            "[ERROR]\n`dora run` is part of the wheel dora-cli, which is not installed for "
-            f"{sys.executable}\n  install it: {wheel_command('dora-cli')}\n"
-            "  installed here: dora daemon\n",
+            "[ERROR]\n`dora nonsense` is not installed here; most commands are in the"
+            f" wheel dora-cli-core, which is not installed for {sys.executable}\n"
+            f"  install it: {wheel_command('dora-cli-core')}\n  installed here: dora daemon\n",
         ),
         (
-            ["--help"],
-            ["daemon", "coordinator"],
-            "[ERROR]\n`dora` without a command is part of the wheel dora-cli, which is not "
-            f"installed for {sys.executable}\n  install it: {wheel_command('dora-cli')}\n"
-            "  installed here: dora daemon, dora coordinator\n",
+            ["ros2"],
+            ["daemon"],
+            "[ERROR]\n`dora ros2` is part of the wheel dora-ros2, which is not installed for "
+            f"{sys.executable}\n  install it: {wheel_command('dora-cli-core')}\n"
+            f"  install it: {wheel_command('dora-ros2')}\n  installed here: dora daemon\n",
         ),
     ],
 )
@@ -138,6 +138,20 @@ def test_a_missing_wheel_is_reported_with_the_remedy(
     _install(monkeypatch, **dict.fromkeys(installed, lambda words: 0))
     assert launcher.main(words) == 1
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
+def test_help_without_the_command_line_names_what_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    _install(monkeypatch, daemon=lambda words: 0)
+    assert launcher.main(words) == 0
+    shown = capsys.readouterr()
+    assert "\n  dora daemon\n" in shown.out
+    assert "dora coordinator" not in shown.out
+    assert "The wheel dora-cli-core adds" in shown.out
+    assert wheel_command("dora-cli-core") in shown.out
+    assert shown.err == ""
 
 
 def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

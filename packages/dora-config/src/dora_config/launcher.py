@@ -67,7 +67,9 @@ def _run(words: list[str]) -> int:
         words = words[1:]
     else:
         command = find_command("cli")
-    return _explain_missing(first) if command is None else command(words)
+    if command is not None:
+        return command(words)
+    return _show_installed() if first in ("", "-h", "--help", "help") else _explain_missing(first)
 
 
 def _start_zygote(words: Sequence[str]) -> None:
@@ -100,21 +102,42 @@ def _is_installed(name: str) -> bool:
 
 
 def _explain_missing(word: str) -> int:
-    from dora_config.installation import wheel_command
+    from dora_config.installation import wheel_command, with_needed
+    from dora_config.plugins import known_names
 
-    package = COMMANDS[word if word in OWN_WORDS else "cli"].partition(".")[0]
-    wheel = package.replace("_", "-")
-    named = word and not word.startswith("-")
-    subject = f"`dora {word}`" if named else "`dora` without a command"
-    lines = [
-        "[ERROR]",
-        f"{subject} is part of the wheel {wheel}, which is not installed for {sys.executable}",
-        f"  install it: {wheel_command(wheel)}",
-    ]
-    if here := [name for name in OWN_WORDS if _is_installed(name)]:
+    wheel = f"dora-{word}" if word in OWN_WORDS else known_names("dora.commands").get(word)
+    if wheel is not None and find_spec(wheel.replace("-", "_")) is None:
+        subject = f"`dora {word}` is part of the wheel {wheel}"
+    else:
+        wheel = "dora-cli-core"
+        subject = f"`dora {word}` is not installed here; most commands are in the wheel {wheel}"
+    lines = ["[ERROR]", f"{subject}, which is not installed for {sys.executable}"]
+    # a wheel of nodes does not bring the command line that its command needs
+    alone = word in OWN_WORDS or "dora-cli-core" in with_needed(wheel)
+    needed = [wheel] if alone else ["dora-cli-core", wheel]
+    lines += [f"  install it: {wheel_command(one)}" for one in needed]
+    if here := _installed_words():
         lines.append(f"  installed here: {', '.join(f'dora {name}' for name in here)}")
     sys.stderr.write("\n".join(lines) + "\n")
     return 1
+
+
+def _show_installed() -> int:
+    """Print what this installation without the command line has, and what would add the rest."""
+    from dora_config.installation import wheel_command
+
+    print("Usage: dora COMMAND [OPTIONS]\n\nInstalled here:")
+    for name in _installed_words():
+        print(f"  dora {name}")
+    print(
+        "\nThe wheel dora-cli-core adds the other commands (`dora run`, `dora start`, `dora list`,"
+        f" ...):\n  {wheel_command('dora-cli-core')}"
+    )
+    return 0
+
+
+def _installed_words() -> list[str]:
+    return [name for name in OWN_WORDS if _is_installed(name)]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dora_config.errors import DoraError
-from dora_config.installation import install_command, wheel_command
+from dora_config.installation import wheel_command
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -178,12 +178,15 @@ def _of_another_version(addition: Addition, stated: Sequence[str]) -> str | None
     versions = ", ".join(stated)
     newer = versions.isdecimal() and int(versions) > int(INTERFACE)
     about = f"is for version {versions}" if stated else "states no version"
-    # the wheels of this project have one version
-    is_ours = newer or addition.wheel in known_wheels()
+    if addition.wheel in known_wheels():  # the wheels of this project have one version
+        remedy = wheel_command(addition.wheel, "--force-reinstall", "--no-deps")
+    elif newer:
+        remedy = "update dora, or use an older version of the plug-in"
+    else:
+        remedy = "update the plug-in, or state the version in its entry points `dora.interface`"
     return (
         f"the plug-in {addition.by} {about} of the interface of plug-ins, and this dora has version"
-        f" {INTERFACE}; install versions that fit:"
-        f" {wheel_command('dora-cli') if is_ours else install_command('-U', addition.wheel)}"
+        f" {INTERFACE}; {remedy}"
     )
 
 
