@@ -3,9 +3,9 @@
 lint, types, core (its tests without any plug-in), plugins (the tests of each one, with the core and
 no other), together (examples and the repository), wheels (each one alone in an empty environment),
 docs, demo (the README's first command). CI also runs fleet (faults, and hosts with systemd), lowest
-(oldest allowed dependencies), ros2 (dora-ros2 beside rclpy and zenoh-ros2-sdk), pythons (other
-interpreters) and slow (tests that take minutes). By hand: ``tests``, all tests in one environment;
-``unit``, the quick ones; ``bench``, the comparison with dora-rs.
+(oldest allowed dependencies) and ros2 (dora-ros2 beside rclpy and zenoh-ros2-sdk). By hand:
+``slow``, tests that take minutes; ``pythons``, other interpreters; ``tests``, all tests in one
+environment; ``unit``, the quick ones; ``bench``, the comparison with dora-rs.
 """
 
 from __future__ import annotations

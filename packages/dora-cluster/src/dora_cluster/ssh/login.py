@@ -103,7 +103,9 @@ def load(path: str) -> paramiko.PKey:
     except FileNotFoundError:
         raise NotAccepted("no such file") from None
     except Exception as error:  # noqa: BLE001 - paramiko and cryptography raise many kinds
-        locked = isinstance(error, TypeError) or "encrypted" in str(error).lower()
+        # older versions say only that it may be encrypted
+        may_be = "encrypted" in str(error) and b" PRIVATE KEY-" in Path(path).read_bytes()
+        locked = isinstance(error, TypeError) or may_be
         text = _LOCKED if locked else f"not a usable key: {reason(error)}"
         raise NotAccepted(text) from None
 
