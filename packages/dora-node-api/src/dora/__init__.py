@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
         try:
             value = plugins.load(name)
-        except plugins.Unusable as error:
+        except plugins.PlugInUnusable as error:
             # `from dora import NAME` replaces the text of an AttributeError
             if sys._getframe(1).f_code.co_name == "_handle_fromlist":
                 raise ImportError(str(error), name=__name__) from None

@@ -9,7 +9,7 @@ INTERFACE = "1"
 GROUP = "dora.node_api"
 
 
-class Unusable(AttributeError):
+class PlugInUnusable(AttributeError):
     """The wheel of a name is not installed, or is of another version."""
 
 
@@ -24,14 +24,14 @@ def load(name: str) -> Any:
     if found is None:
         if wheel is None:
             raise AttributeError(f"module 'dora' has no attribute {name!r}")
-        raise Unusable(
+        raise PlugInUnusable(
             f"dora.{name} needs {wheel}; install it, in a checkout of dora for Python:"
             f" pip install packages/{wheel}"
         )
     if found.dist is not None:
         stated = [one.name for one in found.dist.entry_points if one.group == "dora.interface"]
         if INTERFACE not in stated:
-            raise Unusable(
+            raise PlugInUnusable(
                 f"dora.{name}: {found.dist.name} {found.dist.version} is for version"
                 f" {', '.join(stated) or 'none'} of the interface of plug-ins, and this dora has"
                 f" version {INTERFACE}; install versions of {found.dist.name} and dora that fit"
