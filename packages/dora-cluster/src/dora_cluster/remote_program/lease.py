@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -79,7 +80,12 @@ def _locked(path: Path) -> Iterator[IO[bytes]]:
 def _open_locked(path: Path) -> IO[bytes] | None:
     """Return the record; None if another command removed it or its folder meanwhile."""
     with suppress(FileNotFoundError), ExitStack() as stack:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            if not stat.S_ISDIR(path.parent.lstat().st_mode):
+                raise
+            return None  # it was removed between two steps of mkdir
         path.parent.chmod(0o700)
         file = stack.enter_context(path.open("a+b", buffering=0))
         fcntl.lockf(file, fcntl.LOCK_EX)
