@@ -109,7 +109,7 @@ def test_parameters_that_cannot_be_used_are_shown_until_they_are_mended() -> Non
     node = gate([command("policy", 1), TICK, *wrong, TICK, update("control", "human"), deleted])
     assert [source for _, source in sent(node)] == ["policy", "policy"]
     control = "control is 'polcy'; expected one of: human, policy, auto, none; it stays auto"
-    unknown = "there is no parameter `contrl`, only `control`; delete it"
+    unknown = "parameter `contrl` does not exist, only `control`; delete it"
     assert node.waiting == [control, f"{control}; {unknown}", unknown, None]
 
 

@@ -120,7 +120,7 @@ def test_a_stamp_that_is_not_a_time_is_as_none() -> None:
     unset = [message("front", one, 0, stamp=one, timestamp=noon) for one in (0, 0.0, "noon")]
     node = MockNode([*unset, message("wrist", "w", 0)])
     samples = node.joined("front", "wrist", within=0.02)
-    with pytest.warns(UserWarning, match="is 'noon', which is no time"):
+    with pytest.warns(UserWarning, match="is 'noon', which is not a time"):
         assert [shown(next(samples))["front"] for _ in unset] == [0, 0.0, "noon"]
 
 
@@ -136,7 +136,7 @@ def test_a_stamp_that_is_no_time_is_named_once(
         inputs.put(message("front", 0, 0, stamp=value, timestamp=noon))
     (warning,) = inputs.warnings
     assert warning == (
-        f"joined: the `stamp` of a message of input `front` is {stamp!r}, which is no time; send"
+        f"joined: the `stamp` of a message of input `front` is {stamp!r}, which is not a time; send"
         " nanoseconds, seconds or a datetime; until then the time of the send counts"
     )
 

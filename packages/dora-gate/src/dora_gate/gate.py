@@ -3,7 +3,8 @@
 Each cycle has at most one action, of one source:
 
 - in an emergency none is obeyed, but a command of the input `emergency`, while it is alive. Values
-  of that input that are no command end this, too. Only the end of the emergency brings others back;
+  of that input that are not a command end this, too. Others are obeyed again once the emergency
+  ends;
 - else the source that `control` names; `auto`: the first one that is alive, in order of priority;
 - a source is alive for `hold_after` after the capture of its newest command. Older ones are never
   obeyed, whenever they arrive;
@@ -216,7 +217,7 @@ class Gate:
         """Return usable values; with `first`, they may decide how many there are."""
         found = tuple(values)
         if not found or not all(map(math.isfinite, found)):
-            raise Refused("values are not finite numbers" if found else "there are no values")
+            raise Refused("values are not finite numbers" if found else "the message is empty")
         if self._size is None and not first:
             raise Refused("how many values a command has is not known yet")
         self._size = self._size or len(found)

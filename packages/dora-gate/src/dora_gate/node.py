@@ -74,7 +74,9 @@ class GateNode:
             case {"type": "PARAM_DELETED", "id": name} if name == CONTROL:
                 self._select(self._default)
             case {"type": "PARAM_UPDATE", "id": name}:
-                self._wrong[name] = f"there is no parameter `{name}`, only `{CONTROL}`; delete it"
+                self._wrong[name] = (
+                    f"parameter `{name}` does not exist, only `{CONTROL}`; delete it"
+                )
                 self._report()
             case {"type": "PARAM_DELETED", "id": name}:
                 self._wrong.pop(name, None)

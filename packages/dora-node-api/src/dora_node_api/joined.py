@@ -110,8 +110,8 @@ class SampleQueue:
         if (name, remedy) not in self._warned:
             self._warned.add((name, remedy))
             self._backend.warn(
-                f"joined: the `stamp` of a message of input `{name}` is {stamp!r:.80}, which is no"
-                f" time; {remedy}; until then the time of the send counts"
+                f"joined: the `stamp` of a message of input `{name}` is {stamp!r:.80}, which is not"
+                f" a time; {remedy}; until then the time of the send counts"
             )
 
     def take(self) -> Sample | Event | None:

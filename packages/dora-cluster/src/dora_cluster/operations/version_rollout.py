@@ -175,7 +175,7 @@ class VersionRollOut:
 
     def _look(self) -> _Present:
         """Ask the coordinator, unless no machine is far enough."""
-        present = _Present(pause=self._pause)  # the last one, if there is no answer
+        present = _Present(pause=self._pause)  # the last one, if no answer comes
         try:
             present.pause = queries.operators_pause(self._cluster)
             if any(one.state in ("prepared", "switched") for one in self._units.values()):
