@@ -39,7 +39,9 @@ class Chunk:
             raise Refused("the chunk has no steps")
         for step in self.steps:
             if len(step) != len(self.names):
-                raise Refused(f"a step has {len(step)} numbers, but there are {len(self.names)} names")
+                raise Refused(
+                    f"a step has {len(step)} numbers, but there are {len(self.names)} names"
+                )
             if not all(map(math.isfinite, step)):
                 raise Refused("a step has numbers that are not finite")
 
@@ -103,5 +105,3 @@ class Steps:
             last = len(self._chunk.steps) * self._chunk.dt / 1e9
             return f"the last chunk has ended; its {len(self._chunk.steps)} steps last {last:.3g} s"
         return f"no new chunk for {self._hold_after / 1e9:g} s"
-
-

@@ -1,0 +1,34 @@
+"""Options of the robot and the teleoperator of type `dora`; needs LeRobot."""
+
+from dataclasses import dataclass
+
+from lerobot.robots import RobotConfig
+from lerobot.teleoperators import TeleoperatorConfig
+
+# LeRobot makes options of the fields.
+
+
+@RobotConfig.register_subclass("dora")
+@dataclass(kw_only=True)
+class DoraRobotConfig(RobotConfig):
+    """A robot behind the inputs and the output `action` of a node."""
+
+    node: str | None = None
+    """Id of a node with `path: dynamic`; None: a dataflow has started the script."""
+    max_age: float = 0.2
+    """Seconds; older messages are not used: the script waits for newer ones."""
+    timeout: float = 60.0
+    """Seconds without new messages until the script ends."""
+
+
+@TeleoperatorConfig.register_subclass("dora")
+@dataclass(kw_only=True)
+class DoraTeleoperatorConfig(TeleoperatorConfig):
+    """A leader arm behind the input `action` and the output `feedback` of a node."""
+
+    node: str | None = None
+    """Id of a node with `path: dynamic`; None: a dataflow has started the script."""
+    max_age: float = 0.2
+    """Seconds; older messages are not used: the script waits for newer ones."""
+    timeout: float = 60.0
+    """Seconds without new messages until the script ends."""

@@ -1,0 +1,43 @@
+"""What the nodes share: events that wait, and warnings that come once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dora_node_api import Node
+
+Event = Mapping[str, Any]
+
+_MOST = 100
+"""Events in a batch, however fast they come."""
+
+
+def batches(node: Node) -> Iterator[list[Event]]:
+    """Yield what waits, together, until the node is stopped."""
+    for event in node:
+        batch: list[Event] = [event]
+        while len(batch) < _MOST and (more := node.try_recv()) is not None:
+            batch.append(more)
+        yield batch
+        if any(one["type"] == "STOP" for one in batch):
+            return
+
+
+def newest(batch: list[Event]) -> dict[str, Event]:
+    """Return the newest message of each input."""
+    return {event["id"]: event for event in batch if event["type"] == "INPUT"}
+
+
+class Warnings:
+    """Warns once of each problem of each input."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._known: set[tuple[str, str]] = set()
+
+    def warn(self, name: str, problem: str) -> None:
+        kind = (name, "".join(letter for letter in problem if letter not in "0123456789.e-+"))
+        if kind not in self._known:
+            self._known.add(kind)
+            self._node.log_warn(f"input `{name}`: {problem}; ignored (reported once)")
