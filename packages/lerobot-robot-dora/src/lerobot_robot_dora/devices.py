@@ -37,13 +37,15 @@ def robot_arguments() -> RobotArguments:
     """Return the options of the process. Ends it with a message if they cannot be used."""
     _register("lerobot.robots")
     _register("lerobot.cameras")
-    return _robot_arguments()
+    given: RobotArguments = _robot_arguments()
+    return given
 
 
 def teleoperator_arguments() -> TeleoperatorArguments:
     """Return the options of the process. Ends it with a message if they cannot be used."""
     _register("lerobot.teleoperators")
-    return _teleoperator_arguments()
+    given: TeleoperatorArguments = _teleoperator_arguments()
+    return given
 
 
 # LeRobot's parser also has `--robot.discover_packages_path=PACKAGE` and a short `--help`.
