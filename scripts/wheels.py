@@ -323,6 +323,15 @@ def smoke_gate(environment: Environment) -> None:
     assert environment.distributions() == {"dora-gate", "dora-node-api", "numpy", "pyarrow"}
 
 
+def smoke_lerobot(environment: Environment) -> None:
+    steps = environment.folder / "bin/dora-lerobot-steps"
+    assert "--hold-after" in environment.run(steps, "--help")
+    printed = environment.fails(environment.folder / "bin/dora-lerobot-robot")
+    assert 'needs LeRobot: pip install "lerobot_robot_dora[lerobot]"' in printed
+    expected = {"dora-node-api", "lerobot-robot-dora", "numpy", "pillow", "pyarrow"}
+    assert environment.distributions() == expected
+
+
 SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-config": smoke_config,
     "dora-node-api": smoke_node_api,
@@ -335,6 +344,7 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-ros2": smoke_ros2,
     "dora-gate": smoke_gate,
     "dora-ui": smoke_ui,
+    "lerobot-robot-dora": smoke_lerobot,
 }
 
 

@@ -44,12 +44,18 @@ THIRD_PARTY = {
     "dora_node_api": {"pyarrow"},
     "dora": {"pyarrow"},
     "dora_gate": {"pyarrow"},
+    "lerobot_robot_dora": {"PIL", "numpy", "pyarrow"},
     "dora_ros2": {"pyarrow", "xxhash", "zenoh"},
 }
 """Third-party modules that the light packages may import; others are not restricted."""
 
 OPTIONAL = {
     "dora_ros2.dds": {"cyclonedds"},
+    "lerobot_robot_dora.checkpoint": {"lerobot", "torch"},
+    "lerobot_robot_dora.config": {"lerobot"},
+    "lerobot_robot_dora.devices": {"lerobot"},
+    "lerobot_robot_dora.dorarobot": {"lerobot"},
+    "lerobot_robot_dora.dorateleoperator": {"lerobot"},
     "dora_ros2.block": {"pydantic"},
     "dora_ros2.bags": {"mcap", "typer", "yaml", "zstandard"},
     "dora_ros2.plugin": {"typer"},

@@ -57,7 +57,7 @@ def test_package_files(name: str) -> None:
     assert project["requires-python"] == ">=3.11"
     assert project["license"] == "Apache-2.0"
     assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
-    assert (folder / "README.md").read_text().startswith(f"# {name}\n")
+    assert (folder / "README.md").read_text().startswith(f"# {project['name']}\n")
     for package in PACKAGES[name]:
         assert (folder / "src" / package / "py.typed").is_file()
 

@@ -130,6 +130,15 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("commands",),
     ),
     "dora_gate": (("_version", "gate"), ("options",), ("node",)),
+    "lerobot_robot_dora": (
+        ("_version", "messages"),
+        ("chunks", "observations", "pictures", "events"),
+        ("session", "config", "devices", "checkpoint"),
+        ("client",),
+        ("dorarobot", "dorateleoperator"),
+        ("robot_node",),
+        ("teleop_node", "steps_node", "policy_node"),
+    ),
     "dora_ui": (
         ("_version", "viewers"),
         ("connection", "rows"),

@@ -1,8 +1,10 @@
-"""What the nodes share: events that wait, and warnings that come once."""
+"""What the nodes share: events that wait, warnings that come once, what must be installed."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from dora_node_api import Node
@@ -41,3 +43,17 @@ class Warnings:
         if kind not in self._known:
             self._known.add(kind)
             self._node.log_warn(f"input `{name}`: {problem}; ignored (reported once)")
+
+
+@contextmanager
+def lerobot_needed(node: str) -> Iterator[None]:
+    """End the process with what to install if LeRobot cannot be imported."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("lerobot", "torch"):
+            raise
+        sys.exit(
+            f'{node} needs LeRobot: pip install "lerobot_robot_dora[lerobot]", with Python 3.12 or'
+            " newer"
+        )

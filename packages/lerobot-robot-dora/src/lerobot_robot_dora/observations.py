@@ -28,7 +28,7 @@ class Received:
     value: pa.Array
     metadata: Metadata
     captured: int
-    """By a monotonic clock, in nanoseconds."""
+    """Nanoseconds of a monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)

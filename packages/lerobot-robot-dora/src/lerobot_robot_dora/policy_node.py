@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dora_node_api import Node, Sample
 from lerobot_robot_dora import pictures
-from lerobot_robot_dora.events import Warnings
+from lerobot_robot_dora.events import Warnings, lerobot_needed
 from lerobot_robot_dora.messages import (
     NAMES,
     OBSERVED_AT,
@@ -203,7 +203,8 @@ def run(node: Node, policy: Policy, given: argparse.Namespace) -> None:
 def main() -> None:
     """The script `dora-lerobot-policy`."""
     given = options(sys.argv[1:])
-    from lerobot_robot_dora.checkpoint import Checkpoint
+    with lerobot_needed("dora-lerobot-policy"):
+        from lerobot_robot_dora.checkpoint import Checkpoint
 
     policy = Checkpoint(given.policy, given.device)
     run(Node(), policy, given)

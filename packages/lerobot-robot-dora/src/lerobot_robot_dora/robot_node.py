@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from dora_node_api import Node
 from lerobot_robot_dora import pictures
-from lerobot_robot_dora.events import Event, Warnings, batches, newest
+from lerobot_robot_dora.events import Event, Warnings, batches, lerobot_needed, newest
 from lerobot_robot_dora.messages import ACTION_NAMES, NAMES, OBSERVED_AT, Refused, action, array
 
 TICK, ACTION = "tick", "action"
@@ -95,7 +95,8 @@ def run(node: Node, robot: Robot, jpeg: int) -> None:
 
 def main() -> None:
     """The script `dora-lerobot-robot`."""
-    from lerobot_robot_dora.devices import connected, robot_arguments
+    with lerobot_needed("dora-lerobot-robot"):
+        from lerobot_robot_dora.devices import connected, robot_arguments
 
     given = robot_arguments()
     with connected(given.robot) as robot:

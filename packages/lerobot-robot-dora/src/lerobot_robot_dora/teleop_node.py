@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from dora_node_api import Node
-from lerobot_robot_dora.events import Event, Warnings, batches, newest
+from lerobot_robot_dora.events import Event, Warnings, batches, lerobot_needed, newest
 from lerobot_robot_dora.messages import NAMES, Refused, array, named
 from lerobot_robot_dora.robot_node import check_outputs
 
@@ -53,7 +53,8 @@ def run(node: Node, teleoperator: Teleoperator) -> None:
 
 def main() -> None:
     """The script `dora-lerobot-teleop`."""
-    from lerobot_robot_dora.devices import connected, teleoperator_arguments
+    with lerobot_needed("dora-lerobot-teleop"):
+        from lerobot_robot_dora.devices import connected, teleoperator_arguments
 
     given = teleoperator_arguments()
     with connected(given.teleop) as teleoperator:
