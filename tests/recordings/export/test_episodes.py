@@ -7,7 +7,14 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from dora_recordings.export.episodes import Command, EpisodeSpan, FrameGrid, frame_rate, spans
+from dora_recordings.export.episodes import (
+    Command,
+    EpisodeSpan,
+    FrameGrid,
+    frame_rate,
+    spans,
+    stretches,
+)
 
 SECOND = 1_000_000_000
 
@@ -29,6 +36,39 @@ def test_commands_begin_and_end_episodes() -> None:
         EpisodeSpan(70, 100, "default"),
     ]
     assert unknown == ["hello"]
+
+
+def test_stretches_of_one_value() -> None:
+    episodes = [EpisodeSpan(10, 50, "a"), EpisodeSpan(60, 90, "b")]
+    values = [(5, "human"), (20, "policy"), (30, "policy"), (40, "human"), (80, "policy")]
+    assert stretches(episodes, values) == {
+        "human": [EpisodeSpan(10, 20, "a"), EpisodeSpan(40, 50, "a"), EpisodeSpan(60, 80, "b")],
+        "policy": [EpisodeSpan(20, 40, "a"), EpisodeSpan(80, 90, "b")],
+    }
+    assert stretches(episodes, [(70, "human")]) == {"human": [EpisodeSpan(70, 90, "b")]}
+    assert stretches(episodes, []) == {}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.integers(1, 20)), max_size=5),
+    st.lists(st.tuples(st.integers(0, 100), st.sampled_from("xyz")), max_size=12),
+)
+def test_each_moment_is_in_the_stretch_of_the_value_before_it(
+    spans: list[tuple[int, int]], values: list[tuple[int, str]]
+) -> None:
+    episodes = [EpisodeSpan(start, start + length, "t") for start, length in spans]
+    values = sorted({time: (time, value) for time, value in values}.values())
+    found = stretches(episodes, values)
+    for moment in range(125):
+        now = [value for time, value in values if time <= moment][-1:]
+        expected = now * sum(one.start <= moment < one.end for one in episodes)
+        inside = [
+            value
+            for value, parts in found.items()
+            for part in parts
+            if part.start <= moment < part.end
+        ]
+        assert inside == expected
 
 
 def test_the_frame_rate_is_the_typical_one() -> None:

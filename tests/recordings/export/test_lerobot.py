@@ -10,6 +10,7 @@ import errno
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_encoded_images_and_a_recording_without_commands(tmp_path: Path) -> None
         for number in range(4):
             yield message("camera/image", jpeg, metadata, at=number * PERIOD)
 
-    done = export_lerobot(messages, None, LeRobotOptions(), tmp_path / "dataset")
+    (done,) = export_lerobot(messages, None, LeRobotOptions(), tmp_path / "dataset").values()
     assert (done.episodes, done.frames, done.repeated, done.skipped) == (1, 4, 0, 0)
 
 
@@ -170,6 +171,43 @@ def test_one_output_is_state_and_action(tmp_path: Path) -> None:
     assert table["action"] == table["observation.state"]
     info = json.loads((tmp_path / "dataset/meta/info.json").read_text())
     assert info["features"]["action"] == info["features"]["observation.state"]
+
+
+def with_sources(frames: int = 24) -> Iterator[RecordedMessage]:
+    """A human drives from frame 6 to 9, and a policy the other ones."""
+    for one in recorded(frames):
+        number = (one.log_time - 10**9 + 20_000_000) // PERIOD
+        if one.topic == "leader/joints":
+            source = "human" if 6 <= number < 10 else "policy"
+            metadata = {"names": ["pan", "lift"], "source": source}
+            yield message(one.topic, pa.array([float(number)] * 2), metadata, at=one.log_time)
+        else:
+            yield one
+
+
+def test_a_dataset_for_each_source(tmp_path: Path) -> None:
+    options = replace(OPTIONS, images={"camera/image": "front"}, split_by="source")
+    done = export_lerobot(with_sources, None, options, tmp_path / "all")
+    assert {path.name: (one.episodes, one.frames) for path, one in done.items()} == {
+        "human": (1, 4),
+        "policy": (3, 16),
+    }
+    assert rows(tmp_path / "all/human")["action"] == [[float(one)] * 2 for one in range(6, 10)]
+    info = json.loads((tmp_path / "all/policy/meta/info.json").read_text())
+    assert "observation.images.front" in info["features"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (OPTIONS, "no message of leader/joints has `source` in its metadata"),
+        (LeRobotOptions(), "no action has `source` in its metadata; name the actions with --actio"),
+    ],
+)
+def test_actions_without_a_source(tmp_path: Path, options: LeRobotOptions, problem: str) -> None:
+    with pytest.raises(CannotConvert, match=problem):
+        export_lerobot(recorded, None, replace(options, split_by="source"), tmp_path / "all")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_cameras_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -187,7 +225,7 @@ def test_two_cameras_of_one_name_are_refused(tmp_path: Path) -> None:
     ("options", "problem"),
     [
         (LeRobotOptions(state="arm/none"), 'the recording has no messages of "arm/none"'),
-        (LeRobotOptions(images=(), episodes="arm/joints"), "the recording has no images"),
+        (LeRobotOptions(images={}, episodes="arm/joints"), "the recording has no images"),
         (LeRobotOptions(episodes="arm/joints"), "arm/joints begins no episode"),
         (LeRobotOptions(state="keys/command"), "output keys/command: Text is not a list of"),
     ],

@@ -46,7 +46,13 @@ def _output(text: str) -> typer.models.OptionInfo:
 def lerobot(
     files: Files,
     target: Target = None,
-    image: Annotated[list[str] | None, _output("A camera (repeatable); default all.")] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]NODE/OUTPUT",
+            help="A camera, and its name in the dataset (repeatable); default all.",
+        ),
+    ] = None,
     state: Annotated[str | None, _output("The state of the robot, numbers.")] = None,
     action: Annotated[str | None, _output("The actions, numbers.")] = None,
     episodes: Annotated[
@@ -62,21 +68,34 @@ def lerobot(
         str, typer.Option(help="Task of episodes without metadata `task`.")
     ] = "recorded with dora",
     robot: Annotated[str | None, typer.Option(help="Type of the robot.")] = None,
+    split_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="A dataset for each value in the metadata of actions: `source`."
+        ),
+    ] = None,
 ) -> None:
     """Write a LeRobot v3 dataset."""
     from dora_recordings.export.lerobot import LeRobotOptions, export_lerobot
 
     folder = target or files[0].with_suffix("")
-    images = None if image is None else tuple(image)
-    options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot)
+    images = None if image is None else dict(_camera(text) for text in image)
+    options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot, split_by)
     with reading(files) as recording:
-        done = export_lerobot(recording.messages, recording.dataflow, options, folder)
-        for note in done.notes:
+        datasets = export_lerobot(recording.messages, recording.dataflow, options, folder)
+        for note in dict.fromkeys(note for done in datasets.values() for note in done.notes):
             output.warn(note)
-        counted = output.counted(done.episodes, "episode")
-        output.write(f"wrote {folder}: {counted}, {output.counted(done.frames, 'frame')}")
-        if done.repeated or done.skipped:
-            output.remark(
-                f"{done.repeated} frames repeat the one before, {done.skipped} messages are left"
-                " out: they came later or earlier than the frame rate allows"
-            )
+        for path, done in datasets.items():
+            counted = output.counted(done.episodes, "episode")
+            output.write(f"wrote {path}: {counted}, {output.counted(done.frames, 'frame')}")
+            if done.repeated or done.skipped:
+                output.remark(
+                    f"{done.repeated} frames repeat the one before, {done.skipped} messages are"
+                    " left out: they came later or earlier than the frame rate allows"
+                )
+
+
+def _camera(text: str) -> tuple[str, str]:
+    """Return output and name of a camera."""
+    name, _, topic = text.rpartition("=")
+    return topic, name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from statistics import fmean, median
 
 START = frozenset({"start", "begin", "s", "true"})
@@ -56,6 +56,24 @@ def spans(commands: Iterable[Command], end: int, task: str) -> tuple[list[Episod
     if begun is not None:
         found.append(EpisodeSpan(begun[0], end, begun[1]))
     return found, unknown
+
+
+def stretches(
+    episodes: Iterable[EpisodeSpan], values: Sequence[tuple[int, str]]
+) -> dict[str, list[EpisodeSpan]]:
+    """Return the parts of episodes in which a value stays the same, by value.
+
+    ``values``: times and values in the order of time. What is before the first one is in no part.
+    """
+    begins = [next(ones) for _, ones in groupby(values, key=lambda one: one[1])]
+    ends = [time for time, _ in begins[1:]]
+    found: dict[str, list[EpisodeSpan]] = {}
+    for episode in episodes:
+        for (begin, value), end in zip(begins, [*ends, episode.end], strict=False):
+            start, last = max(begin, episode.start), min(end, episode.end)
+            if start < last:
+                found.setdefault(value, []).append(EpisodeSpan(start, last, episode.task))
+    return found
 
 
 def frame_rate(times: Sequence[int], timers: Iterable[int] = ()) -> int | None:

@@ -5,9 +5,11 @@ https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,14 @@ from dora_recordings.export.dataset_writer import (
     DatasetWriter,
     Feature,
 )
-from dora_recordings.export.episodes import Command, EpisodeSpan, FrameGrid, frame_rate, spans
+from dora_recordings.export.episodes import (
+    Command,
+    EpisodeSpan,
+    FrameGrid,
+    frame_rate,
+    spans,
+    stretches,
+)
 from dora_recordings.export.video import ImageDecoder, require_video
 from dora_recordings.export.visuals import DecodedMessage, VisualDecoder
 
@@ -40,8 +49,8 @@ IMAGES = (VisualKind.IMAGE, VisualKind.ENCODED_IMAGE)
 class LeRobotOptions:
     """Outputs are named ``node/output``."""
 
-    images: tuple[str, ...] | None = None
-    """None: every output with images."""
+    images: Mapping[str, str] | None = None
+    """Names of the cameras by output; None: every output with images, named like it."""
     state: str | None = None
     action: str | None = None
     episodes: str | None = None
@@ -52,6 +61,8 @@ class LeRobotOptions:
     """Frames per second; None: as measured."""
     task: str = "recorded with dora"
     robot: str | None = None
+    split_by: str | None = None
+    """Key in the metadata of the actions; a dataset for each of its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +81,11 @@ def export_lerobot(
     dataflow: Mapping[str, Any] | None,
     options: LeRobotOptions,
     folder: Path,
-) -> ExportedDataset:
-    """Write a dataset to ``folder``, which must not exist; ``messages`` is called twice.
+) -> dict[Path, ExportedDataset]:
+    """Write a dataset to ``folder``, which must not exist, or with `split_by` several into it.
 
-    Raises CannotConvert and OSError, and leaves no folder then.
+    ``messages`` is called once more than there are datasets. Raises CannotConvert and OSError, and
+    leaves no folder then.
     """
     require_video()
     with unfinished(folder, "folder") as path:
@@ -81,23 +93,46 @@ def export_lerobot(
         for message in messages():
             survey.add(message)
         layout = survey.layout()
-        features = [feature for ones in layout.features.values() for feature in ones]
-        features.sort(key=lambda one: one.name)
-        writer = DatasetWriter(path, features, layout.fps, options.robot)
-        frames = _Frames(VisualDecoder(dataflow), layout, writer)
-        try:
-            for message in messages():
-                frames.add(message)
-            frames.end()
-            if not writer.frames:
-                raise CannotConvert(
-                    f"no frame is complete: no message of {layout.driver} in an episode follows one"
-                    f" of each of {', '.join(layout.features)}"
-                )
+        parts = {".": layout.spans} if options.split_by is None else survey.parts(layout)
+        done = {}
+        for name, episodes in parts.items():
+            part = replace(layout, spans=tuple(episodes))
+            written = _write(messages(), VisualDecoder(dataflow), part, options, path / name)
+            if written.frames:
+                done[folder / name] = written
+            elif options.split_by is not None:
+                shutil.rmtree(path / name, ignore_errors=True)
+        if not done:
+            raise CannotConvert(
+                f"no frame is complete: no message of {layout.driver} in an episode follows one"
+                f" of each of {', '.join(layout.features)}"
+            )
+    return done
+
+
+def _write(
+    messages: Iterator[RecordedMessage],
+    decoder: VisualDecoder,
+    layout: _Layout,
+    options: LeRobotOptions,
+    folder: Path,
+) -> ExportedDataset:
+    """Write one dataset; nothing is complete if it has no frames."""
+    features = [feature for ones in layout.features.values() for feature in ones]
+    features.sort(key=lambda one: one.name)
+    writer = DatasetWriter(folder, features, layout.fps, options.robot)
+    frames = _Frames(decoder, layout, writer)
+    try:
+        for message in messages:
+            frames.add(message)
+        frames.end()
+        if writer.frames:
             writer.close()
-        except BaseException:
+        else:
             writer.abandon()
-            raise
+    except BaseException:
+        writer.abandon()
+        raise
     notes = (*layout.notes, *_notes_on_length(writer.long_episodes))
     return ExportedDataset(writer.episodes, writer.frames, frames.repeated, frames.skipped, notes)
 
@@ -140,6 +175,8 @@ class _Survey:
         """Outputs that are not part of the dataset."""
         self._times: dict[str, list[int]] = {}
         self._commands: list[Command] = []
+        self._values: list[tuple[int, str]] = []
+        """Times of actions, and their values of `split_by`."""
         self._first: int | None = None
         self._last = 0
 
@@ -149,6 +186,10 @@ class _Survey:
         topic = message.topic
         if topic == self._options.episodes:
             self._commands.append(_command(_decoded(self._decoder, message)))
+        if topic == self._options.action and (key := self._options.split_by) is not None:
+            value = _decoded(self._decoder, message).metadata.get(key)
+            if value is not None:
+                self._values.append((message.log_time, str(value)))
         if topic in self._others:
             return
         if topic not in self._features:
@@ -175,7 +216,7 @@ class _Survey:
             is_camera = decoded.kind in IMAGES and topic not in (options.state, options.action)
         if is_camera:
             height, width, _ = ImageDecoder().rgb(_image(decoded)).shape
-            name = topic.replace("/", "_")
+            name = (options.images or {}).get(topic) or topic.replace("/", "_")
             yield Feature(f"observation.images.{name}", (height, width, 3))
 
     def layout(self) -> _Layout:
@@ -213,6 +254,23 @@ class _Survey:
         if fps is None:
             raise CannotConvert(f"{driver} has too few messages in episodes; give --fps")
         return _Layout(self._features, driver, fps, tuple(found), tuple(notes))
+
+    def parts(self, layout: _Layout) -> dict[str, list[EpisodeSpan]]:
+        """Return the episodes of each value of `split_by`. Raises CannotConvert."""
+        action, key = self._options.action, self._options.split_by
+        if not self._values:
+            raise CannotConvert(
+                f"no action has `{key}` in its metadata; name the actions with --action"
+                if action is None
+                else f"no message of {action} has `{key}` in its metadata"
+            )
+        found = stretches(layout.spans, self._values)
+        for value in found:
+            if not re.fullmatch(r"\w[\w.-]*", value):
+                raise CannotConvert(
+                    f'"{value}", a value of `{key}`, cannot be the name of a folder'
+                )
+        return found
 
 
 class _Frames:
