@@ -327,7 +327,7 @@ def smoke_lerobot(environment: Environment) -> None:
     steps = environment.folder / "bin/dora-lerobot-steps"
     assert "--hold-after" in environment.run(steps, "--help")
     printed = environment.fails(environment.folder / "bin/dora-lerobot-robot")
-    assert 'needs LeRobot: pip install "lerobot_robot_dora[lerobot]"' in printed
+    assert "dora-lerobot-robot needs LeRobot" in printed
     expected = {"dora-node-api", "lerobot-robot-dora", "numpy", "pillow", "pyarrow"}
     assert environment.distributions() == expected
 

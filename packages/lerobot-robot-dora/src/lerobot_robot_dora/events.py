@@ -54,6 +54,5 @@ def lerobot_needed(node: str) -> Iterator[None]:
         if error.name not in ("lerobot", "torch"):
             raise
         sys.exit(
-            f'{node} needs LeRobot: pip install "lerobot_robot_dora[lerobot]", with Python 3.12 or'
-            " newer"
+            f'{node} needs LeRobot and Python 3.12 or newer: pip install "lerobot~=0.6.1"'
         )

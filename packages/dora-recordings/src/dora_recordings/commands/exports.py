@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -74,13 +74,19 @@ def lerobot(
             metavar="KEY", help="A dataset for each value in the metadata of actions: `source`."
         ),
     ] = None,
+    codec: Annotated[
+        Literal["h264", "av1"],
+        typer.Option(help="Of videos; av1 to merge with datasets of LeRobot."),
+    ] = "h264",
 ) -> None:
     """Write a LeRobot v3 dataset."""
     from dora_recordings.export.lerobot import LeRobotOptions, export_lerobot
 
     folder = target or files[0].with_suffix("")
     images = None if image is None else dict(_camera(text) for text in image)
-    options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot, split_by)
+    options = LeRobotOptions(
+        images, state, action, episodes, every, fps, task, robot, split_by, codec
+    )
     with reading(files) as recording:
         datasets = export_lerobot(recording.messages, recording.dataflow, options, folder)
         for note in dict.fromkeys(note for done in datasets.values() for note in done.notes):

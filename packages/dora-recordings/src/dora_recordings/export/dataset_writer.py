@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dora_recordings.export.parquet import abandon
-from dora_recordings.export.video import CODEC_NAME, VideoFile, pixel_format
+from dora_recordings.export.video import VideoFile, pixel_format
 
 VERSION = "v3.0"
 CHUNK_FILES = 1000
@@ -126,7 +126,14 @@ class _Episode:
 class DatasetWriter:
     """Writes episodes one after another."""
 
-    def __init__(self, folder: Path, features: list[Feature], fps: int, robot: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        features: list[Feature],
+        fps: int,
+        robot: str | None,
+        codec: str = "h264",
+    ) -> None:
         self.episodes = 0
         self.frames = 0
         self.long_episodes: list[int] = []
@@ -135,6 +142,7 @@ class DatasetWriter:
         self._features = features
         self._fps = fps
         self._robot = robot
+        self._codec = codec
         self._videos = {one.name: _Video(one) for one in self._features if one.is_image}
         self._episode: _Episode | None = None
         self._data: pq.ParquetWriter | None = None
@@ -262,7 +270,7 @@ class DatasetWriter:
         relative = VIDEO_PATH.format(video_key=video.feature.name, **_indices(video.number))
         video.path = self._folder / relative
         height, width, _ = video.feature.shape
-        video.file = VideoFile(video.path, width, height)
+        video.file = VideoFile(video.path, width, height, self._codec)
         video.end = 0.0
 
     def _close_video(self, video: _Video) -> None:
@@ -330,9 +338,9 @@ class DatasetWriter:
             "info": {
                 "video.height": height,
                 "video.width": width,
-                "video.codec": CODEC_NAME,
-                "video.pix_fmt": pixel_format(width, height),
-                "video.is_depth_map": False,
+                "video.codec": self._codec,
+                "video.pix_fmt": pixel_format(width, height, self._codec),
+                "is_depth_map": False,
                 "video.fps": self._fps,
                 "video.channels": channels,
                 "has_audio": False,

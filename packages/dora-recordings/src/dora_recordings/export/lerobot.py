@@ -63,6 +63,7 @@ class LeRobotOptions:
     robot: str | None = None
     split_by: str | None = None
     """Key in the metadata of the actions; a dataset for each of its values."""
+    codec: str = "h264"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def _write(
     """Write one dataset; nothing is complete if it has no frames."""
     features = [feature for ones in layout.features.values() for feature in ones]
     features.sort(key=lambda one: one.name)
-    writer = DatasetWriter(folder, features, layout.fps, options.robot)
+    writer = DatasetWriter(folder, features, layout.fps, options.robot, options.codec)
     frames = _Frames(decoder, layout, writer)
     try:
         for message in messages:

@@ -21,10 +21,14 @@ FORMATS = {
     "yuyv": "yuyv422",
 }
 """Encodings of raw images and the names of ffmpeg."""
-CODEC = "libx264"
-CODEC_NAME = "h264"
-OPTIONS = {"crf": "18", "g": "2", "bf": "0", "tune": "zerolatency"}
-"""Each second frame is a key frame, so that single frames are read quickly."""
+RATE = Fraction(240)
+"""Frames per second that encoders are told, the most that SVT-AV1 takes; frames have their times."""
+CODECS = {
+    "h264": ("libx264", {"crf": "18", "g": "2", "bf": "0", "tune": "zerolatency"}),
+    "av1": ("libsvtav1", {"crf": "30", "g": "2", "preset": "12"}),
+}
+"""Encoders and their options: each second frame is a key frame, so that single frames are read
+quickly. AV1 is what LeRobot writes unless told otherwise, with these options."""
 
 
 def require_video() -> None:
@@ -77,26 +81,27 @@ class ImageDecoder:
         return frames[0]
 
 
-def pixel_format(width: int, height: int) -> str:
-    """Return 4:2:0 for even sizes, which it needs, else 4:4:4."""
-    return "yuv444p" if width % 2 or height % 2 else "yuv420p"
+def pixel_format(width: int, height: int, codec: str) -> str:
+    """Return 4:2:0 for even sizes, which H.264 needs for it, else 4:4:4."""
+    return "yuv444p" if codec == "h264" and (width % 2 or height % 2) else "yuv420p"
 
 
 class VideoFile:
     """One file with frames in the order of time."""
 
-    def __init__(self, path: Path, width: int, height: int) -> None:
+    def __init__(self, path: Path, width: int, height: int, codec: str) -> None:
         import av
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container: Any = av.open(str(path), "w")
         try:
-            stream: Any = self._container.add_stream(CODEC, rate=Fraction(1000), options=OPTIONS)
+            name, options = CODECS[codec]
+            stream: Any = self._container.add_stream(name, rate=RATE, options=options)
         except BaseException:
             self._container.close()
             raise
         stream.width, stream.height = width, height
-        stream.pix_fmt = pixel_format(width, height)
+        stream.pix_fmt = pixel_format(width, height, codec)
         stream.codec_context.time_base = TIME_BASE
         stream.time_base = TIME_BASE
         self._stream = stream
