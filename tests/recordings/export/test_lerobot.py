@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,12 @@ def test_info_describes_the_dataset(folder: Path) -> None:
     assert (folder / video).is_file()
 
 
-def test_rows_have_measured_times_and_the_values_at_these_times(folder: Path) -> None:
+def test_rows_have_the_values_at_their_times(folder: Path) -> None:
     table = rows(folder)
     assert table["episode_index"] == [0] * 10 + [1] * 10
     assert table["frame_index"] == [*range(10), *range(10)]
     assert table["index"] == list(range(20))
-    first = [number * PERIOD + JITTER[number % 4] for number in range(2, 12)]
-    measured = [(time - first[0]) / 1e9 for time in first]
-    assert table["timestamp"][:10] == pytest.approx(measured, abs=1e-6)
+    assert table["timestamp"][:10] == pytest.approx([place / FPS for place in range(10)])
     assert table["observation.state"][0] == [2.0, 1.0]
     assert table["action"][9] == [12.0, 6.5]
     # frame 17 of the recording is repeated, at its place
@@ -163,6 +162,25 @@ def test_encoded_images_and_a_recording_without_commands(tmp_path: Path) -> None
 
     (done,) = export_lerobot(messages, None, LeRobotOptions(), tmp_path / "dataset").values()
     assert (done.episodes, done.frames, done.repeated, done.skipped) == (1, 4, 0, 0)
+
+
+def test_av1_as_lerobot_writes_it(tmp_path: Path) -> None:
+    """The times of packets are those of LeRobot, which copies them into one file."""
+
+    def messages() -> Iterator[RecordedMessage]:
+        for number in range(4):
+            pixels = np.full((64, 64, 3), 90, np.uint8).ravel()
+            size = {**SIZE, "width": 64, "height": 64}
+            yield message("camera/image", pixels, size, at=number * PERIOD)
+
+    folder = tmp_path / "dataset"
+    export_lerobot(messages, None, LeRobotOptions(codec="av1"), folder)
+    info = json.loads((folder / "meta/info.json").read_text())["features"][KEY]["info"]
+    assert (info["video.codec"], info["is_depth_map"]) == ("av1", False)
+    with av.open(str(folder / f"videos/{KEY}/chunk-000/file-000.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.base_rate, stream.time_base) == (FPS, Fraction(1, 10240))
+        assert [one.time for one in container.decode()] == [0.0, 0.1, 0.2, 0.3]
 
 
 def test_one_output_is_state_and_action(tmp_path: Path) -> None:

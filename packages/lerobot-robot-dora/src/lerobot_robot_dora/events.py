@@ -53,6 +53,4 @@ def lerobot_needed(node: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name not in ("lerobot", "torch"):
             raise
-        sys.exit(
-            f'{node} needs LeRobot and Python 3.12 or newer: pip install "lerobot~=0.6.1"'
-        )
+        sys.exit(f'{node} needs LeRobot and Python 3.12 or newer: pip install "lerobot~=0.6.1"')

@@ -270,7 +270,7 @@ class DatasetWriter:
         relative = VIDEO_PATH.format(video_key=video.feature.name, **_indices(video.number))
         video.path = self._folder / relative
         height, width, _ = video.feature.shape
-        video.file = VideoFile(video.path, width, height, self._codec)
+        video.file = VideoFile(video.path, width, height, self._codec, self._fps)
         video.end = 0.0
 
     def _close_video(self, video: _Video) -> None:

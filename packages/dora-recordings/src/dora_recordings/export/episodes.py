@@ -98,9 +98,9 @@ def frame_rate(times: Sequence[int], timers: Iterable[int] = ()) -> int | None:
 class FrameGrid:
     """Times of the frames of one episode.
 
-    Loaders find frame N near N / rate seconds, and compare its time exactly. So each frame has its
-    measured time if that is nearest to its own place; a place without a message repeats the frame
-    before it, and of several messages at one place the first is taken.
+    Frame N is at N / rate seconds, as in datasets of LeRobot, which merges no others. Each message
+    has the nearest place; a place without a message repeats the frame before it, and of several
+    messages at one place the first is taken.
     """
 
     rate: int
@@ -113,10 +113,9 @@ class FrameGrid:
 
         All but the last are repetitions of the frame before.
         """
-        seconds = (time - self.origin) / 1e9
-        number = int(seconds * self.rate + 0.5)
+        number = int((time - self.origin) / 1e9 * self.rate + 0.5)
         if number < self.frames:
             return None
-        repeated = [place / self.rate for place in range(self.frames, number)]
+        found = [place / self.rate for place in range(self.frames, number + 1)]
         self.frames = number + 1
-        return [*repeated, seconds]
+        return found

@@ -1,4 +1,4 @@
-"""Encodes frames to MP4 files, with the time of each frame (needs PyAV and numpy)."""
+"""Encodes frames to MP4 files (needs PyAV and numpy)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from dora_node_api.data.visual_values import EncodedImage, Image
 from dora_recordings.conversion import missing_extra
 
-TIME_BASE = Fraction(1, 1_000_000)
 FORMATS = {
     "rgb8": "rgb24",
     "bgr8": "bgr24",
@@ -21,8 +20,6 @@ FORMATS = {
     "yuyv": "yuyv422",
 }
 """Encodings of raw images and the names of ffmpeg."""
-RATE = Fraction(240)
-"""Frames per second that encoders are told, the most that SVT-AV1 takes; frames have their times."""
 CODECS = {
     "h264": ("libx264", {"crf": "18", "g": "2", "bf": "0", "tune": "zerolatency"}),
     "av1": ("libsvtav1", {"crf": "30", "g": "2", "preset": "12"}),
@@ -87,24 +84,27 @@ def pixel_format(width: int, height: int, codec: str) -> str:
 
 
 class VideoFile:
-    """One file with frames in the order of time."""
+    """One file with frames at multiples of 1 / ``fps``.
 
-    def __init__(self, path: Path, width: int, height: int, codec: str) -> None:
+    LeRobot copies the packets of several files into one: their time bases must be equal.
+    """
+
+    def __init__(self, path: Path, width: int, height: int, codec: str, fps: int) -> None:
         import av
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container: Any = av.open(str(path), "w")
         try:
             name, options = CODECS[codec]
-            stream: Any = self._container.add_stream(name, rate=RATE, options=options)
+            stream: Any = self._container.add_stream(name, rate=fps, options=options)
         except BaseException:
             self._container.close()
             raise
         stream.width, stream.height = width, height
         stream.pix_fmt = pixel_format(width, height, codec)
-        stream.codec_context.time_base = TIME_BASE
-        stream.time_base = TIME_BASE
+        stream.codec_context.time_base = stream.time_base = Fraction(1, fps)
         self._stream = stream
+        self._fps = fps
         self._waiting: Any = None
 
     def add(self, rgb: Any, seconds: float) -> None:
@@ -112,8 +112,8 @@ class VideoFile:
         import av
 
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-        frame.pts = round(seconds / TIME_BASE)
-        frame.time_base = TIME_BASE
+        frame.pts = round(seconds * self._fps)
+        frame.time_base = Fraction(1, self._fps)
         for packet in self._stream.encode(frame):
             self._mux(packet)
 
@@ -129,7 +129,7 @@ class VideoFile:
         for packet in self._stream.encode(None):
             self._mux(packet)
         if self._waiting is not None:
-            end = round(seconds / TIME_BASE)
+            end = round(seconds * self._fps)
             self._waiting.duration = max(1, end - self._waiting.pts)
             self._container.mux(self._waiting)
         self._container.close()
