@@ -78,12 +78,13 @@ def test_messages_to_the_sdk() -> None:
         assert line(process) == "ready"
         publisher = Node(session, "talker").publisher("to_sdk", STRING)
         assert session.wait_for(lambda graph: graph.topics()["/to_sdk"].uses, 30)
-        assert process.stdout is not None
+        printed = process.stdout
+        assert printed is not None
 
         def arrives() -> bool:
             """The SDK announces a subscription before its messages reach it."""
             publisher.publish(STRING.encode({"data": "first"}))
-            return bool(select.select([process.stdout], [], [], 0.1)[0])
+            return bool(select.select([printed], [], [], 0.1)[0])
 
         wait_until(arrives, what="the first message")
         for number in range(40):

@@ -161,7 +161,7 @@ def steps(*events: Any) -> Single:
 
 
 def test_the_due_step_is_sent() -> None:
-    made = steps(chunk(time.monotonic_ns() - 3_500_000_000), TICK)
+    made = steps(chunk(time.monotonic_ns() - 350_000_000_000, dt=100.0), TICK)
     assert made.outputs["action"][0].to_pylist() == [6.0, 7.0]
     assert made.output_metadata["action"] == [
         {"names": NAMES, "policy": "act", "chunk": 7, "step": 3}
