@@ -70,12 +70,13 @@ def test_two_plug_ins_with_the_same_name_are_refused() -> None:
 def test_a_bundled_name_stays_that_of_dora(group: Group, name: str, wheel: str) -> None:
     own = Addition(group, name, "own:own", wheel, "0.1.0")
     acme = Addition(group, name, "acme:acme", "dora-acme", "2")
-    found = Plugins([acme, own], {wheel: ["1"], "dora-acme": ["1"]})
-    assert found.find(group, name) == own
-    assert found.refusals() == [
-        f"the {plugins.what(group, name)} of the plug-in dora-acme 2 is ignored, because dora has"
-        " its own; remove it: pip uninstall dora-acme"
-    ]
+    for others in ([own], []):  # also where the wheel of dora is not installed
+        found = Plugins([acme, *others], {wheel: ["1"], "dora-acme": ["1"]})
+        assert found.find(group, name) == (own if others else None)
+        assert found.refusals() == [
+            f"the {plugins.what(group, name)} of the plug-in dora-acme 2 is ignored, because dora"
+            " has its own; remove it: pip uninstall dora-acme"
+        ]
 
 
 @pytest.mark.parametrize("usable", ["dora-hello", "dora-other"])
@@ -123,10 +124,10 @@ def test_a_name_of_dora_itself_is_reported(wheels: PluginWheels) -> None:
 
 def test_a_format_is_imported_where_its_command_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel may have formats, and work without the wheel that reads them."""
-    command = Addition("dora.commands", "recording", "json:loads", "dora-hello")
+    command = Addition("dora.commands", "recording", "json:loads", "dora-recordings")
     export = Addition("dora.exports", "csv", "nothing_of_this_name:csv", "dora-hello")
     for additions, problems in (([command, export], 1), ([export], 0)):
-        found = Plugins(additions, {"dora-hello": ["1"]})
+        found = Plugins(additions, {"dora-hello": ["1"], "dora-recordings": ["1"]})
         monkeypatch.setattr(plugins, "installed", lambda found=found: found)
         assert len(list(plugins.problems({}))) == problems
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,6 +42,24 @@ class PluginWheels:
         for name, text in modules.items():
             (self.folder / f"{name}.py").write_text(text)
         plugins.installed.cache_clear()
+
+    def completions(self, line: str) -> list[str]:
+        """Return what bash offers for the last word of a line."""
+        program = "from dora_config.launcher import main; raise SystemExit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={
+                "PYTHONPATH": str(self.folder),
+                "_DORA_COMPLETE": "complete_bash",
+                "COMP_WORDS": line,
+                "COMP_CWORD": str(len(line.split()) - 1),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr == ""
+        return sorted(done.stdout.split())
 
 
 def plugin_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginWheels]:

@@ -91,3 +91,15 @@ def test_an_incomplete_file_is_named(dora: Dora, recording: Path, tmp_path: Path
     partial.unlink()
     shown = dora("recording", "export", recording, "--to", "lines", "-o", partial)
     assert "is incomplete" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("dora recording export --to l", ["lerobot", "lines"]),
+        ("dora recording export a.mcap --t", ["--to"]),
+        ("dora recording export --to nope --t", []),
+    ],
+)
+def test_a_completion_offers_formats(wheels: PluginWheels, line: str, offered: list[str]) -> None:
+    assert wheels.completions(line) == offered

@@ -120,15 +120,15 @@ class Plugins:
         found: dict[tuple[Group, str], list[Addition]] = defaultdict(list)
         for one in sorted(additions, key=lambda one: (one.group, one.name, one.wheel)):
             refusal = _of_another_version(one, interfaces.get(one.wheel, ()))
-            if refusal is None:
-                found[one.group, one.name].append(one)
-            else:
+            if refusal is not None:
                 self._refused[one.group, one.name] = refusal
+            elif known_names(one.group).get(one.name, one.wheel) != one.wheel:
+                self._ignored.append(ignored(one))
+            else:
+                found[one.group, one.name].append(one)
         for key, several in found.items():
-            own = _of_this_project(several)
-            if own is not None or len(several) == 1:
-                self._usable[key] = own or several[0]
-                self._ignored += [ignored(one) for one in several if own not in (None, one)]
+            if len(several) == 1:
+                self._usable[key] = several[0]
                 continue
             wheels = " and ".join(one.by for one in several)
             self._refused[key] = (
@@ -162,14 +162,6 @@ def ignored(addition: Addition) -> str:
         f"the {what(addition.group, addition.name)} of the plug-in {addition.by} is ignored,"
         f" because dora has its own; remove it: pip uninstall {addition.wheel}"
     )
-
-
-def _of_this_project(several: Sequence[Addition]) -> Addition | None:
-    """Return that of the wheel of this project that has the name, None if it is not there."""
-    if len(several) == 1:
-        return None
-    wheel = known_names(several[0].group).get(several[0].name)
-    return next((one for one in several if one.wheel == wheel), None)
 
 
 def _of_another_version(addition: Addition, stated: Sequence[str]) -> str | None:
@@ -249,6 +241,7 @@ def known_wheels() -> set[str]:
     return {wheel.partition("[")[0] for wheel in named}
 
 
+@cache
 def _known_plugins() -> Mapping[str, Mapping[str, str]]:
     file = Path(__file__).with_name("known_plugins.json")
     found: Mapping[str, Mapping[str, str]] = json.loads(file.read_text())
