@@ -23,7 +23,14 @@ pytestmark = [
     # built before the first test: later this thread is on the hosts' network, without registries
     pytest.mark.usefixtures("disconnected_version", "distant_version", "later_records_version"),
 ]
-ROLLOUT = "rollout: {first: [robot], then: 1, healthy: 1s, on_failure: pause}\n"
+ROLLOUT = """\
+rollout:
+  first: [robot]
+  then: 1
+  healthy: 1s
+  on_failure: pause
+  check: 'test ! -e "{folder}/refuse-$DORA_MACHINE"'
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,7 @@ def cluster(
     settings = {"prefix": "/srv/dora", "env": {"COLOUR": 'a "deep" $RED'}}
     file = hosts.cluster_yml(workspace.path / "cluster.yml", robot=settings)
     with file.open("a") as written:
-        written.write(ROLLOUT)
+        written.write(ROLLOUT.format(folder=file.parent))
     cluster = CountingCluster(hosts, file, system_wheel_house)
     cluster.run(old_version, "install")
     cluster.run(old_version, "up")
@@ -148,6 +155,26 @@ def require_everywhere(cluster: CountingCluster, version: str) -> None:
     for host in cluster.hosts:
         assert version_of(host) == f"dora {version}"
         cluster.require_whole(host)
+
+
+def test_a_machine_that_its_check_refuses_returns(
+    hosts: Hosts, cluster: CountingCluster, new_version: Installation
+) -> None:
+    """The coordinator of `install` runs the check, because the cluster file contains it."""
+    refusal = cluster.file.with_name("refuse-gpu")
+    refusal.touch()
+    printed = cluster.run(new_version, "upgrade", code=1)
+    assert printed.count("Check... OK") == 1
+    assert printed.count("Check... FAILED") == 1
+    assert "check: exit code 1: no output" in printed
+    assert "  robot        0.2.0\n  gpu          0.1.0\n" in printed, printed
+    assert version_of(hosts["gpu"]) == "dora 0.1.0"
+    cluster.require_whole(hosts["gpu"])
+    refusal.unlink()
+    assert "succeeded." in cluster.run(new_version, "upgrade")
+    require_everywhere(cluster, "0.2.0")
+    cluster.run(new_version, "downgrade")
+    require_everywhere(cluster, "0.1.0")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dora_cluster.decisions.units import (
     unit_program,
     unit_version,
 )
+from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
@@ -50,6 +51,16 @@ def test_coordinator_listens_at_its_address_and_at_loopback() -> None:
         "--port",
         "6013",
     ]
+
+
+def test_a_check_in_the_file_permits_commands() -> None:
+    checked = coordinator_arguments(replace_rollout(cluster(), check="./check.sh"))
+    assert checked[checked.index("--set") + 1] == "fleet_checks=1"
+    assert "--set" not in coordinator_arguments(replace_rollout(cluster(), check=None))
+
+
+def replace_rollout(file: Cluster, *, check: str | None) -> Cluster:
+    return file.model_copy(update={"rollout": Rollout(check=check)})
 
 
 def test_system_unit() -> None:

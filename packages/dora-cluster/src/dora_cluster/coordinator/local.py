@@ -136,10 +136,13 @@ def _has_ended(pid: int) -> bool:
 def coordinator_arguments(cluster: Cluster) -> list[str]:
     """Return the coordinator's arguments.
 
-    It listens at its address in the file, and at loopback for the commands on its machine.
+    It listens at its address in the file, and at loopback for the commands on its machine. The
+    `check` of a roll-out in the file permits such commands.
     """
-    address = cluster.coordinator.addr
+    address, rollout = cluster.coordinator.addr, cluster.rollout
     words = ["--interface", DEFAULT_HOST] if address != DEFAULT_HOST else []
+    if rollout is not None and rollout.check is not None:
+        words += ["--set", "fleet_checks=1"]
     return [*words, "--interface", address, "--port", str(cluster.coordinator.port)]
 
 

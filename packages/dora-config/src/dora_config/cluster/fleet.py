@@ -146,7 +146,7 @@ class Rollout(Frozen):
     healthy: HealthyField = 0.0
     check: TextField | None = optional(
         "Shell command that must succeed as well, run on the coordinator's machine with "
-        "DORA_MACHINE (only with `dora coordinator --set fleet_checks=1`)."
+        "DORA_MACHINE. `up` and `install` permit it; `dora coordinator` with --set fleet_checks=1."
     )
     deadline: DurationField = optional(
         f"Time for a machine to become healthy (default {DEFAULT_DEADLINE:g}s).", DEFAULT_DEADLINE

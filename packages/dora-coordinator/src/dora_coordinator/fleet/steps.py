@@ -25,8 +25,10 @@ def require_checks_allowed(check: str | None, settings: Settings) -> None:
     if check is not None and not settings.fleet_checks:
         raise RequestRefused(
             "failed",
-            "`rollout: {check: ...}` would run a command on the coordinator's machine, which is not"
-            " allowed; start the coordinator with --set fleet_checks=1, or remove `check`",
+            "`rollout: {check: ...}` would run a command on the coordinator's machine, and the"
+            " coordinator was started without that permission; start it with `check` in the cluster"
+            " file (`dora cluster install` for a service; otherwise end it, then `dora cluster up`)"
+            " or with --set fleet_checks=1; nodes keep running",
         )
 
 
