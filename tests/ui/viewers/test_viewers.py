@@ -21,6 +21,7 @@ from dora_ui.viewers.rerun_node import (
 )
 from dora_ui.viewers.viewer_node import (
     CannotShow,
+    DataViewer,
     NewestMessages,
     Presenter,
     ViewerInput,
@@ -58,7 +59,7 @@ def test_large_messages_count_by_their_bytes_and_the_newest_stays() -> None:
     assert waiting.dropped == {"a": 3}
 
 
-class Shown:
+class Shown(DataViewer):
     def __init__(self) -> None:
         self.messages: list[ViewerMessage] = []
 
@@ -67,12 +68,6 @@ class Shown:
 
     def show(self, message: ViewerMessage) -> None:
         self.messages.append(message)
-
-    def check(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def test_an_input_that_does_not_fit_is_warned_about_once() -> None:

@@ -24,10 +24,7 @@ from dora_config.access import Endpoint
 from dora_config.control_plane import CONNECT_TIMEOUT, ControlConnection
 from dora_config.errors import DoraError, first_error
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
-from dora_config.protocol.control import (
-    CallRunner,
-    DescribeDataflow,
-)
+from dora_config.protocol.control import CallRunner, DescribeDataflow
 from dora_config.protocol.recorders import RecordingLimits
 from dora_config.protocol.recordings import (
     CallRecorders,
@@ -67,9 +64,13 @@ _RETURNED: Final = ("content-type", "content-length", "content-range", "content-
 logger = logging.getLogger("dora.ui")
 
 
-class _Start(BaseModel):
+class _Body(BaseModel):
+    """The body of a request; alone one without fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+class _Start(_Body):
     patterns: tuple[str, ...] = ()
     """Outputs by shell patterns; empty: all."""
     max_seconds: Annotated[float | None, Field(gt=0)] = None
@@ -89,7 +90,7 @@ class Recordings:
 
     async def start(self, request: Request) -> dict[str, Any]:
         """Record a running dataflow on all its machines."""
-        wanted = _Start.model_validate_json(await request.body() or b"{}")
+        wanted = await _body(request, _Start)
         found = await self._coordinator.request(DescribeDataflow(dataflow=_which(request)))
         machines = tuple(sorted(set(found.daemons.values())))
         limits = RecordingLimits(max_seconds=wanted.max_seconds)
@@ -98,7 +99,7 @@ class Recordings:
         )
         replies = await self._call(RecordPart(plan=plan), machines)
         if not replies.replies and replies.problems:
-            raise _failed("; ".join(replies.problems.values()))
+            raise RequestFailed("; ".join(replies.problems.values()), "failed")
         return {"recording": plan.recording, "warnings": sorted(replies.problems.values())}
 
     async def stop(self, request: Request) -> dict[str, Any]:
@@ -106,10 +107,9 @@ class Recordings:
         return {"warnings": sorted(replies.problems.values())}
 
     async def _call(
-        self, request: RecorderRequest, machines: tuple[str, ...] = ()
+        self, wanted: RecorderRequest, machines: tuple[str, ...] = ()
     ) -> RecorderReplies:
-        message = CallRecorders(daemons=machines, request=request)
-        return await self._coordinator.request(message)
+        return await self._coordinator.request(CallRecorders(daemons=machines, request=wanted))
 
 
 def _row(one: FleetRecording) -> dict[str, Any]:
@@ -129,10 +129,6 @@ def _row(one: FleetRecording) -> dict[str, Any]:
         },
         "missing": sorted(one.machines - one.states.keys()),
     }
-
-
-def _failed(message: str) -> RequestFailed:
-    return RequestFailed(message, "failed")
 
 
 class Forwarded(StreamingResponse):
@@ -219,14 +215,6 @@ def failure(message: str, code: str) -> Response:
     return JSONResponse({"error": message, "code": code}, STATUSES.get(code, 500))
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Nothing(_Body):
-    pass
-
-
 class _Value(_Body):
     value: Any = None
 
@@ -250,20 +238,19 @@ class Actions:
             ("GET", "/api/recordings", self._recordings.listed),
             ("POST", f"{dataflow}/record", self._recordings.start),
             ("POST", "/api/recordings/{recording}/stop", self._recordings.stop),
-        ]
-        table += [
             (
-                one.method,
-                one.path.replace("{node}", "{node:path}"),
-                partial(self._forward, one.name),
-            )
-            for one in OPERATIONS
-            if one.name in (*FORWARDED, *FORWARDED_OF_FLEETS)
+                "GET",
+                "/api/recordings/{recording}/{machine}/{file}",
+                self._forward_file,
+            ),
         ]
-        table.append(("GET", "/api/recordings/{recording}/{machine}/{file}", self._download))
+        for one in OPERATIONS:
+            if one.name in (*FORWARDED, *FORWARDED_OF_FLEETS):
+                path = one.path.replace("{node}", "{node:path}")
+                table.append((one.method, path, partial(self._forward, one.name)))
         return [Route(path, answering(handle), methods=[method]) for method, path, handle in table]
 
-    async def _download(self, request: Request) -> Response:
+    async def _forward_file(self, request: Request) -> Response:
         return await forward(self._coordinator.endpoint(), request)
 
     async def _forward(self, operation: str, request: Request) -> Response:
@@ -295,7 +282,7 @@ class Actions:
         return {}
 
     async def _delete_param(self, request: Request) -> dict[str, Any]:
-        await _body(request, _Nothing)
+        await _body(request, _Body)
         await self._call(request, DeleteParam(node=_node(request), key=request.path_params["key"]))
         return {}
 

@@ -10,10 +10,7 @@ from typing import Any
 import anyio
 
 from dora_config.errors import DoraError
-from dora_config.protocol.control import (
-    GetSnapshot,
-    ListDataflows,
-)
+from dora_config.protocol.control import GetSnapshot, ListDataflows
 from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
 from dora_ui.connection import CoordinatorConnection
 from dora_ui.rows import state

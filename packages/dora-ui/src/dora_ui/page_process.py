@@ -113,7 +113,7 @@ def show(
 ) -> None:
     """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
     from dora_ui.connection import CoordinatorConnection, LocalRuns
-    from dora_ui.server import listen, new_access, serve
+    from dora_ui.server import Access, listen, serve
 
     coordinator = (
         LocalRuns(source.dataflow)
@@ -130,9 +130,7 @@ def show(
             "--port"
         ) from error
     with listening as listener, suppress(KeyboardInterrupt), ExitStack() as opened:
-        access = new_access(
-            listener.getsockname()[1], read_only=read_only, dataflow=source.dataflow
-        )
+        access = Access(listener.getsockname()[1], read_only=read_only, dataflow=source.dataflow)
         output.remark(f"dora ui: {access.link}")
         for line in advice(access.port, os.environ):
             output.remark(line)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import anyio
@@ -59,24 +60,17 @@ class Access:
     """Key and session of one server."""
 
     port: int
-    session: str
+    session: str = field(default_factory=partial(secrets.token_urlsafe, 32))
     """Secret in the cookie."""
-    key: str | None
+    key: str | None = field(default_factory=partial(secrets.token_urlsafe, 32))
     """Secret in the link; None after its use."""
-    folder: str
+    folder: str = field(default_factory=partial(secrets.token_urlsafe, 12))
     """Random first part of all paths: browsers send the cookie below it only, and so not to other
     servers on this computer, whatever their port is.
     """
     read_only: bool = False
     dataflow: str | None = None
     """UUID of the dataflow that the link shows first."""
-    hosts: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        names = (LOOPBACK, "localhost")
-        # Browsers leave out the usual port.
-        usual = names if self.port == 80 else ()
-        self.hosts = frozenset((*usual, *(f"{name}:{self.port}" for name in names)))
 
     @property
     def cookie_name(self) -> str:
@@ -106,7 +100,8 @@ class Access:
     def refuse_host(self, headers: Mapping[str, str]) -> Refusal | None:
         """Return why the name or origin of a request is not accepted."""
         host = headers.get("host", "")
-        if host not in self.hosts:
+        port = "" if self.port == 80 else f":{self.port}"  # browsers leave out the usual one
+        if host not in (f"{LOOPBACK}{port}", f"localhost{port}"):
             return Refusal(421, f"this server is http://{LOOPBACK}:{self.port}")
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
@@ -251,18 +246,6 @@ def listen(port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def new_access(port: int, *, read_only: bool, dataflow: str | None = None) -> Access:
-    """Return an access with new secrets; ``dataflow`` is shown first."""
-    return Access(
-        port=port,
-        session=secrets.token_urlsafe(32),
-        key=secrets.token_urlsafe(32),
-        folder=secrets.token_urlsafe(12),
-        read_only=read_only,
-        dataflow=dataflow,
-    )
 
 
 def serve(

@@ -209,22 +209,6 @@ async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
             shown, last = version.number, now
 
 
-class _Losses:
-    """Decides whether a stream is opened again."""
-
-    def __init__(self) -> None:
-        self._last: float | None = None
-
-    def lost(self) -> None:
-        """Note that the connection was lost."""
-        self._last = anyio.current_time()
-
-    def may_return(self, error: RequestFailed) -> bool:
-        """Return whether what was not found may only be missing after a restart."""
-        recent = self._last is not None and anyio.current_time() < self._last + STORE_LOST
-        return recent and error.code == "not_found"
-
-
 async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: Send) -> None:
     """Send lines until the dataflow has ended; continues behind them after a lost connection."""
     positions: dict[str, LogPosition] = {}
@@ -252,18 +236,19 @@ async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: 
 
 async def _until_ended(number: int, read: Callable[[], Awaitable[bool]], send: Send) -> None:
     """Call ``read``, again after a lost connection, until it returns that the stream has ended."""
-    losses = _Losses()
+    lost_at = -STORE_LOST
     problem = ""
     while True:
         try:
             if await read():
                 return
         except RequestFailed as error:
-            if not losses.may_return(error):
+            is_early = anyio.current_time() < lost_at + STORE_LOST
+            if error.code != "not_found" or not is_early:
                 await send({"id": number, "ended": True, "problems": [str(error)]})
                 return
         except DoraError as error:
-            losses.lost()
+            lost_at = anyio.current_time()
             if str(error) != problem:
                 problem = str(error)
                 await send({"id": number, "lost": problem})

@@ -15,7 +15,7 @@ from dora_recordings.foxglove_messages import (
     schema_name,
 )
 
-from .viewer_node import CannotShow, ViewerInput, ViewerMessage
+from .viewer_node import CannotShow, DataViewer, ViewerInput, ViewerMessage
 
 if TYPE_CHECKING:
     from dora_node_api.node import Node
@@ -32,7 +32,7 @@ def read_address(environ: Mapping[str, str]) -> tuple[str, int]:
     return environ.get("FOXGLOVE_HOST", "127.0.0.1"), int(given)
 
 
-class FoxgloveViewer:
+class FoxgloveViewer(DataViewer):
     """Channels of a server, one for each output and schema."""
 
     def __init__(self, server: Any, types: MessageTypes) -> None:
@@ -75,9 +75,6 @@ class FoxgloveViewer:
         """Return the name of the output, as in exported recordings."""
         shared = any(name == source.name for name, _ in self._channels)
         return f"/{source.source}" + (f"/{schema.rpartition('.')[2]}" if shared else "")
-
-    def check(self) -> None:
-        pass
 
     def close(self) -> None:
         self._server.stop()

@@ -24,7 +24,7 @@ from dora_node_api.data.visual_values import Joints
 
 from .rerun_archetypes import entities
 from .robot_model import RobotModel, robot_models
-from .viewer_node import CannotShow, ViewerInput, ViewerMessage, run_viewer
+from .viewer_node import CannotShow, DataViewer, ViewerInput, ViewerMessage, run_viewer
 
 if TYPE_CHECKING:
     from dora_node_api.node import Node
@@ -84,7 +84,7 @@ def read_address(environ: Mapping[str, str]) -> Address:
     return Address(host, port, url)
 
 
-class RerunViewer:
+class RerunViewer(DataViewer):
     """A recording of Rerun, sent to a viewer or written to a file."""
 
     def __init__(
@@ -93,9 +93,6 @@ class RerunViewer:
         self._recording = recording
         self._robots = robots
         self._readme = readme
-
-    def accepts(self, source: ViewerInput) -> bool:
-        return True
 
     def show(self, message: ViewerMessage) -> None:
         if message.kind is None or message.visual is None:
@@ -121,9 +118,6 @@ class RerunViewer:
             self._recording.log("README", document, static=True)
         for robot in self._robots.values():
             robot.log(self._recording)
-
-    def check(self) -> None:
-        pass
 
     def close(self) -> None:
         self._recording.flush(timeout_sec=FLUSH_SECONDS)
@@ -208,7 +202,9 @@ class ConnectedViewer(RerunViewer):
 def _start(node: Node, mode: OperatingMode, robots: Mapping[str, RobotModel]) -> RerunViewer:
     import rerun as rr
 
-    recording = rr.RecordingStream(APPLICATION, recording_id=_recording_id(node))
+    # the same for all starts of the node, so that a restart continues the recording
+    name = f"{node.dataflow_id()}-{node.node_id}"
+    recording = rr.RecordingStream(APPLICATION, recording_id=name)
     readme = os.environ.get("README")
     if mode is OperatingMode.SAVE:
         viewer = RerunViewer(recording, robots, readme)
@@ -228,16 +224,7 @@ def _start(node: Node, mode: OperatingMode, robots: Mapping[str, RobotModel]) ->
     if mode is OperatingMode.SPAWN:
         spawn_viewer(recording, address)
         start_seconds = START_SECONDS
-
-    def log(level: str, text: str) -> None:
-        node.log(level, text)
-
-    return ConnectedViewer(recording, robots, readme, address, log, start_seconds)
-
-
-def _recording_id(node: Node) -> str:
-    """Return one id for all starts of the node, so that a restart continues the recording."""
-    return f"{node.dataflow_id()}-{node.node_id}"
+    return ConnectedViewer(recording, robots, readme, address, node.log, start_seconds)
 
 
 def _unused(file: Path) -> Path:

@@ -9,7 +9,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dora_node_api.data.visual_kinds import (
     VisualKind,
@@ -130,11 +130,6 @@ def _completed(
     return {**defaults, **named, **metadata}
 
 
-class _Waiting(NamedTuple):
-    event: InputEvent
-    size: int
-
-
 class NewestMessages:
     """Messages in the order of arrival; those of a full input replace its oldest ones.
 
@@ -143,7 +138,7 @@ class NewestMessages:
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
         self._max_messages, self._max_bytes = max_messages, max_bytes
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[InputEvent] = deque()
         self._messages: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._changed = threading.Condition()
@@ -152,12 +147,11 @@ class NewestMessages:
         """Replaced messages by input."""
 
     def put(self, event: InputEvent) -> None:
-        added = _Waiting(event, event.value.nbytes)
         with self._changed:
-            while self._full(event.id, added.size):
+            while self._full(event.id, event.value.nbytes):
                 self._drop_oldest(event.id)
-            self._waiting.append(added)
-            self._count(added, 1)
+            self._waiting.append(event)
+            self._count(event, 1)
             self._changed.notify()
 
     def get(self, timeout: float) -> InputEvent | None:
@@ -168,7 +162,7 @@ class NewestMessages:
                 return None
             oldest = self._waiting.popleft()
             self._count(oldest, -1)
-            return oldest.event
+            return oldest
 
     def close(self) -> None:
         """End waiting; messages that wait can still be read."""
@@ -190,29 +184,31 @@ class NewestMessages:
 
     def _drop_oldest(self, name: str) -> None:
         for index, one in enumerate(self._waiting):
-            if one.event.id == name:
+            if one.id == name:
                 del self._waiting[index]
                 self._count(one, -1)
                 self.dropped[name] += 1
                 return
 
-    def _count(self, one: _Waiting, sign: int) -> None:
-        self._messages[one.event.id] += sign
-        self._bytes[one.event.id] += sign * one.size
+    def _count(self, one: InputEvent, sign: int) -> None:
+        self._messages[one.id] += sign
+        self._bytes[one.id] += sign * one.value.nbytes
 
 
 class CannotShow(Exception):
     """A viewer cannot start; the text is one sentence with the remedy."""
 
 
-class DataViewer(Protocol):
+class DataViewer:
     """Shows messages. One thread calls all methods."""
 
     def accepts(self, source: ViewerInput) -> bool:
         """Whether a message of this input would be shown; others are not read."""
+        return True
 
     def show(self, message: ViewerMessage) -> None:
         """Raises ValueError if the message cannot be shown."""
+        raise NotImplementedError
 
     def check(self) -> None:
         """Check the connection; called about once a second."""
