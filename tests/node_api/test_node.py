@@ -403,18 +403,13 @@ def test_close_ends_a_wait_in_another_thread(pair: tuple[Node, Node]) -> None:
 
 
 def test_garbage_is_an_error_event(pair: tuple[Node, Node], runner: FakeRunner) -> None:
-    a, b = pair
+    _, b = pair
     body = b'{"kind": "stop", "reason": 5}'
     runner.send_bytes("b", frames.HEADER.pack(len(body), 0) + body)
-    event = b.next(timeout=60)
-    assert event is not None
-    assert event["type"] == "ERROR"
-    assert "stop.reason" in event["error"]
-    a.send_output("out", b"x")
-    assert take(b)["type"] == "INPUT"
-    runner.send_bytes("b", b"\xff" * 100)
-    kinds = [event["type"] for event in b]
-    assert kinds == ["ERROR", "STOP"]
+    error, stop = b
+    assert error["type"] == "ERROR"
+    assert "stop.reason" in error["error"]
+    assert stop["type"] == "STOP"
 
 
 @pytest.mark.parametrize(
@@ -435,17 +430,6 @@ def test_messages_out_of_place_do_no_harm(
     runner.send("b", message)
     runner.send("b", control.StopNode())
     assert [event["type"] for event in b if event["type"] != "ERROR"] == ["STOP"]
-
-
-def test_a_route_without_descriptors_is_an_error_event(
-    pair: tuple[Node, Node], runner: FakeRunner
-) -> None:
-    a, _ = pair
-    runner.send("a", control.AddRoute("out", runner.edges[0].spec))
-    event = a.next(timeout=60)
-    assert event is not None
-    assert event["type"] == "ERROR"
-    assert "`out`" in event["error"]
 
 
 def test_rewiring_while_it_runs(pair: tuple[Node, Node], runner: FakeRunner) -> None:

@@ -25,22 +25,14 @@ class DoraNodeError(Exception):
 
 
 class ControlError(DoraNodeError):
-    """Malformed bytes on the control socket.
-
-    `fatal`: frames can no longer be separated, so the connection is unusable. Otherwise only this
-    message was lost.
-    """
-
-    def __init__(self, problem: str, *, fatal: bool = False) -> None:
-        super().__init__(problem)
-        self.fatal = fatal
+    """Malformed bytes on the control socket: the connection is unusable."""
 
 
 class ControlClosed(ControlError):
     """The other end closed the control socket."""
 
     def __init__(self, problem: str = "the control socket was closed by the other end") -> None:
-        super().__init__(problem, fatal=True)
+        super().__init__(problem)
 
 
 class SetUpError(DoraNodeError, RuntimeError):

@@ -74,7 +74,7 @@ class SampleQueue:
         """Add an event of the node; None: the end of the stream."""
         kind = None if event is None else event.get("type")
         if event is None or kind == "STOP":
-            self._joiner.end_all()
+            self._joiner.end(*self.join.inputs)
             self._stopped = True
         elif event.get("id") in self.join.inputs:
             name = event["id"]

@@ -82,7 +82,8 @@ class Joiner(Generic[T]):
         self._ended: set[str] = set()
         self._decided: int | None = None
         """Capture of the leader's message that was decided last."""
-        self._due: int | None = None
+        self.due: int | None = None
+        """When `next` may return a match although nothing arrives; None: never."""
         self.dropped = dict.fromkeys(names, 0)
         """Messages that were in no match, by input."""
         self.missing: Missing | None = None
@@ -106,17 +107,13 @@ class Joiner(Generic[T]):
             self._drop(name, waiting.pop(place))
         waiting.insert(place, message)
 
-    def end(self, name: str) -> None:
-        """Note that nothing follows on this input."""
-        self._ended.add(name)
+    def end(self, *names: str) -> None:
+        """Note that nothing follows on these inputs."""
+        self._ended.update(names)
 
     def continues(self, name: str) -> None:
         """Note that messages of this input follow after all."""
         self._ended.discard(name)
-
-    def end_all(self) -> None:
-        """Note that nothing follows at all."""
-        self._ended.update(self.dropped)
 
     def next(self, now: int) -> Match[T] | None:
         """Return the next match, None if there is none yet."""
@@ -124,21 +121,16 @@ class Joiner(Generic[T]):
             self._prune(now)
             leader = self._leaders[0]
             found = self._find(leader, now)
-            if self._due is not None:
+            if self.due is not None:
                 return None
             self._leaders.popleft()
             self._decided = leader.time
             if found is not None:
                 return self._match(leader, found)
             self._drop(self.leader, leader)
-        self._due = None
+        self.due = None
         self._prune(now)
         return None
-
-    @property
-    def due(self) -> int | None:
-        """When `next` may return a match although nothing arrives; None: never."""
-        return self._due
 
     def _find(self, leader: _Message[T], now: int) -> dict[str, _Message[T]] | None:
         """Return the other messages of a match, None if it is impossible.
@@ -146,7 +138,7 @@ class Joiner(Generic[T]):
         Sets when to look again: None if the result is final.
         """
         found: dict[str, _Message[T]] = {}
-        final, self._due = True, None
+        final, self.due = True, None
         missing = None
         for name, waiting in self._others.items():
             passed = name in self._ended or self._newest.get(name, leader.time - 1) >= leader.time
@@ -163,7 +155,7 @@ class Joiner(Generic[T]):
             return found
         due = leader.arrived + (self._within if missing is None else self._patience)
         if now < due:
-            self._due = due
+            self.due = due
             return None
         if missing is None:
             return found

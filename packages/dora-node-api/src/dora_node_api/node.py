@@ -6,7 +6,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -362,7 +362,7 @@ class Node:
 
     # --- not now ---------------------------------------------------------------------------------
 
-    def hold_updates(self, reason: str) -> AbstractContextManager[None]:
+    def hold_updates(self, reason: str) -> AbstractContextManager[object]:
         """Keep operators from replacing, removing or restarting this node, until `release_updates`.
 
         They wait, see the reason, and may force the change. It ends with the process. Also a
@@ -370,7 +370,9 @@ class Node:
         closed node.
         """
         self._backend.send_control(messages.HoldUpdates(reason[:MAX_HOLD_REASON] or "held"))
-        return _Held(self)
+        held = ExitStack()
+        held.callback(self.release_updates)
+        return held
 
     def release_updates(self) -> None:
         """End `hold_updates`."""
@@ -498,13 +500,3 @@ def _own_copy(output: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]
             f"output `{output}`: metadata is a {kind}; pass a dict with str keys, or None"
         )
     return dict(metadata)
-
-
-class _Held(AbstractContextManager[None]):
-    """Releases the updates of a node at the end of a block."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def __exit__(self, *_exception: object) -> None:
-        self._node.release_updates()

@@ -39,7 +39,9 @@ from typing import Any
 from dora_node_api.protocol.spawn_request import SpawnRequest
 
 CHANNEL = 3
+"""Descriptor on which the runner sends requests."""
 MAX_REQUEST = 1 << 20
+"""Bytes of a request."""
 MAX_BESIDE = 5000
 """Entries of a node's folder that are examined."""
 MODULES = (
@@ -72,7 +74,7 @@ _REPARENTING_SECONDS = 10.0
 ROOM = "_DORA_ROOM"
 """Variable of processes that `show` an environment longer than their own."""
 _C = ctypes.CDLL(None)
-_PYTHON = ctypes.PyDLL(None)
+_C_WITH_GIL = ctypes.PyDLL(None)
 """C library; calls keep the lock of the interpreter."""
 
 
@@ -529,7 +531,6 @@ class _End:
     def __init__(self) -> None:
         self._modules: list[types.ModuleType] = []
         self._harmless: frozenset[type] = frozenset()
-        self._libraries = 0
         self._code: int | None = None
 
     def keep(self) -> None:
@@ -545,7 +546,6 @@ class _End:
             waiting += [kind for kind in below if kind not in found]
             found.update(dict.fromkeys(below))
         self._harmless = frozenset(filter(_ends_silently, found))
-        self._libraries = _loaded_libraries()
 
     def expect(self, code: object) -> None:
         """Note the exit code of the program."""
@@ -568,40 +568,7 @@ class _End:
             sys.stderr.flush()
         except (OSError, ValueError):
             return
-        if _loaded_libraries() == self._libraries:
-            _C.fflush(None)
-            os._exit(self._code)  # nothing else that libraries of the zygote do at the end counts
-        _PYTHON.exit(self._code)
-
-
-class _Library(ctypes.Structure):
-    """Beginning of dl_phdr_info."""
-
-    _fields_ = (
-        ("address", ctypes.c_void_p),
-        ("name", ctypes.c_char_p),
-        ("headers", ctypes.c_void_p),
-        ("header_number", ctypes.c_uint16),
-        ("loaded", ctypes.c_ulonglong),
-    )
-
-
-_LIBRARY_VISITOR = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p
-)
-
-
-def _loaded_libraries() -> int:
-    """Return how many shared libraries this process has loaded so far."""
-    found = 0
-
-    def visit(library: Any, _size: int, _data: int) -> int:
-        nonlocal found
-        found = library.contents.loaded
-        return 1
-
-    _C.dl_iterate_phdr(_LIBRARY_VISITOR(visit), None)
-    return found
+        _C_WITH_GIL.exit(self._code)
 
 
 class _Last:

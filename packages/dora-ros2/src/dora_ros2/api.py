@@ -53,9 +53,13 @@ from dora_ros2.zenoh.tokens import Attachment, Kind, Qos, absolute
 
 _T = TypeVar("_T")
 _TAKE_SECONDS = 1.0
+"""Default limit of `take_request`, `take_feedback`, `take_goal` and `take_cancel`."""
 _SERVER_SECONDS = 20.0
+"""Limit for a service to appear."""
 _TYPE_SECONDS = 5.0
+"""Limit for a publisher that describes a type to appear."""
 _MAX_DEPTH = 10_000
+"""Largest `keep_last`."""
 _QUEUED = 1000
 """Feedback messages of a goal, or requests of a service, that wait to be taken."""
 _SIM_TIME = "use_sim_time"

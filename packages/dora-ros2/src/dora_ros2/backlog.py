@@ -10,6 +10,7 @@ _T = TypeVar("_T")
 KEEP_ALL = 10_000
 """Messages that `keep_all` keeps."""
 MAX_BYTES = 256 << 20
+"""Bytes above which items are dropped."""
 
 
 class Backlog(Generic[_T]):

@@ -59,9 +59,13 @@ _T = TypeVar("_T")
 SETTINGS = "DORA_ROS2"
 """Variable with the `ros2` block of the node, as JSON."""
 _KEEPER_SECONDS = 0.5
+"""Longest time between two updates of the channels."""
 _PATIENCE_SECONDS = 1.5
+"""Time before it is shown that something is missing at the start."""
 _GRAPH_SECONDS = 1.0
+"""Shortest time between two graphs that are sent to the page."""
 _FINISH_SECONDS = 0.05
+"""Interval of checks whether something is under way at the end."""
 _AT_ONCE = 1000
 """Events that an action server of the dataflow puts in order."""
 _ANY = "*"
@@ -71,10 +75,13 @@ _EXTRA_OUTPUTS = (_FEEDBACK, _CANCEL)
 
 
 MAX_REQUESTS = 64
+"""Requests of a service that may wait for their responses."""
 _CLOSE_SECONDS = 2.0
+"""Time for the last messages at the end."""
 TYPE_KEY = "ros2_type"
 """Metadata of messages whose type is not in the dataflow file, for exports of recordings."""
 _PROBE_SECONDS = 1.0
+"""Interval at which a bridge over DDS looks for a router."""
 _LISTED = 3
 """Items of a text that are listed, of any number."""
 _QUEUED = 64

@@ -70,6 +70,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _END_SECONDS = 1.5
 """Time to cancel a goal at a signal."""
 _CANCEL_SECONDS = 0.7
+"""Time for the answer to a goal, and again for that to its cancellation."""
 _CANCELED = {
     CancelCode.ACCEPTED: "canceling the goal",
     CancelCode.REJECTED: "the server refuses to cancel the goal, which runs on",
@@ -78,6 +79,7 @@ _CANCELED = {
 _QUIET_SECONDS = 0.5
 """The graph is complete after so long without a change."""
 _GRAPH_SECONDS = 5.0
+"""Longest wait for a graph that changes without end, or for a server."""
 _ITEMS = 16
 """Items of a list that `echo` shows."""
 _WINDOW = 1000
@@ -92,6 +94,7 @@ _PROFILES = {
     frozenset(Profile): "both: Humble and newer nodes, which cannot talk to each other",
 }
 _ROUTER_SECONDS = 5.0
+"""Longest wait of `dora ros2 check` for a router."""
 _NO_ROUTER = (
     "start the router of ROS: `ros2 run rmw_zenoh_cpp rmw_zenohd` (without ROS: `dora ros2"
     " router`), and the nodes with RMW_IMPLEMENTATION=rmw_zenoh_cpp; if it runs on another"

@@ -18,6 +18,7 @@ from dora_ros2.zenoh.tokens import INFINITE, SECOND, Qos
 CYCLONE = "cyclonedds>=11.0.1"
 """The library of the extra `dds`."""
 _ANSWER_SECONDS = 0.5
+"""Time for a router on this computer to accept a connection."""
 logger = logging.getLogger("dora_ros2")
 
 

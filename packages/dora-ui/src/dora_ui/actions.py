@@ -58,6 +58,7 @@ FORWARDED_OF_FLEETS: Final = (
 Handler = Callable[[Request], Awaitable[dict[str, Any] | Response]]
 
 PIECE: Final = 256 * 1024
+"""Bytes of a forwarded answer that are sent at once."""
 _SENT: Final = ("content-type", "range")
 _RETURNED: Final = ("content-type", "content-length", "content-range", "content-disposition")
 

@@ -18,6 +18,7 @@ from dora_ui.rows import state
 PERIOD = REUSED_SECONDS + 0.05
 """Seconds from a state until the next is read: a snapshot that is requested earlier is the same."""
 ANSWER_SECONDS = 15.0
+"""Limit for the answers of a coordinator."""
 STALE_SECONDS = 3.0
 """Time without a page after which the known state is not shown as the present one."""
 MAX_SHARE = 0.25

@@ -26,6 +26,7 @@ from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
 
 END_SECONDS = 5.0
+"""Time for the process of the page to end."""
 
 DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 SNAP_BROWSERS: Final = ("firefox", "chromium", "brave", "opera")

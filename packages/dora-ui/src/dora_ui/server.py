@@ -32,6 +32,7 @@ from dora_ui.feed import Feed
 from dora_ui.streams import Viewer
 
 SHUTDOWN_SECONDS = 1
+"""Time for open requests when the server ends."""
 MAX_BODY = 1 << 20
 """Bytes of a request's body."""
 

@@ -29,12 +29,16 @@ from dora_ui.connection import CoordinatorConnection, ReplyStream
 from dora_ui.feed import Feed, difference
 
 MAX_TAIL: Final = 5000
+"""Log lines that a page may request of those before."""
 RETRY_PAUSE: Final = 1.0
+"""Seconds between two attempts."""
 STORE_LOST: Final = 60.0
 """Seconds after a loss in which a coordinator without its store may not find a dataflow yet."""
 SAMPLE_BYTES: Final = 65_536
+"""Bytes of a message that is not a picture."""
 PICTURE_BYTES: Final = 192 * 1024
 WHOLE_PICTURE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of a picture, and of one that cannot be made smaller."""
 MAX_LONG: Final = 2 * WHOLE_PICTURE_BYTES
 """Characters of a message that is sent in pieces."""
 
@@ -50,6 +54,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MAX_STREAMS = 32
 PROTOCOL_ERROR = 1008
+"""Status that closes the WebSocket of a page with an unknown frame."""
 WRITE_SECONDS = 20.0
 """Time for a page to receive a frame; a stalled page is closed and connects again."""
 

@@ -113,15 +113,13 @@ def living_runners() -> Iterator[RunnerAddress]:
             indexes = sorted(root.glob("*/index.json"))
         except OSError:
             continue
-        for index in indexes:
-            if (runner := _read_index(index)) is not None:
-                yield runner
+        yield from filter(None, map(_read_index, indexes))
 
 
 def _read_index(index: Path) -> RunnerAddress | None:
     try:
         values = json.loads(index.read_text())
-        if not _is_alive(values["pid"]):
+        if not Path(f"/proc/{values['pid']}").exists():
             return None
         return RunnerAddress(
             socket=str(index.parent / values.get("socket", "n")),
@@ -131,16 +129,6 @@ def _read_index(index: Path) -> RunnerAddress | None:
             dynamic_nodes=tuple(values["dynamic_nodes"]),
             daemon_port=values.get("daemon_port"),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Being written, removed, or of another version: unusable.
         return None
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -51,12 +51,10 @@ class Inputs(Backend):
         connection.inputs_full = self._full
 
     def connect_inputs(self, queues: Sequence[QueueSpec], descriptors: Sequence[int]) -> None:
-        """Open the queues of a Welcome. Raises ControlError for a wrong number of descriptors."""
-        shares = [spec.consumer_descriptors for spec in queues]
-        if sum(shares) != len(descriptors):
-            raise ControlError(f"{len(descriptors)} descriptors came for {len(queues)} queues")
+        """Open the queues of a Welcome."""
         ends: dict[str, tuple[QueueSpec | None, Sequence[int]]] = {}
-        for queue, share in zip(queues, shares, strict=True):
+        for queue in queues:
+            share = queue.consumer_descriptors
             ends[queue.input] = (queue, descriptors[:share])
             descriptors = descriptors[share:]
         for config in self._connection.config.inputs:
@@ -241,18 +239,11 @@ class Inputs(Backend):
         config = message.input
         self._drop(config.id)
         if message.queue is None:
-            close_all(descriptors)
             self.session.add_input(config, now=time.monotonic_ns())
-            return
-        try:
-            ends = QueueEnds.from_consumer_fds(descriptors)
-        except ValueError as error:
-            close_all(descriptors)
-            self.session.failed(f"input `{config.id}` cannot be connected: {error}")
             return
         receiver = Receiver(
             message.queue,
-            ends,
+            QueueEnds.from_consumer_fds(descriptors),
             self._connection.board,
             self._connection.open_segment,
             validate=self._validate,

@@ -122,10 +122,8 @@ class RunningBackend(Inputs, Outputs):
         *,
         path: str = "",
     ) -> None:
-        board, *ends = descriptors or (-1,)
-        segment = ends.pop() if welcome.segment_size and ends else -1
-        if board < 0 or (welcome.segment_size and segment < 0):
-            raise ControlError("Welcome came without the status board or first segment")
+        board, *ends = descriptors
+        segment = ends.pop() if welcome.segment_size else -1
         self.config = welcome.config
         self._path = path
         self._holders = 1

@@ -28,6 +28,7 @@ FLAT = 1
 IPC = 2
 
 _NO_BUFFER = (1 << 64) - 1
+"""Position in a descriptor of a buffer that the array does not have."""
 _DESCRIPTOR = struct.Struct("=BBH")
 _BUFFER = struct.Struct("=QQ")
 _ACCEPTED = (
@@ -71,9 +72,7 @@ def encode(
 
 
 def raw_payload(nbytes: int, metadata: bytes) -> Payload:
-    """Return the head of a message whose ``nbytes`` bytes the caller writes. Raises ValueError."""
-    if nbytes < 0:
-        raise ValueError(f"invalid length {nbytes} of a sample; it must not be negative")
+    """Return the head of a message whose ``nbytes`` bytes the caller writes."""
     return Payload(_flat_descriptor(b"uint8", nbytes), metadata, FLAT, nbytes, 0, nbytes, ())
 
 

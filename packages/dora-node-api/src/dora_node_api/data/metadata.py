@@ -173,3 +173,4 @@ def move_times(metadata: dict[str, Any], nanoseconds: int) -> None:
 
 
 _MAX_SECONDS = 9e9
+"""Seconds from which a float is not a Unix time: as nanoseconds it does not fit into 64 bits."""

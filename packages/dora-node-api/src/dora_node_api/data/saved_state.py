@@ -14,6 +14,7 @@ ARROW = "arrow"
 """The two formats: plain bytes, and an Arrow IPC stream of one column."""
 
 _MAX_WRITE = 1 << 30
+"""Bytes of one system call; Linux takes at most 2 GiB."""
 
 
 def write_state(state: Any) -> tuple[int, str, int]:

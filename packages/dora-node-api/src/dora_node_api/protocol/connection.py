@@ -74,7 +74,8 @@ class Connection:
         """Number of the last request; other answers are late and dropped."""
         self._answer: Received | None = None
         self._warned: set[str] = set()
-        self._gone = False
+        self.gone = False
+        """The control socket is unusable."""
         self._waits = threading.local()
         # `wake` makes the receiving thread look again; `halt` stays readable once stopped, for
         # the senders that wait for room.
@@ -151,26 +152,18 @@ class Connection:
                 self._take(received)
         self.pumped = time.monotonic_ns()
 
-    def _receive(self) -> Received | ControlError | None:
-        if self._gone:
+    def _receive(self) -> Received | None:
+        if self.gone:
             return None
         try:
             return self._control.receive(timeout=0)
-        except ControlClosed:
+        except ControlError as error:
+            if not isinstance(error, ControlClosed):
+                self._to_inbox(error)  # before the STOP that ends the stream
             self._lost()
             return None
-        except ControlError as error:
-            if error.fatal:
-                # Before the STOP that ends the stream.
-                self._to_inbox(error)
-                self._lost()
-                return None
-            return error
 
-    def _take(self, received: Received | ControlError) -> None:
-        if isinstance(received, ControlError):
-            self._to_inbox(received)
-            return
+    def _take(self, received: Received) -> None:
         match received.message:
             case messages.AddRoute(output, spec):
                 self.add_route(output, spec, received.descriptors)
@@ -198,13 +191,7 @@ class Connection:
 
     def add_route(self, output: str, spec: QueueSpec, descriptors: tuple[int, ...]) -> None:
         """Send `output` to this queue too."""
-        try:
-            ends = QueueEnds.from_producer_fds(descriptors)
-        except ValueError as error:
-            close_all(descriptors)
-            self._to_inbox(ControlError(f"invalid route of output `{output}`: {error}"))
-            return
-        self.sender.add_route(output, spec, ends)
+        self.sender.add_route(output, spec, QueueEnds.from_producer_fds(descriptors))
 
     def _to_inbox(self, received: Received | ControlError) -> None:
         self.inbox.append(received)
@@ -228,15 +215,10 @@ class Connection:
 
     def _lost(self) -> None:
         """Note that the runner is gone: the node is to stop."""
-        if not self._gone:
-            self._gone = True
+        if not self.gone:
+            self.gone = True
             self.halt()
             self._to_inbox(Received(messages.StopNode("MANUAL")))
-
-    @property
-    def gone(self) -> bool:
-        """Whether the control socket is unusable."""
-        return self._gone
 
     def add_segment(self, segment: messages.SourceSegment, descriptor: int) -> None:
         """Map the segment of a source; takes over the descriptor."""
@@ -285,7 +267,7 @@ class Connection:
             deadline = time.monotonic() + ANSWER_TIMEOUT
             while self._answer is None:
                 left = deadline - time.monotonic()
-                if left <= 0 or self._gone:
+                if left <= 0 or self.gone:
                     return None
                 self.integrity.wait(partial(self._control.wait, left))
                 self._take_all()
@@ -306,10 +288,10 @@ class Connection:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         poll.register(self._halt_read, select.POLLIN)
-        if not self._gone:
+        if not self.gone:
             poll.register(self._control.fileno(), select.POLLIN)
         ready = dict(poll.poll(min(timeout, 1.0) * 1000))
-        if self._control.fileno() in ready and not self._gone:
+        if self._control.fileno() in ready and not self.gone:
             with self._pumping:
                 self._take_all()
         if self.stopped:
@@ -339,14 +321,14 @@ class Connection:
 
     def leave(self) -> None:
         """Report to the runner that the node ends by itself."""
-        if not self._gone and not self._control.integrity.broken:
+        if not self.gone and not self._control.integrity.broken:
             self.send(messages.NodeLeaving())
 
     def close(self) -> None:
         """Close the sender and every descriptor. No thread may be receiving any more."""
         self.halt()
         with self._pumping:
-            self._gone = True
+            self.gone = True
             self._drop_answer()
             self.sender.close()
             self._control.close()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # sun_path holds 108 bytes, its closing zero included.
 MAX_NAME = 107
 _CHUNK = 65536
+"""Bytes that one `recvmsg` takes."""
 _ANCILLARY = socket.CMSG_SPACE((DESCRIPTORS_PER_PIECE + 53) * array.array("i").itemsize)
 
 
@@ -91,7 +92,7 @@ def bind_unix(path: str | Path, *, backlog: int = 128) -> socket.socket:
 def receive_chunk(connection: socket.socket) -> tuple[bytes, list[int]]:
     """One `recvmsg`: return bytes (none at end-of-file) and descriptors, close-on-exec.
 
-    Raises OSError, and ControlError (fatal) if descriptors were lost because of a limit.
+    Raises OSError, and ControlError if descriptors were lost because of a limit.
     """
     data, ancillary, flags, _ = connection.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     numbers = array.array("i")
@@ -103,8 +104,7 @@ def receive_chunk(connection: socket.socket) -> tuple[bytes, list[int]]:
         close_all(descriptors)
         raise ControlError(
             "file descriptors were lost on the way: this process may not open more"
-            " (raise the limit, ulimit -n)",
-            fatal=True,
+            " (raise the limit, ulimit -n)"
         )
     return data, descriptors
 
@@ -160,8 +160,7 @@ class ControlSocket:
     def receive(self, *, timeout: float | None = None) -> Received | None:
         """Return the next message; None after `timeout` seconds (0: do not wait).
 
-        Raises ControlClosed at end-of-file, and ControlError for a malformed message (if not fatal,
-        call again).
+        Raises ControlClosed at end-of-file, and ControlError for a malformed message.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:

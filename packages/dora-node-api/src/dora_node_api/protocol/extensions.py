@@ -9,6 +9,7 @@ from dora_node_api.errors import ExtensionError
 MAX_ENTRIES = 8192
 MAX_VALUE = 32 << 20
 MAX_BYTES = 256 << 20
+"""Limits for a dataflow on one machine: keys, bytes of one value, bytes of all."""
 
 Request = Callable[[str, str, str, bytes], bytes | None]
 """Called with action (`store`, `load`, `take` or `drop`), namespace, key and value; returns the

@@ -81,8 +81,8 @@ def decode(body: bytes) -> Message:
 class FrameDecoder:
     """Incremental decoder: bytes and descriptors in, messages out.
 
-    Feed it the result of each `recvmsg` and take messages until None. A ControlError that is not
-    fatal concerns one message only: continue. After a fatal one, close the connection.
+    Feed it the result of each `recvmsg` and take messages until None. After a ControlError, close
+    the connection.
     """
 
     def __init__(self) -> None:
@@ -102,8 +102,7 @@ class FrameDecoder:
         length, count = HEADER.unpack_from(data)
         if length > MAX_BODY:
             raise ControlError(
-                f"a frame of {length} bytes (at most {MAX_BODY}) is not of the dora protocol",
-                fatal=True,
+                f"a frame of {length} bytes (at most {MAX_BODY}) is not of the dora protocol"
             )
         end = HEADER.size + length
         if len(data) < end:
@@ -111,17 +110,10 @@ class FrameDecoder:
         if count > len(self._descriptors):
             raise ControlError(
                 f"a frame needs {count} file descriptors but {len(self._descriptors)} came with it;"
-                " this process may have reached its limit (ulimit -n)",
-                fatal=True,
+                " this process may have reached its limit (ulimit -n)"
             )
-        body = bytes(data[HEADER.size : end])
-        descriptors = tuple(self._descriptors[:count])
-        try:
-            received = Received(decode(body), descriptors)
-        except ControlError:
-            del data[:end], self._descriptors[:count]
-            close_all(descriptors)
-            raise
+        message = decode(bytes(data[HEADER.size : end]))
+        received = Received(message, tuple(self._descriptors[:count]))
         del data[:end], self._descriptors[:count]
         return received
 

@@ -37,11 +37,7 @@ Ready = Callable[[], bool]
 DECODE_ERRORS = (BrokenRecord, ValueError, TypeError, LookupError, OverflowError, MemoryError)
 """Errors of decoding a record; each becomes an ERROR event."""
 
-# Looking up an enum member costs more than comparing it.
-_DATA = RecordKind.DATA
-_CLOSED = int(RecordKind.CLOSED)
-_NODE_RESTARTED = int(RecordKind.NODE_RESTARTED)
-_NODE_FAILED = int(RecordKind.NODE_FAILED)
+_DATA = RecordKind.DATA  # looking up an enum member costs more than comparing it
 
 
 class Tick(Event):
@@ -125,6 +121,7 @@ class SendOffset:
 
 
 _OFFSETS_NS = 1_000_000_000
+"""Age from which an offset is replaced."""
 
 
 class InputState:
@@ -256,8 +253,6 @@ class Session:
                     self.remove_input(name)
             case messages.UnknownMessage():
                 self._first.append({"type": "UNKNOWN", "kind": "dora"})
-            case messages.AddInput():
-                raise ValueError("AddInput needs its queue: call add_input")
             case _:
                 self.failed(f"unexpected message {type(message).__name__} of the runner")
 
@@ -434,38 +429,27 @@ class Session:
         Each queue of a producer has its NODE_RESTARTED and NODE_FAILED, after that queue's own
         messages. The user gets one event, from the first queue that has it.
         """
-        kind = int(delivery.kind)
-        if kind == _CLOSED:
+        if delivery.kind is RecordKind.CLOSED:
             return self._close(entry)
         node = entry.config.source_node or ""
-        if kind == _NODE_RESTARTED:
+        if delivery.kind is RecordKind.NODE_RESTARTED:
             entry.offset.reset()
             entry.restarts += 1
             if entry.restarts <= self._restarted.get(node, 0):
                 return ()
             self._restarted[node] = entry.restarts
             return ({"type": "NODE_RESTARTED", "id": node, "kind": "dora"},)
-        if kind == _NODE_FAILED:
-            entry.failures += 1
-            if entry.failures <= self._failed.get(node, 0):
-                return ()
-            self._failed[node] = entry.failures
-            return (self._node_failed(node, delivery),)
-        self.failed(f"input `{entry.id}`: record of unknown kind {kind}")
-        return ()
-
-    def _node_failed(self, node: str, delivery: Delivery) -> Event:
+        entry.failures += 1
+        if entry.failures <= self._failed.get(node, 0):
+            return ()
+        self._failed[node] = entry.failures
         affected = [e.id for e in self.inputs.values() if e.config.source_node == node]
-        return {
-            "type": "NODE_FAILED",
-            "id": node,
-            "value": {
-                "source_node_id": node,
-                "error": delivery.error,
-                "affected_input_ids": affected,
-            },
-            "kind": "dora",
+        value = {
+            "source_node_id": node,
+            "error": delivery.error,
+            "affected_input_ids": affected,
         }
+        return ({"type": "NODE_FAILED", "id": node, "value": value, "kind": "dora"},)
 
     def _close(self, entry: InputState) -> list[Event]:
         if not entry.open:

@@ -25,6 +25,7 @@ from dora_ros2.topics import (
 from dora_ros2.types import MessageType, Types
 
 CHUNK_BYTES = 1 << 20
+"""Bytes of messages that are compressed together."""
 _VERSION = 5
 """Version of `metadata.yaml`, which Humble and all later versions read."""
 

@@ -15,6 +15,7 @@ from dora_recordings.formats import Files, Target, private_files, reading, warn_
 EXPORT_COLUMNS = ("OUTPUT", "TOPIC", "TYPE", "MESSAGES", "LEFT OUT")
 IMPORT_COLUMNS = ("TOPIC", "TYPE", "OUTPUT", "MESSAGES", "LEFT OUT")
 _REPORT_SECONDS = 5.0
+"""Interval between two reports of progress."""
 
 
 def export(files: Files, target: Target = None) -> None:

@@ -36,6 +36,7 @@ _NUMBER = re.compile(r"(\d+)")
 _MAX_MESSAGE: Final = 1 << 30
 """Bytes of a message that was compressed."""
 _LAST_TIME = (1 << 63) - 1
+"""Latest time, in nanoseconds, that a signed integer holds."""
 
 
 class Bag:

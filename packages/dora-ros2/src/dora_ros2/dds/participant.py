@@ -62,6 +62,7 @@ _UNKNOWN: Final = "_NODE_NAME_UNKNOWN_"
 _SAMPLES_PER_TURN: Final = 64
 """Samples of a reader that are taken before those of others."""
 _FIRST_PORT: Final = 7400
+"""First UDP port of domain 0."""
 _PORTS: Final = 250
 """Number of UDP ports of each domain."""
 _ACK_SECONDS: Final = 1
@@ -85,6 +86,7 @@ _logger = logging.getLogger(__name__)
 
 
 _INFINITE: Final = 2**63 - 1
+"""Duration of DDS without end, in nanoseconds."""
 _BLOCKING: Final = 100_000_000
 """Nanoseconds that a reliable writer waits for slow readers."""
 

@@ -24,6 +24,7 @@ STRING: Final = 17
 WSTRING: Final = 18
 BOUNDED_STRING: Final = 21
 BOUNDED_WSTRING: Final = 22
+"""Type ids of single elements, as `type_description_interfaces/msg/FieldType` numbers them."""
 
 NUMBERS: Final[Mapping[int, str]] = {
     2: "b", 3: "B", 4: "h", 5: "H", 6: "i", 7: "I", 8: "q", 9: "Q", 10: "f", 11: "d",
@@ -47,6 +48,7 @@ _MOST_FIELDS: Final = 10_000
 """Fields with all nested ones; readers and writers have code for each of them."""
 _ELEMENTS: Final = {NESTED, BOUNDED_STRING, BOUNDED_WSTRING, *IDS.values(), *_OTHER_NAMES}
 _ARRAY: Final = 48
+"""Distance of the type ids of arrays from those of their elements."""
 _KINDS: Final = ("single", "array", "bounded", "sequence")
 
 

@@ -40,8 +40,11 @@ from dora_ros2.zenoh.tokens import (
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 REQUEST_SECONDS = 30.0
+"""Default limit for the reply to a request."""
 _UNDECLARE_SECONDS = 3.0
+"""Longest wait for callbacks of a closed endpoint."""
 _HEARTBEAT_SECONDS = 0.5
+"""Interval at which a reliable publisher announces its last number."""
 _JOIN_SECONDS = 2.0
 """Longest wait for the messages that a publisher kept before it was discovered."""
 _SENDERS = 1000

@@ -29,7 +29,9 @@ _HIDDEN = re.compile(
 )
 """What every node of ROS has, and a summary leaves out."""
 _ROWS = 1000
+"""Nodes, and rows, of a summary."""
 _NAMES = 20
+"""Names in one cell of a summary."""
 
 
 class Profile(StrEnum):

@@ -16,6 +16,7 @@ SPACE = "@ros2_lv"
 """First part of every token; wildcards do not match it."""
 _NODE_PARTS = 9
 _ENDPOINT_PARTS = 13
+"""Fewest parts of the token of a node, and of an endpoint."""
 
 
 _LAYOUT = struct.Struct("<qqB16s")

@@ -34,7 +34,9 @@ LIBRARY = "rerun-sdk>=0.27"
 """Library of the extra `rerun` of this wheel."""
 USUAL_ADDRESS = "127.0.0.1:9876"
 PROBE_SECONDS = 0.5
+"""Time for a viewer to accept a connection."""
 FLUSH_SECONDS = 2.0
+"""Time for a viewer to receive what was sent."""
 START_SECONDS = 5.0
 """Time for a spawned viewer to listen."""
 

@@ -14,6 +14,7 @@ from .viewer_node import CannotShow
 
 _MOVING = ("revolute", "continuous", "prismatic")
 _PULL_SECONDS = 300.0
+"""Time for the download of a robot."""
 
 
 class RobotModel:

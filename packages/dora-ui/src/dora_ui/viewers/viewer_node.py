@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dora_node_api.node import Node
 
 CHECK_SECONDS = 1.0
+"""Interval between two checks of a viewer without messages."""
 END_SECONDS = 3.0
 """Time for the messages that wait when the dataflow stops."""
 

@@ -98,9 +98,9 @@ class NodeClient:
                 self.gone = True
                 break
             except ControlError as error:
-                self.on_warning(f"ignored malformed message of the runner: {error}")
-                self.gone = error.fatal
-                continue
+                self.on_warning(f"malformed message of the runner: {error}")
+                self.gone = True
+                break
             if received is None:
                 break
             changed = self._handle(received) or changed

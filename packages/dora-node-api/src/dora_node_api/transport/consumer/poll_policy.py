@@ -19,8 +19,10 @@ FIRST_POLLS = 8
 SOON_NS = 500_000
 """Length of a sleep, wake-up included, after which polling may be faster."""
 MAX_CREDIT = 8
+"""Largest credit; a poll adds one if it finds a message, otherwise it takes two."""
 MIN_PATIENCE = 2
 MAX_PATIENCE = 512
+"""Range of the sleeps that end soon before polling is tried."""
 
 
 class PollPolicy:

@@ -15,6 +15,7 @@ from dora_node_api.transport.shared.limits import usable_cores
 _ANOTHER_RAN_NS = 50_000  # yielding took this long: other processes need the processor
 _FEW = 8  # up to so many inputs, reading their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
+"""Interval at which a node with messages looks at its other descriptors."""
 _COARSE_NS = 2_000_000  # epoll rounds timeouts up to milliseconds; select does not
 _MAX_NS = 10**15  # epoll takes less than 25 days
 _SELECT_FDS = 1024  # select takes descriptors below

@@ -30,6 +30,7 @@ _MIN_BLOCK = 256
 """Bytes of the smallest block."""
 _RUN = 4 * PAGE  # small blocks are cut from a segment so many bytes at a time
 FIRST_SEGMENT = 64 << 20
+"""Bytes of the first segment, for which a runner prepares the memory."""
 _SEGMENT_SIZES = (FIRST_SEGMENT, 256 << 20, 1 << 30)
 MIN_DEFAULT_CAP = 256 << 20
 POOL_SIZE_VARIABLE = "DORA_NODE_SHM_POOL_SIZE"

@@ -53,6 +53,7 @@ _COLLECT_MASK = 7
 _PATIENCE_NS = 1_000_000_000
 _LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
 _TRIM_EVERY_NS = 5_000_000_000
+"""Interval at which unused memory is given back."""
 _monotonic_ns = time.monotonic_ns
 _time_ns = time.time_ns
 

@@ -5,22 +5,11 @@
   - `BrokenRecord`: a malformed record or block; it was dropped and counted
   - `BoardFull`: no room for another edge or node on the status board
   - `SampleError`: a sample that was sent or dropped already, or has open views (a `RuntimeError`)
-
-`NodeForked`, raised by any use in a forked child, is in `dora_node_api.errors`.
 """
 
 from __future__ import annotations
 
-from dora_node_api.errors import DoraNodeError, NodeForked
-
-__all__ = [
-    "BoardFull",
-    "BrokenRecord",
-    "NodeForked",
-    "PoolExhausted",
-    "SampleError",
-    "TransportError",
-]
+from dora_node_api.errors import DoraNodeError
 
 
 class TransportError(DoraNodeError):

@@ -10,6 +10,7 @@ import os
 import sys
 
 _MADV_POPULATE_WRITE = 23
+"""Advice of madvise(2) that the module `mmap` lacks."""
 
 
 def create_memory(name: str, size: int) -> int:

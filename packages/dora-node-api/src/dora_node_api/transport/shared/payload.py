@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from mmap import mmap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dora_node_api.transport.shared.layout import (
     ALIGNMENT,
@@ -17,9 +17,6 @@ from dora_node_api.transport.shared.layout import (
 )
 from dora_node_api.transport.shared.limits import usable_cores
 
-if TYPE_CHECKING:
-    from mmap import mmap
-
 LARGE_COPY = 16 << 20  # beyond the caches of most processors: two cores copy faster than one
 _pack_head = BLOCK_HEAD.pack_into
 
@@ -27,6 +24,7 @@ _pack_head = BLOCK_HEAD.pack_into
 _unpack_head = BLOCK_HEAD.unpack_from
 _pack_stamp = WORD.pack_into
 STAMP_AT = 16
+"""Offset of the stamp in the head of a block."""
 
 
 class Payload:
