@@ -23,7 +23,7 @@ def names() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for file in sorted(_PACKAGES.glob("*/pyproject.toml")):
         project = tomllib.loads(file.read_text())["project"]
-        wheel = project["name"]
+        wheel = project["name"].replace("_", "-")
         for group in GROUPS:
             for name in project.get("entry-points", {}).get(group, ()):
                 found[group][name] = wheel

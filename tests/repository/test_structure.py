@@ -131,7 +131,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "dora_gate": (("_version", "gate"), ("options",), ("node",)),
     "lerobot_robot_dora": (
-        ("_version", "messages"),
+        ("_version", "messages", "template"),
         ("chunks", "observations", "pictures", "events"),
         ("session", "config", "devices", "checkpoint"),
         ("client",),

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from support.command_line import Dora
+from support.plugin_wheels import PluginWheels, plugin_wheels
 
 from dora_cli.templates import package_name
 
@@ -55,6 +57,31 @@ def test_a_node_passes_its_own_test(dora: Dora, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginWheels]:
+    yield from plugin_wheels(tmp_path, monkeypatch)
+
+
+def test_a_project_of_a_plugin(dora: Dora, wheels: PluginWheels, tmp_path: Path) -> None:
+    module = "def files(name):\n    return {'a/b.txt': name}, ['cat a/b.txt']\n"
+    added = {"dora.templates": {"hello": "hello_project:files", "node": "json:loads"}}
+    wheels.install("dora-hello", added, hello_project=module)
+    shown = dora("new", "folder/mine", "--kind", "hello")
+    assert shown.out == (
+        "created hello folder/mine:\n  folder/mine/a/b.txt\nnext:\n"
+        "  cd folder/mine\n  cat a/b.txt\n"
+    )
+    assert (tmp_path / "folder/mine/a/b.txt").read_text() == "mine"
+    assert "created node" in dora("new", "own", "--kind", "node").out
+
+
+def test_kinds_that_are_not_installed(dora: Dora) -> None:
+    shown = dora("new", "mine", "--kind", "robot")
+    assert shown.code == 2
+    assert "'robot' is not a kind that is installed: dataflow, node" in shown.err
+    assert not Path("mine").exists()
 
 
 def test_a_name_with_a_space_is_quoted(dora: Dora) -> None:

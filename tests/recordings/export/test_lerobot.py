@@ -50,10 +50,10 @@ def recorded(frames: int = 24) -> Iterator[RecordedMessage]:
             yield message("keys/command", [word], metadata, at=at - 20_000_000)
         joints = np.array([number, number / 2], np.float32)
         yield message("arm/joints", joints, {"primitive": "jointstate"}, at=at - 2000)
-        yield message("leader/joints", joints + 1, {"names": ["pan", "lift"]}, at=at - 1000)
         if number != 17:
             pixels = np.full((16, 32, 3), color(number), np.uint8).ravel()
             yield message("camera/image", pixels, SIZE, at=at)
+        yield message("leader/joints", joints + 1, {"names": ["pan", "lift"]}, at=at + 1000)
 
 
 def dataset(path: Path, options: LeRobotOptions = OPTIONS) -> Path:
@@ -186,7 +186,7 @@ def test_av1_as_lerobot_writes_it(tmp_path: Path) -> None:
 def test_one_output_is_state_and_action(tmp_path: Path) -> None:
     options = LeRobotOptions(state="arm/joints", action="arm/joints")
     table = rows(dataset(tmp_path / "dataset", options))
-    assert table["action"] == table["observation.state"]
+    assert table["action"][:11] == table["observation.state"][1:12]  # what came next
     info = json.loads((tmp_path / "dataset/meta/info.json").read_text())
     assert info["features"]["action"] == info["features"]["observation.state"]
 
@@ -210,7 +210,7 @@ def test_a_dataset_for_each_source(tmp_path: Path) -> None:
         "human": (1, 4),
         "policy": (3, 16),
     }
-    assert rows(tmp_path / "all/human")["action"] == [[float(one)] * 2 for one in range(6, 10)]
+    assert rows(tmp_path / "all/human")["action"] == [[float(one)] * 2 for one in (7, 8, 9, 9)]
     info = json.loads((tmp_path / "all/policy/meta/info.json").read_text())
     assert "observation.images.front" in info["features"]
 

@@ -79,9 +79,10 @@ def installed_wheels() -> dict[str, str]:
 def check_plugins() -> Iterator[Finding]:
     """Import what plug-ins add, and report what does not work."""
     from dora_cli.registry import NAMES
+    from dora_cli.templates import OWN
     from dora_config import plugins
 
-    problems = list(plugins.problems({"dora.commands": NAMES}))
+    problems = list(plugins.problems({"dora.commands": NAMES, "dora.templates": OWN}))
     for problem in problems:
         # a plug-in is not the cause of this one; the check of pyarrow names the cure
         if "pyarrow requires NumPy" not in problem:

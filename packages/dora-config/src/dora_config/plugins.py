@@ -43,6 +43,7 @@ Group = Literal[
     "dora.pages",
     "dora.side_programs",
     "dora.checks",
+    "dora.templates",
 ]
 """Groups of entry points; ARCHITECTURE.md lists their values."""
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -58,6 +59,7 @@ _WORDS: Mapping[Group, str] = {
     "dora.nodes": "node `{}`",
     "dora.checks": "check of a {} by `dora doctor`",
     "dora.side_programs": "program `{}` beside a dataflow",
+    "dora.templates": "project `dora new --kind {}`",
     "dora.pages": "page of `dora ui` and `dora graph` (`{}`)",
 }
 

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,26 +19,35 @@ if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow, LoadedModule
 
 
-TemplateKind = Literal["dataflow", "node"]
-"""Values of `--kind`."""
+def _kinds(ctx: Any) -> list[str]:
+    """Complete `--kind`."""
+    return list(templates.kinds())
 
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The folder to create.")],
     kind: Annotated[
-        TemplateKind,
-        typer.Option("--kind", help="A runnable dataflow, or a Python project with one node."),
+        str,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            autocompletion=_kinds,
+            help=(
+                "dataflow: a runnable dataflow; node: a Python project with one node; or a project"
+                " of a plug-in."
+            ),
+        ),
     ] = "dataflow",
     lang: Annotated[
         str, typer.Option("--lang", metavar="LANGUAGE", help="Only python is supported.")
     ] = "python",
 ) -> None:
-    """Create an example dataflow (two talkers and a listener) or a node project."""
+    """Create an example dataflow (two talkers and a listener), a node project or another one."""
     if lang.lower() != "python":
         raise typer.BadParameter(f"{lang!r}: only Python is supported; use --lang python")
     folder = Path(name)
     try:
-        files = _new_files(kind, folder.name)
+        files, commands = templates.project(kind, folder.name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if folder.exists():
@@ -55,21 +64,8 @@ def new(
     for relative in files:
         output.write(f"  {folder / relative}")
     output.write("next:")
-    for line in _next(kind, folder):
+    for line in (f"cd {quote(str(folder))}", *commands):
         output.write(f"  {line}")
-
-
-def _new_files(kind: TemplateKind, name: str) -> dict[str, str]:
-    if kind == "node":
-        return dict(templates.node_files(name))
-    templates.package_name(name)
-    return dict(templates.dataflow_files(name))
-
-
-def _next(kind: TemplateKind, folder: Path) -> list[str]:
-    if kind == "node":
-        return [f"cd {quote(str(folder))}", "pip install -e . pytest", "pytest"]
-    return [f"cd {quote(str(folder))}", "dora run dataflow.yml"]
 
 
 def validate(

@@ -1,11 +1,33 @@
-"""Contents of the files that `dora new` writes, from the folder of this module."""
+"""Contents of the files that `dora new` writes, from the folder of this module or a plug-in."""
 
 from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+
+from dora_config import plugins
+
+Template = Callable[[str], tuple[Mapping[str, str], Sequence[str]]]
+"""Returns the files of a project of that name by relative path, and the commands to go on with;
+raises ValueError if it cannot have that name."""
+
+
+def project(kind: str, name: str) -> tuple[Mapping[str, str], Sequence[str]]:
+    """Return what the template of a kind does. Raises PluginError and ValueError."""
+    template: Template | None = OWN.get(kind)
+    if template is None:
+        if kind not in plugins.known_names("dora.templates") and kind not in kinds():
+            raise ValueError(f"{kind!r} is not a kind that is installed: {', '.join(kinds())}")
+        template = plugins.load("dora.templates", kind)
+    return template(name)
+
+
+def kinds() -> Sequence[str]:
+    """Return the values of `--kind`."""
+    return [*OWN, *(one for one in plugins.installed().names("dora.templates") if one not in OWN)]
 
 
 def package_name(name: str) -> str:
@@ -16,30 +38,37 @@ def package_name(name: str) -> str:
     return package
 
 
-def dataflow_files(name: str) -> Mapping[str, str]:
-    """Return the files of a dataflow with two talkers and a listener, by relative path."""
+def _dataflow(name: str) -> tuple[Mapping[str, str], Sequence[str]]:
+    """A dataflow with two talkers and a listener."""
+    package_name(name)
     names = ("dataflow.yml", "talker.py", "listener.py", "README.md", ".gitignore")
-    return {one: _text(f"dataflow/{one.removeprefix('.')}", NAME=name) for one in names}
+    files = {one: _text(f"dataflow/{one.removeprefix('.')}", NAME=name) for one in names}
+    return files, ["dora run dataflow.yml"]
 
 
-def node_files(name: str) -> Mapping[str, str]:
-    """Return the files of a Python project with one node, by relative path; raises ValueError."""
+def _node(name: str) -> tuple[Mapping[str, str], Sequence[str]]:
+    """A Python project with one node."""
     package = package_name(name)
     if keyword.iskeyword(package):
         raise ValueError(f"{name!r} is a Python keyword; choose another name")
     if not package.isascii():
         raise ValueError(f"{name!r} is not a valid project name for pip; use ASCII letters")
     values = {"PACKAGE": package, "PROJECT": package.replace("_", "-")}
-    return {
+    files = {
         "pyproject.toml": _text("node/pyproject.toml", **values),
         "README.md": _text("node/README.md", **values),
         f"{package}/__init__.py": "",
         f"{package}/main.py": _text("node/main.py"),
         f"tests/test_{package}.py": _text("node/test.py", **values),
     }
+    return files, ["pip install -e . pytest", "pytest"]
 
 
 def _text(name: str, **values: str) -> str:
     """Return a file with ``@NAME@`` replaced by its value."""
     text = (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8")
     return re.sub(r"@([A-Z]+)@", lambda mark: values[mark[1]], text)
+
+
+OWN: Mapping[str, Template] = MappingProxyType({"dataflow": _dataflow, "node": _node})
+"""The kinds of the core."""

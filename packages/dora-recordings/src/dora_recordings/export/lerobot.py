@@ -43,6 +43,8 @@ from dora_recordings.export.video import ImageDecoder, require_video
 from dora_recordings.export.visuals import DecodedMessage, VisualDecoder
 
 IMAGES = (VisualKind.IMAGE, VisualKind.ENCODED_IMAGE)
+ACTION = "action"
+"""Feature of the dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,7 @@ class _Survey:
     def _features_of(self, decoded: DecodedMessage) -> Iterator[Feature]:
         """Raises ValueError."""
         topic, options = decoded.message.topic, self._options
-        for name, chosen in (("observation.state", options.state), ("action", options.action)):
+        for name, chosen in (("observation.state", options.state), (ACTION, options.action)):
             if topic == chosen:
                 yield _vector_feature(name, decoded)
         if options.images is not None:
@@ -275,7 +277,11 @@ class _Survey:
 
 
 class _Frames:
-    """Combines the last message of each output to a frame for each message of the driver."""
+    """Makes a frame of each message of the driver.
+
+    It has the last message of each other output before it, but the first action after it: what the
+    robot was told when it had observed this. Without one until the next frame, it is the last.
+    """
 
     def __init__(self, decoder: VisualDecoder, layout: _Layout, writer: DatasetWriter) -> None:
         self._decoder = decoder
@@ -286,6 +292,17 @@ class _Frames:
         self._values: dict[str, tuple[DecodedMessage, Any]] = {}
         """Converted messages by feature: one that lasts for several frames is converted once."""
         self._left = list(layout.spans)
+        self._action = next(
+            (
+                (topic, feature)
+                for topic, features in layout.features.items()
+                for feature in features
+                if feature.name == ACTION
+            ),
+            None,
+        )
+        self._pending: tuple[dict[str, Any], float] | None = None
+        """The last frame and its seconds, while its action is not known."""
         self._grid: FrameGrid | None = None
         self.repeated = 0
         self.skipped = 0
@@ -300,6 +317,8 @@ class _Frames:
             self._latest[topic] = _decoded(self._decoder, message)
         if not self._left or message.log_time < self._left[0].start:
             return
+        if self._action is not None and topic == self._action[0] != self._layout.driver:
+            self._complete()
         if topic == self._layout.driver and len(self._latest) == len(self._layout.features):
             self._add_frame(message.log_time)
 
@@ -311,16 +330,30 @@ class _Frames:
         if placed is None:
             self.skipped += 1
             return
+        self._complete()
         self.repeated += len(placed) - 1
         for seconds in placed[:-1]:
             self._writer.repeat(seconds)
-        self._writer.add(self._frame(), placed[-1])
+        self._pending = self._frame(), placed[-1]
+        if self._action is None or self._action[0] == self._layout.driver:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Write the last frame, with the last action."""
+        if self._pending is None:
+            return
+        frame, seconds = self._pending
+        self._pending = None
+        if self._action is not None:
+            frame[ACTION] = self._value(*self._action)
+        self._writer.add(frame, seconds)
 
     def _frame(self) -> dict[str, Any]:
         return {
             feature.name: self._value(topic, feature)
             for topic, features in self._layout.features.items()
             for feature in features
+            if feature.name != ACTION
         }
 
     def _value(self, topic: str, feature: Feature) -> Any:
@@ -345,6 +378,7 @@ class _Frames:
     def end(self) -> None:
         """End the episode in progress."""
         if self._grid is not None:
+            self._complete()
             self._writer.end()
             self._grid = None
 
