@@ -67,8 +67,19 @@ def test_a_process_is_several_dynamic_nodes(roots: Path, runner: FakeRunner) -> 
 def test_two_dataflows_with_that_id(roots: Path, runner: FakeRunner) -> None:
     index(roots, 0, runner)
     index(roots, 1, runner, name="other")
-    with pytest.raises(SetUpError, match="multiple dataflows contain dynamic node id `view`"):
+    with pytest.raises(SetUpError, match=r"node id `view`: .*Pass the name or the UUID"):
         Node("view")
+
+
+@pytest.mark.parametrize("dataflow", ["mine", "0197"])
+def test_a_dataflow_by_its_name_or_uuid(roots: Path, runner: FakeRunner, dataflow: str) -> None:
+    runner.add_node("view", dynamic=True)
+    index(roots, 0, name="other", dataflow_id="f0")
+    index(roots, 1, runner, name="mine", dataflow_id="0197-a")
+    with Node("view", dataflow=dataflow) as node:
+        assert node.dataflow_id() == DATAFLOW_ID
+    with pytest.raises(SetUpError, match=r"no dataflow `theirs` .*; running: other \(f0\), mine"):
+        Node("view", dataflow="theirs")
 
 
 @pytest.mark.parametrize("of_environment", [False, True], ids=["argument", "environment"])
@@ -99,7 +110,7 @@ def test_the_port_of_another_daemon(roots: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SetUpError, match=r"port 6000 has no .* of the daemon with port 53291\."):
         Node("view", daemon_port=6000)
     index(roots, 1, daemon_port=6000)
-    with pytest.raises(SetUpError, match="rename the node in one of them, or pass `daemon_port`"):
+    with pytest.raises(SetUpError, match=r"port 6000\. Pass the name or the UUID of one"):
         Node("view")
     monkeypatch.setenv("DORA_DAEMON_LOCAL_LISTEN_PORT", "no port")
     with pytest.raises(SetUpError, match="DORA_DAEMON_LOCAL_LISTEN_PORT is 'no port'"):

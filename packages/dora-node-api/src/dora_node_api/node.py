@@ -47,9 +47,10 @@ class Node:
     node of that id. The constructor returns once every node of the dataflow has connected. Raises
     RuntimeError, with the reason, if the node cannot be connected.
 
-    Of several dataflows with such a node, `daemon_port` (or DORA_DAEMON_LOCAL_LISTEN_PORT) selects
-    those of the daemon with this `--local-listen-port`. No daemon is needed otherwise: a dataflow
-    of `dora run` is found with any port.
+    Of several dataflows with such a node, `dataflow` selects one by its name or the start of its
+    UUID, and `daemon_port` (or DORA_DAEMON_LOCAL_LISTEN_PORT) those of the daemon with this
+    `--local-listen-port`. No daemon is needed otherwise: a dataflow of `dora run` is found with any
+    port.
 
     A process may be several dynamic nodes. A second `Node` of one id in a process is another handle
     to the same node: each event goes to one of the handles.
@@ -62,8 +63,14 @@ class Node:
     nothing. If it ends a call at another point, the next call may raise NodeInterrupted.
     """
 
-    def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
-        backend = attach(node_id, [node._backend for node in list(_living)], daemon_port)
+    def __init__(
+        self,
+        node_id: str | None = None,
+        daemon_port: int | None = None,
+        dataflow: str | None = None,
+    ) -> None:
+        living = [node._backend for node in list(_living)]
+        backend = attach(node_id, living, daemon_port, dataflow)
         self._backend: Backend = backend
         self._async: AsyncReceiver | None = None
         self._finalizer = weakref.finalize(self, backend.close)

@@ -10,6 +10,7 @@ from lerobot_robot_dora.session import Session, acquire, release
 
 class Config(Protocol):
     node: str | None
+    dataflow: str | None
     max_age: float
     timeout: float
 
@@ -27,7 +28,7 @@ class Client:
     @property
     def session(self) -> Session:
         if self._session is None:
-            self._session = acquire(self._config.node)
+            self._session = acquire(self._config.node, self._config.dataflow)
         return self._session
 
     @property
@@ -53,4 +54,4 @@ class Client:
         self.connected = False
         if self._session is not None:
             self._session = None
-            release(self._config.node)
+            release(self._config.node, self._config.dataflow)

@@ -13,8 +13,12 @@ from lerobot.teleoperators import TeleoperatorConfig
 class DoraRobotConfig(RobotConfig):
     """A robot behind the inputs and the output `action` of a node."""
 
+    robot_type: str = "dora"
+    """Type of the robot in datasets."""
     node: str | None = None
     """Id of a node with `path: dynamic`; None: a dataflow has started the script."""
+    dataflow: str | None = None
+    """Name or UUID of its dataflow; None: the only one with such a node."""
     max_age: float = 0.2
     """Seconds; older messages are not used: the script waits for newer ones."""
     timeout: float = 60.0
@@ -28,6 +32,8 @@ class DoraTeleoperatorConfig(TeleoperatorConfig):
 
     node: str | None = None
     """Id of a node with `path: dynamic`; None: a dataflow has started the script."""
+    dataflow: str | None = None
+    """Name or UUID of its dataflow; None: the only one with such a node."""
     max_age: float = 0.2
     """Seconds; older messages are not used: the script waits for newer ones."""
     timeout: float = 60.0

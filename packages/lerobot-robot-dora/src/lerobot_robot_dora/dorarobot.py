@@ -22,6 +22,7 @@ class DoraRobot(Robot):
     def __init__(self, config: DoraRobotConfig) -> None:
         super().__init__(config)
         self.config = config
+        self.name = config.robot_type
         self._client = Client(config, leader=False)
 
     @property

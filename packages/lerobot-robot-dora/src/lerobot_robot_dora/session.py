@@ -113,25 +113,26 @@ class Session:
         self._node.close()
 
 
-_open: dict[str | None, Session] = {}
+_open: dict[tuple[str | None, str | None], Session] = {}
 _lock = threading.Lock()
 
 
-def acquire(node_id: str | None) -> Session:
+def acquire(node_id: str | None, dataflow: str | None = None) -> Session:
     """Return the session of a node; None: of the node as which a dataflow started this process."""
     with _lock:
-        session = _open.get(node_id)
+        session = _open.get((node_id, dataflow))
         if session is None:
-            session = _open[node_id] = Session(Node(node_id) if node_id else Node())
+            node = Node(node_id, dataflow=dataflow) if node_id else Node()
+            session = _open[node_id, dataflow] = Session(node)
         session.users += 1
         return session
 
 
-def release(node_id: str | None) -> None:
+def release(node_id: str | None, dataflow: str | None = None) -> None:
     """Give a session back; the last one closes its node."""
     with _lock:
-        session = _open[node_id]
+        session = _open[node_id, dataflow]
         session.users -= 1
         if not session.users:
-            del _open[node_id]
+            del _open[node_id, dataflow]
             session.close()

@@ -15,12 +15,15 @@ RECORD_VARIABLE = "DORA_WRITE_EVENTS_TO"
 
 
 def attach(
-    node_id: str | None, living: Iterable[Backend] = (), daemon_port: int | None = None
+    node_id: str | None,
+    living: Iterable[Backend] = (),
+    daemon_port: int | None = None,
+    dataflow: str | None = None,
 ) -> Backend:
     """Return a new backend, or that of the `living` nodes which has the same connection.
 
-    `daemon_port` selects dataflows as in `Node`. Raises SetUpError with what is missing and what to
-    do.
+    `daemon_port` and `dataflow` select as in `Node`. Raises SetUpError with what is missing and
+    what to do.
     """
     environ = os.environ
     living = tuple(living)
@@ -35,7 +38,7 @@ def attach(
     elif node_id is not None:
         from dora_node_api.backends.dynamic import find_runner
 
-        backend = _connect(find_runner(node_id, daemon_port), node_id, None, living)
+        backend = _connect(find_runner(node_id, daemon_port, dataflow), node_id, None, living)
     elif sys.stdin is not None and sys.stdin.isatty():
         from dora_node_api.backends.interactive import InteractiveBackend
 

@@ -28,24 +28,29 @@ class RunnerAddress(Frozen):
         return f"{self.name} ({self.dataflow_id})" if self.name else self.dataflow_id
 
 
-def find_runner(node_id: str, daemon_port: int | None = None) -> str:
+def find_runner(node_id: str, daemon_port: int | None = None, dataflow: str | None = None) -> str:
     """Return the socket on which dynamic node `node_id` sends Hello. Raises SetUpError.
 
-    `daemon_port` None: that of DORA_DAEMON_LOCAL_LISTEN_PORT, or any.
+    `daemon_port` None: that of DORA_DAEMON_LOCAL_LISTEN_PORT, or any. `dataflow`: name, or the
+    start of the UUID; None: any.
     """
-    runners = list(living_runners())
+    living = list(living_runners())
+    runners = [one for one in living if dataflow is None or _is_named(one, dataflow)]
+    if living and not runners:
+        names = ", ".join(str(one) for one in living)
+        raise SetUpError(
+            f"could not set up the node from node id `{node_id}`: no dataflow `{dataflow}` of this"
+            f" user is running on this machine; running: {names}"
+        )
     having = [runner for runner in runners if node_id in runner.dynamic_nodes]
     port = _port_of_environment() if daemon_port is None else daemon_port
     matching = having if port is None else _of_daemon(having, port)
     if len(matching) == 1:
         return matching[0].socket
     if matching:
-        ports = {runner.daemon_port for runner in matching}
-        by_port = len(ports) == len(matching) and None not in ports
-        remedy = ", or pass `daemon_port`" if by_port else ""
         raise SetUpError(
             f"multiple dataflows contain dynamic node id `{node_id}`: {_listed(matching)}."
-            f" Stop all but one of them, or rename the node in one of them{remedy}"
+            " Pass the name or the UUID of one of them as `dataflow`"
         )
     if having:
         raise SetUpError(
@@ -68,6 +73,10 @@ def find_runner(node_id: str, daemon_port: int | None = None) -> str:
         " this machine has a dynamic node of that id."
         f" Is a dataflow with this dynamic node running? ({running or 'no dataflow is running'})"
     )
+
+
+def _is_named(runner: RunnerAddress, dataflow: str) -> bool:
+    return runner.name == dataflow or runner.dataflow_id.startswith(dataflow)
 
 
 def _of_daemon(runners: list[RunnerAddress], port: int) -> list[RunnerAddress]:
