@@ -60,6 +60,27 @@ REPAIRED_AFTER: Final[Mapping[Kind, float]] = {
 kinds are only named."""
 NAMED_AFTER: Final[Mapping[Kind, float]] = {"unconfirmed": 0.0, "node": 0.0}
 """Seconds for which a difference lasts before it is named; `LASTS` for other kinds."""
+_DOCTOR: Final = "`dora doctor cluster.yml` checks machines and ports"
+_AGAIN: Final = "`dora restart {label}` starts all again"
+_OUTPUT: Final = "`dora logs {label}` shows their output"
+_SENTENCES: Final[Mapping[Kind, str]] = {
+    "away": 'machine "{machine}" has not been connected{since} (nodes {nodes}); '
+    f"{_DOCTOR}, `dora stop {{label}}` gives it up",
+    "unconfirmed": 'machine "{machine}" has no record of nodes {nodes}, which other machines name; '
+    "`dora restart {label}` starts them",
+    "unreported": f'machine "{{machine}}" does not report nodes {{nodes}}; {_AGAIN}',
+    "unnoticed": 'machine "{machine}" reports nodes {nodes} as {phase}, not {state}; ' + _AGAIN,
+    "unprepared": f'machine "{{machine}}" has not begun to start nodes {{nodes}}; {_AGAIN}',
+    "starting": 'nodes {nodes} on machine "{machine}" have not connected yet; ' + _OUTPUT,
+    "missing": 'nodes {nodes} are started again and again on machine "{machine}"{why}; ' + _OUTPUT,
+    "unreleased": 'nodes on machine "{machine}" wait to be released',
+    "unstopped": 'nodes {nodes} still run on machine "{machine}"; '
+    "`dora stop {label} --force` kills them",
+    "outdated": 'machine "{machine}" does not know the last change of the dataflow',
+    "unconnected": 'machine "{machine}" does not know where "{other}" listens',
+    "node": 'node "{other}" has failed: {why}; `dora node restart {other}` starts it again',
+}
+"""What differs in a part, and the command that helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,56 +155,96 @@ def _of_dataflow(
 ) -> Iterator[Difference]:
     """Yield what differs in one dataflow."""
     for part in dataflow.parts:
-        machine = reported.get(part.machine, _UNKNOWN)
-        yield from _of_part(dataflow, part, machine, reported, now)
+        yield from _Comparison(dataflow, part, reported, now).found()
     if dataflow.wanted in ("starts", "runs"):
         for first, second, text in dataflow.unlinked:
             yield Difference("unlinked", dataflow.id, first, second, f"{text}; {_DOCTOR}")
-    if dataflow.wanted == "starts" and dataflow.linked:
-        waiting = [part for part in dataflow.parts if part.state is PartState.PREPARED]
-        if waiting and len(waiting) == len(dataflow.parts):
-            text = (
-                f"all nodes wait to be released; `dora restart {dataflow.label}` starts them again"
-            )
-            yield Difference("unreleased", dataflow.id, waiting[0].machine, text=text)
+    waiting = [part for part in dataflow.parts if part.state is PartState.PREPARED]
+    all_wait = waiting and len(waiting) == len(dataflow.parts)
+    if dataflow.wanted == "starts" and dataflow.linked and all_wait:
+        text = f"all nodes wait to be released; `dora restart {dataflow.label}` starts them again"
+        yield Difference("unreleased", dataflow.id, waiting[0].machine, text=text)
 
 
 _UNKNOWN: Final = ReportedMachine(connected=False)
-_DOCTOR: Final = "`dora doctor cluster.yml` checks machines and ports"
 
 
-def _of_part(
-    dataflow: RecordedDataflow,
-    part: RecordedPart,
-    machine: ReportedMachine,
-    reported: Mapping[str, ReportedMachine],
-    now: float,
-) -> Iterator[Difference]:
-    if not machine.connected:
-        if part.state is not PartState.ENDED and dataflow.wanted in ("starts", "runs"):
-            yield _away(dataflow, part, machine, now)
-        return
-    report = machine.parts.get(dataflow.id)
-    alive = report is not None and report.phase in _LIVE
-    if dataflow.wanted in ("stops", "ended") or part.state is PartState.ENDED:
-        yield from _of_ending(dataflow, part, report, alive=alive)
-    elif report is not None and _is_unnoticed(part, report):
-        text = (
-            f'machine "{part.machine}" reports nodes {", ".join(part.nodes)} as {report.phase}, '
-            f"not {part.state}; `dora restart {dataflow.label}` starts all again"
-        )
-        yield Difference("unnoticed", dataflow.id, part.machine, text=text)
-    elif _is_unprepared(part, report):
-        text = (
-            f'machine "{part.machine}" has not begun to start nodes {", ".join(part.nodes)}; '
-            f"`dora restart {dataflow.label}` starts all again"
-        )
-        yield Difference("unprepared", dataflow.id, part.machine, text=text)
-    elif report is None or not alive:
-        yield from _without_report(dataflow, part)
-    else:
-        yield from _of_running(dataflow, part, report, reported)
-        yield from _of_nodes(dataflow, part, machine)
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Comparison of one part with what its machine reports."""
+
+    dataflow: RecordedDataflow
+    part: RecordedPart
+    reported: Mapping[str, ReportedMachine]
+    now: float
+
+    def _differs(self, kind: Kind, other: str = "", **facts: object) -> Difference:
+        nodes, label = ", ".join(self.part.nodes), self.dataflow.label
+        facts |= {"machine": self.part.machine, "nodes": nodes, "label": label, "other": other}
+        text = _SENTENCES[kind].format(**facts)
+        return Difference(kind, self.dataflow.id, self.part.machine, other, text)
+
+    def _report_of(self, machine: str) -> PartReport | None:
+        return self.reported.get(machine, _UNKNOWN).parts.get(self.dataflow.id)
+
+    def found(self) -> Iterator[Difference]:
+        part, wanted = self.part, self.dataflow.wanted
+        machine = self.reported.get(part.machine, _UNKNOWN)
+        if not machine.connected:
+            if part.state is not PartState.ENDED and wanted in ("starts", "runs"):
+                age = self.now - machine.away_since
+                since = f" for {show_age(age)}" if machine.away_since else ""
+                yield self._differs("away", since=since)
+            return
+        report = self._report_of(part.machine)
+        if wanted in ("stops", "ended") or part.state is PartState.ENDED:
+            yield from self._ending(report)
+        elif report is not None and _is_unnoticed(part, report):
+            yield self._differs("unnoticed", phase=report.phase, state=part.state)
+        elif _is_unprepared(part, report):
+            yield self._differs("unprepared")
+        else:
+            alive = report is not None and report.phase in _LIVE
+            if part.state is PartState.MISSING:
+                yield self._differs("missing", why=f" ({part.reason})" if part.reason else "")
+            elif report is None or not alive:
+                yield self._differs("unconfirmed" if part.claimed else "unreported")
+            elif report.phase == "lost" and report.attempt >= part.attempt:
+                yield self._differs("unreported")
+            else:
+                yield from self._running(report)
+            for node in machine.nodes.get(self.dataflow.id, ()) if alive else ():
+                if node.status == "Failed" and not node.dynamic:
+                    yield self._differs("node", node.node, why=node.error or "see its log")
+
+    def _ending(self, report: PartReport | None) -> Iterator[Difference]:
+        """Yield what differs in a part that has ended or is to end."""
+        has_ended = self.part.state is PartState.ENDED
+        if report is None:
+            if not has_ended:
+                yield self._differs("unreported")
+        elif report.phase in _LIVE and not report.stopped:
+            yield self._differs("unstopped")
+        if self.dataflow.wanted == "runs" and has_ended:
+            for node, reason in self.part.failed:
+                yield self._differs("node", node, why=reason)
+
+    def _running(self, report: PartReport) -> Iterator[Difference]:
+        if report.phase == "preparing":
+            yield self._differs("starting")
+        if report.phase == "prepared" and self.dataflow.wanted == "runs":
+            yield self._differs("unreleased")
+        if report.changes < self.dataflow.changes and report.attempt == self.part.attempt:
+            yield self._differs("outdated")
+        link = report.link
+        known = {} if link is None else {peer.machine: peer.run_id for peer in link.peers}
+        for peer in self.part.peers:
+            other = self._report_of(peer)
+            listening = None if other is None else other.link
+            if link is None or listening is None or not listening.endpoints:
+                continue
+            if known.get(peer) != listening.run_id:
+                yield self._differs("unconnected", peer)
 
 
 def _is_unnoticed(part: RecordedPart, report: PartReport) -> bool:
@@ -198,110 +259,3 @@ def _is_unprepared(part: RecordedPart, report: PartReport | None) -> bool:
     if part.claimed or part.state is not PartState.PREPARING:
         return False
     return report is None or report.phase == "lost" or report.attempt < part.attempt
-
-
-def _away(
-    dataflow: RecordedDataflow, part: RecordedPart, machine: ReportedMachine, now: float
-) -> Difference:
-    since = f" for {show_age(now - machine.away_since)}" if machine.away_since else ""
-    text = (
-        f'machine "{part.machine}" has not been connected{since} (nodes {", ".join(part.nodes)}); '
-        f"{_DOCTOR}, `dora stop {dataflow.label}` gives it up"
-    )
-    return Difference("away", dataflow.id, part.machine, text=text)
-
-
-def _of_ending(
-    dataflow: RecordedDataflow, part: RecordedPart, report: PartReport | None, *, alive: bool
-) -> Iterator[Difference]:
-    """Yield what differs in a part that has ended or is to end."""
-    if alive and report is not None and not report.stopped:
-        text = (
-            f'nodes {", ".join(part.nodes)} still run on machine "{part.machine}"; '
-            f"`dora stop {dataflow.label} --force` kills them"
-        )
-        yield Difference("unstopped", dataflow.id, part.machine, text=text)
-    elif report is None and part.state is not PartState.ENDED:
-        yield _unreported(dataflow, part)
-    if dataflow.wanted == "runs" and part.state is PartState.ENDED:
-        for node, reason in part.failed:
-            yield _failed(dataflow, part, node, reason)
-
-
-def _failed(dataflow: RecordedDataflow, part: RecordedPart, node: str, why: str) -> Difference:
-    text = f'node "{node}" has failed: {why}; `dora node restart {node}` starts it again'
-    return Difference("node", dataflow.id, part.machine, node, text)
-
-
-def _unreported(dataflow: RecordedDataflow, part: RecordedPart) -> Difference:
-    text = (
-        f'machine "{part.machine}" does not report nodes {", ".join(part.nodes)}; '
-        f"`dora restart {dataflow.label}` starts all again"
-    )
-    return Difference("unreported", dataflow.id, part.machine, text=text)
-
-
-def _without_report(dataflow: RecordedDataflow, part: RecordedPart) -> Iterator[Difference]:
-    if part.state is PartState.MISSING:
-        yield _missing(dataflow, part)
-    elif part.claimed:
-        text = (
-            f'machine "{part.machine}" has no record of nodes {", ".join(part.nodes)}, which '
-            f"other machines name; `dora restart {dataflow.label}` starts them"
-        )
-        yield Difference("unconfirmed", dataflow.id, part.machine, text=text)
-    else:
-        yield _unreported(dataflow, part)
-
-
-def _missing(dataflow: RecordedDataflow, part: RecordedPart) -> Difference:
-    why = f" ({part.reason})" if part.reason else ""
-    text = (
-        f'nodes {", ".join(part.nodes)} are started again and again on machine "{part.machine}"'
-        f"{why}; `dora logs {dataflow.label}` shows their output"
-    )
-    return Difference("missing", dataflow.id, part.machine, text=text)
-
-
-def _of_running(
-    dataflow: RecordedDataflow,
-    part: RecordedPart,
-    report: PartReport,
-    reported: Mapping[str, ReportedMachine],
-) -> Iterator[Difference]:
-    if part.state is PartState.MISSING:
-        yield _missing(dataflow, part)
-        return
-    if report.phase == "lost" and report.attempt >= part.attempt:
-        yield _unreported(dataflow, part)
-        return
-    if report.phase == "preparing":
-        text = (
-            f'nodes {", ".join(part.nodes)} on machine "{part.machine}" have not connected yet; '
-            f"`dora logs {dataflow.label}` shows their output"
-        )
-        yield Difference("starting", dataflow.id, part.machine, text=text)
-    if report.phase == "prepared" and dataflow.wanted == "runs":
-        text = f'nodes on machine "{part.machine}" wait to be released'
-        yield Difference("unreleased", dataflow.id, part.machine, text=text)
-    if report.changes < dataflow.changes and report.attempt == part.attempt:
-        text = f'machine "{part.machine}" does not know the last change of the dataflow'
-        yield Difference("outdated", dataflow.id, part.machine, text=text)
-    link = report.link
-    known = {} if link is None else {peer.machine: peer.run_id for peer in link.peers}
-    for peer in part.peers:
-        other = reported.get(peer, _UNKNOWN).parts.get(dataflow.id)
-        listening = None if other is None else other.link
-        if link is None or listening is None or not listening.endpoints:
-            continue
-        if known.get(peer) != listening.run_id:
-            text = f'machine "{part.machine}" does not know where "{peer}" listens'
-            yield Difference("unconnected", dataflow.id, part.machine, peer, text)
-
-
-def _of_nodes(
-    dataflow: RecordedDataflow, part: RecordedPart, machine: ReportedMachine
-) -> Iterator[Difference]:
-    for node in machine.nodes.get(dataflow.id, ()):
-        if node.status == "Failed" and not node.dynamic:
-            yield _failed(dataflow, part, node.node, node.error or "see its log")
