@@ -60,7 +60,7 @@ def test_config_error_lists_every_problem_and_keeps_errors_apart() -> None:
     assert [problem.message for problem in error.errors] == ["b"]
 
 
-@pytest.mark.parametrize("name", ["ConfigError", "ProtocolError", "InvalidId", "PlacementError"])
+@pytest.mark.parametrize("name", ["ConfigError", "RemoteProtocolError", "InvalidId"])
 def test_every_error_is_a_dora_error(name: str) -> None:
     assert issubclass(getattr(dora_config.errors, name), DoraError)
 

@@ -3,9 +3,7 @@
 - `DoraError`: root of all expected errors
   - `ConfigError`: a file is invalid; contains every problem found in it
   - `InvalidId`: a name breaks the rules of ids (also a `ValueError`)
-  - `PlacementError`: no daemon matches a node
-  - `ProtocolError`: a control message is invalid
-    - `RemoteProtocolError`: it was received
+  - `RemoteProtocolError`: a received control message is invalid
   - `InvalidTransition`: an event is not allowed in the state of a state machine
 """
 
@@ -94,24 +92,8 @@ class InvalidId(DoraError, ValueError):
         return self.reason
 
 
-class PlacementError(DoraError):
-    """No daemon matches the node with the id `node`."""
-
-    def __init__(self, node: str, reason: str) -> None:
-        self.node = node
-        self.reason = reason
-        super().__init__(node, reason)
-
-    def __str__(self) -> str:
-        return f'node "{self.node}": {self.reason}'
-
-
-class ProtocolError(DoraError):
-    """A control message violates the protocol."""
-
-
-class RemoteProtocolError(ProtocolError):
-    """The other side violated the protocol."""
+class RemoteProtocolError(DoraError):
+    """The other side violated the protocol of the control plane."""
 
 
 class InvalidTransition(DoraError):

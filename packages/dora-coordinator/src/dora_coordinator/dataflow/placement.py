@@ -6,17 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dora_config.dataflow.placement import (
-    ConnectedDaemon,
-    UnplacedNodes,
-    choose_daemon,
-    place as choose,
-)
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
-from dora_config.errors import PlacementError
 from dora_config.protocol.control import Placed, PlacementPlan
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.links import LINK_PROTOCOL, link_versions_fit
+from dora_coordinator.dataflow.daemon_choice import choose_daemon
 from dora_coordinator.links.edges import remote_edges
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.membership import Member
@@ -35,10 +29,7 @@ def place(spec: DataflowSpec, members: Sequence[Member]) -> Plan:
     machines do not work together.
     """
     dataflow = spec.resolved
-    try:
-        by_node = choose(dataflow, _daemons(members))
-    except UnplacedNodes as problem:
-        raise RequestRefused("placement", str(problem)) from problem
+    by_node = _daemons(dataflow, members)
     parts: dict[str, list[str]] = {}
     for node, daemon in by_node.items():
         parts.setdefault(daemon, []).append(node)
@@ -59,10 +50,7 @@ def place(spec: DataflowSpec, members: Sequence[Member]) -> Plan:
 
 def place_one(node: ResolvedNode, members: Sequence[Member]) -> str:
     """Return the daemon of one node; raises :class:`RequestRefused`."""
-    try:
-        daemon = choose_daemon(node.id, node.deploy, _daemons(members)).daemon_id
-    except PlacementError as problem:
-        raise RequestRefused("placement", str(problem)) from problem
+    daemon = choose_daemon(node, members)
     by_key = {member.key: member for member in members}
     if problems := _unreadable((node,), {node.id: daemon}, by_key):
         raise RequestRefused("placement", "\n".join(problems))
@@ -117,11 +105,22 @@ def _shown(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _daemons(members: Sequence[Member]) -> list[ConnectedDaemon]:
-    return [
-        ConnectedDaemon(member.key, member.register.machine_id, member.register.labels)
-        for member in members
-    ]
+def _daemons(dataflow: ResolvedDataflow, members: Sequence[Member]) -> dict[str, str]:
+    """Return the daemon of each node; raises :class:`RequestRefused` about all without one."""
+    by_node: dict[str, str] = {}
+    chosen: dict[tuple[str | None, frozenset[tuple[str, str]]], str] = {}
+    problems = []
+    for node in dataflow.nodes:
+        requirement = (node.deploy.machine, frozenset(node.deploy.labels.items()))
+        try:
+            if requirement not in chosen:  # search once for all nodes with equal settings
+                chosen[requirement] = choose_daemon(node, members)
+            by_node[node.id] = chosen[requirement]
+        except RequestRefused as problem:
+            problems.append(str(problem))
+    if problems:
+        raise RequestRefused("placement", "\n".join(problems))
+    return by_node
 
 
 def require_built(spec: DataflowSpec, placement: Mapping[str, tuple[str, ...]]) -> None:
@@ -130,11 +129,11 @@ def require_built(spec: DataflowSpec, placement: Mapping[str, tuple[str, ...]]) 
         for node in nodes:
             built_on = spec.built_on.get(node)
             if built_on is not None and built_on != daemon:
-                reason = (
-                    f'it was built on daemon "{built_on}" and would now run on "{daemon}"; run '
-                    "`dora build` again"
+                raise RequestRefused(
+                    "placement",
+                    f'node "{node}": it was built on daemon "{built_on}" and would now run on '
+                    f'"{daemon}"; run `dora build` again',
                 )
-                raise RequestRefused("placement", str(PlacementError(node, reason)))
 
 
 def _reason(deploy: ResolvedDeploy) -> str:
