@@ -65,7 +65,6 @@ OPTIONAL = {
 DECIDING = {
     "dora_config.dataflow.resolve",
     "dora_config.dataflow.graph",
-    "dora_config.dataflow.placement",
     "dora_node_api.protocol.session",
     "dora_coordinator.state",
     "dora_coordinator.links",

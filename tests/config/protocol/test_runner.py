@@ -17,12 +17,13 @@ from dora_config.protocol.runner import (
     encode_line,
     request_line,
 )
+from dora_config.protocol.runner_events import DataflowFinished
 
 MESSAGES = [
     Envelope(id=1, request=protocol.SetParam(node="n", key="k", value={"a": [1, None]})),
     Envelope(id=2, reply=protocol.Refusal(message="no")),
     Envelope(
-        notice=protocol.DataflowFinished(
+        notice=DataflowFinished(
             result=protocol.DataflowResult(
                 dataflow_id="d",
                 nodes=(protocol.NodeResult(node="n", outcome="failed", message="m"),),

@@ -10,7 +10,8 @@ from support.runner.runs import background, gone, run_flow
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_config.protocol.runner import AcknowledgeResult, NodeRestarting, StopAllNodes
+from dora_config.protocol.runner import AcknowledgeResult, StopAllNodes
+from dora_config.protocol.runner_events import NodeRestarting
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 

@@ -7,7 +7,7 @@ from support.runner.nodes import ALWAYS, ON_FAILURE, node
 from support.runner.simulation import Simulation, pair
 
 from dora_config.dataflow.resolved import RestartSettings
-from dora_config.protocol.runner import (
+from dora_config.protocol.runner_events import (
     DataflowStarted,
     DataflowStopping,
     NodeFailed,

@@ -21,8 +21,8 @@ from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTrigg
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import (
     DataflowSpec,
-    LogFilter,
     LogPosition,
+    LogSelection,
     Placed as Placed,
     PlacementPlan as PlacementPlan,
     PlanDataflow as PlanDataflow,
@@ -73,16 +73,7 @@ from dora_config.protocol.reports import (
 )
 from dora_config.protocol.runner import GraphChange
 from dora_config.protocol.snapshot import Snapshot
-from dora_config.protocol.topics import (
-    MAX_TOPICS,
-    MaxRate,
-    PictureBytes,
-    SampleBytes,
-    TopicsEnd,
-    WatchedTopics,
-    WholePictureBytes,
-    WindowSeconds,
-)
+from dora_config.protocol.topics import TopicSelection, TopicsEnd, WatchedTopics
 
 # ------------------------------------------------------------------ answers and progress
 
@@ -165,16 +156,10 @@ class GetSnapshot(Message, Query[Snapshot], kind="snapshot"):
     """False: without edges and loads of machines; then no daemon is queried."""
 
 
-class ReadLogs(Message, FollowedRequest[LogsEnd, LogLines], kind="logs"):
+class ReadLogs(LogSelection, FollowedRequest[LogsEnd, LogLines], kind="logs"):
     """Read logs; not answered with ``follow``."""
 
     dataflow: str | None = None
-    nodes: tuple[str, ...] = ()
-    """Empty: all nodes."""
-    filter: LogFilter = LogFilter()
-    follow: bool = False
-    after: dict[str, LogPosition] = Field(default_factory=dict)
-    """Read only what follows these positions, by node."""
     resumes: bool = False
     """End it when a daemon is lost or returns: the client sends it again with ``after``."""
 
@@ -252,18 +237,10 @@ class Explain(Message, Query[Explained], kind="explain"):
     """Include all events, states and counters from which the explanation is derived."""
 
 
-class WatchTopics(Message, FollowedRequest[TopicsEnd, WatchedTopics], kind="watch_topics"):
+class WatchTopics(TopicSelection, FollowedRequest[TopicsEnd, WatchedTopics], kind="watch_topics"):
     """Watch messages of outputs or their rates; answered when the dataflow has ended."""
 
     dataflow: str | None = None
-    topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)] = ()
-    """Outputs as ``node/output``; empty: every output."""
-    rates: bool = False
-    window: WindowSeconds = 10.0
-    sample_bytes: SampleBytes = 65_536
-    max_rate: MaxRate = None
-    picture_bytes: PictureBytes = 0
-    whole_picture_bytes: WholePictureBytes = 0
 
 
 Decision = (

@@ -35,8 +35,8 @@ from dora_config.protocol.claims import Claim, Signature
 from dora_config.protocol.code import Digest
 from dora_config.protocol.dataflow import (
     DataflowSpec,
-    LogFilter,
     LogPosition,
+    LogSelection,
     StartIdentity,
     WholeDataflow,
 )
@@ -436,16 +436,11 @@ class ReadHistory(Message, kind="read_history"):
     dataflow_id: DataflowUuid
 
 
-class StreamLogs(Message, kind="stream_logs"):
+class StreamLogs(LogSelection, kind="stream_logs"):
     """Read log files; answered with :class:`LogChunk` frames."""
 
     stream: int
     dataflow_id: DataflowUuid
-    nodes: tuple[str, ...] = ()
-    filter: LogFilter = LogFilter()
-    follow: bool = False
-    after: dict[str, LogPosition] = Field(default_factory=dict)
-    """Read only what follows these positions, by node."""
 
 
 class ReadOn(Message, kind="read_on"):

@@ -236,3 +236,14 @@ LogPosition = tuple[int, int]
 
 Rotations rename files, which changes neither.
 """
+
+
+class LogSelection(Message):
+    """Which lines are read."""
+
+    nodes: tuple[str, ...] = ()
+    """Empty: all nodes."""
+    filter: LogFilter = LogFilter()
+    follow: bool = False
+    after: dict[str, LogPosition] = Field(default_factory=dict)
+    """Read only what follows these positions, by node."""

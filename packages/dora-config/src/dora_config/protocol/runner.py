@@ -26,28 +26,15 @@ from dora_config.frozen import Count, Frozen, Quantity
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.holds import HOLD_LIMIT
 from dora_config.protocol.links import (
-    LinkCounters as LinkCounters,
-    LinkReport as LinkReport,
+    LinkCounters,
     SetLinkPeers as SetLinkPeers,
     SetLinks as SetLinks,
 )
 from dora_config.protocol.reports import NodeStatus as NodeStatus, ShownState as ShownState
-from dora_config.protocol.run_plan import (
-    LogSettings as LogSettings,
-    RunPlan as RunPlan,
-)
+from dora_config.protocol.run_plan import RunPlan as RunPlan
 from dora_config.protocol.runner_events import (
-    DataflowFinished as DataflowFinished,
     DataflowResult as DataflowResult,
-    DataflowStarted as DataflowStarted,
-    DataflowStopping as DataflowStopping,
-    LogLevel as LogLevel,
-    NodeConnected as NodeConnected,
-    NodeEnded as NodeEnded,
-    NodeFailed as NodeFailed,
-    NodeRestarting as NodeRestarting,
     NodeResult as NodeResult,
-    NodeSpawned as NodeSpawned,
     RunnerEvent as RunnerEvent,
     RunnerState as RunnerState,
 )
@@ -307,35 +294,43 @@ def quantile(counts: LatencyCounts, fraction: float) -> float | None:
     return None
 
 
-class EdgeStatus(Frozen):
-    """Counters of one edge since the dataflow began. ``sent = received + dropped + queued``.
-
-    For an edge between two machines, the producer's end counts messages into the link, once per
-    output and machine; the consumer's end counts messages from the link into the input.
-    """
+class EdgeCounters(Frozen):
+    """Counters of one edge since it was created."""
 
     source: str
     """``node/output``."""
     target: str
     """``node/input``; at the producer's end of a link ``MACHINE (link)``."""
-    crossing: LinkCounters | None = None
-    """Counters of the link, for an edge that leaves or enters this machine."""
     policy: str
-    bound: Count
+    bound: Count = 0
+    """Capacity of the queue."""
     sent: Count = 0
     received: Count = 0
     dropped: Count = 0
+    """Dropped by full queues."""
     unmatched: Count = 0
     """Received messages that were in no sample of `Node.joined`."""
     recent_sent: Count = 0
     """Messages sent in the last full interval of `RECENT_SECONDS`."""
     recent_dropped: Count = 0
     queued: Count = 0
-    bytes_sent: Count = 0
-    bytes_received: Count = 0
     blocked: bool = False
+    """The source waits for a full queue."""
     idle_seconds: Quantity | None = None
     """Seconds since the last message arrived."""
+
+
+class EdgeStatus(EdgeCounters):
+    """An edge, or one end of it. ``sent = received + dropped + queued``.
+
+    For an edge between two machines, the producer's end counts messages into the link, once per
+    output and machine; the consumer's end counts messages from the link into the input.
+    """
+
+    crossing: LinkCounters | None = None
+    """Counters of the link, for an edge that leaves or enters this machine."""
+    bytes_sent: Count = 0
+    bytes_received: Count = 0
     latency_us: dict[str, Quantity] = Field(default_factory=dict)
     """``p50``, ``p99`` and ``max`` in microseconds, as upper bounds of buckets."""
     latency_counts: LatencyCounts = ()

@@ -20,7 +20,7 @@ from dora_config.protocol.reports import (
     LinkSummary as LinkSummary,
     NodeSummary as NodeSummary,
 )
-from dora_config.protocol.runner import EdgeStatus, LatencyCounts, quantile
+from dora_config.protocol.runner import EdgeCounters, EdgeStatus, LatencyCounts, quantile
 
 REUSED_SECONDS: Final = 1.0
 """Age at which a snapshot is taken anew."""
@@ -96,44 +96,21 @@ class MachineSummary(DaemonSummary):
     """``None`` also if the machine did not answer."""
 
 
-class EdgeSummary(Message):
+class EdgeSummary(EdgeCounters, Message):
     """One edge. ``sent = received + dropped + lost + queued``; between machines only nearly,
     because the two ends are not read at the same time.
     """
 
     dataflow: str
     dataflow_name: str | None = None
-    source: str
-    """``node/output``."""
-    target: str
-    """``node/input``."""
     source_machine: str
     target_machine: str
-    policy: str
-    bound: int = 0
-    """Capacity of the input's queue."""
     full: bool = False
-    """That queue has room for one message at most."""
-    sent: int = 0
-    """Messages since the edge was created; other counters begin then as well."""
-    received: int = 0
-    dropped: int = 0
-    """Dropped by the edge's queues."""
-    unmatched: int = 0
-    """Received messages that were in no sample of `Node.joined`."""
-    recent_sent: int = 0
-    """Messages sent in the last full interval of `RECENT_SECONDS`."""
-    recent_dropped: int = 0
+    """The queue of the input has room for one message at most."""
     lost: int = 0
     """Lost between two machines."""
-    queued: int = 0
-    """Messages in queues and on their way between machines."""
     bytes: int = 0
     """Size of the received messages."""
-    blocked: bool = False
-    """The source waits for a full queue."""
-    idle_seconds: float | None = None
-    """Time since the last message arrived."""
     latency: LatencyCounts = ()
     """Latencies from send to receipt, with the clock offset between machines."""
     at: float = 0.0

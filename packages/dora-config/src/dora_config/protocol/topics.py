@@ -43,12 +43,11 @@ class TopicRate(Message):
     """Standard deviation; ``None`` for fewer than two messages."""
 
 
-class StreamTopics(Message, kind="stream_topics"):
-    """Coordinator to daemon: watch outputs; answered with :class:`TopicChunk` frames."""
+class TopicSelection(Message):
+    """What is watched, and how much of it is sent."""
 
-    stream: int
-    dataflow_id: DataflowUuid
-    topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)]
+    topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)] = ()
+    """Outputs as ``node/output``; empty: every output of the dataflow."""
     rates: bool = False
     """Send only the intervals between messages, without contents."""
     window: WindowSeconds = 10.0
@@ -56,6 +55,13 @@ class StreamTopics(Message, kind="stream_topics"):
     max_rate: MaxRate = None
     picture_bytes: PictureBytes = 0
     whole_picture_bytes: WholePictureBytes = 0
+
+
+class StreamTopics(TopicSelection, kind="stream_topics"):
+    """Coordinator to daemon: watch outputs; answered with :class:`TopicChunk` frames."""
+
+    stream: int
+    dataflow_id: DataflowUuid
     chunk_bytes: int = MAX_CHUNK
     """Lower where the coordinator accepts only short messages."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from dora_config.protocol.runner import EdgeStatus
+from dora_config.protocol.runner import EdgeCounters, EdgeStatus
 from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
 
 _Leaving = Mapping[tuple[str, str, str, str], EdgeStatus]
@@ -47,9 +47,8 @@ def _row(
 ) -> EdgeSummary:
     crossing = edge.crossing
     source_machine = machine if crossing is None else crossing.machine
-    shared = EdgeSummary.model_fields.keys() & EdgeStatus.model_fields.keys()
     row = EdgeSummary(
-        **{field: getattr(edge, field) for field in shared},
+        **{field: getattr(edge, field) for field in EdgeCounters.model_fields},
         dataflow=part.dataflow_id,
         dataflow_name=name,
         source_machine=source_machine,

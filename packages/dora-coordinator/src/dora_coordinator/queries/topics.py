@@ -20,6 +20,7 @@ from dora_config.protocol.topics import (
     MAX_TOPICS,
     StreamTopics,
     TopicChunk,
+    TopicSelection,
     TopicsEnd,
     TopicUpdate,
     WatchedTopics,
@@ -289,18 +290,13 @@ def _stream_request(
 ) -> StreamTopics:
     limit = cluster.settings.max_message_bytes // MESSAGE_BYTES_PER_CHARACTER
     chunk = min(MAX_CHUNK, limit)
-    return StreamTopics(
-        stream=0,
-        dataflow_id=dataflow_id,
-        topics=topics,
-        rates=request.rates,
-        window=request.window,
-        sample_bytes=max(256, min(request.sample_bytes, chunk // 2)),
-        max_rate=request.max_rate,
-        picture_bytes=min(request.picture_bytes, chunk // 2),
-        whole_picture_bytes=request.whole_picture_bytes,
-        chunk_bytes=chunk,
-    )
+    wanted = {name: getattr(request, name) for name in TopicSelection.model_fields}
+    wanted |= {
+        "topics": topics,
+        "sample_bytes": max(256, min(request.sample_bytes, chunk // 2)),
+        "picture_bytes": min(request.picture_bytes, chunk // 2),
+    }
+    return StreamTopics(stream=0, dataflow_id=dataflow_id, chunk_bytes=chunk, **wanted)
 
 
 def _may_be_shared(request: StreamTopics) -> bool:
