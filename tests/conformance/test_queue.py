@@ -108,7 +108,6 @@ def test_exactly_the_newest_wait_after_a_long_pause(bound: int) -> None:
         assert numbers(drain(receiver)) == list(range(137, bound + 137))
         seen = edge.keeper.statistics()
         assert (seen.sent, seen.received, seen.dropped) == (bound + 137, bound, 137)
-        assert seen.evicted == 137
 
 
 def test_protected_messages_stay_and_keep_their_place() -> None:
@@ -208,7 +207,6 @@ def test_backpressure_loses_nothing_and_blocks_the_sender(size: int) -> None:
         seen = edge.keeper.statistics()
         assert seen.dropped == 0
         assert not seen.blocked
-        assert seen.blocked_seconds > 0
 
 
 def test_a_blocked_sender_continues_when_the_queue_is_removed() -> None:

@@ -31,7 +31,7 @@ class Frozen:
         _defaults = {}
 
     def __init_subclass__(cls) -> None:
-        own = [n for n, t in cls.__annotations__.items() if not str(t).startswith("ClassVar")]
+        own = [n for n, t in cls.__annotations__.items() if "ClassVar" not in str(t)]
         if not TYPE_CHECKING:
             cls.__match_args__ = tuple(dict.fromkeys((*cls.__match_args__, *own)))
             cls._defaults = cls._defaults | {n: vars(cls)[n] for n in own if n in vars(cls)}

@@ -14,7 +14,6 @@ node as a program.
 # ruff: noqa: PTH116, PTH118, PTH120, SIM105 - other modules than a node imports
 from __future__ import annotations
 
-import array
 import builtins
 import ctypes
 import gc
@@ -284,21 +283,12 @@ class Zygote:
     def _receive(self) -> list[Request]:
         """Wait for a request; take those that wait already."""
         requests: list[Request] = []
-        flags = 0
-        room = socket.CMSG_SPACE(3 * array.array("i").itemsize)
-        while True:
-            # recv_fds of Python 3.11 ignores the flags
-            try:
-                data, control, _, _ = self._channel.recvmsg(MAX_REQUEST, room, flags)
-            except BlockingIOError:
-                return requests
+        while not requests or select.select([self._channel], (), (), 0)[0]:
+            data, numbers, _, _ = socket.recv_fds(self._channel, MAX_REQUEST, 3)
             if not data:
-                return requests
-            numbers = array.array("i")
-            for _, _, part in control:
-                numbers.frombytes(part[: len(part) - len(part) % numbers.itemsize])
-            requests.append(Request(data, list(numbers)))
-            flags = socket.MSG_DONTWAIT
+                break
+            requests.append(Request(data, numbers))
+        return requests
 
     def _fork(self, requests: list[Request]) -> Request | None:
         """Fork the nodes from a process that ends; return a request in the process of its node."""

@@ -22,13 +22,7 @@ from dora_ros2.backlog import KEEP_ALL, Backlog
 from dora_ros2.connection import Connection, Kinds, Node
 from dora_ros2.definitions.description import full_name
 from dora_ros2.drops import Drops
-from dora_ros2.errors import (
-    DefinitionError,
-    GoalError,
-    InvalidName,
-    MalformedMessage,
-    NoReply,
-)
+from dora_ros2.errors import DefinitionError, GoalError, InvalidName, MalformedMessage, NoReply
 from dora_ros2.transport import choose_transport, connect, logger, qos_of
 from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh.actions import (

@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import threading
 import time
 import uuid
@@ -31,14 +30,8 @@ from dora_ros2.connection import Connection, Node, Payload, Publisher
 from dora_ros2.definitions.description import full_name
 from dora_ros2.drops import Drops
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
-from dora_ros2.transport import (
-    Choice,
-    choose_transport,
-    connect,
-    logger,
-    qos_of,
-    router_answers,
-)
+from dora_ros2.topics import TYPE_KEY, node_name
+from dora_ros2.transport import Choice, choose_transport, connect, logger, qos_of, router_answers
 from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh.actions import (
     ENDS,
@@ -78,8 +71,6 @@ MAX_REQUESTS = 64
 """Requests of a service that may wait for their responses."""
 _CLOSE_SECONDS = 2.0
 """Time for the last messages at the end."""
-TYPE_KEY = "ros2_type"
-"""Metadata of messages whose type is not in the dataflow file, for exports of recordings."""
 _PROBE_SECONDS = 1.0
 """Interval at which a bridge over DDS looks for a router."""
 _LISTED = 3
@@ -788,7 +779,7 @@ class Bridge:
             on_state=self._router_changed,
             on_graph=self._wake.set,
         )
-        name = self._settings.get("node_name") or _ros_name(self._node.node_id)
+        name = self._settings.get("node_name") or node_name(self._node.node_id)
         node = Node(connection, name, self._settings.get("namespace", "/"))
         if choice.kind == "zenoh":
             serve_descriptions(node, self._types.description)
@@ -872,11 +863,6 @@ def _channels(
         )
         found.append((topic["input"] if publishes else "", made))
     return found
-
-
-def _ros_name(node_id: str) -> str:
-    name = re.sub(r"\W", "_", node_id, flags=re.ASCII)
-    return f"_{name}" if name[0].isdigit() else name
 
 
 def main() -> None:

@@ -43,6 +43,12 @@ def default_port(topic: str) -> str:
     return topic.removeprefix("~").removeprefix("/").replace("/", "_")
 
 
+def node_name(node_id: str) -> str:
+    """Return the name in ROS of a node of the dataflow."""
+    name = re.sub(r"\W", "_", node_id, flags=re.ASCII)
+    return f"_{name}" if name[0].isdigit() else name
+
+
 def ros_topics(dataflow: Mapping[str, Any] | None) -> dict[str, RosTopic]:
     """Return the topics to which a dataflow's `ros2:` nodes connect outputs, by ``node/output``."""
     found: dict[str, RosTopic] = {}
@@ -76,8 +82,7 @@ def _absolute(topic: str, node: Mapping[str, Any], bridge: Mapping[str, Any]) ->
         return topic
     parts = [str(bridge.get("namespace") or "").strip("/"), topic.removeprefix("~/")]
     if topic.startswith("~/"):
-        name = bridge.get("node_name") or re.sub(r"\W", "_", node["id"], flags=re.ASCII)
-        parts.insert(1, f"_{name}" if name[0].isdigit() else name)
+        parts.insert(1, bridge.get("node_name") or node_name(node["id"]))
     return "/" + "/".join(part for part in parts if part)
 
 

@@ -200,22 +200,19 @@ class Types:
         ]
         self._known: dict[str, Structure] = {}
         """Files are read when they are needed, the first one found counts."""
-        self._described = cache(lambda name: describe(name, self.structure))
-        self._message = cache(lambda name: MessageType(self._described(name)))
-
-    def description(self, name: str) -> TypeDescription:
-        """Return the description of any full name, also of services and actions."""
-        return self._described(name)
+        self.description = cache(lambda name: describe(name, self.structure))
+        """Returns the description of any full name, also of services and actions."""
+        self._message = cache(lambda name: MessageType(self.description(name)))
 
     def message(self, name: str) -> MessageType:
         """Return a message type, or an implicit one: `package/srv/Name_Request`."""
         return self._message(full_name(name, "msg"))
 
     def service(self, name: str) -> ServiceType:
-        return ServiceType(self._described(full_name(name, "srv")))
+        return ServiceType(self.description(full_name(name, "srv")))
 
     def action(self, name: str) -> ActionType:
-        return ActionType(self._described(full_name(name, "action")))
+        return ActionType(self.description(full_name(name, "action")))
 
     def message_of_schema(self, name: str, text: str) -> MessageType:
         """Return a message type by the schema in a recording, of encoding `ros2msg` or `ros2idl`.

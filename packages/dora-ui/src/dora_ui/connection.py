@@ -15,13 +15,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
 from dora_cli.coordinator.stream_socket import StreamSocket, request_failed
 from dora_config.access import Endpoint
-from dora_config.protocol.control import (
-    Answer,
-    ControlAnswer,
-    ControlProgress,
-    Failure,
-    Progress,
-)
+from dora_config.protocol.control import Answer, ControlAnswer, ControlProgress, Failure, Progress
 from dora_config.protocol.envelope import Message, Request
 from dora_config.protocol.recordings import CallRecorders
 

@@ -14,13 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dora_cli.coordinator.errors import RequestFailed
 from dora_config.errors import DoraError
-from dora_config.protocol.control import (
-    ListDataflows,
-    LogLines,
-    LogsEnd,
-    ReadLogs,
-    WatchTopics,
-)
+from dora_config.protocol.control import ListDataflows, LogLines, LogsEnd, ReadLogs, WatchTopics
 from dora_config.protocol.dataflow import LogFilter, LogPosition
 from dora_config.protocol.envelope import DataflowUuid
 from dora_config.protocol.runner import LogLevel

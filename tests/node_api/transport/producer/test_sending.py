@@ -112,10 +112,8 @@ def test_a_sample_that_is_dropped_gives_its_memory_back(place: Place) -> None:
     with pytest.raises(SampleError):
         sender.send_sample("out", sample)
     assert sender.send_sample("nowhere", sender.allocate_sample(5)) == 0
-    sender.trim()
+    assert sender.held_bytes() == {}
     assert free_bytes(sender.pool) == sender.pool.reserved_bytes
-    with pytest.raises(ValueError, match="negative"):
-        sender.allocate_sample(-1)
     sender.close()
 
 
@@ -378,9 +376,9 @@ def test_a_large_first_message_and_memory_that_comes_back(place: Place) -> None:
     for _ in range(3):
         sender.send("out", arrow.encode(data))
         drain(receiver)
-    sender.trim()
-    sender.trim()
-    sender.trim()
+    assert sender.held_bytes() == {}
+    sender.pool.trim()
+    sender.pool.trim()
     assert sender.pool.reserved_bytes < 40 << 20
     sender.close()
     receiver.close()

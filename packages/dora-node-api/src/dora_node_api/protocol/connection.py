@@ -16,12 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from dora_node_api.errors import (
-    BackpressureDeadlock,
-    ControlClosed,
-    ControlError,
-    ExtensionError,
-)
+from dora_node_api.errors import BackpressureDeadlock, ControlClosed, ControlError, ExtensionError
 from dora_node_api.protocol import messages
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.extensions import Extensions

@@ -1,10 +1,8 @@
 """DORA_NODE_CONFIG: the environment variable by which a runner configures a node that it starts."""
 
-from __future__ import annotations
-
 import json
 import os
-from typing import Any
+from typing import Any, Self
 
 from dora_node_api import _version
 from dora_node_api.errors import ControlError, SetUpError
@@ -43,7 +41,7 @@ class LaunchConfig(Frozen):
         return json.dumps({k: value for k, value in values.items() if value not in (None, "", [])})
 
     @classmethod
-    def from_text(cls, text: str) -> LaunchConfig:
+    def from_text(cls, text: str) -> Self:
         """Parse the environment variable. Raises SetUpError with what to do."""
         try:
             values = json.loads(text)
@@ -63,7 +61,7 @@ class LaunchConfig(Frozen):
                 " of dora on both sides"
             )
         try:
-            config: LaunchConfig = record_from_json(cls, values, CONFIG_VARIABLE)
+            config: Self = record_from_json(cls, values, CONFIG_VARIABLE)
         except ControlError as error:
             raise SetUpError(str(error)) from error
         return config

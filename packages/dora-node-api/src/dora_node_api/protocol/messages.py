@@ -16,9 +16,8 @@ work together; an unknown `kind` becomes `UnknownMessage`. Any other change need
 PROTOCOL_VERSION. How messages lie in frames: `frames`.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
+from types import GenericAlias, UnionType
 from typing import Any, ClassVar
 
 from dora_node_api.errors import ControlError
@@ -371,18 +370,6 @@ class UnknownMessage(Message, kind="unknown"):
 
 # --- messages to JSON and back -------------------------------------------------------------------
 
-_RECORDS: dict[str, type[Frozen]] = {
-    record.__name__: record for record in (InputConfig, OperatorConfig, NodeConfig, QueueSpec)
-}
-_ENUMS: dict[str, type[StrEnum]] = {"QueuePolicy": QueuePolicy}
-_SCALARS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "dict[str, Any]": (dict,),
-}
-
 
 def to_json(value: Any) -> Any:
     """Return a message or record as a JSON object, other values as they are."""
@@ -416,26 +403,22 @@ def record_from_json(record: type[Frozen], values: Any, where: str) -> Any:
         raise ControlError(f"{where}: {error}") from error
 
 
-def _checked(annotation: str, value: Any, where: str) -> Any:
-    """Return `value` as the type of a field's annotation. Raises ControlError."""
-    if annotation.endswith(" | None"):
-        return None if value is None else _checked(annotation[:-7], value, where)
-    if annotation == "Any":
+def _checked(kind: Any, value: Any, where: str) -> Any:
+    """Return `value` as the annotated type of a field. Raises ControlError."""
+    if isinstance(kind, UnionType):  # with None
+        return None if value is None else _checked(kind.__args__[0], value, where)
+    if kind is Any:
         return value
-    if annotation in _RECORDS:
-        return record_from_json(_RECORDS[annotation], value, where)
-    if annotation in _ENUMS:
-        try:
-            return _ENUMS[annotation](value)
-        except ValueError:
-            expected = " or ".join(_ENUMS[annotation])
-            raise ControlError(f"{where} is {value!r}, expected {expected}") from None
-    if annotation.startswith("tuple["):
-        if not isinstance(value, list):
-            raise ControlError(f"{where} is {type(value).__name__}, expected a list")
-        return tuple(_checked(annotation[6:-6], item, where) for item in value)
-    types = _SCALARS[annotation]
+    inner = kind.__args__[0] if isinstance(kind, GenericAlias) else None
+    kind = kind if inner is None else kind.__origin__
+    if issubclass(kind, Frozen):
+        return record_from_json(kind, value, where)
+    if issubclass(kind, StrEnum):
+        if value not in list(kind):
+            raise ControlError(f"{where} is {value!r}, expected {' or '.join(kind)}")
+        return kind(value)
+    wanted: Any = {float: (int, float), tuple: list}.get(kind, kind)
     # JSON's true and false are ints to Python, but not valid here.
-    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise ControlError(f"{where} is {type(value).__name__}, expected {annotation}")
-    return value
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+        raise ControlError(f"{where} is {type(value).__name__}, expected {kind.__name__}")
+    return tuple(_checked(inner, item, where) for item in value) if kind is tuple else value

@@ -16,12 +16,7 @@ from dora_node_api.data.metadata import decode_metadata
 from dora_recordings.arrow_messages import RecordedMessage, decode
 from dora_recordings.conversion import CannotConvert, Converted, unfinished
 from dora_ros2 import __version__
-from dora_ros2.topics import (
-    DEFINITION_KEY,
-    TYPE_KEY,
-    RosTopic,
-    ros_topics,
-)
+from dora_ros2.topics import DEFINITION_KEY, TYPE_KEY, RosTopic, ros_topics
 from dora_ros2.types import MessageType, Types
 
 CHUNK_BYTES = 1 << 20

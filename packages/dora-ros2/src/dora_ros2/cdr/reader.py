@@ -17,12 +17,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from dora_ros2.cdr.generator import LONG, Generator, View, field_type
-from dora_ros2.definitions.description import (
-    PLACEHOLDER,
-    Field,
-    FieldType,
-    TypeDescription,
-)
+from dora_ros2.definitions.description import PLACEHOLDER, Field, FieldType, TypeDescription
 
 Reader = Callable[[memoryview, list[View]], tuple[Any, ...]]
 """Reads what follows the header; appends the lists that it leaves to be shared."""

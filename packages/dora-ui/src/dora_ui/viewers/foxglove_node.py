@@ -9,11 +9,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dora_recordings.foxglove_messages import (
-    MessageTypes,
-    json_message,
-    schema_name,
-)
+from dora_recordings.foxglove_messages import MessageTypes, json_message, schema_name
 
 from .viewer_node import CannotShow, DataViewer, ViewerInput, ViewerMessage
 

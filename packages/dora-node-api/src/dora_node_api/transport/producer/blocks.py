@@ -55,10 +55,6 @@ class SampleMemory:
             raise SampleError("this sample has already been sent or discarded")
         return self._hold.block
 
-    @property
-    def usable(self) -> bool:
-        return self._hold is not None
-
     def _view(self) -> memoryview:
         if self._exporter is None:
             import pyarrow

@@ -11,7 +11,6 @@ import array
 import fcntl
 import os
 import termios
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Literal
@@ -396,9 +395,6 @@ class Route:
     # --- waiting for room ---------------------------------------------------------------------
     def set_blocked(self, blocked: bool) -> None:
         self.words[layout.P_BLOCKED] = 1 if blocked else 0
-
-    def add_blocked_time(self, start_ns: int) -> None:
-        self.words[layout.P_BLOCKED_NS] += time.monotonic_ns() - start_ns
 
     def clear_room(self) -> None:
         """Clear old rings of the doorbell; look at the pipe after this."""

@@ -285,7 +285,6 @@ class Sender(ForkAware):
         """
         if self._try_push(route, block, total, flags, sent_ns):
             return not route.removed
-        start = _monotonic_ns()
         try:
             # The consumer rings when it sees the word. Each side enters the pipe's lock between its
             # store and its look, so one of the two sees the other.
@@ -296,7 +295,6 @@ class Sender(ForkAware):
                     return False
         finally:
             route.set_blocked(False)
-            route.add_blocked_time(start)
         return not route.removed
 
     def _give_up(self, route: Route) -> None:
@@ -414,13 +412,6 @@ class Sender(ForkAware):
             self._table.sweep(self.pool)
             self.pool.trim()
         self._trim_at = now + _TRIM_EVERY_NS
-
-    def trim(self) -> None:
-        """Release memory that the last seconds did not need; for a node that sends rarely."""
-        self._check()
-        with self._lock, self._integrity:
-            self._take_back()
-            self._trim(_monotonic_ns())
 
     def held_bytes(self) -> dict[str, int]:
         """Return the bytes that are queued or held by the consumer, by edge."""

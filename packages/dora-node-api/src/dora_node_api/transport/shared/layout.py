@@ -101,14 +101,13 @@ P_EVICTED = P_SENT + 2
 P_BLOCKED = P_SENT + 3  # 1 while the producer waits for room
 P_EVICTED_SEQUENCE = P_SENT + 4  # of the data pipe: records up to it have left the pipe
 P_FLUSHED = P_SENT + 5  # records of the data pipe below it are void
-P_BLOCKED_NS = P_SENT + 6
-P_REFUSED = P_SENT + 7
+P_REFUSED = P_SENT + 6
 # Where a link process writes for a source on another machine (see `producer.forwarding`).
-P_SOURCE = P_SENT + 8  # the source's number of the last message in the queue
-P_SOURCE_NEXT = P_SENT + 9  # of the message that is being written, stored before it
-P_SOURCE_SENT = P_SENT + 10  # P_SENT when P_SOURCE was stored
-P_SOURCE_RUN = P_SENT + 11  # the run of the source that these numbers belong to
-P_NOTICE_LENGTH = P_SENT + 12  # bytes of text that go with the last NODE_FAILED
+P_SOURCE = P_SENT + 7  # the source's number of the last message in the queue
+P_SOURCE_NEXT = P_SENT + 8  # of the message that is being written, stored before it
+P_SOURCE_SENT = P_SENT + 9  # P_SENT when P_SOURCE was stored
+P_SOURCE_RUN = P_SENT + 10  # the run of the source that these numbers belong to
+P_NOTICE_LENGTH = P_SENT + 11  # bytes of text that go with the last NODE_FAILED
 EDGE_WORDS = CONSUMER_WORDS + 16
 
 WORDS_AT = -8 * CONSUMER_WORDS  # offsets from that of the area

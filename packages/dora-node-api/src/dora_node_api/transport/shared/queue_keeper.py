@@ -27,15 +27,12 @@ class EdgeStatistics(Frozen):
     queued: int
     bytes_sent: int
     bytes_received: int
-    evicted: int
-    """Dropped messages that the producer removed to make room."""
     broken: int
     unmatched: int
     """Received messages that were in no sample of `Node.joined`."""
     copied: int
     blocked: bool
     """Whether the producer waits for room."""
-    blocked_seconds: float
     last_arrival_ns: int
     """CLOCK_MONOTONIC of the last received message; 0 before the first."""
     latency: tuple[tuple[int, int], ...]
@@ -68,12 +65,10 @@ def read_statistics(board: Board, spec: QueueSpec, ends: QueueEnds) -> EdgeStati
         queued=queued,
         bytes_sent=counters[layout.P_BYTES_SENT],
         bytes_received=counters[layout.C_BYTES_RECEIVED],
-        evicted=counters[layout.P_EVICTED],
         broken=counters[layout.C_BROKEN],
         unmatched=counters[layout.C_UNMATCHED],
         copied=counters[layout.C_COPIED],
         blocked=bool(counters[layout.P_BLOCKED]),
-        blocked_seconds=counters[layout.P_BLOCKED_NS] / 1e9,
         last_arrival_ns=counters[layout.C_LAST_ARRIVAL_NS],
         latency=tuple((layout.bucket_start(i + 1), n) for i, n in enumerate(buckets) if n),
     )

@@ -1,7 +1,5 @@
 """Description of a queue, shared by its ends and the runner."""
 
-from __future__ import annotations
-
 from dora_node_api.frozen import Frozen
 from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.shared.layout import journal_size
