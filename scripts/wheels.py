@@ -60,6 +60,10 @@ for event in Node():
     if event["type"] == "INPUT":
         print(event["value"].to_pylist()[0], flush=True)
 """
+TEST = """\
+def test_hello(dora_flow):
+    assert dora_flow("hello.yml").run().lines("listener") == ["hello from a wheel"]
+"""
 MOCK = """\
 import sys
 import pyarrow as pa
@@ -332,6 +336,14 @@ def smoke_lerobot(environment: Environment) -> None:
     assert environment.distributions() == expected
 
 
+def smoke_testing(environment: Environment) -> None:
+    write_hello(environment)
+    (environment.home / "test_hello.py").write_text(TEST)
+    environment.run(environment.python, "-m", "pytest", "-q")
+    ours = {one for one in environment.distributions() if one.startswith("dora-")}
+    assert ours == {"dora-config", "dora-daemon", "dora-node-api", "dora-testing"}
+
+
 SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-config": smoke_config,
     "dora-node-api": smoke_node_api,
@@ -343,6 +355,7 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-recordings": smoke_recordings,
     "dora-ros2": smoke_ros2,
     "dora-gate": smoke_gate,
+    "dora-testing": smoke_testing,
     "dora-ui": smoke_ui,
     "lerobot-robot-dora": smoke_lerobot,
 }

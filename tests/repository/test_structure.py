@@ -139,6 +139,15 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("robot_node",),
         ("teleop_node", "steps_node", "policy_node"),
     ),
+    "dora_testing": (
+        ("_version", "errors", "schedule"),
+        ("sources", "messages", "queues"),
+        ("recordings", "results", "children"),
+        ("participants",),
+        ("engine",),
+        ("flow",),
+        ("plugin",),
+    ),
     "dora_ui": (
         ("_version", "viewers"),
         ("connection", "rows"),

@@ -24,6 +24,6 @@ def out_of_date() -> list[str]:
         except PackageNotFoundError:
             continue
         installed = {(one.group, one.name, one.value) for one in points}
-        if {one for one in installed if one[0].startswith("dora.")} != written(wheel):
+        if {one for one in installed if one[0] != "console_scripts"} != written(wheel):
             found.append(wheel)
     return found

@@ -8,13 +8,15 @@ import time
 
 _last_uuid = (0, 0)
 _uuid_lock = threading.Lock()
+random_bytes = os.urandom
+"""Replaced in tests that repeat the same ids."""
 
 
 def uuid7() -> str:
     """Return a new UUID of version 7; within a process their texts sort by creation."""
     global _last_uuid
     milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
+    random = int.from_bytes(random_bytes(10), "big")
     counter = random >> 68 & 0x7FF
     with _uuid_lock:
         last, last_counter = _last_uuid

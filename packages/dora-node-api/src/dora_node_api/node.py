@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from dora_node_api.backends.attach import attach
 from dora_node_api.backends.backend import Backend, Unusable, check_timeout
 from dora_node_api.backends.sample import SampleHandler
+from dora_node_api.data.metadata import utc_datetime
 from dora_node_api.errors import InvalidData, NodeClosed, NodeForked
 from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_lines import entry_line, text_line, write_line
@@ -346,7 +348,7 @@ class Node:
 
     def timestamp(self) -> datetime:
         """Return the current time in UTC."""
-        return datetime.now(UTC)
+        return utc_datetime(time.time_ns())
 
     # --- state for the next process --------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dora_node_api.backends.backend import Backend
 from dora_node_api.errors import SetUpError
 from dora_node_api.protocol.launch_config import CONFIG_VARIABLE, LaunchConfig
+from dora_node_api.protocol.lockstep import SOCKET as LOCKSTEP
 
 TEST_INPUTS_VARIABLE = "DORA_TEST_WITH_INPUTS"
 RECORD_VARIABLE = "DORA_WRITE_EVENTS_TO"
@@ -30,6 +31,10 @@ def attach(
     if config := environ.get(CONFIG_VARIABLE):
         launch = LaunchConfig.from_text(config)
         arrays = launch.receives_arrays
+        if launch.socket == LOCKSTEP:
+            from dora_node_api.backends import lockstep
+
+            return lockstep.connect(launch.node_id, living)
         backend = _connect(launch.socket, launch.node_id, launch.incarnation, living, arrays)
     elif inputs := environ.get(TEST_INPUTS_VARIABLE):
         from dora_node_api.backends.test_mode import open_test

@@ -1,0 +1,638 @@
+"""The scheduler: one event at a time, to one node at a time, in virtual time."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.protocol.runner_events import LogLine, passes
+from dora_daemon.runner.logs.log_entries import entry_from_line, message_text
+from dora_daemon.runner.machine import commands as do, events
+from dora_daemon.runner.machine.edges import backpressure_cycles
+from dora_daemon.runner.machine.state import RunnerMachine
+from dora_daemon.runner.nodes.node_config import node_config, operator_configs
+from dora_daemon.runner.process.prepare import PreparedNode
+from dora_node_api.backends.outputs import delivery_flags
+from dora_node_api.data.metadata import utc_datetime
+from dora_node_api.protocol import lockstep as wire, messages
+from dora_node_api.protocol.connection import DEADLOCK_AFTER
+from dora_node_api.protocol.launch_config import LaunchConfig
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.shared.layout import RecordKind
+from dora_testing.children import Child, last_lines, shown
+from dora_testing.errors import FlowError
+from dora_testing.messages import Queued, lifecycle, make_block
+from dora_testing.participants import NOTHING, Answer, Participant
+from dora_testing.queues import InputQueue
+from dora_testing.results import Result, Sent
+from dora_testing.schedule import Schedule
+from dora_testing.sources import Source
+
+EMPTY_POLL_NS = 1_000
+"""Virtual time that a look for an event takes, so that a loop of such looks comes to an end."""
+MOST_STEPS = 10_000
+"""Events without virtual time between them after which the flow counts as endless."""
+SIGNAL_SECONDS = 2.0
+"""Real seconds that a process has to end by SIGTERM before virtual time goes on."""
+_LOOK_AGAIN_NS = 1_000_000_000
+NODES_FIRST = 1 << 20
+"""Order of what nodes do at a time of their own; what has arrived comes after it."""
+
+
+class Engine:
+    """Runs a dataflow once."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        programs: Mapping[str, PreparedNode],
+        sources: Mapping[str, Source],
+        folder: Path,
+        *,
+        latency: Mapping[str, int],
+        cost: Mapping[str, int],
+        patience: float,
+        shuffle: int | None,
+    ) -> None:
+        """`latency` by `node/output` or `node/input`, `cost` by node, in nanoseconds."""
+        self.now = wire.START_NS
+        self.schedule = Schedule()
+        self.outputs: dict[str, list[Sent]] = {}
+        self._plan = plan
+        self._programs = programs
+        self._folder = folder
+        self._latency = latency
+        self._patience = patience
+        self._random = None if shuffle is None else random.Random(shuffle)
+        self._order = count(NODES_FIRST)
+        self._timers: dict[tuple[str | None, str], int] = {}
+        self._timer_numbers = count(1)
+        self._epoch: int | None = None
+        self._cycles = backpressure_cycles(plan.resolved.nodes)
+        self._machine = RunnerMachine(plan.resolved.nodes, plan)
+        self.nodes = {
+            spec.id: self._participant(place, spec, sources.get(spec.id), cost.get(spec.id, 0))
+            for place, spec in enumerate(plan.resolved.nodes)
+        }
+        self._readers: dict[str, list[InputQueue]] = defaultdict(list)
+        """Queues by `node/output`."""
+        for node in self.nodes.values():
+            for name, wanted in node.spec.inputs.items():
+                if isinstance(wanted.source, OutputSource):
+                    self._readers[str(wanted.source)].append(node.queues[name])
+
+    def _participant(
+        self, place: int, spec: ResolvedNode, source: Source | None, cost: int
+    ) -> Participant:
+        queues = {
+            name: InputQueue(spec.id, name, wanted)
+            for name, wanted in spec.inputs.items()
+            if not isinstance(wanted.source, TimerSource)
+        }
+        for output in spec.outputs:
+            self.outputs[f"{spec.id}/{output}"] = []
+        return Participant(spec, place, queues, source, cost_ns=cost)
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def run(self, until_ns: int | None) -> Result:
+        """Run until the dataflow ends; it is stopped at a virtual time, or if nothing happens."""
+        try:
+            self._handle(events.Prepared())
+            steps = 0
+            while self._machine.phase != "finished":
+                if self._attend() or self._act():
+                    continue
+                if self._go_on():
+                    steps += 1
+                    if steps > MOST_STEPS:
+                        raise FlowError(self._endless())
+                else:
+                    steps = 0
+                    self._pass_time(until_ns)
+        finally:
+            for node in self.nodes.values():
+                if node.child is not None:
+                    node.child.kill()
+        return self._result()
+
+    def _attend(self) -> bool:
+        """Read what the first node that runs requests, until it waits or ends."""
+        for node in self.nodes.values():
+            if node.running:
+                self._follow(node)
+                return True
+        return False
+
+    def _act(self) -> bool:
+        """Do the first thing of the schedule that is due."""
+        action = self.schedule.take(self.now)
+        if action is None:
+            return False
+        action()
+        return True
+
+    def _go_on(self) -> bool:
+        """Let one node go on, the one that could first; return whether there was one."""
+        ready = [
+            n for n in self.nodes.values() if n.check_at is not None and n.check_at <= self.now
+        ]
+        if self._random is not None:
+            self._random.shuffle(ready)
+        else:
+            ready.sort(key=lambda node: (node.check_at, node.check_order))
+        return any(self._continue(node) for node in ready)
+
+    def _pass_time(self, until_ns: int | None) -> None:
+        """Go to the time at which something happens next; stop the dataflow at its end."""
+        times = [node.check_at for node in self.nodes.values() if node.check_at is not None]
+        if self.schedule.next is not None:
+            times.append(self.schedule.next)
+        next_time = min(times, default=None)
+        stopping = self._machine.phase == "stopping"
+        end = None if until_ns is None or self._epoch is None else self._epoch + until_ns
+        if end is not None and not stopping and (next_time is None or next_time > end):
+            self.now = max(self.now, end)
+            self._handle(events.StopRequested("the time of the test is over"))
+        elif next_time is not None:
+            self.now = max(self.now, next_time)
+        elif not stopping and self._epoch is not None:
+            self._handle(events.StopRequested("nothing more can happen"))
+        else:
+            raise FlowError(self._blocked())
+
+    def _endless(self) -> str:
+        return (
+            f"{MOST_STEPS:,} events at the same virtual time, {self._seconds():g} s: nodes that"
+            " send to each other in a circle take no time in a test; give one of them a `cost`"
+        )
+
+    def _blocked(self) -> str:
+        waits = [
+            f'node "{node.id}" waits for room to send on `{node.request[0][1]}`'
+            for node in self.nodes.values()
+            if node.request is not None and node.request[0][0] == wire.SEND_WAITING
+        ]
+        return "; ".join(waits) or "the nodes wait for each other to connect"
+
+    # --- one node --------------------------------------------------------------------------------
+
+    def _check(self, node: Participant, at: int | None = None) -> None:
+        """Look again whether a node can go on, now or at a time."""
+        if node.check_at is not None and node.check_at <= self.now and node.answer is None:
+            return
+        node.check_at = self.now if at is None else at
+        node.check_order = next(self._order) if at is None else node.place
+
+    def _arrived(self, node: Participant) -> None:
+        """Note that something waits for a node, unless it is busy or asleep."""
+        if node.answer is None and node.request is not None:
+            self._check(node)
+
+    def _continue(self, node: Participant) -> bool:
+        """Let a node go on if it can."""
+        if node.answer is not None:
+            return self._reply(node, node.answer)
+        if node.request is None:
+            node.check_at = None
+            return False
+        values, block = node.request
+        if values[0] == wire.SEND_WAITING:
+            return self._send_waiting(node, values, block)
+        return self._deliver(node, values)
+
+    def _deliver(self, node: Participant, values: list[Any]) -> bool:
+        """Give a node that waits for an event the next one, or nothing after its time-out."""
+        answer = node.next_answer(self.now)
+        until = values[1] if len(values) > 1 else None
+        if answer is None:
+            if until is not None and until <= self.now:
+                return self._reply(node, NOTHING)
+            times = [time for time in (until, node.next_time()) if time is not None]
+            node.check_at = None
+            if times:
+                self._check(node, max(min(times), self.now + 1))
+            return False
+        self._wake_senders(node)
+        if node.cost_ns and answer[0] is not None and answer[0]["type"] == "INPUT":
+            self._later(node, answer, self.now + node.cost_ns)
+            return True
+        return self._reply(node, answer)
+
+    def _later(self, node: Participant, answer: Answer, at: int) -> None:
+        node.answer = answer
+        node.check_at = None
+        self._check(node, at)
+
+    def _reply(self, node: Participant, answer: Answer) -> bool:
+        assert node.child is not None
+        node.request = node.answer = node.check_at = None
+        node.running = True
+        node.child.answer(self.now, *answer)
+        return True
+
+    def _follow(self, node: Participant) -> None:
+        """Handle what a process does until it waits again, or ends."""
+        child = node.child
+        assert child is not None
+        node.running = False
+        waits = False
+        for values, block in child.requests():
+            waits = values[0] in wire.WAITING
+            self._request(node, values, block)
+        self._read_lines(node, last=not waits)
+        if not waits and node.child is child:
+            self._exited(node)
+
+    def _request(self, node: Participant, values: list[Any], block: bytes) -> None:
+        match values:
+            case [wire.SEND, *_]:
+                self._send(node, values, block)
+            case [wire.CONTROL, message]:
+                self._control(node, messages.message_from_json(message), block)
+            case [wire.CORRECT, inputs] if node.session is not None:
+                node.session.correct_times(inputs)
+            case [wire.HELLO, _, pid]:
+                node.request = (values, block)
+                self._handle(events.NodeConnected(node.id, node.incarnation, pid))
+            case [wire.SLEEP, until]:
+                node.request = (values, block)
+                self._later(node, NOTHING, max(until, self.now))
+            case [wire.POLL]:
+                node.request = (values, block)
+                self._poll(node)
+            case [wire.EMPTY]:
+                node.request = (values, block)
+                waiting = any(queue.ready() for queue in node.queues.values())
+                ready = node.session is not None and node.session.waiting(self.now)
+                self._later(node, (not (waiting or ready), b""), self.now + EMPTY_POLL_NS)
+            case [wire.NEXT | wire.SEND_WAITING, *_]:
+                node.request = (values, block)
+                self._check(node)
+
+    def _poll(self, node: Participant) -> None:
+        answer = node.next_answer(self.now)
+        if answer is None:
+            self._later(node, NOTHING, self.now + EMPTY_POLL_NS)
+            return
+        self._wake_senders(node)
+        cost = node.cost_ns if answer[0] is not None and answer[0]["type"] == "INPUT" else 0
+        self._later(node, answer, self.now + cost)
+
+    def _control(self, node: Participant, message: messages.Message, block: bytes) -> None:
+        match message:
+            case messages.CloseOutputs(outputs):
+                self._handle(events.OutputsClosed(node.id, outputs))
+            case messages.StopDataflow(reason):
+                self._handle(events.StopRequested(f'node "{node.id}" requested it: {reason}'))
+            case messages.SaveState(form, _):
+                node.state = (form, block)
+            case _:  # what lists and operators see
+                pass
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def _send(self, node: Participant, values: list[Any], block: bytes) -> None:
+        _, output, flags = values
+        self.emit(f"{node.id}/{output}", block, flags)
+
+    def emit(self, output: str, block: bytes, flags: int = 0) -> None:
+        """Send a message on `node/output`."""
+        self.outputs.setdefault(output, []).append(Sent(self._seconds(), block))
+        for queue in self._readers[output]:
+            self._transmit(output, queue, Queued(block, self.now, flags))
+
+    def _transmit(self, output: str, queue: InputQueue, record: Delivery) -> None:
+        latency = self._latency.get(f"{queue.node}/{queue.input}", self._latency.get(output, 0))
+        if not latency:
+            self._arrive(queue, record)
+            return
+        queue.on_way += record.kind is RecordKind.DATA
+        self.schedule.add(self.now + latency, partial(self._arrive, queue, record, late=True))
+
+    def _arrive(self, queue: InputQueue, record: Delivery, *, late: bool = False) -> None:
+        queue.on_way -= late and record.kind is RecordKind.DATA
+        queue.put(record)
+        node = self.nodes[queue.node]
+        if node.source is not None:
+            queue.take()
+        else:
+            self._arrived(node)
+
+    def _send_waiting(self, node: Participant, values: list[Any], block: bytes) -> bool:
+        """Send once all queues have room; as in a run, a node on a full cycle gives up."""
+        output = f"{node.id}/{values[1]}"
+        full = next((queue for queue in self._readers[output] if queue.full), None)
+        if full is None:
+            node.blocked_ns = None
+            self._send(node, values, block)
+            return self._reply(node, NOTHING)
+        if node.blocked_ns is None:
+            node.blocked_ns = self.now
+        cycle = next((c for c in self._cycles if node.id in c and full.node in c), None)
+        node.check_at = None
+        if cycle is None:
+            return False
+        gives_up = node.blocked_ns + round(DEADLOCK_AFTER * 1e9)
+        own = [queue for queue in node.queues.values() if queue.backpressure]
+        if gives_up > self.now or not all(queue.full for queue in own):
+            self._check(node, max(gives_up, self.now + _LOOK_AGAIN_NS))
+            return False
+        node.blocked_ns = None
+        edge = f"{output} -> {full.node}/{full.input}"
+        return self._reply(node, ({"edge": edge, "cycle": cycle, "seconds": DEADLOCK_AFTER}, b""))
+
+    def _wake_senders(self, reader: Participant) -> None:
+        """Look again at nodes that wait for room at this one."""
+        if not any(queue.backpressure for queue in reader.queues.values()):
+            return
+        for node in self.nodes.values():
+            if node.request is not None and node.request[0][0] == wire.SEND_WAITING:
+                self._check(node)
+
+    def _announce(self, node: str, kind: RecordKind, error: str = "", outputs: Any = None) -> None:
+        names = self.nodes[node].spec.outputs if outputs is None else outputs
+        for name in names:
+            for queue in self._readers[f"{node}/{name}"]:
+                self._transmit(f"{node}/{name}", queue, lifecycle(kind, error))
+
+    # --- lines -----------------------------------------------------------------------------------
+
+    def _read_lines(self, node: Participant, *, last: bool = False) -> None:
+        assert node.child is not None
+        for text in node.child.new_lines(last=last):
+            stamp = utc_datetime(wire.wall_ns(self.now)).isoformat()
+            entry = entry_from_line(text, node=node.id, stream="stdout", ts=stamp)
+            node.lines.append(entry.message)
+            self._publish_line(node.spec, entry, text)
+
+    def _publish_line(self, spec: ResolvedNode, entry: LogLine, text: str) -> None:
+        as_text = message_text(
+            entry, dataflow_id=self._plan.dataflow_id, daemon_id=None, build_id=None
+        )
+        if spec.send_stdout_as is not None:
+            self._emit_text(f"{spec.id}/{spec.send_stdout_as}", text)
+        if spec.send_logs_as is not None and entry.level != "stdout":
+            self._emit_text(f"{spec.id}/{spec.send_logs_as}", as_text)
+        for node in self.nodes.values():
+            for name, wanted in node.spec.inputs.items():
+                source = wanted.source
+                if not isinstance(source, LogSource) or node.id == spec.id:
+                    continue
+                if source.node in (None, spec.id) and passes(entry.level, source.level):
+                    block = _text_block(as_text, self.now)
+                    self._arrive(node.queues[name], Queued(block, self.now, 0))
+
+    def _emit_text(self, output: str, text: str) -> None:
+        self.emit(output, _text_block(text, self.now))
+
+    # --- the machine of the runner ---------------------------------------------------------------
+
+    def _handle(self, event: events.StateEvent) -> None:
+        for command in self._machine.handle(event, self.now / 1e9):
+            self._carry_out(command)
+
+    def _carry_out(self, command: do.Command) -> None:
+        match command:
+            case do.SpawnNode(node=node, incarnation=incarnation):
+                self._spawn(self.nodes[node], incarnation)
+            case do.Admit(node=node, restarts=restarts):
+                self._admit(self.nodes[node], restarts)
+            case do.Refuse(node=node, message=text, cancelled=cancelled):
+                self._refuse(self.nodes[node], text, cancelled)
+            case do.SendGo(nodes=nodes):
+                for name in nodes:
+                    self._start(self.nodes[name])
+            case do.SendStop(node=node):
+                self._stop(self.nodes[node])
+            case do.SignalNode(node=node, signal=name):
+                self._signal(self.nodes[node], name)
+            case do.ArmTimer(node=node, timer=timer, at=at):
+                self._arm(node, timer, round(at * 1e9))
+            case do.CancelTimer(node=node, timer=timer):
+                self._timers.pop((node, timer), None)
+            case do.AnnounceClosed(node=node, outputs=outputs):
+                self._announce(node, RecordKind.CLOSED, outputs=outputs)
+            case do.AnnounceRestarted(node=node):
+                self._announce(node, RecordKind.NODE_RESTARTED)
+            case do.AnnounceFailed(node=node, error=error):
+                self._announce(node, RecordKind.NODE_FAILED, error)
+            case do.RepeatClosed(node=node, inputs=inputs):
+                for name in inputs:
+                    self._arrive(self.nodes[node].queues[name], lifecycle(RecordKind.CLOSED))
+            case do.DropInputs(node=node):
+                for queue in self.nodes[node].queues.values():
+                    queue.close()
+                self._wake_senders(self.nodes[node])
+            case _:  # reports, logs, and the link to other machines
+                pass
+
+    def _arm(self, node: str | None, timer: Any, at: int) -> None:
+        number = self._timers[node, timer] = next(self._timer_numbers)
+
+        def fire() -> None:
+            if self._timers.get((node, timer)) == number:
+                del self._timers[node, timer]
+                busy = any(q.ready() for n in self.nodes.values() for q in n.queues.values())
+                self._handle(events.TimerFired(node, timer, busy=busy))
+
+        self.schedule.add(max(at, self.now), fire)
+
+    def _spawn(self, node: Participant, incarnation: int) -> None:
+        node.incarnation = incarnation
+        if node.source is not None:
+            self.schedule.add(self.now, partial(self._spawn_source, node))
+            return
+        spec = node.spec
+        launch = LaunchConfig(
+            socket=wire.SOCKET,
+            node_id=spec.id,
+            incarnation=incarnation,
+            dataflow_id=self._plan.dataflow_id,
+            operators=operator_configs(spec),
+        )
+        output = self._output_of(node.id)
+        try:
+            node.child = Child(self._programs[spec.id], launch, output, self.now, self._patience)
+        except OSError as error:
+            failed = events.SpawnFailed(spec.id, incarnation, str(error))
+            self.schedule.add(self.now, partial(self._handle, failed))
+            return
+        node.running = True
+        pid = node.child.process.pid
+        self._handle(events.NodeSpawned(spec.id, incarnation, pid))
+
+    def _spawn_source(self, node: Participant) -> None:
+        self._handle(events.NodeSpawned(node.id, node.incarnation, 0))
+        self._handle(events.NodeConnected(node.id, node.incarnation, 0))
+
+    def _admit(self, node: Participant, restarts: int) -> None:
+        if node.source is None:
+            config = node_config(self._plan, node.spec, restarts, self._cycles)
+            node.connect(config, self.now)
+            for key, value in self._plan.params.get(node.id, {}).items():
+                self.control(node.id, messages.SetParam(key, value))
+
+    def _refuse(self, node: Participant, text: str, cancelled: bool) -> None:
+        if node.source is not None:
+            self._source_ended(node)
+        elif node.request is not None and node.request[0][0] == wire.HELLO:
+            self._later(node, ({"refused": text, "cancelled": cancelled}, b""), self.now)
+
+    def _start(self, node: Participant) -> None:
+        if self._epoch is None:
+            self._epoch = self.now
+        node.started_ns = self.now
+        if node.source is not None:
+            node.emissions = node.source.emissions(node.id, node.spec.outputs)
+            self._emit_next(node)
+            return
+        session = node.session
+        assert session is not None
+        session.start(self.now)
+        form, content = node.state or ("", b"")
+        node.state = None
+        waiting = [
+            output
+            for output in node.spec.outputs
+            if any(queue.backpressure for queue in self._readers[f"{node.id}/{output}"])
+        ]
+        answer = {"config": messages.to_json(session.config), "state": form, "waiting": waiting}
+        self._later(node, (answer, content), self.now)
+
+    def _emit_next(self, node: Participant) -> None:
+        """Schedule the next message of a source."""
+        assert node.emissions is not None
+        assert node.source is not None
+        emission = next(node.emissions, None)
+        if emission is None:
+            if node.source.ends:
+                self._source_ended(node)
+            return
+        if emission.output and emission.output not in node.spec.outputs:
+            names = ", ".join(node.spec.outputs) or "none"
+            raise FlowError(f'node "{node.id}" has no output `{emission.output}`; it has: {names}')
+
+        def emit() -> None:
+            if node.emissions is None:
+                return
+            if emission.output:
+                block = make_block(emission.data, emission.metadata, wire.wall_ns(self.now))
+                flags = delivery_flags(emission.metadata or {})
+                self.emit(f"{node.id}/{emission.output}", block, flags)
+            self._emit_next(node)
+
+        assert self._epoch is not None
+        self.schedule.add(max(self.now, self._epoch + emission.at_ns), emit)
+
+    def _source_ended(self, node: Participant) -> None:
+        node.emissions = None
+        exited = events.NodeExited(node.id, node.incarnation, events.Exit(code=0))
+        self.schedule.add(self.now, partial(self._handle, exited))
+
+    def _stop(self, node: Participant) -> None:
+        if node.source is not None:
+            self._source_ended(node)
+            return
+        if node.session is not None:
+            node.session.stop("MANUAL")
+            if node.request is not None and node.request[0][0] == wire.SEND_WAITING:
+                self._later(node, NOTHING, self.now)  # the message is dropped
+            self._arrived(node)
+
+    def _signal(self, node: Participant, name: str) -> None:
+        if node.child is None:
+            return
+        node.child.signal(name)
+        if node.child.ended_within(SIGNAL_SECONDS):
+            node.running = False
+            self._read_lines(node, last=True)
+            # The machine has not handled the event yet that has led to this signal.
+            self.schedule.add(self.now, partial(self._signalled, node, node.incarnation))
+
+    def _signalled(self, node: Participant, incarnation: int) -> None:
+        if node.incarnation == incarnation and node.child is not None:
+            self._exited(node)
+
+    def _exited(self, node: Participant) -> None:
+        child, node.child = node.child, None
+        assert child is not None
+        node.request = node.answer = node.check_at = None
+        node.session = None
+        try:
+            how = child.end()
+        except FlowError:
+            child.kill()
+            raise
+        self._handle(
+            events.NodeExited(
+                node.id,
+                node.incarnation,
+                how,
+                drained=not any(queue.waiting for queue in node.queues.values()),
+                stderr_tail=tuple(last_lines(self._output_of(node.id))),
+            )
+        )
+
+    # --- what tests do ---------------------------------------------------------------------------
+
+    def at(self, after_ns: int, action: Callable[[], None]) -> None:
+        """Do something at a time after the start of the first node."""
+        self.schedule.add(wire.START_NS + after_ns, action)
+
+    def control(self, node: str, message: messages.Message) -> None:
+        """Send a message of the runner to a node."""
+        found = self.nodes[node]
+        if found.session is not None:
+            found.session.handle(message)
+            self._arrived(found)
+
+    def handle(self, event: events.StateEvent) -> None:
+        """Pass an event to the machine of the runner."""
+        self._handle(event)
+
+    def kill(self, node: str) -> None:
+        """Kill the process of a node."""
+        self._signal(self.nodes[node], "SIGKILL")
+
+    # --- the result ------------------------------------------------------------------------------
+
+    def _output_of(self, node: str) -> Path:
+        return self._folder / f"{node.replace('/', '_')}.log"
+
+    def _seconds(self) -> float:
+        return 0.0 if self._epoch is None else (self.now - self._epoch) / 1e9
+
+    def _result(self) -> Result:
+        ended = self._machine.result
+        assert ended is not None
+        queues: Sequence[InputQueue] = [q for n in self.nodes.values() for q in n.queues.values()]
+        return Result(
+            self.outputs,
+            {f"{queue.node}/{queue.input}": queue.dropped for queue in queues},
+            ended.nodes,
+            {node.id: node.lines for node in self.nodes.values()},
+            seconds=self._seconds(),
+            stop_reason=ended.stop_reason,
+        )
+
+    def failure(self, result: Result, *, may_fail: Sequence[str]) -> str | None:
+        """Return an error that names the nodes that failed; None if none did."""
+        failed = [
+            f'node "{node.node}" failed: {node.message}{shown(self._output_of(node.node))}'
+            for node in result.nodes.values()
+            if node.outcome != "success" and node.node not in may_fail
+        ]
+        return "\n".join(failed) or None
+
+
+def _text_block(text: str, now: int) -> bytes:
+    return make_block([text], None, wire.wall_ns(now))

@@ -1,0 +1,189 @@
+"""`Flow`: a dataflow file with its real nodes, in virtual time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dora_config.dataflow.loader import LoadedDataflow, load_dataflow
+from dora_config.dataflow.resolved import NodeLocation
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.yaml.quantities import parse_duration
+from dora_daemon.build.session_file import read_session
+from dora_daemon.runner.errors import PreparationError
+from dora_daemon.runner.machine import events
+from dora_daemon.runner.process.injection import make_package_folder
+from dora_daemon.runner.process.prepare import PreparedNode, Preparer
+from dora_node_api.protocol import messages
+from dora_testing.engine import Engine
+from dora_testing.errors import FlowError
+from dora_testing.results import Result
+from dora_testing.sources import Source
+
+Duration = float | str
+"""Seconds, or a text such as `40ms`."""
+
+PATIENCE = 30.0
+
+_SITE = '''"""Gives a node of a test its virtual time before its own code is imported."""
+import importlib.machinery, importlib.util, os, sys
+try:
+    from dora_node_api.virtual_time import begin
+except ImportError:
+    pass
+else:
+    begin()
+_own = os.path.dirname(os.path.abspath(__file__))
+_rest = [place for place in sys.path if os.path.abspath(place) != _own]
+_spec = importlib.machinery.PathFinder.find_spec("sitecustomize", _rest)
+if _spec is not None and _spec.loader is not None:
+    _spec.loader.exec_module(importlib.util.module_from_spec(_spec))
+'''
+
+
+class Flow:
+    """A dataflow of which each node gets one event at a time, in virtual time.
+
+    Made by the fixture `dora_flow`. `run` may be called several times; each starts anew.
+    """
+
+    def __init__(
+        self,
+        dataflow: Path | str,
+        *,
+        replace: Mapping[str, Source] | None = None,
+        latency: Mapping[str, Duration] | None = None,
+        cost: Mapping[str, Duration] | None = None,
+        env: Mapping[str, str] | None = None,
+        shuffle: int | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        """Load the file.
+
+        `replace`: sources in place of nodes. `latency`: of messages, by `node/output` or, for one
+        reader, `node/input`. `cost`: how long a node is busy with each input. `env`: as `--env` of
+        `dora run`. `shuffle`: seed of another order of what happens at the same time. `patience`:
+        real seconds in which a node must come back for events; it has four times as long to start.
+        """
+        self._loaded: LoadedDataflow = load_dataflow(dataflow)
+        self._replace = dict(replace or {})
+        self._nodes = {node.id: node for node in self._loaded.resolved.nodes}
+        for name in (*self._replace, *(cost or {})):
+            self._expect(name)
+        self._latency = {edge: _ns(value) for edge, value in (latency or {}).items()}
+        self._cost = {node: _ns(value) for node, value in (cost or {}).items()}
+        for edge in self._latency:
+            node, _, port = edge.partition("/")
+            if port not in (*self._expect(node).inputs, *self._nodes[node].outputs):
+                raise FlowError(f'latency: node "{node}" has no input or output `{port}`')
+        self._env = dict(env or {})
+        self._shuffle = shuffle
+        self._patience = patience
+        self._actions: list[tuple[int, Callable[[Engine], None]]] = []
+        unused = [n.id for n in self._nodes.values() if n.is_dynamic and n.id not in self._replace]
+        if unused:
+            raise FlowError(f'dynamic node "{unused[0]}" is not started by dora; replace it')
+
+    def _expect(self, name: str) -> Any:
+        if name not in self._nodes:
+            known = ", ".join(self._nodes)
+            raise FlowError(f'node "{name}" does not exist in {self._loaded.path}; nodes: {known}')
+        return self._nodes[name]
+
+    # --- what happens meanwhile ------------------------------------------------------------------
+
+    def set_param(self, node: str, key: str, value: Any, *, at: float = 0.0) -> None:
+        """Set a parameter of a node at a virtual time, as `dora param set` does."""
+        self._expect(node)
+        self._do(at, lambda engine: engine.control(node, messages.SetParam(key, value)))
+
+    def delete_param(self, node: str, key: str, *, at: float) -> None:
+        """Delete a parameter of a node at a virtual time."""
+        self._expect(node)
+        self._do(at, lambda engine: engine.control(node, messages.DeleteParam(key)))
+
+    def kill(self, node: str, *, at: float) -> None:
+        """Kill the process of a node at a virtual time; its restart policy decides what follows."""
+        self._expect(node)
+        self._do(at, lambda engine: engine.kill(node))
+
+    def stop(self, node: str, *, at: float) -> None:
+        """Stop a node at a virtual time, as `dora node stop` does."""
+        self._expect(node)
+        self._do(at, lambda engine: engine.handle(events.NodeStopRequested(node, 10.0)))
+
+    def _do(self, at: float, action: Callable[[Engine], None]) -> None:
+        self._actions.append((round(at * 1e9), action))
+
+    # --- the run ---------------------------------------------------------------------------------
+
+    def run(self, until: Duration | None = None, *, may_fail: Iterable[str] = ()) -> Result:
+        """Run the dataflow until it ends, and return what it has sent.
+
+        It is stopped after `until` virtual seconds, or, without that, once nothing more can happen.
+        Raises FlowError if a node fails that is not in `may_fail`, or does not come back for
+        events.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="dora-test-"))
+        try:
+            engine = self._engine(folder)
+            for at, action in self._actions:
+                engine.at(at, lambda action=action: action(engine))  # type: ignore[misc]
+            result = engine.run(None if until is None else _ns(until))
+            problem = engine.failure(result, may_fail=tuple(may_fail))
+        finally:
+            shutil.rmtree(folder)
+        if problem is not None:
+            raise FlowError(problem)
+        return result
+
+    def _engine(self, folder: Path) -> Engine:
+        loaded = self._loaded
+        plan = RunPlan(
+            dataflow_id=str(uuid.uuid5(uuid.NAMESPACE_URL, loaded.path.name)),
+            name=loaded.resolved.name,
+            resolved=loaded.resolved,
+            descriptor=loaded.descriptor_dict,
+            working_dir=str(loaded.directory),
+            env_overrides=self._env,
+            exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
+            allow_shell=True,
+        )
+        packages = make_package_folder(folder / "packages")
+        (packages / "sitecustomize.py").write_text(_SITE, encoding="utf-8")
+        return Engine(
+            plan,
+            self._programs(Preparer(plan, packages, os.environ)),
+            self._replace,
+            folder,
+            latency=self._latency,
+            cost=self._cost,
+            patience=self._patience,
+            shuffle=self._shuffle,
+        )
+
+    def _programs(self, preparer: Preparer) -> dict[str, PreparedNode]:
+        programs: dict[str, PreparedNode] = {}
+        problems: list[str] = []
+        places = read_session(self._loaded.path).places(self._loaded.directory)
+        for spec in self._nodes.values():
+            if spec.id not in self._replace:
+                try:
+                    programs[spec.id] = preparer.prepare(spec, places.get(spec.id, NodeLocation()))
+                except PreparationError as error:
+                    problems += error.problems
+        if problems:
+            raise FlowError("\n".join(problems))
+        return programs
+
+
+def _ns(duration: Duration) -> int:
+    seconds = parse_duration(duration) if isinstance(duration, str) else float(duration)
+    if not seconds >= 0:
+        raise FlowError(f"invalid time of {duration} seconds; it must be zero or more")
+    return round(seconds * 1e9)
