@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dora_node_api.errors import SetUpError
@@ -128,8 +129,8 @@ def living_runners() -> Iterator[RunnerAddress]:
 def _read_index(index: Path) -> RunnerAddress | None:
     try:
         values = json.loads(index.read_text())
-        if not Path(f"/proc/{values['pid']}").exists():
-            return None
+        with suppress(PermissionError):  # it is alive
+            os.kill(values["pid"], 0)
         return RunnerAddress(
             socket=str(index.parent / values.get("socket", "n")),
             dataflow_id=str(values["dataflow_id"]),
@@ -138,6 +139,6 @@ def _read_index(index: Path) -> RunnerAddress | None:
             dynamic_nodes=tuple(values["dynamic_nodes"]),
             daemon_port=values.get("daemon_port"),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # Being written, removed, or of another version: unusable.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        # Ended, being written, removed, or of another version: unusable.
         return None

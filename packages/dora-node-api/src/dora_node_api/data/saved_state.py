@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -12,9 +11,6 @@ from dora_node_api.errors import InvalidData
 BYTES = "bytes"
 ARROW = "arrow"
 """The two formats: plain bytes, and an Arrow IPC stream of one column."""
-
-_MAX_WRITE = 1 << 30
-"""Bytes of one system call; Linux takes at most 2 GiB."""
 
 
 def write_state(state: Any) -> tuple[int, str, int]:
@@ -26,9 +22,8 @@ def write_state(state: Any) -> tuple[int, str, int]:
     form, data = _encoded(state)
     descriptor = os.memfd_create("dora-state", os.MFD_CLOEXEC)
     try:
-        left = data
-        while left:
-            left = left[os.write(descriptor, left[:_MAX_WRITE]) :]
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
     except BaseException:
         os.close(descriptor)
         raise
@@ -40,7 +35,9 @@ def read_state(descriptor: int, form: str, size: int) -> Any:
 
     Raises InvalidData if the file does not have this format and size.
     """
-    data = b"".join(_chunks(descriptor, size))
+    with open(descriptor, "rb", closefd=False) as file:
+        file.seek(0)
+        data = file.read()
     if len(data) != size:
         raise InvalidData(f"the saved state has {len(data)} bytes, expected {size}")
     if form == BYTES:
@@ -54,16 +51,6 @@ def read_state(descriptor: int, form: str, size: int) -> Any:
             return reader.read_next_batch().column(0)
     except (pyarrow.ArrowException, StopIteration, IndexError) as error:
         raise InvalidData(f"the saved state cannot be decoded: {error}") from error
-
-
-def _chunks(descriptor: int, size: int) -> Iterable[bytes]:
-    offset = 0
-    while offset < size:
-        chunk = os.pread(descriptor, min(size - offset, _MAX_WRITE), offset)
-        if not chunk:
-            return
-        offset += len(chunk)
-        yield chunk
 
 
 def _encoded(state: Any) -> tuple[str, memoryview]:
