@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dora_cli.coordinator.errors import RequestFailed
+from dora_config.dataflow.sources import LogLevel
 from dora_config.errors import DoraError
 from dora_config.protocol.control import ListDataflows, LogLines, LogsEnd, ReadLogs, WatchTopics
 from dora_config.protocol.dataflow import LogFilter, LogPosition
 from dora_config.protocol.envelope import DataflowUuid
-from dora_config.protocol.runner import LogLevel
 from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
 from dora_ui.connection import CoordinatorConnection, ReplyStream
 from dora_ui.feed import Feed, difference
