@@ -50,11 +50,6 @@ def headers(port: int) -> dict[str, str]:
     }
 
 
-def cache_control(path: str) -> str:
-    """Return how the browser stores an answer: what machines report is not stored."""
-    return "no-store" if "/api/" in path else "no-cache"
-
-
 def enter(root: str, dataflow: str | None) -> str:
     """Return the answer to the link with the key, which leads to a dataflow or to the fleet.
 

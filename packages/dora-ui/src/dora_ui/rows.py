@@ -117,12 +117,11 @@ def _links(machines: Iterable[MachineSummary]) -> Row:
         for link in machine.links:
             key = f"{link.machine}>{link.peer}"
             row = _link(link)
-            found[key] = max(found.get(key, row), row, key=_badness)
+            found[key] = max(
+                (found.get(key, row), row),
+                key=lambda one: (one["state"] != "connected", one.get("rttUs", 0)),
+            )
     return found
-
-
-def _badness(link: Row) -> tuple[bool, float]:
-    return link["state"] != "connected", link.get("rttUs", 0)
 
 
 def _link(link: LinkSummary) -> Row:

@@ -118,12 +118,11 @@ class Access:
             return refused
         if not self._has_session(headers.get("cookie", "")):
             return Refusal(403, _NO_SESSION)
-        if websocket and "origin" not in headers:
+        changes = method not in SAFE_METHODS
+        if (websocket or changes) and "origin" not in headers:
             return Refusal(403, "the header Origin is missing")
-        if websocket or method in SAFE_METHODS:
+        if not changes:
             return None
-        if "origin" not in headers:
-            return Refusal(403, "the header Origin is missing")
         if self.read_only:
             return Refusal(403, "changes are disabled: `dora ui` runs with --read-only")
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
@@ -177,7 +176,9 @@ class Guard:
         return self._application
 
     def _with_headers(self, scope: Scope, send: Send) -> Send:
-        added = {**self._headers, "Cache-Control": page.cache_control(scope["path"])}
+        # what machines report is not stored
+        stored = "no-store" if "/api/" in scope["path"] else "no-cache"
+        added = {**self._headers, "Cache-Control": stored}
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -62,11 +62,10 @@ def entities(
             encoded = rr.EncodedImage(contents=visual.data, media_type=f"image/{visual.format}")
             yield Entity(name, encoded)
         case Points(dimensions=2):
-            yield Entity(name, rr.Points2D(visual.rows, colors=_colors(visual.color)))
+            yield Entity(name, rr.Points2D(visual.rows, colors=visual.color))
         case Points():
             radii = visual.radii or (_RADIUS,)
-            colors = _colors(visual.color)
-            yield Entity(name, rr.Points3D(visual.rows, radii=radii, colors=colors))
+            yield Entity(name, rr.Points3D(visual.rows, radii=radii, colors=visual.color))
         case Boxes():
             yield Entity(name, _boxes(visual, 2 if kind is VisualKind.BOXES_2D else 3))
         case Lines():
@@ -152,10 +151,6 @@ def _floats(
     if len(numbers) != count:
         raise ValueError(f"the metadata {name} is {given!r}; expected {count} numbers")
     return numbers
-
-
-def _colors(color: tuple[int, int, int] | None) -> list[tuple[int, int, int]] | None:
-    return None if color is None else [color]
 
 
 def _boxes(boxes: Boxes, dimensions: int) -> Any:
