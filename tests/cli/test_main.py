@@ -39,7 +39,7 @@ def test_every_command_has_help(dora: Dora, word: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["", "run", "help", "topic", "topic echo", "self update", "ps", "daemon"],
+    ["", "run", "help", "topic", "topic echo", "self update", "ls", "daemon"],
 )
 def test_help_command_equals_help_option(dora: Dora, words: str) -> None:
     shown = dora("help", *words.split())
@@ -48,6 +48,13 @@ def test_help_command_equals_help_option(dora: Dora, words: str) -> None:
         assert shown.out.startswith("Usage: dora daemon [OPTIONS]")
     else:
         assert shown.out == dora(*words.split(), "--help").out
+
+
+def test_a_group_without_a_command_prints_its_help(dora: Dora) -> None:
+    for group in ("", "node"):
+        shown = dora(*group.split())
+        assert (shown.code, shown.out) == (2, "")
+        assert shown.err == dora(*group.split(), "--help").out
 
 
 @pytest.mark.parametrize("word", ["daemon", "coordinator", "list"])
@@ -90,9 +97,7 @@ def test_commands_of_dora_rs_that_do_not_exist_name_a_replacement(dora: Dora, wo
         assert shown.err == f"[ERROR]\n{registry.UNSUPPORTED[word]}\n"
 
 
-@pytest.mark.parametrize(
-    ("command", "option"), [one for one in registry.UNSUPPORTED_OPTIONS if one[0] != "record"]
-)
+@pytest.mark.parametrize(("command", "option"), registry.UNSUPPORTED_OPTIONS)
 def test_options_of_dora_rs_that_do_not_exist_name_a_replacement(
     dora: Dora, command: str, option: str
 ) -> None:

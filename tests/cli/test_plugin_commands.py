@@ -79,6 +79,8 @@ def test_an_application_is_a_group(dora: Dora, wheels: PluginWheels) -> None:
     wheels.install("a", {"dora.commands": {"farm": "plug_group:app"}}, plug_group=GROUP)
     assert dora("farm", "cows", "--number", "5").out == "5\n"
     assert dora("farm", "fail").code == 4
+    assert dora("farm").err.startswith("Usage: dora farm [OPTIONS] COMMAND")
+    assert "no such command 'cowz', did you mean 'cows'?" in dora("farm", "cowz").err
     shown = dora("help", "farm").out
     assert shown.startswith("Usage: dora farm [OPTIONS] COMMAND")
     assert "completion" not in shown

@@ -140,6 +140,22 @@ def test_a_missing_wheel_is_reported_with_the_remedy(
     assert capsys.readouterr().err == message
 
 
+def test_help_of_a_command_without_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    received: list[Sequence[str]] = []
+
+    def daemon(words: Sequence[str]) -> int:
+        received.append(words)
+        return 0
+
+    _install(monkeypatch, daemon=daemon)
+    assert launcher.main(["help", "daemon"]) == 0
+    assert received == [["--help"]]
+    assert launcher.main(["help", "cluster"]) == 1
+    assert "`dora cluster` is part of the wheel dora-cluster" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
 def test_help_without_the_command_line_names_what_is_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]

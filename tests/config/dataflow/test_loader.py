@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dora_config import plugins
 from dora_config.dataflow.loader import load_dataflow, parse_dataflow
 from dora_config.errors import ConfigError
 
@@ -104,6 +105,16 @@ def test_a_missing_program_is_a_warning(tmp_path: Path, program: str, message: s
     (found,) = warnings(path)
     assert found.startswith('f.yml:2:19: warning: node "a": ')
     assert message in found
+
+
+def test_a_missing_node_of_this_project_names_its_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "known_names", lambda group: {"dora-absent": "dora-gate"})
+    path = tmp_path / "f.yml"
+    path.write_text("nodes:\n  - {id: a, path: dora-absent}\n")
+    (found,) = warnings(path)
+    assert "install it with: " in found
 
 
 @pytest.mark.parametrize(

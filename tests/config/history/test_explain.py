@@ -195,6 +195,19 @@ def test_what_a_node_waits_for_is_shown_until_it_is_over() -> None:
     later = explain(evidence(machine("robot", begins, over, node_ids=("ros",))))
     assert later.waits_for == ()
     assert later.summary.startswith("nothing is wrong now; the last trouble is over")
+    assert later.timeline[-1].text == "over: waits for a router"
+
+
+def test_what_a_node_waited_for_does_not_explain_what_it_waits_for_now() -> None:
+    texts = ("no new command of human", None, "there is an emergency")
+    waits = (
+        entry(905 + number, happened.NodeWaits(node="gate", text=text))
+        for number, text in enumerate(texts)
+    )
+    explained = explain(evidence(machine("robot", *waits, node_ids=("gate",))))
+    assert explained.cause is not None
+    assert explained.cause.text == 'node "gate" on machine "robot" there is an emergency'
+    assert explained.cause.at == 907
 
 
 def test_a_silent_input_is_the_cause_if_nothing_upstream_failed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from dora_config import plugins
 from dora_config.access import Endpoint
 from dora_config.plugins import Addition, PluginError, Plugins
-from dora_config.protocol.recordings import ListRecordings
+from dora_config.protocol.recordings import ListRecordings, RecordingStates, StopRecording
 from dora_daemon.agent.events import RecorderSettled
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.side_programs import NoRecorders, SidePrograms, start_recorders
@@ -31,9 +32,9 @@ def test_the_recorders_of_the_plug_in_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = f"{__name__}:_received"
-    recorder = Addition("dora.side_programs", "recorder", value, "dora-hello")
+    recorder = Addition("dora.side_programs", "recorder", value, "dora-recordings")
     monkeypatch.setattr(
-        plugins, "installed", lambda: Plugins([recorder], {"dora-hello": [plugins.INTERFACE]})
+        plugins, "installed", lambda: Plugins([recorder], {"dora-recordings": [plugins.INTERFACE]})
     )
     found: Any = anyio.run(_started, tmp_path)
     assert found[1:3] == (tmp_path, "robot")
@@ -54,8 +55,9 @@ def test_without_the_plug_in_nodes_start(
     found.start(record.model_copy(update={"spec": _Spec(recording=3)}), new_attempt=True)
     [message] = caplog.messages
     assert "cannot record: the program `recorder` beside a dataflow is part of" in message
+    assert anyio.run(found.call, ListRecordings()) == RecordingStates()
     with pytest.raises(PluginError, match="is part of the wheel dora-recordings"):
-        anyio.run(found.call, ListRecordings())
+        anyio.run(found.call, StopRecording(recording=str(uuid4())))
 
 
 class _Spec:

@@ -7,7 +7,7 @@ from support.command_line import Dora
 from support.command_tree import all_lines, command_of
 from support.hostile_coordinator import check, hostile_coordinator
 
-from dora_cli import registry
+from dora_recordings.commands.record import RecordCommand
 
 __all__ = ["hostile_coordinator"]
 
@@ -22,11 +22,11 @@ def test_record_fetch_is_a_hidden_name() -> None:
     assert command_of("record fetch")[0].name == "fetch"
 
 
-@pytest.mark.parametrize(
-    "option", [option for command, option in registry.UNSUPPORTED_OPTIONS if command == "record"]
-)
-def test_options_that_do_not_exist_name_a_replacement(dora: Dora, option: str) -> None:
+@pytest.mark.parametrize(("command", "option"), RecordCommand.unsupported)
+def test_options_that_do_not_exist_name_a_replacement(
+    dora: Dora, command: str, option: str
+) -> None:
     for words in ((option, "x"), (f"{option}=x",)):
-        shown = dora("record", "flow.yml", *words)
+        shown = dora(command, "flow.yml", *words)
         assert (shown.code, shown.out) == (2, "")
-        assert registry.UNSUPPORTED_OPTIONS["record", option] in shown.err
+        assert RecordCommand.unsupported[command, option] in shown.err

@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from dora_cli import output
 from dora_cli._version import __version__
-from dora_cli.command import function_command
+from dora_cli.command import CommandGroup, function_command
 from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
 from dora_config.launcher import COMMANDS, OWN_WORDS
 from dora_config.program import HELP
@@ -23,7 +23,7 @@ from dora_config.streams import finish
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(CommandGroup):
     """A group that imports a command when it is named; plug-ins add commands to it."""
 
     def __init__(
@@ -91,12 +91,6 @@ class LazyGroup(TyperGroup):
         if word in self._unsupported and not ctx.resilient_parsing:
             output.failure(self._unsupported[word])
             raise SystemExit(2)
-        if not word.startswith("-") and self.get_command(ctx, word) is None:
-            import difflib
-
-            close = difflib.get_close_matches(word, self.list_commands(ctx), n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            ctx.fail(f"no such command {word!r}{hint}")
         return super().resolve_command(ctx, args)
 
     def sections(self) -> tuple[list[Section], list[str]]:
@@ -176,7 +170,6 @@ def create_application() -> Any:
     app = typer.Typer(
         cls=LazyGroup,
         add_completion=False,
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # rich costs 30 ms and draws boxes that grep cannot match
         context_settings=dict(HELP),

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer.main import get_command, get_group
 
+from dora_cli.command import CommandGroup
 from dora_config import plugins
 from dora_config.plugins import PluginError
 
@@ -55,6 +56,7 @@ def values(group: str, own: Container[str]) -> tuple[dict[str, Any], list[str]]:
 def command_of(name: str, app: typer.Typer) -> Any:
     """Return the command of an application."""
     app.rich_markup_mode = None  # as commands of dora itself
+    app.info.cls = app.info.cls or CommandGroup
     is_group = len(app.registered_commands) != 1 or app.registered_groups
     command = get_group(app) if is_group or app.registered_callback else _single(app)
     command.name = name

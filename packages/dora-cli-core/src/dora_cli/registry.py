@@ -90,7 +90,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
 )
 
-ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"}
+ALIASES: Mapping[str, str] = {"ls": "list", "ps": "list", "destroy": "down", "check": "status"}
 """Alternative words of commands; hidden in help texts."""
 
 PHRASES: Mapping[tuple[str, str], tuple[str, ...]] = {
@@ -120,17 +120,6 @@ UNSUPPORTED_OPTIONS: Mapping[tuple[str, str], str] = {
     "listens on other addresses",
     ("validate", "--node-manifest"): "`--node-manifest` is not supported: nodes have no manifests, "
     "and `input_types` and `output_types` in the dataflow file are checked",
-    ("record", "--name"): "`record --name` is not needed: `dora record --attach DATAFLOW` records "
-    "a running dataflow",
-    (
-        "record",
-        "--proxy",
-    ): "`record --proxy` is not needed: `dora record --attach DATAFLOW -o FILE` "
-    "records on the machines of the dataflow, and writes FILE here at the end",
-    ("record", "--output-yaml"): "`record --output-yaml` is not supported: recording adds no node "
-    "to a dataflow; `dora expand` prints what runs",
-    ("record", "--queue-size"): "`record --queue-size` is not needed: the recorder needs no queue "
-    "length, and counts messages that it could not record",
 }
 """Options of commands of dora-rs that do not exist here: a sentence with the replacement."""
 

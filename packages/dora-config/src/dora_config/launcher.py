@@ -69,6 +69,8 @@ def _run(words: list[str]) -> int:
         command = find_command("cli")
     if command is not None:
         return command(words)
+    if first == "help" and len(words) > 1:
+        return _run([words[1], "--help"])
     return _show_installed() if first in ("", "-h", "--help", "help") else _explain_missing(first)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dora_config.errors import DoraError
-from dora_config.installation import wheel_command
+from dora_config.installation import extra_command, wheel_command
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -60,7 +60,7 @@ _WORDS: Mapping[Group, str] = {
     "dora.checks": "check of a {} by `dora doctor`",
     "dora.side_programs": "program `{}` beside a dataflow",
     "dora.templates": "project `dora new --kind {}`",
-    "dora.pages": "page of `dora ui` and `dora graph` (`{}`)",
+    "dora.pages": "page of `dora ui` and `dora graph`",
 }
 
 
@@ -230,6 +230,12 @@ def missing(group: Group, name: str) -> str | None:
         f"the {what(group, name)} is part of the wheel {wheel}, which is not installed for"
         f" {sys.executable}\n  install it: {wheel_command(wheel)}"
     )
+
+
+def missing_node(name: str) -> str | None:
+    """Return how to install a node of this project, None for other names."""
+    wheel, _, extra = known_names("nodes").get(name, "").removesuffix("]").partition("[")
+    return f"install it with: {extra_command(wheel, extra)}" if wheel else None
 
 
 def known_names(group: Group | Literal["nodes"]) -> Mapping[str, str]:

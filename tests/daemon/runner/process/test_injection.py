@@ -34,8 +34,8 @@ def test_a_plug_in_replaces_the_package_of_a_script(
 ) -> None:
     folder = make_package_folder(tmp_path / "packages")
     assert link_package(folder, "my-program") is None
-    replaced = Addition("dora.node_packages", "dora_rerun", "json", "dora-hello")
-    found = Plugins([replaced], {"dora-hello": ["1"]})
+    replaced = Addition("dora.node_packages", "dora_rerun", "json", "dora-ui")
+    found = Plugins([replaced], {"dora-ui": ["1"]})
     monkeypatch.setattr(injection, "installed", lambda: found)
     for _ in range(2):
         assert link_package(folder, "dora-rerun") is None

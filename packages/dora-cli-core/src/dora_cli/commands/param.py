@@ -49,7 +49,7 @@ def list_(
             rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in values.items()]
             output.table(("KEY", "VALUE"), sorted(rows))
         else:
-            output.write(f'node "{node}" has no parameters')
+            output.write(f'no parameters are set on node "{node}"')
 
 
 def get(

@@ -26,6 +26,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.types import TypeCheck, TypeDefinition
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
+from dora_config.plugins import missing_node
 from dora_config.yaml.document import Document, Place
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
@@ -365,9 +366,10 @@ def _check_program(
     if node.kind == "standard" and node.path is not None:
         path = expand_path(node.path, environ)
         if not _program_exists(loading.base, path, environ):
-            hint = f"looked in {loading.base.resolve()}" + (
+            looked = f"looked in {loading.base.resolve()}" + (
                 "" if "/" in path or path.endswith(".py") else " and in PATH"
             )
+            hint = missing_node(path) or looked
             warn(flat.at("path"), f'could not find source path "{path}"', hint)
     for operator in node.operators:
         if operator.python and not is_file(loading.base / operator.python):

@@ -69,6 +69,7 @@ class Narrator:
     """Turns events in the order of time into lines."""
 
     _restarting: dict[str, int] = field(default_factory=dict)
+    _waiting: dict[str, str] = field(default_factory=dict)
 
     def occurrence(self, timed: TimedEvent) -> Occurrence | None:
         """Return the line about an event; ``None`` for events that are not worth one."""
@@ -97,6 +98,11 @@ class Narrator:
             case NodeFailed(result=result):
                 self._restarting.pop(result.node, None)
                 return Line(f"failed: {result.message}", result.node, problem=True)
+            case happened.NodeWaits(node=node, text=None):
+                return Line(f"over: {self._waiting.pop(node, 'it waited')}", node)
+            case happened.NodeWaits(node=node, text=str(text)):
+                self._waiting[node] = text
+                return Line(text, node, problem=True)
             case DataflowStarted():
                 return Line("started")
             case DataflowStopping(reason=reason, grace=grace):
@@ -131,8 +137,6 @@ def _runner_line(event: happened.HistoryEvent) -> Line | None:
             return Line(text, node, problem=True)
         case happened.InputRecovered(node=node, input=name):
             return Line(f'input "{name}" receives messages again', node)
-        case happened.NodeWaits(node=node, text=text):
-            return Line(text or "waits for nothing any more", node, problem=text is not None)
         case happened.LinkPeerChanged(peer=peer, state="lost", reason=reason):
             cause = f": {reason}" if reason else ""
             return Line(f'lost the link to machine "{peer}"{cause}', problem=True)
@@ -195,7 +199,7 @@ def explain(evidence: Evidence) -> Explanation:
         troubles.handle(index, timed)
         lines.append(narrator.occurrence(timed))
     _add_present(troubles, evidence)
-    incident = _last_incident(troubles.found, evidence.now)
+    incident = _unresolved(_last_incident(troubles.found, evidence.now))
     first = _first_cause(incident, _Graph(evidence))
     findings = () if evidence.ended else _findings(evidence, events)
     cause = None if first is None else _cause(first, incident)
@@ -249,6 +253,13 @@ def _last_incident(found: Iterable[Trouble], now: float) -> list[Trouble]:
         last[trouble.key] = (until, first)
         end = max(end, until)
     return ordered[first:]
+
+
+def _unresolved(incident: list[Trouble]) -> list[Trouble]:
+    """Leave out what nodes waited for once if there is trouble now, which it does not explain."""
+    if all(one.until is not None for one in incident):
+        return incident
+    return [one for one in incident if one.kind != "wait" or one.until is None]
 
 
 @dataclass(frozen=True, slots=True)

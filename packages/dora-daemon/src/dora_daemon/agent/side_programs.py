@@ -16,7 +16,12 @@ from dora_config import plugins
 from dora_config.access import Endpoint
 from dora_config.plugins import PluginError
 from dora_config.protocol.daemon import HeartbeatAck
-from dora_config.protocol.recordings import RecorderReply, RecorderRequest
+from dora_config.protocol.recordings import (
+    ListRecordings,
+    RecorderReply,
+    RecorderRequest,
+    RecordingStates,
+)
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.records import PartRecord
 
@@ -57,6 +62,9 @@ class NoRecorders:
         self._post(RecorderSettled(record.dataflow_id))
 
     async def call(self, request: RecorderRequest) -> RecorderReply:
+        is_missing = not plugins.installed().names("dora.side_programs")
+        if isinstance(request, ListRecordings) and is_missing:
+            return RecordingStates()  # this machine never records; the others may
         raise PluginError(self._reason)
 
     def acknowledged(self, ack: HeartbeatAck) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice
-from dora_cli.command import function_command
+from dora_cli.command import Command, function_command
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
@@ -27,6 +27,21 @@ from dora_recordings.plugin import HEADING
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_recordings.client.starting import RecordSettings
+
+
+class RecordCommand(Command):
+    """Names what replaces options of dora-rs."""
+
+    unsupported: ClassVar = {
+        ("record", "--name"): "`record --name` is not needed: `dora record --attach DATAFLOW` "
+        "records a running dataflow",
+        ("record", "--proxy"): "`record --proxy` is not needed: `dora record --attach DATAFLOW -o "
+        "FILE` records on the machines of the dataflow, and writes FILE here at the end",
+        ("record", "--output-yaml"): "`record --output-yaml` is not supported: recording adds no "
+        "node to a dataflow; `dora expand` prints what runs",
+        ("record", "--queue-size"): "`record --queue-size` is not needed: the recorder needs no "
+        "queue length, and counts messages that it could not record",
+    }
 
 
 def _size(text: str) -> int:
@@ -163,7 +178,7 @@ def _record(
         _run_here(path, settings, run)
 
 
-record = function_command("record", _record, rich_help_panel=HEADING)
+record = function_command("record", _record, cls=RecordCommand, rich_help_panel=HEADING)
 
 
 def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dora_config.installation import extra_command
-from dora_config.plugins import known_names
+from dora_config.plugins import missing_node
 from dora_config.yaml.text_files import is_file
 from dora_daemon.runner.errors import RunnerError
 
@@ -72,16 +71,11 @@ def find_program(
     own = Path(sys.executable if own_python is None else own_python).parent / expanded
     if os.access(own, os.X_OK) and own.suffix != ".py":
         return own
+    remedy = missing_node(expanded)
     raise SourceNotFound(
         f"Could not find source path `{path}`: there is no file at {in_working_dir}, and no"
-        f" program of that name on PATH{_remedy(expanded)}"
+        f" program of that name on PATH{f'; {remedy}' if remedy else ''}"
     )
-
-
-def _remedy(name: str) -> str:
-    """Return how to install a node that is part of a wheel of dora."""
-    wheel, _, extra = known_names("nodes").get(name, "").removesuffix("]").partition("[")
-    return f"; install it with: {extra_command(wheel, extra)}" if wheel else ""
 
 
 def require_executable(program: Path, path: str) -> None:
