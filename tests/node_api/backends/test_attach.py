@@ -13,6 +13,7 @@ import pytest
 from support.fake_runner import DATAFLOW_ID, FakeRunner
 
 from dora_node_api import Node, SetUpError
+from dora_node_api.backends import dynamic
 
 
 @pytest.fixture
@@ -49,6 +50,16 @@ def test_a_dynamic_node_finds_its_runner(roots: Path, runner: FakeRunner) -> Non
         assert hello is not None
         assert hello.incarnation is None
         assert hello.pid == os.getpid()
+
+
+def test_a_dynamic_node_finds_the_runner_of_a_service(
+    roots: Path, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(dynamic, "SERVICES", tmp_path)
+    runner.add_node("view", dynamic=True)
+    index(tmp_path / "dora-daemon-fleet", 0, runner)
+    with Node("view") as node:
+        assert node.dataflow_id() == DATAFLOW_ID
 
 
 def test_a_process_is_several_dynamic_nodes(roots: Path, runner: FakeRunner) -> None:

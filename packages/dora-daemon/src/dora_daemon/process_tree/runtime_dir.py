@@ -44,8 +44,6 @@ from dora_daemon.process_tree.reaper import (
 from dora_daemon.process_tree.runner_index import IndexEntry
 
 PLAN = "plan.json"
-SERVICES = Path("/run")
-"""Where systemd makes the runtime directories of services."""
 KEEP_RESULT = 30 * 24 * 3600.0
 """Seconds after which a result that was not acknowledged is removed."""
 
@@ -65,15 +63,6 @@ def runtime_root(environ: Mapping[str, str] = os.environ) -> Path:
     state = environ.get("XDG_STATE_HOME") or ""
     base = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
     return (base / "dora" / "run").absolute()
-
-
-def runtime_roots() -> list[Path]:
-    """Return the folder of this user's runners, and those of services that it may read."""
-    own = runtime_root()
-    services = (
-        path for path in SERVICES.glob("dora-daemon-*") if os.access(path, os.R_OK | os.X_OK)
-    )
-    return list(dict.fromkeys((own, *sorted(services))))
 
 
 def lock(path: Path, *, wait: bool = False) -> int | None:

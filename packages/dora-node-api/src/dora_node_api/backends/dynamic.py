@@ -12,6 +12,8 @@ from dora_node_api.errors import SetUpError
 from dora_node_api.frozen import Frozen
 
 PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
+SERVICES = Path("/run")
+"""Where systemd makes the runtime directories of services."""
 
 
 class RunnerAddress(Frozen):
@@ -104,16 +106,14 @@ def _port_of_environment() -> int | None:
 
 
 def runtime_roots() -> list[Path]:
-    """Return the folders with the directories of runners of this user and of system services."""
+    """Return the folders of the runners of this user, and of services that it may use."""
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
     if not state.is_absolute():  # XDG rules; runners do the same
         state = Path("~/.local/state").expanduser()
-    roots = [state / "dora" / "run"]
-    for path in os.environ.get("RUNTIME_DIRECTORY", "").split(":"):
-        if path:
-            roots.append(Path(path))
-    roots.append(Path("/run/dora"))
-    return list(dict.fromkeys(roots))
+    given = filter(None, os.environ.get("RUNTIME_DIRECTORY", "").split(":"))
+    services = sorted(SERVICES.glob("dora-daemon-*"))
+    usable = (path for path in services if os.access(path, os.R_OK | os.X_OK))
+    return list(dict.fromkeys((state / "dora" / "run", *map(Path, given), *usable)))
 
 
 def living_runners() -> Iterator[RunnerAddress]:
