@@ -68,7 +68,7 @@ class FormatCommand(TyperCommand):
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         """Parse the arguments for the named format, or for the default."""
         try:
-            command = self._chosen(self._named(args))
+            command = self._chosen(self._named(args) or self._of_file(args))
         except (PluginError, typer.BadParameter):
             if not extra.get("resilient_parsing"):
                 raise
@@ -86,6 +86,19 @@ class FormatCommand(TyperCommand):
             message = f"{name!r} is not a format that is installed: {formats}"
             raise typer.BadParameter(message, param_hint=f"'{self.word}'")
         return self.of(name)
+
+    def _of_file(self, args: list[str]) -> str:
+        """Return the format that says it reads one of the files, else the one that says nothing."""
+        if self._default or not args:
+            return ""
+        silent = []
+        for name in self.formats():
+            reads = getattr(plugins.load(self._group, name), "reads", None)
+            if reads is None:
+                silent.append(name)
+            elif any(reads(Path(word)) for word in args):
+                return name
+        return silent[0] if len(silent) == 1 else ""
 
     def _named(self, args: list[str]) -> str:
         before = args[: args.index("--")] if "--" in args else args

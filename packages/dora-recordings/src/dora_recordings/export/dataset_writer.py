@@ -191,9 +191,11 @@ class DatasetWriter:
         episode.statistics.setdefault(name, FeatureStatistics()).add(pixels)
 
     def end(self) -> None:
-        """Write the rows of the episode."""
+        """Write the rows of the episode, if it has any."""
         episode, self._episode = self._episode, None
         assert episode is not None
+        if not episode.times:
+            return
         for video in self._videos.values():
             video.end = video.begin + len(episode.times) / self._fps
         for name, vectors in episode.vectors.items():

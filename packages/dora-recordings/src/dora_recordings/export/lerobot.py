@@ -319,13 +319,26 @@ class _Frames:
             return
         if self._action is not None and topic == self._action[0] != self._layout.driver:
             self._complete()
-        if topic == self._layout.driver and len(self._latest) == len(self._layout.features):
+        if topic == self._layout.driver and self._has_observation():
             self._add_frame(message.log_time)
+
+    def _has_observation(self) -> bool:
+        """Whether all outputs have sent; what has only actions may follow."""
+        return all(
+            topic in self._latest or all(one.name == ACTION for one in features)
+            for topic, features in self._layout.features.items()
+        )
+
+    @property
+    def _has_action(self) -> bool:
+        return self._action is None or self._action[0] in self._latest
 
     def _add_frame(self, time: int) -> None:
         if self._grid is None:
             self._grid = FrameGrid(self._layout.fps, time)
             self._writer.begin(self._left[0].task)
+        elif not self._has_action:  # only then is there nothing but one pending frame
+            self._grid, self._pending = FrameGrid(self._layout.fps, time), None
         placed = self._grid.place(time)
         if placed is None:
             self.skipped += 1
@@ -340,7 +353,7 @@ class _Frames:
 
     def _complete(self) -> None:
         """Write the last frame, with the last action."""
-        if self._pending is None:
+        if self._pending is None or not self._has_action:
             return
         frame, seconds = self._pending
         self._pending = None
@@ -380,7 +393,7 @@ class _Frames:
         if self._grid is not None:
             self._complete()
             self._writer.end()
-            self._grid = None
+            self._grid = self._pending = None
 
 
 def _timers(dataflow: Mapping[str, Any] | None, node: str) -> Iterator[int]:
