@@ -27,7 +27,8 @@ WHOLE = "dora-cli"
 MAY_IMPORT_TOO = {
     "dora_ros2.block": {"dora_config"},
     "dora_ros2.kind": {"dora_config"},
-    "dora_ros2.commands": {"dora_config"},
+    "dora_ros2.commands": {"dora_cli", "dora_config"},
+    "dora_ros2.plugin": {"dora_cli"},
     "dora_ros2.bags": {"dora_config", "dora_cli", "dora_recordings"},
 }
 """Modules behind entry points: what reads an entry point is installed when they are imported."""

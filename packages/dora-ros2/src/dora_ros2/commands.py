@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from typing import Any
 
 import zenoh
 
+from dora_cli import output
 from dora_config.terminal import visible
 from dora_ros2 import __version__
 from dora_ros2.connection import Connection, Node
@@ -182,7 +183,7 @@ def _session(reach: Reach) -> Iterator[Session]:
 
     def on_state(state: str | None) -> None:
         if state:
-            show(f"dora ros2 {state}; {_NO_ROUTER}", error=True)
+            output.remark(f"dora ros2 {state}; {_NO_ROUTER}")
 
     with _open(reach, reach.timeout, on_state) as session:
         _settle(session)
@@ -215,9 +216,11 @@ def list_graph(reach: Reach, *, as_json: bool) -> None:
         rows = _node_rows(graph) if reach.word == "nodes" else _channel_rows(graph, reach.word)
         if as_json:
             for row in rows:
-                show(_json(row))
+                output.write(_json(row))
+        elif not rows:
+            output.remark("none")
         else:
-            _table(rows)
+            output.table([name.upper() for name in rows[0]], [list(row.values()) for row in rows])
 
 
 def _node_rows(graph: Graph) -> list[dict[str, Any]]:
@@ -270,9 +273,9 @@ def show_messages(
             try:
                 value = type.decode(received.get()).to_pylist()[0]
             except MalformedMessage as error:
-                show(f"ignored a message: {error}", error=True)
+                output.remark(f"ignored a message: {error}")
                 continue
-            show(_json(value, items=None if full else _ITEMS))
+            output.write(_json(value, items=None if full else _ITEMS))
             shown += 1
 
 
@@ -293,27 +296,29 @@ def hz(reach: Reach, topic: str, lines: int) -> None:
             threading.Event().wait(1.0)
             times, sizes = zip(*list(seen), strict=True) if seen else ((), ())
             if count == before:
-                show("no new messages")
+                output.write("no new messages")
             elif len(times) > 1 and times[-1] > times[0]:
                 rate = (len(times) - 1) / (times[-1] - times[0])
                 gap = max(later - one for one, later in itertools.pairwise(times))
                 kilobytes = sum(sizes) / len(sizes) * rate / 1000
-                show(f"{rate:.2f} Hz, longest gap {gap * 1000:.1f} ms, {kilobytes:.1f} kB/s")
+                output.write(
+                    f"{rate:.2f} Hz, longest gap {gap * 1000:.1f} ms, {kilobytes:.1f} kB/s"
+                )
             else:
-                show(f"{count} messages")
+                output.write(f"{count} messages")
             before = count
 
 
 def show_type(reach: Reach, name: str) -> None:
     if not name.startswith("/"):
-        show(_described(reach.types, name).concatenated_text.rstrip("\n"))
+        output.write(_described(reach.types, name).concatenated_text.rstrip("\n"))
         return
     with _node(reach) as node:
         endpoints = node.connection.graph.endpoints(name=name)
         if not endpoints:
             raise DefinitionError(f"no topic or service {name}", remedy="`dora ros2 topics`")
         found = find_description(node, reach.types, endpoints[0])
-        show(f"# {found.name} {endpoints[0].hash}\n{found.concatenated_text}".rstrip("\n"))
+        output.write(f"# {found.name} {endpoints[0].hash}\n{found.concatenated_text}".rstrip("\n"))
 
 
 def _described(types: Types, name: str) -> TypeDescription:
@@ -343,7 +348,7 @@ def pub(reach: Reach, topic: str, type_name: str, text: str, rate: float, count:
             return graph.endpoints(Kind.SUBSCRIPTION, name=name)
 
         if not rate and not subscriptions(node.connection.graph):
-            show(f"dora ros2 waits for a subscription of {name}", error=True)
+            output.remark(f"dora ros2 waits for a subscription of {name}")
             node.connection.wait_for(subscriptions, reach.timeout)
         others = subscriptions(node.connection.graph)
         fitting = [one for one in others if one.type == wanted]
@@ -364,7 +369,7 @@ def pub(reach: Reach, topic: str, type_name: str, text: str, rate: float, count:
                 break
             threading.Event().wait(1 / (rate or 1.0))
         _settle(node.connection)
-        show(f"published {last} to {name}")
+        output.write(f"published {last} to {name}")
 
 
 def call(reach: Reach, service: str, text: str, type_name: str | None) -> None:
@@ -375,7 +380,7 @@ def call(reach: Reach, service: str, text: str, type_name: str | None) -> None:
         else:
             server = _server(node, Kind.SERVER, name, "services")
             type = ServiceType(find_description(node, reach.types, server))
-        show(_json(_ask(node, reach, name, type, _value(text))))
+        output.write(_json(_ask(node, reach, name, type, _value(text))))
 
 
 def _ask(node: Node, reach: Reach, name: str, type: ServiceType, value: Any) -> dict[str, Any]:
@@ -411,14 +416,14 @@ def send_goal(reach: Reach, action: str, text: str, type_name: str | None) -> in
                 _value(text),
                 goal_id=goal_id,
                 timeout=reach.timeout,
-                on_feedback=lambda one: show(f"feedback {_json(one.to_pylist()[0])}"),
+                on_feedback=lambda one: output.write(f"feedback {_json(one.to_pylist()[0])}"),
             )
             accepted.add_done_callback(lambda _: answered.set())
             accepted.result()
             result = client.result(goal_id).result()
         finally:
             _at_signal.clear()
-        show(f"{result.state.name.lower()} {_json(result.result.to_pylist()[0])}")
+        output.write(f"{result.state.name.lower()} {_json(result.result.to_pylist()[0])}")
         return 0 if result.state is GoalState.SUCCEEDED else 1
 
 
@@ -428,9 +433,9 @@ def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> 
     try:
         code = client.cancel(goal_id, timeout=_CANCEL_SECONDS).result()
     except Ros2Error as error:
-        show(f"the goal may run on: {error}", error=True)
+        output.remark(f"the goal may run on: {error}")
     else:
-        show(_CANCELED.get(code, _CANCELED[CancelCode.GOAL_ENDED]), error=True)
+        output.remark(_CANCELED.get(code, _CANCELED[CancelCode.GOAL_ENDED]))
 
 
 def _served_action(node: Node, types: Types, name: str) -> ActionType:
@@ -461,7 +466,7 @@ def param(reach: Reach, of: str, name: str | None, text: str | None) -> int:
             changed = {"name": name, "value": encoded(_value(text))}
             for result in ask("set_parameters", {"parameters": [changed]})["results"]:
                 if not result["successful"]:
-                    show(f"{name}: {result['reason'] or 'refused'}", error=True)
+                    output.remark(f"{name}: {result['reason'] or 'refused'}")
                     return 1
         declared = ask("list_parameters", {})["result"]["names"]
         if name not in (None, *declared):
@@ -471,13 +476,13 @@ def param(reach: Reach, of: str, name: str | None, text: str | None) -> int:
         names = [name] if name else declared
         values = ask("get_parameters", {"names": names})["values"]
         for name, value in zip(names, map(decoded, values), strict=False):
-            show(f"{name}: {_json(list(value) if isinstance(value, bytes) else value)}")
+            output.write(f"{name}: {_json(list(value) if isinstance(value, bytes) else value)}")
         return 0
 
 
 def run_router(listen: str) -> None:
     with open_router(listen):
-        show(f"the router listens at {listen}; Ctrl-C ends it")
+        output.write(f"the router listens at {listen}; Ctrl-C ends it")
         threading.Event().wait()
 
 
@@ -490,7 +495,7 @@ def _publishers(
         return graph.endpoints(Kind.PUBLISHER, name=name)
 
     if wait and not found(session.graph):
-        show(f"dora ros2 waits for a publisher of {name}", error=True)
+        output.remark(f"dora ros2 waits for a publisher of {name}")
         if not session.wait_for(found, reach.timeout):
             raise Ros2Error(f"no publisher of {name} within {reach.timeout:g} s")
     return found(session.graph)
@@ -532,22 +537,6 @@ def _json(value: Any, items: int | None = None) -> str:
                 return value
 
     return json.dumps(plain(value), ensure_ascii=False)
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> None:
-    rows = list(rows)
-    if not rows:
-        show("none", error=True)
-        return
-    lines = [
-        [name.upper() for name in rows[0]],
-        *([str(cell) for cell in row.values()] for row in rows),
-    ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        show(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
 
 
 @dataclass
@@ -707,12 +696,7 @@ def _messages(seen: Mapping[str, Seen]) -> str:
 
 
 def _line(word: str, text: str) -> None:
-    show(f"{word:<10} {text}")
-
-
-def show(text: str, *, error: bool = False) -> None:
-    """Print a text at once, escaped."""
-    print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)
+    output.write(f"{word:<10} {text}")
 
 
 class _EscapedText(logging.Formatter):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dora_cli import output
 from dora_ros2 import commands
 from dora_ros2.commands import Reach
 from dora_ros2.errors import Ros2Error
@@ -93,7 +94,7 @@ def _run(command: Callable[[], int | None]) -> None:
     try:
         code = command() or 0
     except Ros2Error as error:
-        commands.show(f"[ERROR]\n{error}", error=True)
+        output.failure(str(error))
         code = 1
     raise typer.Exit(code)
 
