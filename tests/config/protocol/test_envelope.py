@@ -192,5 +192,5 @@ def test_other_major_versions_are_incompatible() -> None:
 
 def test_control_characters_are_escaped() -> None:
     assert clean_lines("a\n\x1bb\n") == "a\n  \\x1bb"
-    assert clean_text("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\x0ac"
+    assert clean_text("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
     assert clean_text("x" * 50, limit=10) == "x" * 10 + "..."

@@ -163,7 +163,7 @@ def archive(files: FileStore, digest: str, method: str = "GET") -> tuple[int, He
         sent.append(message)
 
     async def run() -> None:
-        response = await endpoints.archive(Request(scope, receive))
+        response = await stored_files.answered(endpoints.archive, Request(scope, receive))
         await response(scope, receive, send)
 
     anyio.run(run)

@@ -14,7 +14,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
-from support.fleets.stored_files import add
+from support.fleets.stored_files import add, answered
 
 from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import OFFSET_HEADER, CodeFile, CodeSet
@@ -71,7 +71,7 @@ def request(
 def put(
     files: CodeFiles, *messages: Message, offset: str | None = None, length: str = ""
 ) -> Response:
-    return anyio.run(files.file, request("PUT", *messages, offset=offset, length=length))
+    return anyio.run(answered, files.file, request("PUT", *messages, offset=offset, length=length))
 
 
 @pytest.mark.parametrize(
@@ -149,17 +149,17 @@ def test_an_invalid_offset_is_refused(files: CodeFiles, offset: str) -> None:
 def test_a_list_of_files_has_a_limit(files: CodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_module, "MAX_LIST", 100)
     messages = [piece(b" " * 60, more=True), piece(b" " * 60, more=True)]
-    refused = anyio.run(files.missing, request("POST", *messages))
+    refused = anyio.run(answered, files.missing, request("POST", *messages))
     assert refused.status_code == 413
 
 
 @pytest.mark.parametrize("body", [b"{", b"[" * 200_000, b"\xff", b"{}", b"[1]"])
 def test_a_list_that_is_not_one_of_digests_is_refused(files: CodeFiles, body: bytes) -> None:
-    assert anyio.run(files.missing, request("POST", piece(body))).status_code == 400
+    assert anyio.run(answered, files.missing, request("POST", piece(body))).status_code == 400
 
 
 def test_a_list_that_does_not_arrive_is_not_an_error(files: CodeFiles) -> None:
-    answer = anyio.run(files.missing, request("POST", piece(b"[", more=True), GONE))
+    answer = anyio.run(answered, files.missing, request("POST", piece(b"[", more=True), GONE))
     assert answer.status_code == 400
 
 
@@ -172,7 +172,7 @@ def test_a_list_with_a_failing_disk_is_answered_with_the_reason(
 
     monkeypatch.setattr(broken, read_only)
     body = json.dumps([DIGEST]).encode()
-    refused = anyio.run(files.missing, request("POST", piece(body)))
+    refused = anyio.run(answered, files.missing, request("POST", piece(body)))
     assert refused.status_code == 507
     assert b": Read-only file system\n" in bytes(refused.body)
 
@@ -190,7 +190,7 @@ def test_a_missing_file_is_fetched_from_a_machine_once(tmp_path: Path) -> None:
     statuses = []
 
     async def get(method: str) -> None:
-        statuses.append((await files.file(request(method))).status_code)
+        statuses.append((await answered(files.file, request(method))).status_code)
 
     async def main() -> None:
         await get("HEAD")  # of a client that is about to upload it
@@ -206,7 +206,7 @@ def test_a_missing_file_is_fetched_from_a_machine_once(tmp_path: Path) -> None:
 def test_a_file_that_no_machine_has_or_that_is_still_sent(
     tmp_path: Path, files: CodeFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = anyio.run(files.file, request("GET"))
+    missing = anyio.run(answered, files.file, request("GET"))
     assert (missing.status_code, bytes(missing.body)) == (404, b"nowhere\n")
 
     async def fetch(_: Sequence[str]) -> None:
@@ -214,7 +214,7 @@ def test_a_file_that_no_machine_has_or_that_is_still_sent(
 
     slow = CodeFiles(FileStore(tmp_path / "slow"), max_bytes=1 << 20, fetch=fetch)
     monkeypatch.setattr(files_module, "FETCH_SECONDS", 0.01)
-    assert anyio.run(slow.file, request("GET")).status_code == 503
+    assert anyio.run(answered, slow.file, request("GET")).status_code == 503
 
 
 def test_the_files_of_a_list_are_fetched_at_once(tmp_path: Path) -> None:
@@ -241,7 +241,9 @@ def test_the_files_of_a_list_are_fetched_at_once(tmp_path: Path) -> None:
     query = f"code={hashlib.sha256(listed).hexdigest()}"
 
     async def get(digest: str) -> None:
-        assert (await files.file(request("GET", digest=digest, query=query))).status_code == 200
+        assert (
+            await answered(files.file, request("GET", digest=digest, query=query))
+        ).status_code == 200
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 
+from dora_config.file_store import FileRefused
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.queries.queries import find_code
-from dora_coordinator.state.commands import RequestRefused
 
 DIGEST = "0" * 64
 
@@ -41,6 +41,6 @@ def test_code_is_found_by_name_and_uuid_of_the_dataflow() -> None:
     ],
 )
 def test_missing_code_is_refused_with_the_reason(build: str, node: str, message: str) -> None:
-    with pytest.raises(RequestRefused, match=message) as refused:
+    with pytest.raises(FileRefused, match=message) as refused:
         find_code(registry(), build, node)
-    assert refused.value.code == "not_found"
+    assert refused.value.status == 404

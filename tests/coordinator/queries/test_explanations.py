@@ -61,7 +61,7 @@ def test_daemons_that_do_not_answer_are_named() -> None:
     requested(station)
     fleet.pass_time(4.0)
     assert explained(fleet, number).notes == (
-        'machine "robot": the runner\\x09has not answered for 2 s',
+        'machine "robot": the runner\\thas not answered for 2 s',
         'machine "station" has not answered for 3 s: its history is missing',
     )
 

@@ -45,7 +45,7 @@ def test_all_connected_daemons_are_called_and_their_replies_collected() -> None:
     answer(fleet, station, RecorderAnswered(call=call, problem="disk\tgone"))
     assert fleet.answers[number] == RecorderReplies(
         replies=(MachineReply(daemon="robot", reply=STATES),),
-        problems={"station": r'daemon "station": disk\x09gone'},
+        problems={"station": r'daemon "station": disk\tgone'},
     )
 
 

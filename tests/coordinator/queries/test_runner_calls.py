@@ -63,7 +63,7 @@ def test_a_call_without_a_node_collects_replies_and_problems_of_all_parts() -> N
     answer(fleet, station, call_id, Done())
     assert fleet.answers[number] == RunnerReplies(
         replies=(PartReply(daemon="station", reply=Done()),),
-        problems=('daemon "robot": the runner\\x09is gone',),
+        problems=('daemon "robot": the runner\\tis gone',),
     )
 
 

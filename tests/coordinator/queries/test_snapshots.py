@@ -73,7 +73,7 @@ def test_a_snapshot_has_machines_nodes_and_the_edges_of_all_daemons() -> None:
         ("robot", 3),
         ("station", 3),
     ]
-    assert found.problems == ('daemon "station": a runner\\x09is slow',)
+    assert found.problems == ('daemon "station": a runner\\tis slow',)
 
 
 def test_viewers_share_a_snapshot_for_a_second() -> None:

@@ -217,7 +217,7 @@ def test_a_stream_with_a_problem_is_not_reopened() -> None:
     assert world.received(world.robot) is None
     assert number not in world.fleet.answers  # the other stream continues
     world.send(world.gpu, TopicChunk(stream=gpu.stream, done=True, problem="too"))
-    problems = ('daemon "robot": it is\\x09full', 'daemon "gpu": too')
+    problems = ('daemon "robot": it is\\tfull', 'daemon "gpu": too')
     assert world.fleet.answers[number] == TopicsEnd(problems=problems)
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 
-from dora_config.file_store import FileStore
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from dora_config.file_store import FileRefused, FileStore
+from dora_coordinator.io.files import EXCEPTION_HANDLERS
 
 
 def add(store: FileStore, content: bytes) -> str:
@@ -14,3 +19,11 @@ def add(store: FileStore, content: bytes) -> str:
         file.write(content)
         store.publish(digest, file)
     return digest
+
+
+async def answered(handler: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    """Return the response of a handler, as the application completes it."""
+    try:
+        return await handler(request)
+    except (FileRefused, ClientDisconnect) as problem:
+        return await EXCEPTION_HANDLERS[type(problem)](request, problem)

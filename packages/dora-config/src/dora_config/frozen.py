@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 # What machines report is bounded, so that arithmetic with it cannot overflow.
 Count = Annotated[int, Field(gt=-(10**30), lt=10**30)]
@@ -46,3 +46,10 @@ class Frozen(BaseModel):
         if kind is not None:  # before pydantic reads the annotations
             cls.__annotations__ = {"kind": Literal[kind], **cls.__annotations__}
             setattr(cls, "kind", kind)  # noqa: B010 - a property for type checkers
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first wrong field of a model, and the reason."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -41,3 +41,12 @@ def visible(text: str, *, colour: bool = False) -> str:
 def one_line(text: str) -> str:
     """Return a text as :func:`visible` does, without colours, its newlines escaped too."""
     return visible(text).replace("\n", "\\n")
+
+
+def clean_text(text: str, *, limit: int = 2000) -> str:
+    """Escape control characters and shorten a text, for log lines and messages."""
+    if len(text) > limit:
+        text = text[:limit] + "..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -7,9 +7,6 @@ from dora_config.protocol.rest import paths
 
 def test_names_in_paths_are_percent_encoded() -> None:
     assert paths.url(paths.DATAFLOWS, "a/b ü", "stop") == "/api/dataflows/a%2Fb%20%C3%BC/stop"
-    query = {"dataflow": "a&b", "machine": None}
-    assert paths.url(paths.NODES, query=query) == "/api/nodes?dataflow=a%26b"
-    assert paths.url(paths.NODES, query={"machine": None}) == "/api/nodes"
 
 
 def test_errors_of_the_rest_api_are_json() -> None:

@@ -172,7 +172,7 @@ def _misplaced_fields(kind: str, present: set[str], place: Place, where: str) ->
 
 
 def _git_problems(present: set[str], place: Place, where: str) -> Iterator[Problem]:
-    references = [field for field in ("branch", "tag", "rev") if field in present]
+    references = [field for field in _REFERENCES if field in present]
     if len(references) > 1:
         found = " and ".join(references)
         message = f"{where}: only one of branch, tag and rev is allowed, found {found}"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from dora_config.errors import RemoteProtocolError
 from dora_config.frozen import Frozen
 from dora_config.protocol import VERSION
+from dora_config.terminal import clean_text as clean_text
 
 DataflowUuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 """Used in file names on daemons, hence the strict pattern."""
@@ -130,12 +131,6 @@ def invalid_message(error: ValidationError, receiver: str) -> RemoteProtocolErro
         return UnknownKind(f"unknown message to the {receiver}: {first['msg']}")
     where = ".".join(str(part) for part in first["loc"]) or "the message"
     return RemoteProtocolError(f"invalid message to the {receiver}: {where}: {first['msg']}")
-
-
-def clean_text(text: str, *, limit: int = 2000) -> str:
-    """Escape control characters and shorten a text, for log lines and terminals."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:limit])
-    return shown if len(text) <= limit else shown + "..."
 
 
 def clean_lines(text: str, *, limit: int = 4000) -> str:

@@ -22,7 +22,7 @@ from dora_config.dataflow.resolved import (
     NodeLocation as NodeLocation,
     QueueSettings,
 )
-from dora_config.frozen import Count, Frozen, Quantity
+from dora_config.frozen import Count, Frozen, Quantity, first_problem
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.holds import HOLD_LIMIT
 from dora_config.protocol.links import (
@@ -455,9 +455,6 @@ def decode_line(line: bytes) -> Envelope | UnknownMessage:
     for part in ("request", "reply", "notice"):
         body = raw.get(part)
         if isinstance(body, dict):
-            first = problem.errors(include_url=False)[0]
-            where = ".".join(str(item) for item in first["loc"])
-            return UnknownMessage(
-                id=number, part=part, name=str(body.get("kind")), problem=f"{where}: {first['msg']}"
-            )
+            name = str(body.get("kind"))
+            return UnknownMessage(id=number, part=part, name=name, problem=first_problem(problem))
     raise RunnerProtocolError(f"expected one of request, reply, notice; found keys {sorted(raw)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dora_config.errors import Problem, Severity
+from dora_config.terminal import clean_text
 from dora_config.yaml.scalars import MERGE
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     _Step = tuple[ScalarNode | None, Node]
     """The key, if the parent is a mapping, and the value."""
-
-MAX_MESSAGE = 2000
-"""Characters of a message or hint."""
 
 KeyPath = tuple[str | int, ...]
 """Keys and indices from the root of a document to one of its values."""
@@ -63,8 +61,8 @@ class Document:
             file=self.file,
             line=span.line,
             column=span.column,
-            message=printable(message, MAX_MESSAGE),
-            hint=None if hint is None else printable(hint, MAX_MESSAGE),
+            message=clean_text(message),
+            hint=None if hint is None else clean_text(hint),
             severity=severity,
             end_line=span.end_line,
             end_column=span.end_column,
@@ -159,12 +157,3 @@ def merged_nodes(node: MappingNode) -> Iterator[Node]:
     for key, value in node.value:
         if key.tag == MERGE:
             yield from value.value if isinstance(value, SequenceNode) else [value]
-
-
-def printable(text: str, limit: int) -> str:
-    """Return a text of limited length, with control characters escaped."""
-    if len(text) > limit:
-        text = text[:limit] + "..."
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dora_config.yaml.document import Place, printable
+from dora_config.terminal import clean_text
+from dora_config.yaml.document import Place
 from dora_config.yaml.scalars import written
 
 _SHOWN_CHARACTERS = 60
@@ -27,7 +28,7 @@ def show(value: Any) -> str:
 
 def shorten(text: str) -> str:
     """Return a part of a file for a message."""
-    return printable(text, _SHOWN_CHARACTERS)
+    return clean_text(text, limit=_SHOWN_CHARACTERS)
 
 
 def describe_place(place: Place) -> str:

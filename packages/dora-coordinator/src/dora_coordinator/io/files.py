@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -76,22 +76,16 @@ class CodeFiles:
         ]
 
     async def missing(self, request: Request) -> Response:
-        try:
+        with storage_errors(self.store.root):
             wanted = await _listed(request)
             found = await anyio.to_thread.run_sync(self.store.missing, wanted)
             room = await anyio.to_thread.run_sync(free_space, self.store.root)
-        except ClientDisconnect:
-            return _interrupted()
-        except FileRefused as problem:
-            return PlainTextResponse(f"{problem}\n", problem.status)
-        except OSError as problem:
-            return storage_error(self.store.root, problem)
         place = {FREE_HEADER: str(room), PLACE_HEADER: quote(str(self.store.root))}
         return JSONResponse(found, headers=place)
 
     async def file(self, request: Request) -> Response:
         digest = request.path_params["digest"]
-        try:
+        with storage_errors(self.store.root):
             if request.method == "PUT":
                 return await self._receive(digest, request)
             if request.method == "GET":
@@ -101,10 +95,6 @@ class CodeFiles:
             if found is None:
                 arrived = {OFFSET_HEADER: str(self.store.arrived(digest))}
                 return PlainTextResponse("no such file\n", 404, headers=arrived)
-        except FileRefused as problem:
-            return PlainTextResponse(f"{problem}\n", problem.status)
-        except OSError as problem:
-            return storage_error(self.store.root, problem)
         return FileResponse(found, media_type="application/octet-stream")
 
     async def obtain(self, digests: Iterable[str]) -> None:
@@ -162,8 +152,6 @@ class CodeFiles:
                 async for piece in request.stream():
                     await anyio.to_thread.run_sync(file.write, piece)
                 await anyio.to_thread.run_sync(self.store.publish, digest, file)
-        except ClientDisconnect:
-            return _interrupted()  # what arrived is kept
         except OSError:
             with suppress(OSError):  # removed later, by age
                 await anyio.to_thread.run_sync(self.store.discard, digest)
@@ -218,13 +206,26 @@ async def _listed(request: Request) -> list[str]:
     return wanted
 
 
-def _interrupted() -> Response:
-    """Return the response to a client that has closed its connection."""
+@contextmanager
+def storage_errors(root: Path) -> Iterator[None]:
+    """Refuse a request after an error of the disk with the store at ``root``."""
+    try:
+        yield
+    except OSError as problem:
+        reason = f"{problem.filename or root}: {problem.strerror or problem}"
+        logger.error("cannot read or write code: %s", reason)
+        raise FileRefused(507, reason) from problem
+
+
+async def _refused(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, FileRefused)
+    return PlainTextResponse(f"{problem}\n", problem.status)
+
+
+async def _interrupted(request: Request, problem: Exception) -> Response:
+    """Return the response to a client that has closed its connection; what arrived is kept."""
     return PlainTextResponse("interrupted\n", 400)
 
 
-def storage_error(root: Path, problem: OSError) -> Response:
-    """Log an error of the disk with the store at ``root``, and return it."""
-    reason = f"{problem.filename or root}: {problem.strerror or problem}"
-    logger.error("cannot read or write code: %s", reason)
-    return PlainTextResponse(f"{reason}\n", 507)
+EXCEPTION_HANDLERS: Final = {FileRefused: _refused, ClientDisconnect: _interrupted}
+"""Responses to requests that these exceptions end."""

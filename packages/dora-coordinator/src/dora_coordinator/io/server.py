@@ -42,7 +42,12 @@ from dora_config.protocol.claims import Claim
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.envelope import ProgramVersion, UnknownKind, clean_text, version_problem
 from dora_coordinator.io.connections import DaemonConnection, Renewal
-from dora_coordinator.io.files import CodeFiles, read_code, storage_error
+from dora_coordinator.io.files import (
+    EXCEPTION_HANDLERS,
+    CodeFiles,
+    read_code,
+    storage_errors,
+)
 from dora_coordinator.io.guard import (
     DAEMON_ROUTE,
     HEALTH_ROUTES,
@@ -62,7 +67,6 @@ from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import StoreError
 from dora_coordinator.io.succession import COPY_PATH, SUCCESSION_PATH, CopyError
 from dora_coordinator.queries.clients import RequestClient
-from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.identities import Proof
 
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -165,7 +169,7 @@ def create_application(service: Service, code: CodeFiles, *, tokens: TokenCheck 
             *RestApi(service).routes(),
             *RecordingFiles(service).routes(),
         ],
-        exception_handlers={HTTPException: http_error},
+        exception_handlers={HTTPException: http_error, **EXCEPTION_HANDLERS},
     )
     settings = service.settings
     limits = ConnectionLimits(
@@ -368,15 +372,9 @@ class _Endpoints:
     async def archive(self, request: Request) -> Response:
         """Return the code that was sent here for a node."""
         build_id, node_id = request.path_params["build_id"], request.path_params["node_id"]
-        try:
-            digest = self._service.code_digest(build_id, node_id)
+        digest = self._service.code_digest(build_id, node_id)
+        with storage_errors(self._files.store.root):
             archive = await NodeArchive.load(self._files, digest, node_id)
-        except RequestRefused as problem:
-            return PlainTextResponse(f"{problem}\n", 404)
-        except FileRefused as problem:
-            return PlainTextResponse(f"{problem}\n", problem.status)
-        except OSError as problem:
-            return storage_error(self._files.store.root, problem)
         name = quote(f"{node_id}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
         # the server discards the body of an answer to HEAD: do not read the files for it

@@ -342,7 +342,7 @@ class Service:
     # ------------------------------------------------------------ called by the server
 
     def code_digest(self, build: str, node_id: str) -> str:
-        """Return the digest of a node's code; raises :class:`RequestRefused`."""
+        """Return the digest of a node's code; raises FileRefused."""
         return find_code(self._state.registry, build, node_id)
 
     def connect(self, address: str, renewal: Renewal) -> DaemonConnection:

@@ -14,6 +14,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from dora_config.frozen import first_problem
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_coordinator.state.commands import DeleteRecord, SaveFleet, SaveMachine, SaveRecord
@@ -91,8 +92,7 @@ def _read_dataflows(db: sqlite3.Connection) -> list[tuple[DataflowRecord, Datafl
             whole = record.model_copy(update={"parts": tuple(parts.get(dataflow_id, ()))})
             stored.append((whole, DataflowSpec.model_validate_json(spec)))
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise UnreadableRecord(f"dataflow {dataflow_id}", problem) from error
+        raise UnreadableRecord(f"dataflow {dataflow_id}", first_problem(error)) from error
     return stored
 
 
@@ -102,8 +102,7 @@ def _read_machines(db: sqlite3.Connection) -> list[MachineRecord]:
         try:
             machines.append(MachineRecord.model_validate_json(text))
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-            raise UnreadableRecord(f'machine "{machine}"', problem) from error
+            raise UnreadableRecord(f'machine "{machine}"', first_problem(error)) from error
     return machines
 
 
@@ -123,8 +122,7 @@ def _read_fleet(db: sqlite3.Connection) -> tuple[FleetStatus | None, list[Stored
             else:
                 generations.append(StoredGeneration.model_validate_json(text))
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise UnreadableRecord(f"generation {number} of the fleet", problem) from error
+        raise UnreadableRecord(f"generation {number} of the fleet", first_problem(error)) from error
     return status, generations
 
 

@@ -267,40 +267,31 @@ def restore(state: Path, port: int, given: Restoration) -> Restored:
 
 def ask(address: Endpoint) -> Claim | None:
     """Return the claim that the coordinator at an address, if there is one, obeys; unverified."""
-    body = _exchange(address, "GET", SUCCESSION_PATH)
-    return None if body is None else _parsed(Claim, body)
+    return _exchange(address, Claim, "GET", SUCCESSION_PATH)
 
 
 def show_claim(address: Endpoint, claim: Claim) -> Claim | None:
     """Show a coordinator the claim of its successor; return the claim that it obeys then."""
-    body = _exchange(address, "POST", SUCCESSION_PATH, claim.model_dump_json().encode())
-    return None if body is None else _parsed(Claim, body)
+    content = claim.model_dump_json().encode()
+    return _exchange(address, Claim, "POST", SUCCESSION_PATH, content)
 
 
 def present_copy(address: Endpoint) -> CoordinatorCopy | None:
     """Return a copy of the state of the coordinator that leads at an address, if there is one."""
-    body = _exchange(address, "GET", COPY_PATH)
-    return None if body is None else _parsed(CoordinatorCopy, body)
+    return _exchange(address, CoordinatorCopy, "GET", COPY_PATH)
 
 
 def _exchange(
-    address: Endpoint, method: str, path: str, content: bytes | None = None
-) -> bytes | None:
-    """Return the body of an answer with status 200."""
+    address: Endpoint, kind: type[M], method: str, path: str, content: bytes | None = None
+) -> M | None:
+    """Return the valid body of an answer with status 200."""
     connection = ControlConnection(address, timeout=ASK_TIMEOUT)
     try:
         connection.request(method, path, content, address.headers())
         with connection.getresponse() as answer:
             body: bytes = answer.read()
-        return body if answer.status == 200 else None
+        return kind.model_validate_json(body) if answer.status == 200 else None
     except (OSError, DoraError, ValueError):
         return None
     finally:
         connection.close()
-
-
-def _parsed(kind: type[M], body: bytes) -> M | None:
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError:
-        return None

@@ -218,21 +218,7 @@ async def _add_part(
     _require_connected(cluster, daemon)
     node = protocol.CurrentNode(node=change.node, place=change.place, code=change.code)
     await cluster.store(dataflow.id, PartAdded(daemon, node))
-    while True:
-        present = cluster.registry.get(dataflow.id)
-        if present is None or present.has_ended:
-            raise RequestRefused("failed", "the dataflow has ended")
-        reason = present.not_added.pop(daemon, None)
-        part = present.parts.get(daemon)
-        if part is None:
-            raise RequestRefused("failed", reason or "the node was not started")
-        if part.state is PartState.RUNNING:
-            return
-        if present.phase is Phase.STOPPING:
-            raise RequestRefused("failed", "the dataflow is being stopped")
-        if part.ended:
-            return
-        await cluster.changed()
+    await _until_runs(cluster, dataflow.id, daemon)
 
 
 async def _change_parts(
@@ -311,14 +297,20 @@ async def change_ended_part(
     Raises :class:`RequestRefused`.
     """
     await cluster.store(dataflow.id, change)
-    while change.starts:
-        present = cluster.registry.get(dataflow.id)
-        part = None if present is None else present.parts.get(change.daemon)
-        if present is None or present.has_ended or part is None:
+    if change.starts:
+        await _until_runs(cluster, dataflow.id, change.daemon)
+
+
+async def _until_runs(cluster: QueryContext, dataflow_id: str, daemon: str) -> None:
+    """Wait until a part runs or has ended; raises RequestRefused if it was not started."""
+    while True:
+        present = cluster.registry.get(dataflow_id)
+        if present is None or present.has_ended:
             raise RequestRefused("failed", "the dataflow has ended")
-        reason = present.not_added.pop(change.daemon, None)
-        if reason is not None:
-            raise RequestRefused("failed", reason)
+        reason = present.not_added.pop(daemon, None)
+        part = present.parts.get(daemon)
+        if part is None or reason is not None:
+            raise RequestRefused("failed", reason or "the node was not started")
         if part.state is PartState.RUNNING or part.ended:
             return
         if present.phase is Phase.STOPPING:

@@ -9,6 +9,7 @@ from typing import Final
 
 import anyio
 
+from dora_config.file_store import FileRefused
 from dora_config.protocol import control, recordings
 from dora_config.protocol.builds import BuildDataflow
 from dora_config.protocol.calls import (
@@ -47,29 +48,26 @@ RECORDER_SECONDS: Final = 150.0
 
 
 def find_code(registry: DataflowRegistry, build: str, node_id: str) -> str:
-    """Return the digest of a node's `CodeSet`; raises :class:`RequestRefused`.
+    """Return the digest of a node's `CodeSet`; raises FileRefused (404).
 
     ``build``: the id of a build or the UUID of a dataflow that was started from it, or the name of
     a running dataflow.
     """
     dataflow = _find_dataflow(registry, build)
     if dataflow is None:
-        raise RequestRefused("not_found", f'no artifact of node "{node_id}" in build "{build}"')
+        raise FileRefused(404, f'no artifact of node "{node_id}" in build "{build}"')
     nodes = dataflow.spec.resolved.nodes
     node = next((one for one in nodes if one.id == node_id), None)
     if node is None:
         known = ", ".join(one.id for one in nodes)
-        raise RequestRefused(
-            "not_found",
-            f'dataflow {dataflow.label} has no node "{node_id}"; its nodes are: {known}',
-        )
+        text = f'dataflow {dataflow.label} has no node "{node_id}"; its nodes are: {known}'
+        raise FileRefused(404, text)
     digest = dataflow.spec.code.get(node_id)
     if digest is None:
         local = node.deploy.distribute == "local"
         reason = "it was started with `distribute: local`" if local else "it has no files"
-        raise RequestRefused(
-            "not_found", f'the coordinator does not have the code of node "{node_id}": {reason}'
-        )
+        text = f'the coordinator does not have the code of node "{node_id}": {reason}'
+        raise FileRefused(404, text)
     return digest
 
 

@@ -102,146 +102,117 @@ def distribution(latency: LatencyCounts) -> Distribution:
     return Distribution(tuple(counts), total / 1e9)
 
 
-_GAUGE, _COUNTER = MetricKind.GAUGE, MetricKind.COUNTER
+def _gauge(name: str, text: str, value: Callable[[T], float | None]) -> _Definition[T]:
+    return _Definition(name, MetricKind.GAUGE, text, value)
+
+
+def _counter(name: str, text: str, value: Callable[[T], float | None]) -> _Definition[T]:
+    return _Definition(name, MetricKind.COUNTER, text, value)
+
 
 MACHINES: tuple[_Definition[snapshots.MachineSummary], ...] = (
-    _Definition(
+    _gauge(
         "dora_machine_up",
-        _GAUGE,
         "Whether the daemon is connected.",
         lambda machine: float(machine.connected),
     ),
-    _Definition(
+    _gauge(
         "dora_machine_heartbeat_age_seconds",
-        _GAUGE,
         "Time since the last heartbeat.",
         lambda machine: machine.heartbeat_age,
     ),
-    _Definition(
+    _gauge(
         "dora_machine_clock_offset_seconds",
-        _GAUGE,
         "Time by which the clock of the machine is ahead of that of the coordinator.",
         lambda machine: machine.clock_offset,
     ),
-    _Definition("dora_machine_cpus", _GAUGE, "Number of CPUs.", _of_load(lambda load: load.cpus)),
-    _Definition(
+    _gauge("dora_machine_cpus", "Number of CPUs.", _of_load(lambda load: load.cpus)),
+    _counter(
         "dora_machine_cpu_seconds",
-        _COUNTER,
         "Time for which the CPUs were busy.",
         _of_load(lambda load: load.cpu_seconds),
     ),
-    _Definition(
-        "dora_machine_memory_used_bytes",
-        _GAUGE,
-        "Memory in use.",
-        _of_load(lambda load: load.memory_bytes),
+    _gauge(
+        "dora_machine_memory_used_bytes", "Memory in use.", _of_load(lambda load: load.memory_bytes)
     ),
-    _Definition(
+    _gauge(
         "dora_machine_memory_size_bytes",
-        _GAUGE,
         "Memory of the machine.",
         _of_load(lambda load: load.memory_total_bytes),
     ),
 )
 LINKS: tuple[_Definition[snapshots.LinkSummary], ...] = (
-    _Definition(
+    _gauge(
         "dora_link_up",
-        _GAUGE,
         "Whether messages pass between two machines of a dataflow.",
         lambda link: float(link.state == "connected"),
     ),
-    _Definition(
+    _gauge(
         "dora_link_round_trip_seconds",
-        _GAUGE,
         "Median round trip to the peer.",
         lambda link: _seconds(link.rtt_us),
     ),
-    _Definition(
+    _gauge(
         "dora_link_clock_offset_seconds",
-        _GAUGE,
         "Time by which the clock of the peer is ahead of that of the machine.",
         lambda link: _seconds(link.clock_offset_us),
     ),
 )
 NODES: tuple[_Definition[snapshots.NodeSummary], ...] = (
-    _Definition(
+    _gauge(
         "dora_node_up",
-        _GAUGE,
         "Whether the node runs.",
         lambda node: float(node.status in ("Running", "Degraded")),
     ),
-    _Definition(
+    _counter(
         "dora_node_cpu_seconds",
-        _COUNTER,
         "CPU time of the node and its children.",
         lambda node: node.cpu_seconds,
     ),
-    _Definition(
+    _gauge(
         "dora_node_memory_bytes",
-        _GAUGE,
         "Resident memory of the node and its children.",
         lambda node: node.memory_bytes,
     ),
-    _Definition(
-        "dora_node_restarts", _COUNTER, "Restarts of the node.", lambda node: node.restarts
-    ),
-    _Definition(
+    _counter("dora_node_restarts", "Restarts of the node.", lambda node: node.restarts),
+    _gauge(
         "dora_node_queued_messages",
-        _GAUGE,
         "Messages in the queues of its inputs.",
         lambda node: node.queued,
     ),
-    _Definition(
+    _counter(
         "dora_node_read_bytes",
-        _COUNTER,
         "Bytes that the node and its children read from disks.",
         lambda node: node.read_bytes,
     ),
-    _Definition(
+    _counter(
         "dora_node_written_bytes",
-        _COUNTER,
         "Bytes that the node and its children wrote to disks.",
         lambda node: node.written_bytes,
     ),
 )
 EDGES: tuple[_Definition[snapshots.EdgeSummary], ...] = (
-    _Definition("dora_edge_sent_messages", _COUNTER, "Messages sent.", lambda edge: edge.sent),
-    _Definition(
-        "dora_edge_received_messages", _COUNTER, "Messages received.", lambda edge: edge.received
+    _counter("dora_edge_sent_messages", "Messages sent.", lambda edge: edge.sent),
+    _counter("dora_edge_received_messages", "Messages received.", lambda edge: edge.received),
+    _counter(
+        "dora_edge_dropped_messages", "Messages dropped by full queues.", lambda edge: edge.dropped
     ),
-    _Definition(
-        "dora_edge_dropped_messages",
-        _COUNTER,
-        "Messages dropped by full queues.",
-        lambda edge: edge.dropped,
-    ),
-    _Definition(
+    _counter(
         "dora_edge_unmatched_messages",
-        _COUNTER,
         "Received messages that were in no sample of `Node.joined`.",
         lambda edge: edge.unmatched,
     ),
-    _Definition(
-        "dora_edge_lost_messages",
-        _COUNTER,
-        "Messages lost between machines.",
-        lambda edge: edge.lost,
-    ),
-    _Definition(
+    _counter("dora_edge_lost_messages", "Messages lost between machines.", lambda edge: edge.lost),
+    _gauge(
         "dora_edge_queued_messages",
-        _GAUGE,
         "Messages in queues and between machines.",
         lambda edge: edge.queued,
     ),
-    _Definition(
-        "dora_edge_received_bytes",
-        _COUNTER,
-        "Bytes of the received messages.",
-        lambda edge: edge.bytes,
+    _counter(
+        "dora_edge_received_bytes", "Bytes of the received messages.", lambda edge: edge.bytes
     ),
-    _Definition(
+    _gauge(
         "dora_edge_blocked",
-        _GAUGE,
         "Whether the source waits for a full queue.",
         lambda edge: float(edge.blocked),
     ),

@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar, get_type_hin
 from pydantic import BaseModel, ValidationError
 
 from dora_config.errors import ConfigError
+from dora_config.frozen import first_problem
 from dora_config.history.explanation import Explanation
 from dora_config.process_identity import boot_id
 from dora_config.protocol import control
@@ -87,9 +88,7 @@ def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, .
     except ConfigError as error:
         raise OperationFailed("invalid", f"invalid dataflow:\n{error}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise OperationFailed("invalid", f"{field}: {first['msg']}") from error
+        raise OperationFailed("invalid", first_problem(error)) from error
     return spec, tuple(str(problem) for problem in loaded.warnings)
 
 
@@ -158,11 +157,10 @@ class Operation(Generic[A, R]):
         try:
             return self.arguments.model_validate({**others, **in_path})
         except ValidationError as problems:
-            first = problems.errors(include_url=False, include_input=False)[0]
-            name = ".".join(str(part) for part in first["loc"])
-            sentence = f"{name}: {first['msg']}"
+            sentence, first = first_problem(problems), problems.errors()[0]
             if first["type"] == "extra_forbidden":
                 known = ", ".join(self.arguments.model_fields) or "none"
+                name = ".".join(map(str, first["loc"]))
                 sentence = f'unknown argument "{name}"; arguments of {self.path}: {known}'
             raise OperationFailed("invalid", sentence) from problems
 

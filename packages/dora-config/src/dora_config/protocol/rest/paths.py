@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 DATAFLOWS: Final = "/api/dataflows"
 MACHINES: Final = "/api/machines"
@@ -34,11 +33,9 @@ def is_rest(path: str) -> bool:
     return any(path == one or path.startswith(f"{one}/") for one in _RESOURCES)
 
 
-def url(resource: str, *parts: str, query: Mapping[str, str | None] | None = None) -> str:
-    """Return the path of a resource's item, for example its action; skips queries of None."""
-    path = "/".join((resource, *(quote(part, safe="") for part in parts)))
-    given = {key: value for key, value in (query or {}).items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
+def url(resource: str, *parts: str) -> str:
+    """Return the path of a resource's item, for example its action."""
+    return "/".join((resource, *(quote(part, safe="") for part in parts)))
 
 
 def user_agent(program: str, release: str, protocol: tuple[int, int]) -> str:

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dora_config.errors import DoraError, first_error
+from dora_config.frozen import first_problem
 from dora_config.protocol import recordings
 from dora_config.protocol.control import Failure
 from dora_config.protocol.rest import paths
@@ -132,9 +133,7 @@ class RecordingFiles:
         try:
             wanted = recordings.SendRecording.model_validate({**given, **bounds, "upload": upload})
         except ValidationError as problems:
-            first = problems.errors(include_url=False, include_input=False)[0]
-            name = ".".join(map(str, first["loc"]))
-            return operation_error(OperationFailed("invalid", f"{name}: {first['msg']}"))
+            return operation_error(OperationFailed("invalid", first_problem(problems)))
         ranged = found is not None
         return await while_connected(request, partial(self._passed_on, daemon, wanted, ranged))
 
