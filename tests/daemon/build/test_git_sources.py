@@ -12,7 +12,7 @@ from support.git_repository import Repository, git
 from dora_config.dataflow.resolved import GitSource
 from dora_daemon.build.command import OnLine
 from dora_daemon.build.errors import StepFailed
-from dora_daemon.build.git_sources import UNFINISHED, Checkout, GitSources, repository_dir
+from dora_daemon.build.git_sources import UNFINISHED, Checkout, GitCheckout, repository_dir
 
 REFERENCES = ("branch", "tag", "rev")
 
@@ -38,15 +38,11 @@ def _checkout(
     branch: str | None = None,
     tag: str | None = None,
     rev: str | None = None,
-    on_line: OnLine | None = None,
+    on_line: OnLine = lambda line: None,
 ) -> Checkout:
-    sources = GitSources(base, environ=os.environ, offline=offline)
     source = GitSource(url=url, branch=branch, tag=tag, rev=rev)
-
-    async def run() -> Checkout:
-        return await sources.checkout(source, locked=locked, on_line=on_line)
-
-    return anyio.run(run)
+    checkout = GitCheckout(source, base, os.environ, offline=offline, on_line=on_line)
+    return anyio.run(checkout.run, locked)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +168,11 @@ def test_incomplete_clones_of_killed_builds_are_removed_and_never_used(
 
 def test_two_builds_at_once_share_one_clone(base: Path, repository: Repository) -> None:
     repository.commit("one")
-    sources = GitSources(base, environ=os.environ)
     source = GitSource(url=repository.url, branch="main")
     made: list[Checkout] = []
 
     async def build() -> None:
-        made.append(await sources.checkout(source))
+        made.append(await GitCheckout(source, base, os.environ).run())
 
     async def run() -> None:
         async with anyio.create_task_group() as tasks:

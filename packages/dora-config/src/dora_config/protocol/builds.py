@@ -25,6 +25,9 @@ class BuildSettings(Message):
     """Commits of a lock file by node id; git sources are checked out at these."""
 
 
+BuildStage = Literal["started", "step", "skipped", "output", "built", "failed"]
+
+
 class NodeBuildEvent(Message):
     """Event in the build of one node.
 
@@ -32,7 +35,7 @@ class NodeBuildEvent(Message):
     """
 
     node: str
-    what: Literal["started", "step", "skipped", "output", "built", "failed"]
+    what: BuildStage
     """``started`` is not sent to other processes."""
     text: str = ""
     seconds: float = 0.0

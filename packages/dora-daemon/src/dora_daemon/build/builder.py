@@ -30,14 +30,14 @@ from dora_config.dataflow.resolved import GitSource, NodeLocation, ResolvedDataf
 from dora_config.dataflow.variables import is_private
 from dora_config.errors import os_error_text
 from dora_config.installation import install_command
-from dora_config.protocol.builds import BuiltNode, FailedNode, NodeBuildEvent
+from dora_config.protocol.builds import BuildStage, BuiltNode, FailedNode, NodeBuildEvent
 from dora_daemon import out_dir
 from dora_daemon.build import own_environment, pip_lines, plan
 from dora_daemon.build.arrow_versions import CURE, find_conflict
-from dora_daemon.build.command import CommandResult, OnCommand, run_command
+from dora_daemon.build.command import CommandResult, OnCommand, OnLine, run_command
 from dora_daemon.build.errors import BuildError, StepFailed
 from dora_daemon.build.file_lock import file_lock
-from dora_daemon.build.git_sources import GitSources, reference
+from dora_daemon.build.git_sources import GitCheckout, reference
 from dora_daemon.build.python_env import (
     activated,
     create_command,
@@ -89,13 +89,13 @@ async def prepare(
     ``on_command`` is called for each command, so that a reaper can kill it with this process.
     Raises BuildError with every node that could not be prepared.
     """
-    builder = _Builder(base_dir, options, dict(environ), on_event, on_command)
+    build = _Build(base_dir, options, dict(environ), on_event, on_command)
     limiter = anyio.CapacityLimiter(options.parallel())
     outcomes: dict[str, BuiltNode | FailedNode] = {}
 
     async def prepare_one(node: ResolvedNode) -> None:
         async with limiter:
-            outcomes[node.id] = await builder.prepare(node)
+            outcomes[node.id] = await _NodeBuild(build, node).prepare()
 
     async with anyio.create_task_group() as tasks:
         for node in dataflow.nodes:
@@ -117,7 +117,9 @@ class _Run:
 
 
 @dataclass(slots=True)
-class _Builder:
+class _Build:
+    """What the nodes of one build share."""
+
     base_dir: Path
     options: BuildOptions
     environ: dict[str, str]
@@ -128,70 +130,71 @@ class _Builder:
     no_network: str | None = None
     """Why a line of pip did not reach the network."""
 
-    async def prepare(self, node: ResolvedNode) -> BuiltNode | FailedNode:
-        """Prepare one node; a failure is returned, so that other nodes are still prepared."""
+
+class _NodeBuild:
+    """Preparation of one node."""
+
+    def __init__(self, build: _Build, node: ResolvedNode) -> None:
+        self._build = build
+        self._options = build.options
+        self._node = node
+        self._directory = build.base_dir
+        self._python: Path | None = None
+        """Interpreter of the node's environment."""
+
+    async def prepare(self) -> BuiltNode | FailedNode:
+        """Return the node, or its failure, so that other nodes are still prepared."""
         begun = time.monotonic()
-        if node.needs_build:
-            self.on_event(NodeBuildEvent(node=node.id, what="started"))
+        if self._node.needs_build:
+            self._report("started")
         try:
-            built = await self._prepare(node)
-        except StepFailed as error:
-            return self._failed(node, str(error))
-        except OSError as error:
-            return self._failed(node, os_error_text(error))
-        if node.needs_build:
-            seconds = time.monotonic() - begun
-            self.on_event(NodeBuildEvent(node=node.id, what="built", seconds=seconds))
+            built = await self._prepare()
+        except (StepFailed, OSError) as error:
+            text = str(error) if isinstance(error, StepFailed) else os_error_text(error)
+            self._report("failed", text)
+            return FailedNode(node=self._node.id, message=text)
+        if self._node.needs_build:
+            self._report("built", seconds=time.monotonic() - begun)
         return built
 
-    def _failed(self, node: ResolvedNode, text: str) -> FailedNode:
-        self.on_event(NodeBuildEvent(node=node.id, what="failed", text=text))
-        return FailedNode(node=node.id, message=text)
-
-    async def _prepare(self, node: ResolvedNode) -> BuiltNode:
+    async def _prepare(self) -> BuiltNode:
+        node, options = self._node, self._options
         lines = plan.build_lines(node)
-        directory = self.base_dir
-        if self.options.apply_deploy and node.deploy.working_dir:
-            directory = directory / node.deploy.working_dir
-            directory.mkdir(parents=True, exist_ok=True)
-        commit = python = None
-        if node.git is not None:
-            directory, commit = await self._clone(node, node.git)
-        if node.id in self.options.build_keys:
-            python = await self._prepare_own(node, directory, lines)
+        if options.apply_deploy and node.deploy.working_dir:
+            self._directory = self._directory / node.deploy.working_dir
+            self._directory.mkdir(parents=True, exist_ok=True)
+        commit = None if node.git is None else await self._clone(node.git)
+        if node.id in options.build_keys:
+            await self._prepare_own(lines)
         else:
-            uv = find_uv(self.environ) if self.options.uv else None
-            if self.options.uv and uv is None and lines:
+            uv = find_uv(self._build.environ) if options.uv else None
+            if options.uv and uv is None and lines:
                 raise StepFailed(
                     f"--uv needs the program uv, which is not on PATH: {install_command('uv')}"
                 )
             if uv is not None and plan.wants_environment(node):
-                python = await self._environment(node, directory, uv)
-            await self._run_lines(node, lines, directory, python)
-        place = NodeLocation(working_dir=str(directory), python=str(python) if python else None)
+                self._python = await self._environment(uv)
+            await self._run_lines(lines)
+        python = None if self._python is None else str(self._python)
+        place = NodeLocation(working_dir=str(self._directory), python=python)
         return BuiltNode(node=node.id, place=place, commit=commit)
 
-    async def _run_lines(
-        self,
-        node: ResolvedNode,
-        lines: tuple[plan.BuildLine, ...],
-        directory: Path,
-        python: Path | None,
-    ) -> None:
+    async def _run_lines(self, lines: tuple[plan.BuildLine, ...]) -> None:
         """Run the lines, except those that ran for another node with the same result."""
         if not lines:
             return
-        env = self._node_environ(node, python)
+        env = self._node_environ()
         seen: Counter[plan.BuildLine] = Counter()
         for line in lines:
             # A line that a node repeats on purpose runs again.
             seen[line] += 1
-            key = (line.words, seen[line], directory, python, tuple(sorted(env.items())))
-            run = self.runs.get(key)
+            where = (self._directory, self._python, tuple(sorted(env.items())))
+            key = (line.words, seen[line], *where)
+            run = self._build.runs.get(key)
             if run is None:
-                run = self.runs[key] = _Run(node.id)
+                run = self._build.runs[key] = _Run(self._node.id)
                 try:
-                    await self._run_line(node, line, directory, python, env)
+                    await self._run_line(line, env)
                     run.succeeded = True
                 finally:
                     run.ended.set()
@@ -199,109 +202,98 @@ class _Builder:
             await run.ended.wait()
             if not run.succeeded:
                 raise StepFailed(f'build line {line.text!r} failed for node "{run.node}"')
-            self._skip(node, f'{line.text}: done for node "{run.node}"')
-        await self._fit_arrow(node, directory, python, env)
+            self._report("skipped", f'{line.text}: done for node "{run.node}"')
+        await self._fit_arrow(env)
 
-    async def _fit_arrow(
-        self, node: ResolvedNode, directory: Path, python: Path | None, env: Mapping[str, str]
-    ) -> None:
+    async def _fit_arrow(self, env: Mapping[str, str]) -> None:
         """Install a pyarrow that works with NumPy 1 if a build line has installed that."""
-        sites = pip_lines.site_directories(python)
-        if node.id in self.options.build_keys:  # has the packages of dora, too
+        sites = pip_lines.site_directories(self._python)
+        if self._node.id in self._options.build_keys:  # has the packages of dora, too
             sites = [*sites, *pip_lines.site_directories(None)]
         conflict = await anyio.to_thread.run_sync(find_conflict, sites)
         if conflict is None:
             return
-        self._step(node, f"pip install '{CURE}': {conflict}")
-        result = await self._run_pip(node, ("install", CURE), directory, python, env)
+        self._report("step", f"pip install '{CURE}': {conflict}")
+        result = await self._run_pip(("install", CURE), env)
         if not result.ok:
             raise StepFailed(f"{conflict}, and pip cannot install {CURE}: {result}")
 
-    async def _prepare_own(
-        self, node: ResolvedNode, directory: Path, lines: tuple[plan.BuildLine, ...]
-    ) -> Path | None:
-        """Build a node whose code was sent here, once per requirements; return its interpreter."""
-        key = self.options.build_keys[node.id]
-        if own_environment.is_built(directory, node.id, key):
-            self._skip(node, "built already with the same requirements")
+    async def _prepare_own(self, lines: tuple[plan.BuildLine, ...]) -> None:
+        """Build a node whose code was sent here, once per requirements."""
+        node, directory = self._node.id, self._directory
+        key = self._options.build_keys[node]
+        if own_environment.is_built(directory, node, key):
+            self._report("skipped", "built already with the same requirements")
         else:
-            await anyio.to_thread.run_sync(own_environment.begin, directory, node.id)
-            python = None
-            if plan.wants_environment(node):
-                python = await self._environment(node, directory, find_uv(self.environ))
-            await self._run_lines(node, lines, directory, python)
-            own_environment.mark_built(directory, node.id, key)
-        own_environment.share_packages(directory, node.id)
-        return environment_python(directory, node.id)
+            await anyio.to_thread.run_sync(own_environment.begin, directory, node)
+            if plan.wants_environment(self._node):
+                self._python = await self._environment(find_uv(self._build.environ))
+            await self._run_lines(lines)
+            own_environment.mark_built(directory, node, key)
+        own_environment.share_packages(directory, node)
+        self._python = environment_python(directory, node)
 
-    async def _clone(self, node: ResolvedNode, git: GitSource) -> tuple[Path, str]:
-        sources = GitSources(
-            self.base_dir,
-            environ=self.environ,
-            offline=self.options.offline,
-            on_command=self.on_command,
-        )
+    async def _clone(self, git: GitSource) -> str:
+        """Use the clone of a git source; return its commit."""
+        build, options = self._build, self._options
         locked = None
-        if self.options.commits is not None:
-            locked = self.options.commits.get(node.id)
+        if options.commits is not None:
+            locked = options.commits.get(self._node.id)
             if locked is None:
                 raise StepFailed("its git source is not in the lock file")
-        checkout = await sources.checkout(
+        checkout = await GitCheckout(
             git,
-            locked=locked,
-            on_line=partial(self._output, node),
-            on_clone=lambda commit: self._step(node, f"git clone {git.url} at {commit[:12]}"),
-        )
+            build.base_dir,
+            build.environ,
+            offline=options.offline,
+            on_line=partial(self._report, "output"),
+            on_clone=lambda commit: self._report("step", f"git clone {git.url} at {commit[:12]}"),
+            on_command=build.on_command,
+        ).run(locked)
         if not checkout.cloned:
-            self._skip(node, f"{reference(git)} of {git.url} is cloned at {checkout.commit[:12]}")
-        return checkout.directory, checkout.commit
+            found = f"{reference(git)} of {git.url} is cloned at {checkout.commit[:12]}"
+            self._report("skipped", found)
+        self._directory = checkout.directory
+        return checkout.commit
 
-    async def _environment(self, node: ResolvedNode, working_dir: Path, uv: str | None) -> Path:
+    async def _environment(self, uv: str | None) -> Path:
         """Return the interpreter of the node's environment, created if missing."""
         # Before the lock, which needs a folder that can be written.
-        python = environment_python(working_dir, node.id)
+        python = environment_python(self._directory, self._node.id)
         if python is not None:
             return python
-        lock = environment_lock(working_dir, node.id)
+        lock = environment_lock(self._directory, self._node.id)
         lock.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(self._step, node, "waiting for another build of this folder")
+        waiting = partial(self._report, "step", "waiting for another build of this folder")
         async with file_lock(lock, waiting):
-            python = environment_python(working_dir, node.id)
-            return python or await self._create_environment(node, working_dir, uv)
+            python = environment_python(self._directory, self._node.id)
+            return python or await self._create_environment(uv)
 
-    async def _create_environment(
-        self, node: ResolvedNode, working_dir: Path, uv: str | None
-    ) -> Path:
-        self._step(node, "python -m venv" if uv is None else "uv venv")
-        directory = environment_dir(working_dir, node.id)
-        unfinished = unfinished_mark(working_dir, node.id)
+    async def _create_environment(self, uv: str | None) -> Path:
+        node, working_dir = self._node.id, self._directory
+        self._report("step", "python -m venv" if uv is None else "uv venv")
+        directory = environment_dir(working_dir, node)
+        unfinished = unfinished_mark(working_dir, node)
         unfinished.touch()
         await anyio.to_thread.run_sync(partial(shutil.rmtree, directory, ignore_errors=True))
-        words = create_command(working_dir, node.id, uv)
-        result = await self._run(node, words, working_dir, self._environ())
+        result = await self._run(create_command(working_dir, node, uv), self._environ())
         if result.ok:
             unfinished.unlink()
-        python = environment_python(working_dir, node.id)
+        python = environment_python(working_dir, node)
         if python is None:
             raise StepFailed(f"cannot create the Python environment {directory} ({result})")
         return python
 
-    async def _run_line(
-        self,
-        node: ResolvedNode,
-        line: plan.BuildLine,
-        directory: Path,
-        python: Path | None,
-        env: Mapping[str, str],
-    ) -> None:
-        self._step(node, line.text)
+    async def _run_line(self, line: plan.BuildLine, env: Mapping[str, str]) -> None:
+        directory = self._directory
+        self._report("step", line.text)
         where = f"build line {line.text!r} in {directory}"
         arguments = pip_lines.pip_arguments(line.words)
         try:
             if arguments is None:
-                result = await self._run(node, line.words, directory, env)
+                result = await self._run(line.words, env)
             else:
-                result = await self._run_pip(node, arguments, directory, python, env)
+                result = await self._run_pip(arguments, env)
         except FileNotFoundError as error:
             if error.filename == directory:
                 raise StepFailed(f"{where}: the working directory does not exist") from None
@@ -316,106 +308,93 @@ class _Builder:
         hint = plan.shell_hint(line) or out_dir.left_over(directory, result.tail)
         raise StepFailed(f"{where}: {result}" + (f" ({hint})" if hint else ""))
 
-    async def _run_pip(
-        self,
-        node: ResolvedNode,
-        arguments: tuple[str, ...],
-        directory: Path,
-        python: Path | None,
-        env: Mapping[str, str],
-    ) -> CommandResult:
+    async def _run_pip(self, arguments: tuple[str, ...], env: Mapping[str, str]) -> CommandResult:
         """Run a command of pip with uv, or with pip where uv is missing or refuses it."""
         uv = find_uv(env)
-        if uv is not None and pip_lines.uses_uv(arguments, python):
-            result = await self._run_uv(node, uv, arguments, directory, python, env)
+        if uv is not None and pip_lines.uses_uv(arguments, self._python):
+            result = await self._run_uv(uv, arguments, env)
             if result is not None:
                 return result
         if find_spec("pip") is None:
             raise StepFailed(f"{sys.executable} has no pip, and uv is not installed: install one")
-        return await self._run(node, pip_lines.pip_command(arguments, python), directory, env)
+        return await self._run(pip_lines.pip_command(arguments, self._python), env)
 
     async def _run_uv(
-        self,
-        node: ResolvedNode,
-        uv: str,
-        arguments: tuple[str, ...],
-        directory: Path,
-        python: Path | None,
-        env: Mapping[str, str],
+        self, uv: str, arguments: tuple[str, ...], env: Mapping[str, str]
     ) -> CommandResult | None:
         """Run `uv pip`, without a network if there is none; None: pip may know the option.
 
         An error is only shown if nothing else is tried.
         """
+        build = self._build
         error: list[str] = []
 
         def show(line: str) -> None:
             if error or pip_lines.begins_error(line):
                 error.append(line)
             else:
-                self._output(node, line)
+                self._report("output", line)
 
         env = {**pip_lines.uv_settings(env), **env}
         kept, projects = await anyio.to_thread.run_sync(
-            pip_lines.split_projects, arguments, directory, python
+            pip_lines.split_projects, arguments, self._directory, self._python
         )
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
             if projects:
                 file.write("".join(f"{project}\n" for project in projects))
                 file.flush()
                 kept += ["--requirement", file.name]
-            words = pip_lines.uv_command(uv, kept, python)
-            for offline in (False, True) if self.no_network is None else (True, False):
+            words = pip_lines.uv_command(uv, kept, self._python)
+            for offline in (False, True) if build.no_network is None else (True, False):
                 error.clear()
-                variables = {**env, "UV_OFFLINE": "1"} if offline else env
-                result = await run_command(
-                    words, cwd=directory, env=variables, on_line=show, on_command=self.on_command
+                result = await self._run(
+                    words, {**env, "UV_OFFLINE": "1"} if offline else env, show
                 )
                 if not offline:
-                    self.no_network = None if result.ok else pip_lines.network_failure(error)
+                    build.no_network = None if result.ok else pip_lines.network_failure(error)
                 if result.ok or not (
-                    pip_lines.lacks_download(error) if offline else self.no_network
+                    pip_lines.lacks_download(error) if offline else build.no_network
                 ):
                     break
             else:
-                return CommandResult(result.exit_code, (self.no_network or "",))
+                return CommandResult(result.exit_code, (build.no_network or "",))
         if not result.ok and pip_lines.is_unknown_to_uv(error) and find_spec("pip") is not None:
             return None
         for line in error:
-            self._output(node, line)
+            self._report("output", line)
         return result
 
     async def _run(
-        self, node: ResolvedNode, words: Sequence[str], cwd: Path, env: Mapping[str, str]
+        self, words: Sequence[str], env: Mapping[str, str], on_line: OnLine | None = None
     ) -> CommandResult:
-        on_line, on_command = partial(self._output, node), self.on_command
-        return await run_command(words, cwd=cwd, env=env, on_line=on_line, on_command=on_command)
+        return await run_command(
+            words,
+            cwd=self._directory,
+            env=env,
+            on_line=on_line or partial(self._report, "output"),
+            on_command=self._build.on_command,
+        )
 
-    def _node_environ(self, node: ResolvedNode, python: Path | None) -> dict[str, str]:
-        """Return the environment variables of a node's build lines. Raises StepFailed."""
-        merged = merge_environment(self._environ(), {}, {}, node.env)
+    def _node_environ(self) -> dict[str, str]:
+        """Return the environment variables of the build lines. Raises StepFailed."""
+        merged = merge_environment(self._environ(), {}, {}, self._node.env)
         if merged.problems:
             raise StepFailed("; ".join(merged.problems))
         env = merged.variables
-        if python is not None:
-            return activated(env, python)
+        if self._python is not None:
+            return activated(env, self._python)
         path = env.get("PATH", os.defpath)
         own = str(Path(sys.executable).parent)
         env["PATH"] = f"{own}:{path}" if path else own
         return env
 
     def _environ(self) -> dict[str, str]:
-        env = {name: text for name, text in self.environ.items() if not is_private(name)}
-        return env | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"} if self.options.offline else env
+        env = {name: text for name, text in self._build.environ.items() if not is_private(name)}
+        return env | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"} if self._options.offline else env
 
-    def _step(self, node: ResolvedNode, text: str) -> None:
-        self.on_event(NodeBuildEvent(node=node.id, what="step", text=text))
-
-    def _skip(self, node: ResolvedNode, text: str) -> None:
-        self.on_event(NodeBuildEvent(node=node.id, what="skipped", text=text))
-
-    def _output(self, node: ResolvedNode, line: str) -> None:
-        self.on_event(NodeBuildEvent(node=node.id, what="output", text=line))
+    def _report(self, what: BuildStage, text: str = "", seconds: float = 0.0) -> None:
+        event = NodeBuildEvent(node=self._node.id, what=what, text=text, seconds=seconds)
+        self._build.on_event(event)
 
 
 def _not_found(program: str, directory: Path) -> str:

@@ -63,89 +63,75 @@ def reference(source: GitSource) -> str:
     return "the default branch"
 
 
-class GitSources:
-    """Clones under one base directory."""
+@dataclass(slots=True)
+class GitCheckout:
+    """Brings one source to its folder under a base directory."""
 
-    def __init__(
-        self,
-        base: Path,
-        *,
-        environ: Mapping[str, str],
-        offline: bool = False,
-        on_command: OnCommand | None = None,
-    ) -> None:
-        self._base = base
-        self._offline = offline
-        self._on_command = on_command
-        self._env = {
-            **environ,
-            "GIT_TERMINAL_PROMPT": "0",  # nor does ssh prompt, because commands have no terminal
-            "LC_ALL": "C",
-        }
-        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-            self._env.pop(name, None)
+    source: GitSource
+    base: Path
+    environ: Mapping[str, str]
+    offline: bool = False
+    on_line: OnLine = lambda line: None
+    on_clone: Callable[[str], None] = lambda commit: None
+    """Called with the commit before a clone begins."""
+    on_command: OnCommand | None = None
 
-    async def checkout(
-        self,
-        source: GitSource,
-        *,
-        locked: str | None = None,
-        on_line: OnLine | None = None,
-        on_clone: Callable[[str], None] | None = None,
-    ) -> Checkout:
-        """Return the clone of a source (at the commit `locked` if given), created if missing.
+    async def run(self, locked: str | None = None) -> Checkout:
+        """Return the clone (at the commit `locked` if given), created if missing.
 
-        `on_clone` is called with the commit before a clone begins. Raises StepFailed.
+        Raises StepFailed.
         """
-        if shutil.which("git", path=self._env.get("PATH")) is None:
+        url = self.source.url
+        if shutil.which("git", path=self.environ.get("PATH")) is None:
             raise StepFailed("a git source needs the program git, which is not on PATH")
-        repository = repository_dir(self._base, source.url)
+        repository = repository_dir(self.base, url)
         repository.mkdir(parents=True, exist_ok=True)
         async with file_lock(repository / ".lock"):
             for incomplete in repository.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(incomplete, ignore_errors=True)
-            commit = locked or await self._commit_of(source, repository, on_line)
+            commit = locked or await self._commit(repository)
             directory = repository / commit
             if directory.is_dir():
                 return Checkout(directory, commit, cloned=False)
-            if self._offline:
+            if self.offline:
                 raise StepFailed(
-                    f"{source.url} is not cloned at commit {commit}; build once without --offline"
+                    f"{url} is not cloned at commit {commit}; build once without --offline"
                 )
-            if on_clone is not None:
-                on_clone(commit)
-            return await self._clone(source, repository, commit, on_line)
+            self.on_clone(commit)
+            return await self._clone(repository, commit)
 
-    async def _commit_of(self, source: GitSource, repository: Path, on_line: OnLine | None) -> str:
-        """Return the commit to which a source refers now."""
+    async def _commit(self, repository: Path) -> str:
+        """Return the commit to which the source refers now."""
+        source = self.source
         if source.rev is not None and _COMMIT.fullmatch(source.rev.lower()):
             return source.rev.lower()
-        if self._offline or source.tag is not None or source.rev is not None:
-            known = await self._known_commit(source, repository)
+        if self.offline or source.tag is not None or source.rev is not None:
+            known = await self._known_commit(repository)
             if known is not None:
                 return known
-        if self._offline:
+        if self.offline:
             raise StepFailed(
                 f"{reference(source)} of {source.url} was never cloned;"
                 " build once without --offline"
             )
         if source.rev is not None:
             return source.rev.lower()
-        result = await self._list_remote(source)
+        result = await self._git("ls-remote", "--", source.url, *_patterns(source), cwd=self.base)
         if result.ok:
             return _listed_commit(source, result.tail)
         cause = network_failure(result.tail)
         reason = f"cannot reach the git repository {source.url} ({cause or result})"
-        known = await self._known_commit(source, repository)
-        if on_line is not None and (known is not None or cause is None):
+        known = await self._known_commit(repository)
+        if known is not None or cause is None:
             for line in (f"{reason}; using its newest clone",) if known else result.tail:
-                on_line(line)
+                self.on_line(line)
         if known is None:
             raise StepFailed(reason)
         return known
 
-    async def _known_commit(self, source: GitSource, repository: Path) -> str | None:
-        """Return the commit of the newest clone that has this reference, if any."""
+    async def _known_commit(self, repository: Path) -> str | None:
+        """Return the commit of the newest clone that has the reference, if any."""
+        source = self.source
         if source.branch is not None:
             name = f"refs/remotes/origin/{source.branch}"
         elif source.tag is not None:
@@ -159,53 +145,47 @@ class GitSources:
                 return clone.name
         return None
 
-    async def _list_remote(self, source: GitSource) -> CommandResult:
-        patterns = _patterns(source)
-        return await self._git("ls-remote", "--", source.url, *patterns, cwd=self._base)
-
-    async def _clone(
-        self, source: GitSource, repository: Path, commit: str, on_line: OnLine | None
-    ) -> Checkout:
-        unfinished = repository / f"{UNFINISHED}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    async def _clone(self, repository: Path, commit: str) -> Checkout:
+        clone = repository / f"{UNFINISHED}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
-            arguments = ("clone", "--no-checkout", "--", source.url, str(unfinished))
-            await self._must(source, *arguments, cwd=repository, on_line=on_line)
+            arguments = ("clone", "--no-checkout", "--", self.source.url, str(clone))
+            await self._must(*arguments, cwd=repository)
             wanted = commit if _COMMIT.fullmatch(commit) else f"{commit}^{{commit}}"
             quiet = ("-c", "advice.detachedHead=false")
-            await self._must(
-                source, *quiet, "checkout", "--detach", wanted, cwd=unfinished, on_line=on_line
-            )
-            if (unfinished / ".gitmodules").is_file():
-                await self._must(
-                    source, "submodule", "update", "--init", "--recursive",
-                    cwd=unfinished, on_line=on_line,
-                )  # fmt: skip
-            head = (await self._git("rev-parse", "HEAD", cwd=unfinished)).tail[-1]
+            await self._must(*quiet, "checkout", "--detach", wanted, cwd=clone)
+            if (clone / ".gitmodules").is_file():
+                await self._must("submodule", "update", "--init", "--recursive", cwd=clone)
+            head = (await self._git("rev-parse", "HEAD", cwd=clone)).tail[-1]
             directory = repository / head
             if not directory.is_dir():  # a short revision may be a commit that exists
-                unfinished.rename(directory)
+                clone.rename(directory)
             return Checkout(directory, head, cloned=True)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(clone, ignore_errors=True)
 
-    async def _must(
-        self, source: GitSource, *arguments: str, cwd: Path, on_line: OnLine | None
-    ) -> None:
-        result = await self._git(*arguments, cwd=cwd, on_line=on_line)
+    async def _must(self, *arguments: str, cwd: Path) -> None:
+        """Run git and show its output. Raises StepFailed."""
+        result = await self._git(*arguments, cwd=cwd, on_line=self.on_line)
         if not result.ok:
+            url = self.source.url
             if cause := network_failure(result.tail):
-                raise StepFailed(f"cannot reach the git repository {source.url} ({cause})")
+                raise StepFailed(f"cannot reach the git repository {url} ({cause})")
             raise StepFailed(
-                f"cannot check out {reference(source)} of {source.url}: "
+                f"cannot check out {reference(self.source)} of {url}: "
                 f"git {next(a for a in arguments if a[0] != '-' and '=' not in a)}, {result}"
             )
 
     async def _git(
         self, *arguments: str, cwd: Path, on_line: OnLine | None = None
     ) -> CommandResult:
+        hidden = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+        env = {name: text for name, text in self.environ.items() if name not in hidden}
+        # nor does ssh prompt, because commands have no terminal
+        env |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         words = ("git", *arguments)
-        env, on_command = self._env, self._on_command
-        return await run_command(words, cwd=cwd, env=env, on_line=on_line, on_command=on_command)
+        return await run_command(
+            words, cwd=cwd, env=env, on_line=on_line, on_command=self.on_command
+        )
 
 
 def _patterns(source: GitSource) -> tuple[str, ...]:
