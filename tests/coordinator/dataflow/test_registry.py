@@ -94,7 +94,7 @@ def test_an_adopted_part_does_not_hide_that_the_dataflow_was_changed() -> None:
     assert record.changes == 1
     for daemon in fleet.daemons.values():
         assert daemon.agent is not None
-        assert [report.changes for report in daemon.agent.reports()] == [1]
+        assert [report.changes for report in daemon.agent.parts.reports()] == [1]
     assert len(record.parts) == 2
 
 

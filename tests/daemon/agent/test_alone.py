@@ -85,7 +85,7 @@ class Machine:
 
     def rebooted(self) -> Machine:
         """Return the machine after a power cut, with its old runner found dead."""
-        again = Machine(self.state.records())
+        again = Machine(self.state.parts.records())
         assert [type(c) for c in again.post(DaemonStarted())] == [AdoptRunner]
         commands = again.post(GONE)
         assert Connect() in commands
@@ -94,7 +94,7 @@ class Machine:
 
     @property
     def record(self) -> PartRecord:
-        (record,) = self.state.records()
+        (record,) = self.state.parts.records()
         return record
 
 
@@ -135,7 +135,7 @@ def messages(commands: list[Command]) -> list[object]:
 
 def test_a_rebooted_machine_starts_its_part_once_the_coordinator_is_away() -> None:
     machine = running().rebooted()
-    assert [report.phase for report in machine.state.reports()] == ["lost"]
+    assert [report.phase for report in machine.state.parts.reports()] == ["lost"]
     saved, start = machine.post(AWAY)
     assert isinstance(saved, SavePart)
     assert isinstance(start, StartRunner)
@@ -147,7 +147,7 @@ def test_a_rebooted_machine_starts_its_part_once_the_coordinator_is_away() -> No
     assert SendToRunner(ID, SetLinkPeers(peers=(BASE,))) in commands
     assert SendToRunner(ID, Release()) in machine.post(runner("ready"))
     machine.post(runner("running"))
-    (report,) = machine.state.reports()
+    (report,) = machine.state.parts.reports()
     assert (report.attempt, report.phase) == (3, "running")
 
 
@@ -175,7 +175,7 @@ def test_a_coordinator_that_registers_a_machine_and_hangs_does_not_prevent_the_s
 def test_a_lost_part_that_the_coordinator_forgets_is_not_started() -> None:
     machine = running().rebooted()
     machine.post(CoordinatorConnected(), ForgetPart(dataflow_id=ID, attempt=2))
-    assert [report.phase for report in machine.state.reports()] == ["lost"]
+    assert [report.phase for report in machine.state.parts.reports()] == ["lost"]
     machine.post(ForgetPart(dataflow_id=ID, attempt=3), CoordinatorLost())
     assert starts(machine.post(AWAY)) == []
     assert machine.record.forgotten  # its logs remain
@@ -201,27 +201,27 @@ def test_nodes_at_the_barrier_are_released_when_the_coordinator_is_lost_again() 
 @pytest.mark.parametrize("offline", ["run", "wait"])
 def test_a_part_that_waits_is_left_to_the_coordinator(offline: str) -> None:
     machine = running(offline)
-    again = Machine(machine.state.records())
+    again = Machine(machine.state.parts.records())
     again.post(DaemonStarted(), GONE)
-    assert again.state.waiting() == [(again.record, 0.0)]
+    assert again.state.parts.waiting() == [(again.record, 0.0)]
     assert bool(starts(again.post(AWAY))) == (offline == "run")
-    assert bool(again.state.waiting()) == (offline == "wait")
+    assert bool(again.state.parts.waiting()) == (offline == "wait")
 
 
 def test_a_part_that_never_ran_is_left_to_the_coordinator() -> None:
     machine = Machine()
     machine.post(CoordinatorConnected(), PreparePart(dataflow_id=ID, attempt=1, spec=SPEC))
     machine.post(placed(), runner("starting"), runner("ready"))
-    again = Machine(machine.state.records())
+    again = Machine(machine.state.parts.records())
     again.post(DaemonStarted(), GONE)
     assert starts(again.post(AWAY)) == []
-    assert again.state.records()[0].forgotten
+    assert again.state.parts.records()[0].forgotten
 
 
 def test_what_was_stopped_stays_stopped() -> None:
     machine = running()
     machine.post(StopPart(dataflow_id=ID))
-    again = Machine(machine.state.records())
+    again = Machine(machine.state.parts.records())
     again.post(DaemonStarted(), GONE)
     assert starts(again.post(AWAY)) == []
     assert again.record.phase == "ended"
@@ -230,7 +230,7 @@ def test_what_was_stopped_stays_stopped() -> None:
     result = DataflowResult(dataflow_id=ID)
     machine.post(CoordinatorLost(), runner("finished", result=result), GONE)
     assert starts(machine.post(AWAY)) == []
-    assert Machine(machine.state.records()).post(DaemonStarted()) == [Connect()]
+    assert Machine(machine.state.parts.records()).post(DaemonStarted()) == [Connect()]
 
 
 def test_a_runner_that_is_killed_meanwhile_is_started_again_at_once() -> None:
@@ -247,7 +247,7 @@ def test_a_part_that_fails_again_and_again_is_started_less_often() -> None:
     for _ in range(8):
         (later,) = [c for c in machine.post(placed(), GONE) if isinstance(c, StartLater)]
         pauses.append(later.seconds)
-        assert machine.state.waiting() == [(machine.record, machine.now + later.seconds)]
+        assert machine.state.parts.waiting() == [(machine.record, machine.now + later.seconds)]
         machine.now += later.seconds
         stale = PartDue(ID, later.starts - 1)
         assert machine.post(stale) == []

@@ -24,7 +24,7 @@ from dora_daemon.agent.node_paths import (
     make_plan,
 )
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.code.delivery import CodeNotDelivered, Delivery
+from dora_daemon.code.delivery import CodeDelivery, CodeNotDelivered
 
 
 def origin_of(folder: Path) -> Origin:
@@ -137,7 +137,7 @@ class SentCode:
         machine = LocalMachine(
             self.folder,
             "boot",
-            code=Delivery(self.store, lambda: pytest.fail("not used")),
+            code=CodeDelivery(self.store, lambda: pytest.fail("not used")),
             parts=tuple(
                 PartRecord(dataflow_id=str(number), attempt=1, spec=one)
                 for number, one in enumerate(running)

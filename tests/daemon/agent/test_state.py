@@ -40,7 +40,6 @@ from dora_config.protocol.runner import (
     StopAllNodes,
 )
 from dora_config.protocol.topics import StreamTopics, TopicChunk
-from dora_daemon.agent import state as state_module
 from dora_daemon.agent.commands import (
     AdoptRunner,
     Command,
@@ -57,6 +56,7 @@ from dora_daemon.agent.commands import (
     StartRunner,
     WriteLog,
 )
+from dora_daemon.agent.departure import SHUTDOWN_GRACE
 from dora_daemon.agent.events import (
     DaemonStarted,
     Event,
@@ -71,8 +71,9 @@ from dora_daemon.agent.events import (
     RunnerEnded,
     RunnerPlaced,
 )
+from dora_daemon.agent.parts import table
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.state import SHUTDOWN_GRACE, AgentState
+from dora_daemon.agent.state import AgentState
 
 SPEC = dataflow(camera="robot")
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
@@ -117,7 +118,7 @@ def after(state: AgentState, *events: Event) -> list[Command]:
 
 
 def record_of(state: AgentState) -> PartRecord:
-    (record,) = state.records()
+    (record,) = state.parts.records()
     return record
 
 
@@ -167,7 +168,7 @@ def test_forced_stop_kills_a_runner_that_does_not_answer() -> None:
 def test_stop_survives_a_restart_of_the_daemon() -> None:
     record = PartRecord(dataflow_id=ID, attempt=1, spec=SPEC, phase="running", stopping=True)
     state = AgentState([record])
-    (report,) = state.reports()
+    (report,) = state.parts.reports()
     assert report.phase == "stopping"
     assert requests(after(state, connected("running"))) == [StopAllNodes()]
 
@@ -201,10 +202,10 @@ def test_result_is_saved_before_it_is_acknowledged_and_reported() -> None:
     commands = after(state, prepare(), placed(), connected(), started, finished())
     assert [type(command) for command in commands] == [SavePart, SendToRunner, SendToCoordinator]
     assert requests(commands) == [AcknowledgeResult()]
-    assert state.reports()[0].result == DataflowResult(dataflow_id=ID)
+    assert state.parts.reports()[0].result == DataflowResult(dataflow_id=ID)
     assert after(state, finished()) == []
     after(state, ForgetPart(dataflow_id=ID, attempt=1))
-    assert state.reports() == ()
+    assert state.parts.reports() == ()
     assert record_of(state).log_dirs == {"camera": "out"}
 
 
@@ -218,7 +219,7 @@ def test_a_part_that_fails_right_after_its_release_has_ended() -> None:
 
 def test_only_the_newest_ended_records_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the daemon runs, which may be for years."""
-    monkeypatch.setattr(state_module, "KEPT_ENDED", 2)
+    monkeypatch.setattr(table, "KEPT_ENDED", 2)
 
     def ended(number: int, **changed: object) -> PartRecord:
         record = PartRecord(
@@ -236,7 +237,7 @@ def test_only_the_newest_ended_records_are_kept(monkeypatch: pytest.MonkeyPatch)
     commands = after(state, DaemonStarted())
     assert commands[:2] == [DropPart("1"), DropPart("2")]
     assert after(state, ForgetPart(dataflow_id=ID, attempt=1))[1:] == [DropPart(ID)]
-    assert {record.dataflow_id for record in state.records()} == {"3", "4"}
+    assert {record.dataflow_id for record in state.parts.records()} == {"3", "4"}
 
 
 def test_success_of_a_part_is_its_end_even_if_the_release_was_not_noted() -> None:
@@ -252,7 +253,7 @@ def test_requests_about_unknown_parts_are_answered() -> None:
     (lost,) = messages(after(state, StopPart(dataflow_id=ID)))
     assert isinstance(lost, PartLost)
     assert after(state, DescribePart(dataflow_id=ID)) == []
-    chunk = state.read(StreamLogs(stream=1, dataflow_id=ID))
+    chunk = state.parts.read(StreamLogs(stream=1, dataflow_id=ID))
     assert "no longer has logs" in str(chunk)
     assert after(state, finished(), RunnerEnded(ID, "x"), connected()) == []
 
@@ -328,7 +329,7 @@ def test_new_state_of_a_link_is_reported_and_round_trips_are_not() -> None:
         for report in reports
     ]
     assert counts == [1, 1, 0]
-    (report,) = state.reports()
+    (report,) = state.parts.reports()
     assert report.link == reports[-1].without_figures()
 
 
@@ -382,18 +383,18 @@ def test_inspector_needs_a_runner_with_a_directory() -> None:
     state = AgentState()
     request = StreamTopics(stream=7, dataflow_id=ID, topics=("camera/image",))
     end = TopicChunk(stream=7, done=True)
-    assert state.read(request) == end
+    assert state.parts.read(request) == end
     state.handle(prepare(), 0)
-    assert state.read(request) == end
+    assert state.parts.read(request) == end
     state.handle(placed(), 0)
-    assert state.read(request) == record_of(state)
+    assert state.parts.read(request) == record_of(state)
 
 
 def test_logs_are_opened_after_the_end() -> None:
     state = AgentState()
     after(state, prepare(), placed(), connected(), finished())
-    assert state.read(StreamLogs(stream=1, dataflow_id=ID)) == record_of(state)
-    assert not state.answers(ID)
+    assert state.parts.read(StreamLogs(stream=1, dataflow_id=ID)) == record_of(state)
+    assert not state.parts.answers(ID)
 
 
 def test_waiting_nodes_are_reported_until_the_end() -> None:
@@ -404,7 +405,7 @@ def test_waiting_nodes_are_reported_until_the_end() -> None:
     assert isinstance(changed, PartChanged)
     assert changed.report.only_virtual_left
     assert after(state, finished(), waiting) == []
-    assert not state.reports()[0].only_virtual_left
+    assert not state.parts.reports()[0].only_virtual_left
 
 
 @pytest.mark.parametrize("place", [True, False], ids=["placed", "not placed"])
@@ -415,9 +416,9 @@ def test_lost_part_is_reported_and_kept_only_for_its_logs(place: bool) -> None:
     assert isinstance(keep, SavePart if place else DropPart)
     assert log == WriteLog("warning", f"dataflow {ID}: killed")
     assert report == SendToCoordinator(PartLost(dataflow_id=ID, attempt=1, reason="killed"))
-    assert len(state.records()) == place
-    assert state.reports() == ()
-    assert not state.is_live(ID)
+    assert len(state.parts.records()) == place
+    assert state.parts.reports() == ()
+    assert not state.parts.is_live(ID)
 
 
 def test_daemon_connects_after_all_adopted_runners_have_answered() -> None:
@@ -438,7 +439,7 @@ def test_daemon_connects_at_once_without_runners_to_adopt() -> None:
     assert after(AgentState(), DaemonStarted()) == [Connect()]
     unplaced = AgentState([PartRecord(dataflow_id=ID, attempt=1, spec=SPEC)])
     assert after(unplaced, DaemonStarted())[-1] == Connect()
-    assert unplaced.records() == ()
+    assert unplaced.parts.records() == ()
 
 
 def reports(commands: list[Command]) -> list[PartReport]:
@@ -500,7 +501,7 @@ def test_changed_nodes_are_saved_and_described_once() -> None:
     assert record.spec.resolved.node("camera").args == ("fast",)
     assert record.log_dirs == {"camera": "elsewhere"}
     assert after(state, changed_nodes()) == []
-    assert state.reports()[0].revision == 1
+    assert state.parts.reports()[0].revision == 1
 
 
 def test_nodes_are_read_when_the_revision_of_the_runner_differs() -> None:
@@ -508,7 +509,7 @@ def test_nodes_are_read_when_the_revision_of_the_runner_differs() -> None:
     after(state, prepare(), placed(), connected("running"))
     assert after(state, connected("running", revision=0)) == []
     assert after(state, connected("running", revision=1)) == [ReadNodes(ID, 1)]
-    again = AgentState(state.records())
+    again = AgentState(state.parts.records())
     assert ReadNodes(ID, 1) in after(again, DaemonStarted(), connected("running", revision=2))
 
 
@@ -523,7 +524,7 @@ def test_changed_links_are_saved_sent_and_sent_again_after_a_restart() -> None:
     assert after(state, relinked) == []
     of_another_attempt = LinkPart(dataflow_id=ID, attempt=7, links=PartLinks())
     assert after(state, of_another_attempt) == []
-    again = AgentState(state.records())
+    again = AgentState(state.parts.records())
     commands = after(again, DaemonStarted(), connected("running"))
     assert SetRunnerLinks(record_of(again)) in commands
 

@@ -1,4 +1,4 @@
-"""Delivery of sent code, without a coordinator."""
+"""CodeDelivery of sent code, without a coordinator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, Reso
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeSet
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_daemon.code.delivery import CodeNotDelivered, Delivery
+from dora_daemon.code.delivery import CodeDelivery, CodeNotDelivered
 
 
 def spec(store: FileStore, content: bytes) -> DataflowSpec:
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> FileStore:
 
 
 def test_code_that_is_here_already_needs_no_token(tmp_path: Path, store: FileStore) -> None:
-    delivery = Delivery(store, spoilt)
+    delivery = CodeDelivery(store, spoilt)
     delivered = anyio.run(delivery.deliver, spec(store, b"pass"), tmp_path / "work")
     assert list(delivered) == ["n"]
     assert (tmp_path / "work/node.py").read_bytes() == b"pass"
@@ -47,7 +47,7 @@ def test_code_that_is_here_already_needs_no_token(tmp_path: Path, store: FileSto
 
 def test_unusable_token_is_a_reason_not_to_deliver(tmp_path: Path, store: FileStore) -> None:
     wanted = spec(store, b"pass")
-    delivery = Delivery(FileStore(tmp_path / "empty"), spoilt)
+    delivery = CodeDelivery(FileStore(tmp_path / "empty"), spoilt)
     with pytest.raises(CodeNotDelivered, match=r'code of node "n" .* run `chmod 600 token`'):
         anyio.run(delivery.deliver, wanted, tmp_path / "work")
 
@@ -63,7 +63,7 @@ def test_store_that_cannot_be_tidied_does_not_prevent_a_start(
 
     monkeypatch.setattr(FileStore, "collect", fail)
     with caplog.at_level(logging.WARNING):
-        anyio.run(Delivery(store, spoilt).deliver, spec(store, b"pass"), tmp_path / "work")
+        anyio.run(CodeDelivery(store, spoilt).deliver, spec(store, b"pass"), tmp_path / "work")
     assert (tmp_path / "work/node.py").exists()
     assert "cannot remove unused code" in caplog.text
 
@@ -83,7 +83,7 @@ def test_cancelled_delivery_does_not_replace_a_later_one(
         return use(self, digest)
 
     monkeypatch.setattr(FileStore, "use", slow_use)
-    delivery = Delivery(store, spoilt)
+    delivery = CodeDelivery(store, spoilt)
     work = tmp_path / "work"
     written: list[bytes] = []
 

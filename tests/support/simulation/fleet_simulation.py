@@ -332,8 +332,8 @@ class SimulatedFleet:
             machine_id=daemon.machine_id,
             boot_id=str(daemon.boots),
             labels=daemon.labels,
-            parts=daemon.agent.reports(),
-            stored_ends=daemon.agent.stored_ends(),
+            parts=daemon.agent.parts.reports(),
+            stored_ends=daemon.agent.parts.stored_ends(),
             public_key=daemon.machine_id or daemon.instance,
         )
         daemon.send(register.model_copy(update=daemon.versions))
@@ -653,7 +653,7 @@ class SimulatedFleet:
             for daemon in self.daemons.values():
                 if heartbeats and daemon.connection is not None:
                     assert daemon.agent is not None
-                    daemon.send(Heartbeat(parts=daemon.agent.reports()))
+                    daemon.send(Heartbeat(parts=daemon.agent.parts.reports()))
                 daemon.pass_time(self.now)
             self.fire_due()
             self.settle()

@@ -255,7 +255,7 @@ class FakeDaemon:
     def read(self, request: StreamLogs | ReadHistory | StreamTopics) -> None:
         """Read from a part, if it has something to read."""
         assert self.agent is not None
-        found = self.agent.read(request)
+        found = self.agent.parts.read(request)
         if not isinstance(found, PartRecord):
             self._send_to_coordinator(found)
         elif isinstance(request, ReadHistory):
@@ -268,7 +268,7 @@ class FakeDaemon:
         stores the change.
         """
         assert self.agent is not None
-        record = self.agent.record(message.dataflow_id)
+        record = self.agent.parts.record(message.dataflow_id)
         problem = self.refuses
         if record is None or record.attempt != message.attempt:
             problem = "the nodes on this machine are not running"

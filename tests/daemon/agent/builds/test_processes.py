@@ -28,7 +28,7 @@ from dora_config.protocol.dataflow import DataflowSpec
 from dora_daemon.agent.builds.files import BuildFiles
 from dora_daemon.agent.builds.processes import BuildProcesses
 from dora_daemon.agent.node_paths import LocalMachine
-from dora_daemon.code.delivery import CodeNotDelivered, Delivery
+from dora_daemon.code.delivery import CodeDelivery, CodeNotDelivered
 
 ONE, TWO, THREE = (f"01a20e4b-f5a3-4858-99fe-d510d04b956{number}" for number in range(3))
 SPEC = dataflow(camera="robot").model_copy(update={"workspace": "shared"})
@@ -69,7 +69,7 @@ class Daemon:
     sent: list[DaemonMessage] = field(default_factory=list)
 
     def play(self, work: Callable[[BuildProcesses], Awaitable[object]]) -> None:
-        machine = LocalMachine(self.root, "boot", code=cast("Delivery", self.code))
+        machine = LocalMachine(self.root, "boot", code=cast("CodeDelivery", self.code))
 
         async def run() -> None:
             with anyio.fail_after(PATIENCE):

@@ -29,11 +29,13 @@ CONNECT_TIMEOUT = 5.0
 OPEN_TIMEOUT = 20.0
 """Seconds for TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
 REGISTRATION_TIMEOUT = 30.0
+"""Seconds for the coordinator to answer a registration."""
 QUEUE = 4096
 """Messages that may wait for the socket; the connection to a coordinator that reads none ends."""
 HEARTBEAT_PAUSE = 0.05
 """Seconds at least between two heartbeats."""
 MAX_MESSAGE = 64 * 1024 * 1024
+"""Bytes of a message of the coordinator."""
 
 logger = logging.getLogger("dora.daemon")
 
@@ -71,8 +73,7 @@ class CoordinatorLink:
         lost: Callable[[], None],
     ) -> None:
         self._access = access
-        self.endpoint: Endpoint | None = None
-        """Where the daemon is connected, or tried to connect last."""
+        self._endpoint: Endpoint | None = None
         self._register = register
         self._sign = sign
         self._heartbeat = heartbeat
@@ -83,6 +84,10 @@ class CoordinatorLink:
         self._registered = False
         self._finishing = False
         self._logged = ""
+
+    def endpoint(self) -> Endpoint:
+        """Return where the daemon is connected, or tried to connect last."""
+        return self._endpoint or self._access.endpoint()
 
     def send(self, message: messages.DaemonMessage) -> None:
         """Queue a message; dropped without a connection, because registering reports everything."""
@@ -129,7 +134,7 @@ class CoordinatorLink:
     async def _session(self) -> None:
         """One connection, until it ends; raises :class:`_Lost`."""
         try:
-            endpoint = self.endpoint = self._access.endpoint()
+            endpoint = self._endpoint = self._access.endpoint()
         except DoraError as error:  # the token file has become unreadable
             raise _Lost(str(error)) from error
         try:

@@ -132,14 +132,14 @@ def own_address(target: str) -> str | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
 class LinkSetup:
     """Adds link settings to the plans of runners."""
 
-    def __init__(self, listen: Listen, coordinator: str, credentials: Credentials) -> None:
-        """``coordinator``: the host at which this daemon reaches it."""
-        self._listen = listen
-        self._coordinator = coordinator
-        self._credentials = credentials
+    _listen: Listen
+    _coordinator: str
+    """The host at which this daemon reaches it."""
+    _credentials: Credentials
 
     async def complete(self, plan: RunPlan, record: PartRecord, token: str) -> RunPlan:
         """Add the link if the part has edges to other machines. Raises :class:`LinkError`.

@@ -21,7 +21,7 @@ from dora_daemon.agent.builds.files import BuildFiles, NotBuilt
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.build.own_environment import is_built
 from dora_daemon.build.python_env import environment_python
-from dora_daemon.code.delivery import CodeNotDelivered, Delivery, node_directory
+from dora_daemon.code.delivery import CodeDelivery, CodeNotDelivered, node_directory
 
 WORK_DIR = "_work"
 
@@ -37,7 +37,7 @@ class LocalMachine:
     daemon_id: str | None = None
     allow_shell: bool = False
     builds: BuildFiles | None = None
-    code: Delivery | None = None
+    code: CodeDelivery | None = None
     parts: tuple[PartRecord, ...] = ()
     """Parts that run here and are not being stopped."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dora_config.access import private_dir, state_dir, write_private
 from dora_config.errors import DoraError
+from dora_daemon.process_tree import runtime_dir
 
 if TYPE_CHECKING:
     from dora_daemon.agent.records import PartRecord
@@ -86,22 +87,17 @@ class DaemonFiles:
         write_private(self.directory / "instance", self.instance.encode())
 
     def _locked(self, *, within: float) -> int:
-        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        path = self.directory / "lock"
         deadline = time.monotonic() + within
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-                    os.close(lock)
-                    raise DaemonStateError(
-                        "a daemon with this name already runs on this machine (process "
-                        f"{owner}); start a second one with another --machine-id or another "
-                        "--local-listen-port"
-                    ) from None
-                time.sleep(0.05)
+        while (lock := runtime_dir.lock(path)) is None:
+            if time.monotonic() > deadline:
+                owner = path.read_text(errors="replace").strip() or "unknown"
+                raise DaemonStateError(
+                    "a daemon with this name already runs on this machine (process "
+                    f"{owner}); start a second one with another --machine-id or another "
+                    "--local-listen-port"
+                )
+            time.sleep(0.05)
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         return lock

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ RUNNER_SECONDS = 2.0
 SILENT_SECONDS = 10.0
 """Time until a runner that has not answered in time gets another request: it delays the others."""
 MAX_LEASE_TEXT: Final = 16 * 1024
+"""Bytes that are read of the record of a command."""
 MAX_TEXT: Final = 200
 """Characters of a command or operator."""
 
@@ -53,14 +55,14 @@ def lease_holder() -> snapshots.MachineOperation | None:
     return None
 
 
+@dataclass(eq=False)
 class Sampler:
     """Answers `SampleMachine`; runners read shared memory, so that nodes are not involved."""
 
-    def __init__(self, runners: RunnerRegistry, send: Callable[[DaemonMessage], None]) -> None:
-        self._runners = runners
-        self._send = send
-        self._silent: dict[str, float] = {}
-        """When a runner that has not answered gets another request."""
+    _runners: RunnerRegistry
+    _send: Callable[[DaemonMessage], None]
+    _silent: dict[str, float] = field(default_factory=dict, init=False)
+    """When a runner that has not answered gets another request."""
 
     async def answer(self, request: snapshots.SampleMachine) -> None:
         """Send the sample once all runners have answered or the time is over."""

@@ -33,6 +33,7 @@ from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.linking import LinkSetup, Listen
+from dora_daemon.agent.local_entry import LocalEntry
 from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
@@ -43,10 +44,8 @@ from dora_daemon.agent.sampler import Sampler
 from dora_daemon.agent.side_programs import start_recorders
 from dora_daemon.agent.state import AgentState
 from dora_daemon.agent.streams import Streams
-from dora_daemon.code.delivery import Delivery
+from dora_daemon.code.delivery import CodeDelivery
 from dora_daemon.process_tree import daemon_entry
-from dora_daemon.process_tree.daemon_entry import DaemonEntry, WaitingPart
-from dora_daemon.process_tree.runtime_dir import own_identity
 
 ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon process to answer before the daemon registers."""
@@ -94,9 +93,8 @@ class Agent:
         self._build_files = BuildFiles(files.directory / "builds")
         self._access = CoordinatorAccess(files.directory, endpoint)
         store = FileStore(files.directory.parent.parent / "code")
-        self._code = Delivery(store, self._access.endpoint)
+        self._code = CodeDelivery(store, self._access.endpoint)
         self._credentials = Credentials(files.directory / "credentials")
-        self._runtime_root = runtime_root
         self._authority = ""
         self._certificate_name = ""
         self._connections = 0
@@ -111,17 +109,11 @@ class Agent:
             files.directory / "recordings",
             options.machine_id or socket.gethostname(),
             self._access.endpoint,
-            lambda dataflow_id: self._state.is_live(dataflow_id),
+            lambda dataflow_id: self._state.parts.is_live(dataflow_id),
             self.post,
         )
         self._state = AgentState(records, self._recorders.dataflows())
-        self._connected = False
-        self._changed_at = daemon_entry.boot_time()
-        """When ``_connected`` changed."""
-        self._noted: list[tuple[PartRecord, float]] = []
-        """Waiting parts in the file for commands on this machine."""
-        self._adopted = anyio.Event()
-        self._ended = anyio.Event()
+        self._adopted, self._ended = anyio.Event(), anyio.Event()
         self._link = CoordinatorLink(
             access=self._access,
             register=self._register,
@@ -130,16 +122,19 @@ class Agent:
             received=self._receive,
             lost=self._disconnected,
         )
+        where, parts = self._link.endpoint, self._state.parts
+        self._entry = LocalEntry(
+            runtime_root, files.instance, options.machine_id, options.offline_after, where, parts
+        )
         links = LinkSetup(options.listen, endpoint().host, self._credentials)
         self._runners = RunnerRegistry(
             tasks, runtime_root, self._machine, self.post, self._link.send_heartbeat_soon, links
         )
         send = self._link.send
         self._changes = PartChanges(
-            self._machine, self._runners, links, self._state.record,
-            self.post, send,
-        )  # fmt: skip
-        self._streams = Streams(tasks, send, self._state.is_live)
+            self._machine, self._runners, links, parts.record, self.post, send
+        )
+        self._streams = Streams(tasks, send, parts.is_live)
         self._history = HistoryReader(self._runners, send)
         self._sampler = Sampler(self._runners, send)
         self._builds = BuildProcesses(
@@ -150,7 +145,7 @@ class Agent:
         """Adopt runners, then serve the coordinator until the state machine ends the daemon."""
         async with self._tasks:
             self._tasks.start_soon(self._be_away, daemon_entry.process_age())
-            self._note_connection(connected=False)
+            self._entry.note_connection(connected=False)
             self.post(events.DaemonStarted())
             with anyio.move_on_after(ADOPTION_TIMEOUT):
                 await self._adopted.wait()
@@ -163,40 +158,7 @@ class Agent:
                 connection.cancel_scope.deadline = anyio.current_time() + FLUSH_TIMEOUT
             self._runners.spare.close()
             self._tasks.cancel_scope.cancel()
-        daemon_entry.remove(self._runtime_root, self._files.instance)
-
-    def _note_connection(self, *, connected: bool) -> None:
-        self._connected, self._changed_at = connected, daemon_entry.boot_time()
-        self._write_entry()
-
-    def _write_entry(self) -> None:
-        """Write whether the coordinator is there and what waits, for commands on this machine."""
-        self._noted = self._state.waiting()
-        pid, started, boot = own_identity()
-        entry = DaemonEntry(
-            instance=self._files.instance,
-            machine_id=self._options.machine_id,
-            pid=pid,
-            start_time=started,
-            boot_id=boot,
-            coordinator=str(self._link.endpoint or self._access.endpoint()),
-            connected=self._connected,
-            since=self._changed_at,
-            waiting=tuple(self._waiting(record, due) for record, due in self._noted),
-        )
-        try:
-            entry.write(self._runtime_root)
-        except OSError as error:  # full disk
-            logger.error("%s: cannot be written: %s", error.filename, error.strerror)
-
-    def _waiting(self, record: PartRecord, due: float) -> WaitingPart:
-        starts_at: float | None = self._changed_at + self._options.offline_after
-        if record.spec.offline == "wait" or self._connected:
-            starts_at = None
-        elif due:
-            starts_at = daemon_entry.boot_time() + due - time.time()
-        nodes = len(record.spec.resolved.nodes)
-        return WaitingPart(record.dataflow_id, record.spec.name, nodes, starts_at)
+        self._entry.remove()
 
     async def _be_away(self, waited: float = 0.0) -> None:
         """Take requests of commands on this machine without the coordinator, and report its absence
@@ -204,18 +166,13 @@ class Agent:
         seconds, connections = self._options.offline_after, self._connections
         left: float | None = max(0.0, seconds - waited)
         while self._connections == connections:
-            self._take_local_requests()
+            self._entry.take_stops(self.post)
             if left == 0.0:
                 left = None
                 self.post(events.CoordinatorAway(seconds))
             pause = LOCAL_POLL if left is None else min(LOCAL_POLL, left)
             left = None if left is None else left - pause
             await anyio.sleep(pause)
-
-    def _take_local_requests(self) -> None:
-        for path, stop in daemon_entry.requested_stops(self._runtime_root, self._files.instance):
-            self.post(stop)
-            path.unlink(missing_ok=True)  # the record contains it now
 
     async def _post_later(self, seconds: float, event: events.Event) -> None:
         await anyio.sleep(seconds)
@@ -225,8 +182,7 @@ class Agent:
         """Handle an event and execute its commands at once."""
         for command in self._state.handle(event, time.time()):
             self._execute(command)
-        if self._state.waiting() != self._noted:
-            self._write_entry()
+        self._entry.update()
 
     def _execute(self, command: do.Command) -> None:
         match command:
@@ -273,7 +229,7 @@ class Agent:
             case messages.Registered(authority=authority, certificate_name=name):
                 self._authority, self._certificate_name = authority, name
                 self._connections += 1
-                self._note_connection(connected=True)
+                self._entry.note_connection(connected=True)
                 self.post(events.CoordinatorConnected())
                 self._request_certificate()
             case messages.Certificate():
@@ -308,11 +264,11 @@ class Agent:
                 self.post(message)
 
     def _read(self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics) -> None:
-        found = self._state.read(request)
+        found = self._state.parts.read(request)
         if not isinstance(found, PartRecord):
             self._link.send(found)
         elif isinstance(request, messages.ReadHistory):
-            live = self._state.answers(request.dataflow_id)
+            live = self._state.parts.answers(request.dataflow_id)
             self._tasks.start_soon(self._history.answer, found, request, live)
         else:
             self._streams.open(found, request)
@@ -375,7 +331,7 @@ class Agent:
         """Close the streams and builds of clients, which were connected to the coordinator."""
         self._streams.close_all()
         self._builds.cancel_all()
-        self._note_connection(connected=False)
+        self._entry.note_connection(connected=False)
         self.post(events.CoordinatorLost())
         self._tasks.start_soon(self._be_away)
 
@@ -389,8 +345,8 @@ class Agent:
             host=socket.gethostname(),
             boot_id=boot_id(),
             plain_links=self._options.listen.plain,
-            parts=self._state.reports(),
-            stored_ends=self._state.stored_ends(),
+            parts=self._state.parts.reports(),
+            stored_ends=self._state.parts.stored_ends(),
             public_key=self._credentials.public_key,
         )
 
@@ -398,7 +354,7 @@ class Agent:
         """Write removed files again, for the next daemon process and for links."""
         logger.warning("restoring %s, which was removed", self._files.directory)
         try:
-            self._files.restore(self._state.records())
+            self._files.restore(self._state.parts.records())
             self._credentials.make_again()
         except (OSError, DaemonStateError) as error:
             logger.error("cannot restore %s: %s", self._files.directory, error)
@@ -421,7 +377,7 @@ class Agent:
         self._runners.refresh()
         return messages.Heartbeat(
             metrics=metrics,
-            parts=self._state.reports(),
+            parts=self._state.parts.reports(),
             time=time.time(),
             monotonic_ns=time.monotonic_ns(),
         )
@@ -436,10 +392,10 @@ class Agent:
             builds=self._build_files,
             code=self._code,
             parts=tuple(
-                part for part in self._state.records() if part.is_live and not part.stopping
+                part for part in self._state.parts.records() if part.is_live and not part.stopping
             ),
         )
 
     def _builds_in_use(self) -> set[str]:
-        build_ids = (record.spec.build_id for record in self._state.records())
+        build_ids = (record.spec.build_id for record in self._state.parts.records())
         return {build_id for build_id in build_ids if build_id is not None}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -46,12 +47,12 @@ class SidePrograms(Protocol):
         """Take a measurement of the coordinator's clock."""
 
 
+@dataclass(frozen=True, slots=True)
 class NoRecorders:
     """Starts nothing, and refuses requests with the reason."""
 
-    def __init__(self, reason: str, post: Post) -> None:
-        self._reason = reason
-        self._post = post
+    _reason: str
+    _post: Post
 
     def dataflows(self) -> set[str]:
         return set()

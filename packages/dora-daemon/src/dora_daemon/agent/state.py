@@ -7,25 +7,20 @@ process needs is saved before it is reported.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Literal
 
 from dora_config.protocol import daemon as messages, runner as protocol
 from dora_config.protocol.calls import LinkPart
-from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent import commands as do, events
+from dora_daemon.agent.departure import Departure, leave
 from dora_daemon.agent.parts.part import TRIES, LocalPart
+from dora_daemon.agent.parts.table import PartTable
 from dora_daemon.agent.records import PartRecord, cause_of
-
-KEPT_ENDED = 200
-"""Records of ended parts that are kept, so that their logs can be found."""
-REPORTED_ENDED = 50
-"""Number of ended parts that are reported to a coordinator, which may have taken over."""
-SHUTDOWN_GRACE = 10.0
-"""Seconds for nodes to end when the machine stops; systemd waits for 90."""
 
 
 class AgentState:
-    """Changes only in :meth:`handle`; the other public methods read."""
+    """Changes only in :meth:`handle`; others read ``parts``."""
 
     def __init__(self, records: Iterable[PartRecord] = (), recorded: Iterable[str] = ()) -> None:
         """Begin with the ``records`` of an earlier daemon process.
@@ -33,67 +28,12 @@ class AgentState:
         ``recorded``: dataflows with a recording that has not ended.
         """
         self._recorded = set(recorded)
-        self._parts = {record.dataflow_id: LocalPart(record) for record in records}
+        self.parts = PartTable((record.dataflow_id, LocalPart(record)) for record in records)
         self._adopted: set[str] = set()
         """Parts of an earlier daemon process whose runners have not answered or ended yet."""
         self._coordinator: Literal["awaited", "connected", "away"] = "awaited"
         self._away_text = ""
-        self._ending = False
-        self._left_with_machine: set[str] | None = None
-        """Parts whose runners have not ended yet, when the machine stops."""
-
-    def reports(self) -> tuple[messages.PartReport, ...]:
-        """Return the reports for a registration."""
-        known = (part for part in self._parts.values() if not part.record.forgotten)
-        return tuple(part.report() for part in known)
-
-    def stored_ends(self) -> tuple[messages.PartReport, ...]:
-        """Return the reports of the last parts whose end a coordinator has stored."""
-        ended = [part for part in self._parts.values() if part.record.end_stored]
-        ended.sort(key=lambda part: part.record.ended_at)
-        return tuple(part.report() for part in ended[-REPORTED_ENDED:])
-
-    def records(self) -> tuple[PartRecord, ...]:
-        """Return all records that the next daemon process needs."""
-        return tuple(part.record for part in self._parts.values())
-
-    def record(self, dataflow_id: str) -> PartRecord | None:
-        """Return the record of a part that has a runner."""
-        part = self._live(dataflow_id)
-        return None if part is None or part.lost is not None else part.record
-
-    def read(
-        self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics
-    ) -> PartRecord | messages.DaemonMessage:
-        """Return the record of the part to read from, or the answer if there is nothing to read."""
-        part = self._parts.get(request.dataflow_id)
-        match request:
-            case messages.StreamLogs(stream=stream) if part is None:
-                problem = "this machine no longer has logs of that dataflow"
-                return messages.LogChunk(stream=stream, done=True, problem=problem)
-            case messages.ReadHistory(read=read) if part is None:
-                problem = "this machine no longer has a history of that dataflow"
-                return messages.PartHistory(read=read, problem=problem)
-            case StreamTopics(stream=stream) if (
-                part is None or not part.live or not part.record.runtime_dir
-            ):
-                return TopicChunk(stream=stream, done=True)
-        assert part is not None
-        return part.record
-
-    def answers(self, dataflow_id: str) -> bool:
-        """Whether the runner of a part takes requests."""
-        part = self._live(dataflow_id)
-        return part is not None and part.refusal is None
-
-    def waiting(self) -> list[tuple[PartRecord, float]]:
-        """Return the parts of which nothing runs, and when each is started (see `LocalPart`)."""
-        lost = [part for part in self._parts.values() if part.lost is not None]
-        return [(part.record, part.due) for part in lost]
-
-    def is_live(self, dataflow_id: str) -> bool:
-        """Whether a part of this dataflow has not ended."""
-        return self._live(dataflow_id) is not None
+        self._departure = Departure()
 
     def handle(self, event: events.Event, now: float) -> list[do.Command]:
         """Change the state and return the commands that follow; ``now`` is Unix time."""
@@ -103,9 +43,9 @@ class AgentState:
             return self._handle_coordinator(event, now)
         match event:
             case events.DaemonStarted():
-                return [*self._prune(), *self._adopt(now)]
+                return [*self.parts.prune(), *self._adopt(now)]
             case events.RunFound(record=record):
-                found = self._parts[record.dataflow_id] = LocalPart(record)
+                found = self.parts[record.dataflow_id] = LocalPart(record)
                 return [do.AdoptRunner(record), found.report_state()]
             case messages.PreparePart():
                 return self._prepare(event)
@@ -116,51 +56,31 @@ class AgentState:
             case messages.StopPart():
                 return self._stop(event, now)
             case messages.ForgetPart(dataflow_id=dataflow_id, attempt=attempt):
-                part = self._parts.get(dataflow_id)
+                part = self.parts.get(dataflow_id)
                 if part is None or part.record.attempt > attempt:
                     return []
                 if part.live and part.lost is None:
                     return []
-                return [self._forget(part, now, end_stored=True), *self._prune()]
+                return [self._forget(part, now, end_stored=True), *self.parts.prune()]
             case messages.DescribePart(dataflow_id=dataflow_id):
-                part = self._live(dataflow_id)
-                if part is None:
-                    return []
-                return [part.report_description(), part.report_state()]
+                part = self.parts.live(dataflow_id)
+                return [] if part is None else [part.report_description(), part.report_state()]
             case LinkPart(dataflow_id=dataflow_id, attempt=attempt):
-                part = self._live(dataflow_id)
-                if part is None or part.record.attempt != attempt:
-                    return []
-                return part.relink(event.links, event.whole, now)
+                part = self.parts.live(dataflow_id, attempt)
+                return [] if part is None else part.relink(event.links, event.whole, now)
             case events.RecordingRequested() | events.RecorderSettled():
                 return self._handle_recorders(event, now)
             case messages.EndDaemon():
                 return self._end(now)
             case events.MachineStopping():
-                return self._stop_with_machine()
+                return self._departure.stop_with_machine(self.parts)
             case events.HandoverRequested():
-                return [
-                    do.SendToCoordinator(messages.DaemonLeaving(hand_over=True)),
-                    do.ExitDaemon(),
-                ]
-
-    def _prune(self) -> list[do.Command]:
-        """Drop the oldest records of ended parts whose results the coordinator has stored."""
-        records = [part.record for part in self._parts.values() if part.record.forgotten]
-        records.sort(key=lambda record: record.ended_at)
-        dropped = [record.dataflow_id for record in records[: max(0, len(records) - KEPT_ENDED)]]
-        for dataflow_id in dropped:
-            del self._parts[dataflow_id]
-        return [do.DropPart(dataflow_id) for dataflow_id in dropped]
-
-    def _live(self, dataflow_id: str) -> LocalPart | None:
-        part = self._parts.get(dataflow_id)
-        return part if part is not None and part.live else None
+                return leave(hand_over=True)
 
     # ------------------------------------------------------------------- recordings
 
     def _handle_recorders(self, event: events.RecorderNotice, now: float) -> list[do.Command]:
-        part = self._live(event.dataflow_id)
+        part = self.parts.live(event.dataflow_id)
         match event:
             case events.RecordingRequested(dataflow_id=dataflow_id):
                 self._recorded.add(dataflow_id)
@@ -187,7 +107,7 @@ class AgentState:
 
     def _adopt(self, now: float) -> list[do.Command]:
         commands: list[do.Command] = []
-        for dataflow_id, part in list(self._parts.items()):
+        for dataflow_id, part in list(self.parts.items()):
             if part.live and part.record.runtime_dir:
                 self._adopted.add(dataflow_id)
                 commands.append(do.AdoptRunner(part.record))
@@ -216,20 +136,20 @@ class AgentState:
                 self._away_text = f"the coordinator has been away for {seconds:g} s"
                 prepared = [
                     do.SendToRunner(key, protocol.Release())
-                    for key, part in self._parts.items()
+                    for key, part in self.parts.items()
                     if part.record.phase == "prepared" and self._starts_alone(part)
                 ]
-                lost = [part for part in self._parts.values() if part.lost is not None]
-                return [*prepared, *(c for part in lost for c in self._start_alone(part, now))]
+                started = (self._start_alone(part, now) for part in self.parts.lost())
+                return [*prepared, *chain.from_iterable(started)]
             case events.PartDue(dataflow_id=dataflow_id, starts=starts):
-                part = self._live(dataflow_id)
+                part = self.parts.live(dataflow_id)
                 if part is None or part.lost is None or part.record.starts != starts:
                     return []
                 return self._start_alone(part, now)
 
     def _starts_alone(self, part: LocalPart) -> bool:
         """Whether the machine starts the part if the coordinator stays away."""
-        if self._coordinator == "connected" or self._ending:
+        if self._coordinator == "connected" or self._departure.ending:
             return False
         return part.record.starts_alone and part.stop is None and part.next is None
 
@@ -253,7 +173,7 @@ class AgentState:
         return [log, *self._start_alone(part, now)]
 
     def _start_alone(self, part: LocalPart, now: float) -> list[do.Command]:
-        if self._coordinator != "away" or self._left_with_machine is not None:
+        if self._coordinator != "away" or self._departure.left_with_machine is not None:
             return []
         if not self._starts_alone(part):
             return []
@@ -262,8 +182,9 @@ class AgentState:
     # ------------------------------------------------------- messages of the coordinator
 
     def _prepare(self, message: messages.PreparePart) -> list[do.Command]:
-        part = self._live(message.dataflow_id)
-        if (self._ending and part is None) or self._left_with_machine is not None:
+        part = self.parts.live(message.dataflow_id)
+        end = self._departure
+        if end.left_with_machine is not None or (end.ending and part is None):
             lost = messages.PartLost(
                 dataflow_id=message.dataflow_id,
                 attempt=message.attempt,
@@ -279,22 +200,20 @@ class AgentState:
 
     def _make(self, message: messages.PreparePart) -> list[do.Command]:
         record = PartRecord.model_validate(message, from_attributes=True)
-        before = self._parts.get(message.dataflow_id)
+        before = self.parts.get(message.dataflow_id)
         if before is not None:  # the dataflow has run here, also if this attempt never does
             record = record.model_copy(update={"ran": before.record.ran})
-        self._parts[message.dataflow_id] = LocalPart(record)
+        self.parts[message.dataflow_id] = LocalPart(record)
         return [do.SavePart(record), do.StartRunner(record)]
 
     def _connect(self, message: messages.ConnectPart) -> list[do.Command]:
-        part = self._live(message.dataflow_id)
-        if part is None or part.record.attempt != message.attempt:
-            return []
-        if part.record.borrowed:
-            return []  # its link has the peers and certificates of its owner
+        part = self.parts.live(message.dataflow_id, message.attempt)
+        if part is None or part.record.borrowed:
+            return []  # a borrowed one has the peers and certificates of its owner
         return part.set_peers(message)
 
     def _release(self, message: messages.ReleasePart) -> list[do.Command]:
-        part = self._parts.get(message.dataflow_id)
+        part = self.parts.get(message.dataflow_id)
         if part is None or part.record.attempt != message.attempt:
             return []
         if part.record.borrowed:
@@ -304,7 +223,7 @@ class AgentState:
         return [part.report_state()]
 
     def _stop(self, message: messages.StopPart, now: float) -> list[do.Command]:
-        part = self._parts.get(message.dataflow_id)
+        part = self.parts.get(message.dataflow_id)
         if part is None:
             reason = "the dataflow does not run on this machine"
             lost = messages.PartLost(dataflow_id=message.dataflow_id, attempt=0, reason=reason)
@@ -320,20 +239,16 @@ class AgentState:
         if part.lost is None:
             return part.stop_runner(stop)
         result = protocol.DataflowResult(dataflow_id=part.record.dataflow_id)
-        save = part.save(phase="ended", result=result, ended_at=now)
-        return [save, part.report_state(), *self._exit_if_idle()]
+        return self._ended(part, result, now)
 
     # ------------------------------------------------------------- events of runners
 
     def _handle_runner(self, event: events.RunnerNotice, now: float) -> list[do.Command]:
-        part = self._parts.get(event.dataflow_id)
+        part = self.parts.get(event.dataflow_id)
         if part is None or part.lost is not None:
             return []
-        if self._left_with_machine is not None:
-            if not isinstance(event, events.RunnerEnded):
-                return []
-            self._left_with_machine.discard(event.dataflow_id)
-            return self._exit_with_machine()
+        if self._departure.left_with_machine is not None:
+            return self._departure.runner_ended_with_machine(event)
         match event:
             case events.RunnerPlaced():
                 save = part.save(
@@ -419,10 +334,8 @@ class AgentState:
                 return acknowledge  # its runner ends now
             if unreleased:
                 return [*self._lose(part, reason, now, node, result), *acknowledge]
-        save = part.save(phase="ended", result=result, ended_at=now)
-        if part.next is not None:
-            return [save, *acknowledge, *self._make(part.next)]
-        return [save, *acknowledge, part.report_state(), *self._exit_if_idle()]
+        saved, *then = self._ended(part, result, now)
+        return [saved, *acknowledge, *then]
 
     def _lose(
         self,
@@ -440,8 +353,7 @@ class AgentState:
         reason, part.cause = part.cause or reason, ""
         if record.stopping or record.borrowed:  # a recovery must not spawn it again
             result = result or protocol.DataflowResult(dataflow_id=record.dataflow_id, error=reason)
-            save = part.save(phase="ended", result=result, ended_at=now)
-            return [save, part.report_state(), *self._exit_if_idle()]
+            return self._ended(part, result, now)
         lost = messages.PartLost(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
@@ -452,7 +364,16 @@ class AgentState:
         if record.ran:
             return self._hold(part, lost, now)
         log = do.WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
-        return [self._forget(part, now), log, do.SendToCoordinator(lost), *self._exit_if_idle()]
+        forgotten = [self._forget(part, now), log, do.SendToCoordinator(lost)]
+        return [*forgotten, *self._departure.end_if_idle(self.parts)]
+
+    def _ended(
+        self, part: LocalPart, result: protocol.DataflowResult, now: float
+    ) -> list[do.Command]:
+        save = part.save(phase="ended", result=result, ended_at=now)
+        if part.next is not None:
+            return [save, *self._make(part.next)]
+        return [save, part.report_state(), *self._departure.end_if_idle(self.parts)]
 
     def _forget(self, part: LocalPart, now: float, *, end_stored: bool = False) -> do.Command:
         """Report a part no more; its logs can still be requested."""
@@ -466,37 +387,17 @@ class AgentState:
                 result=None,
                 ended_at=ended_at,
             )
-        del self._parts[record.dataflow_id]
+        del self.parts[record.dataflow_id]
         return do.DropPart(record.dataflow_id)
 
     # --------------------------------------------------------------------- the end
 
-    def _stop_with_machine(self) -> list[do.Command]:
-        """End runners without changing records: the next daemon process reports the parts as lost,
-        as after a power failure.
-        """
-        live = {key: p for key, p in self._parts.items() if p.live and p.lost is None}
-        self._left_with_machine = set(live)
-        commands: list[do.Command] = [
-            do.SendToRunner(key, protocol.ShutDown(grace=SHUTDOWN_GRACE))
-            if part.runner is not None
-            else do.KillRunner(key)
-            for key, part in live.items()
-        ]
-        return [*commands, *self._exit_with_machine()]
-
-    def _exit_with_machine(self) -> list[do.Command]:
-        if self._left_with_machine:
-            return []
-        return [do.SendToCoordinator(messages.DaemonLeaving(hand_over=True)), do.ExitDaemon()]
-
     def _end(self, now: float) -> list[do.Command]:
-        if self._left_with_machine is not None:
-            return [do.KillRunner(dataflow_id) for dataflow_id in self._left_with_machine]
-        force = self._ending
-        self._ending = True
+        if (left := self._departure.left_with_machine) is not None:
+            return [do.KillRunner(dataflow_id) for dataflow_id in left]
+        force, self._departure.ending = self._departure.ending, True
         commands: list[do.Command] = []
-        for dataflow_id, part in list(self._parts.items()):
+        for dataflow_id, part in list(self.parts.items()):
             if not part.live:
                 continue
             part.next = None
@@ -508,9 +409,4 @@ class AgentState:
                 text = f"dataflow {dataflow_id} also ends on its other machines"
                 commands.append(do.WriteLog("info", text))
             commands += self._stop_runner(part, stop, now)
-        return [*commands, *self._exit_if_idle()]
-
-    def _exit_if_idle(self) -> list[do.Command]:
-        if not self._ending or any(part.live for part in self._parts.values()):
-            return []
-        return [do.SendToCoordinator(messages.DaemonLeaving(hand_over=False)), do.ExitDaemon()]
+        return [*commands, *self._departure.end_if_idle(self.parts)]

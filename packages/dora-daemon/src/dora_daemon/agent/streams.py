@@ -27,6 +27,7 @@ from dora_daemon.inspection.process import chunks, inspector_process
 POLL = 0.2
 """Seconds between reads of a followed file."""
 MAX_INSPECTORS: Final = 16
+"""Streams of outputs at once; each has a process."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,20 +38,15 @@ class _Stream:
     """Called when the last chunk was acknowledged."""
 
 
+@dataclass(eq=False)
 class Streams:
     """Open streams by number."""
 
-    def __init__(
-        self,
-        tasks: TaskGroup,
-        send: Callable[[LogChunk | TopicChunk], None],
-        is_live: Callable[[str], bool],
-    ) -> None:
-        """``is_live`` returns whether a dataflow can still write lines."""
-        self._tasks = tasks
-        self._send = send
-        self._is_live = is_live
-        self._open: dict[int, _Stream] = {}
+    _tasks: TaskGroup
+    _send: Callable[[LogChunk | TopicChunk], None]
+    _is_live: Callable[[str], bool]
+    """Returns whether a dataflow can still write lines."""
+    _open: dict[int, _Stream] = field(default_factory=dict, init=False)
 
     def open(self, record: PartRecord, request: StreamLogs | StreamTopics) -> None:
         inspectors = [one for one in self._open.values() if isinstance(one.request, StreamTopics)]

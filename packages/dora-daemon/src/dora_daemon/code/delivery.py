@@ -43,7 +43,7 @@ class CodeNotDelivered(DoraError):
 
 
 @dataclass(slots=True)
-class Delivery:
+class CodeDelivery:
     """Runs one delivery at a time, because parts may share a directory."""
 
     store: FileStore

@@ -52,6 +52,7 @@ MAX_LINES: Final = 2000
 """Printed lines in the queue; the oldest are dropped."""
 
 MAX_BATCH: Final = 500
+"""Events of a build in one message."""
 
 
 class BuildEventQueue:

@@ -27,30 +27,20 @@ CHECKSUM_BYTES = 1024
 """Most bytes of the first line that identify a file."""
 
 
-def open_parts_after(path: Path, read: BinaryIO) -> list[BinaryIO]:
-    """Open the parts younger than ``read``, oldest first; ``path`` names the current one.
-
-    All parts are opened if ``read`` was rotated away. The caller closes them.
-    """
-    known = os.fstat(read.fileno()).st_ino
+def open_parts(path: Path) -> list[BinaryIO]:
+    """Open the rotated files of a log and the current one, oldest first; the caller closes them."""
+    numbers = _numbers(path)
+    # The youngest first, and one more: a rotation meanwhile gives each the next number.
+    numbers.append(numbers[-1] + 1 if numbers else 1)
     opened: dict[int, BinaryIO] = {}
-    for name in _names(path):
-        try:
-            part = open(name, "rb")  # noqa: SIM115 - closed by the caller
-        except FileNotFoundError:
-            continue  # in the middle of a rotation
-        inode = os.fstat(part.fileno()).st_ino
-        if inode == known or inode in opened:
+    for name in (path, *(path.with_name(f"{path.name}.{number}") for number in numbers)):
+        if (part := _opened(name)) is not None and opened.setdefault(_inode(part), part) != part:
             part.close()
-            if inode == known:
-                break
-        else:
-            opened[inode] = part
-    return sorted(opened.values(), key=lambda part: os.fstat(part.fileno()).st_mtime_ns)
+    return list(reversed(opened.values()))
 
 
-def numbers(path: Path) -> list[int]:
-    """Return the numbers of the rotated parts, youngest (1) first."""
+def _numbers(path: Path) -> list[int]:
+    """Return the numbers of the rotated files, youngest (1) first."""
     prefix = f"{path.name}."
     try:
         names = os.listdir(path.parent)
@@ -60,11 +50,8 @@ def numbers(path: Path) -> list[int]:
     return sorted(int(number) for number in found if number.isdigit())
 
 
-def _names(path: Path) -> list[Path]:
-    """Return the current part, the rotated ones, and one more for a rotation meanwhile."""
-    known = numbers(path)
-    last = known[-1] if known else 0
-    return [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, last + 2))]
+def _inode(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_ino
 
 
 def matches(line: str, wanted: LogFilter) -> bool:
@@ -121,33 +108,34 @@ class NodeLogReader:
         All lines are yielded if the file of ``after`` was rotated away; without ``after`` only the
         ``last`` ones, if given.
         """
-        # opened at once, because a rotation renames them
-        files = [file for name in self._names() if (file := _opened(name)) is not None]
+        files = open_parts(self.path)
         known = [_checksum_of(file) for file in files]
         start, offset = 0, 0
         if after is not None and after[0] in known:
             start, offset = known.index(after[0]), after[1]
         elif after is None and last is not None:
             start, offset = _begin_of_last(files, last)
+        yield from self._read(files, start, offset, known[start] if offset else 0)
+        yield from self.new_lines()
+
+    def _read(
+        self, files: Sequence[BinaryIO], start: int, offset: int = 0, checksum: int = 0
+    ) -> Iterator[ReadLine]:
+        """Yield the lines from the file ``start`` on, of which ``offset`` bytes were read.
+
+        The last file stays open.
+        """
         try:
             for file in files[start:]:
                 self.close()
-                self._file = file
-                if file is files[start] and offset:
-                    self._checksum, self._offset = known[start], offset
-                file.seek(self._offset)
+                self._file, self._offset, self._checksum = file, offset, checksum
+                file.seek(offset)
                 yield from self._rest_of_file()
+                offset = checksum = 0
         finally:
             for file in files:
                 if file is not self._file:
                     file.close()
-        yield from self.new_lines()
-
-    def _names(self) -> Iterator[Path]:
-        """Yield the names of all files, oldest first."""
-        for number in reversed(numbers(self.path)):
-            yield self.path.with_name(f"{self.path.name}.{number}")
-        yield self.path
 
     def new_lines(self) -> Iterator[ReadLine]:
         """Yield whole lines written since the last call, across rotations."""
@@ -176,17 +164,11 @@ class NodeLogReader:
                 yield ReadLine(line.decode("utf-8", "replace"), (self._checksum, self._offset))
 
     def _next_parts(self) -> Iterator[ReadLine]:
-        """Yield lines of the files that were begun since; the last one stays open."""
+        """Yield lines of the files that were begun since; of all if this one was rotated away."""
         assert self._file is not None
-        parts = open_parts_after(self.path, self._file)
-        try:
-            while parts:
-                self.close()
-                self._file = parts.pop(0)
-                yield from self._rest_of_file()
-        finally:
-            for part in parts:
-                part.close()
+        files, known = open_parts(self.path), _inode(self._file)
+        start = next((n for n, file in enumerate(files, 1) if _inode(file) == known), 0)
+        yield from self._read(files, start)
 
     def _was_truncated(self) -> bool:
         assert self._file is not None
@@ -195,7 +177,7 @@ class NodeLogReader:
     def _was_rotated(self) -> bool:
         assert self._file is not None
         try:
-            return self.path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+            return self.path.stat().st_ino != _inode(self._file)
         except FileNotFoundError:
             return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -21,12 +22,12 @@ RUNNER_SECONDS = 2.0
 """Time for a runner to answer, less than the coordinator waits for this machine."""
 
 
+@dataclass(frozen=True, slots=True)
 class HistoryReader:
     """Answers `ReadHistory`."""
 
-    def __init__(self, runners: RunnerRegistry, send: Callable[[PartHistory], None]) -> None:
-        self._runners = runners
-        self._send = send
+    _runners: RunnerRegistry
+    _send: Callable[[PartHistory], None]
 
     async def answer(self, record: PartRecord, request: ReadHistory, live: bool) -> None:
         """Send the answer as soon as it is known; ``live``: the part has a runner."""

@@ -12,6 +12,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -59,43 +60,34 @@ logger = logging.getLogger("dora.daemon")
 _LEVELS = {"info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
 
+@dataclass(eq=False)
 class RunnerClient:
     """Starts a runner or adopts one; exactly one of :meth:`start` and :meth:`attend` is called."""
 
-    def __init__(
-        self,
-        dataflow_id: str,
-        mark: str,
-        deliver: Callable[[RunnerClient, RunnerNotice], None],
-        changed: Callable[[], None],
-        spare: SpareRunner | None = None,
-    ) -> None:
-        """``mark`` is set in the environment of the runner and of all processes that it starts.
-
-        ``changed`` is called when the status has other states or processes than before.
-        """
-        self.dataflow_id = dataflow_id
-        self.status: protocol.RunnerStatus | None = None
-        self._state: protocol.RunnerState | None = None
-        """State that was delivered last."""
-        self._mark = mark
-        self._spare = spare
-        self._changed = changed
-        self._deliver = deliver
-        self._writer: asyncio.StreamWriter | None = None
-        self._requests = PendingRequests()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._directory: RunnerDirectory | None = None
-        self._kill_wanted = False
-        self._handshake = 0
-        """Number of the last one."""
-        self._refusal: str | None = None
-        """Why the runner, of another version, takes no requests."""
-        self._is_mute = False
-        self._runner_ended = False
-        self._status_timer: asyncio.TimerHandle | None = None
-        self._silence_timer: asyncio.TimerHandle | None = None
-        self._lifecycle_lines = LifecycleLines()
+    dataflow_id: str
+    _mark: str
+    """Set in the environment of the runner and of all processes that it starts."""
+    _deliver: Callable[[RunnerClient, RunnerNotice], None]
+    _changed: Callable[[], None]
+    """Called when the status has other states or processes than before."""
+    _spare: SpareRunner | None = None
+    status: protocol.RunnerStatus | None = None
+    _state: protocol.RunnerState | None = None
+    """State that was delivered last."""
+    _writer: asyncio.StreamWriter | None = None
+    _requests: PendingRequests = field(default_factory=PendingRequests)
+    _process: subprocess.Popen[bytes] | None = None
+    _directory: RunnerDirectory | None = None
+    _kill_wanted: bool = False
+    _handshake: int = 0
+    """Number of the last one."""
+    _refusal: str | None = None
+    """Why the runner, of another version, takes no requests."""
+    _is_mute: bool = False
+    _runner_ended: bool = False
+    _status_timer: asyncio.TimerHandle | None = None
+    _silence_timer: asyncio.TimerHandle | None = None
+    _lifecycle_lines: LifecycleLines = field(default_factory=LifecycleLines)
 
     @property
     def is_connected(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -29,27 +30,19 @@ class NotAnswered(DoraError):
     """A runner refused a request, or did not answer it."""
 
 
+@dataclass(eq=False)
 class RunnerRegistry:
     """One client and one task per runner."""
 
-    def __init__(
-        self,
-        tasks: TaskGroup,
-        root: Path,
-        machine: Callable[[], LocalMachine],
-        post: Callable[[RunnerNotice], None],
-        changed: Callable[[], None],
-        links: LinkSetup,
-    ) -> None:
-        """``changed`` is called when :meth:`statuses` has other states or processes than before."""
-        self._changed = changed
-        self._links = links
-        self._tasks = tasks
-        self._root = root
-        self._machine = machine
-        self._post = post
-        self._clients: dict[str, RunnerClient] = {}
-        self.spare = SpareRunner()
+    _tasks: TaskGroup
+    _root: Path
+    _machine: Callable[[], LocalMachine]
+    _post: Callable[[RunnerNotice], None]
+    _changed: Callable[[], None]
+    """Called when :meth:`statuses` has other states or processes than before."""
+    _links: LinkSetup
+    _clients: dict[str, RunnerClient] = field(default_factory=dict, init=False)
+    spare: SpareRunner = field(default_factory=SpareRunner, init=False)
 
     def start(self, record: PartRecord) -> None:
         """Spawn the runner of a part."""
