@@ -24,7 +24,7 @@ def of(commands: Iterable[c.Command], kind: type[T]) -> list[T]:
 
 
 def started() -> LinkLifecycle:
-    life = LinkLifecycle(count(7).__next__)
+    life = LinkLifecycle(count(7))
     assert life.start(0.0) == [c.SpawnLink(7)]
     assert life.handle(e.LinkSpawned(7, 100), 0.0) == []
     assert life.handle(e.LinkConnected(7), 0.0) == [c.AdmitLink(7)]

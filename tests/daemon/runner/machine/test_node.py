@@ -14,7 +14,7 @@ from dora_daemon.runner.machine.node import NodeLifecycle, NodeState, StopOrder
 
 
 def lifecycle(spec: ResolvedNode | None = None) -> NodeLifecycle:
-    return NodeLifecycle(spec or node("a"), count(1).__next__, count().__next__)
+    return NodeLifecycle(spec or node("a"), count(1), count().__next__)
 
 
 def running() -> NodeLifecycle:

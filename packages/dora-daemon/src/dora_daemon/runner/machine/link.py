@@ -7,7 +7,7 @@ because sent messages must not be lost, but only seconds once the dataflow is be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -42,7 +42,7 @@ class LinkProcessState(Enum):
 class LinkLifecycle:
     """State of the link process of one dataflow."""
 
-    _next_incarnation: Callable[[], int]
+    _incarnations: Iterator[int]
     state: LinkProcessState = LinkProcessState.NONE
     incarnation: int = 0
     restarts: int = 0
@@ -83,7 +83,7 @@ class LinkLifecycle:
         return self._spawn(now) if self.state is LinkProcessState.NONE else []
 
     def _spawn(self, now: float) -> list[do.Command]:
-        self.incarnation = self._next_incarnation()
+        self.incarnation = next(self._incarnations)
         self.state = LinkProcessState.STARTING
         self._started = now
         return [do.SpawnLink(self.incarnation)]

@@ -7,7 +7,7 @@ to CONNECTING, and a stop through STOPPING. Decisions about several nodes are in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal
@@ -135,7 +135,7 @@ class NodeLifecycle:
     """One node. Only `RunnerMachine` changes it; status and requests read it."""
 
     spec: ResolvedNode
-    _next_incarnation: Callable[[], int]
+    _incarnations: Iterator[int]
     _next_order: Callable[[], int]
     stop_grace: float = 10.0
     finish_grace: float | None = 120.0
@@ -256,7 +256,7 @@ class NodeLifecycle:
 
     def spawn(self) -> list[do.Command]:
         """Start a process."""
-        self.incarnation = self._next_incarnation()
+        self.incarnation = next(self._incarnations)
         self.state = NodeState.CONNECTING
         self.connected = self.steady = False
         self.pid = None
@@ -288,28 +288,11 @@ class NodeLifecycle:
             return self._connected(event.pid)
         if self.state is NodeState.ABSENT:
             number = event.incarnation
-            self.incarnation = self._next_incarnation() if number is None else number
+            self.incarnation = next(self._incarnations) if number is None else number
             return self._connected(event.pid)
         if self.broken_by is not None:
             return self._refuse(self.broken_by)
-        return [do.Refuse(self.id, self._why_refused(event.pid))]
-
-    def _why_refused(self, pid: int) -> str:
-        """Return the message to a process that sent Hello although the node has one."""
-        if self.dynamic:
-            return f'node "{self.id}" is already attached (pid {self.pid})'
-        if self.connected and pid == self.pid:
-            return (
-                f'this process has left the dataflow as node "{self.id}": its last Node object was'
-                " closed or garbage collected, which closed all outputs and inputs; keep a"
-                " reference to the first Node while the process takes part"
-            )
-        if self.connected:
-            return (
-                f'node "{self.id}" is already connected as process {self.pid}; a node is one'
-                " process, and its children must exchange data with it by other means"
-            )
-        return f'node "{self.id}" is {self.state.value}'
+        return [do.Refuse(self.id, _why_refused(self, event.pid))]
 
     def _connected(self, pid: int) -> list[do.Command]:
         self.pid = pid
@@ -356,11 +339,15 @@ class NodeLifecycle:
         return [do.Refuse(self.id, broken_by(cause), cancelled=True)]
 
     def _detached(self) -> list[do.Command]:
-        self.state = NodeState.ABSENT
-        self.connected = False
-        self.pid = None
+        self._has_gone(NodeState.ABSENT)
         self.stop.order = None
         return do.announce_detached(self.id)
+
+    def _has_gone(self, state: NodeState) -> None:
+        """Forget the process, which has ended or left."""
+        self.state = state
+        self.connected = False
+        self.pid = None
 
     # ----------------------------------------------------------------------------- stopping
 
@@ -438,9 +425,7 @@ class NodeLifecycle:
     def _exited(self, event: events.NodeExited, now: float) -> list[do.Command]:
         if self.staged is not None and self.stop.order is None:
             self.outlived = event
-            self.state = NodeState.BACKING_OFF
-            self.connected = False
-            self.pid = None
+            self._has_gone(NodeState.BACKING_OFF)
             return do.cancel_timers(self.id)
         ending = Ending(
             event.exit,
@@ -490,9 +475,7 @@ class NodeLifecycle:
         tail: tuple[str, ...] = (),
     ) -> list[do.Command]:
         self.restarts += 1
-        self.connected = False
-        self.pid = None
-        self.state = NodeState.BACKING_OFF
+        self._has_gone(NodeState.BACKING_OFF)
         report = reports.NodeRestarting(
             node=self.id,
             reason=reason,
@@ -549,16 +532,32 @@ class NodeLifecycle:
         self, verdict: Verdict, tail: tuple[str, ...] = (), status: events.Exit | None = None
     ) -> list[do.Command]:
         self.result = _result(self, verdict, tail, status or events.Exit(), self._next_order())
-        self.state = NodeState.ENDED
         self.ended_unconnected = not self.connected
-        self.connected = False
-        self.pid = None
+        self._has_gone(NodeState.ENDED)
         return do.announce_end(self.result)
 
 
 def broken_by(cause: str) -> str:
     """Return why nodes are stopped when node ``cause`` has broken the start barrier."""
     return f'node "{cause}" exited before connecting, so the dataflow cannot start'
+
+
+def _why_refused(node: NodeLifecycle, pid: int) -> str:
+    """Return the message to a process that sent Hello although the node has one."""
+    if node.dynamic:
+        return f'node "{node.id}" is already attached (pid {node.pid})'
+    if not node.connected:
+        return f'node "{node.id}" is {node.state.value}'
+    if pid == node.pid:
+        return (
+            f'this process has left the dataflow as node "{node.id}": its last Node object was'
+            " closed or garbage collected, which closed all outputs and inputs; keep a"
+            " reference to the first Node while the process takes part"
+        )
+    return (
+        f'node "{node.id}" is already connected as process {node.pid}; a node is one'
+        " process, and its children must exchange data with it by other means"
+    )
 
 
 def _result(

@@ -16,11 +16,7 @@ from dora_config.protocol import runner_events as reports
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as do, events
-from dora_daemon.runner.machine.barrier import (
-    BARRIER_NOTICE,
-    NOTICE_SECONDS,
-    StartBarrier,
-)
+from dora_daemon.runner.machine.barrier import BARRIER_NOTICE, NOTICE_SECONDS, StartBarrier
 from dora_daemon.runner.machine.left_over import LEFT_OVER, LeftOverWatch
 from dora_daemon.runner.machine.link import LinkLifecycle
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState, StopOrder
@@ -31,6 +27,7 @@ Phase = Literal["starting", "ready", "running", "stopping", "finished"]
 STOP_AFTER: Final = "stop_after"
 
 _OVER = ("stopping", "finished")
+_CANCEL_TIMERS = tuple(do.CancelTimer(None, t) for t in (STOP_AFTER, BARRIER_NOTICE, LEFT_OVER))
 
 
 class RunnerMachine:
@@ -48,14 +45,15 @@ class RunnerMachine:
         self._plan = plan
         self._default_finish_grace = default_finish_grace
         self._log_dir = log_dir
-        self._phase: Phase = "starting"
+        self.phase: Phase = "starting"
         self.only_virtual_left = False
         """Only nodes that keep no dataflow running are left; of a part of a dataflow."""
-        self._result: reports.DataflowResult | None = None
+        self.result: reports.DataflowResult | None = None
+        """How the dataflow ended; None before."""
         self._stop_reason: str | None = None
         self._wiring = Wiring(nodes, only_data_counts=plan.exit_when_nodes_finish)
         self._incarnations = count(1)
-        self._link = LinkLifecycle(self._next_incarnation)
+        self._link = LinkLifecycle(self._incarnations)
         self._barrier = StartBarrier(nodes, held=plan.hold_at_barrier)
         self._nodes: dict[str, NodeLifecycle] = {}
         for node in nodes:
@@ -67,17 +65,16 @@ class RunnerMachine:
         self._results: list[reports.NodeResult] = []
         """Results in the order in which nodes ended."""
         self._left_over = LeftOverWatch(stops=plan.exit_when_nodes_finish)
-        self._had_only_virtual = self._only_virtual(n.id for n in nodes if not n.is_dynamic)
-
-    def _next_incarnation(self) -> int:
-        return next(self._incarnations)
+        self._had_only_virtual = self._wiring.only_virtual(
+            [n.id for n in nodes if not n.is_dynamic]
+        )
 
     def _add(self, node: ResolvedNode) -> NodeLifecycle:
         own_grace = node.finish_grace != DEFAULT_FINISH_GRACE
         grace = node.finish_grace if own_grace else self._default_finish_grace
         life = NodeLifecycle(
             node,
-            self._next_incarnation,
+            self._incarnations,
             lambda: len(self._results),
             stop_grace=self._plan.stop_grace,
             finish_grace=grace,
@@ -87,15 +84,6 @@ class RunnerMachine:
         return life
 
     # ------------------------------------------------------------------------------- reading
-
-    @property
-    def phase(self) -> Phase:
-        return self._phase
-
-    @property
-    def result(self) -> reports.DataflowResult | None:
-        """How the dataflow ended; None before."""
-        return self._result
 
     def node(self, node: str) -> NodeLifecycle | None:
         """Return a node; None if it does not exist here."""
@@ -131,7 +119,7 @@ class RunnerMachine:
                 return self._begin(now)
             case events.BarrierReleased():
                 self._barrier.held = False
-                return self._open_barrier(now) if self._phase == "ready" else []
+                return self._open_barrier(now) if self.phase == "ready" else []
             case events.StopRequested():
                 return self._stop(event, now)
             case events.TimerFired():
@@ -163,15 +151,15 @@ class RunnerMachine:
     def _advance(self, now: float) -> list[do.Command]:
         """Decide what follows from the state as a whole, after any event."""
         commands: list[do.Command] = []
-        if self._phase == "starting" and self._barrier.complete(self._nodes):
-            self._phase = "ready"
+        if self.phase == "starting" and self._barrier.complete(self._nodes):
+            self.phase = "ready"
             if not self._barrier.held:
                 commands += self._open_barrier(now)
-        if self._phase in ("running", "ready"):
+        if self.phase in ("running", "ready"):
             commands += self._check_left(now)
         # while it is held, other machines may still be starting; the end is reported after that
-        if self._phase not in ("ready", "finished") and self._all_ended():
-            self._phase = "stopping"
+        if self.phase not in ("ready", "finished") and self._all_ended():
+            self.phase = "stopping"
             if self._link.over:
                 commands += self._finish()
             elif not self._link.finishing:
@@ -187,12 +175,12 @@ class RunnerMachine:
             if life is not None and life.up:
                 self._leaving.discard(life.id)
             return commands
-        if event.timer == BARRIER_NOTICE and self._phase == "starting":
+        if event.timer == BARRIER_NOTICE and self.phase == "starting":
             return self._barrier.notice(self._nodes, now)
-        if event.timer == LEFT_OVER and self._phase == "running":
+        if event.timer == LEFT_OVER and self.phase == "running":
             notice, reason = self._left_over.fired(now, busy=event.busy)
             return notice if reason is None else self._stop(events.StopRequested(reason), now)
-        if event.timer == STOP_AFTER and self._phase not in _OVER:
+        if event.timer == STOP_AFTER and self.phase not in _OVER:
             return self._stop(events.StopRequested(f"stop after {self._plan.stop_after:g} s"), now)
         return []
 
@@ -200,7 +188,7 @@ class RunnerMachine:
 
     def _begin(self, now: float) -> list[do.Command]:
         commands: list[do.Command] = []
-        if self._phase == "starting":
+        if self.phase == "starting":
             for life in self._nodes.values():
                 if life.state is NodeState.PLANNED and life.id in self._plan.stopped:
                     commands += self._order(life, StopOrder(0.0), now)
@@ -219,7 +207,7 @@ class RunnerMachine:
         if event.incarnation is not None and event.incarnation != life.incarnation:
             # a former process, or a child that inherited the settings of one
             return [do.Refuse(event.node, f'node "{life.id}" has another process now')]
-        if self._phase in _OVER and life.broken_by is None:
+        if self.phase in _OVER and life.broken_by is None:
             return [do.Refuse(event.node, "the dataflow is being stopped", cancelled=True)]
         commands = self._settle(life, life.handle(event, now), now)
         if any(isinstance(command, do.Refuse) for command in commands):
@@ -235,7 +223,7 @@ class RunnerMachine:
         return commands
 
     def _open_barrier(self, now: float) -> list[do.Command]:
-        self._phase = "running"
+        self.phase = "running"
         self._barrier.open = True
         ready = tuple(node for node, life in self._nodes.items() if life.connected)
         commands: list[do.Command] = [do.CancelTimer(None, BARRIER_NOTICE), do.SendGo(ready)]
@@ -248,9 +236,9 @@ class RunnerMachine:
 
     def _break_barrier(self, life: NodeLifecycle, now: float) -> list[do.Command]:
         """Stop the start if a node failed before it connected."""
-        if self._phase != "starting" or not self._barrier.broken_by(life):
+        if self.phase != "starting" or not self._barrier.broken_by(life):
             return []
-        self._phase = "stopping"
+        self.phase = "stopping"
         self._stop_reason = f'node "{life.id}" exited before connecting'
         commands: list[do.Command] = []
         for other in self.nodes():
@@ -278,7 +266,7 @@ class RunnerMachine:
     ) -> list[do.Command]:
         if isinstance(event, events.OutgoingStreamsSet):
             self._wiring.set_reader(LINK_NODE, event.edges)
-            return self._link.start(now) if self._phase != "finished" else []
+            return self._link.start(now) if self.phase != "finished" else []
         commands = self._link.handle(event, now)
         if isinstance(event, events.LinkConnected) and event.incarnation == self._link.incarnation:
             # the former link may have ended before it reported them
@@ -289,17 +277,15 @@ class RunnerMachine:
     # ----------------------------------------------------------------------- stop and restart
 
     def _stop(self, event: events.StopRequested, now: float) -> list[do.Command]:
-        if self._phase == "finished":
+        if self.phase == "finished":
             return []
         usual = self._plan.stop_grace if event.grace is None else event.grace
         grace = 0.0 if event.force else usual
-        if self._phase != "stopping":
+        if self.phase != "stopping":
             self._stop_reason = event.reason
-        self._phase = "stopping"
+        self.phase = "stopping"
         commands: list[do.Command] = [
-            do.CancelTimer(None, STOP_AFTER),
-            do.CancelTimer(None, BARRIER_NOTICE),
-            do.CancelTimer(None, LEFT_OVER),
+            *_CANCEL_TIMERS,
             do.ReportEvent(reports.DataflowStopping(reason=event.reason, grace=grace)),
         ]
         if event.recovering:
@@ -322,20 +308,20 @@ class RunnerMachine:
             else:
                 self._stopped.add(event.node)
             return self._order(life, StopOrder(event.grace), now)
-        if self._phase in _OVER:
+        if self.phase in _OVER:
             return []
         self._stopped.discard(event.node)
         revived = life.ended
         commands = self._order(life, StopOrder(event.grace, "restart"), now)
         if revived:
-            self._results = [r for r in self._results if r.node != event.node]
+            self._forget_result(event.node)
             self._wiring.reopen(event.node)
         return commands
 
     def _replace(self, event: events.ReplacementEvent, now: float) -> list[do.Command]:
         match event:
             case events.ReplacementPrepared(node=node):
-                return self._nodes[node].stage(self._next_incarnation())
+                return self._nodes[node].stage(next(self._incarnations))
             case events.ReplacementConnected(spec=spec, incarnation=number, grace=grace):
                 order = StopOrder(grace, "replace", successor=(spec, number))
                 return self._order(self._nodes[spec.id], order, now)
@@ -343,7 +329,7 @@ class RunnerMachine:
                 life = self._nodes.get(node)
                 return [] if life is None else self._settle(life, life.handle(event, now), now)
             case events.ProgramChanged(spec=spec):
-                if self._phase in _OVER:
+                if self.phase in _OVER:
                     return []
                 life = self._nodes[spec.id]
                 life.spec = spec
@@ -357,7 +343,7 @@ class RunnerMachine:
         life = self._add(node)
         if life.dynamic:
             return []
-        if self._phase in _OVER:
+        if self.phase in _OVER:
             return self._order(life, StopOrder(0.0), now)
         return life.spawn()
 
@@ -367,29 +353,22 @@ class RunnerMachine:
         self._barrier.nodes.discard(node)
         self._leaving.discard(node)
         self._stopped.discard(node)
-        self._results = [r for r in self._results if r.node != node]
+        self._forget_result(node)
         return self._end_inputs(readers, now)
+
+    def _forget_result(self, node: str) -> None:
+        self._results = [result for result in self._results if result.node != node]
 
     # ------------------------------------------------------------------------------------ end
 
     def _static(self) -> list[NodeLifecycle]:
         return [life for life in self._nodes.values() if not life.dynamic]
 
-    def _only_virtual(self, nodes: Iterable[str]) -> bool:
-        """Return whether these nodes keep no dataflow running.
-
-        Readers of logs do not; with ``exit_when_nodes_finish`` nor do those of timers.
-        """
-        found = list(nodes)
-        logs = all(self._wiring.reads_only_logs(node) for node in found)
-        counts = not self._plan.exit_when_nodes_finish
-        return logs or (not counts and all(map(self._wiring.reads_only_virtual, found)))
-
     def _check_left(self, now: float) -> list[do.Command]:
         """Stop if no node is left that counts, or note it where other machines have nodes too."""
         static = self._static()
         left = [life.id for life in static if not life.ended]
-        only_virtual = self._only_virtual(left)
+        only_virtual = self._wiring.only_virtual(left)
         if not self._plan.whole:
             self.only_virtual_left = only_virtual
             return []
@@ -404,9 +383,9 @@ class RunnerMachine:
 
     def _all_ended(self) -> bool:
         static = self._static()
-        if self._phase != "stopping" and all(life.id in self._leaving for life in static):
+        if self.phase != "stopping" and all(life.id in self._leaving for life in static):
             return False
-        if self._phase != "stopping" and self._keeps_stopped(static):
+        if self.phase != "stopping" and self._keeps_stopped(static):
             return False
         return all(life.ended for life in static)
 
@@ -419,8 +398,8 @@ class RunnerMachine:
         return all(life.id in self._stopped for life in nodes)
 
     def _finish(self) -> list[do.Command]:
-        self._phase = "finished"
-        self._result = reports.DataflowResult(
+        self.phase = "finished"
+        self.result = reports.DataflowResult(
             dataflow_id=self._plan.dataflow_id,
             name=self._plan.name,
             nodes=tuple(self._results),
@@ -430,9 +409,7 @@ class RunnerMachine:
         attached = [life for life in self._nodes.values() if life.dynamic and life.connected]
         return [
             *(do.SendStop(life.id) for life in attached),
-            do.CancelTimer(None, STOP_AFTER),
-            do.CancelTimer(None, BARRIER_NOTICE),
-            do.CancelTimer(None, LEFT_OVER),
-            do.FinishDataflow(self._result),
-            do.ReportEvent(reports.DataflowFinished(result=self._result)),
+            *_CANCEL_TIMERS,
+            do.FinishDataflow(self.result),
+            do.ReportEvent(reports.DataflowFinished(result=self.result)),
         ]

@@ -46,11 +46,9 @@ def judge(ending: Ending) -> Verdict:
     status = ending.exit
     if ending.kill_reason is not None and status.signal == "SIGKILL":
         return Verdict("failed", f"was killed: {ending.kill_reason}")
-    if ending.stop_requested:
-        if status.ok or status.signal in STOP_EXIT_CODES:
-            return SUCCESS
-        if status.code in STOP_EXIT_CODES.values():
-            return SUCCESS
+    stopped = status.signal in STOP_EXIT_CODES or status.code in STOP_EXIT_CODES.values()
+    if ending.stop_requested and (status.ok or stopped):
+        return SUCCESS
     # The start of a dataflow stops all nodes when one fails; others may fail for the same cause.
     missed = ending.must_connect or (ending.explanation is not None and not status.ok)
     if ending.before_connecting and missed:

@@ -154,6 +154,15 @@ class Wiring:
         inputs = self._inputs[node]
         return bool(inputs.logs) and not inputs.timers and not inputs.open_sources()
 
+    def only_virtual(self, nodes: Collection[str]) -> bool:
+        """Return whether these nodes keep no dataflow running.
+
+        Readers of logs do not; those of timers do not if only data counts.
+        """
+        return all(map(self.reads_only_logs, nodes)) or (
+            self._only_data_counts and all(map(self.reads_only_virtual, nodes))
+        )
+
     def left_over(self, left: Collection[str]) -> LeftOver | None:
         """Return what wakes these nodes; None if another node, or one without inputs, sends."""
         every = [(node, self._inputs[node]) for node in left]
