@@ -18,14 +18,13 @@ ENTRY = IndexEntry(
     boot_id="boot",
     foreground=True,
     machine_id="arm",
-    version="0.1.0",
     daemon_port=53291,
 )
 GOLDEN = (
     '{"format": 1, "dataflow_id": "0190-id", "name": "demo", "nodes": ["camera", "plot"],'
     ' "dynamic_nodes": ["plot"], "pid": 42, "start_time": 4711, "boot_id": "boot",'
-    ' "foreground": true, "machine_id": "arm", "socket": "n", "control": "c", "version": "0.1.0",'
-    ' "whole": true, "daemon_port": 53291}'
+    ' "foreground": true, "machine_id": "arm", "socket": "n", "whole": true,'
+    ' "daemon_port": 53291}'
 )
 
 
@@ -37,10 +36,10 @@ def test_golden_bytes() -> None:
 
 def test_unknown_keys_are_ignored_and_optional_ones_have_defaults() -> None:
     values = json.loads(GOLDEN)
-    for key in ("format", "machine_id", "socket", "control", "version"):
+    for key in ("format", "machine_id", "socket"):
         del values[key]
     entry = decode(json.dumps({**values, "new": 1}))
-    assert (entry.machine_id, entry.socket, entry.control, entry.version) == (None, "n", "c", "")
+    assert (entry.machine_id, entry.socket) == (None, "n")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", '{"nodes": 1, "dynamic_nodes": []}'])

@@ -5,8 +5,7 @@ They are read from the names of folders in site-packages: nothing is imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,39 +14,18 @@ FIRST_FOR_NUMPY_2: Final = 26
 CURE: Final = f"pyarrow>=16.1,<{FIRST_FOR_NUMPY_2}"
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Versions in one environment; ``str()`` gives the reason."""
-
-    numpy: str
-    pyarrow: str
-
-    def __str__(self) -> str:
-        return f"pyarrow {self.pyarrow} does not work with NumPy {self.numpy}"
-
-
-def find_conflict(sites: Iterable[Path]) -> Conflict | None:
-    """Return a conflict in folders of an import path, the first of which counts."""
+def find_conflict(sites: Iterable[Path]) -> str | None:
+    """Return why packages in the folders of an import path, the first of which counts, conflict."""
     folders = list(sites)
-    return conflict_of({name: _first(folders, name) for name in ("numpy", "pyarrow")})
-
-
-def conflict_of(versions: Mapping[str, str | None]) -> Conflict | None:
-    """Return the conflict between versions; None also if one is not installed or unknown."""
-    numpy, arrow = versions.get("numpy"), versions.get("pyarrow")
+    numpy, arrow = _version(folders, "numpy"), _version(folders, "pyarrow")
     if numpy is None or arrow is None or _major(numpy) >= 2 or _major(arrow) < FIRST_FOR_NUMPY_2:
         return None
-    return Conflict(numpy, arrow)
+    return f"pyarrow {arrow} does not work with NumPy {numpy}"
 
 
-def version_in(site: Path, name: str) -> str | None:
-    """Return the version of a package in one folder."""
-    found = next(site.glob(f"{name}-*.dist-info"), None)
+def _version(folders: Iterable[Path], name: str) -> str | None:
+    found = next((path for one in folders for path in one.glob(f"{name}-*.dist-info")), None)
     return None if found is None else found.name.removesuffix(".dist-info").partition("-")[2]
-
-
-def _first(folders: Iterable[Path], name: str) -> str | None:
-    return next(filter(None, (version_in(folder, name) for folder in folders)), None)
 
 
 def _major(version: str) -> int:

@@ -50,6 +50,7 @@ from dora_daemon.build.python_env import (
 from dora_daemon.runner.process.environment import merge_environment
 
 MAX_JOBS = 8
+"""Nodes that are built at once."""
 OnBuildEvent = Callable[[NodeBuildEvent], None]
 
 

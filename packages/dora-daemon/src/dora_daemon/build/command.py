@@ -23,6 +23,7 @@ STOP_GRACE = 3.0
 HELD_OPEN_GRACE = 2.0
 """Seconds for which a background process may hold the output open after the command ended."""
 TAIL_LINES = 40
+"""Last lines of output that are kept for an error."""
 MAX_LINE = 10_000
 """Characters of a line that are kept."""
 

@@ -12,6 +12,7 @@ import anyio
 from dora_daemon.process_tree.runtime_dir import lock
 
 POLL_SECONDS = 0.1
+"""Seconds between attempts to lock."""
 
 
 @asynccontextmanager

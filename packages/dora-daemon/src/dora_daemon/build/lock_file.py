@@ -21,6 +21,7 @@ from dora_daemon.build.errors import LockFileError
 from dora_daemon.build.git_sources import reference
 
 VERSION = 2
+"""Version of the format of dora-rs."""
 _COMMIT = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})")
 
 

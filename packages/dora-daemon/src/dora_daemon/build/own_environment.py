@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.code import CodeSet
-from dora_daemon.build.python_env import environment_dir
+from dora_daemon.build.python_env import built_mark, environment_dir
 
 _INSTALLERS = ("pip", "pip3", "uv")
 
@@ -51,29 +51,24 @@ def build_key(node: ResolvedNode, code: CodeSet) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _marker(working_dir: Path, node: str) -> Path:
-    directory = environment_dir(working_dir, node)
-    return directory.with_name(f".{directory.name}.built")  # ids do not begin with a dot
-
-
 def is_built(working_dir: Path, node: str, key: str | None = None) -> bool:
     """Return whether a build has succeeded there (with that key, if given)."""
     try:
-        found = _marker(working_dir, node).read_text()
+        found = built_mark(working_dir, node).read_text()
     except OSError:
         return False
     return key is None or found == key
 
 
 def mark_built(working_dir: Path, node: str, key: str) -> None:
-    marker = _marker(working_dir, node)
+    marker = built_mark(working_dir, node)
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.write_text(key)
 
 
 def begin(working_dir: Path, node: str) -> None:
     """Remove the result of an earlier build."""
-    _marker(working_dir, node).unlink(missing_ok=True)
+    built_mark(working_dir, node).unlink(missing_ok=True)
     shutil.rmtree(environment_dir(working_dir, node), ignore_errors=True)
 
 

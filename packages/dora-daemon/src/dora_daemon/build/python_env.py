@@ -37,6 +37,11 @@ def unfinished_mark(working_dir: Path, node: str) -> Path:
     return _beside(working_dir, node, "unfinished")
 
 
+def built_mark(working_dir: Path, node: str) -> Path:
+    """Return the file with the key of the build that has succeeded."""
+    return _beside(working_dir, node, "built")
+
+
 def _beside(working_dir: Path, node: str, suffix: str) -> Path:
     directory = environment_dir(working_dir, node)
     return directory.with_name(f".{directory.name}.{suffix}")  # ids do not begin with a dot

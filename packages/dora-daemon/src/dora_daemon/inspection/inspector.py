@@ -26,7 +26,9 @@ from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
 
 SAMPLES_EVERY = 0.05
+"""Seconds at least between two updates with messages."""
 RATES_EVERY = 0.5
+"""Seconds at least between two updates with rates."""
 
 
 class SampleCollector(Collector):

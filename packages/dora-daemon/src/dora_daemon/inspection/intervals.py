@@ -11,6 +11,7 @@ from dora_config.protocol.topics import TopicRate
 PARTS = 100
 """The window slides by this fraction of its length, which bounds its memory."""
 NS = 1_000_000_000
+"""Nanoseconds in a second."""
 
 
 @dataclass(slots=True)

@@ -33,7 +33,9 @@ COMPRESSED: Final[Mapping[str, str]] = {
 }
 """Media type of each compressed encoding."""
 MAX_PIXELS: Final = 1 << 26
+"""Larger images are not decoded."""
 JPEG_QUALITY: Final = 80
+"""Percent."""
 JPEG_WIDTH: Final = 1280
 """Wider images are reduced before they are compressed."""
 JPEG_HEIGHT: Final = 65_000

@@ -23,7 +23,9 @@ from dora_daemon.process_tree.runner_index import NODE_SOCKET
 INSPECTOR_MODULE: Final = "dora_daemon.inspection.inspector"
 BUILD_MODULE: Final = "dora_daemon.build"
 MAX_LINE: Final = 16 * 1024 * 1024
+"""Bytes of a message."""
 READ_SIZE: Final = 65536
+"""Bytes that are read at once."""
 
 logger = logging.getLogger("dora.daemon")
 

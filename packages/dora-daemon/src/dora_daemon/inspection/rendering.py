@@ -26,12 +26,15 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufe
 MIN_ELEMENT = 4
 """Approximate minimum of characters of JSON per element."""
 MAX_TYPE = 200
+"""Characters of the name of an Arrow type."""
 _MAX_UNSPLIT = 65_536
 """Bytes of values that cannot be shortened; larger ones are left out."""
 
 
 MAX_BOXES: Final = 500
+"""Boxes of a message that are drawn."""
 MAX_POINTS: Final = 2000
+"""Points of a message that are drawn."""
 _FIELDS: Final = (
     ({"x", "y", "w", "h"}, "std/vision/v1/BoundingBox"),
     ({"boxes"}, "std/vision/v1/Detection"),

@@ -18,6 +18,7 @@ from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.queue import QueueEnds
 
 ANSWER_TIMEOUT = 10.0
+"""Seconds for the runner to answer a request."""
 
 
 class InspectionError(DoraError):

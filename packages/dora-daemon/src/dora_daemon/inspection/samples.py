@@ -20,7 +20,9 @@ BURST = 0.25
 MAX_SHARE = 0.25
 """Part of a processor for the pictures of an output; costly ones are shown less often."""
 MAX_WAITING = 1000
+"""Messages that wait for the next update; the oldest are dropped."""
 MAX_NOTES = 20
+"""Different remarks in one stream."""
 
 
 @dataclass(slots=True)

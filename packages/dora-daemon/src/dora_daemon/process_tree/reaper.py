@@ -10,7 +10,7 @@ alone may have been reused. A process that started a session of its own is found
 in its environment (``mark TEXT``), where the system shows environments.
 """
 
-# ruff: noqa: PTH110, PTH112, PTH116, PTH118, SIM105
+# ruff: noqa: PTH110, PTH116, PTH118, SIM105
 from __future__ import annotations
 
 import fcntl
@@ -32,6 +32,7 @@ LOG = "runner.log"
 RESULT = "result.json"
 KEPT_WITH_RESULT = (RESULT, INDEX, LOG, LOCK, OWNER)
 MAX_ROUNDS = 100
+"""Attempts, with pauses of at least a millisecond between them."""
 TRACKER = b"multiprocessing.resource_tracker"
 
 _MARK = "mark"
@@ -49,10 +50,6 @@ def mark_line(mark: str) -> str:
 
 def kill_sessions(leaders: dict[int, int]) -> None:
     """SIGKILL all processes of the sessions led by these processes (pid: start time)."""
-    if not os.path.isdir("/proc/self"):
-        for leader in leaders:
-            _quietly(os.killpg, leader, signal.SIGKILL)
-        return
     # a reused pid leads a session of unrelated processes
     known = {p: s for p, s in leaders.items() if _start_time(p) in (None, s)}
     _kill_all(lambda: _members(known))
@@ -75,7 +72,7 @@ def kill_marked(mark: str) -> None:
 
     A process that cleared its environment is not found.
     """
-    if not mark or not os.path.isdir("/proc/self"):
+    if not mark:  # would match all processes
         return
     own = os.getpid()
     text = mark.encode() + b'"'  # the end of the JSON string, so that a longer mark does not match
@@ -89,9 +86,6 @@ def kill_marked(mark: str) -> None:
 
 def kill_rest_of_group(leader: int) -> None:
     """SIGKILL the other processes of a group, but do not wait for its resource trackers."""
-    if not os.path.isdir("/proc/self"):
-        _quietly(os.killpg, leader, signal.SIGKILL)
-        return
 
     def others() -> list[int]:
         found = [pid for pid in _pids() if pid != leader and _group_of(pid) == leader]

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 FORMAT = 1
+"""Raised when the meaning of a key changes."""
 NODE_SOCKET = "n"
 CONTROL_SOCKET = "c"
 PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
@@ -31,9 +32,6 @@ class IndexEntry:
     """Part of a ``dora run``, which daemons do not adopt."""
     machine_id: str | None = None
     socket: str = NODE_SOCKET
-    control: str = CONTROL_SOCKET
-    version: str = ""
-    """Version of dora."""
     whole: bool = True
     """The dataflow has no nodes on other machines."""
     daemon_port: int | None = None

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
@@ -34,8 +33,7 @@ from dora_daemon.runner.service import Runner
 from dora_daemon.runner.spare import LATE_MODULES
 
 LATE_SECONDS = 1.0
-"""Pause before modules that are needed later are imported, as nodes and link import theirs first;
-and between attempts."""
+"""Seconds until modules that are needed later are imported: nodes and link import theirs first."""
 LINGER_SECONDS = 30.0
 """Time for the result to be acknowledged on the socket."""
 
@@ -67,6 +65,7 @@ class Background:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._server.serve)
+                tasks.start_soon(_import_late_modules, self._plan)
                 await self._run_dataflow()
                 with anyio.move_on_after(LINGER_SECONDS):
                     await self._acknowledged.wait()
@@ -92,7 +91,7 @@ class Background:
                     foreground=False,
                 )
                 self._requests = ControlRequests(runner)
-                await runner.run(after_start=self._import_the_rest)
+                await runner.run()
             except DoraError as error:
                 self._requests = None  # no node was spawned
                 result = protocol.DataflowResult(
@@ -119,9 +118,9 @@ class Background:
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Answer requests about the process, and any request after a failed preparation."""
         match request:
+            case protocol.AcknowledgeResult() if self.result is None:
+                return protocol.Refusal(message="the dataflow has not ended yet")
             case protocol.AcknowledgeResult():
-                if self.result is None:
-                    return protocol.Refusal(message="the dataflow has not ended yet")
                 self._acknowledge()
                 return protocol.Done()
             case protocol.ShutDown(grace=grace):
@@ -131,19 +130,18 @@ class Background:
                     force = grace is None
                     self._emit(StopRequested(reason, grace=grace, force=force, recovering=True))
                 return protocol.Done()
+            case _ if self._requests is not None:
+                return await self._requests.answer(request)
+            case protocol.GetStatus():
+                return protocol.RunnerStatus(
+                    dataflow_id=self._plan.dataflow_id,
+                    name=self._plan.name,
+                    state=protocol.RunnerState(phase="finished", result=self.result),
+                )
+            case protocol.Handshake():
+                return check_handshake(request, self._plan)
             case _:
-                pass
-        if self._requests is not None:
-            return await self._requests.answer(request)
-        if isinstance(request, protocol.GetStatus):
-            return protocol.RunnerStatus(
-                dataflow_id=self._plan.dataflow_id,
-                name=self._plan.name,
-                state=protocol.RunnerState(phase="finished", result=self.result),
-            )
-        if isinstance(request, protocol.Handshake):
-            return check_handshake(request, self._plan)
-        return protocol.Refusal(message="the dataflow could not be prepared")
+                return protocol.Refusal(message="the dataflow could not be prepared")
 
     def _keep_result(self, result: protocol.DataflowResult) -> None:
         """Store the result before it is reported: the process may be killed right after that."""
@@ -155,9 +153,6 @@ class Background:
         self._acknowledged.set()
         # at once, so that nothing is kept if the process is killed before its end
         self._directory.forget_result()
-
-    def _import_the_rest(self, tasks: TaskGroup) -> None:
-        tasks.start_soon(_import_late_modules, self._plan)
 
 
 def main(
@@ -211,21 +206,10 @@ async def _import_late_modules(plan: protocol.RunPlan) -> None:
     else:
         await anyio.sleep(LATE_SECONDS)
     for name in modules:
-        await _import(name)
-
-
-async def _import(module: str) -> None:
-    """Import a module; retry when that fails, as without a free descriptor."""
-    is_reported = False
-    while True:
         try:
-            await anyio.to_thread.run_sync(importlib.import_module, module)
-            return
+            await anyio.to_thread.run_sync(importlib.import_module, name)
         except Exception as error:  # noqa: BLE001 - one imported in part can raise anything
-            if not is_reported:
-                print(f"cannot import {module} yet: {error}", file=sys.stderr, flush=True)
-            is_reported = True
-            await anyio.sleep(LATE_SECONDS)
+            print(f"cannot import {name} yet: {error}", file=sys.stderr, flush=True)
 
 
 def _sends_lines(node: ResolvedNode) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -38,8 +39,6 @@ from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.control_socket import bind_unix
 
 if TYPE_CHECKING:
-    from dora_config.protocol.runner import RunnerReply, RunnerRequest
-    from dora_daemon.runner.control.requests import ControlRequests
     from dora_daemon.runner.control.server import ControlServer
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -172,30 +171,18 @@ class _Control:
         listener = bind_unix(self._path)
         try:
             await anyio.wait_readable(listener)
-            requests, server = await anyio.to_thread.run_sync(_control_types)
-            answer = partial(_answer, requests(runner))
-            self._server = server(self._path, answer, runner.services.logs.warn, listener)
+            self._server = await anyio.to_thread.run_sync(self._create, runner, listener)
             await self._server.serve()
         finally:
             listener.close()
             self._path.unlink(missing_ok=True)
 
+    def _create(self, runner: Runner, listener: socket.socket) -> ControlServer:
+        from dora_daemon.runner.control.requests import ControlRequests
+        from dora_daemon.runner.control.server import ControlServer
 
-def _control_types() -> tuple[type[ControlRequests], type[ControlServer]]:
-    from dora_daemon.runner.control.requests import ControlRequests
-    from dora_daemon.runner.control.server import ControlServer
-
-    return ControlRequests, ControlServer
-
-
-async def _answer(requests: ControlRequests, request: RunnerRequest) -> RunnerReply:
-    from dora_config.protocol import runner as protocol
-
-    match request:
-        case protocol.AcknowledgeResult():
-            return protocol.Done()  # the result is that of `dora run`
-        case _:
-            return await requests.answer(request)
+        answer = ControlRequests(runner).answer
+        return ControlServer(self._path, answer, runner.services.logs.warn, listener)
 
 
 @contextmanager

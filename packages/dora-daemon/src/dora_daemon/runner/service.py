@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.run_plan import RunPlan
@@ -20,14 +19,11 @@ from dora_config.protocol.runner_events import (
     RunnerState,
     RunOutput,
 )
-from dora_daemon import __version__
-from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import kill_marked
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET, PORT_VARIABLE, IndexEntry
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, own_identity
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.logs.history import KeptHistory, beginning
 from dora_daemon.runner.logs.logs import Gate
 from dora_daemon.runner.machine import commands, state as machine
 from dora_daemon.runner.machine.commands import ArmTimer
@@ -38,17 +34,10 @@ from dora_daemon.runner.nodes.processes import Processes
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.prepare import PreparedNode, Preparer
-from dora_daemon.runner.process.spawn import raise_open_files
 from dora_node_api.protocol.messages import StopNode
 
 if TYPE_CHECKING:
-    from dora_config.protocol.links import LinkPlan
     from dora_daemon.runner.link.supervisor import LinkSupervisor
-
-
-def _daemon_port() -> int | None:
-    text = os.environ.get(PORT_VARIABLE, "")
-    return int(text) if text.isdecimal() else None
 
 
 @dataclass(eq=False)
@@ -65,6 +54,7 @@ class RunnerFiles:
     def write_index(self) -> None:
         """Write the index; call this when nodes have been added or removed."""
         pid, started, boot = own_identity()
+        port = os.environ.get(PORT_VARIABLE, "")
         specs = self._nodes.specs()
         entry = IndexEntry(
             dataflow_id=self._plan.dataflow_id,
@@ -76,9 +66,8 @@ class RunnerFiles:
             boot_id=boot,
             foreground=self._foreground,
             machine_id=self._plan.machine_id,
-            version=__version__,
             whole=self._plan.whole,
-            daemon_port=None if self._foreground else _daemon_port(),
+            daemon_port=None if self._foreground or not port.isdecimal() else int(port),
         )
         try:
             self._directory.write_index(entry)
@@ -103,8 +92,8 @@ class RunnerFiles:
                 self._warn(f"cannot record processes in {self._directory.path}: {error}")
 
 
-class Timers:
-    """Emits TimerFired, with whether messages are still processed.
+class MachineTimers:
+    """Timers of the state machine: emits TimerFired, with whether messages are still processed.
 
     For ``finish`` by the node, for ``left_over`` by any node.
     """
@@ -188,7 +177,6 @@ class Runner:
             log_dir=preparer.log_dir,
         )
         self.dispatcher = Dispatcher(state, self._execute, self._report_state)
-        open_files = raise_open_files()
         with ExitStack() as resources:
             opened = resources.enter_context
             # when the descriptors of the other parts are closed
@@ -199,18 +187,16 @@ class Runner:
                 self.dispatcher,
                 socket=directory.path / NODE_SOCKET,
                 on_event=on_event,
-                history=KeptHistory(history_file(plan), beginning(plan)),
                 gate=gate,
                 summary_in_node_log=not foreground,
             )
             warn = services.logs.warn
             self.files = RunnerFiles(directory, plan, services.nodes, foreground, warn)
             resources.callback(self._close_link)
-            record, mark = self.files.record_process, self._mark
-            processes = Processes(services, mark=mark, record=record, open_files=open_files)
+            processes = Processes(services, self._mark, self.files.record_process)
             self.processes = opened(closing(processes))
             self.monitor = opened(closing(HealthMonitor(services)))
-            self._timers = opened(closing(Timers(services.registry, self.dispatcher.emit)))
+            self._timers = opened(closing(MachineTimers(services.registry, self.dispatcher.emit)))
             self._open(preparer.nodes)
             reaper.watch(self._loop, warn)
             resources.callback(reaper.unwatch)
@@ -273,21 +259,15 @@ class Runner:
         self.files.write_index()
         self.monitor.schedule()
 
-    async def run(
-        self, *, after_start: Callable[[TaskGroup], None] | None = None
-    ) -> DataflowResult:
-        """Run to the end; ``after_start`` may start tasks that run beside the nodes."""
+    async def run(self) -> DataflowResult:
+        """Run to the end."""
         self._loop.set_exception_handler(self._callback_failed)
         try:
             if self.link is not None:
                 self.link.apply()
-            async with anyio.create_task_group() as tasks:
-                if after_start is not None:
-                    after_start(tasks)
-                self.dispatcher.emit(Prepared())
-                await self._finished.wait()
-                await self.services.readers.finish()
-                tasks.cancel_scope.cancel()
+            self.dispatcher.emit(Prepared())
+            await self._finished.wait()
+            await self.services.readers.finish()
             if self._failure is not None:
                 raise self._failure
             result = self.dispatcher.state.result

@@ -8,7 +8,6 @@ ends with the daemon, and when a file that it has imported has changed.
 
 from __future__ import annotations
 
-import array
 import ctypes
 import gc
 import importlib
@@ -42,6 +41,7 @@ MODELS = (
 LOWEST_PRIORITY = 19
 """Value of nice(2)."""
 _PR_SET_PDEATHSIG = 1
+"""Option of prctl(2): the signal that a process gets when its parent ends."""
 
 
 def wait(descriptor: int) -> tuple[Path, int]:
@@ -61,13 +61,9 @@ def wait(descriptor: int) -> tuple[Path, int]:
         gc.collect()
         gc.freeze()
         daemon.send(b"ready")
-        room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
-        data, control, _, _ = daemon.recvmsg(1 << 16, room)
+        data, numbers, _, _ = socket.recv_fds(daemon, 1 << 16, 2)
         if not data or snapshot(files) != known:
             sys.exit(0)
-        numbers = array.array("i")
-        for _, _, part in control:
-            numbers.frombytes(part[: len(part) - len(part) % numbers.itemsize])
         lock, log = numbers
         order = json.loads(data)
         argv = [*run_module("dora_daemon.runner"), order["directory"], str(lock)]

@@ -33,6 +33,7 @@ CONNECT_SECONDS = 10.0
 DRAIN_SECONDS = 2.0
 """Time for the readers of a removed node to read what it sent."""
 DRAIN_INTERVAL = 0.02
+"""Seconds between two looks at their queues."""
 REPLACE_SECONDS = 60.0
 """Time for the new program of a node to connect."""
 START_SECONDS = 60.0

@@ -28,7 +28,9 @@ from dora_node_api.protocol.messages import (
 )
 
 MAX_KEY_BYTES = 256
+"""Bytes of the key of a parameter."""
 MAX_VALUE_BYTES = 65_536
+"""Bytes of the value of a parameter as JSON."""
 MAX_PARAMS = 1024
 """Parameters of one node."""
 
@@ -68,15 +70,9 @@ class ControlRequests:
                 self._dispatcher.notify()
 
     async def _answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
-        match request:
-            case protocol.ReplaceNode():
-                await self._changes.until_released(request.node.id, request)
-            case protocol.StopNode() | protocol.RestartNode() | protocol.RemoveNode():
-                await self._changes.until_released(request.node, request)
-            case protocol.Reload():
-                await self._changes.until_released(request.node, request)
-            case _:
-                pass
+        if isinstance(request, protocol.Holdable):
+            node = request.node.id if isinstance(request, protocol.ReplaceNode) else request.node
+            await self._changes.until_released(node, request)
         match request:
             case protocol.Handshake():
                 return check_handshake(request, self._plan)
@@ -92,6 +88,8 @@ class ControlRequests:
                     nodes=self._status().nodes,
                     edges=self._statistics().edges,
                 )
+            case protocol.AcknowledgeResult():
+                pass  # `dora run` keeps no result
             case protocol.Release():
                 self._dispatcher.emit(BarrierReleased())
             case protocol.SetLinkPeers():

@@ -27,6 +27,7 @@ READ_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 """Pause between two looks at the clients."""
 _CHUNK = 65536
+"""Bytes that are read at once."""
 
 
 class ControlClient:

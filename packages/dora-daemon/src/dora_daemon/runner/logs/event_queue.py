@@ -27,6 +27,7 @@ MAX_HELD_LINES = 250_000
 STUCK_SECONDS = 1.0
 """Time without a line read after which a reader no longer blocks nodes that stop."""
 CLOSING_SECONDS = 3.0
+"""Time for the reader to take the rest at the end."""
 
 
 class EventQueue:

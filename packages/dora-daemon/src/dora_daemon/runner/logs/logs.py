@@ -23,8 +23,11 @@ TAIL_LINES = 500
 TAIL_CHARACTERS = 2000
 """Length to which each of them is cut."""
 _CHUNK = 32768
+"""Bytes that are read from a pipe at once."""
 _MAX_IN_A_PIPE = 1 << 20
+"""Bytes; the largest pipe that Linux gives to users by default."""
 _LINES_A_TURN = 200
+"""Lines that one turn of the event loop passes on."""
 
 Stream = Literal["stdout", "stderr"]
 

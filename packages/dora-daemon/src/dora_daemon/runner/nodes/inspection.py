@@ -7,6 +7,8 @@ reader continues with the next incarnation.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import anyio
 
 from dora_config.dataflow.expand import expand_dataflow
@@ -21,6 +23,7 @@ from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.protocol import messages
 
 MAX_INSPECTORS = 16
+"""Inspectors and recorders of a dataflow on this machine."""
 MIN_QUEUE, MAX_QUEUE = 8, 256
 """Messages that may be queued for an inspector."""
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
@@ -32,19 +35,17 @@ FINISH_SECONDS = 10.0
 """Time for recorders to read what is queued when the dataflow has ended."""
 
 
+@dataclass(eq=False)
 class OutputReaders:
     """Connected inspectors and recorders, and their queues."""
 
-    def __init__(
-        self, plan: RunPlan, nodes: LocalNodes, registry: QueueRegistry, router: QueueRouter
-    ) -> None:
-        self._plan = plan
-        self._nodes = nodes
-        self._registry = registry
-        self._router = router
-        self._queues: dict[NodeConnection, list[QueueEntry]] = {}
-        self._recorders_left = anyio.Event()
-        self._number = 0
+    _plan: RunPlan
+    _nodes: LocalNodes
+    _registry: QueueRegistry
+    _router: QueueRouter
+    _queues: dict[NodeConnection, list[QueueEntry]] = field(default_factory=dict, init=False)
+    _recorders_left: anyio.Event = field(default_factory=anyio.Event, init=False)
+    _number: int = field(default=0, init=False)
 
     def __contains__(self, connection: NodeConnection) -> bool:
         return connection in self._queues
@@ -88,9 +89,7 @@ class OutputReaders:
             connection.send(messages.Refused(problem))
             connection.close_when_sent()
             return
-        connection.node = (
-            messages.RECORDER if hello.node_id == messages.RECORDER else messages.INSPECTOR
-        )
+        connection.node = hello.node_id
         self._queues.setdefault(connection, [])
         board = self._registry.board
         welcome = messages.Welcome(

@@ -16,7 +16,7 @@ from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_daemon.runner.process.spawn import NodeProcess, fork, spawn, why_not
+from dora_daemon.runner.process.spawn import NodeProcess, fork, raise_open_files, spawn, why_not
 from dora_daemon.runner.process.zygote import Zygote, is_forkable
 from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.protocol.spawn_request import SpawnRequest
@@ -28,10 +28,8 @@ class Processes:
     def __init__(
         self,
         services: NodeServices,
-        *,
         mark: str,
         record: Callable[[int], object],
-        open_files: tuple[int, int] | None = None,
     ) -> None:
         """``mark`` is in the environment of each node; ``record`` records a pid for the reaper."""
         self._services = services
@@ -40,7 +38,7 @@ class Processes:
         self._dispatcher = services.dispatcher
         self._emit = services.dispatcher.emit
         self._sessions = services.sessions
-        self._open_files = open_files
+        self._open_files = raise_open_files()
         self._memory_kills = MemoryKills()
         self._zygote = Zygote(lambda node, text: services.logs.emit("warn", text, node))
         self._starting: dict[LocalNode, str] = {}

@@ -13,6 +13,7 @@ from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.queue import QueueEnds
 
 POOL_BYTES = 64 * 1024 * 1024
+"""Shared memory for log lines that are sent as samples."""
 RUNNER = 0
 """Incarnation of the runner."""
 

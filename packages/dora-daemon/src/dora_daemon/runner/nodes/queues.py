@@ -36,6 +36,7 @@ MAX_HOLD = 64 << 20
 """Bytes; a quarter of the smallest default pool of a node."""
 
 NO_LIMIT = 1 << 62
+"""Bytes, more than any pool has."""
 
 CLEANUP_SECONDS = 0.05
 """Interval at which pending work of queues is retried."""

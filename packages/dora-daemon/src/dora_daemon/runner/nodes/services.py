@@ -11,8 +11,9 @@ from dora_config.history.entries import NodeWaits
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine, RunOutput
 from dora_daemon.link import LINK_NODE
+from dora_daemon.out_dir import history_file
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.logs.history import KeptHistory
+from dora_daemon.runner.logs.history import KeptHistory, beginning
 from dora_daemon.runner.logs.log_entries import as_level
 from dora_daemon.runner.logs.logs import Gate, now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
@@ -47,7 +48,6 @@ class NodeServices:
         *,
         socket: Path,
         on_event: Callable[[RunOutput], None],
-        history: KeptHistory,
         gate: Gate | None,
         summary_in_node_log: bool,
     ) -> None:
@@ -68,6 +68,7 @@ class NodeServices:
         self.segments = SegmentTable(nodes)
         resources.callback(self.segments.close)
         outputs = RunnerOutputs(board, self.segments)
+        history = KeptHistory(history_file(plan), beginning(plan))
         self.logs = LogRouter(plan, nodes, outputs, on_event, history, gate)
         self.registry = QueueRegistry(board, self.segments, self.logs.warn_in_node_log)
         resources.callback(self.registry.close)

@@ -16,10 +16,13 @@ from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
 EDGE = "edge"
 """Field of a warning with the edge that drops messages."""
 START_UP_SECONDS = 5.0
+"""Seconds after the start for which warnings are held at least."""
 MAX_START_UP = 30.0
 """Seconds after which an input counts as started although its node has received nothing yet."""
 POLL_SECONDS = 1.0
+"""Seconds between two looks at the counters."""
 MAX_NAMES = 20
+"""Inputs that the line names."""
 
 
 @dataclass(eq=False)

@@ -17,7 +17,9 @@ from dora_config.yaml.text_files import is_file
 from dora_daemon.runner.process.sources import SourceNotFound
 
 _DOWNLOAD_SECONDS = 60.0
+"""Seconds for the server to send something."""
 _CHUNK = 1 << 20
+"""Bytes that are copied at once."""
 
 
 def download(url: str, sha256: str | None, working_dir: Path) -> Path:

@@ -16,6 +16,7 @@ from dora_config.installation import wheel_source
 from dora_daemon.runner.errors import RunnerError
 
 OLDEST = (3, 11)
+"""Oldest version of Python that runs nodes."""
 _CHECK = """
 import sys
 facts = "dora-python %d %d" % sys.version_info[:2]

@@ -24,6 +24,7 @@ from dora_daemon.runner.process.metrics import LoadMeter
 from dora_node_api.protocol.spawn_request import SpawnRequest
 
 _PR_SET_PDEATHSIG = 1
+"""Option of prctl(2): the signal that a process gets when its parent ends."""
 _PRCTL: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 

@@ -29,10 +29,13 @@ _IDLE_TICKS = 2
 """CPU time, in units of the kernel, that a process uses which waits for LIMIT seconds."""
 _FOUND = "that the Python of dora finds without the node's folder and `env`"
 MAX_OUTSTANDING = 8
+"""Requests at once: the time for an answer begins with the request."""
 WORTH_WAITING = 5
 """Number of nodes for which a zygote that imports its modules is faster than programs."""
 MAX_FAILURES = 3
+"""Failures in a row after which no other zygote is started."""
 _PR_SET_CHILD_SUBREAPER = 36
+"""Option of prctl(2): orphaned descendants become children of this process."""
 _PRCTL: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 Done = Callable[[NodeProcess | None, str], None]
