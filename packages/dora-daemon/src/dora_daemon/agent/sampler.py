@@ -81,13 +81,8 @@ class Sampler:
                 left = len(found.edges) - len(kept)
                 problems.append(f"left out edges of dataflow {dataflow}: {left}")
 
-        holders: list[snapshots.MachineOperation | None] = []
-
-        async def read_lease() -> None:
-            holders.append(await anyio.to_thread.run_sync(lease_holder))
-
+        operation = await anyio.to_thread.run_sync(lease_holder)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read_lease)
             for dataflow in self._runners.connected():
                 if not request.dataflows or dataflow in request.dataflows:
                     tasks.start_soon(read, dataflow)
@@ -96,7 +91,7 @@ class Sampler:
                 sample=request.sample,
                 parts=tuple(parts),
                 load=machine_load(),
-                operation=holders[0],
+                operation=operation,
                 problems=tuple(problems),
             )
         )

@@ -145,8 +145,8 @@ def kill_recorded(directory: str) -> None:
         kill_marked(mark)
 
 
-def remove_directory(directory: str) -> None:
-    """Remove a runtime directory and its content without following links.
+def remove_directory(directory: str, kept: tuple[str, ...] = ()) -> None:
+    """Remove a runtime directory and its content, but what is ``kept``, without following links.
 
     The lock is removed last: if the owner is killed before, its reaper removes the rest.
     """
@@ -157,25 +157,16 @@ def remove_directory(directory: str) -> None:
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             remove_directory(entry.path)
-        else:
+        elif entry.name not in kept:
             _quietly(os.unlink, entry.path)
-    _quietly(os.rmdir, directory)
+    if not kept:
+        _quietly(os.rmdir, directory)
 
 
 def clear_directory(directory: str) -> None:
     """Remove a runtime directory; with a result, keep the files that belong to it."""
-    if not os.path.exists(os.path.join(directory, RESULT)):
-        remove_directory(directory)
-        return
-    try:
-        entries = list(os.scandir(directory))
-    except OSError:
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            remove_directory(entry.path)
-        elif entry.name not in KEPT_WITH_RESULT:
-            _quietly(os.unlink, entry.path)
+    has_result = os.path.exists(os.path.join(directory, RESULT))
+    remove_directory(directory, KEPT_WITH_RESULT if has_result else ())
 
 
 def _start_time(pid: int) -> int | None:

@@ -216,12 +216,13 @@ def _numbered(root: Path) -> list[Path]:
 
 def living_runners(root: Path) -> list[tuple[Path, IndexEntry]]:
     """Return directory and index of each runner below ``root`` that runs."""
-    entries = [(path, entry) for path in _numbered(root) if (entry := read_entry(path))]
     boot = boot_id()
     return [
         (path, entry)
-        for path, entry in entries
-        if entry.boot_id == boot and is_alive(entry.pid, entry.start_time)
+        for path in _numbered(root)
+        if (entry := read_entry(path)) is not None
+        and entry.boot_id == boot
+        and is_alive(entry.pid, entry.start_time)
     ]
 
 
@@ -247,11 +248,11 @@ def _sweep(root: Path) -> list[Path]:
             entry = read_entry(path)
             if entry is None or entry.boot_id == boot:
                 kill_recorded(str(path))
-            if not _keeps_result(path):
+            if _keeps_result(path):
+                clear_directory(str(path))
+            else:
                 remove_directory(str(path))
                 removed.append(path)
-            else:
-                clear_directory(str(path))
         finally:
             os.close(descriptor)
     return removed

@@ -43,17 +43,6 @@ START_SECONDS = 60.0
 _WITHOUT_PROCESS = (NodeState.ENDED, NodeState.BACKING_OFF)
 
 
-def find_node(state: RunnerMachine, node: str) -> NodeLifecycle:
-    """Return the state of a node. Raises RequestRefused if it does not exist here."""
-    found = state.node(node)
-    if found is None:
-        known = ", ".join(sorted(known.id for known in state.nodes())) or "none"
-        raise RequestRefused(
-            f'node "{node}" does not exist in this part of the dataflow (its nodes: {known})'
-        )
-    return found
-
-
 def require_success(node: NodeLifecycle) -> None:
     """Raise RequestRefused if the node's process has failed."""
     result = node.result
@@ -79,7 +68,17 @@ class NodeChanges:
         self._services = runner.services
 
     def _find(self, node: str) -> NodeLifecycle:
-        return find_node(self._dispatcher.state, node)
+        found = self._dispatcher.state.node(node)
+        if found is None:
+            known = ", ".join(sorted(self._services.nodes)) or "none"
+            raise RequestRefused(
+                f'node "{node}" does not exist in this part of the dataflow (its nodes: {known})'
+            )
+        return found
+
+    def local(self, node: str) -> LocalNode:
+        """Return what the runner has of a node. Raises RequestRefused."""
+        return self._services.nodes[self._find(node).id]
 
     async def _until(self, node: str, condition: Callable[[NodeLifecycle], bool]) -> None:
         await self._dispatcher.until(lambda: condition(self._find(node)))
@@ -306,7 +305,7 @@ class NodeChanges:
         """Add an input to a node."""
         require_running(self._dispatcher.state)
         services = self._services
-        node = services.nodes[self._find(request.target).id]
+        node = self.local(request.target)
         target = node.spec
         place = f"{target.id}/{request.input}"
         edge = Edge(request.source, request.output, target.id, request.input)
@@ -315,8 +314,7 @@ class NodeChanges:
             if request.source in services.router.remote_nodes:
                 self._check_link(place, wanted.source)
             else:
-                source = services.nodes[self._find(request.source).id]
-                self._check_source(place, wanted, of=source.spec)
+                self._check_source(place, wanted, of=self.local(request.source).spec)
         present = target.inputs.get(request.input)
         if present is not None and (edge.is_virtual or services.registry.get(edge) is not None):
             raise RequestRefused(f"input `{place}` already reads `{present.source}`")
@@ -345,7 +343,7 @@ class NodeChanges:
 
     def disconnect(self, request: protocol.DisconnectInput) -> None:
         """Remove an input from a node."""
-        target = self._services.nodes[self._find(request.target).id].spec
+        target = self.local(request.target).spec
         require_edge(target, request)
         self._disconnect(Edge(request.source, request.output, target.id, request.input))
 

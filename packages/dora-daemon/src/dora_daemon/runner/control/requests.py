@@ -11,7 +11,7 @@ from dora_config.protocol import runner as protocol
 from dora_config.protocol.graph_checks import InvalidChange
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
-from dora_daemon.runner.control.node_changes import NodeChanges, find_node, require_running
+from dora_daemon.runner.control.node_changes import NodeChanges, require_running
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
@@ -123,15 +123,15 @@ class ControlRequests:
     def _message_node(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
         match request:
             case protocol.HoldNode():
-                self._find(request.node).operator_hold = request.reason
+                self._changes.local(request.node).operator_hold = request.reason
             case protocol.SetParam():
                 self._set_param(request)
             case protocol.DeleteParam():
                 self._delete_param(request)
             case protocol.GetParams():
-                return protocol.Params(values=dict(self._find(request.node).params))
+                return protocol.Params(values=dict(self._changes.local(request.node).params))
             case protocol.GetRosGraph():
-                process = self._find(request.node).connected
+                process = self._changes.local(request.node).connected
                 return protocol.RosGraph(graph=None if process is None else process.ros_graph)
             case protocol.Publish():
                 self._publish(request)
@@ -140,9 +140,6 @@ class ControlRequests:
             case _:
                 raise RequestRefused(f'request "{request.kind}" is not supported')
         return None
-
-    def _find(self, node: str) -> LocalNode:
-        return self._services.nodes[find_node(self._dispatcher.state, node).id]
 
     def _status(self) -> protocol.RunnerStatus:
         """Return the state of the dataflow and of each node."""
@@ -167,7 +164,7 @@ class ControlRequests:
         return protocol.Statistics(edges=tuple(map(status, queues)), at=time.monotonic())
 
     def _set_param(self, request: protocol.SetParam) -> None:
-        node = self._find(request.node)
+        node = self._changes.local(request.node)
         if not 0 < len(request.key.encode()) <= MAX_KEY_BYTES:
             raise RequestRefused(
                 f'parameter key "{request.key[:MAX_KEY_BYTES]}" must have 1 to'
@@ -188,7 +185,7 @@ class ControlRequests:
         node.send(SetParam(request.key, request.value))
 
     def _delete_param(self, request: protocol.DeleteParam) -> None:
-        node = self._find(request.node)
+        node = self._changes.local(request.node)
         if request.key not in node.params:
             raise RequestRefused(
                 f'param not found: node "{node.id}" has no parameter "{request.key}"'
@@ -198,7 +195,7 @@ class ControlRequests:
 
     def _reload(self, request: protocol.Reload) -> None:
         """Reload the code of an operator, or of all."""
-        node = self._find(request.node)
+        node = self._changes.local(request.node)
         if request.operator not in {None, *(operator.id for operator in node.spec.operators)}:
             raise RequestRefused(f'node "{node.id}" has no operator "{request.operator}"')
         if not node.send(ReloadOperator(request.operator)):
@@ -206,7 +203,7 @@ class ControlRequests:
 
     def _publish(self, request: protocol.Publish) -> None:
         """Make a node send a sample on one of its outputs."""
-        node, output = self._find(request.node), request.output
+        node, output = self._changes.local(request.node), request.output
         if output not in node.spec.outputs:
             raise RequestRefused(
                 f'node "{node.id}" has no output "{output}"; its outputs are:'
@@ -282,11 +279,7 @@ def node_status(
         dynamic=node.dynamic,
         broken_inputs=tuple(sorted(inputs.broken)),
         blocked_on=shown_target(blocked[0].edge) if blocked else None,
-        cpu_percent=None if load is None else load.cpu_percent,
-        memory_bytes=None if load is None else load.memory_bytes,
-        cpu_seconds=None if load is None else load.cpu_seconds,
-        read_bytes=None if load is None else load.read_bytes,
-        written_bytes=None if load is None else load.written_bytes,
+        **({} if load is None else load._asdict()),
         queued=registry.queued(node.id),
         health_kills=node.health_kills,
         input_timeouts=inputs.timeouts,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 # Positions in /proc/PID/stat behind the command's name, see proc_pid_stat(5).
 _TIMES = slice(11, 15)
+"""CPU time; that of ended children is included, so that the sum does not decrease."""
 _RESIDENT_PAGES = 21
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -23,8 +24,7 @@ OLDEST = 1.0
 """Seconds for which a sample is reused."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessLoad:
+class ProcessLoad(NamedTuple):
     """``cpu_percent`` of one core since the last sample; CPU seconds since the start; bytes."""
 
     cpu_percent: float | None
@@ -59,8 +59,7 @@ class LoadMeter:
         shares, self._shares = self._shares, {}
         for pid in tree:
             try:
-                fields = _contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-                # Those of ended children are included, so that the sum does not decrease.
+                fields = _stat(pid)
                 ticks += sum(map(int, fields[_TIMES]))
                 resident = int(fields[_RESIDENT_PAGES]) * _PAGE
             except (OSError, LookupError):  # no free descriptor, or it ends just now
@@ -84,6 +83,17 @@ class LoadMeter:
         if before is not None and now > before[1]:
             percent = max(0.0, 100.0 * (cpu - before[0]) / (now - before[1]))
         return ProcessLoad(percent, cpu, memory, read, written)
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return the CPU time of a process; 0 if it cannot be read."""
+    with suppress(OSError):
+        return sum(map(int, _stat(pid)[_TIMES]))
+    return 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    return _contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
 def _share(pid: int, resident: int) -> int:

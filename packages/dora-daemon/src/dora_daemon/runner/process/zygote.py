@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dora_config.zygote_process import start, take_early
+from dora_daemon.runner.process.metrics import cpu_ticks
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import ForkedProcess, NodeProcess
 from dora_node_api.frozen import replace
@@ -56,15 +57,6 @@ class _Process:
     ready: bool = False
     importing: str = ""
     """Module that it imports."""
-
-    def cpu_ticks(self) -> int:
-        """Return the CPU time that it has used, its children included."""
-        try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return 0
-        return sum(map(int, fields[11:15]))
 
 
 @dataclass(slots=True, eq=False)
@@ -266,13 +258,13 @@ class Zygote:
 
     def _limit(self, fork: _Fork, waited: float) -> None:
         """Look after another LIMIT seconds; ``waited``: how long it has waited then."""
-        used = fork.process.cpu_ticks()
+        used = cpu_ticks(fork.process.pid)
         fork.timer = self._loop.call_later(LIMIT, self._timed_out, fork, waited, used)
 
     def _timed_out(self, fork: _Fork, waited: float, used: int) -> None:
         process = fork.process
         name = process.importing if process.importing in self._warm else ""
-        if name and waited < WARM_LIMIT and process.cpu_ticks() - used > _IDLE_TICKS:
+        if name and waited < WARM_LIMIT and cpu_ticks(process.pid) - used > _IDLE_TICKS:
             self._limit(fork, waited + LIMIT)
             return
         reason = f"the zygote did not answer within {waited:g} s"
