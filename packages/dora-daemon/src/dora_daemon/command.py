@@ -117,104 +117,116 @@ def command() -> Any:
     return command_of("daemon", _daemon, context_settings=dict(HELP))
 
 
+MachineId = Annotated[
+    str | None,
+    typer.Option(
+        "--machine-id",
+        parser=checked(parse_machine_id),
+        metavar="ID",
+        help="Name of this machine in dataflows; without it this is the default daemon.",
+    ),
+]
+CoordinatorAddr = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator-addr",
+        "-c",
+        metavar="IP",
+        help="Default: 127.0.0.1, or DORA_COORDINATOR_ADDR.",
+    ),
+]
+CoordinatorPort = Annotated[
+    int | None,
+    typer.Option(
+        "--coordinator-port",
+        min=1,
+        max=65535,
+        metavar="PORT",
+        help="Default: 6013, or DORA_COORDINATOR_PORT.",
+    ),
+]
+Labels = Annotated[
+    dict[str, str],
+    typer.Option(
+        "--labels",
+        parser=checked(parse_labels),
+        metavar="K=V,...",
+        show_default=False,
+        help="For placement by labels.",
+    ),
+]
+LocalListenPort = Annotated[
+    int,
+    typer.Option(
+        "--local-listen-port",
+        min=1,
+        max=65535,
+        metavar="PORT",
+        help="Distinguishes daemons on one machine, as `daemon_port` of dynamic nodes does "
+        "too; needed for two without a machine id.",
+    ),
+]
+AllowShellNodes = Annotated[
+    bool,
+    typer.Option(
+        "--allow-shell-nodes", help="Allow nodes with `path: shell`, which can run any command."
+    ),
+]
+OfflineAfter = Annotated[
+    float,
+    typer.Option(
+        "--offline-after",
+        parser=checked(parse_seconds),
+        metavar="SECONDS",
+        help="Without the coordinator for so long, start the nodes here that a reboot or "
+        "crash ended.",
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="Print warnings and errors only (also DORA_QUIET)."),
+]
+LinkAddress = Annotated[
+    Listen,
+    typer.Option(
+        "--zenoh-listen",
+        parser=checked(parse_listen),
+        metavar="IP[:PORT[-PORT]]",
+        show_default=False,
+        help="Where links to other machines listen, with two ports for each dataflow (default: "
+        f"the address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; one port "
+        "stands for it and the next 99).",
+    ),
+]
+LinkEncryption = Annotated[
+    Literal["tls", "plain"],
+    typer.Option(
+        "--links",
+        help="plain: do not encrypt messages between machines, for networks that are encrypted "
+        "already (WireGuard, Tailscale, a cable); all machines must use the same.",
+    ),
+]
+PlainInPublic = Annotated[
+    bool,
+    typer.Option(
+        "--i-know",
+        help="Allow --links plain on a public address, where others can read and forge messages.",
+    ),
+]
+
+
 def _daemon(
-    machine_id: Annotated[
-        str | None,
-        typer.Option(
-            "--machine-id",
-            parser=checked(parse_machine_id),
-            metavar="ID",
-            help="Name of this machine in dataflows; without it this is the default daemon.",
-        ),
-    ] = None,
-    coordinator_addr: Annotated[
-        str | None,
-        typer.Option(
-            "--coordinator-addr",
-            "-c",
-            metavar="IP",
-            help="Default: 127.0.0.1, or DORA_COORDINATOR_ADDR.",
-        ),
-    ] = None,
-    coordinator_port: Annotated[
-        int | None,
-        typer.Option(
-            "--coordinator-port",
-            min=1,
-            max=65535,
-            metavar="PORT",
-            help="Default: 6013, or DORA_COORDINATOR_PORT.",
-        ),
-    ] = None,
-    labels: Annotated[
-        dict[str, str],
-        typer.Option(
-            "--labels",
-            parser=checked(parse_labels),
-            metavar="K=V,...",
-            show_default=False,
-            help="For placement by labels.",
-        ),
-    ] = "",  # type: ignore[assignment]
-    local_listen_port: Annotated[
-        int,
-        typer.Option(
-            "--local-listen-port",
-            min=1,
-            max=65535,
-            metavar="PORT",
-            help="Distinguishes daemons on one machine, as `daemon_port` of dynamic nodes does "
-            "too; needed for two without a machine id.",
-        ),
-    ] = DEFAULT_LISTEN_PORT,
-    allow_shell_nodes: Annotated[
-        bool,
-        typer.Option(
-            "--allow-shell-nodes", help="Allow nodes with `path: shell`, which can run any command."
-        ),
-    ] = False,
-    offline_after: Annotated[
-        float,
-        typer.Option(
-            "--offline-after",
-            parser=checked(parse_seconds),
-            metavar="SECONDS",
-            help="Without the coordinator for so long, start the nodes here that a reboot or "
-            "crash ended.",
-        ),
-    ] = OFFLINE_AFTER,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", help="Print warnings and errors only (also DORA_QUIET)."),
-    ] = False,
-    zenoh_listen: Annotated[
-        Listen,
-        typer.Option(
-            "--zenoh-listen",
-            parser=checked(parse_listen),
-            metavar="IP[:PORT[-PORT]]",
-            show_default=False,
-            help="Where links to other machines listen, with two ports for each dataflow (default: "
-            f"the address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; one port "
-            "stands for it and the next 99).",
-        ),
-    ] = Listen(),  # noqa: B008 - frozen
-    links: Annotated[
-        Literal["tls", "plain"],
-        typer.Option(
-            "--links",
-            help="plain: do not encrypt messages between machines, for networks that are encrypted "
-            "already (WireGuard, Tailscale, a cable); all machines must use the same.",
-        ),
-    ] = "tls",
-    i_know: Annotated[
-        bool,
-        typer.Option(
-            "--i-know",
-            help="Allow --links plain on a public address, where others can read and forge "
-            "messages.",
-        ),
-    ] = False,
+    machine_id: MachineId = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+    labels: Labels = "",  # type: ignore[assignment]
+    local_listen_port: LocalListenPort = DEFAULT_LISTEN_PORT,
+    allow_shell_nodes: AllowShellNodes = False,
+    offline_after: OfflineAfter = OFFLINE_AFTER,
+    quiet: Quiet = False,
+    zenoh_listen: LinkAddress = Listen(),  # noqa: B008 - frozen
+    links: LinkEncryption = "tls",
+    i_know: PlainInPublic = False,
     zenoh_no_multicast: Annotated[bool, typer.Option("--zenoh-no-multicast", hidden=True)] = False,
     zenoh_connect: _Ignored = None,
     zenoh_peer: _Ignored = None,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from dora_cli import output
 from dora_ros2 import commands
@@ -36,26 +37,57 @@ def parse_number(text: str) -> float:
     return value
 
 
-Domain = Annotated[
-    int | None, typer.Option("--domain", metavar="ID", help="Default: ROS_DOMAIN_ID, or 0.")
-]
-RouterAddress = Annotated[
-    str, typer.Option("--router", metavar="ADDRESS", help="Default: tcp/localhost:7447.")
-]
-ConfigFile = Annotated[str, typer.Option("--config", metavar="FILE", help="Zenoh session file.")]
-TypeFolders = Annotated[
-    list[str] | None,
-    typer.Option("--types", metavar="DIR", help="Folder of definitions (repeatable)."),
-]
-Humble = Annotated[
-    bool, typer.Option("--humble", help="Talk to ROS 2 Humble; detected by default.")
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        "--timeout", parser=parse_number, metavar="SECONDS", help="Longest wait in seconds."
-    ),
-]
+def reach(
+    context: typer.Context,
+    domain: Annotated[
+        int | None, typer.Option("--domain", metavar="ID", help="Default: ROS_DOMAIN_ID, or 0.")
+    ] = None,
+    router: Annotated[
+        str, typer.Option("--router", metavar="ADDRESS", help="Default: tcp/localhost:7447.")
+    ] = "",
+    config: Annotated[
+        str, typer.Option("--config", metavar="FILE", help="Zenoh session file.")
+    ] = "",
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--types", metavar="DIR", help="Folder of definitions (repeatable)."),
+    ] = None,
+    humble: Annotated[
+        bool, typer.Option("--humble", help="Talk to ROS 2 Humble; detected by default.")
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", parser=parse_number, metavar="SECONDS", help="Longest wait in seconds."
+        ),
+    ] = 30.0,
+) -> None:
+    """Take the options of all commands that reach a graph."""
+    for folder in types or ():
+        if not Path(folder).is_dir():
+            raise typer.BadParameter(f"{folder} is not a folder", param_hint="'--types'")
+    word = context.info_name or ""
+    context.obj = Reach(word, domain, router, config, Types(types or ()), humble, timeout)
+
+
+class ReachCommand(TyperCommand):
+    """Command with the options of :func:`reach`, whose function finds them in `context.obj`."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        options = typer.Typer(add_completion=False)
+        options.command()(reach)
+        self._reach: Any = typer.main.get_command(options)
+        self.params += self._reach.params
+
+    def invoke(self, ctx: Any) -> Any:
+        ctx.invoke(
+            self._reach.callback,
+            **{one.name: ctx.params.pop(one.name) for one in self._reach.params},
+        )
+        return super().invoke(ctx)
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -74,22 +106,6 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _reach(
-    word: str,
-    domain: int | None,
-    router: str,
-    config: str,
-    folders: list[str] | None,
-    *,
-    humble: bool,
-    timeout: float,
-) -> Reach:
-    for folder in folders or ():
-        if not Path(folder).is_dir():
-            raise typer.BadParameter(f"{folder} is not a folder", param_hint="'--types'")
-    return Reach(word, domain, router, config, Types(folders or ()), humble, timeout)
-
-
 def _run(command: Callable[[], int | None]) -> None:
     try:
         code = command() or 0
@@ -99,27 +115,17 @@ def _run(command: Callable[[], int | None]) -> None:
     raise typer.Exit(code)
 
 
-def list_(
-    context: typer.Context,
-    as_json: AsJson = False,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
-) -> None:
-    word = context.info_name or ""
-    reach = _reach(word, domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.list_graph(reach, as_json=as_json))
+def list_(context: typer.Context, as_json: AsJson = False) -> None:
+    _run(lambda: commands.list_graph(context.obj, as_json=as_json))
 
 
 for _word in ("topics", "nodes", "services", "actions"):
-    app.command(_word, help=f"List {_word}.")(list_)
+    app.command(_word, cls=ReachCommand, help=f"List {_word}.")(list_)
 
 
-@app.command("echo")
+@app.command("echo", cls=ReachCommand)
 def echo(
+    context: typer.Context,
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
     type_name: Annotated[
         str | None, typer.Argument(metavar="[TYPE]", help="Default: that of the topic.")
@@ -128,53 +134,35 @@ def echo(
         int, typer.Option("--count", "-n", metavar="N", help="End after so many messages.")
     ] = 0,
     full: Annotated[bool, typer.Option("--full", help="Do not shorten long lists.")] = False,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
 ) -> None:
     """Print the messages of a topic as JSON."""
-    reach = _reach("echo", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.show_messages(reach, topic, type_name, count, full=full))
+    _run(lambda: commands.show_messages(context.obj, topic, type_name, count, full=full))
 
 
-@app.command("hz")
+@app.command("hz", cls=ReachCommand)
 def hz(
+    context: typer.Context,
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
     count: Annotated[
         int, typer.Option("--count", "-n", metavar="N", help="End after so many lines.")
     ] = 0,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
 ) -> None:
     """Measure the rate of a topic, each second."""
-    reach = _reach("hz", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.hz(reach, topic, count))
+    _run(lambda: commands.hz(context.obj, topic, count))
 
 
-@app.command("type")
+@app.command("type", cls=ReachCommand)
 def type_(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
 ) -> None:
     """Print the definition of a type or of a topic's type."""
-    reach = _reach("type", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.show_type(reach, name))
+    _run(lambda: commands.show_type(context.obj, name))
 
 
-@app.command("pub")
+@app.command("pub", cls=ReachCommand)
 def pub(
+    context: typer.Context,
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
     type_name: Annotated[str, typer.Argument(metavar="TYPE")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The message as JSON.")],
@@ -185,60 +173,42 @@ def pub(
     count: Annotated[
         int, typer.Option("--count", "-n", metavar="N", help="End after so many messages.")
     ] = 0,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
 ) -> None:
     """Publish a message."""
-    reach = _reach("pub", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.pub(reach, topic, type_name, value, rate, count))
+    _run(lambda: commands.pub(context.obj, topic, type_name, value, rate, count))
 
 
-@app.command("call")
+@app.command("call", cls=ReachCommand)
 def call(
+    context: typer.Context,
     service: Annotated[str, typer.Argument(metavar="SERVICE")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The request as JSON.")],
     type_name: Annotated[
         str | None,
         typer.Option("--type", metavar="TYPE", help="Default: that of the server."),
     ] = None,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
 ) -> None:
     """Call a service and print the response."""
-    reach = _reach("call", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.call(reach, service, value, type_name))
+    _run(lambda: commands.call(context.obj, service, value, type_name))
 
 
-@app.command("send-goal")
+@app.command("send-goal", cls=ReachCommand)
 def send_goal(
+    context: typer.Context,
     action: Annotated[str, typer.Argument(metavar="ACTION")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The goal as JSON.")],
     type_name: Annotated[
         str | None,
         typer.Option("--type", metavar="TYPE", help="Default: that of the server."),
     ] = None,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
 ) -> None:
     """Send a goal, print feedback and result."""
-    reach = _reach("send-goal", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.send_goal(reach, action, value, type_name))
+    _run(lambda: commands.send_goal(context.obj, action, value, type_name))
 
 
-@app.command("param")
+@app.command("param", cls=ReachCommand)
 def param(
+    context: typer.Context,
     node: Annotated[str, typer.Argument(metavar="NODE")],
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Default: list all with their values.")
@@ -246,16 +216,9 @@ def param(
     value: Annotated[
         str | None, typer.Argument(metavar="[VALUE]", help="New value, as JSON.")
     ] = None,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
 ) -> None:
     """List, read or change the parameters of a node."""
-    reach = _reach("param", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.param(reach, node, name, value))
+    _run(lambda: commands.param(context.obj, node, name, value))
 
 
 @app.command("router")
@@ -268,8 +231,9 @@ def router_(
     _run(lambda: commands.run_router(listen))
 
 
-@app.command("check")
+@app.command("check", cls=ReachCommand)
 def check(
+    context: typer.Context,
     capture: Annotated[
         str, typer.Option("--capture", metavar="FILE", help="File for an issue report.")
     ] = "ros2-capture.json",
@@ -277,13 +241,6 @@ def check(
         float,
         typer.Option("--seconds", parser=parse_number, help="How long to watch topics."),
     ] = 5.0,
-    domain: Domain = None,
-    router: RouterAddress = "",
-    config: ConfigFile = "",
-    types: TypeFolders = None,
-    humble: Humble = False,
-    timeout: Timeout = 30.0,
 ) -> None:
     """Check the connection to a robot; write a capture of it."""
-    reach = _reach("check", domain, router, config, types, humble=humble, timeout=timeout)
-    _run(lambda: commands.check(reach, capture, seconds))
+    _run(lambda: commands.check(context.obj, capture, seconds))

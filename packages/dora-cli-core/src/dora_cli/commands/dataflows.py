@@ -51,43 +51,50 @@ def parse_name(text: str) -> str:
     return text
 
 
+StartName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        "-n",
+        parser=options.checked(parse_name),
+        metavar="TEXT",
+        help="Name of the dataflow.",
+    ),
+]
+Attach = Annotated[
+    bool | None,
+    typer.Option(
+        "--attach/--detach",
+        help="Show logs until the end (the default on a terminal), or return at once.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show where each node would run, without starting it.")
+]
+AllowUnlinked = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unlinked",
+        help="Start even if machines that exchange data cannot reach each other.",
+    ),
+]
+WhenOffline = Annotated[
+    Literal["run", "wait"],
+    typer.Option(
+        "--offline",
+        help="What a machine does with its nodes after a boot while the coordinator "
+        "is away: start them alone, or wait.",
+    ),
+]
+
+
 def start(
     path: options.DataflowFile,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            "-n",
-            parser=options.checked(parse_name),
-            metavar="TEXT",
-            help="Name of the dataflow.",
-        ),
-    ] = None,
-    attach: Annotated[
-        bool | None,
-        typer.Option(
-            "--attach/--detach",
-            help="Show logs until the end (the default on a terminal), or return at once.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show where each node would run, without starting it.")
-    ] = False,
-    allow_unlinked: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unlinked",
-            help="Start even if machines that exchange data cannot reach each other.",
-        ),
-    ] = False,
-    offline: Annotated[
-        Literal["run", "wait"],
-        typer.Option(
-            "--offline",
-            help="What a machine does with its nodes after a boot while the coordinator "
-            "is away: start them alone, or wait.",
-        ),
-    ] = "run",
+    name: StartName = None,
+    attach: Attach = None,
+    dry_run: DryRun = False,
+    allow_unlinked: AllowUnlinked = False,
+    offline: WhenOffline = "run",
     uv: options.Uv = False,
     debug: options.Debug = False,
     env: options.EnvPairs = None,
@@ -110,13 +117,12 @@ def start(
             raise typer.BadParameter("--watch runs until the dataflow ends; remove --detach")
         overrides = options.env_overrides(env)
         finish = options.optional_boolean(exit_when_nodes_finish)
-        loaded = dataflow_file.load(path)
 
         from dora_cli.coordinator.start_spec import make_spec
         from dora_config.protocol.dataflow import PlanDataflow, StartDataflow
 
         spec = make_spec(
-            loaded,
+            dataflow_file.load(path),
             name=name,
             uv=uv,
             debug=debug or ui,
@@ -140,7 +146,7 @@ def start(
             page = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
         if attached:
             _follow(client, uuid, page, watcher)
-        if page is not None and not attached:
+        elif page is not None:
             show(page)
 
 

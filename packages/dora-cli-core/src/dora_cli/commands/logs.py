@@ -19,65 +19,70 @@ from dora_cli.logs.log_lines import (
     parse_moment,
 )
 
+Dataflow = Annotated[
+    str | None,
+    typer.Argument(
+        autocompletion=all_dataflows,
+        metavar="[DATAFLOW]",
+        help="UUID or name, with --local also the start of a UUID; by default the last dataflow.",
+    ),
+]
+LoggedNode = Annotated[
+    str | None,
+    typer.Argument(autocompletion=nodes, metavar="[NODE]", help="Show only the log of this node."),
+]
+NodeOption = Annotated[
+    str | None,
+    typer.Option("--node", "-n", autocompletion=nodes, help="Same as the argument NODE."),
+]
+AllNodes = Annotated[bool, typer.Option("--all-nodes", help="All nodes, by time (the default).")]
+Tail = Annotated[
+    int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
+]
+Follow = Annotated[
+    bool,
+    typer.Option("--follow", "-F", "-f", help="Show new lines as they arrive, until Ctrl-C."),
+]
+Local = Annotated[
+    bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339."),
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339.")
+]
+Level = Annotated[
+    str,
+    typer.Option(
+        "--level",
+        envvar="DORA_LOG_LEVEL",
+        parser=options.checked(parse_level),
+        metavar="LEVEL",
+        help="Lowest level: stdout (everything), trace, debug, info, warn or error.",
+    ),
+]
+Grep = Annotated[
+    str | None,
+    typer.Option("--grep", metavar="TEXT", help="Only messages that contain this text (any case)."),
+]
+
 
 def logs(
-    dataflow: Annotated[
-        str | None,
-        typer.Argument(
-            autocompletion=all_dataflows,
-            metavar="[DATAFLOW]",
-            help="UUID or name, with --local also the start of a UUID; by default the "
-            "last dataflow.",
-        ),
-    ] = None,
-    node_argument: Annotated[
-        str | None,
-        typer.Argument(
-            autocompletion=nodes, metavar="[NODE]", help="Show only the log of this node."
-        ),
-    ] = None,
-    node: Annotated[
-        str | None,
-        typer.Option("--node", "-n", autocompletion=nodes, help="Same as the argument NODE."),
-    ] = None,
-    all_nodes: Annotated[
-        bool, typer.Option("--all-nodes", help="All nodes, by time (the default).")
-    ] = False,
-    tail: Annotated[
-        int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
-    ] = None,
-    follow: Annotated[
-        bool,
-        typer.Option("--follow", "-F", "-f", help="Show new lines as they arrive, until Ctrl-C."),
-    ] = False,
-    local: Annotated[
-        bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
-    ] = False,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339.")
-    ] = None,
-    level: Annotated[
-        str,
-        typer.Option(
-            "--level",
-            envvar="DORA_LOG_LEVEL",
-            parser=options.checked(parse_level),
-            metavar="LEVEL",
-            help="Lowest level: stdout (everything), trace, debug, info, warn or error.",
-        ),
-    ] = "stdout",
+    dataflow: Dataflow = None,
+    node_argument: LoggedNode = None,
+    node: NodeOption = None,
+    all_nodes: AllNodes = False,
+    tail: Tail = None,
+    follow: Follow = False,
+    local: Local = False,
+    since: Since = None,
+    until: Until = None,
+    level: Level = "stdout",
     log_format: LogStyle = "pretty",
     log_filter: LogFilterText = None,
-    grep: Annotated[
-        str | None,
-        typer.Option(
-            "--grep", metavar="TEXT", help="Only messages that contain this text (any case)."
-        ),
-    ] = None,
+    grep: Grep = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:

@@ -25,10 +25,17 @@ from dora_node_api.queue_policy import QueuePolicy
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config.protocol.control import Described
-    from dora_config.protocol.runner import RestartNode, StopNode
+    from dora_config.protocol.runner import (
+        ConnectInput,
+        DisconnectInput,
+        RemoveNode,
+        RestartNode,
+        StopNode,
+    )
 
 
 MB = 1024**2
+HELD = "held by an operator"
 DASH = "-"
 
 FromYaml = Annotated[
@@ -208,6 +215,16 @@ def _change(client: Client, dataflow: str | None, change: StopNode | RestartNode
     calls.call(client, dataflow, change.node, change, Done)
 
 
+def _send(
+    client: Client, dataflow: str | None, change: RemoveNode | ConnectInput | DisconnectInput
+) -> None:
+    """Change the edges or the nodes of a running dataflow."""
+    from dora_cli.live import sending
+
+    with sending.reporting_interrupt():
+        sending.change(client, calls.describe(client, dataflow).uuid, change)
+
+
 def stop(
     node: NodeArgument,
     dataflow: DataflowOption = None,
@@ -268,15 +285,13 @@ def remove(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop a node and remove it from a running dataflow, with its edges."""
-    from dora_cli.live import holds, sending
+    from dora_cli.live import holds
     from dora_config.protocol.runner import RemoveNode
 
     with connect_to(coordinator_addr, coordinator_port) as client:
-        with sending.reporting_interrupt():
-            uuid = calls.describe(client, dataflow).uuid
-            if not force:
-                holds.wait_for_release(client, uuid, node)
-            sending.change(client, uuid, RemoveNode(node=node, grace=grace, force=force))
+        if not force:
+            holds.wait_for_release(client, dataflow, node)
+        _send(client, dataflow, RemoveNode(node=node, grace=grace, force=force))
         output.write(f'node "{node}" removed')
 
 
@@ -321,20 +336,11 @@ def connect(
 
     Both nodes may be on different machines.
     """
-    from dora_cli.live import sending
     from dora_config.protocol.runner import ConnectInput
 
+    queue = {"queue_size": queue_size, "queue_policy": queue_policy.value}
     with connect_to(coordinator_addr, coordinator_port) as client:
-        request = ConnectInput.model_validate(
-            {
-                **edge(source, target),
-                "queue_size": queue_size,
-                "queue_policy": queue_policy.value,
-            }
-        )
-        with sending.reporting_interrupt():
-            uuid = calls.describe(client, dataflow).uuid
-            sending.change(client, uuid, request)
+        _send(client, dataflow, ConnectInput.model_validate({**edge(source, target), **queue}))
         output.write(f"connected {source} to {target}")
 
 
@@ -349,14 +355,10 @@ def disconnect(
 
     The node gets INPUT_CLOSED, and STOP if it was its last open input.
     """
-    from dora_cli.live import sending
     from dora_config.protocol.runner import DisconnectInput
 
     with connect_to(coordinator_addr, coordinator_port) as client:
-        request = DisconnectInput.model_validate(edge(source, target))
-        with sending.reporting_interrupt():
-            uuid = calls.describe(client, dataflow).uuid
-            sending.change(client, uuid, request)
+        _send(client, dataflow, DisconnectInput.model_validate(edge(source, target)))
         output.write(f"disconnected {source} from {target}")
 
 
@@ -364,7 +366,7 @@ def hold(
     node: NodeArgument,
     reason: Annotated[
         str, typer.Argument(metavar="REASON", help="Shown to those who wait.")
-    ] = "held by an operator",
+    ] = HELD,
     dataflow: DataflowOption = None,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
@@ -377,7 +379,7 @@ def hold(
     from dora_config.protocol.runner import Done, HoldNode
 
     with connect_to(coordinator_addr, coordinator_port) as client:
-        request = HoldNode(node=node, reason=reason[:200] or "held by an operator")
+        request = HoldNode(node=node, reason=reason[:200] or HELD)
         calls.call(client, dataflow, node, request, Done)
         output.write(f'node "{node}" holds updates')
 
@@ -392,6 +394,5 @@ def release(
     from dora_config.protocol.runner import Done, HoldNode
 
     with connect_to(coordinator_addr, coordinator_port) as client:
-        request = HoldNode(node=node, reason="")
-        calls.call(client, dataflow, node, request, Done)
+        calls.call(client, dataflow, node, HoldNode(node=node, reason=""), Done)
         output.write(f'node "{node}" does not hold updates any more')

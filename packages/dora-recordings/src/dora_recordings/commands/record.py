@@ -52,81 +52,87 @@ def _size(text: str) -> int:
     return size
 
 
-Size = Annotated[int, typer.Option(metavar="SIZE", parser=options.checked(_size))]
+RunFile = Annotated[
+    Path | None, typer.Argument(metavar="[PATH]", help="The dataflow file to run and record.")
+]
+Attached = Annotated[
+    str | None,
+    typer.Option(
+        "--attach",
+        metavar="DATAFLOW",
+        help="Record a running dataflow instead, by its name or UUID.",
+    ),
+]
+Target = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Default recording_<date>_<time>.mcap; for several machines none, see "
+        "`dora recording fetch`.",
+    ),
+]
+Topics = Annotated[
+    str,
+    typer.Option(
+        "--topics",
+        metavar="PATTERN,..",
+        help="Outputs such as camera/image,*/pose; default all.",
+    ),
+]
+MaxSize = Annotated[
+    int | None,
+    typer.Option(
+        "--max-size",
+        metavar="SIZE",
+        parser=options.checked(_size),
+        help="End the recording at this size, such as 2GB.",
+    ),
+]
+MaxDuration = Annotated[
+    float | None,
+    typer.Option(
+        "--max-duration",
+        metavar="DURATION",
+        parser=options.checked(options.positive_duration),
+        help="End the recording this long after its first message.",
+    ),
+]
+SplitSize = Annotated[
+    int | None,
+    typer.Option(
+        "--split-size",
+        metavar="SIZE",
+        parser=options.checked(_size),
+        help="Begin another file at this size.",
+    ),
+]
+SplitDuration = Annotated[
+    float | None,
+    typer.Option(
+        "--split-duration",
+        metavar="DURATION",
+        parser=options.checked(options.positive_duration),
+        help="Begin another file after this time.",
+    ),
+]
+OnCluster = Annotated[
+    bool,
+    typer.Option("--cluster", help="Start PATH on the daemons of a coordinator, as `dora start`."),
+]
 
 
 def _record(
-    path: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="The dataflow file to run and record.")
-    ] = None,
-    attach: Annotated[
-        str | None,
-        typer.Option(
-            "--attach",
-            metavar="DATAFLOW",
-            help="Record a running dataflow instead, by its name or UUID.",
-        ),
-    ] = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Default recording_<date>_<time>.mcap; for several machines none, see "
-            "`dora recording fetch`.",
-        ),
-    ] = None,
-    topics: Annotated[
-        str,
-        typer.Option(
-            "--topics",
-            metavar="PATTERN,..",
-            help="Outputs such as camera/image,*/pose; default all.",
-        ),
-    ] = "",
-    max_size: Annotated[
-        int | None,
-        typer.Option(
-            "--max-size",
-            metavar="SIZE",
-            parser=options.checked(_size),
-            help="End the recording at this size, such as 2GB.",
-        ),
-    ] = None,
-    max_duration: Annotated[
-        float | None,
-        typer.Option(
-            "--max-duration",
-            metavar="DURATION",
-            parser=options.checked(options.positive_duration),
-            help="End the recording this long after its first message.",
-        ),
-    ] = None,
-    split_size: Annotated[
-        int | None,
-        typer.Option(
-            "--split-size",
-            metavar="SIZE",
-            parser=options.checked(_size),
-            help="Begin another file at this size.",
-        ),
-    ] = None,
-    split_duration: Annotated[
-        float | None,
-        typer.Option(
-            "--split-duration",
-            metavar="DURATION",
-            parser=options.checked(options.positive_duration),
-            help="Begin another file after this time.",
-        ),
-    ] = None,
-    cluster: Annotated[
-        bool,
-        typer.Option(
-            "--cluster", help="Start PATH on the daemons of a coordinator, as `dora start`."
-        ),
-    ] = False,
+    path: RunFile = None,
+    attach: Attached = None,
+    target: Target = None,
+    topics: Topics = "",
+    max_size: MaxSize = None,
+    max_duration: MaxDuration = None,
+    split_size: SplitSize = None,
+    split_duration: SplitDuration = None,
+    cluster: OnCluster = False,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,

@@ -28,47 +28,52 @@ class MessagesDropped(DoraError):
     """A replay without waiting times was not complete."""
 
 
+Files = Annotated[list[Path], typer.Argument(metavar="FILE..", help="The recording, or its files.")]
+Replace = Annotated[
+    str | None,
+    typer.Option(
+        "--replace",
+        metavar="NODE,..",
+        help="Nodes that are replayed; by default all that were recorded.",
+    ),
+]
+Speed = Annotated[float, typer.Option("--speed", min=0.0, help="0: as fast as the readers accept.")]
+Begin = Annotated[
+    float | None,
+    typer.Option(
+        "--from",
+        metavar="DURATION",
+        parser=options.checked(parse_duration),
+        help="Skip this much of the beginning.",
+    ),
+]
+End = Annotated[
+    float | None,
+    typer.Option(
+        "--to",
+        metavar="DURATION",
+        parser=options.checked(parse_duration),
+        help="End at this time after the beginning.",
+    ),
+]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Replay the intact parts of a damaged file.")
+]
+OutputYaml = Annotated[
+    Path | None,
+    typer.Option("--output-yaml", metavar="FILE", help="Write the dataflow, do not run it."),
+]
+
+
 def _command(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE..", help="The recording, or its files.")
-    ],
-    replace: Annotated[
-        str | None,
-        typer.Option(
-            "--replace",
-            metavar="NODE,..",
-            help="Nodes that are replayed; by default all that were recorded.",
-        ),
-    ] = None,
-    speed: Annotated[
-        float, typer.Option("--speed", min=0.0, help="0: as fast as the readers accept.")
-    ] = 1.0,
+    files: Files,
+    replace: Replace = None,
+    speed: Speed = 1.0,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
-    begin: Annotated[
-        float | None,
-        typer.Option(
-            "--from",
-            metavar="DURATION",
-            parser=options.checked(parse_duration),
-            help="Skip this much of the beginning.",
-        ),
-    ] = None,
-    end: Annotated[
-        float | None,
-        typer.Option(
-            "--to",
-            metavar="DURATION",
-            parser=options.checked(parse_duration),
-            help="End at this time after the beginning.",
-        ),
-    ] = None,
-    skip_damaged: Annotated[
-        bool, typer.Option("--skip-damaged", help="Replay the intact parts of a damaged file.")
-    ] = False,
-    output_yaml: Annotated[
-        Path | None,
-        typer.Option("--output-yaml", metavar="FILE", help="Write the dataflow, do not run it."),
-    ] = None,
+    begin: Begin = None,
+    end: End = None,
+    skip_damaged: SkipDamaged = False,
+    output_yaml: OutputYaml = None,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,
