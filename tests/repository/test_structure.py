@@ -78,7 +78,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_daemon.link": (
         ("errors",),
         ("protocol",),
-        ("io",),
+        ("io", "codecs"),
         ("streams",),
         ("peers",),
         ("process",),

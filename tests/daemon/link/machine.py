@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from support.waiting import PATIENCE, wait_until
 
+from dora_config.dataflow.compression import Compression
 from dora_config.protocol.links import PeerEndpoint, PeerReport
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol.messages import (
@@ -135,13 +136,21 @@ class Machine:
     # --- the dataflow -----------------------------------------------------------------------------
 
     def outgoing(
-        self, source: str, to: str, *, policy: str = "drop_oldest", bound: int = 10
+        self,
+        source: str,
+        to: str,
+        *,
+        policy: str = "drop_oldest",
+        bound: int = 10,
+        compress: Compression | None = None,
     ) -> QueueEntry:
         """Add a stream that leaves; ``source`` is ``node/output``."""
         node, _, output = source.partition("/")
         edge = Edge(node, output, LINK_NODE, f"{to} {source}")
         kept, _ = self.registry.ensure(edge, bound=bound, policy=QueuePolicy(policy), journal=True)
-        stream = Outgoing(machine=to, node=node, output=output, queue=kept.spec.queue)
+        stream = Outgoing(
+            machine=to, node=node, output=output, queue=kept.spec.queue, compress=compress
+        )
         self._outgoing.append((stream, kept))
         return kept
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema
 
+from dora_config.dataflow.compression import CodecName
 from dora_config.dataflow.fields import (
     SCALAR_TYPES,
     ArgsField,
@@ -87,6 +88,20 @@ class TypeRule(Written):
     to: TextField = Field(description="Type of the input.")
 
 
+class Compress(Written):
+    """Compression between machines in its long form; the short form is only the codec."""
+
+    codec: CodecName = Field(
+        description="`jpeg` or `h264` for pictures, `lz4` or `zstd` for any array."
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] | None = optional(
+        "Quality of `jpeg` (default 85) or `h264` (default 55), up to 100."
+    )
+    level: Annotated[int, Field(ge=1, le=22)] | None = optional(
+        "Effort of `lz4` (up to 12) or `zstd` (up to 22); the default is 1."
+    )
+
+
 class Input(Written):
     """One input in its long form; the short form is only the source."""
 
@@ -101,6 +116,9 @@ class Input(Written):
     )
     input_timeout: SecondsField | None = optional(
         "Seconds without a message after which the input counts as broken."
+    )
+    compress: Annotated[Compress, ShortForm("codec")] | None = optional(
+        "Codec of the messages while they cross to another machine."
     )
 
 

@@ -57,6 +57,12 @@ class _SourceCheck:
                     message = f"output `{text}` mapped to input `{node.id}/{name}` does not exist"
                     if (found := self._missing(source, message)) is not None:
                         yield place.problem(*found)
+                case TimerSource() | LogSource() if wired.written.compress is not None:
+                    message = (
+                        f"input `{node.id}/{name}`: compress has no effect on timers and log lines"
+                    )
+                    at = wired.place.at("compress")
+                    yield at.problem(message, "remove it", severity="warning")
                 case TimerSource() if wired.written.input_timeout is not None:
                     message = (
                         f"input `{node.id}/{name}`: input_timeout has no effect on a timer, which "

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from dora_config.dataflow import node_kinds
+from dora_config.dataflow.compression import option_problem
 from dora_config.dataflow.descriptor import LOG_SETTINGS, Node, Operator, ProgramFields
 from dora_config.dataflow.fields import OLD_NAMES, build_lines
 from dora_config.dataflow.modules import operators_as_written, operators_of
@@ -48,6 +49,7 @@ NODE_HINTS = {
     "queue_size": "it belongs to an input: `inputs: {name: {source: node/output, queue_size: 1}}`",
     "queue_policy": "it belongs to an input, beside its `source`",
     "input_timeout": "it belongs to an input, beside its `source`",
+    "compress": "it belongs to an input, beside its `source`",
     "python": "it belongs in `operator`",
     "machine": "it belongs in `deploy`",
     "labels": "it belongs in `deploy`",
@@ -204,6 +206,11 @@ def _program_problems(program: ProgramFields, place: Place, where: str) -> Itera
         if wanted.queue_size == 0:
             message = f'{where}: input "{name}": queue_size 0 is treated as 1'
             yield place.at("inputs", name, "queue_size").problem(message, severity="warning")
+        if (asked := wanted.compress) is not None:
+            wrong = option_problem(asked.codec, asked.quality, asked.level)
+            if wrong is not None:
+                message = f'{where}: input "{name}": {wrong}'
+                yield place.at("inputs", name, "compress").problem(message)
 
 
 def _operator_problems(node: Node, place: Place, where: str) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from dora_config.dataflow.compression import Compression
 from dora_config.dataflow.sources import InputSource, LogLevel, OutputSource
 from dora_config.frozen import Frozen, readable_by
 
@@ -48,6 +49,8 @@ class QueueSettings(Frozen):
     queue_size: int = Field(default=DEFAULT_QUEUE_SIZE, ge=1, le=MAX_QUEUE_SIZE)
     queue_policy: QueuePolicy = "drop_oldest"
     input_timeout: float | None = None
+    compress: Compression | None = None
+    """In force where the edge crosses machines."""
 
     def queue_settings(self) -> dict[str, Any]:
         """Return these fields, for another model that has them."""

@@ -70,7 +70,7 @@ def _is_kept(was: ResolvedNode, node: ResolvedNode, name: str) -> bool:
 
 
 def _wire(one: ResolvedInput) -> tuple[object, ...]:
-    return (one.source, one.queue_size, one.queue_policy, one.input_timeout)
+    return (one.source, one.queue_size, one.queue_policy, one.input_timeout, one.compress)
 
 
 def differences(running: DataflowSpec, desired: DataflowSpec) -> tuple[NodeDifference, ...]:
@@ -209,9 +209,7 @@ def next_step(running: DataflowSpec, desired: DataflowSpec) -> Step | None:
                     output=output,
                     target=name,
                     input=input_id,
-                    queue_size=one.queue_size,
-                    queue_policy=one.queue_policy,
-                    input_timeout=one.input_timeout,
+                    **one.queue_settings(),
                 )
     for name, key, value in _params(running, desired):
         return SetParam(node=name, key=key, value=value)

@@ -165,3 +165,7 @@ class LinkCounters(Frozen):
     resent: Count = 0
     invalid: Count = 0
     """Dropped because validation of their contents failed."""
+    raw_bytes: Count = 0
+    """Bytes of the messages that were sent, before `compress:`; known by the sending end."""
+    wire_bytes: Count = 0
+    """Bytes that they had between the machines; acknowledgements and repetitions not counted."""

@@ -71,6 +71,8 @@ class StreamTable:
                 del self.outgoing[key]
                 stream.end(close=False)
                 self._ending.append((key, stream))
+            else:
+                stream.compress(want.compress)
         busy = self._queues_of(stream for _, stream in self._ending)
         for key, want in wanted.items():
             receiver = self._node.receivers.get(want.queue)
@@ -81,7 +83,7 @@ class StreamTable:
             self.outgoing[key] = StreamSender(
                 self._numbers, want.node, want.output, peer.sender, receiver,
                 window_messages=self._window_messages, window_bytes=self._window_bytes,
-                note=self._note,
+                note=self._note, compression=want.compress,
             )  # fmt: skip
             self._thread_to(want.machine, peer).add(self.outgoing[key])
 
@@ -157,6 +159,7 @@ class StreamTable:
             StreamCount(
                 machine=key[0], node=key[1], output=key[2], direction="out", messages=s.messages,
                 bytes=s.bytes, lost=s.lost, waiting=s.waiting, resent=s.resent,
+                wire_bytes=s.wire_bytes,
             )
             for key, s in self.outgoing.items()
         ]  # fmt: skip

@@ -3,7 +3,8 @@
 A frame is one Zenoh sample. All numbers are little-endian. It begins with 22 bytes:
 
     kind      1   `FrameKind`
-    flags     1   of DATA and IMAGE: 1 protected, 2 flush (as in queue records); of PART see below
+    flags     1   of DATA and IMAGE: 1 protected, 2 flush (as in queue records); of DATA: 128
+                  compressed: the data area is as in `codecs.coded`; of PART see below
     stream    4   number of the stream in the sending link's hello; 0 for none
     sender    8   id of the sending link, random for each process
     receiver  8   id of the receiving link; 0 in the first hello
@@ -78,6 +79,9 @@ _FIRST: Final = 1
 _LAST: Final = 2
 _MAX_NUMBER: Final = 1 << 62
 _FLAGS: Final = FLAG_PROTECTED | FLAG_FLUSH
+FLAG_CODED: Final = 128
+MAX_CODED: Final = 256 << 20
+"""Largest data area that is sent compressed, in bytes."""
 
 
 class FrameKind(IntEnum):
@@ -111,7 +115,7 @@ Ack = tuple[int, int]
 class Data:
     """First, and often only, frame of a message. Not `Frozen`: one is made for every message."""
 
-    __slots__ = ("data", "flags", "parts", "previous", "sent_ns", "sequence", "whole")
+    __slots__ = ("coded", "data", "flags", "parts", "previous", "sent_ns", "sequence", "whole")
 
     def __init__(
         self,
@@ -122,6 +126,7 @@ class Data:
         parts: Payload,
         data: memoryview,
         whole: bool,
+        coded: bool = False,
     ) -> None:
         self.sequence = sequence
         self.previous = previous
@@ -133,6 +138,8 @@ class Data:
         """The first bytes of the data area."""
         self.whole = whole
         """Whether `data` is all of it."""
+        self.coded = coded
+        """Whether the data area is compressed."""
 
 
 class LifecycleEvent(Frozen):
@@ -300,8 +307,10 @@ def read_data(frame: bytes) -> Data:
     end = middle + meta
     if described > MAX_DESCRIPTOR or meta > MAX_METADATA or end > len(frame):
         raise WireError(f"descriptor of {described} and metadata of {meta} bytes do not fit")
-    if nbytes > MAX_MESSAGE:
-        raise WireError(f"message of {nbytes} bytes, at most {MAX_MESSAGE} are accepted")
+    coded = bool(frame[1] & FLAG_CODED)
+    most = MAX_CODED if coded else MAX_MESSAGE
+    if nbytes > most:
+        raise WireError(f"message of {nbytes} bytes, at most {most} are accepted")
     if not previous < sequence < _MAX_NUMBER:
         raise WireError(f"message {sequence} after {previous}")
     if not 0 <= length < _MAX_NUMBER or not -1 <= nulls <= length:
@@ -317,7 +326,8 @@ def read_data(frame: bytes) -> Data:
         *(frame[DATA_AT:middle], frame[middle:end], layout, length, nulls, nbytes),
         timestamp_ns=timestamp,
     )
-    return Data(sequence, previous, sent_ns, frame[1] & _FLAGS, parts, data, len(data) == nbytes)
+    whole = len(data) == nbytes
+    return Data(sequence, previous, sent_ns, frame[1] & _FLAGS, parts, data, whole, coded)
 
 
 def read_chunk(frame: bytes) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from dora_config.dataflow.compression import Compression
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import PeerEndpoint, PeerReport
 
@@ -87,6 +88,7 @@ class Outgoing(Frozen):
     output: str
     queue: int
     """Number of the queue (`QueueSpec.queue`) that the link consumes."""
+    compress: Compression | None = None
 
 
 class SetOutgoing(Frozen, kind="set_outgoing"):
@@ -169,6 +171,8 @@ class StreamCount(Frozen):
     resent: int = 0
     invalid: int = 0
     """Messages dropped because their content failed validation."""
+    wire_bytes: int = 0
+    """Bytes of ``messages`` as they were sent, compressed (``out``)."""
 
 
 class StreamCounts(Frozen, kind="stream_counts"):

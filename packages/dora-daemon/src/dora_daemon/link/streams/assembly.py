@@ -32,6 +32,13 @@ class Assembly:
         """Whether the receiving thread copies the pieces; otherwise the stream's thread does."""
         self.waiting: deque[tuple[int, memoryview]] = deque(((0, data.data),))
 
+    def collect(self) -> None:
+        """Copy the pieces of a compressed message into memory of this process."""
+        self.at_once = True
+        self.waiting.clear()
+        self.target = memoryview(bytearray(self.size))
+        self.copy(0, self.data.data)
+
     def fill(self, hold: Hold, target: memoryview) -> None:
         """Use this block."""
         self.hold = hold

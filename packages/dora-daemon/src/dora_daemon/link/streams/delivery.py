@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal
 
+from dora_daemon.link.codecs.coded import NotDecoded
+from dora_daemon.link.codecs.decoding import NoReference, StreamDecoder
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import LifecycleEvent
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
@@ -60,6 +62,10 @@ class LocalDelivery:
         self.clock = clock
         self.invalid = 0
         """Messages that were not valid Arrow data."""
+        self.undecoded = 0
+        """Compressed messages that could not be restored."""
+        self._decoder = StreamDecoder()
+        self._waits_for_key = False
         self._machine = machine
         self._node = node
         self._output = output
@@ -79,7 +85,7 @@ class LocalDelivery:
             message, total, problem = item, item.total, item.problem
         else:
             parts = item.data.parts
-            quick = item.at_once and (parts.nbytes <= VALIDATED_AT_ONCE or is_plain(parts))
+            quick = (item.at_once and not item.data.coded) and (parts.nbytes <= VALIDATED_AT_ONCE or is_plain(parts))
             if not (wait or quick):
                 return False
             assert item.hold is not None
@@ -90,6 +96,37 @@ class LocalDelivery:
         sent_ns = self.clock.to_ours(item.sent_ns, time.monotonic_ns())
         return self._forwarder.forward(
             self._route, message, total, sequence, sent_ns, item.flags, wait=wait
+        )
+
+    def push_coded(self, sequence: int, item: Assembly) -> None:
+        """Restore a compressed message and push it. Raises OSError and PoolExhausted."""
+        if item.hold is None:
+            coded = item.target
+            assert coded is not None
+            try:
+                parts = item.data.parts.resized(self._decoder.size_of(coded))
+                hold = self._forwarder.allocate(self._route, parts.total)
+                target = self._forwarder.fill_head(hold, parts)
+                self._decoder.decode(sequence, coded, target)
+            except NotDecoded as error:
+                self._drop_coded(sequence, error)
+                return
+            self._waits_for_key = False
+            item.data.parts = parts
+            item.fill(hold, target)
+        self.push(sequence, item, wait=True)
+
+    def _drop_coded(self, sequence: int, error: NotDecoded) -> None:
+        """Drop a message, with one line for all pictures up to the next key frame."""
+        self.undecoded += 1
+        self._forwarder.skip(self._route, sequence)
+        if isinstance(error, NoReference):
+            if self._waits_for_key:
+                return
+            self._waits_for_key = True
+        self._note(
+            f"{self._route} from {self._machine}: dropped message {sequence}, which cannot be"
+            f" decompressed: {error}"
         )
 
     def push_event(self, sequence: int, item: LifecycleEvent) -> bool:

@@ -148,7 +148,7 @@ class StreamReceiver:
 
     @property
     def lost(self) -> int:
-        return self._order.lost + self.dropped
+        return self._order.lost + self.dropped + self._delivery.undecoded
 
     @property
     def waiting(self) -> int:
@@ -266,6 +266,13 @@ class StreamReceiver:
     def _begin(self, data: Data) -> None:
         """Allocate a block for a large message; its thread does without free memory."""
         assembly = Assembly(data)
+        if data.coded:
+            assembly.collect()
+            if data.whole:
+                self._accept(data.sequence, data.previous, assembly)
+            else:
+                self._assemblies[data.sequence] = assembly
+            return
         hold = self._forwarder.allocate_at_once(self.route, data.parts.total)
         if hold is not None:
             assembly.at_once = True
@@ -349,6 +356,8 @@ class StreamReceiver:
                     return self._delivery.push_event(sequence, item)
                 case ImageMessage():
                     self._delivery.push(sequence, item, wait=True)
+                case Assembly() if item.data.coded:
+                    self._delivery.push_coded(sequence, item)
                 case Assembly():
                     if item.hold is None or item.copied < item.size:
                         self._fill(item)

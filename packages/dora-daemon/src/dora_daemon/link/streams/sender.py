@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Final, cast
 
+from dora_config.dataflow.compression import Compression
+from dora_daemon.link.codecs.encoding import StreamEncoder
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
@@ -62,6 +64,7 @@ class StreamSender:
         window_messages: int,
         window_bytes: int,
         note: Callable[[str], None],
+        compression: Compression | None = None,
     ) -> None:
         self.number = number
         self.node = node
@@ -69,11 +72,13 @@ class StreamSender:
         self.queue = receiver.spec.queue
         self.receiver = receiver
         self.sends_large = False
-        """Whether it has sent a large message."""
+        """Whether it has sent a large message, or compresses: then it has a thread of its own."""
         self.thread: SenderThread | None = None
         self._sink = sink
         self._note = note
         self._images: LinkReceiver | None = None if receiver.spec.backpressure else receiver
+        self._encoder: StreamEncoder | None = None
+        self.compress(compression)
         settled = receiver.settled
         window_bytes = min(window_bytes, receiver.spec.hold_limit)
         messages = min(window_messages, max(MIN_WINDOW, 2 * receiver.spec.bound))
@@ -90,6 +95,10 @@ class StreamSender:
         self._forget = False
         self.messages = 0
         self.bytes = 0
+        self._saved = 0
+        """Bytes by which compression made messages smaller."""
+        self._coded = 0
+        """Last message that was compressed."""
         self.lost = 0
         self.resent = 0
         self._finished = threading.Event()
@@ -144,6 +153,22 @@ class StreamSender:
 
     def _give_up(self) -> int:
         return self._acknowledge(self.window.last)
+
+    def compress(self, compression: Compression | None) -> None:
+        """Compress messages from now on; None: send them as they are."""
+        if compression is None:
+            self._encoder = None
+            return
+        self.sends_large = True
+        self._images = None
+        if self._encoder is None or self._encoder.compression != compression:
+            where = f"{self.node}/{self.output}"
+            self._encoder = StreamEncoder(compression, lambda text: self._note(f"{where}: {text}"))
+
+    @property
+    def wire_bytes(self) -> int:
+        """Bytes of the messages as they were sent."""
+        return self.bytes - self._saved
 
     def unsent(self) -> int:
         """Count messages that wait in the queue or are unacknowledged."""
@@ -321,6 +346,14 @@ class StreamSender:
         sink = self._sink
         receiver = sink.their_link
         parts, data = delivery.take_apart()
+        encoder = self._encoder
+        coded = encoder and encoder.encode(delivery.sequence, parts, data)
+        if coded:
+            if delivery.sequence > self._coded:  # not a repetition
+                self._coded = delivery.sequence
+                self._saved += parts.nbytes - len(coded)
+            data, flags = memoryview(coded), flags | frames.FLAG_CODED
+            parts.nbytes = len(coded)
         priority = priority_for(parts.nbytes)
         head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
         begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
@@ -355,6 +388,8 @@ class StreamSender:
             entering, self._resume = self._resume, None
             if entering is None:
                 return
+            if self._encoder is not None:
+                self._encoder.restart()
             self._acknowledge(entering.stored)
             again = list(self.window.after(entering.accepted))
             # What an earlier process has read, and neither sent nor noted, is lost.

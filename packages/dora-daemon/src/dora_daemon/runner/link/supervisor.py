@@ -269,6 +269,7 @@ class StreamQueues:
                         node=stream.node,
                         output=stream.output,
                         queue=entry.spec.queue,
+                        compress=stream.compress,
                     )
                 )
         return SetOutgoing(streams=tuple(found))

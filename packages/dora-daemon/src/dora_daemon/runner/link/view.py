@@ -96,11 +96,13 @@ class LinkView:
             waiting=now.waiting,
             resent=count.resent,
             invalid=count.invalid,
+            raw_bytes=count.bytes if count.direction == "out" else 0,
+            wire_bytes=count.wire_bytes,
         )
 
 
 def _added(before: StreamCount | None, count: StreamCount) -> StreamCount:
     if before is None:
         return count
-    names = ("messages", "bytes", "lost", "resent", "invalid")
+    names = ("messages", "bytes", "lost", "resent", "invalid", "wire_bytes")
     return count.model_copy(update={n: getattr(before, n) + getattr(count, n) for n in names})

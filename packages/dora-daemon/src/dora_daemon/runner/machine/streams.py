@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from dora_config.dataflow.compression import Compression, shared
 from dora_config.protocol.links import LinkPlan, RemoteEdge
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine.edges import Edge
@@ -36,6 +37,7 @@ class OutgoingStreamSpec(Frozen):
     policy: QueuePolicy
     log_source: str | None = None
     """Source of log lines as written in an input (``dora/logs/info``)."""
+    compress: Compression | None = None
 
     @property
     def backpressure(self) -> bool:
@@ -138,7 +140,8 @@ def _outgoing(machine: str, edges: Iterable[RemoteEdge]) -> Iterable[OutgoingStr
         else:
             waits = any(edge.queue_policy == "backpressure" for edge in same)
             policy = QueuePolicy.BACKPRESSURE if waits else QueuePolicy.DROP_OLDEST
-            yield OutgoingStreamSpec(target, node, output, bound, policy)
+            compress = shared(edge.compress for edge in same)
+            yield OutgoingStreamSpec(target, node, output, bound, policy, compress=compress)
 
 
 def _incoming(edges: Iterable[RemoteEdge]) -> Iterable[IncomingStreamSpec]:

@@ -66,6 +66,13 @@ class Payload:
         self.total = self.data_offset + nbytes
         """Bytes of a block that the message uses."""
 
+    def resized(self, nbytes: int) -> Payload:
+        """Return the same head for a data area of another size."""
+        return Payload(
+            *(self.descriptor, self.metadata, self.layout, self.length, self.null_count, nbytes),
+            timestamp_ns=self.timestamp_ns,
+        )
+
     def write_head(self, memory: mmap | bytearray, at: int, stamp: int) -> None:
         """Write all but the data into a block at `at`."""
         descriptor, metadata = self.descriptor, self.metadata

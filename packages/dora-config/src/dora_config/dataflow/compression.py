@@ -1,0 +1,68 @@
+"""Compression of an input whose messages come from another machine: codecs and their options; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+from dora_config.frozen import Frozen
+
+CodecName = Literal["jpeg", "h264", "lz4", "zstd"]
+
+LOSSY: Final = ("h264", "jpeg")
+"""Codecs that change pictures, the one that may change them more first."""
+DEFAULT_QUALITY: Final[Mapping[str, int]] = {"jpeg": 85, "h264": 55}
+DEFAULT_LEVEL: Final[Mapping[str, int]] = {"lz4": 1, "zstd": 1}
+HIGHEST_LEVEL: Final[Mapping[str, int]] = {"lz4": 12, "zstd": 22}
+LIBRARY: Final[Mapping[str, tuple[str, str]]] = {"h264": ("av", "h264")}
+"""Module that a codec needs beyond what dora-daemon depends on, and the extra that brings it."""
+
+
+class Compression(Frozen):
+    """How messages are compressed between machines."""
+
+    codec: CodecName
+    quality: int | None = None
+    level: int | None = None
+
+    @property
+    def lossless(self) -> bool:
+        """Whether messages arrive as they were sent."""
+        return self.codec not in LOSSY
+
+    @property
+    def chosen_quality(self) -> int:
+        """The quality of a picture, from 1 to 100."""
+        return self.quality or DEFAULT_QUALITY[self.codec]
+
+    @property
+    def chosen_level(self) -> int:
+        """The effort of a lossless codec."""
+        return self.level or DEFAULT_LEVEL[self.codec]
+
+
+def option_problem(codec: CodecName, quality: int | None, level: int | None) -> str | None:
+    """Return why the options do not fit the codec; None if they do."""
+    if codec in LOSSY:
+        return None if level is None else f"{codec} has a `quality`, no `level`"
+    if quality is not None:
+        return f"{codec} has a `level`, no `quality`"
+    if level is not None and level > HIGHEST_LEVEL[codec]:
+        return f"the highest level of {codec} is {HIGHEST_LEVEL[codec]}"
+    return None
+
+
+def shared(wanted: Iterable[Compression | None]) -> Compression | None:
+    """Return the compression of an output for all its readers on one machine.
+
+    It crosses once, with that of what they name which changes it least: pictures are compressed
+    with loss only if all readers accept that.
+    """
+    named = list(wanted)
+    lossless = [one for one in named if one is not None and one.lossless]
+    if lossless:
+        return lossless[0]
+    lossy = [one for one in named if one is not None]
+    if len(lossy) < len(named) or not lossy:
+        return None
+    return max(lossy, key=lambda one: (LOSSY.index(one.codec), one.chosen_quality))

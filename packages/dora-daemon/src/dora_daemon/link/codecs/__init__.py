@@ -1,0 +1,1 @@
+"""Codecs of `compress:`, for messages between machines."""

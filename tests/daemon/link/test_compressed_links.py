@@ -1,0 +1,88 @@
+"""Two real link processes with `compress:`: pictures over cuts and restarts, and small messages."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from daemon.link.codecs.pictures import HEIGHT, WIDTH, close, number_in, picture
+from daemon.link.machine import Machine, connected, deliveries, introduce
+from support.queues import message
+
+from dora_config.dataflow.compression import CodecName, Compression
+from dora_daemon.link.protocol.messages import Note
+from dora_node_api.data import arrow
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.producer.sending import Sender
+
+pytestmark = pytest.mark.integration
+
+Make = Callable[..., Machine]
+
+
+def streams(
+    make: Make, codec: CodecName, policy: str = "backpressure"
+) -> tuple[Machine, Machine, Sender, Iterator[Delivery]]:
+    a, b = make("a"), make("b")
+    out = a.outgoing("camera/image", "b", policy=policy, compress=Compression(codec=codec))
+    into = b.incoming("camera/image", "a", "plot/picture", policy=policy)
+    introduce(a, b)
+    connected(a, b)
+    return a, b, a.sender(out), deliveries(b.receiver(into))
+
+
+def show(sender: Sender, number: int, **metadata: object) -> None:
+    about = {"width": WIDTH, "height": HEIGHT, "encoding": "rgb8", "number": number, **metadata}
+    sender.send("image", arrow.encode(picture(number).ravel(), about))
+
+
+def pixels(delivery: Delivery) -> np.ndarray:
+    return np.array(delivery.value).reshape(HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "h264", "zstd"])
+def test_a_reader_gets_the_picture_that_was_sent(make: Make, codec: CodecName) -> None:
+    a, b, sender, coming = streams(make, codec)
+    for number in range(30):
+        show(sender, number)
+        delivery = next(coming)
+        assert delivery.metadata["number"] == number
+        assert close(pixels(delivery), picture(number))
+        assert number_in(pixels(delivery)) == number % 10
+    raw = a.wait_for_count("camera/image", "messages", 30) and a.count("camera/image", "bytes")
+    assert raw >= 30 * WIDTH * HEIGHT * 3
+    assert a.count("camera/image", "wire_bytes") < raw / 4
+    assert [m.message for m in (*a.received, *b.received) if isinstance(m, Note)] == []
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "h264"])
+@pytest.mark.parametrize("killed", ["sender", "receiver"])
+def test_no_wrong_picture_when_a_link_is_killed(make: Make, codec: CodecName, killed: str) -> None:
+    a, b, sender, coming = streams(make, codec, policy="drop_oldest")
+    for number in range(20):
+        show(sender, number)
+        check(next(coming))
+    victim, other = (a, b) if killed == "sender" else (b, a)
+    victim.kill_link()
+    for number in range(20, 25):
+        show(sender, number)
+    victim.start_link()
+    other.meet(victim)
+    victim.meet(other)
+    connected(a, b)
+    begun = time.monotonic()
+    for number in range(25, 85):
+        show(sender, number)
+        time.sleep(1 / 60)
+    numbers = [check(delivery) for delivery in iter(lambda: next(coming), None) if delivery]
+    assert numbers
+
+
+def check(delivery: Delivery) -> int:
+    number = int(delivery.metadata["number"])
+    assert close(pixels(delivery), picture(number))
+    assert number_in(pixels(delivery)) == number % 10
+    return number
