@@ -24,6 +24,7 @@ from typing import Any, Literal
 import psutil
 
 from dora_cli._version import __version__
+from dora_config.dataflow.compression import CODECS, library_problem
 from dora_config.installation import install_command, own_wheels, wheel_command, with_needed
 from dora_config.linux import NeedsLinux
 from dora_daemon.build.arrow_versions import CURE, find_conflict
@@ -90,6 +91,14 @@ def check_plugins() -> Iterator[Finding]:
     wheels = sorted({one.by for one in plugins.installed().additions(*plugins.GROUPS)})
     if wheels and not problems:
         yield _passed("plug-ins", ", ".join(wheels))
+
+
+def check_codecs() -> Iterator[Finding]:
+    """Report the codecs of `compress:`, and how to install those that lack a library."""
+    missing = {codec: library_problem(codec) for codec in CODECS}
+    usable = ", ".join(codec for codec, problem in missing.items() if problem is None)
+    lacking = "; ".join(problem for problem in missing.values() if problem is not None)
+    yield _passed("codecs of `compress`", f"{usable}; {lacking}" if lacking else usable)
 
 
 def check_python() -> Iterator[Finding]:

@@ -74,6 +74,10 @@ def _bytes_rate(value: float | None) -> str:
     return f"{value:.1f} GB"
 
 
+def _ratio(edge: EdgeSummary) -> str:
+    return DASH if edge.ratio is None else f"{edge.ratio:.3f}"
+
+
 def _latency(seconds: float | None) -> str:
     if seconds is None:
         return DASH
@@ -113,6 +117,8 @@ EDGE_COLUMNS: tuple[Column[EdgeRow], ...] = (
     Column("MACHINE", _machines, 7),
     Column("MSG/S", lambda row: _rate(row.rates.messages), 1),
     Column("BYTES/S", lambda row: _bytes_rate(row.rates.bytes), 4),
+    Column("SENT/S", lambda row: _bytes_rate(row.rates.wire_bytes), 10, unless=DASH),
+    Column("RATIO", lambda row: _ratio(row.edge), 9, unless=DASH),
     Column("DROPS/S", lambda row: _rate(row.rates.drops), 6),
     Column("DROPS", lambda row: str(row.edge.dropped + row.edge.lost), 2),
     Column("UNMATCHED", lambda row: str(row.edge.unmatched), 10, unless="0"),
@@ -164,6 +170,8 @@ def edge_json(row: EdgeRow) -> dict[str, object]:
         "queue": edge.queued,
         "blocked": edge.blocked,
         "bytes": edge.bytes,
+        "raw_bytes": edge.raw_bytes,
+        "wire_bytes": edge.wire_bytes,
         "latency_p50": rates.p50,
         "latency_p99": rates.p99,
     }

@@ -200,6 +200,8 @@ def _edge(one: EdgeSummary, rates: EdgeRates) -> Row:
         blocked=one.blocked or None,
         rate=None if rates.messages is None else _digits(rates.messages),
         bytes=None if rates.bytes is None else _digits(rates.bytes),
+        wire=None if rates.wire_bytes is None else _digits(rates.wire_bytes),
+        ratio=None if one.ratio is None else _digits(one.ratio),
         dropRate=None if rates.drops is None else _digits(rates.drops),
         p50Us=None if rates.p50 is None else _digits(rates.p50 * 1e6),
         p99Us=None if rates.p99 is None else _digits(rates.p99 * 1e6),

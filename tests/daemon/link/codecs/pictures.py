@@ -22,9 +22,7 @@ def picture(number: int, *, width: int = WIDTH, height: int = HEIGHT, channels: 
     return np.ascontiguousarray(made[:, :, :channels].astype(np.uint8))
 
 
-def payload(
-    pixels: Pixels, encoding: str = "rgb8", **metadata: Any
-) -> tuple[Payload, memoryview]:
+def payload(pixels: Pixels, encoding: str = "rgb8", **metadata: Any) -> tuple[Payload, memoryview]:
     """Return a message as it lies in a block, and its data area."""
     height, width = pixels.shape[:2]
     about = {"width": width, "height": height, "encoding": encoding, **metadata}

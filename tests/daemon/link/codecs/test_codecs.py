@@ -152,10 +152,7 @@ def test_a_frame_of_another_size_in_the_midst(codec: CodecName) -> None:
         assert close(got.reshape(sent.shape), sent)
 
 
-CODED = {
-    codec: Camera(codec).send(picture(1))  # type: ignore[arg-type]
-    for codec in ("jpeg", "h264", "lz4", "zstd")
-}
+CODED = {codec: Camera(codec).send(picture(1)) for codec in ("jpeg", "h264", "lz4", "zstd")}
 
 
 @settings(max_examples=150, deadline=None)
@@ -174,8 +171,8 @@ def test_damaged_bytes_are_refused_or_decoded_and_nothing_else(
     decoder = StreamDecoder()
     try:
         restore(decoder, 1, bytes(damaged))
-    except NotDecoded as error:
-        assert str(error)
+    except NotDecoded:
+        pass
     # the next picture is right all the same
     got = restore(decoder, 2, CODED[codec]).reshape(HEIGHT, WIDTH, 3)
     assert close(got, picture(1))

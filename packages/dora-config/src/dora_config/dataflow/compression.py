@@ -1,21 +1,26 @@
-"""Compression of an input whose messages come from another machine: codecs and their options; pure."""
+"""`compress:` of an input whose messages come from another machine: codecs and their options."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from importlib import invalidate_caches
+from importlib.util import find_spec
+from typing import Final, Literal, get_args
 
 from dora_config.frozen import Frozen
+from dora_config.installation import extra_command
 
 CodecName = Literal["jpeg", "h264", "lz4", "zstd"]
+CODECS: Final[tuple[CodecName, ...]] = get_args(CodecName)
 
 LOSSY: Final = ("h264", "jpeg")
 """Codecs that change pictures, the one that may change them more first."""
 DEFAULT_QUALITY: Final[Mapping[str, int]] = {"jpeg": 85, "h264": 55}
 DEFAULT_LEVEL: Final[Mapping[str, int]] = {"lz4": 1, "zstd": 1}
 HIGHEST_LEVEL: Final[Mapping[str, int]] = {"lz4": 12, "zstd": 22}
-LIBRARY: Final[Mapping[str, tuple[str, str]]] = {"h264": ("av", "h264")}
-"""Module that a codec needs beyond what dora-daemon depends on, and the extra that brings it."""
+_MODULES: Final[Mapping[str, str]] = {"h264": "av"}
+"""Module that a codec needs beyond what dora-daemon depends on; an extra of its name brings it."""
 
 
 class Compression(Frozen):
@@ -50,6 +55,20 @@ def option_problem(codec: CodecName, quality: int | None, level: int | None) -> 
     if level is not None and level > HIGHEST_LEVEL[codec]:
         return f"the highest level of {codec} is {HIGHEST_LEVEL[codec]}"
     return None
+
+
+def library_problem(codec: CodecName) -> str | None:
+    """Return what a codec lacks for this interpreter, with the command that installs it."""
+    module = _MODULES.get(codec)
+    if module is None:
+        return None
+    invalidate_caches()  # of a daemon that runs for weeks
+    if find_spec(module) is not None:
+        return None
+    return (
+        f"{codec} needs the library {module} on the machines at both ends, and it is not installed"
+        f" for {sys.executable}: {extra_command('dora-daemon', codec)}"
+    )
 
 
 def shared(wanted: Iterable[Compression | None]) -> Compression | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from dora_config.dataflow import node_kinds
-from dora_config.dataflow.compression import option_problem
+from dora_config.dataflow.compression import library_problem, option_problem
 from dora_config.dataflow.descriptor import LOG_SETTINGS, Node, Operator, ProgramFields
 from dora_config.dataflow.fields import OLD_NAMES, build_lines
 from dora_config.dataflow.modules import operators_as_written, operators_of
@@ -211,6 +211,9 @@ def _program_problems(program: ProgramFields, place: Place, where: str) -> Itera
             if wrong is not None:
                 message = f'{where}: input "{name}": {wrong}'
                 yield place.at("inputs", name, "compress").problem(message)
+            elif (missing := library_problem(asked.codec)) is not None:
+                message = f'{where}: input "{name}": {missing}'
+                yield place.at("inputs", name, "compress").problem(message, severity="warning")
 
 
 def _operator_problems(node: Node, place: Place, where: str) -> Iterator[Problem]:

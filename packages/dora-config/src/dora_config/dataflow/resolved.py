@@ -50,7 +50,7 @@ class QueueSettings(Frozen):
     queue_policy: QueuePolicy = "drop_oldest"
     input_timeout: float | None = None
     compress: Compression | None = None
-    """In force where the edge crosses machines."""
+    """Codec of messages where the edge crosses machines."""
 
     def queue_settings(self) -> dict[str, Any]:
         """Return these fields, for another model that has them."""

@@ -111,6 +111,10 @@ class EdgeSummary(EdgeCounters, Message):
     """Lost between two machines."""
     bytes: int = 0
     """Size of the received messages."""
+    raw_bytes: int = 0
+    """Size of the messages that were sent to the other machine."""
+    wire_bytes: int = 0
+    """Size that they had between the machines, compressed."""
     latency: LatencyCounts = ()
     """Latencies from send to receipt, with the clock offset between machines."""
     at: float = 0.0
@@ -120,6 +124,13 @@ class EdgeSummary(EdgeCounters, Message):
     def newest_only(self) -> bool:
         """Whether the queue keeps only the newest message, as intended (`queue_size: 1`)."""
         return self.bound == 1
+
+    @property
+    def ratio(self) -> float | None:
+        """Share of the bytes that crosses, of all messages so far; None without compression."""
+        if not 0 < self.wire_bytes < self.raw_bytes:
+            return None
+        return self.wire_bytes / self.raw_bytes
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -159,6 +170,8 @@ class EdgeRates:
 
     messages: float | None = None
     bytes: float | None = None
+    wire_bytes: float | None = None
+    """Bytes that cross between machines, for messages that are compressed."""
     drops: float | None = None
     """Dropped and lost messages."""
     p50: float | None = None
@@ -180,6 +193,9 @@ def edge_rates(before: EdgeSummary | None, now: EdgeSummary) -> EdgeRates:
     return EdgeRates(
         messages=(now.received - before.received) / seconds,
         bytes=max(0, now.bytes - before.bytes) / seconds,
+        wire_bytes=(
+            None if now.ratio is None else max(0, now.wire_bytes - before.wire_bytes) / seconds
+        ),
         drops=max(0, lost) / seconds,
         p50=quantile(recent, 0.5),
         p99=quantile(recent, 0.99),

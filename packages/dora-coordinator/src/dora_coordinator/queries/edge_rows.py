@@ -72,5 +72,7 @@ def _row(
             "lost": max(crossing.lost, start.crossing.lost),
             "queued": start.queued + start.crossing.waiting + edge.queued,
             "blocked": start.blocked,
+            "raw_bytes": start.crossing.raw_bytes,
+            "wire_bytes": start.crossing.wire_bytes,
         }
     )

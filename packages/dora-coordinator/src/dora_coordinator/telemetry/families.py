@@ -211,6 +211,16 @@ EDGES: tuple[_Definition[snapshots.EdgeSummary], ...] = (
     _counter(
         "dora_edge_received_bytes", "Bytes of the received messages.", lambda edge: edge.bytes
     ),
+    _counter(
+        "dora_edge_sent_raw_bytes",
+        "Bytes of the messages that were sent to another machine, before `compress`.",
+        lambda edge: edge.raw_bytes or None,
+    ),
+    _counter(
+        "dora_edge_sent_wire_bytes",
+        "Bytes of these messages between the machines.",
+        lambda edge: edge.wire_bytes or None,
+    ),
     _gauge(
         "dora_edge_blocked",
         "Whether the source waits for a full queue.",

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from dora_config.access import split_address
 from dora_config.addresses import is_public
+from dora_config.dataflow.compression import library_problem
 from dora_config.errors import DoraError
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT, LinkPlan, SetLinks
 from dora_config.protocol.runner import RunPlan
@@ -165,6 +166,9 @@ class LinkSetup:
         port = record.link_endpoint.rpartition(":")[2]
         if plain and not self._listen.public_ok and (problem := plain_problem(host)) is not None:
             raise LinkError(problem)
+        for edge in record.links.edges:
+            if edge.compress is not None and (missing := library_problem(edge.compress.codec)):
+                raise LinkError(f"compress of input {edge.target}/{edge.input}: {missing}")
         links = LinkPlan(
             machine=record.machine,
             run_id=f"{record.attempt:06}.{record.starts:06}-{token}",

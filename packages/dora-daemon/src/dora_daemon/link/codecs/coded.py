@@ -1,13 +1,13 @@
 """The data area of a compressed message: a head of 32 bytes, then what the codec made.
 
-    codec      1   number in `NUMBERS`
-    form       1   number of the picture's encoding in `FORMS`; 0 for lossless codecs
-    padding    2
-    width      4   of the picture; 0 for lossless codecs
-    height     4
-    padding    4
-    size       8   bytes of the data area before
-    reference  8   sequence of the message that must have been decoded before; 0 for none
+codec      1   number in `NUMBERS`
+form       1   number of the picture's encoding in `FORMS`; 0 for lossless codecs
+padding    2
+width      4   of the picture; 0 for lossless codecs
+height     4
+padding    4
+size       8   bytes of the data area before
+reference  8   sequence of the message that must have been decoded before; 0 for none
 """
 
 from __future__ import annotations

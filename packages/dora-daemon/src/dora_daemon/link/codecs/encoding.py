@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from dora_config.dataflow.compression import LIBRARY, Compression
+from dora_config.dataflow.compression import Compression
 from dora_daemon.link.codecs.coded import PIXEL_BYTES, CodedHead, Shape
 from dora_daemon.link.protocol.frames import MAX_CODED
 from dora_node_api.data import arrow
@@ -20,14 +19,6 @@ _KEY_NS: Final = 1_000_000_000
 
 class NotAPicture(Exception):
     """A message that the codec is not for; the text is the reason."""
-
-
-def library_missing(codec: str) -> bool:
-    """Return whether a module that the codec needs cannot be imported here."""
-    try:
-        return codec in LIBRARY and importlib.import_module(LIBRARY[codec][0]) is None
-    except ImportError:
-        return True
 
 
 class StreamEncoder:
@@ -66,7 +57,7 @@ class StreamEncoder:
             return self._picture(sequence, shape, data)
         except NotAPicture as reason:
             self._warn(f"messages cross uncompressed ({codec}): {reason}")
-        except Exception as error:  # libraries of codecs raise many kinds
+        except Exception as error:  # noqa: BLE001 - codecs raise many kinds
             self.restart()
             self._warn(f"messages cross uncompressed: {codec} failed: {error!r}"[:400])
         return None
@@ -96,7 +87,7 @@ class StreamEncoder:
             self._h264 = H264Encoder(shape, self.compression.chosen_quality)
             self._last = 0
         key = not self._last or now - self._key_at >= _KEY_NS
-        made = self._h264.encode(data, key=key)
+        made: bytes = self._h264.encode(data, key=key)
         if not made:
             raise NotAPicture("the encoder returned nothing")
         if key:

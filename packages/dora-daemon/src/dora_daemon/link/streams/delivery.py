@@ -85,8 +85,8 @@ class LocalDelivery:
             message, total, problem = item, item.total, item.problem
         else:
             parts = item.data.parts
-            quick = (item.at_once and not item.data.coded) and (parts.nbytes <= VALIDATED_AT_ONCE or is_plain(parts))
-            if not (wait or quick):
+            quick = item.at_once and (parts.nbytes <= VALIDATED_AT_ONCE or is_plain(parts))
+            if not wait and (not quick or item.data.coded):
                 return False
             assert item.hold is not None
             message, total, problem = item.hold, parts.total, item.validate()

@@ -123,6 +123,7 @@ export function EdgeFacts({ name, edge }) {
       : html`<dl>
           <dt>Messages</dt><dd>${rate(edge.rate)}</dd>
           <dt>Data</dt><dd>${edge.bytes === undefined ? "–" : `${bytes(edge.bytes)}/s`}</dd>
+          ${edge.wire !== undefined && html`<dt title="Between the machines, compressed">Sent</dt><dd>${bytes(edge.wire)}/s${edge.ratio === undefined ? "" : `, ratio ${edge.ratio}`}</dd>`}
           <dt>Drops</dt><dd class=${edge.dropRate ? "text-warn" : ""}>${rate(edge.dropRate)}, ${edge.dropped} in all</dd>
           ${edge.unmatched && html`<dt>Unmatched</dt><dd>${edge.unmatched} in no sample</dd>`}
           <dt>Queued</dt><dd>${edge.queued}${edge.blocked ? " (full, the source waits)" : ""}</dd>

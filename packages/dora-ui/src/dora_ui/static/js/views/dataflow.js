@@ -204,7 +204,7 @@ function Edges({ edges }) {
     { key: "source", title: "Output", value: ([, one]) => one.source },
     { key: "target", title: "Input", value: ([, one]) => one.target },
     { key: "rate", title: "Messages", numeric: true, value: ([, one]) => one.rate, cell: ([, one]) => rate(one.rate) },
-    { key: "bytes", title: "Data", numeric: true, value: ([, one]) => one.bytes, cell: ([, one]) => (one.bytes === undefined ? "–" : `${bytes(one.bytes)}/s`) },
+    { key: "bytes", title: "Data", numeric: true, value: ([, one]) => one.bytes, cell: ([, one]) => (one.bytes === undefined ? "–" : `${bytes(one.bytes)}/s${one.wire === undefined ? "" : ` (sent ${bytes(one.wire)}/s, ratio ${one.ratio})`}`) },
     { key: "drops", title: "Drops", numeric: true, value: ([, one]) => one.dropRate ?? 0, cell: ([, one]) => (one.dropRate ? html`<b class="text-warn">${rate(one.dropRate)}</b>` : one.dropped ? html`<span class="muted">${short(one.dropped)} total</span>` : "–") },
     { key: "queued", title: "Queued", numeric: true, value: ([, one]) => one.queued, cell: ([, one]) => (one.blocked ? html`<b class="text-warn">${one.queued} full</b>` : one.queued) },
     { key: "p50", title: "Latency p50", numeric: true, value: ([, one]) => one.p50Us, cell: ([, one]) => micros(one.p50Us) },
