@@ -1,7 +1,8 @@
 """Write the lock of all dependencies of a release: ``python scripts/lock.py``.
 
-It holds names, versions, environment markers and the hashes of every wheel, for all platforms. A
-second file has the names of those that `dora cluster` puts on machines; with ``--keep`` only this
+It holds names, versions, environment markers and the hashes of every wheel, for all platforms, and
+so does the lock of the libraries of codecs. Another
+file has the names of those that `dora cluster` puts on machines; with ``--keep`` only this
 file is written.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from dora_cluster.bundle.dependencies import FOR_MACHINES, LOCK
+from dora_cluster.bundle.dependencies import CODECS_LOCK, FOR_MACHINES, LOCK
 from dora_cluster.bundle.own_packages import CORE, GROUPS_FOR_MACHINES
 from dora_config.installation import with_needed
 
@@ -36,6 +37,8 @@ def main() -> None:
     lock = BUNDLE / LOCK
     if "--keep" not in sys.argv[1:]:
         lock.write_text(_compiled(_lines(projects, projects), "--generate-hashes", "--upgrade"))
+        codecs = projects["dora-daemon"]["optional-dependencies"]["h264"]
+        (BUNDLE / CODECS_LOCK).write_text(_compiled(codecs, "--generate-hashes", "--upgrade"))
     lines = [
         line for line in _lines(projects, _sent(projects)) if Requirement(line).name not in NOT_SENT
     ]

@@ -16,6 +16,7 @@ HEADINGS = {
     "Descriptor": "The file",
     "Node": "A node",
     "Input": "An input",
+    "Compress": "Compression between machines",
     "Operator": "An operator",
     "PythonSource": "The file of an operator",
     "Ros2": "A bridge to ROS 2",

@@ -52,6 +52,23 @@ NODE = [
     ("path: p\nxyzzy: 1", "unknown field `xyzzy`, expected one of args, branch, build"),
     ("custom: {source: p}", '4:5: node "n": unknown field `custom` (dora 0.x'),
     ("path: p\nqueue_size: 1", "it belongs to an input"),
+    (
+        "path: p\ninputs: {i: {source: a/b, compress: gif}}",
+        'input "i": compress codec: expected one of jpeg, h264, lz4, zstd, found "gif"',
+    ),
+    (
+        "path: p\ninputs: {i: {source: a/b, compress: {codec: jpeg, level: 3}}}",
+        '5:31: node "n": input "i": jpeg has a `quality`, no `level`',
+    ),
+    (
+        "path: p\ninputs: {i: {source: a/b, compress: {codec: zstd, quality: 3}}}",
+        'input "i": zstd has a `level`, no `quality`',
+    ),
+    (
+        "path: p\ninputs: {i: {source: a/b, compress: {codec: lz4, level: 13}}}",
+        "the highest level of lz4 is 12",
+    ),
+    ("path: p\ninputs: {i: {source: a/b, compress: {codec: jpeg, quality: 101}}}", "quality"),
     ("path: [5]", '4:5: node "n": path: expected a text, found a list'),
     ('path: ""', "path: must not be empty"),
     ("outputs: [x]", '3:5: node "n" has no program: expected exactly one of path'),

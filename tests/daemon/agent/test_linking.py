@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
+from dora_config.dataflow import compression
+from dora_config.dataflow.compression import CODECS, Compression
+from dora_config.protocol.links import RemoteEdge
 from dora_daemon.agent.linking import (
     LinkError,
     Listen,
     choose_host,
+    codec_problem,
     own_address,
     parse_listen,
     plain_problem,
@@ -114,3 +118,21 @@ def test_the_daemon_encrypts_unless_told_otherwise() -> None:
         listen_options(public, plain=True, public_ok=False)
     expected = Listen("8.8.8.8", plain=True, public_ok=True)
     assert listen_options(public, plain=True, public_ok=True) == expected
+
+
+def test_a_codec_without_its_library_fails_the_start_with_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    edges = [
+        RemoteEdge(
+            source="camera", output="image", target=f"plot{codec}", input="image",
+            source_machine="robot", target_machine="gpu", compress=Compression(codec=codec),
+        )
+        for codec in CODECS
+    ]  # fmt: skip
+    assert codec_problem(edges) is None
+    monkeypatch.setattr(compression, "find_spec", lambda _: None)
+    problem = codec_problem(edges)
+    assert problem is not None
+    assert "`compress` of input ploth264/image: h264 needs the library av" in problem
+    assert "pip install" in problem

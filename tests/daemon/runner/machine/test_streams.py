@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from dora_config.dataflow.compression import Compression
 from dora_config.protocol.links import LinkPlan, RemoteEdge
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine.edges import Edge
@@ -16,6 +19,9 @@ from dora_daemon.runner.machine.streams import (
     streams_of,
 )
 from dora_node_api.queue_policy import QueuePolicy
+
+JPEG, H264, ZSTD = (Compression(codec=codec) for codec in ("jpeg", "h264", "zstd"))
+BETTER = Compression(codec="jpeg", quality=95)
 
 
 def edge(source: str, target: str, machines: str, **fields: Any) -> RemoteEdge:
@@ -54,6 +60,28 @@ def test_an_output_crosses_once_for_all_readers_on_a_machine() -> None:
     assert streams.outgoing[0].edge == Edge("cam", "image", LINK_NODE, "b cam/image")
     assert streams.outgoing_at(streams.outgoing[1].edge) == streams.outgoing[1]
     assert streams.remote_nodes == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("readers", "chosen"),
+    [
+        ((JPEG, JPEG), JPEG),
+        ((JPEG, None), None),  # a reader without `compress` gets no JPEG
+        ((H264, JPEG), JPEG),
+        ((H264, H264), H264),
+        ((ZSTD, JPEG, None), ZSTD),  # lossless: it changes nothing for the others
+        ((JPEG, BETTER), BETTER),
+        ((None,), None),
+    ],
+)
+def test_an_output_crosses_with_the_codec_that_changes_it_least(
+    readers: tuple[Compression | None, ...], chosen: Compression | None
+) -> None:
+    edges = [
+        edge("cam/image", f"plot{n}/image", "a b", compress=one) for n, one in enumerate(readers)
+    ]
+    (stream,) = streams_of(plan("a", *edges)).outgoing
+    assert stream.compress == chosen
 
 
 def test_incoming_streams_are_grouped_by_source() -> None:

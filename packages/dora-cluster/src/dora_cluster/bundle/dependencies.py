@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 from packaging.requirements import Requirement
 
+from dora_config.dataflow.compression import CODECS, library_problem
 from dora_config.errors import DoraError
 from dora_config.installation import install_command
 from dora_daemon.build.pip_lines import uv_settings
@@ -28,6 +29,8 @@ LOCK: Final = "requirements.lock"
 """Beside this module: every dependency of a release with the hashes of its wheels."""
 FOR_MACHINES: Final = "for_machines.txt"
 """Beside it: the names of those that machines need."""
+CODECS_LOCK: Final = "codecs.lock"
+"""Beside it: the libraries of codecs, which machines get if this computer has them."""
 FETCH_TIMEOUT: Final = 1800.0
 """Seconds for all downloads of a platform."""
 
@@ -185,7 +188,13 @@ class WheelsMissing(DoraError):
 
 
 def lock_text() -> str:
-    return (files("dora_cluster.bundle") / LOCK).read_text()
+    """Return the lock, with libraries of codecs if all codecs are usable on this computer."""
+    text = (files("dora_cluster.bundle") / LOCK).read_text()
+    return text + codecs_lock() if all(library_problem(one) is None for one in CODECS) else text
+
+
+def codecs_lock() -> str:
+    return (files("dora_cluster.bundle") / CODECS_LOCK).read_text()
 
 
 def install(platform: Platform, site: Path, *, offline: Path | None = None) -> None:
@@ -206,6 +215,7 @@ def install(platform: Platform, site: Path, *, offline: Path | None = None) -> N
         environment.pop(name, None)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
         needed = set((files("dora_cluster.bundle") / FOR_MACHINES).read_text().split())
+        needed |= {_name(line) for line in _locked(codecs_lock())}
         lock.writelines(f"{line}\n" for line in _locked() if _name(line) in needed)
         lock.flush()
         done = _run([*words, "--requirement", lock.name], platform, environment, cwd=site.parent)

@@ -14,7 +14,7 @@ from dora_config.access import split_address
 from dora_config.addresses import is_public
 from dora_config.dataflow.compression import library_problem
 from dora_config.errors import DoraError
-from dora_config.protocol.links import FIRST_PORT, LAST_PORT, LinkPlan, SetLinks
+from dora_config.protocol.links import FIRST_PORT, LAST_PORT, LinkPlan, RemoteEdge, SetLinks
 from dora_config.protocol.runner import RunPlan
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.records import PartRecord
@@ -87,6 +87,14 @@ def plain_problem(host: str) -> str | None:
         " forge messages; remove `links: plain`, name an address of the encrypted network with"
         " `--zenoh-listen`, or accept this with `--i-know`"
     )
+
+
+def codec_problem(edges: Iterable[RemoteEdge]) -> str | None:
+    """Return which codec of the edges lacks its library on this machine."""
+    for edge in edges:
+        if edge.compress is not None and (missing := library_problem(edge.compress.codec)):
+            return f"`compress` of input {edge.target}/{edge.input}: {missing}"
+    return None
 
 
 def choose_host(
@@ -166,9 +174,8 @@ class LinkSetup:
         port = record.link_endpoint.rpartition(":")[2]
         if plain and not self._listen.public_ok and (problem := plain_problem(host)) is not None:
             raise LinkError(problem)
-        for edge in record.links.edges:
-            if edge.compress is not None and (missing := library_problem(edge.compress.codec)):
-                raise LinkError(f"compress of input {edge.target}/{edge.input}: {missing}")
+        if (missing := codec_problem(record.links.edges)) is not None:
+            raise LinkError(missing)
         links = LinkPlan(
             machine=record.machine,
             run_id=f"{record.attempt:06}.{record.starts:06}-{token}",
