@@ -59,6 +59,14 @@ class Assembly:
         return problem
 
     @property
+    def kept(self) -> int:
+        """Bytes that the sender keeps for the message: a compressed one has more than arrive.
+
+        `data.parts` are those of the restored message once it is restored.
+        """
+        return max(self.size, self.data.parts.nbytes)
+
+    @property
     def complete(self) -> bool:
         """Whether all pieces have arrived."""
         return self.arrived == self.size

@@ -408,7 +408,7 @@ class StreamReceiver:
             self.stored = sequence
         self.messages += 1
         self.bytes += nbytes
-        self._acks.stored(nbytes)
+        self._acks.stored(item.kept if isinstance(item, Assembly) else nbytes)
 
     def _acknowledge(self) -> None:
         at_once = self._acks.take()
