@@ -47,7 +47,8 @@ TO_LINK: list[tuple[ToLink, str]] = [
     ),
     (
         SetOutgoing(streams=(Outgoing(machine="m", node="n", output="o", queue=3),)),
-        '{"kind":"set_outgoing","streams":[{"machine":"m","node":"n","output":"o","queue":3}]}',
+        '{"kind":"set_outgoing","streams":[{"machine":"m","node":"n","output":"o","queue":3,'
+        '"compress":null}]}',
     ),
     (
         SetIncoming(streams=(Incoming(machine="m", node="n", output="o", queues=(3,)),)),
@@ -70,7 +71,8 @@ TO_RUNNER: list[tuple[ToRunner, str]] = [
     (
         StreamCounts(streams=(StreamCount(machine="m", node="n", output="o", direction="in"),)),
         '{"kind":"stream_counts","streams":[{"machine":"m","node":"n","output":"o",'
-        '"direction":"in","messages":0,"bytes":0,"lost":0,"waiting":0,"resent":0,"invalid":0}]}',
+        '"direction":"in","messages":0,"bytes":0,"lost":0,"waiting":0,"resent":0,"invalid":0,'
+        '"wire_bytes":0}]}',
     ),
     (Note(level="warn", message="x"), '{"kind":"note","level":"warn","message":"x"}'),
     (Finished(undelivered=2), '{"kind":"finished","undelivered":2}'),

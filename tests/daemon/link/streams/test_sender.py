@@ -119,7 +119,7 @@ def test_messages_wait_for_the_first_round(stream: Stream) -> None:
     assert stream.work() is Turn.MESSAGE
     assert stream.sink.small == [1, 2, 3]
     assert stream.stream.unsent() == 3
-    stream.stream.acknowledged(2)
+    stream.stream.acknowledged(2, 0, 0)
     assert (stream.stream.unsent(), stream.stream.leaving().given_up) == (1, 2)
 
 
@@ -141,11 +141,11 @@ def test_a_full_window_waits_for_an_acknowledgement(stream: Stream) -> None:
     stream.resume()
     stream.put(MIN_WINDOW + 2)
     stream.work()
-    stream.stream.acknowledged(0)
+    stream.stream.acknowledged(0, 0, 0)
     sent = len(stream.sink.small)
     assert sent == stream.stream.leaving().window == MIN_WINDOW
     assert stream.work() is Turn.WAKE
-    stream.stream.acknowledged(1)
+    stream.stream.acknowledged(1, 0, 0)
     stream.work()
     assert stream.sink.small[sent:] == [MIN_WINDOW + 1]
 
@@ -214,7 +214,7 @@ def test_the_next_process_sends_again_what_was_not_stored() -> None:
     stream.put(4)
     stream.resume()
     stream.work()
-    stream.stream.acknowledged(1)
+    stream.stream.acknowledged(1, 0, 0)
     stream.stream.end(close=False, forget=False)
     assert stream.work() is Turn.ENDED
     stream.stream.finish()

@@ -360,6 +360,7 @@ class PeerLink:
                 self.status.trouble = str(error)
                 return
             self.sender.use(session, puts)
+            self.clock.new_connection()
             self._pause()
             self.known.begin_round()
             self.wanted.clear()
@@ -467,7 +468,7 @@ class PeerLink:
             if (stream := self._incoming_by_number.get(number)) is not None:
                 stream.images(frame, (image,), now)
             if acknowledged:
-                self._acknowledged(((acknowledged, upto),))
+                self._acknowledged(((acknowledged, upto),), now)
         elif kind == CHUNK_KIND:
             sequence, offset = frames.read_chunk(frame)
             if (stream := self._incoming_by_number.get(number)) is not None:
@@ -484,11 +485,11 @@ class PeerLink:
             if whole and whole[0] in (FrameKind.IMAGE, FrameKind.IMAGES):
                 self.receive(session, frames.read_head(whole), whole)
         elif kind == FrameKind.ACK:
-            self._acknowledged(frames.read_acks(frame))
+            self._acknowledged(frames.read_acks(frame), now)
         elif kind == FrameKind.PING:
             sent_ns, acks = frames.read_ping(frame)
             self.sender.control(FrameKind.PONG, frames.pong_body(sent_ns, now, time.time_ns()))
-            self._acknowledged(acks)
+            self._acknowledged(acks, now)
         elif kind == FrameKind.PONG:
             self._ponged(frames.read_pong(frame), now)
         elif kind == FrameKind.LIFECYCLE:
@@ -509,7 +510,7 @@ class PeerLink:
             if stream is not None:
                 stream.images(frame, images, now)
         if ack[0]:
-            self._acknowledged((ack,))
+            self._acknowledged((ack,), now)
 
     def _opened_low_latency(self, session: LinkSession, frame: bytes) -> None:
         """Send small messages over this session from now on: the peer receives what it sends."""
@@ -539,11 +540,12 @@ class PeerLink:
         )
         self._host.changed(self)
 
-    def _acknowledged(self, acks: Sequence[tuple[int, int]]) -> None:
+    def _acknowledged(self, acks: Sequence[tuple[int, int]], now: int) -> None:
+        round_trip = self.clock.shortest_ns or 0
         for number, sequence in acks:
             stream = self._outgoing_by_number.get(number)
             if stream is not None:
-                stream.acknowledged(sequence)
+                stream.acknowledged(sequence, now, round_trip)
 
     def _leave(self) -> None:
         """Handle the end of the peer's part: our messages have no reader any more."""

@@ -21,8 +21,14 @@ class ClockOffset:
         self._samples: deque[tuple[int, int]] = deque(maxlen=_KEPT_SAMPLES)
         self.round_trip_ns: int | None = None
         """Median of the last answers."""
+        self.shortest_ns: int | None = None
+        """Shortest round trip of this connection: of the path without messages in flight."""
         self.monotonic_ns: int | None = None
         self.wall_ns: int | None = None
+
+    def new_connection(self) -> None:
+        """Measure the shortest round trip again: the path may be another one."""
+        self.shortest_ns = None
 
     def answered(
         self,
@@ -47,6 +53,7 @@ class ClockOffset:
         ]
         self._samples = deque([*agreeing, (round_trip, offset)], maxlen=_KEPT_SAMPLES)
         _, self.monotonic_ns = min(self._samples)
+        self.shortest_ns = min(round_trip, self.shortest_ns or round_trip)
         self.round_trip_ns = int(statistics.median(trip for trip, _ in self._samples))
         # A wall clock may be set at any time: only its newest distance from the monotonic counts.
         theirs_less_monotonic = their_wall - their_monotonic

@@ -16,6 +16,8 @@ class SendWindow(Generic[T]):
         """``last``: number of the last message before this window."""
         self.messages = messages
         self.nbytes = nbytes
+        self.limit = nbytes
+        """Bytes that may be in flight now, at most ``nbytes``."""
         self.bytes_out = 0
         self.last = last
         """Number of the last message added."""
@@ -33,7 +35,7 @@ class SendWindow(Generic[T]):
         self._out[sequence] = (self.last, nbytes, item)
         self.bytes_out += nbytes
         self.last = sequence
-        self.open = self.bytes_out < self.nbytes and len(self._out) < self.messages
+        self.open = self.bytes_out < self.limit and len(self._out) < self.messages
 
     def acknowledge(self, sequence: int) -> int:
         """Remove messages up to this number; return how many."""
@@ -46,9 +48,14 @@ class SendWindow(Generic[T]):
             self.bytes_out -= nbytes
             self.given_up = first
             count += 1
-        left = len(self._out)
-        self.open = not left or (self.bytes_out < self.nbytes and left < self.messages)
+        self.restrict(self.limit)
         return count
+
+    def restrict(self, nbytes: int) -> None:
+        """Let so many bytes be in flight from now on."""
+        self.limit = min(nbytes, self.nbytes)
+        left = len(self._out)
+        self.open = not left or (self.bytes_out < self.limit and left < self.messages)
 
     def after(self, sequence: int) -> Iterator[tuple[int, int, T]]:
         """Yield number, previous number and item of the messages after ``sequence``."""

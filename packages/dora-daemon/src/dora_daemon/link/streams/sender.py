@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -11,6 +12,7 @@ from dora_daemon.link.codecs.encoding import StreamEncoder
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
+from dora_daemon.link.protocol.path_rate import ALWAYS, PathRate
 from dora_daemon.link.protocol.priority import MIDDLE_BYTES, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
@@ -83,6 +85,8 @@ class StreamSender:
         window_bytes = min(window_bytes, receiver.spec.hold_limit)
         messages = min(window_messages, max(MIN_WINDOW, 2 * receiver.spec.bound))
         self.window: SendWindow[Unacknowledged] = SendWindow(messages, window_bytes, last=settled)
+        self._rate: PathRate | None = None
+        """Of a stream that has sent a large message; others send as much as the window has."""
         self._lock = threading.Lock()
         self._resume: EnteringStream | None = None
         self._open = False
@@ -136,10 +140,14 @@ class StreamSender:
             self.lost += self._give_up()
         self._wake()
 
-    def acknowledged(self, sequence: int) -> None:
+    def acknowledged(self, sequence: int, now: int, round_trip_ns: int) -> None:
         """Handle an acknowledgement: the peer has stored everything up to this number."""
         with self._lock:
             was_open = self.window.open
+            if self._rate is not None:
+                limit = self._rate.acknowledged(sequence, now, round_trip_ns)
+                if limit is not None:
+                    self.window.restrict(limit)
             self._acknowledge(sequence)
             now_open = self.window.open
         if now_open and not was_open:
@@ -328,6 +336,11 @@ class StreamSender:
         item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
         with self._lock:
             previous = self.window.last
+            if delivery.kind is RecordKind.DATA:
+                if self._rate is None:
+                    self._rate = PathRate()
+                    self.window.restrict(ALWAYS)
+                self._rate.sent(delivery.sequence, delivery.nbytes, time.monotonic_ns())
             self.window.add(delivery.sequence, delivery.nbytes, item)
         self._send_alone(delivery, previous, flags)
 
@@ -390,6 +403,8 @@ class StreamSender:
                 return
             if self._encoder is not None:
                 self._encoder.restart()
+            if self._rate is not None:
+                self._rate.restart()
             self._acknowledge(entering.stored)
             again = list(self.window.after(entering.accepted))
             # What an earlier process has read, and neither sent nor noted, is lost.

@@ -1,0 +1,49 @@
+"""How much of a stream's large messages may be in flight: what its path takes in a short time.
+
+What is more waits in link, kernel and network, and is old when it arrives; the queue before them
+drops old messages as its policy says. The path ends where the peer acknowledges: decoding and the
+copy into local queues belong to it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+TARGET_NS: Final = 50_000_000
+"""Time for which messages are in flight beyond the round trips of the path."""
+ALWAYS: Final = 128 * 1024
+"""Bytes that may be in flight on any path."""
+
+
+class PathRate:
+    """Measures the rate of acknowledged bytes. Times are nanoseconds of CLOCK_MONOTONIC."""
+
+    def __init__(self) -> None:
+        self._sent: deque[tuple[int, int, int, int]] = deque()
+        """Sequence, bytes, time of the send, and the bytes that were acknowledged until then."""
+        self._acknowledged = 0
+
+    def sent(self, sequence: int, nbytes: int, now: int) -> None:
+        """Note a large message."""
+        self._sent.append((sequence, nbytes, now, self._acknowledged))
+
+    def acknowledged(self, sequence: int, now: int, round_trip_ns: int) -> int | None:
+        """Return the bytes that may be in flight from now on; None: as before.
+
+        Two round trips: a path whose rate is not known yet is filled in a few of them.
+        """
+        last: tuple[int, int] | None = None
+        while self._sent and self._sent[0][0] <= sequence:
+            _, nbytes, sent_at, before = self._sent.popleft()
+            self._acknowledged += nbytes
+            last = (sent_at, before)
+        if last is None:
+            return None
+        sent_at, before = last
+        delivered, elapsed = self._acknowledged - before, max(1, now - sent_at)
+        return max(ALWAYS, delivered * (TARGET_NS + 2 * round_trip_ns) // elapsed)
+
+    def restart(self) -> None:
+        """Forget what was sent: a cut was between."""
+        self._sent.clear()
