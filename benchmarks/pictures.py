@@ -61,13 +61,13 @@ def measure(made: Fleet, size: str, rate: str, codec: str, seconds: float) -> di
     width, height = SIZES[size]
     settings: dict[str, str | int | float] = {"SECONDS": seconds + WARM_UP, "RATE": CAMERA_HZ}
     settings |= {"WIDTH": width, "HEIGHT": height}
-    camera = BenchNode("camera", "camera.py", {}, ("image",), settings)
-    joints = BenchNode("joints", "joints.py", {}, ("state",), settings)
+    camera = BenchNode("camera", "send_pictures.py", {}, ("image",), settings)
+    joints = BenchNode("joints", "send_joints.py", {}, ("state",), settings)
     image: dict[str, Any] = {"source": "camera/image", "queue_size": 1}
     if codec != "raw":
         image["compress"] = codec
     state = {"source": "joints/state", "queue_size": 50}
-    viewer = BenchNode("viewer", "viewer.py", {"image": image, "state": state})
+    viewer = BenchNode("viewer", "view_pictures.py", {"image": image, "state": state})
     name = f"{size}-{rate}-{codec}-{time.monotonic_ns()}"
     folder = made.start(name, [(0, camera), (0, joints), (1, viewer)])
     made.wait((folder / "camera.started").exists, "first pictures")

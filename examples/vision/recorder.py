@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pictures import draw_contact_sheet, draw_timeline
+from drawing import draw_contact_sheet, draw_timeline
 
 from dora import Node
 

@@ -134,3 +134,16 @@ def test_a_pyarrow_for_another_numpy_is_not_blamed_on_plugins(
     arrow = "x cannot be imported (ImportError: pyarrow requires NumPy 2.0 or newer, found 1.26.4)"
     monkeypatch.setattr("dora_config.plugins.problems", lambda _: iter([arrow, "y is old"]))
     assert [found.text for found in diagnosis.check_plugins()] == ["y is old"]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_codecs_that_lack_a_library_are_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(
+        "dora_config.dataflow.compression.find_spec", lambda _: object() if installed else None
+    )
+    (found,) = diagnosis.check_codecs()
+    assert found.result == "PASS"
+    assert found.text.startswith("jpeg, h264, lz4, zstd" if installed else "jpeg, lz4, zstd; h264")
+    assert ("pip install" in found.text) is not installed

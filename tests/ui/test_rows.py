@@ -73,6 +73,27 @@ def test_rates_are_those_since_the_last_snapshot() -> None:
     assert rows()["dataflows"][UUID]["rate"] == 30
 
 
+def test_an_edge_that_is_compressed_shows_what_crosses() -> None:
+    before, now = (snapshot(at, busy=50.0, received=9, dropped=0) for at in (100.0, 102.0))
+    sizes = ((before, 1000, 100), (now, 3000, 300))
+    first, second = (
+        one.model_copy(
+            update={
+                "edges": tuple(
+                    edge.model_copy(update={"raw_bytes": raw, "wire_bytes": wire})
+                    for edge in one.edges
+                )
+            }
+        )
+        for one, raw, wire in sizes
+    )
+    found = state(SOURCE, (), second, first)["edges"][UUID]["camera/image>detector/image"]
+    assert (found["wire"], found["ratio"]) == (100, 0.1)
+    found = state(SOURCE, (), now, before)["edges"][UUID]["camera/image>detector/image"]
+    assert "wire" not in found
+    assert "ratio" not in found
+
+
 def test_the_first_snapshot_has_no_rates() -> None:
     summary = DataflowSummary(uuid=UUID, name="vision", status="Running", nodes=1)
     first = snapshot(100.0, busy=50.0, received=1000, dropped=0)

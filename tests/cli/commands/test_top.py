@@ -94,6 +94,18 @@ def test_unmatched_messages_have_a_column_once_there_are_any() -> None:
     assert "0" in other
 
 
+def test_compressed_edges_show_what_crosses_and_its_share() -> None:
+    compressed = edge("a/out", "b/in", raw_bytes=4_000_000, wire_bytes=240_000)
+    rows = (EdgeRow(compressed, EdgeRates(wire_bytes=120_000.0)), EDGES[1])
+    page = Page(view="edges").lines(Tables(2, NODES, rows, ()), width=120, height=40)
+    titles, shown, other = (line.split() for line in page[-3:])
+    assert titles[titles.index("SENT/S") :][:2] == ["SENT/S", "RATIO"]
+    assert "120.0 kB 0.060" in " ".join(shown)
+    assert "DROPS/S" in titles
+    assert "0.060" not in other
+    assert "SENT/S" not in text(Page().lines(FOUND, width=120, height=40)), "nothing is compressed"
+
+
 def test_a_narrow_page_keeps_the_important_columns() -> None:
     assert text(Page().lines(FOUND, width=44, height=40)) == (
         "2 machines, 3 nodes by name, 2 edges by name\n"
@@ -230,6 +242,8 @@ def test_an_edge_as_json() -> None:
         "queue": 4,
         "blocked": False,
         "bytes": 0,
+        "raw_bytes": 0,
+        "wire_bytes": 0,
         "latency_p50": 1e-5,
         "latency_p99": 0.0123,
     }

@@ -25,6 +25,7 @@ from dora_config.history.explain import explain
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.runner import NodeStatus
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
+from dora_config.protocol.snapshot import EdgeSummary
 
 STARTED = DataflowStarted(dataflow_id="d")
 
@@ -434,3 +435,18 @@ def test_nodes_that_were_stopped_on_one_machine_are_named_while_others_run() -> 
     assert explain(evidence(again, station)).summary == "nothing is wrong"
     whole = entry(899, happened.StopRequested(force=False))
     assert explain(evidence(robot, station, entries=(whole,))).summary == "nothing is wrong"
+
+
+def test_an_edge_that_crosses_uncompressed_is_named() -> None:
+    why = "messages cross uncompressed (jpeg): its metadata has no `width` and `height`"
+    crosses = EdgeSummary(
+        dataflow="d",
+        source="camera/image",
+        target="policy/image",
+        source_machine="robot",
+        target_machine="gpu",
+        policy="drop_oldest",
+        uncompressed=why,
+    )
+    explained = explain(evidence(machine("gpu", edges=(crosses,))))
+    assert explained.notes == (f"camera/image -> policy/image: {why}",)

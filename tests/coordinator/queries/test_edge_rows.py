@@ -78,6 +78,15 @@ def test_both_ends_of_a_link_are_one_edge() -> None:
     assert row.sent == row.received + row.dropped + row.lost + row.queued
 
 
+def test_the_sending_end_knows_what_crosses() -> None:
+    why = "messages cross uncompressed (jpeg): its metadata has no `width` and `height`"
+    sends = LinkCounters(machine="station", raw_bytes=900, wire_bytes=90, uncompressed=why)
+    entering = edge("plot/image", LinkCounters(machine="robot", messages=78))
+    (row,) = rows(robot=sample(edge("station (link)", sends)), station=sample(entering))
+    assert (row.raw_bytes, row.wire_bytes, row.ratio) == (900, 90, 0.1)
+    assert row.uncompressed == why
+
+
 def test_an_edge_whose_source_machine_does_not_answer() -> None:
     entering = edge("plot/image", LinkCounters(machine="robot", lost=2), sent=78, received=70)
     (row,) = rows(station=sample(entering))

@@ -93,11 +93,20 @@ def test_the_complete_text() -> None:
 def test_the_text_is_valid_openmetrics() -> None:
     text = openmetrics(families(SNAPSHOT, max_edges=10)).decode()
     found = {family.name: family for family in text_string_to_metric_families(text)}
-    assert len(found) == 29
+    assert len(found) == 31
     for name, family in found.items():
         assert name.endswith(f"_{family.unit}" if family.unit else ""), name
         assert family.documentation.endswith("."), name
     assert len(found["dora_edge_sent_messages"].samples) == 2
+
+
+def test_a_compressed_edge_has_the_bytes_before_and_between_machines() -> None:
+    crosses = EDGE.model_copy(update={"raw_bytes": 4000, "wire_bytes": 240})
+    text = openmetrics(families(Snapshot(edges=(crosses, EDGE)), max_edges=2)).decode()
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    (raw,) = found["dora_edge_sent_raw_bytes"].samples
+    (wire,) = found["dora_edge_sent_wire_bytes"].samples
+    assert (raw.value, wire.value) == (4000, 240)
 
 
 def test_a_snapshot_of_nothing() -> None:

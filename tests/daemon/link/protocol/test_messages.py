@@ -72,7 +72,7 @@ TO_RUNNER: list[tuple[ToRunner, str]] = [
         StreamCounts(streams=(StreamCount(machine="m", node="n", output="o", direction="in"),)),
         '{"kind":"stream_counts","streams":[{"machine":"m","node":"n","output":"o",'
         '"direction":"in","messages":0,"bytes":0,"lost":0,"waiting":0,"resent":0,"invalid":0,'
-        '"wire_bytes":0}]}',
+        '"wire_bytes":0,"uncompressed":""}]}',
     ),
     (Note(level="warn", message="x"), '{"kind":"note","level":"warn","message":"x"}'),
     (Finished(undelivered=2), '{"kind":"finished","undelivered":2}'),

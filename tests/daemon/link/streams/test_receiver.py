@@ -7,19 +7,22 @@ from typing import cast
 
 import pyarrow as pa
 import pytest
+from daemon.link.codecs.pictures import payload, picture
 from daemon.link.streams.test_images import image_of
 from support.waiting import wait_until
 
+from dora_config.dataflow.compression import Compression
+from dora_daemon.link.codecs.encoding import StreamEncoder
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import LifecycleEvent
+from dora_daemon.link.protocol.frames import FrameKind, LifecycleEvent
 from dora_daemon.link.protocol.hello import LeavingStream
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.receiver import LARGE, MAX_BYTES, AckPolicy, StreamReceiver
 from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_node_api.transport.shared.payload import BlockImage
+from dora_node_api.transport.shared.payload import BlockImage, Payload
 
 IMAGE = image_of(pa.array([1, 2, 3]))
 WINDOW = 16
@@ -269,3 +272,70 @@ def test_large_messages_and_many_bytes_do_not_wait() -> None:
     assert acknowledged(policy, LARGE, LARGE + 1, LARGE) == [False, True, False]
     count = MAX_BYTES // LARGE - 2
     assert acknowledged(policy, *[LARGE] * (count + 1))[-2:] == [False, True]
+
+
+class Restored:
+    """Memory of a block for pictures that are restored."""
+
+    def __init__(self, forwarder: FakeForwarder) -> None:
+        self.pictures: list[bytes] = []
+        forwarder.allocate = self._allocate  # type: ignore[attr-defined]
+        forwarder.fill_head = self._fill_head  # type: ignore[attr-defined]
+
+    def _allocate(self, _output: str, total: int) -> bytearray:
+        return bytearray(total)
+
+    def _fill_head(self, hold: bytearray, parts: Payload) -> memoryview:
+        self.pictures.append(b"")
+        return memoryview(hold)[parts.data_offset :]
+
+
+def coded_frame(number: int, coded: bytes, parts: Payload) -> bytes:
+    crossing = parts.resized(len(coded))
+    head = frames.head(FrameKind.DATA, 7, 3, stream=1, flags=frames.FLAG_CODED)
+    return frames.data_head(head, number, number - 1, 0, crossing) + coded
+
+
+def test_a_compressed_message_is_acknowledged_at_once_although_it_is_small(made: Stream) -> None:
+    Restored(made.forwarder)
+    encoder = StreamEncoder(Compression(codec="jpeg"), pytest.fail)
+    parts, data = payload(picture(1))
+    coded = encoder.encode(1, parts, data)
+    assert coded is not None
+    assert len(coded) < LARGE < parts.nbytes
+    made.stream.data(frames.read_data(coded_frame(1, coded, parts)))
+    wait_until(lambda: made.peer.acknowledged, what="an acknowledgement")
+    assert made.peer.acknowledged == [(1, True)], "its sender keeps the whole picture"
+
+
+def test_a_damaged_picture_costs_itself_and_one_line(made: Stream) -> None:
+    Restored(made.forwarder)
+    encoder = StreamEncoder(Compression(codec="jpeg"), pytest.fail)
+    parts, data = payload(picture(1))
+    coded = encoder.encode(1, parts, data)
+    assert coded is not None
+    for number in range(1, 6):
+        sent = coded[: len(coded) // 2] if number == 3 else coded
+        made.stream.data(frames.read_data(coded_frame(number, sent, parts)))
+    wait_until(lambda: made.stream.stored == 5, what="all pictures")
+    assert made.forwarder.stored == [1, 2, 4, 5]
+    assert (made.forwarder.skipped, made.stream.lost) == ([3], 1)
+    (note,) = made.notes
+    assert note.startswith("n/o from a: dropped message 3, which cannot be decompressed: ")
+
+
+def test_pictures_until_the_next_key_frame_cost_one_line(made: Stream) -> None:
+    Restored(made.forwarder)
+    now = 0
+    encoder = StreamEncoder(Compression(codec="h264"), pytest.fail, lambda: now)
+    for number in range(1, 41):
+        now += 1_000_000_000 // 30
+        parts, data = payload(picture(number))
+        coded = encoder.encode(number, parts, data)
+        assert coded is not None
+        sent = coded[:-20] if number == 5 else coded
+        made.stream.data(frames.read_data(coded_frame(number, sent, parts)))
+    wait_until(lambda: made.stream.stored == 40, what="all pictures")
+    assert made.forwarder.stored == [1, 2, 3, 4, *range(32, 41)]
+    assert made.stream.lost == 27
+    assert len(made.notes) == 2, "of the damaged one, and of those that need it"

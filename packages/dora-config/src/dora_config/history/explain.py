@@ -439,6 +439,8 @@ def _ending(events: Sequence[TimedEvent]) -> str | None:
 
 def _notes(evidence: Evidence, incident: Sequence[Trouble]) -> Iterable[str]:
     yield from evidence.notes
+    for flow in (flow for one in evidence.machines for flow in one.edges if flow.uncompressed):
+        yield f"{flow.source} -> {flow.target}: {flow.uncompressed}"
     for one in evidence.machines:
         if one.problem is not None:
             yield one.problem

@@ -68,4 +68,4 @@ class Explanation(Message):
     waits_for: tuple[str, ...] = ()
     """Full sentences."""
     notes: tuple[str, ...] = ()
-    """What is missing in this explanation, as full sentences."""
+    """What is missing in this explanation, and what may surprise, as full sentences."""

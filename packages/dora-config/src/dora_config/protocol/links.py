@@ -169,3 +169,5 @@ class LinkCounters(Frozen):
     """Bytes of the messages that were sent, before `compress:`; known by the sending end."""
     wire_bytes: Count = 0
     """Bytes that they had between the machines; acknowledgements and repetitions not counted."""
+    uncompressed: str = ""
+    """Why the last message was sent as it is although its readers name a codec, as a sentence."""

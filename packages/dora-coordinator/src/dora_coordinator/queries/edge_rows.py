@@ -74,5 +74,6 @@ def _row(
             "blocked": start.blocked,
             "raw_bytes": start.crossing.raw_bytes,
             "wire_bytes": start.crossing.wire_bytes,
+            "uncompressed": start.crossing.uncompressed,
         }
     )

@@ -35,6 +35,8 @@ class StreamEncoder:
         self._note = note
         self._clock = clock
         self._noted = False
+        self.uncompressed = ""
+        """Why the last message crossed as it is; empty if it did not, or would not get smaller."""
         self._jpeg: Any = None
         self._h264: Any = None
         self._key_at = 0
@@ -53,8 +55,9 @@ class StreamEncoder:
                 raise NotAPicture(f"it has more than {MAX_CODED} bytes")
             if self.compression.lossless:
                 return self._lossless(codec, data)
-            shape = shape_of(parts)
-            return self._picture(sequence, shape, data)
+            coded = self._picture(sequence, shape_of(parts), data)
+            self.uncompressed = ""
+            return coded
         except NotAPicture as reason:
             self._warn(f"messages cross uncompressed ({codec}): {reason}")
         except Exception as error:  # noqa: BLE001 - codecs raise many kinds
@@ -63,6 +66,7 @@ class StreamEncoder:
         return None
 
     def _warn(self, text: str) -> None:
+        self.uncompressed = text
         if not self._noted:
             self._noted = True
             self._note(text)

@@ -159,7 +159,7 @@ class StreamTable:
             StreamCount(
                 machine=key[0], node=key[1], output=key[2], direction="out", messages=s.messages,
                 bytes=s.bytes, lost=s.lost, waiting=s.waiting, resent=s.resent,
-                wire_bytes=s.wire_bytes,
+                wire_bytes=s.wire_bytes, uncompressed=s.uncompressed,
             )
             for key, s in self.outgoing.items()
         ]  # fmt: skip

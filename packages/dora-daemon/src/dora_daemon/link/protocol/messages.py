@@ -173,6 +173,8 @@ class StreamCount(Frozen):
     """Messages dropped because their content failed validation."""
     wire_bytes: int = 0
     """Bytes of ``messages`` as they were sent, compressed (``out``)."""
+    uncompressed: str = ""
+    """Why the last message was not compressed (``out``)."""
 
 
 class StreamCounts(Frozen, kind="stream_counts"):

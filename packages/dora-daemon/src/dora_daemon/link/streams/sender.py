@@ -178,6 +178,11 @@ class StreamSender:
         """Bytes of the messages as they were sent."""
         return self.bytes - self._saved
 
+    @property
+    def uncompressed(self) -> str:
+        """Why the last message was not compressed although its readers name a codec."""
+        return "" if self._encoder is None else self._encoder.uncompressed
+
     def unsent(self) -> int:
         """Count messages that wait in the queue or are unacknowledged."""
         return self.receiver.pending() + len(self.window) + self._taking_over

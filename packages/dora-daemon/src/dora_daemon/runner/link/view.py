@@ -98,6 +98,7 @@ class LinkView:
             invalid=count.invalid,
             raw_bytes=count.bytes if count.direction == "out" else 0,
             wire_bytes=count.wire_bytes,
+            uncompressed=count.uncompressed,
         )
 
 
