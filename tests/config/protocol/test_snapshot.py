@@ -57,7 +57,9 @@ def test_no_rates_of_an_edge_that_was_created_again(now: EdgeSummary) -> None:
 
 def test_an_idle_edge_has_a_rate_of_zero_and_no_latency() -> None:
     same = edge(at=1.0, received=5, latency=((64, 5),))
-    assert edge_rates(same, same.model_copy(update={"at": 2.0})) == EdgeRates(messages=0.0, bytes=0.0, drops=0.0)
+    assert edge_rates(same, same.model_copy(update={"at": 2.0})) == EdgeRates(
+        messages=0.0, bytes=0.0, drops=0.0
+    )
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class StreamSender:
         messages = min(window_messages, max(MIN_WINDOW, 2 * receiver.spec.bound))
         self.window: SendWindow[Unacknowledged] = SendWindow(messages, window_bytes, last=settled)
         self._rate: PathRate | None = None
-        """Of a stream that has sent a large message; others send as much as the window has."""
+        """Exists once it has sent a large message; until then the window alone limits it."""
         self._lock = threading.Lock()
         self._resume: EnteringStream | None = None
         self._open = False
