@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -22,6 +22,11 @@ def positive_duration(text: str) -> float:
     if seconds <= 0:
         raise ValueError(f"{text!r}: expected a duration above 0")
     return seconds
+
+
+def duration(*names: str, help: str, parse: Callable[[str], float] = parse_duration) -> Any:
+    """Return an option whose value is a duration such as `10s`, in seconds."""
+    return typer.Option(*names, metavar="DURATION", parser=checked(parse), help=help)
 
 
 def parse_env_overrides(pairs: Iterable[str]) -> dict[str, str]:

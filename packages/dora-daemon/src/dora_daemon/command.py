@@ -183,8 +183,7 @@ OfflineAfter = Annotated[
     ),
 ]
 Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", help="Print warnings and errors only (also DORA_QUIET)."),
+    bool, typer.Option("--quiet", help="Print warnings and errors only (also DORA_QUIET).")
 ]
 LinkAddress = Annotated[
     Listen,

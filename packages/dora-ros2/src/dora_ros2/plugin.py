@@ -152,10 +152,7 @@ def hz(
 
 
 @app.command("type", cls=ReachCommand)
-def type_(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-) -> None:
+def type_(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print the definition of a type or of a topic's type."""
     _run(lambda: commands.show_type(context.obj, name))
 
@@ -167,8 +164,7 @@ def pub(
     type_name: Annotated[str, typer.Argument(metavar="TYPE")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The message as JSON.")],
     rate: Annotated[
-        float,
-        typer.Option("--rate", parser=parse_number, help="Repeat so often per second."),
+        float, typer.Option("--rate", parser=parse_number, help="Repeat so often per second.")
     ] = 0.0,
     count: Annotated[
         int, typer.Option("--count", "-n", metavar="N", help="End after so many messages.")
@@ -184,8 +180,7 @@ def call(
     service: Annotated[str, typer.Argument(metavar="SERVICE")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The request as JSON.")],
     type_name: Annotated[
-        str | None,
-        typer.Option("--type", metavar="TYPE", help="Default: that of the server."),
+        str | None, typer.Option("--type", metavar="TYPE", help="Default: that of the server.")
     ] = None,
 ) -> None:
     """Call a service and print the response."""
@@ -198,8 +193,7 @@ def send_goal(
     action: Annotated[str, typer.Argument(metavar="ACTION")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The goal as JSON.")],
     type_name: Annotated[
-        str | None,
-        typer.Option("--type", metavar="TYPE", help="Default: that of the server."),
+        str | None, typer.Option("--type", metavar="TYPE", help="Default: that of the server.")
     ] = None,
 ) -> None:
     """Send a goal, print feedback and result."""
@@ -238,8 +232,7 @@ def check(
         str, typer.Option("--capture", metavar="FILE", help="File for an issue report.")
     ] = "ros2-capture.json",
     seconds: Annotated[
-        float,
-        typer.Option("--seconds", parser=parse_number, help="How long to watch topics."),
+        float, typer.Option("--seconds", parser=parse_number, help="How long to watch topics.")
     ] = 5.0,
 ) -> None:
     """Check the connection to a robot; write a capture of it."""

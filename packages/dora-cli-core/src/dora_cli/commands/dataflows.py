@@ -19,7 +19,7 @@ from dora_cli.coordinator.options import (
     Grace,
     chosen_dataflow,
     connect,
-    grace_seconds,
+    require_one_end,
 )
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.reports import (
@@ -224,9 +224,8 @@ def stop(
         chosen = chosen_dataflow(dataflow, name)
         if every and chosen is not None:
             raise typer.BadParameter("--all cannot be used together with a dataflow")
-        wanted = StopDataflow(
-            dataflow=chosen, all=every, grace=grace_seconds(grace, force=force), force=force
-        )
+        require_one_end(grace, force=force)
+        wanted = StopDataflow(dataflow=chosen, all=every, grace=grace, force=force)
         for row in client.request(ListDataflows()).dataflows:
             absent = row.status == "Degraded" and "no connection to" in (row.reason or "")
             if absent and (every or chosen in (None, row.uuid, row.name)):
@@ -256,8 +255,9 @@ def restart(
 ) -> None:
     """Stop a dataflow and start it again as the coordinator has stored it."""
     with connect(coordinator_addr, coordinator_port) as client:
-        chosen, seconds = chosen_dataflow(dataflow, name), grace_seconds(grace, force=force)
-        answer = client.request(RestartDataflow(dataflow=chosen, grace=seconds, force=force))
+        require_one_end(grace, force=force)
+        chosen = chosen_dataflow(dataflow, name)
+        answer = client.request(RestartDataflow(dataflow=chosen, grace=grace, force=force))
         for warning in answer.warnings:
             output.warn(warning)
         output.write(f"dataflow restarted: {answer.old} -> {answer.new}")

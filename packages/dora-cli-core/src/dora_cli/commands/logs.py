@@ -40,15 +40,13 @@ Tail = Annotated[
     int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")
 ]
 Follow = Annotated[
-    bool,
-    typer.Option("--follow", "-F", "-f", help="Show new lines as they arrive, until Ctrl-C."),
+    bool, typer.Option("--follow", "-F", "-f", help="Show new lines as they arrive, until Ctrl-C.")
 ]
 Local = Annotated[
     bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
 ]
 Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339."),
+    str | None, typer.Option("--since", metavar="TIME", help="Start time: 5m (ago) or RFC 3339.")
 ]
 Until = Annotated[
     str | None, typer.Option("--until", metavar="TIME", help="End time: 5m (ago) or RFC 3339.")

@@ -19,7 +19,6 @@ from dora_cli.coordinator.options import (
 )
 from dora_config.errors import DoraError, InvalidId
 from dora_config.protocol.reports import ListNodes, NodeSummary
-from dora_config.yaml.quantities import parse_duration
 from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
@@ -50,14 +49,7 @@ SourceArgument = Annotated[
 ]
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as NODE/INPUT.")]
 Grace = Annotated[
-    float,
-    typer.Option(
-        "--grace",
-        "--grace-duration",
-        metavar="DURATION",
-        parser=options.checked(parse_duration),
-        help="Time from STOP to SIGTERM.",
-    ),
+    float, options.duration("--grace", "--grace-duration", help="Time from STOP to SIGTERM.")
 ]
 
 ForceHold = Annotated[

@@ -21,7 +21,6 @@ from dora_cli.logs.run_report import RunPrinter, report_result
 from dora_config.dataflow.resolved import NodeLocation
 from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.linux import require_linux
-from dora_config.yaml.quantities import parse_duration
 from dora_config.yaml.suggest import closest
 
 if TYPE_CHECKING:
@@ -34,11 +33,8 @@ if TYPE_CHECKING:
 
 StopAfter = Annotated[
     float | None,
-    typer.Option(
-        "--stop-after",
-        metavar="DURATION",
-        parser=options.checked(parse_duration),
-        help="Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms.",
+    options.duration(
+        "--stop-after", help="Stop gracefully after this time, such as 30, 10s, 1h30m or 500ms."
     ),
 ]
 AllowShellNodes = Annotated[
@@ -172,12 +168,7 @@ def _note_unknown_nodes(filtered: Iterable[str], known: list[str]) -> None:
 
 
 def prepare(
-    loaded: LoadedDataflow,
-    *,
-    uv: bool,
-    offline: bool,
-    lock: LockChoice,
-    verbose: bool,
+    loaded: LoadedDataflow, *, uv: bool, offline: bool, lock: LockChoice, verbose: bool
 ) -> dict[str, NodeLocation]:
     """Build the nodes that need it; return working directory and interpreter of each.
 
@@ -189,12 +180,7 @@ def prepare(
     if not needs_build(loaded):
         return {}
     session = prepare_nodes(
-        loaded,
-        loaded.directory,
-        uv=uv,
-        offline=offline,
-        lock=lock,
-        verbose=verbose,
+        loaded, loaded.directory, uv=uv, offline=offline, lock=lock, verbose=verbose
     )
     return session.places(loaded.directory)
 

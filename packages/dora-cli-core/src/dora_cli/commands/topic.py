@@ -13,7 +13,6 @@ from dora_cli.coordinator import calls
 from dora_cli.coordinator.completion import topics
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, DataflowOption, connect
 from dora_config.errors import DoraError
-from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -35,12 +34,7 @@ Topics = Annotated[
 ]
 EndAfter = Annotated[
     float | None,
-    typer.Option(
-        "--duration",
-        metavar="DURATION",
-        parser=options.checked(options.positive_duration),
-        help="Stop after this time.",
-    ),
+    options.duration("--duration", parse=options.positive_duration, help="Stop after this time."),
 ]
 
 
@@ -85,15 +79,7 @@ def list_(
 def info(
     data: Topic,
     dataflow: DataflowOption = None,
-    duration: Annotated[
-        float,
-        typer.Option(
-            "--duration",
-            metavar="DURATION",
-            parser=options.checked(parse_duration),
-            help="Time to measure.",
-        ),
-    ] = 5.0,
+    duration: Annotated[float, options.duration("--duration", help="Time to measure.")] = 5.0,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -241,13 +227,7 @@ def hz(
     dataflow: DataflowOption = None,
     output_format: options.Output = "table",
     window: Annotated[
-        float,
-        typer.Option(
-            "--window",
-            metavar="DURATION",
-            parser=options.checked(_window),
-            help="Time span of the statistics.",
-        ),
+        float, options.duration("--window", parse=_window, help="Time span of the statistics.")
     ] = 10.0,
     duration: EndAfter = None,
     coordinator_addr: CoordinatorAddr = None,

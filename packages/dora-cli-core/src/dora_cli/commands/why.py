@@ -10,7 +10,6 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now
-from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -45,13 +44,7 @@ def why(
         ),
     ] = None,
     last: Annotated[
-        float,
-        typer.Option(
-            "--last",
-            metavar="DURATION",
-            parser=options.checked(parse_duration),
-            help="With --archive: time span of the logs.",
-        ),
+        float, options.duration("--last", help="With --archive: time span of the logs.")
     ] = 600.0,
     local: Annotated[
         bool, typer.Option("--local", help="Explain a run of this folder, without a coordinator.")

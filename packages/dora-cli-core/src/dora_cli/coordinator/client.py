@@ -27,13 +27,7 @@ from dora_cli.coordinator.errors import (
 from dora_config.access import Endpoint, endpoint, split_address
 from dora_config.control_plane import CONNECT_TIMEOUT, ControlConnection
 from dora_config.protocol import VERSION
-from dora_config.protocol.envelope import (
-    FollowedRequest,
-    Message,
-    Query,
-    Request,
-    invalid_message,
-)
+from dora_config.protocol.envelope import FollowedRequest, Message, Query, Request, invalid_message
 from dora_config.protocol.reports import EndedDataflow
 from dora_config.protocol.rest import paths
 
@@ -98,9 +92,7 @@ class Client:
         assert isinstance(request, Message)
         if timeout is None and isinstance(request, Query):
             timeout = self._query_timeout
-        content = request.model_dump_json().encode()
-        headers = {"Content-Type": paths.JSON_TYPE}
-        answer = self._exchange("POST", paths.REQUEST, content, headers, timeout)
+        answer = self._exchange(request.model_dump_json().encode(), timeout)
         return self._decoded(request.answer_type(), answer)
 
     def follow(
@@ -169,18 +161,11 @@ class Client:
 
     # -------------------------------------------------------------------------- HTTP
 
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        timeout: float | None,
-    ) -> bytes:
+    def _exchange(self, body: bytes, timeout: float | None) -> bytes:
         """Return the JSON text of an answer; raises its error."""
-        status, kind, content = self._fetch(method, path, body, headers, timeout)
+        status, kind, content = self._fetch(body, timeout)
         if status == 401 and self._has_newer_token():
-            status, kind, content = self._fetch(method, path, body, headers, timeout)
+            status, kind, content = self._fetch(body, timeout)
         if kind != paths.JSON_TYPE:
             raise refused(self.endpoint, status, kind, content.decode(errors="replace"))
         if status < 400:
@@ -214,23 +199,18 @@ class Client:
             f"unexpected answer of the coordinator at {self.endpoint}: {error!r}"
         )
 
-    def _fetch(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        timeout: float | None,
-    ) -> tuple[int, str, bytes]:
+    def _fetch(self, body: bytes, timeout: float | None) -> tuple[int, str, bytes]:
         """Return status, media type and content of an answer."""
         connection = self._connection
-        agent = paths.user_agent("dora", __version__, VERSION)
+        headers = {
+            **self.endpoint.headers(),
+            "User-Agent": paths.user_agent("dora", __version__, VERSION),
+            "Content-Type": paths.JSON_TYPE,
+        }
         self.connect()
         try:
             connection.sock.settimeout(timeout)
-            connection.request(
-                method, path, body, {**self.endpoint.headers(), "User-Agent": agent, **headers}
-            )
+            connection.request("POST", paths.REQUEST, body, headers)
             with connection.getresponse() as answer:
                 kind = (answer.getheader("Content-Type") or "").partition(";")[0]
                 self._report(answer.getheader(paths.SUCCESSOR))

@@ -132,9 +132,9 @@ def unanswered(endpoint: Endpoint, seconds: float) -> CoordinatorLost:
     return CoordinatorLost(f"the coordinator at {endpoint} did not answer within {seconds:g} s")
 
 
-def lost(endpoint: Endpoint, reason: str = "") -> CoordinatorLost:
-    """Return the error for a connection that ended too early; ``reason`` begins with ": "."""
+def lost(endpoint: Endpoint) -> CoordinatorLost:
+    """Return the error for a connection that ended too early."""
     return CoordinatorLost(
-        f"lost the connection to the coordinator at {endpoint}{reason} (`dora status` shows "
-        "whether it runs)"
+        f"lost the connection to the coordinator at {endpoint} (`dora status` shows whether it"
+        " runs)"
     )

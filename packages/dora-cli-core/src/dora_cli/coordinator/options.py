@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli.coordinator import completion
-from dora_cli.options import checked
-from dora_config.yaml.quantities import parse_duration
+from dora_cli.options import duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -41,9 +40,7 @@ _RUNNING = "UUID or name; optional when only one dataflow runs."
 DataflowArgument = Annotated[
     str | None,
     typer.Argument(
-        autocompletion=completion.running_dataflows,
-        metavar="[DATAFLOW]",
-        help=_RUNNING,
+        autocompletion=completion.running_dataflows, metavar="[DATAFLOW]", help=_RUNNING
     ),
 ]
 DataflowOption = Annotated[
@@ -67,11 +64,10 @@ DataflowName = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Kill the nodes at once.")]
 Grace = Annotated[
-    str | None,
-    typer.Option(
+    float | None,
+    duration(
         "--grace",
         "--grace-duration",
-        metavar="DURATION",
         help="Time from STOP to SIGTERM (default 10s); SIGKILL follows after half that time.",
     ),
 ]
@@ -163,10 +159,7 @@ def chosen_dataflow(text: str | None, name: str | None) -> str | None:
     return name if text is None else text
 
 
-def grace_seconds(text: str | None, *, force: bool) -> float | None:
-    """Return the value of `--grace`; raises BadParameter, also with `--force`."""
-    if text is None:
-        return None
-    if force:
+def require_one_end(grace: float | None, *, force: bool) -> None:
+    """Raise BadParameter for `--force` with `--grace`."""
+    if force and grace is not None:
         raise typer.BadParameter("--force and --grace cannot be used together")
-    return checked(parse_duration)(text)

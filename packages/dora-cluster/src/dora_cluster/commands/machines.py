@@ -28,7 +28,6 @@ from dora_config.access import endpoint
 from dora_config.cluster.loader import load_cluster
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
-from dora_config.yaml.quantities import parse_duration
 
 ClusterFile = Annotated[Path, typer.Argument(metavar="PATH", help="The cluster file.")]
 WheelHouse = Annotated[
@@ -190,13 +189,7 @@ def _exec(
     ],
     machine: SomeMachines = None,
     timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="DURATION",
-            parser=options.checked(parse_duration),
-            help="Time to wait for the command.",
-        ),
+        float | None, options.duration("--timeout", help="Time to wait for the command.")
     ] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; each line of output names its machine.

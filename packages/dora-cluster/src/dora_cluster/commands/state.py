@@ -200,10 +200,7 @@ def rotate_token(
             )
 
 
-def ca(
-    coordinator_addr: CoordinatorAddr = None,
-    coordinator_port: CoordinatorPort = None,
-) -> None:
+def ca(coordinator_addr: CoordinatorAddr = None, coordinator_port: CoordinatorPort = None) -> None:
     """Print the certificate of the cluster's authority, for `curl --cacert`."""
     import ssl
 
@@ -219,8 +216,7 @@ def ca(
 
 
 def machine_token(
-    coordinator_addr: CoordinatorAddr = None,
-    coordinator_port: CoordinatorPort = None,
+    coordinator_addr: CoordinatorAddr = None, coordinator_port: CoordinatorPort = None
 ) -> None:
     """Print the token of machines, for a daemon that you start by hand.
 

@@ -16,8 +16,7 @@ def lerobot(
         Path, typer.Argument(metavar="DATASET", help="Folder of a LeRobot v3 dataset.")
     ],
     target: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Default DATASET.mcap."),
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default DATASET.mcap.")
     ] = None,
 ) -> None:
     """Read a LeRobot v3 dataset, with an output for each feature.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -13,12 +13,7 @@ from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice
 from dora_cli.command import Command, function_command
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
-from dora_cli.coordinator.options import (
-    CoordinatorAddr,
-    CoordinatorPort,
-    connect_now,
-    is_named,
-)
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named
 from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
 from dora_config.yaml.quantities import parse_size
@@ -52,6 +47,10 @@ def _size(text: str) -> int:
     return size
 
 
+def _size_option(name: str, help: str) -> Any:
+    return typer.Option(name, metavar="SIZE", parser=options.checked(_size), help=help)
+
+
 RunFile = Annotated[
     Path | None, typer.Argument(metavar="[PATH]", help="The dataflow file to run and record.")
 ]
@@ -76,44 +75,26 @@ Target = Annotated[
 Topics = Annotated[
     str,
     typer.Option(
-        "--topics",
-        metavar="PATTERN,..",
-        help="Outputs such as camera/image,*/pose; default all.",
+        "--topics", metavar="PATTERN,..", help="Outputs such as camera/image,*/pose; default all."
     ),
 ]
 MaxSize = Annotated[
-    int | None,
-    typer.Option(
-        "--max-size",
-        metavar="SIZE",
-        parser=options.checked(_size),
-        help="End the recording at this size, such as 2GB.",
-    ),
+    int | None, _size_option("--max-size", "End the recording at this size, such as 2GB.")
 ]
 MaxDuration = Annotated[
     float | None,
-    typer.Option(
+    options.duration(
         "--max-duration",
-        metavar="DURATION",
-        parser=options.checked(options.positive_duration),
+        parse=options.positive_duration,
         help="End the recording this long after its first message.",
     ),
 ]
-SplitSize = Annotated[
-    int | None,
-    typer.Option(
-        "--split-size",
-        metavar="SIZE",
-        parser=options.checked(_size),
-        help="Begin another file at this size.",
-    ),
-]
+SplitSize = Annotated[int | None, _size_option("--split-size", "Begin another file at this size.")]
 SplitDuration = Annotated[
     float | None,
-    typer.Option(
+    options.duration(
         "--split-duration",
-        metavar="DURATION",
-        parser=options.checked(options.positive_duration),
+        parse=options.positive_duration,
         help="Begin another file after this time.",
     ),
 ]

@@ -15,7 +15,6 @@ from dora_cli.command import function_command
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_config.atomic_write import write_file
 from dora_config.errors import DoraError
-from dora_config.yaml.quantities import parse_duration
 from dora_recordings.plugin import HEADING
 
 if TYPE_CHECKING:
@@ -38,23 +37,9 @@ Replace = Annotated[
     ),
 ]
 Speed = Annotated[float, typer.Option("--speed", min=0.0, help="0: as fast as the readers accept.")]
-Begin = Annotated[
-    float | None,
-    typer.Option(
-        "--from",
-        metavar="DURATION",
-        parser=options.checked(parse_duration),
-        help="Skip this much of the beginning.",
-    ),
-]
+Begin = Annotated[float | None, options.duration("--from", help="Skip this much of the beginning.")]
 End = Annotated[
-    float | None,
-    typer.Option(
-        "--to",
-        metavar="DURATION",
-        parser=options.checked(parse_duration),
-        help="End at this time after the beginning.",
-    ),
+    float | None, options.duration("--to", help="End at this time after the beginning.")
 ]
 SkipDamaged = Annotated[
     bool, typer.Option("--skip-damaged", help="Replay the intact parts of a damaged file.")
@@ -143,12 +128,7 @@ def _replay(
     from dora_config.yaml.writer import dump_yaml
     from dora_recordings.client.fleet import damage_of
     from dora_recordings.reading import merged
-    from dora_recordings.replaying import (
-        CannotReplay,
-        Replay,
-        recorded_nodes,
-        replay_dataflow,
-    )
+    from dora_recordings.replaying import CannotReplay, Replay, recorded_nodes, replay_dataflow
 
     topics: set[str] = set()
     first: int | None = None
