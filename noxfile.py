@@ -3,7 +3,8 @@
 lint, types, core (its tests without any plug-in), plugins (the tests of each one, with the core and
 no other), together (examples and the repository), wheels (each one alone in an empty environment),
 docs, demo (the README's first command). CI also runs fleet (faults, and hosts with systemd), lowest
-(oldest allowed dependencies) and ros2 (dora-ros2 beside rclpy and zenoh-ros2-sdk). By hand:
+(oldest allowed dependencies), ros2 (dora-ros2 beside rclpy and zenoh-ros2-sdk) and lerobot
+(LeRobot's own scripts). By hand:
 ``slow``, tests that take minutes; ``pythons``, other interpreters; ``tests``, all tests in one
 environment; ``unit``, the quick ones; ``bench``, the comparison with dora-rs.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -231,6 +233,33 @@ def ros2(session: nox.Session) -> None:
         install = ("uv", "pip", "install", "--quiet", "--python", python, *_dependencies(group))
         session.run(*install, external=True)
         session.run("pytest", "-q", tests, *session.posargs, env={variable: python})
+
+
+@nox.session(venv_backend="uv")
+def lerobot(session: nox.Session) -> None:
+    """The scripts of LeRobot and its policies, in an environment with Debian's PyTorch."""
+    # That of the index for x86_64 is with CUDA: 2.7 GB.
+    system = "/usr/bin/python3"
+    check = "import sys, torch, torchvision; sys.exit(sys.version_info < (3, 12))"
+    if subprocess.run([system, "-c", check], capture_output=True, check=False).returncode:
+        needs = "needs Debian 13: apt-get install python3-torch python3-torchvision"
+        if os.environ.get("DORA_TESTS_NO_SKIPS"):
+            session.error(needs)
+        session.skip(needs)
+    _install(session, "test")
+    folder = Path(session.create_tmp()).resolve() / "lerobot"
+    python = str(folder / "bin" / "python")
+    if not folder.exists():
+        create = ("uv", "venv", "--quiet", "--system-site-packages", "--python", system)
+        session.run(*create, str(folder), external=True)
+    install = ("uv", "pip", "install", "--quiet", "--python", python)
+    # It asks for a newer PyTorch, which it does not need here.
+    session.run(*install, "--no-deps", "lerobot==0.6.1", external=True)
+    wheels = [*CORE, "dora-gate", "dora-recordings", "lerobot-robot-dora"]
+    packages = [argument for name in wheels for argument in ("-e", f"packages/{name}")]
+    session.run(*install, *packages, *_dependencies("lerobot"), external=True)
+    tests = ("tests/with_lerobot", *session.posargs)
+    session.run("pytest", "-q", *tests, env={"DORA_TESTS_LEROBOT": python})
 
 
 @nox.session
