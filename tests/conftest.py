@@ -42,7 +42,7 @@ gc.disable()
 
 HAS_FAILED = pytest.StashKey[bool]()
 
-WHOLE_DATAFLOWS = ("examples", "faults")
+WHOLE_DATAFLOWS = ("examples", "faults", "with_lerobot")
 """Folders with integration tests only; elsewhere tests have the marker."""
 LONGEST = ("fleet", "faults")
 """Folders whose files take minutes and therefore start first."""
