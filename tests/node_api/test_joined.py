@@ -359,7 +359,7 @@ def operator_host(node: MockNode, folder: Path, text: str = OPERATOR) -> Operato
         dataflow_id="d",
         node_id="n",
         inputs=tuple(InputConfig(id=f"policy/{name}", source=f"{name}/image") for name in names),
-        operators=(OperatorConfig(id="policy", python=str(path), inputs=names, outputs=()),),
+        operators=(OperatorConfig(id="policy", python=str(path)),),
     )
     node._backend.config = config
     return OperatorHost(node, config, construct(config.operators))

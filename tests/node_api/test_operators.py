@@ -65,9 +65,7 @@ def host(node: RecordingNode, folder: Path, *ids: str, **config: Any) -> Operato
         path = folder / f"{name}.py"
         if not path.exists():
             path.write_text(dedent(ECHO))
-        operators.append(
-            OperatorConfig(id=name, python=str(path), inputs=("in",), outputs=("out",))
-        )
+        operators.append(OperatorConfig(id=name, python=str(path), outputs=("out",)))
         inputs.append(InputConfig(id=f"{name}/in", source="cam/image", source_node="cam"))
     everything: dict[str, Any] = {"inputs": tuple(inputs), "operators": tuple(operators), **config}
     whole = NodeConfig(dataflow_id="d", node_id="n", **everything)
@@ -259,7 +257,7 @@ def test_a_compiled_operator(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(dedent(ECHO))
     compiled = str(tmp_path / "a.pyc")
     py_compile.compile(str(tmp_path / "a.py"), cfile=compiled)
-    config = OperatorConfig(id="a", python=compiled, inputs=(), outputs=())
+    config = OperatorConfig(id="a", python=compiled)
     assert load_class(config).__name__ == "Operator"
 
 

@@ -485,7 +485,7 @@ def test_operators_run_as_a_node(runner: FakeRunner, open_node: Open, tmp_path: 
                 return DoraStatus.CONTINUE
         """)
     )
-    config = control.OperatorConfig(id="op", python=str(operator), inputs=("in",), outputs=("out",))
+    config = control.OperatorConfig(id="op", python=str(operator), outputs=("out",))
     runner.add_node("host", operators=(config,))
     runner.connect("a/out", "host/op/in")
     runner.connect("host/op/out", "a/back")

@@ -146,7 +146,6 @@ class FakeRunner:
             socket=str(self.path),
             node_id=node_id,
             incarnation=node.incarnation,
-            dataflow_id=DATAFLOW_ID,
             receives_arrays=any(entry.source_kind != "timer" for entry in node.config.inputs),
             operators=node.config.operators,
         )

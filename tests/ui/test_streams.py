@@ -19,7 +19,7 @@ from dora_ui.streams import (
     PAGE_FRAMES,
     LongMessages,
     OpenLogs,
-    _samples,
+    _objects,
     parsed,
     send_logs,
 )
@@ -80,7 +80,7 @@ def test_the_rest_of_a_message_that_a_late_viewer_does_not_get() -> None:
     long = LongMessages()
     assert long.take(1, TopicUpdate(piece='{"data": [1', more=True)) == ()
     torn = long.take(1, TopicUpdate(piece=" "))
-    assert _samples(torn) == []
+    assert list(_objects(torn)) == []
     assert long.take(1, TopicUpdate(piece="c")) == ("c",)
 
 

@@ -20,8 +20,8 @@ GOLDEN = Path(__file__).parent / "golden" / f"node-protocol-{PROTOCOL_VERSION}.t
 def test_frames_and_the_configuration_have_not_changed() -> None:
     route = AddRoute("out", QueueSpec(1, "a", "out", "b", "in", WAITS, 5, 4096, 1024))
     frames = [b"".join(piece.data for piece in encode(m, [3, 4])) for m in [*MESSAGES, route]]
-    operator = OperatorConfig(id="op", python="op.py", inputs=("a",))
-    config = LaunchConfig("/run/n", "camera", 3, "d", "mark", "robot", False, (operator,))
+    operator = OperatorConfig(id="op", python="op.py")
+    config = LaunchConfig("/run/n", "camera", 3, "mark", False, (operator,))
     lines = [frame[:6].hex().encode() + b" " + frame[6:] for frame in frames]
     check_golden(GOLDEN, [*lines, config.to_text().encode()])
     assert LaunchConfig.from_text(config.to_text()) == config

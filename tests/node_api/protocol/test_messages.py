@@ -27,7 +27,7 @@ CONFIG = NodeConfig(
     inputs=(InputConfig(id="image", source="camera/image", queue_size=1, input_timeout=2.5),),
     outputs=("picture",),
     descriptor={"nodes": [{"id": "plot"}]},
-    operators=(control.OperatorConfig(id="op", python="op.py", inputs=("a",)),),
+    operators=(control.OperatorConfig(id="op", python="op.py"),),
     cycles=(("a", "b"),),
 )
 MESSAGES: list[control.Message] = [

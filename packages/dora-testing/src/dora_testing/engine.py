@@ -456,7 +456,6 @@ class Engine:
             socket=wire.SOCKET,
             node_id=spec.id,
             incarnation=incarnation,
-            dataflow_id=self._plan.dataflow_id,
             operators=operator_configs(spec),
         )
         output = self._output_of(node.id)

@@ -90,7 +90,7 @@ def _place(node: ResolvedNode) -> str | None:
 
 def _details(node: ResolvedNode) -> Row:
     """Return what is written about a node; of its environment only the names."""
-    restart = node.restart.policy
+    restart, types = node.restart.policy, node.output_types
     lines = {
         "Name": node.name,
         "Description": node.description,
@@ -104,11 +104,8 @@ def _details(node: ResolvedNode) -> Row:
         "Restart": restart if restart != "never" else None,
         "Environment": ", ".join(node.env),
         "Inputs": "\n".join(f"{name} ← {one.source}" for name, one in node.inputs.items()),
-        "Outputs": "\n".join(_typed(node, output) for output in node.outputs),
+        "Outputs": "\n".join(
+            f"{output}: {types[output]}" if output in types else output for output in node.outputs
+        ),
     }
     return {label: value for label, value in lines.items() if value}
-
-
-def _typed(node: ResolvedNode, output: str) -> str:
-    declared = node.output_types.get(output)
-    return f"{output}: {declared}" if declared else output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final, Literal, NoReturn
 
@@ -277,13 +277,22 @@ async def _has_ended(coordinator: CoordinatorConnection, dataflow: str) -> bool:
 
 def parsed(lines: tuple[str, ...]) -> list[Any]:
     """Return log lines as objects, without malformed ones."""
-    entries = []
-    for line in lines:
-        with suppress(ValueError, RecursionError):
-            entry = _loaded(line)
-            if isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _TEXTS):
-                entries.append(entry if len(line) <= LONG_LINE else _cut(entry))
-    return entries
+    return [
+        entry if len(line) <= LONG_LINE else _cut(entry)
+        for line, entry in _objects(lines)
+        if all(isinstance(entry.get(key), str) for key in _TEXTS)
+    ]
+
+
+def _objects(texts: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the texts that are JSON objects, each with its object."""
+    for text in texts:
+        try:
+            value = _loaded(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            yield text, value
 
 
 def _loaded(text: str) -> Any:
@@ -370,7 +379,7 @@ async def _send_messages(
                 texts = long.take(stream, update)
                 dropped += sum(update.dropped.values())
                 if not update.more or update.notes:
-                    samples = _samples(texts)
+                    samples = [sample for _, sample in _objects(texts)]
                     dropped += len(texts) - len(samples)
                     frame = {"samples": samples, "dropped": dropped, "notes": update.notes}
                     dropped = 0
@@ -380,14 +389,3 @@ async def _send_messages(
             case TopicsEnd(problems=problems):
                 return problems
     return ()
-
-
-def _samples(texts: Iterable[str]) -> list[Any]:
-    """Return messages as objects, without malformed ones."""
-    found = []
-    for text in texts:
-        with suppress(ValueError, RecursionError):
-            sample = _loaded(text)
-            if isinstance(sample, dict):
-                found.append(sample)
-    return found

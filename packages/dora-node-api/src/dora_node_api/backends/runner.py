@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -85,7 +84,6 @@ def _shake_hands(
             incarnation=incarnation,
             pid=os.getpid(),
             version=__version__,
-            python=sys.executable or "",
             package=os.path.dirname(_version.__file__),  # noqa: PTH120 - pathlib is slow to import
         )
     )

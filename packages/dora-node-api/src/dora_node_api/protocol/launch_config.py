@@ -25,10 +25,8 @@ class LaunchConfig(Frozen):
     socket: str
     node_id: str
     incarnation: int
-    dataflow_id: str = ""
     runner: str = ""
     """Mark of the runner, by which leftover processes of a killed runner are found."""
-    machine_id: str | None = None
     receives_arrays: bool = True
     """Whether the node has an input that is not a timer: then it imports pyarrow before Hello."""
     operators: tuple[OperatorConfig, ...] = ()

@@ -55,8 +55,6 @@ class OperatorConfig(Frozen):
     id: str
     python: str
     """File that holds `class Operator`, absolute or relative to the working directory."""
-    inputs: tuple[str, ...] = ()
-    """Ids of the operator's inputs, without the operator's id."""
     outputs: tuple[str, ...] = ()
 
 
@@ -111,8 +109,6 @@ class Hello(Message, kind="hello"):
     pid: int
     protocol: int = PROTOCOL_VERSION
     version: str = ""
-    python: str = ""
-    """Path of the interpreter."""
     package: str = ""
     """Folder that `dora_node_api` was imported from."""
 

@@ -87,11 +87,6 @@ def link_input(entry: QueueEntry) -> InputConfig:
 def operator_configs(spec: ResolvedNode) -> tuple[OperatorConfig, ...]:
     """Return the configuration of each operator of a node."""
     return tuple(
-        OperatorConfig(
-            id=operator.id,
-            python=operator.python,
-            inputs=tuple(operator.inputs),
-            outputs=operator.outputs,
-        )
+        OperatorConfig(id=operator.id, python=operator.python, outputs=operator.outputs)
         for operator in spec.operators
     )

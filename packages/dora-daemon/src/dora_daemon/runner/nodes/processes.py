@@ -162,18 +162,15 @@ class Processes:
         )
 
     def _launch_config(self, node: LocalNode, incarnation: int) -> LaunchConfig:
-        plan, spec = self._services.plan, node.spec
         return LaunchConfig(
             socket=str(self._services.socket),
             node_id=node.id,
             incarnation=incarnation,
-            dataflow_id=plan.dataflow_id,
             runner=self._mark,
-            machine_id=plan.machine_id,
             receives_arrays=any(
-                not isinstance(entry.source, TimerSource) for entry in spec.inputs.values()
+                not isinstance(entry.source, TimerSource) for entry in node.spec.inputs.values()
             ),
-            operators=operator_configs(spec),
+            operators=operator_configs(node.spec),
         )
 
     def start(
