@@ -30,6 +30,7 @@ MAY_IMPORT_TOO = {
     "dora_ros2.commands": {"dora_cli", "dora_config"},
     "dora_ros2.plugin": {"dora_cli"},
     "dora_ros2.bags": {"dora_config", "dora_cli", "dora_recordings"},
+    "dora_testing.command": {"dora_cli"},
 }
 """Modules behind entry points: what reads an entry point is installed when they are imported."""
 

@@ -140,13 +140,13 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("teleop_node", "steps_node", "policy_node"),
     ),
     "dora_testing": (
-        ("_version", "errors", "schedule"),
-        ("sources", "messages", "queues"),
-        ("recordings", "results", "children"),
+        ("_version", "errors", "schedule", "comparison"),
+        ("sources", "messages", "queues", "recorded"),
+        ("recordings", "results", "children", "programs"),
         ("participants",),
-        ("engine",),
+        ("engine", "replaying"),
         ("flow",),
-        ("plugin",),
+        ("plugin", "command"),
     ),
     "dora_ui": (
         ("_version", "viewers"),

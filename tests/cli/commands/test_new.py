@@ -25,6 +25,7 @@ def test_a_dataflow(dora: Dora, tmp_path: Path) -> None:
         "  hello/dataflow.yml\n"
         "  hello/talker.py\n"
         "  hello/listener.py\n"
+        "  hello/test_dataflow.py\n"
         "  hello/README.md\n"
         "  hello/.gitignore\n"
         "next:\n"

@@ -44,6 +44,7 @@ Group = Literal[
     "dora.side_programs",
     "dora.checks",
     "dora.templates",
+    "dora.replay_checks",
 ]
 """Groups of entry points; ARCHITECTURE.md lists their values."""
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -58,13 +59,18 @@ _WORDS: Mapping[Group, str] = {
     "dora.node_packages": "package `{}` of nodes",
     "dora.nodes": "node `{}`",
     "dora.checks": "check of a {} by `dora doctor`",
+    "dora.replay_checks": "`dora replay --{}`",
     "dora.side_programs": "program `{}` beside a dataflow",
     "dora.templates": "project `dora new --kind {}`",
     "dora.pages": "page of `dora ui` and `dora graph`",
 }
 
 
-_READERS: Mapping[Group, str] = {"dora.exports": "recording", "dora.imports": "recording"}
+_READERS: Mapping[Group, str] = {
+    "dora.exports": "recording",
+    "dora.imports": "recording",
+    "dora.replay_checks": "replay",
+}
 """Commands of plug-ins that read a group; others read nothing of it."""
 
 

@@ -20,9 +20,10 @@ from dora_node_api.protocol import lockstep as wire
 class VirtualTime:
     """The socket to the scheduler of the test, and the time of its last answer."""
 
-    def __init__(self, end: socket.socket, now: int) -> None:
+    def __init__(self, end: socket.socket, now: int, offset: int) -> None:
         self.now = now
         """Virtual CLOCK_MONOTONIC in nanoseconds."""
+        self._offset = offset
         self._end = end
         self._writing = Lock()
         self._asking = RLock()
@@ -43,6 +44,10 @@ class VirtualTime:
             (self.now, answer), content = wire.read_frame(self._end)
             return answer, content
 
+    def wall_ns(self) -> int:
+        """Return the virtual CLOCK_REALTIME."""
+        return self.now + self._offset
+
     # --- the clock -------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
@@ -58,8 +63,8 @@ class VirtualTime:
 
         del threading
         own: dict[str, Callable[[], Any]] = {
-            "time": lambda: wire.wall_ns(self.now) / 1e9,
-            "time_ns": lambda: wire.wall_ns(self.now),
+            "time": lambda: self.wall_ns() / 1e9,
+            "time_ns": self.wall_ns,
             "monotonic": lambda: self.now / 1e9,
             "monotonic_ns": lambda: self.now,
             "perf_counter": lambda: self.now / 1e9,
@@ -138,9 +143,9 @@ def begin() -> None:
     text = os.environ.pop(wire.VARIABLE, None)  # its children are no nodes of the test
     if text is None:
         return
-    descriptor, _, now = text.partition(":")
-    end = socket.socket(fileno=int(descriptor))
+    descriptor, now, offset = map(int, text.split(":"))
+    end = socket.socket(fileno=descriptor)
     end.set_inheritable(False)
     end.setblocking(True)
-    current = VirtualTime(end, int(now))
+    current = VirtualTime(end, now, offset)
     current.install()

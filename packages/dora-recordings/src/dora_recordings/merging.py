@@ -19,7 +19,7 @@ from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import ClockSample
 from dora_node_api.data.metadata import decode_metadata, encode_metadata, move_times
 from dora_recordings import __version__
-from dora_recordings.arrow_messages import RecordedMessage, decode, encode
+from dora_recordings.arrow_messages import RecordedMessage, decode_with_notes, encode
 from dora_recordings.mcap_file import McapFile
 from dora_recordings.reading import Recording, UnreadableRecording
 
@@ -37,13 +37,13 @@ def _with_moved_times(message: RecordedMessage, nanoseconds: int) -> bytes:
     if not nanoseconds or not any(name in message.data for name in _TIMES):
         return message.data
     try:
-        array, encoded = decode(message.schema, message.data)
+        array, encoded, notes = decode_with_notes(message.schema, message.data)
         metadata = decode_metadata(encoded)
     except ValueError:  # invalid messages are named when they are read
         return message.data
     move_times(metadata, nanoseconds)
     schema = pa.ipc.read_schema(pa.py_buffer(message.schema))
-    return encode(array, encode_metadata(metadata), schema, len(message.schema))
+    return encode(array, encode_metadata(metadata), schema, len(message.schema), notes)
 
 
 class ClockCorrection:

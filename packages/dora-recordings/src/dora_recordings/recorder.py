@@ -29,6 +29,7 @@ from dora_daemon.inspection.runner_connection import (
     RunnerDisconnected,
 )
 from dora_daemon.inspection.side_process import prepare, write_line
+from dora_node_api.data.metadata import split_notes
 from dora_node_api.protocol.messages import RECORDER, RecordingSource
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
@@ -170,7 +171,7 @@ class Recorder(Collector):
             return
         try:
             array = delivery.value
-            metadata = delivery.take_apart()[0].metadata
+            metadata, notes = split_notes(delivery.take_apart()[0].metadata)
         except BrokenRecord as error:
             self.broken(name, error)
             return
@@ -188,7 +189,7 @@ class Recorder(Collector):
                 log_time=delivery.sent_ns + self._writing.epoch_ns,
                 publish_time=delivery.timestamp_ns,
                 sequence=delivery.sequence,
-                data=encode(array, metadata, schema, len(schema_bytes)),
+                data=encode(array, metadata, schema, len(schema_bytes), notes),
             )
         )
 

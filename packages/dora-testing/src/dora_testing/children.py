@@ -35,6 +35,7 @@ class Child:
         output: Path,
         now: int,
         patience: float,
+        wall_offset: int = wire.WALL_OFFSET_NS,
     ) -> None:
         """Start it. `patience`: seconds that it may need for one step. Raises OSError."""
         self.node = program.spec.id
@@ -47,7 +48,7 @@ class Child:
         environment: Mapping[str, str] = {
             **program.variables,
             CONFIG_VARIABLE: launch.to_text(),
-            wire.VARIABLE: f"{other.fileno()}:{now}",
+            wire.VARIABLE: f"{other.fileno()}:{now}:{wall_offset}",
             "PYTHONHASHSEED": program.variables.get("PYTHONHASHSEED", "0"),
         }
         with other, output.open("ab") as file:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dora_config.errors import DoraError
 
-class FlowError(Exception):
+
+class FlowError(DoraError):
     """The dataflow cannot be tested, or one of its nodes failed."""

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dora_config.dataflow.loader import LoadedDataflow, load_dataflow
-from dora_config.dataflow.resolved import NodeLocation
-from dora_config.protocol.run_plan import RunPlan
 from dora_config.yaml.quantities import parse_duration
-from dora_daemon.build.session_file import read_session
-from dora_daemon.runner.errors import PreparationError
 from dora_daemon.runner.machine import events
-from dora_daemon.runner.process.injection import make_package_folder
-from dora_daemon.runner.process.prepare import PreparedNode, Preparer
 from dora_node_api.protocol import messages
 from dora_testing.engine import Engine
 from dora_testing.errors import FlowError
+from dora_testing.programs import plan_of, prepare
 from dora_testing.results import Result
 from dora_testing.sources import Source
 
@@ -29,21 +22,6 @@ Duration = float | str
 """Seconds, or a text such as `40ms`."""
 
 PATIENCE = 30.0
-
-_SITE = '''"""Gives a node of a test its virtual time before its own code is imported."""
-import importlib.machinery, importlib.util, os, sys
-try:
-    from dora_node_api.virtual_time import begin
-except ImportError:
-    pass
-else:
-    begin()
-_own = os.path.dirname(os.path.abspath(__file__))
-_rest = [place for place in sys.path if os.path.abspath(place) != _own]
-_spec = importlib.machinery.PathFinder.find_spec("sitecustomize", _rest)
-if _spec is not None and _spec.loader is not None:
-    _spec.loader.exec_module(importlib.util.module_from_spec(_spec))
-'''
 
 
 class Flow:
@@ -143,22 +121,11 @@ class Flow:
         return result
 
     def _engine(self, folder: Path) -> Engine:
-        loaded = self._loaded
-        plan = RunPlan(
-            dataflow_id=str(uuid.uuid5(uuid.NAMESPACE_URL, loaded.path.name)),
-            name=loaded.resolved.name,
-            resolved=loaded.resolved,
-            descriptor=loaded.descriptor_dict,
-            working_dir=str(loaded.directory),
-            env_overrides=self._env,
-            exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
-            allow_shell=True,
-        )
-        packages = make_package_folder(folder / "packages")
-        (packages / "sitecustomize.py").write_text(_SITE, encoding="utf-8")
+        plan = plan_of(self._loaded, self._env)
+        nodes = [node for node in self._nodes.values() if node.id not in self._replace]
         return Engine(
             plan,
-            self._programs(Preparer(plan, packages, os.environ)),
+            prepare(plan, self._loaded, nodes, folder),
             self._replace,
             folder,
             latency=self._latency,
@@ -166,20 +133,6 @@ class Flow:
             patience=self._patience,
             shuffle=self._shuffle,
         )
-
-    def _programs(self, preparer: Preparer) -> dict[str, PreparedNode]:
-        programs: dict[str, PreparedNode] = {}
-        problems: list[str] = []
-        places = read_session(self._loaded.path).places(self._loaded.directory)
-        for spec in self._nodes.values():
-            if spec.id not in self._replace:
-                try:
-                    programs[spec.id] = preparer.prepare(spec, places.get(spec.id, NodeLocation()))
-                except PreparationError as error:
-                    problems += error.problems
-        if problems:
-            raise FlowError("\n".join(problems))
-        return programs
 
 
 def _ns(duration: Duration) -> int:

@@ -1,7 +1,8 @@
-"""The pytest plug-in: fixture `dora_flow`, option `--shuffle`."""
+"""The pytest plug-in: fixtures `dora_flow` and `dora_replay`, option `--shuffle`."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from dora_testing.flow import Flow
+    from dora_testing.replaying import Check
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,3 +49,53 @@ class FlowMaker:
 def dora_flow(request: pytest.FixtureRequest) -> FlowMaker:
     """Make dataflows whose nodes get one event at a time, in virtual time."""
     return FlowMaker(request.path.parent, request.config.getoption("--shuffle"))
+
+
+class RecordingChecker:
+    """The fixture `dora_replay`: checks a recording beside the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(
+        self,
+        file: Path | str,
+        *,
+        run: Collection[str] | None = None,
+        compare: Collection[str] | None = None,
+        atol: float = 0.0,
+        rtol: float = 0.0,
+        ignore: Collection[str] = (),
+        dataflow: Path | str | None = None,
+        **settings: Any,
+    ) -> Check:
+        """Run nodes with the events that they received in a recording, and compare what they send.
+
+        Fails the test with the first difference of each node. Relative paths count from the folder
+        of the test. `run`: nodes, by default all that received and sent recorded messages.
+        `compare`: outputs, by default all of these nodes. `atol`, `rtol`: tolerances of numbers.
+        `ignore`: fields that may differ, such as `stamp`. `dataflow`: a file in place of the
+        recorded dataflow. Others are those of `dora_testing.replaying.check_recording`.
+        """
+        from dora_config.dataflow.loader import load_dataflow
+        from dora_testing.comparison import Tolerance
+        from dora_testing.replaying import check_recording
+
+        check = check_recording(
+            [self._folder / file],
+            run=run,
+            outputs=compare,
+            tolerance=Tolerance(atol, rtol, frozenset(ignore)),
+            dataflow=None if dataflow is None else load_dataflow(self._folder / dataflow),
+            folder=self._folder,
+            **settings,
+        )
+        if check.differences:
+            pytest.fail("\n".join(check.lines()), pytrace=False)
+        return check
+
+
+@pytest.fixture
+def dora_replay(request: pytest.FixtureRequest) -> RecordingChecker:
+    """Compare what nodes send with a recording."""
+    return RecordingChecker(request.path.parent)

@@ -41,7 +41,10 @@ def package_name(name: str) -> str:
 def _dataflow(name: str) -> tuple[Mapping[str, str], Sequence[str]]:
     """A dataflow with two talkers and a listener."""
     package_name(name)
-    names = ("dataflow.yml", "talker.py", "listener.py", "README.md", ".gitignore")
+    names = (
+        *("dataflow.yml", "talker.py", "listener.py", "test_dataflow.py"),
+        *("README.md", ".gitignore"),
+    )
     files = {one: _text(f"dataflow/{one.removeprefix('.')}", NAME=name) for one in names}
     return files, ["dora run dataflow.yml"]
 

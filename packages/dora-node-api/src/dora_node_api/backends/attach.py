@@ -13,6 +13,8 @@ from dora_node_api.protocol.lockstep import SOCKET as LOCKSTEP
 
 TEST_INPUTS_VARIABLE = "DORA_TEST_WITH_INPUTS"
 RECORD_VARIABLE = "DORA_WRITE_EVENTS_TO"
+NOTES_VARIABLE = "DORA_NOTE_EVENTS"
+"""Set for nodes of a dataflow that is recorded from its start."""
 
 
 def attach(
@@ -54,8 +56,13 @@ def attach(
             " because no dataflow has started this process. Start it with `dora run`, or pass the"
             ' id of a dynamic node: Node("my-id")'
         )
-    folder = environ.get(RECORD_VARIABLE)
-    if folder and backend not in living:
+    if backend in living:
+        return backend
+    if environ.get(NOTES_VARIABLE):
+        from dora_node_api.backends.event_notes import note_events
+
+        note_events(backend)
+    if folder := environ.get(RECORD_VARIABLE):
         from dora_node_api.backends.recording import record_events
 
         try:

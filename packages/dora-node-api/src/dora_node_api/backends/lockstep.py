@@ -149,7 +149,7 @@ class LockstepBackend(Backend):
     def _idle(self, until: int | None) -> bool:
         """Wait until an event has come, or the time that the event loop waits for."""
         if self._watched and self._early is None and not self._ended:
-            self._early = self._event(*self._clock.ask([wire.NEXT, until]))
+            self._early = self._event(*self._clock.ask([wire.NEXT, until, True]))
             if self._early is not None:
                 os.write(self._signal[1], b"1")
         elif until is not None:
@@ -182,7 +182,7 @@ class LockstepBackend(Backend):
             raise InvalidData(f"output `{output}`: {error}") from None
         if self._types is not None:
             self._types.check(output, data, metadata)
-        payload.timestamp_ns = wire.wall_ns(self._clock.now)
+        payload.timestamp_ns = self._clock.wall_ns()
         block = bytearray(payload.total)
         payload.write_into(block)
         flags = delivery_flags(metadata) if metadata else 0

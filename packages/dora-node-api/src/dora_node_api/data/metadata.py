@@ -18,6 +18,9 @@ _dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _loads = json.JSONDecoder().decode
 _PLAIN = (str, bool, float)
 
+EVENTS_KEY = "dora.events"
+"""Metadata of messages that are being recorded, see `backends.event_notes`; not for nodes."""
+
 
 class UnsupportedData(DoraNodeError, TypeError, RuntimeError):
     """Data or metadata that cannot be sent. Also a RuntimeError, as in dora-rs."""
@@ -119,12 +122,13 @@ def _encode_list(values: list[Any] | tuple[Any, ...]) -> list[Any] | None:
 
 
 def decode_metadata(encoded: bytes | memoryview) -> dict[str, Any]:
-    """Inverse of `encode_metadata`. Raises ValueError for invalid bytes."""
+    """Inverse of `encode_metadata`, without notes. Raises ValueError for invalid bytes."""
     if not encoded:
         return {}
     decoded = _loads(str(encoded, "utf-8"))
     if not isinstance(decoded, dict):
         raise ValueError("metadata is not a mapping")
+    decoded.pop(EVENTS_KEY, None)
     for key, value in decoded.items():
         if type(value) is dict:
             try:
@@ -132,6 +136,15 @@ def decode_metadata(encoded: bytes | memoryview) -> dict[str, Any]:
             except (KeyError, TypeError, OverflowError) as error:
                 raise ValueError(f"metadata {key!r} has an unknown type") from error
     return decoded
+
+
+def split_notes(encoded: bytes) -> tuple[bytes, bytes]:
+    """Return encoded metadata without the notes of `EVENTS_KEY`, and these."""
+    if EVENTS_KEY.encode() not in encoded:
+        return encoded, b""
+    values = _loads(encoded.decode())
+    notes = values.pop(EVENTS_KEY, "")
+    return _dumps(values).encode() if values else b"", notes.encode()
 
 
 def captured_ns(metadata: Mapping[str, Any]) -> int | None:
@@ -147,8 +160,13 @@ def captured_ns(metadata: Mapping[str, Any]) -> int | None:
         return round(stamp * 1e9)
     for time in (stamp, metadata.get("timestamp")):
         if isinstance(time, datetime):
-            return (time.astimezone(_UTC) - _EPOCH) // _MICROSECOND * 1000
+            return datetime_ns(time)
     return None
+
+
+def datetime_ns(time: datetime) -> int:
+    """Inverse of `utc_datetime`; without a time zone it is local time."""
+    return (time.astimezone(_UTC) - _EPOCH) // _MICROSECOND * 1000
 
 
 def has_unusable_stamp(metadata: Mapping[str, Any]) -> bool:

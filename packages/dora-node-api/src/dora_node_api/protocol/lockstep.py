@@ -17,19 +17,22 @@ from typing import Any
 from dora_node_api.errors import ControlClosed
 
 VARIABLE = "DORA_TEST_LOCKSTEP"
-"""Set for a node of a test: number of the descriptor of its socket, and the virtual time."""
+"""Set for a node of a test: number of the descriptor of its socket, the virtual time, and how much
+later CLOCK_REALTIME is."""
 SOCKET = "lockstep"
 """`LaunchConfig.socket` of such a node."""
 
 START_NS = 1_000_000_000_000
 """Virtual CLOCK_MONOTONIC when the first node starts."""
 WALL_OFFSET_NS = 1_767_225_600_000_000_000 - START_NS
-"""Virtual CLOCK_REALTIME minus CLOCK_MONOTONIC: tests start at 2026-01-01T00:00:00Z."""
+"""Virtual CLOCK_REALTIME minus CLOCK_MONOTONIC: tests start at 2026-01-01T00:00:00Z, except for
+those of recordings."""
 
 HELLO = "hello"
 """`Node()`; answered by the configuration once the dataflow runs, or by a refusal."""
 NEXT = "next"
-"""Wait for an event until a time; null: no limit. Answered by the event, or null."""
+"""Wait for an event until a time; null: no limit. Answered by the event, or null. A third item,
+true, says that an event loop waits, whose time may pass without an event."""
 POLL = "poll"
 """The next event, if one waits."""
 EMPTY = "empty"

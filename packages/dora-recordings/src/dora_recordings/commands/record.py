@@ -17,6 +17,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
 from dora_config.yaml.quantities import parse_size
+from dora_node_api.backends.attach import NOTES_VARIABLE
 from dora_recordings.plugin import HEADING
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def _record(
     """
     if (path is None) == (attach is None):
         raise typer.BadParameter("give a PATH to run, or --attach DATAFLOW; one of them")
-    overrides = options.env_overrides(env)
+    # the order of each node's events, by which a replay is exact
+    overrides = {NOTES_VARIABLE: "1", **options.env_overrides(env)}
 
     from dora_config.protocol.recorders import RecordingLimits
     from dora_recordings.client.starting import RecordSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,8 @@ from dora_cli import options, output
 from dora_cli.build.local import LockChoice
 from dora_cli.command import function_command
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
+from dora_cli.errors import CommandFailed
+from dora_config import plugins
 from dora_config.atomic_write import write_file
 from dora_config.errors import DoraError
 from dora_recordings.plugin import HEADING
@@ -48,6 +50,35 @@ OutputYaml = Annotated[
     Path | None,
     typer.Option("--output-yaml", metavar="FILE", help="Write the dataflow, do not run it."),
 ]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Compare what nodes send with the recording, in virtual time (dora-testing).",
+    ),
+]
+Run = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="NODE,..",
+        help="With --check: nodes that run; by default all that received and sent messages.",
+    ),
+]
+Atol = Annotated[
+    float, typer.Option("--atol", min=0.0, help="With --check: absolute tolerance of numbers.")
+]
+Rtol = Annotated[
+    float, typer.Option("--rtol", min=0.0, help="With --check: relative tolerance of numbers.")
+]
+Ignore = Annotated[
+    str,
+    typer.Option(
+        "--ignore",
+        metavar="FIELD,..",
+        help="With --check: fields such as stamp or metadata.stamp that may differ.",
+    ),
+]
 
 
 def _command(
@@ -59,6 +90,11 @@ def _command(
     end: End = None,
     skip_damaged: SkipDamaged = False,
     output_yaml: OutputYaml = None,
+    check: Check = False,
+    run: Run = None,
+    atol: Atol = 0.0,
+    rtol: Rtol = 0.0,
+    ignore: Ignore = "",
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,
@@ -70,13 +106,20 @@ def _command(
     Messages of a node keep their order, data and metadata; the times `stamp` and `timestamp` there
     become later by as much as the send. With `--speed 0` all inputs have
     `queue_policy: backpressure`; the exit code is 1 if messages were dropped all the same.
+
+    With `--check` nodes get the events that they received in the recording, one at a time, and what
+    they send is compared, message by message. At the first difference of a node the exit code is 1.
     """
     from dora_recordings.reading import Recording
 
     overrides = options.env_overrides(env)
+    if check:
+        chosen = None if run is None else _words(run)
+        _check(files, run=chosen, atol=atol, rtol=rtol, ignore=_words(ignore), env=overrides)
+        return
     if begin is not None and end is not None and begin >= end:
         raise typer.BadParameter("--from must be before --to")
-    names = None if replace is None else [word.strip() for word in replace.split(",")]
+    names = None if replace is None else _words(replace)
     recordings = [Recording(path) for path in files]
     text, directory = _replay(
         recordings, names, speed, begin, end, loop=loop, skip_damaged=skip_damaged
@@ -102,6 +145,19 @@ def _command(
 
 
 replay = function_command("replay", _command, rich_help_panel=HEADING)
+
+
+def _check(files: list[Path], **settings: Any) -> None:
+    """Print what the check of a recording finds. Raises PluginError, CommandFailed."""
+    lines, equal = plugins.load("dora.replay_checks", "check")(files, **settings)
+    for line in lines:
+        output.write(line)
+    if not equal:
+        raise CommandFailed
+
+
+def _words(text: str) -> list[str]:
+    return [word for part in text.split(",") if (word := part.strip())]
 
 
 async def _count_dropped(runner: Runner, counts: dict[str, int]) -> None:

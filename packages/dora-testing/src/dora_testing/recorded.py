@@ -1,0 +1,209 @@
+"""What a recording says about a node: its events in their order, and its messages."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pyarrow import Array
+
+from dora_config.dataflow.loader import LoadedDataflow, parse_dataflow
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.sources import OutputSource, TimerSource
+from dora_config.yaml.writer import dump_yaml
+from dora_node_api.backends import event_notes as notes
+from dora_node_api.data.metadata import decode_metadata
+from dora_recordings.arrow_messages import RecordedMessage, decode_with_notes
+from dora_recordings.reading import Recording, merged
+from dora_testing.errors import FlowError
+
+WINDOW_NS = 10_000_000_000
+"""How much later than its event a message may be in the recording, by the clocks of two nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event of a node, or the start of its process."""
+
+    kind: str
+    taken: int
+    """CLOCK_REALTIME."""
+    input: str = ""
+    identity: int | str = 0
+    """What tells the message of an input apart."""
+    event: Mapping[str, Any] | None = None
+    times: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.kind} `{self.input}`" if self.input else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a recording."""
+
+    output: str
+    """`node/output`."""
+    value: Array
+    metadata: dict[str, Any]
+    log_time: int
+    publish_time: int
+    notes: list[Any] | None
+
+    @property
+    def identity(self) -> int | str:
+        """What the event of the node that received it has."""
+        stamp = self.metadata.get("timestamp")
+        if stamp is None:
+            return self.publish_time // 1000 * 1000
+        return notes.identity({"timestamp": stamp})
+
+
+class Recorded:
+    """The files of a recording."""
+
+    def __init__(self, files: Sequence[Path | str]) -> None:
+        """Raises FlowError."""
+        self.files = [Path(file) for file in files]
+        try:
+            self._recordings = [Recording(file) for file in self.files]
+        except OSError as error:
+            raise FlowError(f"{error.filename}: {error.strerror}") from None
+        self._noted: dict[str, bool] = {}
+        self.facts = next(
+            (one.facts for one in self._recordings if one.facts.dataflow), self._recordings[0].facts
+        )
+
+    def load(self, folder: Path) -> LoadedDataflow:
+        """Return the recorded dataflow; `folder`: of its paths, if its own does not exist here."""
+        if self.facts.dataflow is None:
+            raise FlowError(f"{self.files[0]} has no dataflow; `dora record` writes one")
+        own = Path(self.facts.source.get("working_dir") or ".")
+        base = (own if own.is_dir() else folder).absolute()
+        return parse_dataflow(dump_yaml(self.facts.dataflow), path=base / "replay.yml")
+
+    def lost(self) -> list[str]:
+        """Return what the recording lacks, a sentence each."""
+        counts = Counter[str]()
+        for recording in self._recordings:
+            counts.update(recording.facts.lost)
+        return [
+            *(f"{n} messages of {name} were not recorded" for name, n in counts.items() if n),
+            *(f"{one.path} is damaged: {what}" for one in self._recordings for what in one.damage),
+        ]
+
+    @cached_property
+    def first(self) -> RecordedMessage:
+        """The first message. Raises FlowError if there is none."""
+        found = next(merged(self._recordings), None)
+        if found is None:
+            raise FlowError(f"{self.files[0]} has no messages")
+        return found
+
+    @cached_property
+    def topics(self) -> frozenset[str]:
+        """The outputs of which there are messages."""
+        return frozenset(message.topic for message in merged(self._recordings))
+
+    def messages(self, outputs: Collection[str]) -> Iterator[Message]:
+        """Yield the messages of these outputs in the order they were sent."""
+        for message in merged(self._recordings, outputs):
+            value, encoded, text = decode_with_notes(message.schema, message.data)
+            metadata = decode_metadata(encoded)
+            noted = json.loads(text) if text else None
+            yield Message(
+                message.topic, value, metadata, message.log_time, message.publish_time, noted
+            )
+
+    # --- one node --------------------------------------------------------------------------------
+
+    def sent(self, spec: ResolvedNode, output: str | None = None) -> Iterator[Message]:
+        """Yield what a node has sent, not what `dora topic pub` has published for it."""
+        noted = self.is_noted(spec)
+        topics = [f"{spec.id}/{one}" for one in spec.outputs] if output is None else [output]
+        return (one for one in self.messages(topics) if not noted or one.notes is not None)
+
+    def is_noted(self, spec: ResolvedNode) -> bool:
+        """Return whether the order of its events was recorded."""
+        if spec.id not in self._noted:
+            found = self.messages([f"{spec.id}/{output}" for output in spec.outputs])
+            self._noted[spec.id] = any(message.notes is not None for message in found)
+        return self._noted[spec.id]
+
+    def steps(self, spec: ResolvedNode) -> Iterator[Step]:
+        """Yield the events of a node, in the order in which it received them."""
+        return self._noted_steps(spec) if self.is_noted(spec) else self._steps_by_time(spec)
+
+    def gaps(self, spec: ResolvedNode) -> int:
+        """Return how many messages with notes are missing."""
+        missing = expected = 0
+        for message in self.sent(spec):
+            number, *events = message.notes or [expected]
+            starts = bool(events) and events[0][0] == notes.START
+            missing += max(0, number if starts else number - expected)
+            expected = number + 1
+        return missing
+
+    def _noted_steps(self, spec: ResolvedNode) -> Iterator[Step]:
+        for message in self.sent(spec):
+            for kind, *rest in (message.notes or [0])[1:]:
+                match kind:
+                    case notes.START:
+                        yield Step(kind, 0)
+                    case notes.INPUT:
+                        taken, name, identity = rest
+                        yield Step(kind, taken, name, identity)
+                    case notes.EMPTY:
+                        yield Step(kind, rest[0], times=rest[1])
+                    case _:
+                        yield Step(kind, rest[0], event=rest[1])
+
+    def _steps_by_time(self, spec: ResolvedNode) -> Iterator[Step]:
+        """Yield the inputs of a node by the time they were sent, and the ticks of its timers."""
+        yield Step(notes.START, 0)
+        readers: dict[str, list[str]] = defaultdict(list)
+        ticks: dict[str, tuple[int, int]] = {}
+        for name, wanted in spec.inputs.items():
+            if isinstance(wanted.source, OutputSource):
+                readers[str(wanted.source)].append(name)
+            elif isinstance(wanted.source, TimerSource):
+                ticks[name] = self.first.log_time, wanted.source.interval_ns
+        for message in self.messages(list(readers)):
+            while due := min(((at, name) for name, (at, _) in ticks.items()), default=None):
+                if due[0] > message.log_time:
+                    break
+                at, name = due
+                ticks[name] = at + ticks[name][1], ticks[name][1]
+                yield Step(notes.INPUT, at, name, at)
+            for name in readers[message.output]:
+                yield Step(notes.INPUT, message.log_time, name, message.identity)
+
+
+class Inputs:
+    """The messages that a node received, found by what its events name."""
+
+    def __init__(self, recorded: Recorded, outputs: Collection[str]) -> None:
+        self._messages = recorded.messages(outputs)
+        self._waiting: dict[str, list[Message]] = defaultdict(list)
+        """Messages that were read before others, by output."""
+        self._next: Message | None = next(self._messages, None)
+
+    def find(self, output: str, step: Step) -> Message | None:
+        """Return a message; older ones of this output were dropped from the queue."""
+        waiting = self._waiting[output]
+        for place, message in enumerate(waiting):
+            if message.identity == step.identity:
+                del waiting[:place]  # it may have several readers of one node
+                return message
+        while self._next is not None and self._next.log_time <= step.taken + WINDOW_NS:
+            message, self._next = self._next, next(self._messages, None)
+            self._waiting[message.output].append(message)
+            if message.output == output and message.identity == step.identity:
+                del waiting[:-1]
+                return message
+        return None
