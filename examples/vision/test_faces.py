@@ -13,7 +13,7 @@ def test_each_frame_is_searched_once(dora_flow: Callable[..., Flow]) -> None:
     assert len(frames) == len(found) == 120
     assert [one.metadata["frame"] for one in found] == list(range(120))
     assert all(len(one.value) == 1 for one in found)  # one person is in the film
-    assert frames.times[30] == frames.last.metadata["media_time"] / 119 * 30
+    assert abs(frames.times[30] - frames[30].metadata["media_time"]) < 0.001
 
 
 def test_no_face_in_noise(dora_flow: Callable[..., Flow]) -> None:
