@@ -296,7 +296,7 @@ def test_without_the_coordinator_the_next_runner_shows_that_one_was_lost() -> No
 
 def test_a_trouble_that_is_over_does_not_explain_the_end() -> None:
     early = [restarting(890, "camera"), connected(892, "camera")]
-    stopped = [entry(900, happened.StopRequested())]
+    stopped = [entry(900, happened.UserStop())]
     explained = explain(evidence(machine("robot", *early), entries=stopped, ended=True))
     assert explained.summary == "the dataflow ended because a user stopped it"
     assert explained.cause is not None
@@ -358,7 +358,7 @@ def test_a_dataflow_without_trouble() -> None:
     explained = explain(evidence(robot))
     assert (explained.summary, explained.cause) == ("nothing is wrong", None)
     assert lines(explained) == [("before", "robot: started")]
-    stopped = [entry(950, happened.StopRequested())]
+    stopped = [entry(950, happened.UserStop())]
     ended = explain(
         evidence(machine("robot", node_ended(951, "camera")), entries=stopped, ended=True)
     )
@@ -433,7 +433,7 @@ def test_nodes_that_were_stopped_on_one_machine_are_named_while_others_run() -> 
     assert summary == 'a command on machine "robot" stopped its nodes 1 min ago'
     again = machine("robot", entry(900, stopping), entry(910, STARTED), node_ids=("camera",))
     assert explain(evidence(again, station)).summary == "nothing is wrong"
-    whole = entry(899, happened.StopRequested(force=False))
+    whole = entry(899, happened.UserStop(force=False))
     assert explain(evidence(robot, station, entries=(whole,))).summary == "nothing is wrong"
 
 

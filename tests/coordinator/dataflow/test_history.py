@@ -41,9 +41,9 @@ def test_a_start_and_a_stop() -> None:
     fleet, _ = running()
     fleet.request(StopDataflow())
     fleet.settle()
-    assert events(fleet)[0] == happened.StartAccepted(placement={"robot": ("camera",)})
+    assert events(fleet)[0] == happened.StartPlaced(placement={"robot": ("camera",)})
     assert phases(fleet) == ["releasing", "running", "stopping", "finished"]
-    assert happened.StopRequested() in events(fleet)
+    assert happened.UserStop() in events(fleet)
     fleet.request(ForgetEnded())
     assert events(fleet) == []
 

@@ -115,7 +115,7 @@ def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:
         for change in (
             protocol.RestartNode(node="ticker", hold_limit=0.0),
             protocol.StopNode(node="ticker", hold_limit=0.0),
-            protocol.Reload(node="ticker", hold_limit=0.0),
+            protocol.ReloadCode(node="ticker", hold_limit=0.0),
         ):
             assert refused(run, change) == (
                 'node "ticker" holds updates: arm is moving; not changed within 0 s (--force'

@@ -29,7 +29,7 @@ from dora_config.protocol.runner import (
     AddNode,
     GraphChange,
     NodeLocation,
-    Reload,
+    ReloadCode,
     ReplaceNode,
 )
 from dora_config.yaml.text_files import MAX_FILE_BYTES, read_text
@@ -183,7 +183,7 @@ def reload(client: Client, uuid: str, name: str, grace: float) -> None:
         return
     _sent(client, found, node)
     wait_for_release(client, uuid, name)
-    client.request(CallRunner(dataflow=uuid, node=name, request=Reload(node=name)))
+    client.request(CallRunner(dataflow=uuid, node=name, request=ReloadCode(node=name)))
 
 
 def _load(path: Path, running: Described, *, replaces: str | None = None) -> ResolvedNode:

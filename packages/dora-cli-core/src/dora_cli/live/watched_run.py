@@ -9,7 +9,7 @@ from dora_cli.live.holds import waiting_text
 from dora_cli.live.watching import GRACE, NodeWatcher
 from dora_config.dataflow.resolved import NodeLocation
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner import Refusal, Reload, ReplaceNode
+from dora_config.protocol.runner import Refusal, ReloadCode, ReplaceNode
 from dora_daemon.runner.control.requests import ControlRequests
 from dora_daemon.runner.service import Runner
 
@@ -42,8 +42,8 @@ async def watch(runner: Runner, watcher: NodeWatcher, plan: RunPlan) -> None:
     await watcher.run(reload)
 
 
-def _request(name: str, plan: RunPlan) -> ReplaceNode | Reload:
+def _request(name: str, plan: RunPlan) -> ReplaceNode | ReloadCode:
     node = next(node for node in plan.resolved.nodes if node.id == name)
     if node.kind == "runtime":
-        return Reload(node=name)
+        return ReloadCode(node=name)
     return ReplaceNode(node=node, place=plan.places.get(name, NodeLocation()), grace=GRACE)

@@ -124,7 +124,7 @@ class LinkPeerChanged(Frozen, kind="link_peer"):
 # -------------------------------------------------------------------------- of a coordinator
 
 
-class StartAccepted(Frozen, kind="start_accepted"):
+class StartPlaced(Frozen, kind="start_accepted"):
     """A start was requested; ``placement`` maps machines to nodes."""
 
     placement: dict[str, tuple[str, ...]]
@@ -145,7 +145,7 @@ class PhaseReached(Frozen, kind="phase"):
     reason: str | None = None
 
 
-class StopRequested(Frozen, kind="stop_requested"):
+class UserStop(Frozen, kind="stop_requested"):
     """A user requested the stop of the dataflow."""
 
     force: bool = False
@@ -214,10 +214,10 @@ RunnerHistoryEvent = (
     | LinkPeerChanged
 )
 CoordinatorHistoryEvent = (
-    StartAccepted
+    StartPlaced
     | StartRefused
     | PhaseReached
-    | StopRequested
+    | UserStop
     | MachineLost
     | MachineReturned
     | PartUncontrolled

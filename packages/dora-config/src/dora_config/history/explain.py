@@ -148,7 +148,7 @@ def _runner_line(event: happened.HistoryEvent) -> Line | None:
 
 def _coordinator_line(event: happened.HistoryEvent) -> Line | None:
     match event:
-        case happened.StartAccepted(placement=placement):
+        case happened.StartPlaced(placement=placement):
             where = ", ".join(
                 f"{', '.join(nodes)} on {machine}" for machine, nodes in placement.items()
             )
@@ -159,7 +159,7 @@ def _coordinator_line(event: happened.HistoryEvent) -> Line | None:
         case happened.PhaseReached(phase=phase, reason=reason) if phase in _PHASES:
             text = _PHASES[phase] + (f": {reason}" if reason else "")
             return Line(text, problem=phase in ("rolling_back", "failed"))
-        case happened.StopRequested(force=force):
+        case happened.UserStop(force=force):
             return Line("a user requested a forced stop" if force else "a user requested the stop")
         case happened.MachineLost(machine=machine, silent=silent):
             manner = "closed" if silent is None else f"silent for {silent:.0f} s"
@@ -402,7 +402,7 @@ def _stopped_alone(evidence: Evidence, events: Sequence[TimedEvent]) -> TimedEve
                 stopped[timed.machine] = timed
             case DataflowStarted() | happened.RunBegan():
                 stopped.pop(timed.machine, None)
-            case happened.StopRequested() | happened.PhaseReached(phase="stopping"):
+            case happened.UserStop() | happened.PhaseReached(phase="stopping"):
                 return None
             case _:
                 pass
@@ -426,7 +426,7 @@ def _ending(events: Sequence[TimedEvent]) -> str | None:
     """Return why a dataflow without failures was stopped."""
     for timed in events:
         match timed.event:
-            case happened.StopRequested():
+            case happened.UserStop():
                 return "the dataflow ended because a user stopped it"
             case DataflowStopping(reason=reason):
                 return f"the dataflow ended because it was stopped: {reason}"

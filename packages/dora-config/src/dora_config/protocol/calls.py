@@ -23,7 +23,7 @@ from dora_config.protocol.runner import (
     GraphChange,
     HoldNode,
     Publish,
-    Reload,
+    ReloadCode,
     RestartNode,
     RunnerReply,
     SetParam,
@@ -40,7 +40,7 @@ NodeRequest = Annotated[
     | GetParams
     | GetRosGraph
     | Publish
-    | Reload,
+    | ReloadCode,
     Field(discriminator="kind"),
 ]
 """Requests that are forwarded: those that do not change the coordinator's state of a dataflow."""

@@ -190,7 +190,7 @@ class Publish(Frozen, kind="publish"):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class Reload(Holdable, kind="reload"):
+class ReloadCode(Holdable, kind="reload"):
     """Reload an operator of a node; ``None``: all operators."""
 
     node: str
@@ -239,7 +239,7 @@ RunnerRequest = Annotated[
     | GetParams
     | GetRosGraph
     | Publish
-    | Reload
+    | ReloadCode
     | AcknowledgeResult
     | ShutDown,
     Field(discriminator="kind"),

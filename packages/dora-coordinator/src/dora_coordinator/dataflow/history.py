@@ -20,9 +20,9 @@ from dora_config.history.entries import (
     PhaseReached,
     RollOutFailed,
     SavedEntry,
-    StartAccepted,
+    StartPlaced,
     StartRefused,
-    StopRequested,
+    UserStop,
 )
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -100,7 +100,7 @@ class ClusterHistory:
         if dataflow.name:
             self._refused.pop(dataflow.name, None)
         placement = {part.daemon: part.nodes for part in dataflow.parts.values()}
-        return [self._add(dataflow.id, StartAccepted(placement=placement), now)]
+        return [self._add(dataflow.id, StartPlaced(placement=placement), now)]
 
     def roll_out_failed(
         self, dataflow: Dataflow, generation: int, reason: str, now: float
@@ -115,7 +115,7 @@ class ClusterHistory:
         found: list[CoordinatorHistoryEvent] = []
         match event:
             case events.StopRequested(force=force, restart_as=None) if not before.phase.has_ended:
-                found.append(StopRequested(force=force))
+                found.append(UserStop(force=force))
             case events.DaemonLost(daemon=daemon, silent=silent):
                 found.append(MachineLost(machine=daemon, silent=silent))
             case events.PartReported(daemon=daemon, registering=True):

@@ -1,35 +1,39 @@
-"""All dataflows of a coordinator, indexed by id, name and daemon; pure."""
+"""All dataflows of a coordinator and the events about them; pure."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID, uuid5
 
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.dataflow import DataflowSpec, StartIdentity
-from dora_config.yaml.suggest import closest
 from dora_coordinator.dataflow import events
+from dora_coordinator.dataflow.adoption import (
+    adopted,
+    described_spec,
+    extended,
+    is_later,
+    nodes_of_others,
+)
 from dora_coordinator.dataflow.data import DataflowContext
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.differences import Difference
 from dora_coordinator.dataflow.history import Before, ClusterHistory, daemon_of
+from dora_coordinator.dataflow.index import DataflowIndex
 from dora_coordinator.dataflow.reconcile import SWEEP, Reconciler
-from dora_coordinator.dataflow.rewiring import merged
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     ArmTimer,
     Command,
     DeleteRecord,
     Log,
-    RequestRefused,
     SaveRecord,
     SendToDaemon,
 )
 from dora_coordinator.state.events import StoreLoaded, TimerKey
 from dora_coordinator.state.membership import Member, Membership
-from dora_coordinator.state.records import DataflowRecord, PartState, Phase, StoredPart, new_record
+from dora_coordinator.state.records import Phase, new_record
 
 _CHANGES_PARTS: Final = (events.PartAdded, events.PartGone, events.EndedPartChanged)
 _STARTS: Final = (Phase.PREPARING, Phase.LINKING, Phase.ROLLING_BACK)
@@ -41,11 +45,8 @@ _LATER: Final = 1e-5
 """Seconds by which a start is later than one whose clock was ahead."""
 
 
-class DataflowRegistry:
-    """All dataflows of the coordinator, and indices to find them.
-
-    Events of a daemon touch only its unfinished dataflows.
-    """
+class DataflowRegistry(DataflowIndex):
+    """Passes events to the dataflows that they are about, and keeps what follows from them."""
 
     def __init__(
         self,
@@ -59,13 +60,7 @@ class DataflowRegistry:
         self.settings = settings
         self.history = ClusterHistory(wall_offset)
         self._context = DataflowContext(membership, settings, wall_offset)
-        self._dataflows: dict[str, Dataflow] = {}
-        self._unfinished_by_daemon: dict[str, dict[str, Dataflow]] = {}
-        self._live_by_name: dict[str, Dataflow] = {}
-        self._live: dict[str, Dataflow] = {}
-        self._ended: OrderedDict[str, Dataflow] = OrderedDict()
-        self._to_restart: dict[str, Dataflow] = {}
-        """Ended ones that are to be started again."""
+        super().__init__()
         self._next_number = 1
         self._just_ended: list[Dataflow] = []
         self._epoch = epoch
@@ -92,7 +87,7 @@ class DataflowRegistry:
             self._touched[dataflow.id, ""] = None
             commands += dataflow.handle(events.RecordLoaded(), now)
             commands += self.history.loaded(dataflow, record.phase, now)
-            self._index(dataflow)
+            self._put(dataflow)
             if record.phase in _STARTS and dataflow.has_ended:
                 commands += self._return_to_former(dataflow)
         return [*commands, *self._prune()]
@@ -118,7 +113,7 @@ class DataflowRegistry:
         record = new_record(dataflow_id, spec.name, placement, number, begun, replaces=replaces)
         self._next_number += 1
         dataflow = Dataflow(record, spec, self._context)
-        self._index(dataflow)
+        self._put(dataflow)
         commands = [SaveRecord(record, spec), *self.history.start_accepted(dataflow, now)]
         if restarts is not None:
             dataflow.start_retry = restarts.start_retry
@@ -137,10 +132,6 @@ class DataflowRegistry:
         self._to_restart.pop(dataflow.id, None)
         return [SaveRecord(dataflow.changed_record())]
 
-    def waiting_to_restart(self) -> list[Dataflow]:
-        """Return the ended dataflows that are to be started again."""
-        return list(self._to_restart.values())
-
     def apply(self, dataflow: Dataflow, event: events.DataflowEvent, now: float) -> list[Command]:
         """Let a dataflow handle an event, then update the indices."""
         before = dataflow.phase
@@ -151,12 +142,12 @@ class DataflowRegistry:
             commands += self._return_to_former(dataflow)
         self._touched[dataflow.id, daemon_of(event)] = None
         if parts and len(dataflow.parts) != len(parts):
-            self._reindex(dataflow, parts)
+            self._put(dataflow, parts)
         commands += self.history.changed(dataflow, event, noted, now)
         if dataflow.has_ended and not before.has_ended:
             self._just_ended.append(dataflow)
         if dataflow.phase is not before or dataflow.has_ended:
-            self._index(dataflow)
+            self._put(dataflow)
             commands += self._prune()
         return commands
 
@@ -169,7 +160,7 @@ class DataflowRegistry:
             return []
         former.restart_as, failed.restart_as = str(uuid5(UUID(failed.id), "former")), None
         for one in (former, failed):
-            self._index(one)
+            self._put(one)
         self._just_ended.append(former)
         if not failed.was_interrupted:
             failed.reason = f"{failed.reason}; what ran before is started again"
@@ -181,50 +172,6 @@ class DataflowRegistry:
         ended, self._just_ended = self._just_ended, []
         return ended
 
-    def _index(self, dataflow: Dataflow) -> None:
-        self._dataflows[dataflow.id] = dataflow
-        if dataflow.has_ended:
-            self._live.pop(dataflow.id, None)
-            if dataflow.name and self._live_by_name.get(dataflow.name) is dataflow:
-                self._pass_name_on(dataflow.name)
-            self._ended.setdefault(dataflow.id, dataflow)
-        else:
-            self._ended.pop(dataflow.id, None)
-            self._live[dataflow.id] = dataflow
-            if dataflow.name:
-                holder = self._live_by_name.get(dataflow.name)
-                if holder is None or _order(holder) < _order(dataflow):
-                    self._live_by_name[dataflow.name] = dataflow
-        if dataflow.waits_to_restart:
-            self._to_restart[dataflow.id] = dataflow
-        else:
-            self._to_restart.pop(dataflow.id, None)
-        for part in dataflow.parts.values():
-            self._index_part(dataflow, part.daemon, unfinished=not part.ended)
-
-    def _pass_name_on(self, name: str) -> None:
-        """Give the name of an ended dataflow to the last start that runs, if there is one."""
-        del self._live_by_name[name]
-        others = [one for one in self._live.values() if one.name == name]
-        if others:
-            self._live_by_name[name] = max(others, key=_order)
-
-    def _index_part(self, dataflow: Dataflow, daemon: str, *, unfinished: bool) -> None:
-        here = self._unfinished_by_daemon.setdefault(daemon, {})
-        if unfinished:
-            here[dataflow.id] = dataflow
-        else:
-            here.pop(dataflow.id, None)
-        if not here:
-            del self._unfinished_by_daemon[daemon]
-
-    def _reindex(self, dataflow: Dataflow, before: Iterable[str]) -> None:
-        """Update the daemons of a dataflow after a part was added or removed."""
-        for daemon in before:
-            if daemon not in dataflow.parts:
-                self._index_part(dataflow, daemon, unfinished=False)
-        self._index(dataflow)
-
     def _prune(self) -> list[Command]:
         surplus = len(self._ended) - self.settings.archived_dataflows
         if surplus <= 0:
@@ -234,9 +181,7 @@ class DataflowRegistry:
         return [command for dataflow in oldest for command in self._forget(dataflow)]
 
     def _forget(self, dataflow: Dataflow) -> list[Command]:
-        del self._dataflows[dataflow.id]
-        del self._ended[dataflow.id]
-        self._to_restart.pop(dataflow.id, None)
+        self._remove(dataflow)
         self.history.forget(dataflow.id)
         return [DeleteRecord(dataflow.id)]
 
@@ -257,7 +202,7 @@ class DataflowRegistry:
         for stored in member.register.stored_ends:
             live = None if stored.name is None else self._live_by_name.get(stored.name)
             self._latest = max(self._latest, stored.begun.time)
-            if live is not None and _is_later(stored, live):
+            if live is not None and is_later(stored, live):
                 reason = f'a later start of it has ended on "{member.key}"'
                 commands += self._supersede(live, reason, now)
         reported = {report.dataflow_id: report for report in member.register.parts}
@@ -368,7 +313,7 @@ class DataflowRegistry:
         if known is None:
             return self._adopt(daemon, message, now)
         newer = message.whole.changes > known.changes
-        foreign = [] if newer else _nodes_of_others(known, daemon, message.spec)
+        foreign = [] if newer else nodes_of_others(known, daemon, message.spec)
         if foreign:
             text = f'daemon "{daemon}" describes nodes of other machines: {", ".join(foreign)}'
             log = Log("error", f"dataflow {known.label}: {text}; ignored: examine that machine")
@@ -394,15 +339,7 @@ class DataflowRegistry:
                 dataflow_id=dataflow_id, reason=f'a later start of "{name}" has replaced it'
             )
             return [Log("warning", text), SendToDaemon(daemon, stop)]
-        record = DataflowRecord(
-            dataflow_id=dataflow_id,
-            name=name,
-            phase=Phase.RECOVERING,
-            parts=described_parts(daemon, message),
-            number=self._next_number,
-            begun=message.whole.begun,
-            changes=message.whole.changes,
-        )
+        record = adopted(daemon, message, self._next_number)
         self._next_number += 1
         self._latest = max(self._latest, message.whole.begun.time)
         dataflow = Dataflow(record, described_spec(daemon, message), self._context)
@@ -411,7 +348,7 @@ class DataflowRegistry:
             commands += self._supersede(other, f"a later start of it runs: {dataflow_id}", now)
         if name:
             self._live_by_name[name] = dataflow
-        self._index(dataflow)
+        self._put(dataflow)
         self._touched[dataflow.id, ""] = None
         text = f'adopted {dataflow.label} from daemon "{daemon}": it is not in the store'
         timer = ArmTimer(dataflow.timer("recovery"), now + self.settings.recovery_timeout)
@@ -433,39 +370,12 @@ class DataflowRegistry:
         self, known: Dataflow, daemon: str, message: messages.PartDescribed, now: float
     ) -> list[Command]:
         """Take over what a machine knows of a dataflow whose stored record is older."""
-        record = known.record()
-        parts = {part.daemon: part for part in described_parts(daemon, message)}
-        own = parts[daemon]
-        kept = {part.daemon: part for part in record.parts}
-        if message.whole.placement:
-            removed = tuple(name for name in kept if name not in parts)
-            kept = {
-                name: kept[name].model_copy(update={"nodes": part.nodes, "revision": -1})
-                if name in kept
-                else part
-                for name, part in parts.items()
-            }
-            spec = described_spec(daemon, message)
-        else:
-            removed = ()
-            spec = merged(known.spec, (), message.spec)
-        kept[daemon] = own
-        update: dict[str, object] = {
-            "phase": Phase.RUNNING if known.phase is not Phase.RECOVERING else known.phase,
-            "parts": tuple(kept.values()),
-            "changes": max(message.whole.changes, known.changes),
-        }
-        if known.has_ended:
-            update |= {"reason": None, "stopped_since": None, "unreported": False, "ended_at": None}
-        begun = message.whole.begun
-        if known.begun.order(known.id) < begun.order(known.id):  # the record has no proof of it
-            update |= {"begun": begun, "name": message.spec.name}
-        record = record.model_copy(update=update)
+        record, spec, removed = extended(known, daemon, message)
         before = tuple(known.parts)
         dataflow = Dataflow(record, spec, self._context, known)
         if known.name and self._live_by_name.get(known.name) is known:
             del self._live_by_name[known.name]
-        self._reindex(dataflow, before)
+        self._put(dataflow, before)
         self._touched[dataflow.id, ""] = None
         text = f'took over {dataflow.label} as daemon "{daemon}" knows it: the store is older'
         commands: list[Command] = [SaveRecord(record, spec, removed), Log("warning", text)]
@@ -500,7 +410,7 @@ class DataflowRegistry:
         """Stop the starts that a later one of the same name has replaced."""
         commands: list[Command] = []
         for dataflow in self.live():
-            holder = self._live_by_name.get(dataflow.name or "")
+            holder = self.live_named(dataflow.name or "")
             ends = dataflow.phase in (Phase.STOPPING, Phase.ROLLING_BACK)
             if holder is not None and holder is not dataflow and not ends:
                 commands += self._supersede(dataflow, f"a later start of it runs: {holder.id}", now)
@@ -534,94 +444,6 @@ class DataflowRegistry:
         """Return what differs in a dataflow and is not repaired."""
         return self._reconciler.named(dataflow.id, now)
 
-    # -------------------------------------------------------------------- queries
-
-    def __iter__(self) -> Iterator[Dataflow]:
-        """Iterate over all dataflows, oldest start first."""
-        return iter(sorted(self._dataflows.values(), key=lambda dataflow: dataflow.number))
-
-    def live(self) -> list[Dataflow]:
-        return sorted(self._live.values(), key=lambda dataflow: dataflow.number)
-
-    def live_named(self, name: str) -> Dataflow | None:
-        return self._live_by_name.get(name)
-
-    def latest_named(self, name: str) -> Dataflow | None:
-        """Return the dataflow of this name that runs, or else the one that was started last."""
-        if (live := self._live_by_name.get(name)) is not None:
-            return live
-        ended = [dataflow for dataflow in self._ended.values() if dataflow.name == name]
-        return max(ended, key=lambda dataflow: dataflow.number, default=None)
-
-    def unfinished_on(self, daemon: str) -> list[Dataflow]:
-        """Return the dataflows that have a part there that has not ended."""
-        return list(self._unfinished_by_daemon.get(daemon, {}).values())
-
-    def unfinished_daemons(self) -> list[str]:
-        """Return the daemons with a part that has not ended."""
-        return list(self._unfinished_by_daemon)
-
-    def get(self, dataflow_id: str) -> Dataflow | None:
-        return self._dataflows.get(dataflow_id)
-
-    def find(self, text: str | None, *, archived: bool) -> Dataflow:
-        """Return the dataflow of a UUID or name, None: the only one; ``archived``: also ended ones.
-
-        Raises :class:`RequestRefused`.
-        """
-        if text is None:
-            return self._find_only_one(archived=archived)
-        uuid = uuid_in(text)
-        if uuid is None:
-            return self._find_named(text, archived=archived)
-        found = self._dataflows.get(uuid)
-        if found is None:
-            raise RequestRefused("not_found", f"no dataflow with UUID {uuid}")
-        if found.has_ended and not archived and not found.may_resume:
-            raise RequestRefused(
-                "not_found", f"dataflow {found.label} has ended already ({found.status()[0]})"
-            )
-        return found
-
-    def _find_named(self, name: str, *, archived: bool) -> Dataflow:
-        live = self._live_by_name.get(name)
-        if live is not None:
-            return live
-        ended = [dataflow for dataflow in self._ended.values() if dataflow.name == name]
-        fitting = [dataflow for dataflow in ended if archived or dataflow.may_resume]
-        if fitting:
-            return max(fitting, key=lambda dataflow: dataflow.number)
-        note = ""
-        if ended:
-            listed = ", ".join(f"{d.id} ({d.status()[0]})" for d in ended)
-            note = f"; archived under this name: {listed}"
-        else:
-            known = [one for one in self._dataflows.values() if archived or not one.has_ended]
-            note = closest(name, [one.name for one in known if one.name])
-        raise RequestRefused(
-            "not_found", f'no {"" if archived else "running "}dataflow with name "{name}"{note}'
-        )
-
-    def _find_only_one(self, *, archived: bool) -> Dataflow:
-        if len(self._live) == 1:
-            return next(iter(self._live.values()))
-        if self._live:
-            listed = ", ".join(dataflow.label for dataflow in self.live())
-            raise RequestRefused(
-                "ambiguous", f"several dataflows are running; name one of them: {listed}"
-            )
-        if archived and self._ended:
-            return max(self._ended.values(), key=lambda dataflow: dataflow.number)
-        raise RequestRefused("nothing_runs", "No dataflows are running.")
-
-
-def uuid_in(text: str) -> str | None:
-    """Return the UUID that a user wrote, in its usual form; None for a name."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        return None
-
 
 def startable(spec: DataflowSpec) -> DataflowSpec:
     """Return the specification of what has run for another start."""
@@ -630,63 +452,3 @@ def startable(spec: DataflowSpec) -> DataflowSpec:
 
 def _failed_to_start(dataflow: Dataflow) -> bool:
     return dataflow.reason is not None and not dataflow.released
-
-
-def _order(dataflow: Dataflow) -> tuple[float, int, int, str]:
-    return dataflow.begun.order(dataflow.id)
-
-
-def _is_later(end: messages.PartReport, than: Dataflow) -> bool:
-    return than.begun.order(than.id) < end.begun.order(end.dataflow_id)
-
-
-def _nodes_of_others(known: Dataflow, daemon: str, spec: DataflowSpec) -> list[str]:
-    """Return the nodes that belong to the part of another machine, which alone describes them."""
-    parts = [part for part in known.parts.values() if part.daemon != daemon and not part.ended]
-    others = {node for part in parts for node in part.nodes}
-    return [node.id for node in spec.resolved.nodes if node.id in others]
-
-
-def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[StoredPart, ...]:
-    """Return the parts of a dataflow as the machine of one of them knows them."""
-    own = StoredPart(
-        daemon=daemon,
-        nodes=tuple(node.id for node in message.spec.resolved.nodes),
-        state=PartState.RUNNING,  # its report, which follows, says more
-        attempt=message.attempt,
-        revision=message.revision,
-    )
-    others: dict[str, tuple[str, ...]] = {}
-    for node, other in message.whole.placement.items():
-        if other != daemon:
-            others[other] = (*others.get(other, ()), node)
-    claimed = (
-        StoredPart(
-            daemon=other,
-            nodes=nodes,
-            state=PartState.RUNNING,
-            attempt=0,
-            revision=-1,
-            claimed=True,
-        )
-        for other, nodes in others.items()
-    )
-    return (own, *claimed)
-
-
-def described_spec(daemon: str, message: messages.PartDescribed) -> DataflowSpec:
-    """Return the specification of the whole dataflow as one machine knows it."""
-    known = message.whole.unpack()
-    if known is None:
-        return message.spec
-    placement = message.whole.placement
-    order = {node: index for index, node in enumerate(placement)}
-    own = message.spec.resolved.nodes
-    described = {node.id for node in own}
-    others = [
-        node
-        for node in known.resolved.nodes
-        if placement.get(node.id) != daemon and node.id not in described
-    ]
-    ordered = sorted((*others, *own), key=lambda node: order.get(node.id, len(order)))
-    return merged(known.with_nodes(tuple(ordered)), (), message.spec)

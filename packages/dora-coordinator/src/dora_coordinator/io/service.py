@@ -51,7 +51,7 @@ from dora_coordinator.io.provenance import Provenance
 from dora_coordinator.io.standbys import Standbys
 from dora_coordinator.io.store import NotWritten, Store
 from dora_coordinator.io.succession import SuccessionFile
-from dora_coordinator.io.timers import Timers
+from dora_coordinator.io.timers import TimerQueue
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.clients import RequestClient
 from dora_coordinator.queries.cluster import QueryContext
@@ -158,7 +158,7 @@ class Service:
         """Clients whose request is being answered from this state."""
         self._last_number = 0
         self.spans = SpanReports()
-        self._timers = Timers()
+        self._timers = TimerQueue()
         self._steps: deque[FleetStep] = deque()
         """Steps of roll-outs that are to be carried out."""
         self._step_added = anyio.Event()
@@ -184,7 +184,7 @@ class Service:
     async def _load(self) -> list[do.Command]:
         """Begin with a new state machine and what is stored."""
         state = self._new_state()
-        self._timers = Timers()
+        self._timers = TimerQueue()
         self.succession.number = await anyio.to_thread.run_sync(self._store.number)
         stored = await anyio.to_thread.run_sync(self._store.load)
         history = await anyio.to_thread.run_sync(self._read_history)

@@ -1,4 +1,4 @@
-"""Timers of the state machine."""
+"""TimerQueue of the state machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import heapq
 from dora_coordinator.state.events import TimerKey
 
 
-class Timers:
+class TimerQueue:
     """A time for each key; the last one counts."""
 
     def __init__(self) -> None:

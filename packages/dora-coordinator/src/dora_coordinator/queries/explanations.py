@@ -16,8 +16,8 @@ from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.index import uuid_in
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.dataflow.registry import uuid_in
 from dora_coordinator.queries.daemon_calls import CallProblems, DaemonCalls, Replies
 from dora_coordinator.queries.edge_rows import edge_rows
 from dora_coordinator.state.commands import RequestRefused

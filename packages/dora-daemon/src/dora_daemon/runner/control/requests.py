@@ -135,7 +135,7 @@ class ControlRequests:
                 return protocol.RosGraph(graph=None if process is None else process.ros_graph)
             case protocol.Publish():
                 self._publish(request)
-            case protocol.Reload():
+            case protocol.ReloadCode():
                 self._reload(request)
             case _:
                 raise RequestRefused(f'request "{request.kind}" is not supported')
@@ -193,7 +193,7 @@ class ControlRequests:
         self._services.nodes.delete_param(node.id, request.key)
         node.send(DeleteParam(request.key))
 
-    def _reload(self, request: protocol.Reload) -> None:
+    def _reload(self, request: protocol.ReloadCode) -> None:
         """Reload the code of an operator, or of all."""
         node = self._changes.local(request.node)
         if request.operator not in {None, *(operator.id for operator in node.spec.operators)}:
