@@ -27,21 +27,17 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
             data.grace, data.force = grace, force
             return stop(data, now)
         case events.TimerExpired():
-            return _timer_expired(data, event, now)
+            return _timer_expired(data, event)
         case events.StartAccepted() | events.DaemonLost():
             return []
 
 
-def _timer_expired(data: DataflowData, event: events.TimerExpired, now: float) -> list[Command]:
-    match event.purpose:
-        case "start":
-            if data.phase is Phase.RELEASING:
-                data.phase = Phase.RUNNING  # a release cannot be undone: it runs, degraded
-            return []
-        case "recovery":
-            return _end_recovery(data) if data.phase is Phase.RECOVERING else []
-        case "link" | "stop":
-            return []
+def _timer_expired(data: DataflowData, event: events.TimerExpired) -> list[Command]:
+    if event.purpose == "start" and data.phase is Phase.RELEASING:
+        data.phase = Phase.RUNNING  # a release cannot be undone: it runs, degraded
+    if event.purpose == "recovery" and data.phase is Phase.RECOVERING:
+        return _end_recovery(data)
+    return []
 
 
 def _part_reported(data: DataflowData, event: events.PartReported, now: float) -> list[Command]:

@@ -75,15 +75,11 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
 
 
 def _timer_expired(data: DataflowData, purpose: DataflowTimer, now: float) -> list[Command]:
-    match purpose:
-        case "start":
-            if data.phase is Phase.LINKING:
-                return []
-            return _check_parts(data, now)
-        case "link":
-            return _check_links(data, now) if data.phase is Phase.LINKING else []
-        case "recovery" | "stop":
-            return []
+    if purpose == "start" and data.phase is not Phase.LINKING:
+        return _check_parts(data, now)
+    if purpose == "link" and data.phase is Phase.LINKING:
+        return _check_links(data, now)
+    return []
 
 
 def _check_parts(data: DataflowData, now: float) -> list[Command]:

@@ -10,9 +10,9 @@ the version of the control plane's messages instead, and its dataflow `DATAFLOW_
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from typing import Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dora_config.frozen import first_problem
 from dora_config.protocol.dataflow import DataflowSpec
@@ -21,6 +21,8 @@ from dora_coordinator.state.commands import DeleteRecord, SaveFleet, SaveMachine
 from dora_coordinator.state.events import StoreLoaded
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, StoredPart
+
+M = TypeVar("M", bound=BaseModel)
 
 Version = tuple[int, int]
 """Major and minor."""
@@ -78,32 +80,31 @@ def read_all(db: sqlite3.Connection) -> StoreLoaded:
     return StoreLoaded(_read_dataflows(db), _read_machines(db), *_read_fleet(db))
 
 
+def _decoded(model: type[M], text: str, what: str) -> M:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise UnreadableRecord(what, first_problem(error)) from error
+
+
 def _read_dataflows(db: sqlite3.Connection) -> list[tuple[DataflowRecord, DataflowSpec]]:
     parts: dict[str, list[StoredPart]] = {}
+    for key, text in db.execute("SELECT dataflow, record FROM part ORDER BY rowid"):
+        parts.setdefault(key, []).append(_decoded(StoredPart, text, f"dataflow {key}"))
     stored = []
-    dataflow_id = ""
-    try:
-        query = "SELECT dataflow, record FROM part ORDER BY rowid"
-        for dataflow_id, text in db.execute(query):
-            parts.setdefault(dataflow_id, []).append(StoredPart.model_validate_json(text))
-        query = "SELECT id, record, spec FROM dataflow JOIN spec ON spec.dataflow = id"
-        for dataflow_id, text, spec in db.execute(query):
-            record = DataflowRecord.model_validate_json(text)
-            whole = record.model_copy(update={"parts": tuple(parts.get(dataflow_id, ()))})
-            stored.append((whole, DataflowSpec.model_validate_json(spec)))
-    except ValidationError as error:
-        raise UnreadableRecord(f"dataflow {dataflow_id}", first_problem(error)) from error
+    query = "SELECT id, record, spec FROM dataflow JOIN spec ON spec.dataflow = id"
+    for key, text, spec in db.execute(query):
+        record = _decoded(DataflowRecord, text, f"dataflow {key}")
+        whole = record.model_copy(update={"parts": tuple(parts.get(key, ()))})
+        stored.append((whole, _decoded(DataflowSpec, spec, f"dataflow {key}")))
     return stored
 
 
 def _read_machines(db: sqlite3.Connection) -> list[MachineRecord]:
-    machines = []
-    for machine, text in db.execute("SELECT id, record FROM machine"):
-        try:
-            machines.append(MachineRecord.model_validate_json(text))
-        except ValidationError as error:
-            raise UnreadableRecord(f'machine "{machine}"', first_problem(error)) from error
-    return machines
+    return [
+        _decoded(MachineRecord, text, f'machine "{machine}"')
+        for machine, text in db.execute("SELECT id, record FROM machine")
+    ]
 
 
 def save_machine(db: sqlite3.Connection, change: SaveMachine) -> None:
@@ -113,16 +114,14 @@ def save_machine(db: sqlite3.Connection, change: SaveMachine) -> None:
 
 def _read_fleet(db: sqlite3.Connection) -> tuple[FleetStatus | None, list[StoredGeneration]]:
     """Return the position of the fleet and its generations."""
-    status, generations, number = None, [], 0
-    try:
-        query = "SELECT generation, record FROM fleet ORDER BY generation"
-        for number, text in db.execute(query):
-            if number == 0:
-                status = FleetStatus.model_validate_json(text)
-            else:
-                generations.append(StoredGeneration.model_validate_json(text))
-    except ValidationError as error:
-        raise UnreadableRecord(f"generation {number} of the fleet", first_problem(error)) from error
+    status, generations = None, []
+    query = "SELECT generation, record FROM fleet ORDER BY generation"
+    for number, text in db.execute(query):
+        what = f"generation {number} of the fleet"
+        if number == 0:
+            status = _decoded(FleetStatus, text, what)
+        else:
+            generations.append(_decoded(StoredGeneration, text, what))
     return status, generations
 
 

@@ -254,7 +254,7 @@ async def _get_dataflow(wanted: models.OneDataflow, send: Send) -> control.Dataf
 
 async def _find(dataflow: str, send: Send) -> tuple[control.Described, control.DataflowSummary]:
     """Return a dataflow and its row in the list, which may have been cleaned meanwhile."""
-    found = await _describe(dataflow, send)
+    found = await send(control.DescribeDataflow(dataflow=dataflow))
     rows = await send(control.ListDataflows())
     for row in rows.dataflows:
         if row.uuid == found.uuid:
@@ -262,15 +262,10 @@ async def _find(dataflow: str, send: Send) -> tuple[control.Described, control.D
     raise OperationFailed("not_found", f"the dataflow {found.uuid} was removed")
 
 
-async def _describe(dataflow: str | None, send: Send) -> control.Described:
-    request = control.DescribeDataflow(dataflow=dataflow)
-    return await send(request)
-
-
 @_operation("GET", f"{paths.DATAFLOWS}/{{dataflow}}/specification", "getSpecification")
 async def _get_specification(wanted: models.OneDataflow, send: Send) -> control.Described:
     """Get nodes and edges of a dataflow as it was started, and the machine of each node."""
-    return await _describe(wanted.dataflow, send)
+    return await send(control.DescribeDataflow(dataflow=wanted.dataflow))
 
 
 @_operation("GET", f"{paths.DATAFLOWS}/{{dataflow}}/explanation", "explainDataflow")
@@ -278,8 +273,7 @@ async def _explain(wanted: models.OneDataflow, send: Send) -> Explanation:
     """Explain what failed first, what followed, and what a dataflow waits for; also a start
     that was refused.
     """
-    request = control.Explain(dataflow=wanted.dataflow)
-    return (await send(request)).explanation
+    return (await send(control.Explain(dataflow=wanted.dataflow))).explanation
 
 
 @_operation("POST", f"{paths.DATAFLOWS}/{{dataflow}}/start", "startDataflowAgain", status=201)
@@ -328,7 +322,7 @@ def _require_one_manner(wanted: models.StopOne | models.StopSome | models.Restar
 async def _list_machines(wanted: models.MachineFilter, send: Send) -> control.ClusterReport:
     """List machines, with the state of the coordinator."""
     labels = [_label(text) for text in wanted.label]
-    report = await _status(send)
+    report = await send(control.ClusterStatus())
     fitting = tuple(
         one
         for one in report.machines
@@ -348,16 +342,12 @@ def _label(text: str) -> tuple[str, str]:
 @_operation("GET", f"{paths.MACHINES}/{{machine}}", "getMachine")
 async def _get_machine(wanted: models.OneMachine, send: Send) -> DaemonSummary:
     """Get one machine."""
-    report = await _status(send)
+    report = await send(control.ClusterStatus())
     for one in report.machines:
         if one.daemon == wanted.machine:
             return one
     known = ", ".join(one.daemon for one in report.machines) or "none"
     raise OperationFailed("not_found", f'no machine "{wanted.machine}"; known machines: {known}')
-
-
-async def _status(send: Send) -> control.ClusterReport:
-    return await send(control.ClusterStatus())
 
 
 @_operation("GET", paths.NODES, "listNodes")
@@ -376,7 +366,7 @@ async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList
 @_operation("GET", f"{paths.NODES}/{{node}}", "getNode")
 async def _get_node(wanted: models.OneNode, send: Send) -> NodeSummary:
     """Get one node."""
-    uuid = (await _describe(wanted.dataflow, send)).uuid
+    uuid = (await send(control.DescribeDataflow(dataflow=wanted.dataflow))).uuid
     found = await send(control.ListNodes(dataflow=uuid))
     for row in found.nodes:
         if row.node == wanted.node:
@@ -406,8 +396,7 @@ def _changed(wanted: models.ChangeNodeArguments) -> dict[str, Any]:
 
 
 async def _call(wanted: models.OneNode, request: NodeRequest, send: Send) -> models.ChangedNode:
-    call = control.CallRunner(dataflow=wanted.dataflow, node=wanted.node, request=request)
-    await send(call)
+    await send(control.CallRunner(dataflow=wanted.dataflow, node=wanted.node, request=request))
     return models.ChangedNode(node=wanted.node)
 
 
@@ -429,21 +418,14 @@ async def _fleet_history(_: models.NoArguments, send: Send) -> FleetHistory:
 @_operation("POST", f"{paths.FLEET}/diff", "diffFleet")
 async def _diff_fleet(wanted: models.FleetFile, send: Send) -> FleetComparison:
     """Compare what should run with what runs, node by node."""
-    request = CompareFleet(fleet=_fleet(wanted), only=wanted.only)
-    return await send(request)
+    return await send(CompareFleet(fleet=_fleet(wanted), only=wanted.only))
 
 
 @_operation("POST", f"{paths.FLEET}/apply", "applyFleet", status=201)
 async def _apply_fleet(wanted: models.ApplyFleetFile, send: Send) -> FleetReport:
     """Change the fleet; answered at once, the coordinator carries it out."""
-    request = ApplyFleet(
-        fleet=_fleet(wanted),
-        only=wanted.only,
-        generation=wanted.generation,
-        by=wanted.by,
-        force=wanted.force,
-    )
-    return await send(request)
+    facts = wanted.model_dump(include={"only", "generation", "by", "force"})
+    return await send(ApplyFleet(fleet=_fleet(wanted), **facts))
 
 
 def _fleet(wanted: models.FleetFile) -> Fleet:
@@ -482,4 +464,4 @@ async def _resume_fleet(wanted: models.FleetOperator, send: Send) -> FleetReport
 @_operation("GET", paths.STATUS, "getStatus")
 async def _get_status(_: models.NoArguments, send: Send) -> control.ClusterReport:
     """Get the state of the coordinator and its machines."""
-    return await _status(send)
+    return await send(control.ClusterStatus())
