@@ -157,7 +157,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The tests that take minutes: commands of `dora cluster` that are cut off at each step."""
+    """Random histories, and commands of `dora cluster` that are cut off at each step."""
     _install(session, "test")
     _pytest(session, "-m", "slow")
 
@@ -176,8 +176,9 @@ def lowest(session: nox.Session) -> None:
     session.install("--resolution", "lowest-direct", *packages)
     # Only the packages' own dependencies are old, not the tools.
     session.install(*_dependencies("test"))
-    # These check files, independent of the dependencies.
-    apart = ("--ignore", "tests/repository", "--ignore", "tests/benchmarks")
+    # These check files and decisions, independent of the dependencies.
+    folders = ("repository", "benchmarks", "conformance", "gate", "coordinator/test_*")
+    apart = [f"--ignore-glob=tests/{name}" for name in folders]
     _pytest(session, "-q", "-m", "(not integration or dependencies) and not (ros or slow)", *apart)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from coordinator.fleet.test_fleet import apply, on, report
+from support.seeds import chunks
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 from support.simulation.machine_simulation import FakeDaemon, FakeRunner
 
@@ -21,8 +22,6 @@ from dora_coordinator.state.records import Phase
 
 QUICK = 100
 SLOW = 10_000
-CHUNK = 550
-"""Seeds of one test."""
 MACHINES = ("r1", "r2")
 SETTINGS = Settings(daemon_silence_limit=1e9)
 """Without heartbeats, so that time passes in few steps."""
@@ -266,6 +265,6 @@ def test_observed_becomes_desired_after_random_faults() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(QUICK, SLOW, CHUNK))
-def test_observed_becomes_desired_after_many_random_faults(first: int) -> None:
-    run(range(first, min(SLOW, first + CHUNK)))
+@pytest.mark.parametrize("seeds", chunks(QUICK, SLOW), ids=str)
+def test_observed_becomes_desired_after_many_random_faults(seeds: range) -> None:
+    run(seeds)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.claims import new_authority
+from support.seeds import chunks
 from support.simulation import cluster_simulation
 from support.simulation.cluster_simulation import STATION, Place, SimulatedCluster
 from support.simulation.fleet_simulation import pipeline
@@ -30,10 +31,8 @@ from dora_coordinator.io.authority import Authority
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import PartState
 
-QUICK = 300
+QUICK = 90
 SLOW = 10_000
-CHUNK = 500
-"""Seeds of one test."""
 MACHINES = ("r1", "r2", "r3")
 PLACES = (STATION, *MACHINES)
 NAMES = ("app", "map")
@@ -418,9 +417,9 @@ def test_each_node_runs_once_or_is_named_after_random_faults(first: int) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(QUICK, SLOW, CHUNK))
-def test_each_node_runs_once_or_is_named_after_many_random_faults(first: int) -> None:
-    run(range(first, min(SLOW, first + CHUNK)))
+@pytest.mark.parametrize("seeds", chunks(QUICK, SLOW), ids=str)
+def test_each_node_runs_once_or_is_named_after_many_random_faults(seeds: range) -> None:
+    run(seeds)
 
 
 def test_histories_find_that_signatures_are_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
