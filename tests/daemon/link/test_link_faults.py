@@ -253,16 +253,15 @@ class Requests(Flow):
         self._run(send, receive)
 
 
-@pytest.mark.parametrize(("killed", "seed"), [("b", 20261124), ("a", 4711), ("ab", 12)])
-def test_requests_survive_kills_of_links(make: Make, killed: str, seed: int) -> None:
+def test_requests_survive_kills_of_links(make: Make) -> None:
     a, b = make("a"), make("b")
     flow = Requests(a, b)
     introduce(a, b)
     connected(a, b)
     flow.start()
-    dice = random.Random(seed)
+    dice = random.Random(12)
     machines = {"a": a, "b": b}
-    for _ in range(12):
+    for killed in ("b", "a", "ab") * 5:
         flow.progress(dice.randrange(1, 20))
         let_last(dice.random() * 0.02)
         for name in killed:
