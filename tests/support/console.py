@@ -120,8 +120,10 @@ class Console:
                 self._wait(command, where)
 
     @property
-    def _dora(self) -> tuple[Path]:
-        return (self.python.with_name("dora"),)
+    def _dora(self) -> tuple[Path] | None:
+        """`dora` of another environment."""
+        own = self.python == Path(sys.executable)
+        return None if own else (self.python.with_name("dora"),)
 
     def _words(self, command: Command) -> list[str]:
         """Return the arguments of `dora`; a coordinator gets the port of this test."""

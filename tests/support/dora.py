@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,10 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from support.fork_server import DORA as DORA, Process, start
 from support.waiting import PATIENCE, wait_until
-
-DORA = Path(sys.executable).with_name("dora")
-"""The console script beside the interpreter that runs the tests."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class RunningDora:
     """A running ``dora`` command in its own process group."""
 
     args: tuple[str, ...]
-    process: subprocess.Popen[bytes]
+    process: Process
     _out: IO[bytes] = field(repr=False)
     _err: IO[bytes] = field(repr=False)
 
@@ -124,27 +121,34 @@ def running_dora(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
-    program: Sequence[str | Path] = (DORA,),
+    program: Sequence[str | Path] | None = None,
 ) -> Iterator[RunningDora]:
     """Start ``dora ARGS``; kill it at the end of the block if it still runs.
 
-    ``env`` is added to the test's environment; ``program``: another ``dora``. Output goes to
-    unnamed files, since pipes could fill up.
+    ``env`` is added to the test's environment. ``program``: another ``dora``; the default is a fork
+    of a process that has imported its modules. Output goes to unnamed files, since pipes could fill
+    up.
     """
     words = tuple(str(arg) for arg in args)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with tempfile.TemporaryFile() as source:
             source.write((stdin or "").encode())
             source.seek(0)
-            process = subprocess.Popen(
-                [*map(str, program), *words],
-                cwd=cwd,
-                env={**os.environ, **(env or {})},
-                stdin=source,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+            variables = {**os.environ, **(env or {})}
+            streams = (source.fileno(), out.fileno(), err.fileno())
+            process: Process
+            if program is None:
+                process = start(words, streams, cwd=cwd, environ=variables)
+            else:
+                process = subprocess.Popen(
+                    [*map(str, program), *words],
+                    cwd=cwd,
+                    env=variables,
+                    stdin=source,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
         running = RunningDora(words, process, out, err)
         try:
             yield running
@@ -159,7 +163,7 @@ def run_dora(
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
     timeout: float = 2 * PATIENCE,
-    program: Sequence[str | Path] = (DORA,),
+    program: Sequence[str | Path] | None = None,
 ) -> Completed:
     """Run ``dora ARGS`` to its end; fail with its output after ``timeout`` seconds."""
     with running_dora(*args, cwd=cwd, env=env, stdin=stdin, program=program) as running:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import fork_server
+
 TAG = "DORA_TESTS_TAG"
 """Environment variable of every process that a test has started, directly or not."""
 
@@ -48,6 +50,7 @@ def _descriptors() -> dict[int, str]:
             target = os.readlink(f"/proc/self/fd/{name}")
             if target.startswith(("pipe:", "socket:", "/memfd:")):
                 found[int(name)] = target
+    found.pop(fork_server.descriptor(), None)
     return found
 
 
@@ -107,11 +110,12 @@ class Before:
         )
 
     def processes(self) -> list[int]:
-        """Return the processes started since: children of this one, and those with the tag."""
+        """Return the processes started since: the tagged, children of this and the fork server."""
         found = []
-        for pid in _pids() - self.pids:
+        server = fork_server.pid()
+        for pid in _pids() - self.pids - {server}:
             state, parent = _state_and_parent(pid)
-            ours = parent == os.getpid() or (state != "Z" and _carries(pid, self.tag))
+            ours = parent in (os.getpid(), server) or (state != "Z" and _carries(pid, self.tag))
             helper = any(name in _command_line(pid) for name in _HELPERS_OF_MULTIPROCESSING)
             if state and ours and not helper:
                 found.append(pid)

@@ -259,12 +259,10 @@ def test_a_reused_pid_is_not_killed(workspace: Workspace) -> None:
 # --- runners of a daemon
 
 
-def test_a_runner_survives_its_daemon_and_is_adopted_by_the_next(workspace: Workspace) -> None:
+def test_a_runner_is_adopted_by_the_next_daemon(workspace: Workspace) -> None:
     workspace.node("sleeper", SLEEPER)
     with background(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
         run.wait_for_phase("running")
-        # the daemon was a process of its own and has ended
-        assert run.daemon.poll() == 0
         found = list_runners(runtime_root())
         assert [f.entry.dataflow_id for f in found] == [run.plan.dataflow_id]
         assert found[0].alive

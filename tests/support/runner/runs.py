@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support.fork_server import Process, start
 from support.runner import log_files
 from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
@@ -25,7 +26,7 @@ from dora_config.dataflow.loader import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, RunnerEvent, RunPlan
 from dora_config.protocol.runner_events import LogLine, RunOutput
-from dora_daemon.process_tree.runtime_dir import read_entry, runtime_root, sweep
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, read_entry, runtime_root, sweep
 from dora_daemon.runner.foreground import run as run_foreground
 from dora_node_api.protocol.control_socket import connect_unix
 
@@ -218,32 +219,23 @@ def gone(*pids: int, timeout: float = PATIENCE) -> None:
     )
 
 
-_DAEMON = """
-import subprocess, sys
-from pathlib import Path
-from dora_daemon.process_tree.runtime_dir import RuntimeDir
-directory = RuntimeDir.create(Path(sys.argv[1]))
-directory.write("plan.json", sys.stdin.read())
-lock = directory.lock_descriptor
-with open(directory.path / "runner.log", "ab") as log:
-    subprocess.Popen(
-        [sys.executable, "-m", "dora_daemon.runner", str(directory.path), str(lock)],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        pass_fds=(lock,),
-        start_new_session=True,
-    )
-print(directory.path)
-"""
-"""Starts a runner, which inherits the lock of its directory, and ends."""
+def start_runner(plan: RunPlan) -> tuple[Path, Process]:
+    """Start a runner, which inherits the lock of its directory; return that and the process."""
+    directory = RuntimeDir.create(runtime_root())
+    directory.write("plan.json", plan.model_dump_json())
+    lock = directory.lock_descriptor
+    with (directory.path / "runner.log").open("ab") as log, open(os.devnull, "rb") as nothing:
+        streams = (nothing.fileno(), log.fileno(), log.fileno())
+        words = [str(directory.path), str(lock)]
+        process = start(words, streams, module="dora_daemon.runner", passed=[lock])
+    os.close(lock)
+    return directory.path, process
 
 
 class BackgroundRun:
-    """A runner started by a short-lived "daemon", with a connection to its control socket."""
+    """A runner of a daemon, with a connection to its control socket."""
 
-    def __init__(self, daemon: subprocess.Popen[bytes], path: Path, plan: RunPlan) -> None:
-        self.daemon = daemon
+    def __init__(self, path: Path, plan: RunPlan) -> None:
         self.path = path
         self.plan = plan
         self.notices: list[RunnerEvent] = []
@@ -369,23 +361,16 @@ def background(
 @contextmanager
 def background_plan(workspace: Workspace, plan: RunPlan) -> Iterator[BackgroundRun]:
     """Start a runner with this plan."""
-    source = workspace.file("plan.json", plan.model_dump_json())
-    with source.open("rb") as stdin:
-        daemon = subprocess.Popen(
-            [sys.executable, "-c", _DAEMON, str(runtime_root())],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-        )
-    out, _ = daemon.communicate(timeout=60)
-    run = BackgroundRun(daemon, Path(out.decode().strip()), plan)
+    path, process = start_runner(plan)
+    run = BackgroundRun(path, plan)
     run.pid()
     try:
         yield run
     finally:
         run.close()
-        if is_running(run.pid()) and read_entry(run.path) is not None:
-            os.kill(run.pid(), signal.SIGKILL)
-        gone(run.pid())
+        if process.poll() is None and read_entry(path) is not None:
+            process.kill()
+        process.wait(PATIENCE)
         reapers_done()
 
 
