@@ -168,6 +168,15 @@ def test_the_due_step_is_sent() -> None:
     ]
 
 
+def test_the_time_of_day_has_no_influence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("time", 0.0), ("time_ns", 0)):
+        monkeypatch.setattr(time, name, lambda value=value: value)
+    made = steps(chunk(time.monotonic_ns() - 350_000_000_000, dt=100.0), TICK)
+    assert made.outputs["action"][0].to_pylist() == [6.0, 7.0]
+    (metadata,) = robot([TICK]).output_metadata["state"]
+    assert metadata["observed_at"] > 10**9
+
+
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [

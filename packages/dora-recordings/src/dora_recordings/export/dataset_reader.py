@@ -126,7 +126,7 @@ class Dataset:
                 case "image":
                     stored = row[name]
                     height, width = feature["shape"][:2]
-                    data = pa.array(memoryview(stored["bytes"]), pa.uint8())
+                    data = _bytes(stored["bytes"])
                     metadata = {"width": width, "height": height, "encoding": "png"}
                 case _:
                     data, metadata = _numbers(row[name], feature)
@@ -186,7 +186,7 @@ class _Video:
         else:
             raise ValueError(f"{self.path} ends before {after:.2f} s")
         metadata = {"width": frame.width, "height": frame.height, "encoding": "jpeg"}
-        return pa.array(memoryview(self._encoded(frame)), pa.uint8()), metadata
+        return _bytes(self._encoded(frame)), metadata
 
     def _encoded(self, frame: Any) -> bytes:
         import av
@@ -202,6 +202,10 @@ class _Video:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _bytes(data: bytes) -> pa.Array:
+    return pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)])
 
 
 def _numbers(value: Any, feature: Mapping[str, Any]) -> tuple[pa.Array, dict[str, Any]]:
