@@ -14,6 +14,7 @@ def test_this_machine_passes(dora: Dora, hello: Path) -> None:
     subjects = [line for line in lines if line != "PASS  plug-ins"]
     assert subjects[:3] == ["PASS  dora", "PASS  Python", "PASS  numpy"]
     assert subjects[3:5] == ["PASS  pyarrow", "PASS  import of dora"]
+    assert subjects[5] == "PASS  codecs of `compress`"
     assert "WARN  coordinator: none at 127.0.0.1:1; not needed for `dora run`" in shown.out
     assert shown.out.endswith("PASS  dataflow: hello.yml: 2 nodes\n")
 

@@ -42,8 +42,8 @@ def doctor(
     findings = [
         *diagnosis.check_versions(),
         *diagnosis.check_plugins(),
-        *diagnosis.check_codecs(),
         *diagnosis.check_python(),
+        *diagnosis.check_codecs(),
         *diagnosis.check_dora_rs(),
         *diagnosis.check_programs(),
         *diagnosis.check_shared_memory(),
