@@ -262,7 +262,6 @@ class NodeCheck:
                 socket=wire.SOCKET,
                 node_id=self._spec.id,
                 incarnation=restarts,
-                dataflow_id=self._plan.dataflow_id,
                 operators=operator_configs(self._spec),
             )
             child = Child(self._program, launch, self._log, self._now, self._patience, self._offset)
