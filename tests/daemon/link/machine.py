@@ -210,8 +210,7 @@ class Machine:
         self.process = subprocess.Popen(
             [
                 *self._prefix, sys.executable, *self._program,
-                "--socket", str(self._path), "--incarnation", str(self._incarnation),
-                "--carrier", str(theirs.fileno()),
+                str(self._path), str(self._incarnation), str(theirs.fileno()),
             ],
             pass_fds=(theirs.fileno(),),
         )  # fmt: skip
@@ -295,9 +294,7 @@ class Machine:
         with contextlib.suppress(OSError):
             while data := carrier.recv(1 << 16):
                 for line in lines.feed(data):
-                    message = decode_for_runner(line)
-                    assert message is not None
-                    self.received.append(message)
+                    self.received.append(decode_for_runner(line))
         carrier.close()
 
     def send(self, message: ToLink) -> None:

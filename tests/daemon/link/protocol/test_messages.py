@@ -98,10 +98,10 @@ def test_the_bytes_of_a_message_to_the_runner(message: ToRunner, golden: str) ->
     assert decode_for_runner(golden.encode()) == message
 
 
-def test_an_unknown_kind_is_ignored_and_a_malformed_message_refused() -> None:
-    assert decode_for_link(b'{"kind":"later"}') is None
-    with pytest.raises(ValueError, match="malformed link message"):
-        decode_for_link(b'{"kind":"finish"}')
+@pytest.mark.parametrize("line", [b'{"kind":"later"}', b'{"kind":"finish"}'])
+def test_other_messages_are_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"kind|seconds"):
+        decode_for_link(line)
 
 
 def test_lines_are_split_wherever_they_are_cut() -> None:

@@ -49,11 +49,15 @@ from dora_node_api.transport.shared.specs import QueueSpec
 _TICK = 0.05
 """Seconds between two rounds of timers."""
 _IDLE_TICK = 0.5
+"""Seconds while all peers are connected and agree."""
 _FINISHING_TICK = 0.005
+"""Seconds while the link ends, so that it does not delay the dataflow."""
 _END_SECONDS = 5.0
+"""Time for the threads to end."""
 _BYE_SECONDS = 1.0
 """Longest time to wait until the peers have received that our part has ended."""
 _CREDENTIALS_NS = 5_000_000_000
+"""Nanoseconds between two looks for a renewed certificate."""
 
 
 class Link:
@@ -191,11 +195,10 @@ class Link:
             config.listen_host, ports, self._credentials, channels, insecure_ok=config.plain
         )
         self._low_latency = self._listen_for_low_latency(ports, channels)
-        for opened in (session, self._low_latency):
-            if opened is not None:
-                opened.watch(self._on_transport)
-                for machine in self._names:
-                    self._prepare(opened, machine)
+        for opened in filter(None, (session, self._low_latency)):
+            opened.watch(self._on_transport)
+            for machine in self._names:
+                self._prepare(opened, machine)
         return session
 
     def _listen_for_low_latency(
@@ -233,7 +236,7 @@ class Link:
         poll = select.poll()
         for descriptor in (self._runner.fileno(), self._node.fileno(), self._wake_read):
             poll.register(descriptor, select.POLLIN)
-        self._handle(self._runner.early())
+        self._handle(self._runner.early)
         while not self._ending:
             ready = dict(poll.poll(self._pause() * 1000))
             if self._wake_read in ready:
@@ -297,7 +300,7 @@ class Link:
             link.plain = peer.plain
             self._peers[machine] = link
             self._dialers[machine] = Dialer(
-                link,
+                peer=link,
                 first=self.machine < machine,
                 credentials=self._credentials,
                 plain=self._config.plain,
@@ -377,11 +380,10 @@ class Link:
         if listener is None:
             return
         port = _port_of(listener)
-        for session in (listener, self._low_latency):
-            if session is not None:
-                session.close()
-                for peer in list(self._peers.values()):
-                    peer.lost_session(session, why)
+        for session in filter(None, (listener, self._low_latency)):
+            session.close()
+            for peer in list(self._peers.values()):
+                peer.lost_session(session, why)
         try:
             self._listener = self._listen(port)
         except CannotListen as error:
@@ -400,9 +402,8 @@ class Link:
         end = time.monotonic() + _END_SECONDS
         for dialer in self._dialers.values():
             dialer.join(end - time.monotonic())
-        for session in (self._listener, self._low_latency):
-            if session is not None:
-                session.close()
+        for session in filter(None, (self._listener, self._low_latency)):
+            session.close()
 
 
 def _port_of(session: LinkSession) -> int:

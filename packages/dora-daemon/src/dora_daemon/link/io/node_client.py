@@ -35,7 +35,9 @@ from dora_node_api.transport.shared.queue import QueueEnds
 from dora_node_api.transport.shared.specs import QueueSpec
 
 _ANSWER_SECONDS = 10.0
+"""Time for the runner to answer a request."""
 _WELCOME_SECONDS = 30.0
+"""Time for the runner to admit the link."""
 
 
 class NodeClient:

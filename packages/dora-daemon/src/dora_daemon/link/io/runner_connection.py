@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 from dora_daemon.link.errors import LinkProcessError
 from dora_daemon.link.protocol.messages import (
@@ -20,8 +21,20 @@ from dora_daemon.link.protocol.messages import (
 )
 
 _SAME_NOTE_NS = 10_000_000_000
+"""Nanoseconds for which lines that begin alike are left out."""
 _NOTE_PREFIX = 60
+"""Characters at the beginning of a line that are compared."""
 _MAX_PREFIXES = 1000
+"""Beginnings that are remembered."""
+
+
+@contextlib.contextmanager
+def _refusing_others() -> Iterator[None]:
+    """Raise LinkProcessError for a malformed message."""
+    try:
+        yield
+    except ValueError as error:
+        raise LinkProcessError(f"malformed message of the runner: {error}") from error
 
 
 class RunnerConnection:
@@ -33,70 +46,44 @@ class RunnerConnection:
     def __init__(self, carrier: socket.socket) -> None:
         self._socket = carrier
         self._lines = LineBuffer()
-        self._early: list[bytes] = []
-        """Lines that arrived together with the configuration."""
+        self.early: list[ToLink] = []
+        """Messages that arrived together with the configuration."""
         self._sending = threading.Lock()
         self._noted: dict[str, int] = {}
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    @_refusing_others()
     def configuration(self) -> Configure:
         """Wait for the first message. Raises LinkProcessError."""
-        while True:
+        lines: list[bytes] = []
+        while not lines:
             data = self._socket.recv(65536)
             if not data:
                 raise LinkProcessError(
                     "the runner closed the connection before it configured the link"
                 )
-            lines = self._split(data)
-            if lines:
-                try:
-                    first = decode_for_link(lines[0])
-                except ValueError as error:
-                    raise LinkProcessError(str(error)) from error
-                if not isinstance(first, Configure):
-                    raise LinkProcessError(
-                        f"expected Configure from the runner, got {lines[0][:100]!r}"
-                    )
-                if first.version != VERSION:
-                    raise LinkProcessError(
-                        f"the runner uses version {first.version} of the link protocol, this link"
-                        f" version {VERSION}: dora was upgraded while the dataflow ran; restart it"
-                    )
-                self._early = lines[1:]
-                return first
+            lines = self._lines.feed(data)
+        first = decode_for_link(lines[0])
+        if not isinstance(first, Configure):
+            raise LinkProcessError(f"expected Configure from the runner, got {lines[0][:100]!r}")
+        if first.version != VERSION:
+            raise LinkProcessError(
+                f"the runner uses version {first.version} of the link protocol, this link"
+                f" version {VERSION}: dora was upgraded while the dataflow ran; restart it"
+            )
+        self.early = [decode_for_link(line) for line in lines[1:]]
+        return first
 
-    def early(self) -> list[ToLink]:
-        """Return the messages that arrived together with the configuration."""
-        lines, self._early = self._early, []
-        return self._decode(lines)
-
+    @_refusing_others()
     def receive(self) -> list[ToLink] | None:
         """Read once; None when the runner is gone. Raises LinkProcessError."""
         try:
             data = self._socket.recv(1 << 20)
         except OSError:
             return None
-        return self._decode(self._split(data)) if data else None
-
-    def _split(self, data: bytes) -> list[bytes]:
-        try:
-            return self._lines.feed(data)
-        except ValueError as error:
-            raise LinkProcessError(f"malformed message of the runner: {error}") from error
-
-    def _decode(self, lines: list[bytes]) -> list[ToLink]:
-        messages = []
-        for line in lines:
-            try:
-                message = decode_for_link(line)
-            except ValueError as error:
-                self.note(f"ignored malformed message of the runner: {error}")
-                continue
-            if message is not None:
-                messages.append(message)
-        return messages
+        return [decode_for_link(line) for line in self._lines.feed(data)] if data else None
 
     def send(self, message: ToRunner) -> None:
         """Send a message; ignored if the runner is gone."""

@@ -37,7 +37,9 @@ from dora_daemon.link.protocol.priority import Priority
 _QUEUED_BATCHES = 16
 """Batches of a priority that wait in Zenoh."""
 _RECEIVE_BUFFER = 1 << 20
+"""Bytes that a connection reads at once."""
 _LEASE_MS = 6_000
+"""Milliseconds without data after which a connection is closed."""
 # A put waits this long for a connection that takes nothing; then the connection is closed.
 _WAIT_BEFORE_CLOSE_US = 8_000_000
 MAX_LOW_LATENCY = 40 * 1024

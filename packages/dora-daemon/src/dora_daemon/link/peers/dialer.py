@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,9 @@ from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.status import other_security
 
 _FIRST_PAUSE = 0.1
+"""Seconds after the first failure; doubled after each further one."""
 _MAX_PAUSE = 1.0
+"""Seconds between two attempts."""
 _WAIT_FOR_PEER = 1.5
 """Seconds that the second of two links waits for a connection of the first."""
 _INCOMPATIBLE_PAUSE = 30.0
@@ -37,29 +40,28 @@ _SLOW_CONNECT = 0.1
 _LOW_LATENCY_TIMEOUT: Final = 1.0
 """Timeout of each step; the thread cannot replace a lost ordinary connection meanwhile."""
 _FIRST_LOW_LATENCY_PAUSE: Final = 0.05
+"""Seconds after the first failure; doubled after each further one."""
 _MAX_LOW_LATENCY_PAUSE: Final = 30.0
+"""Seconds between two attempts."""
 _LOW_LATENCY_CHECK: Final = 5.0
+"""Seconds between two looks whether it is still in use."""
 _OPEN_INTERVAL: Final = 0.05
+"""Seconds between two frames that open it."""
 _OPEN_ATTEMPTS: Final = 20
+"""Frames after which the attempt has failed."""
 
 
+@dataclass(eq=False, slots=True)
 class LowLatencyDialer:
     """Dials from the thread of the peer's `Dialer`; a failure leaves the ordinary connection."""
 
-    def __init__(
-        self,
-        peer: PeerLink,
-        credentials: Path | None,
-        channel: Callable[[], Channel],
-        prepare: Callable[[LinkSession], None],
-    ) -> None:
-        self._peer = peer
-        self._credentials = credentials
-        self._channel = channel
-        self._prepare = prepare
-        self._ordinary: LinkSession | None = None
-        self._session: LinkSession | None = None
-        self._pause = _FIRST_LOW_LATENCY_PAUSE
+    _peer: PeerLink
+    _credentials: Path | None
+    _channel: Callable[[], Channel]
+    _prepare: Callable[[LinkSession], None]
+    _ordinary: LinkSession | None = None
+    _session: LinkSession | None = None
+    _pause: float = _FIRST_LOW_LATENCY_PAUSE
 
     def wanted(self, ordinary: LinkSession | None) -> None:
         """Connect beside this session, from the next `dial` on."""
@@ -120,45 +122,36 @@ class LowLatencyDialer:
         self._close()
 
 
+@dataclass(eq=False)
 class Dialer:
     """Keeps one peer connected until `end`."""
 
-    def __init__(
-        self,
-        peer: PeerLink,
-        *,
-        first: bool,
-        credentials: Path | None,
-        plain: bool,
-        ports: Sequence[int],
-        channel: Callable[[], Channel],
-        prepare: Callable[[LinkSession], None],
-        changed: Callable[[PeerLink], None],
-        note: Callable[[str], None],
-    ) -> None:
-        """``ports``: where links listen. While the coordinator is away, a peer whose port was taken
-        after a reboot is found at another one of them.
-        """
-        self._peer = peer
-        self._ports = ports
-        self._searched = time.monotonic()
-        """Time of the last search, or since when the peer's address is tried."""
-        self._first = first
-        self._credentials = credentials
-        self._plain = plain
-        self._channel = channel
-        self._prepare = prepare
-        self._changed = changed
-        self._session: LinkSession | None = None
-        self._low_latency = LowLatencyDialer(peer, credentials, channel, prepare)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=guarded(self._run, note), name=f"dial {peer.machine}", daemon=True
-        )
+    peer: PeerLink
+    first: bool
+    """Dial at once."""
+    credentials: Path | None
+    plain: bool
+    ports: Sequence[int]
+    """Where links listen. While the coordinator is away, a peer whose port was taken after a reboot
+    is found at another one of them."""
+    channel: Callable[[], Channel]
+    prepare: Callable[[LinkSession], None]
+    changed: Callable[[PeerLink], None]
+    note: Callable[[str], None]
+    _searched: float = field(default_factory=time.monotonic)
+    """Time of the last search, or since when the peer's address is tried."""
+    _session: LinkSession | None = None
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        peer = self.peer
+        self._low_latency = LowLatencyDialer(peer, self.credentials, self.channel, self.prepare)
+        run = guarded(self._run, self.note)
+        self._thread = threading.Thread(target=run, name=f"dial {peer.machine}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        peer = self._peer
+        peer = self.peer
         pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
         while not self._ended.is_set():
             if not peer.wanted.wait(self._low_latency.pause()):
@@ -171,13 +164,13 @@ class Dialer:
                 peer.moved.clear()
                 self._searched = time.monotonic()
                 pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
-            if not self._first and (self._peer_connects(_WAIT_FOR_PEER) or peer.moved.is_set()):
+            if not self.first and (self._peer_connects(_WAIT_FOR_PEER) or peer.moved.is_set()):
                 continue
             if self._dial(timeout):
                 pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
                 self._low_latency.wanted(self._session)
                 continue
-            self._changed(peer)
+            self.changed(peer)
             incompatible = peer.status.incompatible is not None
             self._peer_connects(_INCOMPATIBLE_PAUSE if incompatible else pause)
             pause = min(2 * pause, _MAX_PAUSE)
@@ -188,16 +181,16 @@ class Dialer:
         """Wait for a connection from the peer, at most until its run or address changes."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._ended.is_set():
-            if not self._peer.wanted.is_set():
+            if not self.peer.wanted.is_set():
                 return True
-            if self._peer.moved.wait(min(left, 0.05)):
+            if self.peer.moved.wait(min(left, 0.05)):
                 break
-        return not self._peer.wanted.is_set()
+        return not self.peer.wanted.is_set()
 
     def _dial(self, timeout: float) -> bool:
         """Try every endpoint once, with ``timeout`` seconds for each step; False if all failed."""
-        peer = self._peer
-        if peer.plain != self._plain:
+        peer = self.peer
+        if peer.plain != self.plain:
             peer.status.trouble = other_security(peer.machine, plain=peer.plain)
             return False
         problems = []
@@ -214,23 +207,23 @@ class Dialer:
 
     def _connect(self, endpoint: str, timeout: float) -> str | None:
         """Return why there is no connection; None if there is one, or none is needed any more."""
-        peer = self._peer
+        peer = self.peer
         try:
             with probed(endpoint, timeout) as took:
                 if took > _SLOW_CONNECT:
                     peer.slow = True
-                    self._changed(peer)
-                channel = self._channel()
-                session = LinkSession.dial(endpoint, self._credentials, channel, seconds=timeout)
+                    self.changed(peer)
+                channel = self.channel()
+                session = LinkSession.dial(endpoint, self.credentials, channel, seconds=timeout)
         except CannotConnect as error:
             return str(error)
         if self._ended.is_set():
             session.close()
             return None
         self._session = session
-        self._prepare(session)
+        self.prepare(session)
         peer.use(session)
-        self._changed(peer)
+        self.changed(peer)
         if self._answered(session, timeout):
             self._searched = time.monotonic()
             if peer.session is session:
@@ -243,14 +236,14 @@ class Dialer:
 
     def _others(self) -> Iterator[str]:
         """Yield other addresses of the peer's machine that take connections."""
-        peer = self._peer
+        peer = self.peer
         if time.monotonic() - self._searched < _SEARCH_PAUSE or not peer.endpoints:
             return
         self._searched = time.monotonic()
         host, known = split_address(peer.endpoints[-1])
-        if known not in self._ports:
+        if known not in self.ports:
             return
-        for port in self._ports:
+        for port in self.ports:
             if self._ended.is_set() or not peer.wanted.is_set() or peer.moved.is_set():
                 return
             endpoint = address_text(host, port)
@@ -262,15 +255,15 @@ class Dialer:
     def _answered(self, session: LinkSession, timeout: float) -> bool:
         """Wait for the peer's hello over a new connection."""
         end = time.monotonic() + timeout
-        endpoints = self._peer.endpoints
+        endpoints = self.peer.endpoints
         while time.monotonic() < end and not self._ended.wait(0.02):
-            if self._peer.confirmed or self._peer.session is not session:
+            if self.peer.confirmed or self.peer.session is not session:
                 return True
-            if self._peer.status.incompatible is not None:
+            if self.peer.status.incompatible is not None:
                 break
-            if self._peer.endpoints != endpoints and session.endpoint not in self._peer.endpoints:
+            if self.peer.endpoints != endpoints and session.endpoint not in self.peer.endpoints:
                 break
-        return self._peer.confirmed
+        return self.peer.confirmed
 
     def _close(self) -> None:
         self._low_latency.close()
@@ -281,8 +274,8 @@ class Dialer:
     def end(self) -> None:
         """Make the thread close the session and stop; does not wait for it."""
         self._ended.set()
-        self._peer.wanted.set()
-        self._peer.moved.set()
+        self.peer.wanted.set()
+        self.peer.moved.set()
 
     def join(self, seconds: float) -> None:
         """Wait at most ``seconds`` for the end of the thread."""

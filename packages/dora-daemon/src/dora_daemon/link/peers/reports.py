@@ -9,6 +9,7 @@ from dora_daemon.link.peers.stream_table import StreamTable
 from dora_daemon.link.protocol.messages import PeerChanged, StreamCount, StreamCounts, ToRunner
 
 _INTERVAL_NS = 1_000_000_000
+"""Nanoseconds between two reports of counters."""
 
 
 class Reports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.io.session import LinkSession
@@ -12,30 +13,21 @@ from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.frames import HELLO_KIND
 
 
+@dataclass(eq=False, slots=True)
 class FrameRouter:
     """The peers of one link by machine and by link id. Frames arrive on Zenoh's threads."""
 
-    def __init__(
-        self,
-        link_id: int,
-        machine: str,
-        prefix: str,
-        dataflow: str,
-        note: Callable[[str], None],
-        on_new_run: Callable[[str, str], None],
-    ) -> None:
-        """``prefix``: first part of every key of the dataflow; ``dataflow``: name or UUID.
-
-        ``on_new_run`` gets a machine and the run id of its part, which was started anew there.
-        """
-        self.link_id = link_id
-        self.peers: dict[str, PeerLink] = {}
-        self._machine = machine
-        self._prefix = prefix
-        self._dataflow = dataflow
-        self._note = note
-        self._on_new_run = on_new_run
-        self._by_link: dict[int, PeerLink] = {}
+    link_id: int
+    _machine: str
+    _prefix: str
+    """First part of every key of the dataflow."""
+    _dataflow: str
+    """Name or UUID."""
+    _note: Callable[[str], None]
+    _on_new_run: Callable[[str, str], None]
+    """Gets a machine and the run id of its part, which was started anew there."""
+    peers: dict[str, PeerLink] = field(default_factory=dict)
+    _by_link: dict[int, PeerLink] = field(default_factory=dict)
 
     def key_to(self, machine: str) -> str:
         """Return the key of frames from this link to a machine's link."""

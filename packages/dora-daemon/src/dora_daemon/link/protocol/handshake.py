@@ -10,7 +10,9 @@ from __future__ import annotations
 from dora_daemon.link.protocol.hello import LinkHello, disagreement
 
 _REPEAT_NS = 200_000_000
+"""Nanoseconds between two hellos."""
 _SILENT_NS = 8_000_000_000
+"""Nanoseconds without a frame after which a connection is given up."""
 
 
 class LinkHandshake:

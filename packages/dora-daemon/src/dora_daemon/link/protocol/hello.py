@@ -16,6 +16,7 @@ from dora_daemon._version import __version__
 from dora_daemon.link.errors import WireError
 
 _MAX_NAME = 1024
+"""Characters of a name that another machine sends."""
 _MAX_NUMBER = 1 << 62
 """Sequence numbers are below it."""
 _Hello = TypeVar("_Hello", bound="LinkIdentity")

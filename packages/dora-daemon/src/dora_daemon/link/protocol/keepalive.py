@@ -18,6 +18,7 @@ ACK_DELAY_NS: Final = 20_000_000
 """Longest time that an acknowledgement of small messages waits for others, or for a message of the
 other direction to carry it."""
 MAX_NS: Final = 512_000_000
+"""Longest interval."""
 
 
 class Keepalive:

@@ -1,9 +1,8 @@
 """Messages between a runner and its link process: one JSON object a line.
 
-The runner starts ``python -m dora_daemon.link --socket PATH --incarnation N --carrier FD``. PATH is
-its node socket, on which the link connects as the node :data:`LINK_NODE` and receives queues and
-routes like any node. FD is one end of a Unix stream socketpair that the link inherits; end-of-file
-on it ends the link.
+The runner starts ``python -m dora_daemon.link PATH INCARNATION FD``. PATH is its node socket, on
+which the link connects as the node :data:`LINK_NODE` and receives queues and routes like any node.
+FD is one end of a Unix stream socketpair that the link inherits; end-of-file on it ends the link.
 
 The order on that socketpair:
 
@@ -15,15 +14,17 @@ The order on that socketpair:
     Finish                           ->      local nodes will send nothing more
                                      <-      Finished, and the link exits with code 0
 
+Both have the same version, so another message is a fault, and ends the link.
+
 A list may name a queue whose descriptors have not arrived over the node socket yet: the stream
 begins once both are there.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from dora_config.dataflow.compression import Compression
 from dora_config.frozen import Frozen
@@ -199,7 +200,6 @@ class Finished(Frozen, kind="finished"):
 ToLink = Configure | SetPeers | SetOutgoing | SetIncoming | Finish
 ToRunner = Listening | Failed | PeerChanged | SourceEvent | StreamCounts | Note | Finished
 
-T = TypeVar("T")
 _DEFERRED = ConfigDict(defer_build=True)
 _TO_LINK: TypeAdapter[ToLink] = TypeAdapter(
     Annotated[ToLink, Field(discriminator="kind")], config=_DEFERRED
@@ -214,23 +214,14 @@ def encode(message: ToLink | ToRunner) -> bytes:
     return message.model_dump_json().encode() + b"\n"
 
 
-def decode_for_link(line: bytes) -> ToLink | None:
-    """Parse a message of the runner; None for an unknown kind. Raises ValueError."""
-    return _decode(_TO_LINK, line)
+def decode_for_link(line: bytes) -> ToLink:
+    """Parse a message of the runner. Raises ValueError."""
+    return _TO_LINK.validate_json(line)
 
 
-def decode_for_runner(line: bytes) -> ToRunner | None:
-    """Parse a message of the link; None for an unknown kind. Raises ValueError."""
-    return _decode(_TO_RUNNER, line)
-
-
-def _decode(adapter: TypeAdapter[T], line: bytes) -> T | None:
-    try:
-        return adapter.validate_json(line)
-    except ValidationError as error:
-        if any(problem["type"] == "union_tag_invalid" for problem in error.errors()):
-            return None
-        raise ValueError(f"malformed link message {line[:200]!r}: {error}") from error
+def decode_for_runner(line: bytes) -> ToRunner:
+    """Parse a message of the link. Raises ValueError."""
+    return _TO_RUNNER.validate_json(line)
 
 
 class LineBuffer:

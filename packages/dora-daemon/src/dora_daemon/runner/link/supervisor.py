@@ -7,6 +7,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 from dora_config.dataflow.variables import is_private
@@ -100,47 +101,35 @@ class RunnerChannel:
             self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
-        if not self._read():
-            self._loop.remove_reader(self._socket)
+        """Process what has arrived, until the end."""
+        with suppress(BlockingIOError, InterruptedError):
+            if not self._read():
+                self._loop.remove_reader(self._socket)
 
     def _read(self) -> bool:
-        """Process what has arrived; return False at the end."""
+        """Process what has arrived; return False at the end. Raises BlockingIOError."""
         if self._broken:
             return False
         try:
             data = self._socket.recv(_CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError:
+        except ConnectionError:
             return False
         try:
-            lines = self._lines.feed(data)
+            messages = [decode_for_runner(line) for line in self._lines.feed(data)]
         except ValueError as error:
             self._broken = True
             self._warn(f"restarting the link: malformed message: {error}")
             self._on_broken()
             return False
-        for line in lines:
-            try:
-                message = decode_for_runner(line)
-            except ValueError as error:
-                self._warn(str(error))
-                continue
-            if message is not None:
-                self._on_message(message)
+        for message in messages:
+            self._on_message(message)
         return bool(data)
 
     def read_rest(self) -> None:
         """Process what the link sent before its process ended."""
-        self._socket.setblocking(False)
-        while self._open and self._has_data() and self._read():
-            pass
-
-    def _has_data(self) -> bool:
-        try:
-            return bool(self._socket.recv(1, socket.MSG_PEEK))
-        except OSError:
-            return False
+        with suppress(BlockingIOError):
+            while self._open and self._read():
+                pass
 
     def close(self) -> None:
         """Close the socket, which ends a running link. May be called twice."""
@@ -280,29 +269,27 @@ class StreamQueues:
         for entry in self._registry.written_by(LINK_NODE):
             edge = entry.edge
             queues.setdefault((edge.source, edge.output), []).append(entry.spec.queue)
-        streams = [
-            Incoming(
-                machine=stream.machine,
-                node=stream.node,
-                output=stream.output,
-                queues=tuple(queues.get((stream.node, stream.output), ())),
-            )
-            for stream in self.streams.incoming
+        found = [
+            (one, tuple(queues.get((one.node, one.output), ()))) for one in self.streams.incoming
         ]
-        return SetIncoming(streams=tuple(streams))
+        return SetIncoming(
+            streams=tuple(
+                Incoming(machine=s.machine, node=s.node, output=s.output, queues=numbers)
+                for s, numbers in found
+            )
+        )
 
     def status(self, entry: QueueEntry, view: LinkView) -> EdgeStatus:
         """Return the counters of a queue, with those of the link for an edge between machines."""
-        status = entry.status()
-        edge = entry.edge
+        status, edge = entry.status(), entry.edge
+        machine = self.streams.sources.get((edge.source, edge.output))
         if (stream := self.streams.outgoing_at(edge)) is not None:
             crossing = view.crossing(stream.machine, stream.node, stream.output, "out")
-            return status.model_copy(update={"crossing": crossing})
-        machine = self.streams.sources.get((edge.source, edge.output))
-        if entry.writer == LINK_NODE and machine is not None:
+        elif entry.writer == LINK_NODE and machine is not None:
             crossing = view.crossing(machine, edge.source, edge.output, "in")
-            return status.model_copy(update={"crossing": crossing})
-        return status
+        else:
+            return status
+        return status.model_copy(update={"crossing": crossing})
 
     def close(self) -> None:
         for reader in self._log_readers.values():
@@ -429,10 +416,9 @@ class LinkSupervisor:
         runner_end, link_end = socket.socketpair()
         with link_end:
             node_socket, carrier = str(self._services.socket), link_end.fileno()
-            argv = [*PROGRAM, "--socket", node_socket]
-            argv += ["--incarnation", str(incarnation), "--carrier", str(carrier)]
+            argv = (*PROGRAM, node_socket, str(incarnation), str(carrier))
             env = {k: v for k, v in os.environ.items() if not is_private(k)}
-            request = SpawnRequest(tuple(argv), "/", env, inherited=(carrier,))
+            request = SpawnRequest(argv, "/", env, inherited=(carrier,))
 
             def run() -> int:
                 # the runner must not import Zenoh
