@@ -91,7 +91,7 @@ class Simulation:
         )
 
     def stop(self, **options: Any) -> None:
-        self.handle(e.StopRequested("stop requested", **options))
+        self.handle(e.RunStopRequested("stop requested", **options))
 
     def pass_time(self, seconds: float, *, busy: bool = False) -> None:
         """Advance the clock; timers fire in order."""

@@ -26,7 +26,7 @@ from dora_daemon.runner.control.requests import ControlRequests, check_handshake
 from dora_daemon.runner.control.server import ControlServer
 from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.logs.history import record_failed_start
-from dora_daemon.runner.machine.events import StateEvent, StopRequested
+from dora_daemon.runner.machine.events import RunStopRequested, StateEvent
 from dora_daemon.runner.process.injection import make_package_folder
 from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.service import Runner
@@ -128,7 +128,7 @@ class Background:
                 if self.result is None:
                     reason = "shutdown requested"
                     force = grace is None
-                    self._emit(StopRequested(reason, grace=grace, force=force, recovering=True))
+                    self._emit(RunStopRequested(reason, grace=grace, force=force, recovering=True))
                 return protocol.Done()
             case _ if self._requests is not None:
                 return await self._requests.answer(request)

@@ -32,7 +32,7 @@ from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.logs.logs import Gate
-from dora_daemon.runner.machine.events import StateEvent, StopRequested
+from dora_daemon.runner.machine.events import RunStopRequested, StateEvent
 from dora_daemon.runner.process.injection import make_package_folder
 from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.service import Runner
@@ -194,7 +194,7 @@ def signals_stop(
     seen: list[str] = []
 
     def stop(name: str) -> None:
-        emit(StopRequested(f"signal {name}", force=bool(seen)))
+        emit(RunStopRequested(f"signal {name}", force=bool(seen)))
         seen.append(name)
         on_signal()
 

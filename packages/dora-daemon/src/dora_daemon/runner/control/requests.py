@@ -13,7 +13,7 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
 from dora_daemon.runner.control.node_changes import NodeChanges, require_running
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
-from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
+from dora_daemon.runner.machine.events import BarrierReleased, RunStopRequested
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 from dora_daemon.runner.machine.streams import RUNNER_NODE, shown_target
 from dora_daemon.runner.nodes.local_nodes import LocalNode
@@ -98,7 +98,7 @@ class ControlRequests:
                 require_running(self._dispatcher.state)
                 self._runner.set_links(request.links, request.credentials).apply()
             case protocol.StopAllNodes():
-                stop = StopRequested(request.reason, request.grace, request.force)
+                stop = RunStopRequested(request.reason, request.grace, request.force)
                 self._dispatcher.emit(stop)
             case protocol.StopNode():
                 await self._changes.stop(request.node, request.grace)

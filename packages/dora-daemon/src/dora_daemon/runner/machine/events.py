@@ -122,7 +122,7 @@ class BarrierReleased(Frozen):
     """All nodes on all machines have connected, as reported by the coordinator."""
 
 
-class StopRequested(Frozen):
+class RunStopRequested(Frozen):
     """Stop the dataflow; ``grace`` ``None`` selects the plan's."""
 
     reason: str
@@ -298,7 +298,7 @@ StateEvent = (
     | ProcessEvent
     | NodeConnected
     | TimerFired
-    | StopRequested
+    | RunStopRequested
     | NodeStopRequested
     | NodeRestartRequested
     | ReplacementEvent

@@ -109,7 +109,8 @@ class RunnerMachine:
                 return []  # a former process of the node
             return self._settle(life, life.handle(event, now), now)
         if isinstance(event, events.EdgeEvent):
-            return self._change_edges(event, now)
+            commands, readers = self._wiring.handle(event)
+            return commands + self._end_inputs(readers, now)
         if isinstance(event, events.OutgoingStreamsSet | events.LinkProcessEvent):
             return self._about_link(event, now)
         if isinstance(event, events.ReplacementEvent):
@@ -120,7 +121,7 @@ class RunnerMachine:
             case events.BarrierReleased():
                 self._barrier.held = False
                 return self._open_barrier(now) if self.phase == "ready" else []
-            case events.StopRequested():
+            case events.RunStopRequested():
                 return self._stop(event, now)
             case events.TimerFired():
                 return self._timer(event, now)
@@ -179,9 +180,11 @@ class RunnerMachine:
             return self._barrier.notice(self._nodes, now)
         if event.timer == LEFT_OVER and self.phase == "running":
             notice, reason = self._left_over.fired(now, busy=event.busy)
-            return notice if reason is None else self._stop(events.StopRequested(reason), now)
+            return notice if reason is None else self._stop(events.RunStopRequested(reason), now)
         if event.timer == STOP_AFTER and self.phase not in _OVER:
-            return self._stop(events.StopRequested(f"stop after {self._plan.stop_after:g} s"), now)
+            return self._stop(
+                events.RunStopRequested(f"stop after {self._plan.stop_after:g} s"), now
+            )
         return []
 
     # ------------------------------------------------------------------------- start barrier
@@ -248,10 +251,6 @@ class RunnerMachine:
 
     # --------------------------------------------------------------------- edges and the link
 
-    def _change_edges(self, event: events.EdgeEvent, now: float) -> list[do.Command]:
-        commands, readers = self._wiring.handle(event)
-        return commands + self._end_inputs(readers, now)
-
     def _end_inputs(self, readers: Iterable[str], now: float) -> list[do.Command]:
         """Note the end of the inputs at those readers whose inputs have all ended."""
         commands: list[do.Command] = []
@@ -276,7 +275,7 @@ class RunnerMachine:
 
     # ----------------------------------------------------------------------- stop and restart
 
-    def _stop(self, event: events.StopRequested, now: float) -> list[do.Command]:
+    def _stop(self, event: events.RunStopRequested, now: float) -> list[do.Command]:
         if self.phase == "finished":
             return []
         usual = self._plan.stop_grace if event.grace is None else event.grace
@@ -377,7 +376,7 @@ class RunnerMachine:
         if only_virtual and not self._had_only_virtual:
             kind = "timers" if self._plan.exit_when_nodes_finish else "logs"
             return self._stop(
-                events.StopRequested(f"all nodes but those with {kind} finished"), now
+                events.RunStopRequested(f"all nodes but those with {kind} finished"), now
             )
         return self._left_over.changed(self._wiring.left_over(left), now)
 

@@ -17,7 +17,7 @@ from dora_daemon.runner.logs.history import KeptHistory, beginning
 from dora_daemon.runner.logs.log_entries import as_level
 from dora_daemon.runner.logs.logs import Gate, now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
-from dora_daemon.runner.machine.events import OutputsClosed, StopRequested
+from dora_daemon.runner.machine.events import OutputsClosed, RunStopRequested
 from dora_daemon.runner.machine.streams import crossing_cycles
 from dora_daemon.runner.nodes.inspection import OutputReaders
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
@@ -131,7 +131,7 @@ class NodeServices:
             case messages.CloseOutputs(outputs=outputs):
                 self._emit(OutputsClosed(node, outputs))
             case messages.StopDataflow(reason=reason):
-                self._emit(StopRequested(f'node "{node}" requested it: {reason}'))
+                self._emit(RunStopRequested(f'node "{node}" requested it: {reason}'))
             case messages.ReportWaiting(text=text) if node in self.nodes:
                 connection.waits = text
                 self.logs.history.add(NodeWaits(node=node, text=text))
