@@ -161,11 +161,11 @@ class Engine:
         end = None if until_ns is None or self._epoch is None else self._epoch + until_ns
         if end is not None and not stopping and (next_time is None or next_time > end):
             self.now = max(self.now, end)
-            self._handle(events.StopRequested("the time of the test is over"))
+            self._handle(events.RunStopRequested("the time of the test is over"))
         elif next_time is not None:
             self.now = max(self.now, next_time)
         elif not stopping and self._epoch is not None:
-            self._handle(events.StopRequested("nothing more can happen"))
+            self._handle(events.RunStopRequested("nothing more can happen"))
         else:
             raise FlowError(self._blocked())
 
@@ -292,7 +292,7 @@ class Engine:
             case messages.CloseOutputs(outputs):
                 self._handle(events.OutputsClosed(node.id, outputs))
             case messages.StopDataflow(reason):
-                self._handle(events.StopRequested(f'node "{node.id}" requested it: {reason}'))
+                self._handle(events.RunStopRequested(f'node "{node.id}" requested it: {reason}'))
             case messages.SaveState(form, _):
                 node.state = (form, block)
             case _:  # what lists and operators see

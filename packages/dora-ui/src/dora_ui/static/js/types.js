@@ -18,7 +18,7 @@
  *   read?: number, written?: number, restarts: number, lastRestart?: string, lastRestartAt?: number, queued: number, blockedOn?: string,
  *   brokenInputs?: string[], error?: string, held?: string}} NodeRow
  * @typedef {{source: string, target: string, policy: string, sourceMachine: string,
- *   targetMachine: string, sent: number, received: number, dropped: number, unmatched?: number, queued: number,
+ *   targetMachine: string, sent: number, received: number, dropped: number, unmatched?: number, wire?: number, ratio?: number, queued: number,
  *   blocked?: boolean, rate?: number, bytes?: number, dropRate?: number, p50Us?: number,
  *   p99Us?: number}} EdgeRow
  * @typedef {{source: Source, machines: Record<string, Machine>, links: Record<string, Link>,
