@@ -26,6 +26,9 @@ EXAMPLES = sorted(
 # environment, lower bounds on times that only warn, and so on.
 BEYOND = (
     "needs the output",
+    "no `level`",
+    "no `quality`",
+    "the highest level of",
     "needs the input",
     "needs one output",
     "needs an input",

@@ -607,7 +607,8 @@ def test_a_module_of_warm_that_hangs_or_starts_processes(
         monkeypatch.setattr(module, "LIMIT", 0.5)
         request = bench.request("print(1)")
         assert await bench.fork(request) is None
-        assert "did not answer within 0.5 s" in bench.reasons[0]
+        # a multiple of the limit, as long as the first imports take processor time
+        assert "the zygote did not answer within" in bench.reasons[0]
         monkeypatch.setattr(module, "LIMIT", 60.0)
         ((node, text),) = bench.warnings
         assert (node, "list only modules whose import ends soon" in text) == ("a", True)
