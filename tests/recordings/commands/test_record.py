@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pytest
 from mcap.reader import make_reader
 from support.dora import RunningDora, run_dora, running_dora
@@ -20,6 +21,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
+from dora_recordings.arrow_messages import decode
 from dora_recordings.reading import Recording
 
 pytestmark = pytest.mark.integration
@@ -88,11 +90,12 @@ def ticking(workspace: Workspace) -> Iterator[tuple[RunningDora, str]]:
         running.wait().succeeded()
 
 
-def contents(path: Path) -> dict[str, list[tuple[str, bytes]]]:
-    """Return type and bytes of the messages of each output, in order."""
-    found: dict[str, list[tuple[str, bytes]]] = {}
+def contents(path: Path) -> dict[str, list[tuple[str, pa.Array, bytes]]]:
+    """Return type, value and metadata of the messages of each output, in order."""
+    found: dict[str, list[tuple[str, pa.Array, bytes]]] = {}
     for message in Recording(path).messages():
-        found.setdefault(message.topic, []).append((message.type_name, message.data))
+        value, metadata = decode(message.schema, message.data)
+        found.setdefault(message.topic, []).append((message.type_name, value, metadata))
     return found
 
 
@@ -100,7 +103,7 @@ def info(path: Path) -> Any:
     return json.loads(run_dora("recording", "info", path, "--format", "json").succeeded().stdout)
 
 
-def test_a_replay_that_is_recorded_yields_the_same_bytes(workspace: Workspace) -> None:
+def test_a_replay_that_is_recorded_yields_the_same_messages(workspace: Workspace) -> None:
     path = sending(workspace)
     first, second = workspace.path / "first.mcap", workspace.path / "second.mcap"
     done = run_dora("record", path, "-o", first, cwd=workspace.path).succeeded()
@@ -115,7 +118,7 @@ def test_a_replay_that_is_recorded_yields_the_same_bytes(workspace: Workspace) -
     assert "in order True" in again.stdout
     assert contents(second) == contents(first)
     assert len(contents(first)["sender/number"]) == 300
-    assert {one for one, _ in contents(first)["sender/text"]} == {"string", "double"}
+    assert {one for one, *_ in contents(first)["sender/text"]} == {"string", "double"}
 
 
 def test_a_replay_as_fast_as_possible_drops_nothing(workspace: Workspace) -> None:
