@@ -87,6 +87,7 @@ LOCAL = """
     expand flow.yml
     schema cluster
     new project
+    test --help
     completion zsh
     help start
     self update
