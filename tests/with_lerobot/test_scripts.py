@@ -193,17 +193,6 @@ def test_teleoperate_by_hand(workspace: Workspace) -> None:
             one.wait()
 
 
-def test_rollout(workspace: Workspace) -> None:
-    python(workspace, "make_policy.py", "policy")
-    words = "--robot.type=dora --policy.path=policy --duration=15 --fps=30 --inference.type=sync"
-    more = "--task=wave --device=cpu --return_to_initial_position=false"
-    with running(workspace, "run", flow(workspace, f"lerobot-rollout {words} {more}")) as dora:
-        count, _ = actions(dora)
-        dora.interrupt()
-        dora.wait()
-    assert count > 20  # two chunks
-
-
 def test_a_policy_that_is_killed(workspace: Workspace) -> None:
     """The arm gets no action meanwhile, and goes on by itself when the policy is back."""
     python(workspace, "make_policy.py", "policy")

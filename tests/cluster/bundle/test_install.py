@@ -93,8 +93,9 @@ def test_a_machine_gets_no_ssh(installed_machine: Machine) -> None:
     (site,) = Path(installed.tree).glob("lib/python3*/site-packages")
     there = {path.name for path in site.iterdir()}
     assert {"dora_config", "dora_daemon", "dora_recordings", "dora_ros2", "pyarrow"} <= there
-    node = machine.run([f"{installed.tree}/bin/dora-gate", "--help"])
-    assert node.stdout.startswith("usage: dora-gate"), node
+    for name in ("dora-gate", "dora-lerobot-steps"):
+        node = machine.run([f"{installed.tree}/bin/{name}", "--help"])
+        assert node.stdout.startswith(f"usage: {name}"), node
     assert not there & {"dora_cluster", "paramiko", "nacl", "bcrypt", "uv"}
     dora = str(machine.home / ".local" / "bin" / "dora")
     assert machine.run([dora, "replay", "--help"]).code == 0

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from recordings.export.test_lerobot import OPTIONS, dataset, rows
 from support.command_line import Dora
+from support.dora import run_dora
 from support.plugin_wheels import PluginWheels, plugin_wheels
+from support.workspace import Workspace
 
 from dora_recordings.arrow_messages import decode
 from dora_recordings.conversion import CannotConvert
@@ -59,6 +62,38 @@ def test_messages_have_names_sizes_and_tasks(folder: Path, tmp_path: Path) -> No
     picture, metadata = found["lerobot/front"]
     assert metadata == {"width": 32, "height": 16, "encoding": "jpeg"}
     assert bytes(picture.to_numpy()[:2]) == b"\xff\xd8"
+
+
+@pytest.mark.integration
+def test_nodes_that_are_added_get_what_is_replayed(folder: Path, workspace: Workspace) -> None:
+    import_dataset(folder, workspace.path / "it.mcap")
+    words = ("it.mcap", "--speed", "10", "--output-yaml", "replay.yml")
+    run_dora("replay", *words, cwd=workspace.path).succeeded()
+    workspace.node(
+        "reader",
+        """
+        from dora import Node
+
+        actions, pictures = [], 0
+        for event in Node():
+            if event["type"] == "INPUT" and event["id"] == "action":
+                assert event["metadata"]["names"] == ["pan", "lift"]
+                actions.append(event["value"].to_pylist())
+            elif event["type"] == "INPUT":
+                assert event["metadata"]["encoding"] == "jpeg"
+                pictures += 1
+        print("actions", actions[0], actions[-1], len(actions), pictures)
+        """,
+    )
+    replay = yaml.safe_load((workspace.path / "replay.yml").read_text())
+    inputs = {
+        name: {"source": f"lerobot/{name}", "queue_size": 100} for name in ("action", "front")
+    }
+    reader = {"id": "reader", "path": "reader.py", "inputs": inputs}
+    path = workspace.dataflow({**replay, "nodes": [*replay["nodes"], reader]})
+    done = run_dora("run", path, cwd=workspace.path).succeeded()
+    actions = rows(folder)["action"]
+    assert f"actions {actions[0]} {actions[-1]} 20 20" in done.stdout
 
 
 def test_a_dataset_needs_no_format_by_name(
