@@ -21,13 +21,12 @@ class _Format(Command):
 
     def invoke(self, ctx: Any) -> Any:
         """Raise CannotConvert if the function would write to a file that it reads."""
-        read = [ctx.params.get(one.name) for one in self.params if isinstance(one, TyperArgument)]
-        inputs = [path for one in read for path in (one if isinstance(one, list) else [one])]
-        given = [ctx.params.get(one.name) for one in self.params if "--output" in one.opts]
-        targets = [path for path in given if isinstance(path, Path)]
+        # Typer before 0.29 converts texts to paths only later
+        inputs = _paths(ctx, [one for one in self.params if isinstance(one, TyperArgument)])
+        targets = _paths(ctx, [one for one in self.params if "--output" in one.opts])
         existing = [path for path in targets if path.exists()]
         for target in existing:
-            if any(isinstance(one, Path) and _is_same(one, target) for one in inputs):
+            if any(_is_same(one, target) for one in inputs):
                 raise CannotConvert(f"{target} is read and written; choose another path with -o")
         try:
             return super().invoke(ctx)
@@ -38,6 +37,14 @@ class _Format(Command):
                 if target not in existing and target.exists():
                     output.warn(f"{target} is incomplete; remove it")
             raise
+
+
+def _paths(ctx: Any, parameters: list[Any]) -> list[Path]:
+    values = [ctx.params.get(one.name) for one in parameters]
+    flat = [
+        one for value in values for one in (value if isinstance(value, list | tuple) else [value])
+    ]
+    return [Path(one) for one in flat if isinstance(one, str | Path)]
 
 
 def _is_same(one: Path, other: Path) -> bool:
