@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -174,7 +175,18 @@ def test_av1_as_lerobot_writes_it(tmp_path: Path) -> None:
             yield message("camera/image", pixels, size, at=number * PERIOD)
 
     folder = tmp_path / "dataset"
-    export_lerobot(messages, None, LeRobotOptions(codec="av1"), folder)
+    policies = set[int]()
+
+    def messages_and_threads() -> Iterator[RecordedMessage]:
+        for one in messages():
+            policies.update(
+                os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task")
+            )
+            yield one
+
+    export_lerobot(messages_and_threads, None, LeRobotOptions(codec="av1"), folder)
+    assert policies == {os.SCHED_OTHER}, "the encoder's threads have real-time priority"
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
     info = json.loads((folder / "meta/info.json").read_text())["features"][KEY]["info"]
     assert (info["video.codec"], info["is_depth_map"]) == ("av1", False)
     with av.open(str(folder / f"videos/{KEY}/chunk-000/file-000.mp4")) as container:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -83,6 +86,28 @@ def pixel_format(width: int, height: int, codec: str) -> str:
     return "yuv444p" if codec == "h264" and (width % 2 or height % 2) else "yuv420p"
 
 
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Return threads to ordinary scheduling that the block has made real-time ones.
+
+    SVT-AV1 gives the calling thread and its own ones the highest real-time priority where it may,
+    as root: they would take the processors from everything else on the machine.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    tasks = Path("/proc/self/task")
+    before = {int(task.name): os.sched_getscheduler(int(task.name)) for task in tasks.iterdir()}
+    try:
+        yield
+    finally:
+        for task in tasks.iterdir():
+            thread = int(task.name)
+            with suppress(ProcessLookupError):
+                if before.get(thread, os.SCHED_OTHER) != os.sched_getscheduler(thread):
+                    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
 class VideoFile:
     """One file with frames at multiples of 1 / ``fps``.
 
@@ -106,6 +131,7 @@ class VideoFile:
         self._stream = stream
         self._fps = fps
         self._waiting: Any = None
+        self._begun = False
 
     def add(self, rgb: Any, seconds: float) -> None:
         """Add a frame at a time since the beginning of the file."""
@@ -114,7 +140,10 @@ class VideoFile:
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         frame.pts = round(seconds * self._fps)
         frame.time_base = Fraction(1, self._fps)
-        for packet in self._stream.encode(frame):
+        with ordinary_scheduling() if not self._begun else nullcontext():
+            packets = self._stream.encode(frame)
+        self._begun = True
+        for packet in packets:
             self._mux(packet)
 
     def _mux(self, packet: Any) -> None:
