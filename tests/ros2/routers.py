@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import zenoh
+from support import fork_server
 from support.waiting import wait_until
 
 from dora_ros2.zenoh.graph import Profile
@@ -22,11 +23,15 @@ def free_port() -> int:
 
 
 def open_sockets() -> set[str]:
-    """Return the sockets of this process; Zenoh closes some shortly after their sessions."""
+    """Return the sockets of this process without that of the fork server.
+
+    Zenoh closes some shortly after their sessions.
+    """
     links = set()
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            links.add(str(entry.readlink()))
+            if entry.name != str(fork_server.descriptor()):
+                links.add(str(entry.readlink()))
     return {link for link in links if link.startswith("socket:")}
 
 
