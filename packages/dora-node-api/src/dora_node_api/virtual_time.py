@@ -140,7 +140,7 @@ current: VirtualTime | None = None
 def begin() -> None:
     """Give this process virtual time if it was started as a node of a test."""
     global current
-    text = os.environ.pop(wire.VARIABLE, None)  # its children are no nodes of the test
+    text = os.environ.pop(wire.VARIABLE, None)  # child processes are not nodes of the test
     if text is None:
         return
     descriptor, now, offset = map(int, text.split(":"))

@@ -50,5 +50,5 @@ class Queued(Delivery):
 
 
 def lifecycle(kind: RecordKind, error: str = "") -> Delivery:
-    """Return a record that is no message."""
+    """Return a record of another kind than a message."""
     return Delivery(_NOWHERE, kind, 0, 0, 0, 0, error=error)

@@ -47,7 +47,7 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """When the last step is no longer due."""
+        """When the last step expires."""
         return self.observed + len(self.steps) * self.dt
 
 

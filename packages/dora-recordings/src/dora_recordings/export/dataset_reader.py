@@ -95,7 +95,7 @@ class Dataset:
     def _episodes(self) -> Iterator[dict[str, Any]]:
         files = sorted((self._folder / "meta/episodes").glob("**/*.parquet"))
         if not files:
-            raise ValueError("there is no file of episodes in meta/episodes")
+            raise ValueError("meta/episodes contains no file of episodes")
         for file in files:
             table = pq.read_table(file)
             kept = [name for name in table.column_names if not name.startswith("stats/")]
