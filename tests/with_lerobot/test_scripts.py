@@ -204,6 +204,7 @@ def test_a_policy_that_is_killed(workspace: Workspace) -> None:
         "path": "dora-lerobot-policy",
         "args": "--policy policy --fps 5",
         "restart_policy": "always",
+        "restart_delay": 6,  # a pause that the check sees, however fast the policy starts
         "inputs": inputs,
         "outputs": ["chunk"],
     }
