@@ -86,6 +86,8 @@ class WaitingService:
 
     def __init__(self) -> None:
         self.waiting: list[int] = []
+        self.daemons = self
+        """It has the connections, too."""
 
     def connect(self, address: str, renewal: Renewal) -> DaemonConnection:
         return DaemonConnection(1, address, renewal)

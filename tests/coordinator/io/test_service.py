@@ -64,7 +64,7 @@ class Remote:
 
     def __init__(self, service: Service, tasks: anyio.abc.TaskGroup) -> None:
         self.service = service
-        self.connection: DaemonConnection = service.connect("10.0.0.2:1", Renewal.LATER)
+        self.connection: DaemonConnection = service.daemons.connect("10.0.0.2:1", Renewal.LATER)
         self.received: list[str] = []
         self.gone = False
         self._tasks = tasks
@@ -75,7 +75,7 @@ class Remote:
             self.received.append(text)
 
         await self.connection.write(note)
-        self.service.disconnect(self.connection)
+        self.service.daemons.disconnect(self.connection)
         self.gone = True
 
     def register(self, *parts: PartReport) -> None:
@@ -87,7 +87,7 @@ class Remote:
             parts=parts,
             public_key="",
         )
-        self.service.on_register(self.connection, register, Proof("a1"))
+        self.service.daemons.on_register(self.connection, register, Proof("a1"))
 
     def request(self, request: ControlRequest) -> None:
         self._tasks.start_soon(
@@ -166,10 +166,10 @@ def test_queries_are_answered_and_ends_not_acknowledged(
         uuid = record.dataflow_id
         for phase in ("prepared", "running"):
             report = PartReport.model_validate({"dataflow_id": uuid, "attempt": 1, "phase": phase})
-            daemon.service.on_message(daemon.connection, PartChanged(report=report))
+            daemon.service.daemons.on_message(daemon.connection, PartChanged(report=report))
         await wait_until_async(lambda: store.load().stored[0][0].phase == "running")
         store.full = True
-        daemon.service.on_message(daemon.connection, PartChanged(report=ended(uuid)))
+        daemon.service.daemons.on_message(daemon.connection, PartChanged(report=ended(uuid)))
         await wait_until_async(lambda: daemon.gone)
         assert not any("forget_part" in text for text in daemon.received)
         late, other = peer(), peer()
@@ -264,7 +264,7 @@ def test_progress_that_no_client_reads_does_not_stop_its_source(
             await daemon.receives("build_part")
             messages = [TO_DAEMON.decode(text) for text in daemon.received]
             (number,) = (one.build_id for one in messages if isinstance(one, BuildPart))
-            daemon.service.on_message(daemon.connection, BuildEvents(build_id=number))
+            daemon.service.daemons.on_message(daemon.connection, BuildEvents(build_id=number))
             await daemon.receives("build_events_ack")
             tasks.cancel_scope.cancel()
 
@@ -278,14 +278,14 @@ def test_a_replaced_connection_of_a_daemon_ends_what_it_was_to_answer(
         daemon, client = await register(peer), peer()
         client.request(BuildDataflow(spec=built_dataflow()))
         await daemon.receives("build_part")
-        closed = daemon.service._connections.pop(daemon.connection.number)
-        del daemon.service._by_daemon["robot"]  # its end is noticed, but not handled yet
+        closed = daemon.service.daemons._open.pop(daemon.connection.number)
+        del daemon.service.daemons.admitted["robot"]  # its end is noticed, but not handled yet
         successor = peer()
         successor.register()
         await successor.receives("registered")
         await client.receives("the connection was lost during the build")
         assert not successor.gone
-        daemon.service._connections[closed.number] = closed
+        daemon.service.daemons._open[closed.number] = closed
 
     play(tmp_path, monkeypatch, story)
 
@@ -295,13 +295,13 @@ def test_destroy_continues_without_its_client(
 ) -> None:
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
         service, client = peer().service, RequestClient()
-        post = service._post
+        post = service._requests._post
 
         def cancel_and_post(event: Event) -> None:
             client.scope.cancel()
             post(event)
 
-        monkeypatch.setattr(service, "_post", cancel_and_post)
+        monkeypatch.setattr(service._requests, "_post", cancel_and_post)
         await service.request(Destroy(), client)
         await wait_until_async(lambda: service._ending, what="the end of the coordinator")
 
@@ -388,7 +388,7 @@ def test_a_defect_in_a_query_fails_its_request_only(
             answered += 1
             if isinstance(message, SampleMachine):
                 sample = MachineSample(sample=message.sample)
-                daemon.service.on_message(daemon.connection, sample)
+                daemon.service.daemons.on_message(daemon.connection, sample)
 
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
         daemon = await register(peer)

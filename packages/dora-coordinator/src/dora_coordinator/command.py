@@ -192,7 +192,7 @@ def _run(options: Options, settings: Settings) -> int:
             code = CodeFiles(
                 FileStore(state / "files"),
                 max_bytes=settings.max_code_bytes,
-                fetch=service.fetch_code,
+                fetch=service.daemons.fetch_code,
             )
             application = create_application(service, code, tokens=tokens)
             logger.info("store: %s", store.name)
@@ -411,7 +411,9 @@ async def private_coordinator(folder: Path) -> AsyncIterator[Endpoint]:
     settings = Settings(heartbeat_interval=1.0, max_connections=512, max_pending_connections=128)
     service = Service(settings, party, MemoryStore(), authority)
     code = CodeFiles(
-        FileStore(folder / "files"), max_bytes=settings.max_code_bytes, fetch=service.fetch_code
+        FileStore(folder / "files"),
+        max_bytes=settings.max_code_bytes,
+        fetch=service.daemons.fetch_code,
     )
     application = create_application(service, code, tokens=_OneToken(token))
     certificate = ServerCertificate(authority)

@@ -309,10 +309,11 @@ class _Endpoints:
             if not isinstance(message, messages.Register):
                 raise RemoteProtocolError("expected register as the first frame")
             self._require_compatible(message.party)
-            self._service.on_register(connection, message, await self._proof(socket, message))
+            proof = await self._proof(socket, message)
+            self._service.daemons.on_register(connection, message, proof)
 
         def on_frame(connection: DaemonConnection, text: str, tasks: TaskGroup) -> None:
-            self._service.on_message(connection, messages.TO_COORDINATOR.decode(text))
+            self._service.daemons.on_message(connection, messages.TO_COORDINATOR.decode(text))
 
         def refuse(problem: RemoteProtocolError) -> str:
             refusal = messages.RegistrationRefused(
@@ -336,7 +337,7 @@ class _Endpoints:
         client = socket.client
         address = str(Endpoint(as_ipv4(client.host), client.port)) if client else "?"
         renewal = socket.scope.get(RENEWAL, Renewal.LATER)
-        connection = self._service.connect(address, renewal)
+        connection = self._service.daemons.connect(address, renewal)
         connection.of_machine = socket.scope.get(OF_MACHINE, False)
         try:
             async with anyio.create_task_group() as tasks:
@@ -365,7 +366,7 @@ class _Endpoints:
                 except WebSocketDisconnect:
                     tasks.cancel_scope.cancel()
         finally:
-            self._service.disconnect(connection)
+            self._service.daemons.disconnect(connection)
 
     # ----------------------------------------------------------------------- code
 

@@ -131,6 +131,36 @@ class StopSequence:
 
 
 @dataclass(slots=True)
+class StagedProcess:
+    """A process with another program, which was started beside the running one."""
+
+    staged: int | None = None
+    """Incarnation of the process while it has not taken over."""
+    outlived: events.NodeExited | None = None
+    """The end of the running process, if the staged one is still to take over."""
+    former: ResolvedNode | None = None
+    """Definition to return to if the new process dies before it connects."""
+
+    def outlives(self, exited: events.NodeExited) -> bool:
+        """Note the end of the running process; return whether a staged one is to take over."""
+        if self.staged is not None:
+            self.outlived = exited
+        return self.staged is not None
+
+    def take_over(self, former: ResolvedNode) -> None:
+        self.former = former
+        self.staged = self.outlived = None
+
+    def abandon(self, incarnation: int) -> events.NodeExited | None:
+        """Continue without it; return the end of the process that it would have replaced."""
+        if self.staged != incarnation:
+            return None
+        self.staged = None
+        exited, self.outlived = self.outlived, None
+        return exited
+
+
+@dataclass(slots=True)
 class NodeLifecycle:
     """One node. Only `RunnerMachine` changes it; status and requests read it."""
 
@@ -155,12 +185,7 @@ class NodeLifecycle:
     retry: Retry = field(default_factory=Retry)
     health_kills: int = 0
     stop: StopSequence = field(init=False)
-    staged: int | None = None
-    """Incarnation of a process that will replace the running one."""
-    outlived: events.NodeExited | None = None
-    """The end of the running process, if the staged one is still to take over."""
-    replaced: ResolvedNode | None = None
-    """Definition to return to if the replacement dies before it takes over."""
+    replacement: StagedProcess = field(default_factory=StagedProcess)
     inputs_ended: bool = False
     broken_by: str | None = None
     """Node that ended before it connected and so keeps the dataflow from starting."""
@@ -260,7 +285,7 @@ class NodeLifecycle:
         self.state = NodeState.CONNECTING
         self.connected = self.steady = False
         self.pid = None
-        self.outlived = None
+        self.replacement.outlived = None
         self.stop.reset()
         return [do.CancelTimer(self.id, "backoff"), do.SpawnNode(self.id, self.incarnation)]
 
@@ -357,7 +382,7 @@ class NodeLifecycle:
             return self._stop(order, now)
         if self.state is NodeState.STOPPING:
             return self.stop.repeat(order, now)
-        if order.successor is not None and self.outlived is not None:
+        if order.successor is not None and self.replacement.outlived is not None:
             return self._replace(*order.successor, now)
         if order.then == "end":
             return self._end_without_process(order) if self.state in _WITHOUT_PROCESS else []
@@ -423,8 +448,7 @@ class NodeLifecycle:
     # ------------------------------------------------------------------------------ the end
 
     def _exited(self, event: events.NodeExited, now: float) -> list[do.Command]:
-        if self.staged is not None and self.stop.order is None:
-            self.outlived = event
+        if self.stop.order is None and self.replacement.outlives(event):
             self._has_gone(NodeState.BACKING_OFF)
             return do.cancel_timers(self.id)
         ending = Ending(
@@ -491,8 +515,8 @@ class NodeLifecycle:
 
     def _replace(self, spec: ResolvedNode, incarnation: int, now: float) -> list[do.Command]:
         self.last_restart = ("replaced", now)
-        self.replaced, self.spec = self.spec, spec
-        self.staged = self.outlived = None
+        self.replacement.take_over(self.spec)
+        self.spec = spec
         self.incarnation = incarnation
         self.restarts += 1
         self.retry.reset()
@@ -506,15 +530,12 @@ class NodeLifecycle:
 
     def stage(self, incarnation: int) -> list[do.Command]:
         """Start a process with another program beside the running one."""
-        self.staged = incarnation
+        self.replacement.staged = incarnation
         return [do.StageReplacement(self.id, incarnation)]
 
     def _abandon(self, incarnation: int, now: float) -> list[do.Command]:
         """Continue without a replacement; the old process may have ended meanwhile."""
-        if self.staged != incarnation:
-            return []
-        self.staged = None
-        exited, self.outlived = self.outlived, None
+        exited = self.replacement.abandon(incarnation)
         if exited is None or self.state is not NodeState.BACKING_OFF:
             return []
         self.connected = True
@@ -524,8 +545,8 @@ class NodeLifecycle:
         """Start the former program again."""
         if self.state is not NodeState.CONNECTING or self.incarnation != incarnation:
             return []
-        assert self.replaced is not None
-        self.spec = self.replaced
+        assert self.replacement.former is not None
+        self.spec = self.replacement.former
         return self._restart(0.0, "its replacement ended before it took over", now)
 
     def _end(
