@@ -1,7 +1,8 @@
-"""A policy of lerobot_robot_dora on another machine, which fails or is cut off.
+"""A policy or a script that drives an arm from another machine, and fails or is cut off.
 
 The arm counts its observations as its position, and the policy wants it at the next ones: so each
-action that is executed tells how old the observation was that it follows.
+action that is executed tells how old the observation was that it follows. The script sends the
+time, which is the same for all on this computer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fleets.cables import Cable, cable, require_networks
@@ -68,17 +70,34 @@ POLICY = """
     Path("policy.pid").write_text(str(os.getpid()))
     run(node, Policy(), options(["--policy", "next", "--fps", "30"]))
 """
+SCRIPT = """
+    import time
+
+    import pyarrow as pa
+    from dora import Node
+
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("action", pa.array([time.monotonic()]), {"names": ["a.pos"]})
+"""
 ROBOT, GPU = {"machine": "robot"}, {"machine": "gpu"}
 TICK = "dora/timer/hz/30"
+
+
+def _arm(source: str) -> dict[str, Any]:
+    return {
+        "id": "arm",
+        "path": "arm.py",
+        "deploy": ROBOT,
+        "inputs": {"tick": TICK, "action": {"source": source, "queue_size": 1}},
+        "outputs": ["state"],
+    }
+
+
 FLOW = {
     "nodes": [
-        {
-            "id": "arm",
-            "path": "arm.py",
-            "deploy": ROBOT,
-            "inputs": {"tick": TICK, "action": {"source": "steps/action", "queue_size": 1}},
-            "outputs": ["state"],
-        },
+        _arm("steps/action"),
         {
             "id": "steps",
             "path": "dora-lerobot-steps",
@@ -93,6 +112,18 @@ FLOW = {
             "deploy": GPU,
             "inputs": {"state": {"source": "arm/state", "queue_size": 1}},
             "outputs": ["chunk"],
+        },
+    ]
+}
+FLOW_OF_SCRIPT = {
+    "nodes": [
+        _arm("script/action"),
+        {
+            "id": "script",
+            "path": "script.py",
+            "deploy": GPU,
+            "inputs": {"tick": TICK},
+            "outputs": ["action"],
         },
     ]
 }
@@ -158,6 +189,25 @@ def test_the_arm_holds_and_goes_on(workspace: Workspace, wire: Cable) -> None:
         fleet.dora("stop")
     ages = [count - position for _, count, position in actions.read()]
     assert max(ages) <= TOO_OLD
+
+
+def test_an_old_action_of_a_script_is_not_executed(workspace: Workspace, wire: Cable) -> None:
+    """It is sent during a cut, and arrives afterwards."""
+    workspace.node("arm", ARM)
+    workspace.node("script", SCRIPT)
+    actions = Actions(workspace.path / "actions")
+    settings = ("--interface", "0.0.0.0")
+    with wire.at("robot"), real_fleet(workspace, "robot", settings=settings) as fleet:
+        with wire.at("gpu"):
+            fleet.start_daemon("gpu", "--coordinator-addr", wire.addresses["robot"])
+        uuid = fleet.start(workspace.dataflow(FLOW_OF_SCRIPT))
+        for seconds in (1.0, 10.0):
+            actions.wait_for_more()
+            _check_pause(actions, wire.cut, seconds, wire.heal)
+        assert "old when it arrives; the limit is 0.2 s" in fleet.dora("logs", uuid).stdout
+        fleet.dora("stop")
+    ages = [at - sent for at, _, sent in actions.read()]
+    assert max(ages) <= HOLDS
 
 
 def _check_pause(

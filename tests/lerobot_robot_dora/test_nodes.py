@@ -123,6 +123,20 @@ def test_wrong_names_are_one_sentence() -> None:
     assert made.outputs["state"][0].to_pylist() == [0.0, 0.0]
 
 
+def test_an_old_action_is_not_executed() -> None:
+    """Links deliver those after a cut."""
+    old, new = (message("action", [value, value], NAMES) for value in (0.5, 0.7))
+    old["captured_ns"] = time.monotonic_ns() - 300_000_000
+    new["captured_ns"] = time.monotonic_ns() + 10**12
+    made = robot([old, TICK])
+    assert warnings(made) == [
+        "input `action`: an action is 0.3 s old when it arrives; the limit is 0.2 s; ignored"
+        " (reported once)"
+    ]
+    assert "executed" not in made.outputs
+    assert robot([old, new]).outputs["executed"][0].to_pylist() == pytest.approx([0.7, 0.7])
+
+
 def test_an_output_that_the_robot_lacks() -> None:
     with pytest.raises(SystemExit, match="the output wrist does not exist; this device has: exec"):
         robot([], ["state", "wrist"])

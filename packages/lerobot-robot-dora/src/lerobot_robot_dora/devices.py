@@ -14,6 +14,8 @@ from lerobot.teleoperators import TeleoperatorConfig
 from lerobot.teleoperators.utils import make_teleoperator_from_config
 from lerobot.utils.import_utils import register_third_party_plugins
 
+from lerobot_robot_dora.robot_node import MAX_AGE
+
 
 @dataclass
 class RobotArguments:
@@ -23,6 +25,8 @@ class RobotArguments:
     """The robot, as in the scripts of LeRobot."""
     jpeg: int = 0
     """Quality of pictures as JPEG, from 1 to 100; 0: raw pictures."""
+    max_age: float = MAX_AGE
+    """Seconds; older actions are not executed."""
 
 
 @dataclass

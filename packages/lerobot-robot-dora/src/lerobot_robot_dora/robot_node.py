@@ -15,6 +15,8 @@ from lerobot_robot_dora.messages import ACTION_NAMES, NAMES, OBSERVED_AT, Refuse
 TICK, ACTION = "tick", "action"
 STATE, EXECUTED = "state", "executed"
 """Outputs besides the cameras."""
+MAX_AGE = 0.2
+"""Seconds; older actions are not executed."""
 
 
 class Robot(Protocol):
@@ -34,10 +36,11 @@ class Robot(Protocol):
 class RobotNode:
     """Connects a robot to its node."""
 
-    def __init__(self, node: Node, robot: Robot, jpeg: int) -> None:
+    def __init__(self, node: Node, robot: Robot, jpeg: int = 0, max_age: float = MAX_AGE) -> None:
         self._node = node
         self._robot = robot
         self._jpeg = jpeg
+        self._max_age = max_age
         self._warnings = Warnings(node)
         features = robot.observation_features
         self._cameras = [name for name, kind in features.items() if isinstance(kind, tuple)]
@@ -45,12 +48,14 @@ class RobotNode:
         self._actions = list(robot.action_features)
         check_outputs(node, {STATE, EXECUTED, *self._cameras})
         self._outputs = set(node.node_config()["outputs"])
+        node.correct_times(ACTION)
 
     def handle(self, batch: list[Event]) -> None:
         """Execute the newest action, and observe at a tick."""
         events = newest(batch)
         if (event := events.get(ACTION)) is not None:
             try:
+                self._check_age(event)
                 wanted = action(event["value"], event["metadata"], self._actions)
             except Refused as refused:
                 self._warnings.warn(ACTION, str(refused))
@@ -58,6 +63,15 @@ class RobotNode:
                 self._execute(wanted, event["metadata"])
         if TICK in events:
             self._observe()
+
+    def _check_age(self, event: Event) -> None:
+        """Refuse what a link delivers after a cut. Raises Refused."""
+        now = time.monotonic_ns()
+        age = (now - event.get("captured_ns", now)) / 1e9
+        if age > self._max_age:
+            raise Refused(
+                f"an action is {age:.3g} s old when it arrives; the limit is {self._max_age:g} s"
+            )
 
     def _execute(self, wanted: dict[str, float], metadata: dict[str, Any]) -> None:
         executed = self._robot.send_action(wanted)
@@ -86,9 +100,9 @@ def check_outputs(node: Node, known: Iterable[str]) -> None:
         )
 
 
-def run(node: Node, robot: Robot, jpeg: int) -> None:
+def run(node: Node, robot: Robot, jpeg: int = 0, max_age: float = MAX_AGE) -> None:
     """Observe and act until the node stops."""
-    connected = RobotNode(node, robot, jpeg)
+    connected = RobotNode(node, robot, jpeg, max_age)
     for batch in batches(node):
         connected.handle(batch)
 
@@ -100,7 +114,7 @@ def main() -> None:
 
     given = robot_arguments()
     with connected(given.robot) as robot:
-        run(Node(), robot, given.jpeg)
+        run(Node(), robot, given.jpeg, given.max_age)
 
 
 if __name__ == "__main__":
