@@ -41,8 +41,12 @@ def test_stretches_of_one_value() -> None:
     episodes = [EpisodeSpan(10, 50, "a"), EpisodeSpan(60, 90, "b")]
     values = [(5, "human"), (20, "policy"), (30, "policy"), (40, "human"), (80, "policy")]
     assert stretches(episodes, values) == {
-        "human": [EpisodeSpan(10, 20, "a"), EpisodeSpan(40, 50, "a"), EpisodeSpan(60, 80, "b")],
-        "policy": [EpisodeSpan(20, 40, "a"), EpisodeSpan(80, 90, "b")],
+        "human": [
+            EpisodeSpan(10, 20, "a", handed_over=True),
+            EpisodeSpan(40, 50, "a"),
+            EpisodeSpan(60, 80, "b", handed_over=True),
+        ],
+        "policy": [EpisodeSpan(20, 40, "a", handed_over=True), EpisodeSpan(80, 90, "b")],
     }
     assert stretches(episodes, [(70, "human")]) == {"human": [EpisodeSpan(70, 90, "b")]}
     assert stretches(episodes, []) == {}

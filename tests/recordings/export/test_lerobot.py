@@ -219,10 +219,10 @@ def test_a_dataset_for_each_source(tmp_path: Path) -> None:
     options = replace(OPTIONS, images={"camera/image": "front"}, split_by="source")
     done = export_lerobot(with_sources, None, options, tmp_path / "all")
     assert {path.name: (one.episodes, one.frames) for path, one in done.items()} == {
-        "human": (1, 4),
-        "policy": (3, 16),
+        "human": (1, 3),
+        "policy": (3, 15),
     }
-    assert rows(tmp_path / "all/human")["action"] == [[float(one)] * 2 for one in (7, 8, 9, 9)]
+    assert rows(tmp_path / "all/human")["action"] == [[float(one)] * 2 for one in (7, 8, 9)]
     info = json.loads((tmp_path / "all/policy/meta/info.json").read_text())
     assert "observation.images.front" in info["features"]
 

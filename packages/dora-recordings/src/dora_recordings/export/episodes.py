@@ -32,6 +32,8 @@ class EpisodeSpan:
     start: int
     end: int
     task: str
+    handed_over: bool = False
+    """Whether it ends with the action of another source."""
 
 
 def spans(commands: Iterable[Command], end: int, task: str) -> tuple[list[EpisodeSpan], list[str]]:
@@ -72,7 +74,8 @@ def stretches(
         for (begin, value), end in zip(begins, [*ends, episode.end], strict=False):
             start, last = max(begin, episode.start), min(end, episode.end)
             if start < last:
-                found.setdefault(value, []).append(EpisodeSpan(start, last, episode.task))
+                part = EpisodeSpan(start, last, episode.task, last < episode.end)
+                found.setdefault(value, []).append(part)
     return found
 
 

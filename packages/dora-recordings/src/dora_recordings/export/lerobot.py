@@ -389,9 +389,13 @@ class _Frames:
         return value
 
     def end(self) -> None:
-        """End the episode in progress."""
+        """End the episode in progress.
+
+        The action of the frame before a hand-over is of the other source: it is left out.
+        """
         if self._grid is not None:
-            self._complete()
+            if not self._left[0].handed_over:
+                self._complete()
             self._writer.end()
             self._grid = self._pending = None
 
