@@ -38,10 +38,17 @@ class Networks:
         with in_network(f"/proc/{self._holders[name]}/ns/net"):
             yield
 
+    def prefix(self, name: str) -> tuple[str, ...]:
+        """Return the words that run a program in a machine's network."""
+        return ("nsenter", f"--net=/proc/{self._holders[name]}/ns/net")
+
+    def run(self, name: str, *words: str) -> None:
+        """Run a command in a machine's network."""
+        subprocess.run((*self.prefix(name), *words), check=True, capture_output=True, timeout=60)
+
     def ip(self, name: str, *words: str) -> None:
         """Run the command `ip` in a machine's network."""
-        inside = ("nsenter", f"--net=/proc/{self._holders[name]}/ns/net", "ip", *words)
-        subprocess.run(inside, check=True, capture_output=True, timeout=60)
+        self.run(name, "ip", *words)
 
 
 class Cable(Networks):

@@ -1,4 +1,4 @@
-"""Two network namespaces with a cable between them that delays packets and drops some at random.
+"""Two network namespaces with a cable between them that delays packets, drops some, and has a rate.
 
 Like netem, without its kernel module: each end is a TUN device, and a thread forwards packets.
 Needs root on Linux.
@@ -37,13 +37,25 @@ class SlowCable(Networks):
     """Connects two machines, at 10.78.0.1 and 10.78.0.2."""
 
     def __init__(
-        self, holders: dict[str, int], *, delay: float, loss: float, choice: random.Random
+        self,
+        holders: dict[str, int],
+        *,
+        delay: float,
+        loss: float,
+        rate: float,
+        queue: int,
+        choice: random.Random,
     ) -> None:
-        """``delay``: seconds of each packet; ``loss``: share of dropped packets."""
+        """``delay``: seconds of each packet; ``loss``: share of dropped packets; ``rate``: bytes in
+        a second, of each direction; ``queue``: bytes that wait for it at most."""
         super().__init__(holders)
-        self._delay = delay
-        self._loss = loss
+        self.delay = delay
+        self.loss = loss
+        self.rate = rate
+        self.queue = queue
         self._choice = choice
+        self._free = [0.0, 0.0]
+        """When each direction has passed on what waits."""
         self.addresses = {name: f"10.78.0.{n}" for n, name in enumerate(holders, start=1)}
         self._ends = [self._end(name) for name in holders]
         self._wake, self._awake = os.pipe()
@@ -71,12 +83,21 @@ class SlowCable(Networks):
                 return
             for end in ready:
                 packet = os.read(end, _MAX_PACKET)
-                if self._choice.random() >= self._loss:
-                    due = time.monotonic() + self._delay
-                    heapq.heappush(waiting, (due, next(number), other[end], packet))
+                due = self._passed(self._ends.index(end), len(packet))
+                if due is not None and self._choice.random() >= self.loss:
+                    heapq.heappush(waiting, (due + self.delay, next(number), other[end], packet))
             while waiting and waiting[0][0] <= time.monotonic():
                 _, _, to, packet = heapq.heappop(waiting)
                 os.write(to, packet)
+
+    def _passed(self, direction: int, size: int) -> float | None:
+        """Return when the rate has let a packet pass; None if the queue is full."""
+        now = time.monotonic()
+        begins = max(now, self._free[direction])
+        if (begins - now) * self.rate > self.queue:
+            return None
+        self._free[direction] = begins + size / self.rate
+        return self._free[direction]
 
     def close(self) -> None:
         os.write(self._awake, b"x")
@@ -87,11 +108,20 @@ class SlowCable(Networks):
 
 @contextmanager
 def slow_cable(
-    first: str, second: str, *, delay: float, loss: float, seed: int = 0
+    first: str,
+    second: str,
+    *,
+    delay: float,
+    loss: float,
+    rate: float = 1e9,
+    queue: int = 1 << 20,
+    seed: int = 0,
 ) -> Iterator[SlowCable]:
-    """``delay``: one way, in seconds; ``loss``: from 0 to 1, in each direction."""
+    """``delay``: one way, in seconds; ``loss``: from 0 to 1, in each direction; ``rate``: bytes in
+    a second, of each direction; ``queue``: bytes that wait for it at most."""
     with ExitStack() as stack:
         holders = {name: stack.enter_context(network()) for name in (first, second)}
-        cable = SlowCable(holders, delay=delay, loss=loss, choice=random.Random(seed))
+        choice = random.Random(seed)
+        cable = SlowCable(holders, delay=delay, loss=loss, rate=rate, queue=queue, choice=choice)
         stack.callback(cable.close)
         yield cable

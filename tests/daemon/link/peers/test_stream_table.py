@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -60,6 +60,9 @@ class SlowPeer:
     def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
         self.sending.set()
         return self.takes.wait(20)
+
+    def room(self, most: int, stop: Callable[[], bool]) -> int:
+        return most
 
     def set_streams(self, outgoing: dict[tuple[str, str], Any], incoming: object) -> None:
         self.streams = outgoing

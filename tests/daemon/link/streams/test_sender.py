@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from support.queues import Edge, Segments, send
@@ -27,6 +27,8 @@ class Sink:
 
     def __init__(self) -> None:
         self.connected = True
+        self.piece = 1 << 30
+        """Bytes of a large message that the path takes at once."""
         self.small: list[int] = []
         """Sequence numbers of small messages."""
         self.frames: list[tuple[Priority, bytes]] = []
@@ -35,6 +37,10 @@ class Sink:
         if self.connected:
             self.frames.append((priority, frame))
         return self.connected
+
+    def room(self, most: int, stop: Callable[[], bool]) -> int:
+        assert not stop()
+        return min(most, self.piece)
 
     def send_image(self, stream: int, sequence: int, *_: object) -> bool:
         assert stream == NUMBER
@@ -175,6 +181,35 @@ def test_a_large_message_crosses_in_frames_of_its_own(stream: Stream) -> None:
     assert stream.stream.sends_large
     stream.put(1)
     assert not stream.stream.send_only(), "its small messages no longer overtake"
+
+
+def test_a_large_message_crosses_in_pieces_that_the_path_takes(stream: Stream) -> None:
+    stream.resume()
+    stream.sink.piece = 3000
+    stream.put(1, size=2 * CHUNK)
+    stream.work()
+    sizes = [len(frame) for _, frame in stream.sink.frames]
+    assert len(sizes) == 2 * CHUNK // 3000 + 1
+    assert max(sizes) < 3200
+    offsets = [frames.read_chunk(frame)[1] for _, frame in stream.sink.frames[1:]]
+    assert offsets == list(range(3000, 2 * CHUNK, 3000))
+
+
+def test_the_first_large_message_waits_for_the_next_turn(stream: Stream) -> None:
+    """The thread that it shares with other streams passes it on to another one before."""
+    stream.resume()
+    stream.work()
+    stream.put(1, size=4 * CHUNK)
+    assert stream.stream.work(Outbox(stream.sink)) is Turn.AGAIN
+    assert stream.stream.sends_large
+    assert (stream.sink.frames, stream.stream.unsent()) == ([], 1)
+    stream.stream.discard()
+    stream.work()
+    assert (stream.sink.frames, stream.stream.unsent()) == ([], 0)
+    stream.resume()
+    stream.put(1, size=4 * CHUNK)
+    stream.work()
+    assert len(stream.sink.frames) == 4
 
 
 def test_frames_fit_into_batches_of_zenoh(stream: Stream) -> None:

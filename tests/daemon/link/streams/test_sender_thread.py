@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import pytest
@@ -31,6 +31,9 @@ class Sink:
 
     def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
         raise AssertionError(f"sent {frame!r} with {priority}")
+
+    def room(self, most: int, stop: Callable[[], bool]) -> int:
+        raise AssertionError("no message is large")
 
     def send_image(self, *_: object) -> bool:
         raise AssertionError("the fake streams send through the outbox")

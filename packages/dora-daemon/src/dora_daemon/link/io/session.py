@@ -29,6 +29,7 @@ from dora_daemon.link.io.connect_errors import (
     why_not,
     without_brackets,
 )
+from dora_daemon.link.io.tcp_state import descriptor_of, ports_of
 from dora_daemon.link.protocol.access import Channel, access_control
 from dora_daemon.link.protocol.priority import Priority
 
@@ -231,6 +232,16 @@ class LinkSession:
             return [str(link.auth_identifier) for link in self._session.info.links()]
         except zenoh.ZError:
             return []
+
+    def descriptor(self, zid: str) -> int | None:
+        """Return the descriptor of the connection to the session of this Zenoh id."""
+        try:
+            links = self._session.info.links()
+        except zenoh.ZError:
+            return None
+        to_peer = [link for link in links if str(link.zid) == zid]
+        ports = ports_of(to_peer[0].src, to_peer[0].dst) if len(to_peer) == 1 else None
+        return None if ports is None else descriptor_of(ports)
 
     def connected(self) -> bool:
         """Whether any other session is connected."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from dora_config.protocol.links import PeerReport
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.io.session import MAX_LOW_LATENCY, LinkSession
+from dora_daemon.link.peers.bulk_path import BulkPath
 from dora_daemon.link.peers.low_latency import LowLatencyPath
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.clocks import ClockOffset
@@ -55,6 +56,7 @@ class PeerSender:
         self._broken = broken
         self._look_soon = look_soon
         self._puts: dict[Priority, Callable[[bytes], None]] = {}
+        self._path: BulkPath | None = None
         self._parted = 0
         """Number of the last frame that was sent in parts."""
         self._acks: dict[int, int] = {}
@@ -103,6 +105,19 @@ class PeerSender:
             large = priority is not Priority.SMALL
             self._watch(self._keepalive.sent(time.monotonic_ns(), large=large))
         return True
+
+    def room(self, most: int, stop: Callable[[], bool]) -> int:
+        """Wait until the path takes a piece of a large message; return its size in bytes.
+
+        ``most``: of the piece; ``stop``: whether to return at once. Returns without a session, too.
+        """
+        session, theirs = self.session, self._known.their_hello
+        if session is None or theirs is None:
+            return most
+        path = self._path
+        if path is None or path.session is not session or path.zid != theirs.zid:
+            self._path = path = BulkPath(session, theirs.zid)
+        return path.room(most, lambda: stop() or self.session is not session)
 
     def control(self, kind: FrameKind, body: bytes = b"") -> None:
         """Send a control frame to the peer's present link."""

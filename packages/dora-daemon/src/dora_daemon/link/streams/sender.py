@@ -95,6 +95,8 @@ class StreamSender:
         self._taking_over = True
         self._last_image = receiver.last_image
         """Last message that an earlier process has read and not noted."""
+        self._first_large: Delivery | None = None
+        """The first large message, until the stream has a thread of its own."""
         self._close_receiver = False
         self._forget = False
         self.messages = 0
@@ -167,11 +169,14 @@ class StreamSender:
         if compression is None:
             self._encoder = None
             return
-        self.sends_large = True
-        self._images = None
+        self._become_large()
         if self._encoder is None or self._encoder.compression != compression:
             where = f"{self.node}/{self.output}"
             self._encoder = StreamEncoder(compression, lambda text: self._note(f"{where}: {text}"))
+
+    def _become_large(self) -> None:
+        self.sends_large = True
+        self._images = None  # its small messages must not use the low-latency connection
 
     @property
     def wire_bytes(self) -> int:
@@ -185,7 +190,8 @@ class StreamSender:
 
     def unsent(self) -> int:
         """Count messages that wait in the queue or are unacknowledged."""
-        return self.receiver.pending() + len(self.window) + self._taking_over
+        taken = self._taking_over + (self._first_large is not None)
+        return self.receiver.pending() + len(self.window) + taken
 
     @property
     def waiting(self) -> int:
@@ -228,6 +234,13 @@ class StreamSender:
             return Turn.AGAIN
         if not self._open or not (self._discard or self.window.open):
             return Turn.WAKE
+        if (first := self._first_large) is not None:
+            self._first_large = None
+            if self._discard:
+                self._drop(first.sequence)
+            else:
+                self._take_alone(first)
+            return Turn.AGAIN
         return self._take(outbox)
 
     def send_only(self) -> bool:
@@ -303,6 +316,11 @@ class StreamSender:
                 return Turn.AGAIN
             if isinstance(delivery, Delivery) and not _is_small(delivery):
                 outbox.flush()
+                if delivery.kind is RecordKind.DATA and not self.sends_large:
+                    # Only in the next turn: other streams do not wait for it then.
+                    self._become_large()
+                    self._first_large = delivery
+                    return Turn.AGAIN
                 self._take_alone(delivery)
                 return Turn.AGAIN
             self._take_small(delivery, outbox)
@@ -351,8 +369,7 @@ class StreamSender:
 
     def _send_alone(self, delivery: Delivery, previous: int, flags: int) -> None:
         if delivery.kind is RecordKind.DATA:
-            self.sends_large = True
-            self._images = None  # its small messages must not use the low-latency connection
+            self._become_large()
             self._send_large(delivery, previous, flags)
             return
         sink = self._sink
@@ -376,18 +393,24 @@ class StreamSender:
         head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
         begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
         size = parts.nbytes
-        step = LARGE_CHUNK if size > MIDDLE_BYTES else CHUNK
-        if not self._send(priority, b"".join((begin, data[:step])), more=size > step):
+        most = LARGE_CHUNK if size > MIDDLE_BYTES else CHUNK
+        end = sink.room(min(size, most), self._stops)
+        if not self._send(priority, b"".join((begin, data[:end])), more=size > end):
             return
         head = frames.head(FrameKind.CHUNK, sink.link_id, receiver, stream=self.number)
-        for at in range(step, size, step):
+        while end < size:
+            at = end
+            end += sink.room(min(size - at, most), self._stops)
             # A new round sends the whole message again.
-            if self._resume is not None or self._ended:
+            if self._stops():
                 return
-            end = at + step
             begin = frames.chunk_head(head, delivery.sequence, at)
             if not self._send(priority, b"".join((begin, data[at:end])), more=end < size):
                 return
+
+    def _stops(self) -> bool:
+        """Whether the rest of a message is not sent in this round."""
+        return self._resume is not None or self._ended
 
     def _send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
         sent = self._sink.send(priority, frame, more=more)

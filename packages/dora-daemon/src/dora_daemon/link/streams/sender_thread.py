@@ -34,6 +34,12 @@ class FrameSink(Protocol):
     def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
         """Return False without a session; a new round follows. ``more``: another one follows."""
 
+    def room(self, most: int, stop: Callable[[], bool]) -> int:
+        """Wait until the path takes a piece of a large message; return its size in bytes.
+
+        ``most``: of the piece; ``stop``: whether to return at once.
+        """
+
     def send_image(
         self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
     ) -> bool:

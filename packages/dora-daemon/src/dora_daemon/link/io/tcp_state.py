@@ -1,0 +1,71 @@
+"""What the kernel knows of a TCP connection of a Zenoh session.
+
+Zenoh does not pass its sockets on, but their addresses, by which they are found among the
+descriptors of this process. They are only read.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from dora_daemon.link.protocol.path_queue import TcpState
+
+_PORT: Final = re.compile(r":(\d+)(?:[?#]|$)")
+_INFO: Final = struct.Struct("=16xI4xIIII28xI48xQ16xI52xQQ")
+"""The fields of `struct tcp_info` that are read."""
+
+
+def read(descriptor: int) -> TcpState:
+    """Return the state of a connection. Raises OSError, also if the kernel lacks a field."""
+    opened = socket.socket(fileno=descriptor)
+    try:
+        found = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+    finally:
+        opened.detach()
+    if len(found) < _INFO.size:
+        raise OSError("this kernel is older than Linux 4.19")
+    size, unacked, sacked, lost, again, rtt, acknowledged, unsent, sent, repeated = _INFO.unpack(
+        found
+    )
+    return TcpState(
+        arrived=acknowledged + sacked * size,
+        flying=max(0, unacked - sacked - lost + again) * size,
+        unsent=unsent,
+        written=sent - repeated + unsent,
+        rtt_ns=rtt * 1000,
+    )
+
+
+def ports_of(source: str, destination: str) -> tuple[int, int] | None:
+    """Return the local and the remote port of two locators such as ``tls/10.0.0.7:7450``."""
+    found = [_PORT.search(locator) for locator in (source, destination)]
+    if found[0] is None or found[1] is None:
+        return None
+    return int(found[0][1]), int(found[1][1])
+
+
+def descriptor_of(ports: tuple[int, int]) -> int | None:
+    """Return the descriptor of this process's connection with these ports."""
+    for descriptor in _sockets():
+        with suppress(OSError):
+            opened = socket.socket(fileno=descriptor)
+            try:
+                tcp = opened.family in (socket.AF_INET, socket.AF_INET6)
+                if tcp and (opened.getsockname()[1], opened.getpeername()[1]) == ports:
+                    return descriptor
+            finally:
+                opened.detach()
+    return None
+
+
+def _sockets() -> Iterator[int]:
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if str(entry.readlink()).startswith("socket:"):
+                yield int(entry.name)

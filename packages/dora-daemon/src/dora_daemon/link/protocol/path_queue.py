@@ -1,0 +1,174 @@
+"""How many bytes of large messages may be on the way, so that they fill the path and no queue.
+
+A network takes more than it carries: the rest waits in the queue before its slowest part, and every
+other message of the two machines behind it, also one of another connection. The round trips that
+TCP measures show that queue. What is on the way shrinks until they are almost as short as those of
+an empty path, and grows again while they are. TCP alone would fill the queue. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+INITIAL: Final = 64 * 1024
+"""Bytes that may be on the way at first."""
+SMALLEST: Final = 6 * 1024
+"""Bytes that may always be on the way."""
+LARGEST: Final = 64 << 20
+PIECE: Final = 2 * 1448
+"""Bytes of the smallest piece: two packets."""
+_FEW: Final = 2 * PIECE
+"""Bytes that may always wait in queues."""
+_FAST: Final = 150_000_000
+"""Bytes in a second from which on nothing is held back: on such paths the processor is the limit,
+and longer round trips are those of busy processors. A cable of 1 Gbit/s carries less."""
+_SLOWEST: Final = 50_000
+"""Bytes in a second of a path that carries nothing at present."""
+_PIECE_NS: Final = 2_000_000
+"""Time that the path needs for one piece."""
+_AHEAD_NS: Final = 10_000_000
+"""Time that the path needs for what TCP has not sent yet."""
+_ROUND_NS: Final = 5_000_000
+"""Shortest time between two decisions; with longer round trips, one of them."""
+_QUEUE_NS: Final = 3_000_000
+"""Time that a packet may wait in queues."""
+_EPOCH_NS: Final = 5_000_000_000
+"""Time after which the shortest round trip is measured again: routes and radio links change."""
+_PAUSE_NS: Final = (300_000, 3_000_000)
+"""Shortest and longest time until the next look."""
+
+
+class TcpState(NamedTuple):
+    """What the kernel knows of one connection."""
+
+    arrived: int
+    """Bytes that have arrived since it began, also behind a lost packet."""
+    flying: int
+    """Bytes in the network."""
+    unsent: int
+    """Bytes that wait in the kernel."""
+    written: int
+    """Bytes that were written to the connection since it began."""
+    rtt_ns: int
+    """Mean of the last round trips."""
+
+
+class PathQueue:
+    """Decides for one connection. Times are nanoseconds of CLOCK_MONOTONIC."""
+
+    def __init__(self) -> None:
+        self.limit = INITIAL
+        """Bytes that may be on the way now."""
+        self._rate = 0
+        """Bytes in a second that arrived during the last round; 0: not known yet."""
+        self._fastest = self._next_fastest = 0
+        """The most in a round of this epoch and the one before."""
+        self._starts = True
+        """Whether no queue was seen yet."""
+        self._target = 0
+        """Where `TcpState.written` is once the last piece is written."""
+        self._next_ns = 0
+        """When the next piece may follow: they do not come in bursts."""
+        self._base = 0
+        """Shortest mean round trip of this epoch and the one before."""
+        self._next_base = 0
+        self._epoch_ns = 0
+        self._drains = 0
+        """Rounds that empty the queue, so that the shortest round trip is seen."""
+        self._begin_ns = 0
+        self._begin_bytes = 0
+        self._seen_ns = 0
+        self._shortest = 0
+        self._most = 0
+        self._limited = False
+
+    def piece(self) -> int:
+        """Return the bytes of the next piece."""
+        return max(PIECE, self._rate * _PIECE_NS // 1_000_000_000) if self._rate else INITIAL // 4
+
+    def put(self, state: TcpState, nbytes: int, now: int) -> None:
+        """Note a piece, which will be written to the connection."""
+        self._target = max(self._target, state.written) + nbytes
+        if not self._starts:
+            self._next_ns = now + nbytes * 1_000_000_000 // (self._fastest * 5 // 4)
+
+    def pause(self, state: TcpState, now: int) -> int:
+        """Return the nanoseconds until the next look; 0: the path takes another piece."""
+        waiting = state.unsent + max(0, self._target - state.written)
+        on_the_way = state.flying + waiting
+        self._follow(state, on_the_way, now)
+        if self._fastest > _FAST:
+            return 0
+        limit = self.limit // 2 if self._drains else self.limit
+        ahead = max(SMALLEST, self._fastest * _AHEAD_NS // 1_000_000_000)
+        if not self._rate:
+            ahead = INITIAL
+        if now < self._next_ns:
+            return self._next_ns - now
+        too_many = on_the_way - limit
+        if too_many >= 0:
+            self._limited = True
+        elif waiting < ahead:
+            return 0
+        shortest, longest = _PAUSE_NS
+        if not self._rate:
+            return shortest
+        nbytes = max(too_many, waiting - ahead) + PIECE // 2
+        return min(longest, max(shortest, nbytes * 1_000_000_000 // self._rate))
+
+    def _follow(self, state: TcpState, on_the_way: int, now: int) -> None:
+        """Note a round trip; decide at the end of a round."""
+        length = max(_ROUND_NS, state.rtt_ns)
+        if not self._base:
+            self._base = self._next_base = state.rtt_ns
+            self._epoch_ns = now
+        if now - self._seen_ns > 2 * length:
+            # Nothing was sent for a while: what the last round trips tell is past.
+            self._begin(state, now)
+        self._seen_ns = now
+        self._shortest = min(self._shortest, state.rtt_ns)
+        self._most = max(self._most, min(on_the_way, self.limit))
+        took = now - self._begin_ns
+        if took < length or state.arrived == self._begin_bytes:
+            return
+        if took > 4 * length:
+            # Nothing arrived for a while: this is no rate.
+            self._begin(state, now)
+            return
+        self._next_base = min(self._next_base, self._shortest)
+        self._base = min(self._base, self._next_base)
+        rate = max(_SLOWEST, (state.arrived - self._begin_bytes) * 1_000_000_000 // took)
+        if self._limited or rate > self._rate:
+            self._rate = rate
+        self._next_fastest = max(self._next_fastest, rate)
+        self._fastest = max(self._fastest, rate)
+        # Later round trips show what the first bytes of a faster round have done.
+        self._decide(state.rtt_ns if self._starts else self._shortest)
+        self._begin(state, now)
+
+    def _begin(self, state: TcpState, now: int) -> None:
+        self._begin_ns, self._begin_bytes = now, state.arrived
+        self._seen_ns, self._shortest = now, state.rtt_ns
+        self._most, self._limited = 0, False
+        if now - self._epoch_ns > _EPOCH_NS:
+            self._epoch_ns = now
+            self._base, self._next_base = self._next_base, state.rtt_ns
+            self._fastest = max(self._next_fastest, self._rate)
+            self._next_fastest = 0
+            self._drains = 0 if self._starts else 2
+
+    def _decide(self, round_trip: int) -> None:
+        if self._drains:
+            self._drains -= 1
+            return
+        few_packets = _FEW * 1_000_000_000 // self._fastest
+        allowed = self._base + max(_QUEUE_NS, self._base // 16, few_packets)
+        if round_trip > allowed:
+            # Most of what fills an empty path remains: the round trips may be longer without us.
+            least = self._fastest * self._base * 3 // 4_000_000_000
+            fewer = self._most * max(allowed, round_trip // 2) // round_trip
+            self.limit = max(SMALLEST, least, fewer)
+            self._starts = False
+        elif self._limited:
+            more = 2.0 if self._starts else min(1.25, allowed / round_trip)
+            self.limit = min(LARGEST, int(self.limit * more))
