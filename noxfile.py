@@ -254,8 +254,8 @@ def lerobot(session: nox.Session) -> None:
         create = ("uv", "venv", "--quiet", "--system-site-packages", "--python", system)
         session.run(*create, str(folder), external=True)
     install = ("uv", "pip", "install", "--quiet", "--python", python)
-    # It asks for a newer PyTorch, which it does not need here.
-    session.run(*install, "--no-deps", "lerobot==0.6.1", external=True)
+    # They ask for a newer PyTorch and for that of the index, which they do not need here.
+    session.run(*install, "--no-deps", "lerobot==0.6.1", "accelerate<2", external=True)
     wheels = [*CORE, "dora-gate", "dora-recordings", "lerobot-robot-dora"]
     packages = [argument for name in wheels for argument in ("-e", f"packages/{name}")]
     session.run(*install, *packages, *_dependencies("lerobot"), external=True)

@@ -152,6 +152,24 @@ def test_record(workspace: Workspace) -> None:
     assert taught["frames"] > 60
     frames = taught["frames"] + beside["frames"]
     assert merged.items() >= {**same, "episodes": 3, "frames": frames}.items()
+    train(workspace, "merged")
+    assert (workspace.path / "trained/checkpoints/last/pretrained_model/config.json").exists()
+
+
+def train(workspace: Workspace, dataset: str) -> None:
+    """Train a tiny policy for two steps."""
+    tiny = (
+        "type=act device=cpu push_to_hub=false pretrained_backbone_weights=null chunk_size=4"
+        " n_action_steps=4 dim_model=16 n_heads=2 dim_feedforward=16 n_encoder_layers=1"
+        " n_vae_encoder_layers=1"
+    )
+    words = (
+        *("lerobot-train", f"--dataset.repo_id=me/{dataset}", f"--dataset.root={dataset}"),
+        *("--dataset.video_backend=pyav", "--output_dir=trained", "--steps=2", "--batch_size=2"),
+        "--num_workers=0",
+        *(f"--policy.{option}" for option in tiny.split()),
+    )
+    python(workspace, str(INTERPRETER.parent / words[0]), *words[1:])
 
 
 def test_ctrl_c_in_an_episode_leaves_a_readable_dataset(workspace: Workspace) -> None:
@@ -166,8 +184,19 @@ def test_ctrl_c_in_an_episode_leaves_a_readable_dataset(workspace: Workspace) ->
     assert found["robot"] == "so101"
 
 
+def by_hand(workspace: Workspace, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words,
+        cwd=workspace.path,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_teleoperate_by_hand(workspace: Workspace) -> None:
-    """The script attaches to one of two dataflows."""
+    """The script attaches to one of two dataflows; a second script is refused."""
     file = flow(workspace, "dynamic")
     with running(workspace, "run", file) as theirs, running(workspace, "run", file) as dora:
         for one in (theirs, dora):
@@ -177,16 +206,15 @@ def test_teleoperate_by_hand(workspace: Workspace) -> None:
         chosen = ("type=dora", "node=script", f"dataflow={started[1]}")
         words = [f"--{one}.{option}" for one in ("robot", "teleop") for option in chosen]
         program = str(INTERPRETER.parent / "lerobot-teleoperate")
-        done = subprocess.run(
-            [program, *words, "--fps=30", "--teleop_time_s=3"],
-            cwd=workspace.path,
-            env={**os.environ, **ENVIRONMENT},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        dora.wait_for("30 actions")
+        with by_hand(workspace, program, *words, "--fps=30", "--teleop_time_s=6") as script:
+            dora.wait_for("30 actions")
+            again = "from lerobot_robot_dora.session import acquire; acquire('script', 'UUID')"
+            with by_hand(
+                workspace, str(INTERPRETER), "-c", again.replace("UUID", started[1])
+            ) as second:
+                assert 'node "script" is already attached' in second.communicate()[1]
+            _, errors = script.communicate()
+            assert script.returncode == 0, errors
         assert "30 actions" not in theirs.stdout
         for one in (dora, theirs):
             one.interrupt()

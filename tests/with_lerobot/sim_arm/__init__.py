@@ -12,7 +12,6 @@ from lerobot.robots import Robot, RobotConfig
 from lerobot.teleoperators import Teleoperator, TeleoperatorConfig
 
 JOINTS = ("shoulder_pan.pos", "elbow_flex.pos", "gripper.pos")
-SIZE = (48, 64, 3)
 
 
 class Device:
@@ -42,7 +41,10 @@ class Device:
 @RobotConfig.register_subclass("sim_arm")
 @dataclass(kw_only=True)
 class SimArmConfig(RobotConfig):
-    """Has no options."""
+    """Size of its picture."""
+
+    height: int = 48
+    width: int = 64
 
 
 class SimArm(Device, Robot):
@@ -52,14 +54,15 @@ class SimArm(Device, Robot):
 
     def __init__(self, config: SimArmConfig) -> None:
         super().__init__(config)
+        self.size = (config.height, config.width, 3)
         self.position = dict.fromkeys(JOINTS, 0.0)
 
     @property
     def observation_features(self) -> dict[str, Any]:
-        return {**dict.fromkeys(JOINTS, float), "front": SIZE}
+        return {**dict.fromkeys(JOINTS, float), "front": self.size}
 
     def get_observation(self) -> dict[str, Any]:
-        picture = np.full(SIZE, 128 + self.position[JOINTS[0]], np.uint8)
+        picture = np.full(self.size, 128 + self.position[JOINTS[0]], np.uint8)
         return {**self.position, "front": picture}
 
     def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
