@@ -62,6 +62,7 @@ class Child:
                 start_new_session=True,
                 pass_fds=(other.fileno(),),
             )
+        self._printed = os.open(output, os.O_RDONLY)
 
     def answer(self, now: int, values: Any, block: bytes | bytearray = b"") -> None:
         """Let it go on; its end is noticed by `requests`."""
@@ -95,7 +96,7 @@ class Child:
         """Return how it ended, once its socket has. Raises FlowError if it does not end."""
         if not self.ended_within(self._patience):
             raise FlowError(self._stuck())
-        self._end.close()
+        self._close()
         code = self.process.returncode
         if code >= 0:
             return Exit(code=code)
@@ -113,14 +114,18 @@ class Child:
         """End it at once, with its children."""
         self.signal("SIGKILL")
         self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
         self._end.close()
+        os.close(self._printed)
 
     def new_lines(self, *, last: bool = False) -> list[str]:
         """Return what it has printed since the last call."""
-        with self._output.open("rb") as file:
-            file.seek(self._read_to)
-            data = file.read()
-        self._read_to += len(data)
+        data = b""
+        while chunk := os.pread(self._printed, 65536, self._read_to):
+            data += chunk
+            self._read_to += len(chunk)
         lines = self._splitter.feed(data)
         return lines + self._splitter.flush() if last else lines
 

@@ -53,6 +53,8 @@ UNMATCHED = "unmatched"
 WAITING = frozenset((HELLO, NEXT, POLL, EMPTY, SLEEP, SEND_WAITING))
 
 _HEAD = struct.Struct("=IQ")
+_COPIED = 65536
+"""Bytes of a block that are copied into one frame."""
 
 
 def wall_ns(time_ns: int) -> int:
@@ -63,10 +65,12 @@ def wall_ns(time_ns: int) -> int:
 def write_frame(end: socket.socket, values: Any, block: Any = b"") -> None:
     """Send a frame. Raises ControlClosed if the other side has ended."""
     text = json.dumps(values, separators=(",", ":")).encode()
-    head = _HEAD.pack(len(text), len(block))
+    frame = _HEAD.pack(len(text), len(block)) + text
     try:
-        end.sendall(head + text)
-        if len(block):
+        if len(block) <= _COPIED:
+            end.sendall(frame + block)  # one call, so that the reader wakes up once
+        else:
+            end.sendall(frame)
             end.sendall(block)
     except (BrokenPipeError, ConnectionResetError) as error:
         raise ControlClosed("the other side of the test has ended") from error
