@@ -7,14 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from coordinator.fleet.test_fleet import apply, on
-from support.simulation.fleet_simulation import (
-    SimulatedFleet,
-    dataflow,
-    fleet_of,
-    pipeline,
-    running_fleet,
-)
-from support.simulation.machine_simulation import FakeDaemon, FakeRunner
+from support.simulation.fleets import SimulatedFleet, dataflow, fleet_of, pipeline, running_fleet
 
 from dora_config.protocol.control import (
     ChangeGraph,
@@ -23,12 +16,13 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.fleet import DesiredDataflow
 from dora_config.protocol.runner import AddNode
+from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 AWAY = 300.0
 LAST = None
 
 
-def lives(daemon: FakeDaemon) -> list[FakeRunner]:
+def lives(daemon: SimulatedDaemon) -> list[SimulatedRunner]:
     return [runner for runner in daemon.runners if runner.lives]
 
 
@@ -36,7 +30,7 @@ STATES = ("ran on", "rebooted", "waits")
 """Of the robot when it returns: ``waits``: rebooted just before, so that nothing runs yet."""
 
 
-def leave_until(fleet: SimulatedFleet, robot: FakeDaemon, state: str) -> None:
+def leave_until(fleet: SimulatedFleet, robot: SimulatedDaemon, state: str) -> None:
     """Cut the robot off, and let it be in this state."""
     fleet.disconnect(robot)
     if state == "rebooted":
@@ -56,7 +50,7 @@ def words(fleet: SimulatedFleet) -> str:
     return str([registry.history.of(one.id) for one in registry])
 
 
-def leave(fleet: SimulatedFleet, robot: FakeDaemon, *, rebooted: bool) -> None:
+def leave(fleet: SimulatedFleet, robot: SimulatedDaemon, *, rebooted: bool) -> None:
     """Cut the robot off, possibly with a power cut, until it has started its nodes alone."""
     fleet.disconnect(robot)
     if rebooted:
@@ -67,7 +61,7 @@ def leave(fleet: SimulatedFleet, robot: FakeDaemon, *, rebooted: bool) -> None:
     assert runner.phase == "running"
 
 
-def come_back(fleet: SimulatedFleet, robot: FakeDaemon) -> None:
+def come_back(fleet: SimulatedFleet, robot: SimulatedDaemon) -> None:
     if fleet.coordinator is None:
         fleet.start_coordinator()
     for daemon in fleet.daemons.values():
@@ -266,7 +260,7 @@ def test_what_was_applied_meanwhile_runs(
     assert word in words(fleet)
 
 
-def name_of(fleet: SimulatedFleet, runner: FakeRunner) -> str | None:
+def name_of(fleet: SimulatedFleet, runner: SimulatedRunner) -> str | None:
     return fleet.store[runner.dataflow_id][1].name
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeline, running_fleet
+from support.simulation.fleets import SimulatedFleet, fleet_of, pipeline, running_fleet
 
 from dora_config.protocol.control import (
     ClusterReport,

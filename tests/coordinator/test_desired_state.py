@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import pytest
 from coordinator.fleet.test_fleet import apply, on, report
 from support.seeds import chunks
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow
-from support.simulation.machine_simulation import FakeDaemon, FakeRunner
+from support.simulation.fleets import SimulatedFleet, dataflow
 
 from dora_config.protocol.control import StartDataflow, Started, StopDataflow
 from dora_config.protocol.fleet import DesiredDataflow, PauseFleet
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
+from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 QUICK = 100
 SLOW = 10_000
@@ -29,7 +29,7 @@ SETTINGS = Settings(daemon_silence_limit=1e9)
 Programs = dict[str, str | None]
 
 
-def programs_of(runner: FakeRunner) -> Programs:
+def programs_of(runner: SimulatedRunner) -> Programs:
     return {node.node.id: node.node.path for node in runner.current}
 
 
@@ -47,7 +47,7 @@ class History:
         """Changes of each copy by applies."""
         self.names: dict[str, str] = {}
         """Of dataflows, by id."""
-        self.healthy: dict[int, tuple[FakeDaemon, FakeRunner, int]] = {}
+        self.healthy: dict[int, tuple[SimulatedDaemon, SimulatedRunner, int]] = {}
         """Runners that ran what is desired, and the changes of their copy until then."""
 
     def expected(self) -> dict[str, Programs]:
@@ -57,7 +57,7 @@ class History:
             for copy in map(one.copy_for, one.machines or ())
         }
 
-    def living(self) -> Iterator[tuple[FakeDaemon, FakeRunner]]:
+    def living(self) -> Iterator[tuple[SimulatedDaemon, SimulatedRunner]]:
         for daemon in self.fleet.daemons.values():
             for runner in daemon.runners:
                 if runner.lives:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.claims import new_authority
 from support.simulation.cluster_simulation import SimulatedCluster
-from support.simulation.fleet_simulation import pipeline
+from support.simulation.fleets import pipeline
 
 from dora_coordinator.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeline
+from support.simulation.fleets import SimulatedFleet, fleet_of, pipeline
 
 from dora_config.protocol.control import RestartDataflow, StopDataflow
 from dora_coordinator.settings import Settings

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from hypothesis import given, settings, strategies as st
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, pipeline
-from support.simulation.link_simulation import Wall
-from support.simulation.machine_simulation import FakeDaemon, FakeRunner
+from support.simulation.fleets import SimulatedFleet, dataflow, pipeline
 
 from dora_config.protocol.control import StopDataflow
 from dora_coordinator.state.records import Phase
+from dora_testing.cluster.link import Wall
+from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 OPERATIONS = (
     "start",
@@ -46,11 +46,13 @@ OPERATIONS = (
 histories = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 11)), max_size=60)
 
 
-def _pick(fleet: SimulatedFleet, number: int) -> FakeDaemon:
+def _pick(fleet: SimulatedFleet, number: int) -> SimulatedDaemon:
     return list(fleet.daemons.values())[number % len(fleet.daemons)]
 
 
-def _pick_runner(fleet: SimulatedFleet, number: int) -> tuple[FakeRunner, FakeDaemon] | None:
+def _pick_runner(
+    fleet: SimulatedFleet, number: int
+) -> tuple[SimulatedRunner, SimulatedDaemon] | None:
     living = [(r, d) for d in fleet.daemons.values() for r in d.runners if r.lives]
     return living[number % len(living)] if living else None
 

@@ -20,8 +20,7 @@ from support.claims import new_authority
 from support.seeds import chunks
 from support.simulation import cluster_simulation
 from support.simulation.cluster_simulation import STATION, Place, SimulatedCluster
-from support.simulation.fleet_simulation import pipeline
-from support.simulation.machine_simulation import FakeDaemon, FakeRunner
+from support.simulation.fleets import pipeline
 
 from dora_config.protocol.control import ChangeGraph, RestartDataflow, StopDataflow
 from dora_config.protocol.dataflow import DataflowSpec, StartIdentity
@@ -30,6 +29,7 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import PartState
+from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 QUICK = 90
 SLOW = 10_000
@@ -69,7 +69,7 @@ class History:
         """The coordinator that the operator uses."""
         return self.cluster.present
 
-    def living(self) -> Iterator[tuple[FakeDaemon, FakeRunner]]:
+    def living(self) -> Iterator[tuple[SimulatedDaemon, SimulatedRunner]]:
         for daemon in self.cluster.daemons.values():
             for runner in daemon.runners:
                 if runner.lives:

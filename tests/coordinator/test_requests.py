@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import running_dataflows
+from support.simulation.fleets import running_dataflows
 
 from dora_config.protocol.control import (
     Described,

@@ -6,19 +6,19 @@ import copy
 from itertools import permutations
 
 import pytest
-from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeline, running_fleet
-from support.simulation.machine_simulation import FakeDaemon, FakeRunner
+from support.simulation.fleets import SimulatedFleet, fleet_of, pipeline, running_fleet
 
 from dora_config.protocol.control import ChangeGraph, RestartDataflow, StopDataflow
 from dora_config.protocol.daemon import PartLost
 from dora_config.protocol.runner import AddNode
+from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 APP = pipeline(counter="robot", sink="station").model_copy(update={"name": "my-app"})
 AFTER = 60.0
 """Seconds after the last fault within which all is repaired or named."""
 
 
-def lives(daemon: FakeDaemon) -> list[FakeRunner]:
+def lives(daemon: SimulatedDaemon) -> list[SimulatedRunner]:
     return [runner for runner in daemon.runners if runner.lives]
 
 
@@ -30,7 +30,9 @@ def with_store(fleet: SimulatedFleet, store: object) -> None:
     fleet.store.update(store)
 
 
-def come_back(fleet: SimulatedFleet, first: FakeDaemon, second: FakeDaemon, apart: float) -> None:
+def come_back(
+    fleet: SimulatedFleet, first: SimulatedDaemon, second: SimulatedDaemon, apart: float
+) -> None:
     fleet.start_coordinator()
     for daemon in (first, second):
         if daemon.agent is None:

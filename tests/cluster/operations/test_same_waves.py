@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cluster.operations.test_daemon_switch import MANY, NEW, OLD, FakeSwitch
 from coordinator.fleet.test_fleet import apply, on, report
-from support.simulation.fleet_simulation import SimulatedFleet
+from support.simulation.fleets import SimulatedFleet
 
 from dora_cli.coordinator.errors import CoordinatorLost, RequestFailed
 from dora_cluster.coordinator import queries

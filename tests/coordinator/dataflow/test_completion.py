@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import running_fleet
+from support.simulation.fleets import running_fleet
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
+from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
 
 from dora_config.protocol.control import Ended, StopDataflow
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import (
-    COORDINATOR,
-    SimulatedFleet,
-    dataflow,
-    running_fleet,
-)
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
 
 from dora_config.history import entries as happened
 from dora_config.history.entries import HistoryEntry, HistoryEvent, split_dropped
@@ -17,9 +11,11 @@ from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.history import FIRST, LAST, REFUSED, ClusterHistory
 from dora_coordinator.state.events import StoreLoaded
 from dora_coordinator.state.records import Phase
+from dora_testing.cluster.fleet import COORDINATOR
+from dora_testing.cluster.machine import SimulatedDaemon
 
 
-def running() -> tuple[SimulatedFleet, FakeDaemon]:
+def running() -> tuple[SimulatedFleet, SimulatedDaemon]:
     fleet, robot, *_ = running_fleet(dataflow(camera="robot"))
     return fleet, robot
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, fleet_of, pipeline
-from support.simulation.link_simulation import Wall
+from support.simulation.fleets import SimulatedFleet, dataflow, fleet_of, pipeline
 
 from dora_config.protocol.control import ReplaceDataflow, StopDataflow
+from dora_testing.cluster.link import Wall
 
 
 def running_fleet() -> SimulatedFleet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import pipeline
+from support.simulation.fleets import pipeline
 
 from dora_config.protocol.links import LinkReport, PeerReport
 from dora_coordinator.dataflow.starting import may_wait

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
 
 from dora_config.protocol.daemon import DaemonMessage, PartChanged
+from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def test_nodes_continue_while_a_connection_is_lost() -> None:
@@ -155,7 +155,7 @@ def test_results_of_a_disconnected_machine_are_reported_later() -> None:
 class _ForgingFleet(SimulatedFleet):
     """Machines report changes of dataflows that they cannot describe with a signature."""
 
-    def _verified(self, daemon: FakeDaemon, message: DaemonMessage) -> DaemonMessage:
+    def _verified(self, daemon: SimulatedDaemon, message: DaemonMessage) -> DaemonMessage:
         if not isinstance(message, PartChanged):
             return message
         report = message.report.model_copy(update={"changes": 9})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, pipeline
+from support.simulation.fleets import SimulatedFleet, dataflow, pipeline
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.builds import BuildDataflow

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import (
+from support.simulation.fleets import (
     SimulatedFleet,
     dataflow,
     pipeline,
     running_dataflows,
     running_fleet,
 )
-from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import (
     ChangeGraph,
@@ -21,6 +20,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import ConnectInput
 from dora_coordinator.state.records import Phase
+from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def test_running_parts_are_adopted_after_the_store_was_lost() -> None:
@@ -36,7 +36,7 @@ def test_running_parts_are_adopted_after_the_store_was_lost() -> None:
     assert [runner.phase for runner in (*robot.runners, *station.runners)] == ["running"] * 2
 
 
-def adopted_on_robot(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+def adopted_on_robot(spec: DataflowSpec) -> tuple[SimulatedFleet, SimulatedDaemon, SimulatedDaemon]:
     """Return a fleet whose store was lost and whose station has not returned yet."""
     fleet, robot, station = running_fleet(spec)
     fleet.lose_store()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, fleet_of
+from support.simulation.fleets import SimulatedFleet, dataflow, fleet_of
 
 from dora_config.protocol.control import (
     Started,

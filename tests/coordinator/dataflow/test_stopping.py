@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import (
-    SimulatedFleet,
-    dataflow,
-    fleet_of,
-    pipeline,
-    running_fleet,
-)
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, dataflow, fleet_of, pipeline, running_fleet
 
 from dora_config.protocol.control import StopDataflow
+from dora_testing.cluster.machine import SimulatedDaemon
 
 STOPPED = 'daemon "robot" was stopped'
 
 
-def running_three() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+def running_three() -> tuple[SimulatedFleet, SimulatedDaemon, SimulatedDaemon]:
     """Return a fleet with one dataflow over two machines and one on each machine."""
     fleet = fleet_of("robot", "station")
     robot, station = fleet.daemons["robot"], fleet.daemons["station"]

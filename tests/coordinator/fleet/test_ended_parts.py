@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from coordinator.fleet.test_fleet import apply, report
-from support.simulation.fleet_simulation import SimulatedFleet, fleet_of
-from support.simulation.machine_simulation import FakeRunner
+from support.simulation.fleets import SimulatedFleet, fleet_of
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,
@@ -17,6 +16,7 @@ from dora_config.protocol.control import CallRunner, ChangeGraph
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import DesiredDataflow, Rollout
 from dora_config.protocol.runner import RemoveNode, RestartNode
+from dora_testing.cluster.machine import SimulatedRunner
 
 
 def app(*, version: str = "1", **machines: str) -> DesiredDataflow:
@@ -35,7 +35,7 @@ def app(*, version: str = "1", **machines: str) -> DesiredDataflow:
     return DesiredDataflow(spec=DataflowSpec(resolved=resolved, name="app"))
 
 
-def runner(fleet: SimulatedFleet, machine: str) -> FakeRunner:
+def runner(fleet: SimulatedFleet, machine: str) -> SimulatedRunner:
     (found,) = [one for one in fleet.daemons[machine].runners if one.lives]
     return found
 

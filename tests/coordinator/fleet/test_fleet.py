@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from support.simulation.fleet_simulation import SimulatedFleet, fleet_of
+from support.simulation.fleets import SimulatedFleet, fleet_of
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,

@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.types import Message
 from starlette.websockets import WebSocket
 from support.fleets import stored_files
-from support.simulation.fleet_simulation import COORDINATOR
 from support.waiting import wait_until_async
 
 from dora_config.errors import RemoteProtocolError
@@ -40,6 +39,7 @@ from dora_coordinator.io.server import _Endpoints, _handshake_frame, _next_frame
 from dora_coordinator.io.service import Service
 from dora_coordinator.queries.clients import RequestClient
 from dora_coordinator.settings import Settings
+from dora_testing.cluster.fleet import COORDINATOR
 
 
 async def web_socket(*messages: Message) -> WebSocket:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from support.dora import DORA
 from support.fleets.coordinator import free_port
-from support.simulation.fleet_simulation import COORDINATOR, DAEMON, dataflow
+from support.simulation.fleets import dataflow
 from support.waiting import PATIENCE, wait_until, wait_until_async
 
 from dora_config.protocol.builds import BuildDataflow, BuildEvents, BuildPart
@@ -48,6 +48,7 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Change, Command
 from dora_coordinator.state.events import ClientRequested, Event
 from dora_coordinator.state.identities import Proof
+from dora_testing.cluster.fleet import COORDINATOR, DAEMON
 
 
 class FillingStore(SqliteStore):

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 
 import pytest
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.protocol.dataflow import StartIdentity
 from dora_coordinator.io.store import MemoryStore, NotWritten, SqliteStore, StoreError, open_store

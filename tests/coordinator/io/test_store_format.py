@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.protocol.dataflow import StartIdentity
 from dora_config.protocol.runner import DataflowResult, NodeResult

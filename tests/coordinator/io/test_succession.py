@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.claims import signed
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.access_token import Token
 from dora_config.protocol.claims import Claim

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeline
-from support.simulation.link_simulation import FakeLink, Wall
-from support.simulation.machine_simulation import FakeRunner
+from support.simulation.fleets import SimulatedFleet, fleet_of, pipeline
 
 from dora_config.protocol.control import (
     ClusterReport,
@@ -23,6 +21,8 @@ from dora_config.protocol.links import PeerEndpoint, PeerReport
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
 from dora_daemon.link.protocol.status import other_security
+from dora_testing.cluster.link import SimulatedLink, Wall
+from dora_testing.cluster.machine import SimulatedRunner
 
 
 def chain(fleet: SimulatedFleet, *, allow_unlinked: bool = False) -> int:
@@ -39,7 +39,7 @@ def linked_fleet() -> SimulatedFleet:
     return fleet
 
 
-def runner(fleet: SimulatedFleet, machine: str) -> FakeRunner:
+def runner(fleet: SimulatedFleet, machine: str) -> SimulatedRunner:
     (found,) = [one for one in fleet.daemons[machine].runners if one.lives]
     return found
 
@@ -95,13 +95,13 @@ def test_a_known_reason_is_reported_without_advice_about_firewalls(
 ) -> None:
     reason = other_security("base", plain=True)
 
-    def refused(link: FakeLink, peer: PeerEndpoint, *_: object) -> PeerReport:
+    def refused(link: SimulatedLink, peer: PeerEndpoint, *_: object) -> PeerReport:
         return PeerReport(
             machine=peer.machine, run_id=peer.run_id, state="connecting", reason=reason
         )
 
     fleet = fleet_of("robot", "base", "arm")
-    monkeypatch.setattr(FakeLink, "_try_peer", refused)
+    monkeypatch.setattr(SimulatedLink, "_try_peer", refused)
     number = chain(fleet)
     fleet.settle()
     fleet.pass_time(Settings().link_timeout + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, fleet_of
+from support.simulation.fleets import SimulatedFleet, fleet_of
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.builds import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow
+from support.simulation.fleets import SimulatedFleet, dataflow
 
 from dora_config.file_store import FileRefused
 from dora_coordinator.dataflow.registry import DataflowRegistry

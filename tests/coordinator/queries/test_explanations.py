@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from support.runner.histories import failed
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
 
 from dora_config.history.entries import HistoryEntry
 from dora_config.history.explanation import Explanation
@@ -12,9 +11,10 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
 from dora_config.protocol.control import Explain, Explained, StopDataflow
 from dora_config.protocol.daemon import TO_DAEMON, Heartbeat, PartHistory, ReadHistory
 from dora_coordinator.state.events import DaemonMessageReceived
+from dora_testing.cluster.machine import SimulatedDaemon
 
 
-def requested(daemon: FakeDaemon) -> ReadHistory:
+def requested(daemon: SimulatedDaemon) -> ReadHistory:
     """Return the request that a daemon has received."""
     found = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
     daemon.from_coordinator.clear()
@@ -23,7 +23,10 @@ def requested(daemon: FakeDaemon) -> ReadHistory:
 
 
 def answer(
-    fleet: SimulatedFleet, daemon: FakeDaemon, *entries: HistoryEntry, problem: str | None = None
+    fleet: SimulatedFleet,
+    daemon: SimulatedDaemon,
+    *entries: HistoryEntry,
+    problem: str | None = None,
 ) -> None:
     message = PartHistory(read=requested(daemon).read, entries=entries, problem=problem)
     assert daemon.connection is not None

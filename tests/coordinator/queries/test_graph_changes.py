@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.simulation.fleet_simulation import SimulatedFleet, pipeline, running_fleet
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, pipeline, running_fleet
 
 from dora_config.dataflow.resolved import ResolvedDeploy, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource
@@ -27,13 +26,14 @@ from dora_config.protocol.runner import (
     RemoveNode,
     ReplaceNode,
 )
+from dora_testing.cluster.machine import SimulatedDaemon
 
 CROSSING = ConnectInput(source="camera", output="out", target="logger", input="extra")
 
 LOGS_OF_CAMRA = ResolvedInput(source=LogSource(level="info", node="camra"))
 
 
-def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+def two_machines() -> tuple[SimulatedFleet, SimulatedDaemon, SimulatedDaemon]:
     """camera and plot on the robot, logger on the station; no edge between the machines."""
     fleet, robot, station = running_fleet(pipeline(camera="robot", plot="robot"))
     return fleet, robot, station
@@ -57,7 +57,7 @@ def node(name: str, machine: str | None = "station", **fields: object) -> Resolv
     )
 
 
-def with_logger() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+def with_logger() -> tuple[SimulatedFleet, SimulatedDaemon, SimulatedDaemon]:
     fleet, robot, station = two_machines()
     number = change(fleet, AddNode(node=node("logger")))
     assert isinstance(fleet.answers[number], GraphChanged)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from support.simulation.fleet_simulation import (
+from support.simulation.fleets import (
     SimulatedFleet,
     dataflow,
     fleet_of,
     running_dataflows,
     running_fleet,
 )
-from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.history.entries import StartRefused
 from dora_config.protocol.control import (
@@ -24,6 +23,7 @@ from dora_config.protocol.control import (
     WaitForEnd,
 )
 from dora_config.protocol.daemon import Heartbeat
+from dora_testing.cluster.machine import SimulatedDaemon
 
 RESTART = RestartDataflow(dataflow="a")
 
@@ -241,7 +241,7 @@ def test_an_earlier_start_of_a_dataflow_ends_when_it_is_reported() -> None:
     assert fleet.listed() == [("Running", None)]
 
 
-def start_coordinator_again(fleet: SimulatedFleet, daemon: FakeDaemon) -> None:
+def start_coordinator_again(fleet: SimulatedFleet, daemon: SimulatedDaemon) -> None:
     fleet.kill_coordinator()
     fleet.start_coordinator()
     fleet.connect(daemon)

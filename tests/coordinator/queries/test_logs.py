@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import (
-    SimulatedFleet,
-    dataflow,
-    running_dataflows,
-    running_fleet,
-)
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, dataflow, running_dataflows, running_fleet
 
 from dora_config.protocol.control import (
     LogLines,
@@ -26,9 +20,10 @@ from dora_config.protocol.dataflow import LogFilter
 from dora_coordinator.state.events import (
     DaemonMessageReceived,
 )
+from dora_testing.cluster.machine import SimulatedDaemon
 
 
-def _stream(daemon: FakeDaemon) -> StreamLogs:
+def _stream(daemon: SimulatedDaemon) -> StreamLogs:
     (text,) = daemon.from_coordinator
     daemon.from_coordinator.clear()
     message = TO_DAEMON.decode(text)
@@ -36,7 +31,7 @@ def _stream(daemon: FakeDaemon) -> StreamLogs:
     return message
 
 
-def _chunk(fleet: SimulatedFleet, daemon: FakeDaemon, chunk: LogChunk) -> None:
+def _chunk(fleet: SimulatedFleet, daemon: SimulatedDaemon, chunk: LogChunk) -> None:
     assert daemon.connection is not None
     fleet.handle(DaemonMessageReceived(daemon.connection, chunk))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, running_fleet
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, running_fleet
 
 from dora_config.protocol.daemon import TO_DAEMON
 from dora_config.protocol.recordings import (
@@ -16,11 +15,12 @@ from dora_config.protocol.recordings import (
     RecordingStates,
 )
 from dora_coordinator.state.events import DaemonMessageReceived
+from dora_testing.cluster.machine import SimulatedDaemon
 
 STATES = RecordingStates()
 
 
-def received(daemon: FakeDaemon) -> str:
+def received(daemon: SimulatedDaemon) -> str:
     """Return the id of the only call that a daemon has received."""
     (text,) = daemon.from_coordinator
     daemon.from_coordinator.clear()
@@ -30,7 +30,7 @@ def received(daemon: FakeDaemon) -> str:
     return message.call
 
 
-def answer(fleet: SimulatedFleet, daemon: FakeDaemon, message: RecorderAnswered) -> None:
+def answer(fleet: SimulatedFleet, daemon: SimulatedDaemon, message: RecorderAnswered) -> None:
     assert daemon.connection is not None
     fleet.handle(DaemonMessageReceived(daemon.connection, message))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, running_fleet
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, running_fleet
 
 from dora_config.protocol.calls import PartReply, RunnerAnswered, RunnerCall, RunnerReplies
 from dora_config.protocol.control import CallRunner, ControlRequest
@@ -18,9 +17,12 @@ from dora_config.protocol.runner import (
     StopNode,
 )
 from dora_coordinator.state.events import DaemonMessageReceived
+from dora_testing.cluster.machine import SimulatedDaemon
 
 
-def call(fleet: SimulatedFleet, request: ControlRequest, *daemons: FakeDaemon) -> tuple[int, str]:
+def call(
+    fleet: SimulatedFleet, request: ControlRequest, *daemons: SimulatedDaemon
+) -> tuple[int, str]:
     """Send a request; return its number and the id of the call that the daemons receive."""
     number = fleet.request(request)
     calls = set()
@@ -35,7 +37,7 @@ def call(fleet: SimulatedFleet, request: ControlRequest, *daemons: FakeDaemon) -
 
 
 def answer(
-    fleet: SimulatedFleet, daemon: FakeDaemon, call_id: str, reply: RunnerReply | None
+    fleet: SimulatedFleet, daemon: SimulatedDaemon, call_id: str, reply: RunnerReply | None
 ) -> None:
     assert daemon.connection is not None
     problem = "the runner\tis gone" if reply is None else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
 
 from dora_config.protocol.control import GetSnapshot
 from dora_config.protocol.daemon import TO_DAEMON
@@ -19,19 +18,22 @@ from dora_config.protocol.snapshot import (
 )
 from dora_coordinator.queries import snapshots
 from dora_coordinator.state.events import DaemonMessageReceived
+from dora_testing.cluster.machine import SimulatedDaemon
 
 LOAD = MachineLoad(cpus=4, cpu_seconds=8.0, memory_bytes=1, memory_total_bytes=2)
 UPGRADE = MachineOperation(command="dora cluster upgrade", operator="ada@desk", since=1.0)
 
 
-def asked(daemon: FakeDaemon) -> list[SampleMachine]:
+def asked(daemon: SimulatedDaemon) -> list[SampleMachine]:
     """Return the samples that a daemon was asked for, and forget them."""
     found = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
     daemon.from_coordinator.clear()
     return [message for message in found if isinstance(message, SampleMachine)]
 
 
-def answer(fleet: SimulatedFleet, daemon: FakeDaemon, *, sent: int = 3, problem: str = "") -> None:
+def answer(
+    fleet: SimulatedFleet, daemon: SimulatedDaemon, *, sent: int = 3, problem: str = ""
+) -> None:
     (request,) = asked(daemon)
     dataflow_id = daemon.runners[0].dataflow_id
     edge = EdgeStatus(

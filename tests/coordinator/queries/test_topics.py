@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet, dataflow
 
 from dora_config.dataflow.resolved import ResolvedDeploy
 from dora_config.protocol.control import ChangeGraph, StopDataflow, WatchTopics
@@ -32,6 +31,7 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
     DaemonMessageReceived,
 )
+from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def two_senders(outputs: int = 1, *, debug: bool = True) -> DataflowSpec:
@@ -56,7 +56,7 @@ class Watched:
         self.fleet.progress.clear()
         self.fleet.progress_of.clear()
 
-    def received(self, daemon: FakeDaemon) -> CoordinatorMessage | None:
+    def received(self, daemon: SimulatedDaemon) -> CoordinatorMessage | None:
         """Return and remove the message about the watch to the daemon."""
         messages = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
         daemon.from_coordinator.clear()
@@ -64,12 +64,12 @@ class Watched:
         assert len(about) <= 1
         return about[0] if about else None
 
-    def stream(self, daemon: FakeDaemon) -> StreamTopics:
+    def stream(self, daemon: SimulatedDaemon) -> StreamTopics:
         message = self.received(daemon)
         assert isinstance(message, StreamTopics)
         return message
 
-    def send(self, daemon: FakeDaemon, message: DaemonMessage) -> None:
+    def send(self, daemon: SimulatedDaemon, message: DaemonMessage) -> None:
         assert daemon.connection is not None
         self.fleet.handle(DaemonMessageReceived(daemon.connection, message))
 

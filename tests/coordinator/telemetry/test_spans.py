@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, fleet_of
+from support.simulation.fleets import SimulatedFleet, dataflow, fleet_of
 
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
 from dora_config.protocol.control import PlanDataflow

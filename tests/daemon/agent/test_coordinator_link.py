@@ -9,7 +9,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from support.simulation.fleet_simulation import COORDINATOR, DAEMON
 from support.waiting import PATIENCE, wait_until_async
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -39,6 +38,7 @@ from dora_daemon.agent.coordinator_link import (
     RefusedForGood,
     spread,
 )
+from dora_testing.cluster.fleet import COORDINATOR, DAEMON
 
 # The oldest `websockets` closes the sockets of a server later.
 pytestmark = pytest.mark.integration

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 from support.fleets.stored_files import add
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.file_store import FileStore

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_daemon.agent import part_files
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError

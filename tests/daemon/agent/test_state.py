@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.protocol.calls import LinkPart, PartLinks
 from dora_config.protocol.daemon import (

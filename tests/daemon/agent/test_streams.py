@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.protocol.daemon import LogChunk, StreamLogs
 from dora_config.protocol.topics import StreamTopics, TopicChunk

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 from support.fleets.stored_files import add
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.access import AccessError, Endpoint
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode

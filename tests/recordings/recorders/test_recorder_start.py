@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 from support.waiting import wait_until_async
 
 from dora_config.access import Endpoint

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.fleets.coordinator import RunningCoordinator
-from support.simulation.fleet_simulation import DAEMON
 from websockets.sync.client import ClientConnection
 
 from dora_config.machine_identity import challenge_text
@@ -25,6 +24,7 @@ from dora_config.protocol.daemon import (
     Register,
 )
 from dora_daemon.agent.credentials import Credentials
+from dora_testing.cluster.fleet import DAEMON
 
 
 class HostileMachine:

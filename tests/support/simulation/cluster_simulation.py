@@ -11,9 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from support.claims import forged, signed
-from support.simulation.fleet_simulation import COORDINATOR, SimulatedFleet
-from support.simulation.link_simulation import FakeLink, Wall
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleets import SimulatedFleet
 
 from dora_config.access import Endpoint
 from dora_config.protocol.calls import LinkPart
@@ -38,6 +36,9 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.succession import Succession, SuccessionRecord
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.signatures import is_valid
+from dora_testing.cluster.fleet import COORDINATOR
+from dora_testing.cluster.link import SimulatedLink, Wall
+from dora_testing.cluster.machine import SimulatedDaemon
 
 STATION = "station"
 """Machine of the first coordinator; it has no daemon."""
@@ -100,11 +101,11 @@ class Place(SimulatedFleet):
     def _succession(self) -> Succession:
         return self.succession
 
-    def _links(self, dataflow_id: str) -> list[FakeLink]:
+    def _links(self, dataflow_id: str) -> list[SimulatedLink]:
         living = (r for one in self.cluster.daemons.values() for r in one.living(dataflow_id))
         return [runner.link for runner in living if runner.link is not None]
 
-    def _verified(self, daemon: FakeDaemon, message: DaemonMessage) -> DaemonMessage | None:
+    def _verified(self, daemon: SimulatedDaemon, message: DaemonMessage) -> DaemonMessage | None:
         message = self.cluster.forger.changed(daemon, message)
         if isinstance(message, Register):
             claim = self.cluster.claim_of(daemon)
@@ -123,7 +124,7 @@ class Place(SimulatedFleet):
         known = self.coordinator.registry.get(message.dataflow_id)
         return self.provenance.signed(message, None if known is None else known.spec.name)
 
-    def _is_obeyed(self, daemon: FakeDaemon, coordinators: Coordinators) -> bool:
+    def _is_obeyed(self, daemon: SimulatedDaemon, coordinators: Coordinators) -> bool:
         access = self.cluster.access[daemon.name]
         return access.follow(coordinators, self.cluster.fingerprint) is None
 
@@ -139,7 +140,7 @@ class Forger:
         self.calls_them: str | None = None
         """Name under which it reports its dataflows."""
 
-    def changed(self, daemon: FakeDaemon, message: DaemonMessage) -> DaemonMessage:
+    def changed(self, daemon: SimulatedDaemon, message: DaemonMessage) -> DaemonMessage:
         """Return a message of a daemon as a compromised one sends it."""
         if daemon.name != self.machine:
             return message
@@ -158,7 +159,7 @@ class Forger:
             case _:
                 return message
 
-    def _ends(self, daemon: FakeDaemon) -> Iterator[PartReport]:
+    def _ends(self, daemon: SimulatedDaemon) -> Iterator[PartReport]:
         """Yield ends of starts that are later than all others."""
         for number, name in enumerate(self._cluster.names):
             dataflow_id = f"00000000-0000-4000-8000-00000000000{number}"
@@ -169,7 +170,7 @@ class Forger:
                 dataflow_id=dataflow_id, attempt=1, phase="ended", name=name, begun=begun
             )
 
-    def _of_others(self, daemon: FakeDaemon) -> Iterator[PartReport]:
+    def _of_others(self, daemon: SimulatedDaemon) -> Iterator[PartReport]:
         """Yield ends of dataflows without a node on the machine: it answers for its own nodes."""
         own = set(daemon.disk)
         for place in self._cluster.leaders():
@@ -198,7 +199,7 @@ class SimulatedCluster:
         self.walls: set[Wall] = set()
         self.cut: frozenset[str] = frozenset()
         """Machines that do not reach the others."""
-        self.daemons: dict[str, FakeDaemon] = {}
+        self.daemons: dict[str, SimulatedDaemon] = {}
         self.access: dict[str, CoordinatorAccess] = {}
         self.forger = Forger(self)
         self._folder = folder
@@ -213,7 +214,7 @@ class SimulatedCluster:
         """The coordinator that the operator uses."""
         self.present.take_over(self.present.record.claim)
         for name in machines:
-            self.daemons[name] = daemon = FakeDaemon(name, name, codec=False)
+            self.daemons[name] = daemon = SimulatedDaemon(name, name, codec=False)
             self.forget_coordinators(daemon)
             self.present.daemons[name] = daemon
             self.present.start_daemon(daemon)
@@ -223,16 +224,16 @@ class SimulatedCluster:
     def now(self) -> float:
         return self.places[0].now
 
-    def place_of(self, daemon: FakeDaemon) -> Place:
+    def place_of(self, daemon: SimulatedDaemon) -> Place:
         return next(one for one in self.places if daemon.name in one.daemons)
 
-    def claim_of(self, daemon: FakeDaemon) -> Claim:
+    def claim_of(self, daemon: SimulatedDaemon) -> Claim:
         """Return the claim that a daemon shows."""
         if daemon.name == self.forger.machine and self.forger.claim is not None:
             return self.forger.claim
         return self.access[daemon.name].known(self.fingerprint).claim
 
-    def forget_coordinators(self, daemon: FakeDaemon) -> None:
+    def forget_coordinators(self, daemon: SimulatedDaemon) -> None:
         """Give a daemon a new disk, with the address that it was installed with."""
         self._disks += 1
         folder = self._folder / str(self._disks)
@@ -259,7 +260,7 @@ class SimulatedCluster:
             if not self.reaches(place.machine, daemon.name):
                 place.disconnect(daemon)
 
-    def connect(self, daemon: FakeDaemon) -> None:
+    def connect(self, daemon: SimulatedDaemon) -> None:
         """Let a daemon try its addresses until a coordinator answers."""
         access = self.access[daemon.name]
         for _ in range(_TRIES):
@@ -275,7 +276,7 @@ class SimulatedCluster:
             if daemon.connection is None:
                 access.failed()
 
-    def _try(self, daemon: FakeDaemon, place: Place) -> None:
+    def _try(self, daemon: SimulatedDaemon, place: Place) -> None:
         del self.place_of(daemon).daemons[daemon.name]
         place.daemons[daemon.name] = daemon
         if place.coordinator is not None:
@@ -295,7 +296,7 @@ class SimulatedCluster:
 
     # ------------------------------------------------------------------- faults
 
-    def start_daemon(self, daemon: FakeDaemon) -> None:
+    def start_daemon(self, daemon: SimulatedDaemon) -> None:
         daemon.start(self.now)
         self.connect(daemon)
 

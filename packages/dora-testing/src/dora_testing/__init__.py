@@ -1,4 +1,7 @@
-"""Tests of dataflows: the real nodes as child processes, one event at a time, in virtual time."""
+"""Tests of dataflows in virtual time: the real nodes as child processes, or a fleet in one process.
+
+The fleet is in `dora_testing.cluster`.
+"""
 
 from dora_testing._version import __version__
 from dora_testing.errors import FlowError

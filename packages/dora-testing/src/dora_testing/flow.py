@@ -135,8 +135,16 @@ class Flow:
         )
 
 
-def _ns(duration: Duration) -> int:
-    seconds = parse_duration(duration) if isinstance(duration, str) else float(duration)
+def seconds_of(duration: Duration) -> float:
+    """Return a duration in seconds. Raises FlowError."""
+    try:
+        seconds = parse_duration(duration) if isinstance(duration, str) else float(duration)
+    except ValueError as error:
+        raise FlowError(str(error)) from None
     if not seconds >= 0:
         raise FlowError(f"invalid time of {duration} seconds; it must be zero or more")
-    return round(seconds * 1e9)
+    return seconds
+
+
+def _ns(duration: Duration) -> int:
+    return round(seconds_of(duration) * 1e9)

@@ -28,21 +28,21 @@ def make_block(data: Any, metadata: Mapping[str, Any] | None, wall_ns: int) -> b
     return bytes(block)
 
 
-def open_block(block: bytes) -> Delivery:
-    """Return the message in a block, with its value and metadata."""
-    head = BLOCK_HEAD.unpack_from(block)
-    return Delivery(_NOWHERE, RecordKind.DATA, 0, 0, len(block), 0, head, block)
-
-
-class Queued(Delivery):
-    """A message in a queue; its value stays the block, which the node decodes."""
+class Opened(Delivery):
+    """The message in a block, with its value and metadata."""
 
     __slots__ = ("block",)
 
-    def __init__(self, block: bytes, sent_ns: int, flags: int) -> None:
+    def __init__(self, block: bytes, sent_ns: int = 0, flags: int = 0) -> None:
         head = BLOCK_HEAD.unpack_from(block)
         super().__init__(_NOWHERE, RecordKind.DATA, 0, sent_ns, len(block), flags, head, block)
         self.block = block
+
+
+class Queued(Opened):
+    """A message in a queue; its value stays the block, which the node decodes."""
+
+    __slots__ = ()
 
     @property
     def value(self) -> Any:

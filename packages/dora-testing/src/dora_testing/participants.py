@@ -49,6 +49,8 @@ class Participant:
     """What its process has saved for the next one."""
     lines: list[str] = field(default_factory=list)
     now: int = 0
+    clock_ns: int = 0
+    """Nanoseconds by which the clock of its machine is ahead."""
 
     @property
     def id(self) -> str:
@@ -66,7 +68,7 @@ class Participant:
 
     def _wall_time(self, ago: int) -> int:
         """Return the CLOCK_REALTIME of a tick."""
-        return wire.wall_ns(self.now - ago)
+        return wire.wall_ns(self.now - ago) + self.clock_ns
 
     def next_answer(self, now: int) -> Answer | None:
         """Return the next event for the process; None if there is none."""

@@ -1,16 +1,20 @@
-"""The pytest plug-in: fixtures `dora_flow` and `dora_replay`, option `--shuffle`."""
+"""The pytest plug-in: fixtures `dora_flow`, `dora_replay`, `dora_cluster`, option `--shuffle`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from dora_testing.cluster.cluster import Cluster
     from dora_testing.flow import Flow
     from dora_testing.replaying import Check
+
+CLUSTERS = pytest.StashKey[list["Cluster"]]()
+"""Clusters that a test has made."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--shuffle",
         type=int,
         metavar="SEED",
-        help="permute what happens at the same virtual time in dataflows, to find races",
+        help="permute what happens at the same virtual time, to find races; seed of clusters",
     )
 
 
@@ -99,3 +103,43 @@ class RecordingChecker:
 def dora_replay(request: pytest.FixtureRequest) -> RecordingChecker:
     """Compare what nodes send with a recording."""
     return RecordingChecker(request.path.parent)
+
+
+class ClusterMaker:
+    """The fixture `dora_cluster`: makes a `Cluster`."""
+
+    def __init__(self, item: pytest.Item, seed: int | None) -> None:
+        self._item = item
+        self._seed = seed or 0
+        item.stash[CLUSTERS] = []
+
+    def __call__(self, machines: Sequence[str], *, seed: int | None = None) -> Cluster:
+        """Make a cluster of these machines; a coordinator runs on the first one.
+
+        `seed`: of the order of messages and of random faults, by default that of `--shuffle`, or 0.
+        A failed test prints it. Relative paths of dataflows count from the folder of the test.
+        """
+        from dora_testing.cluster.cluster import Cluster
+
+        cluster = Cluster(
+            machines, seed=self._seed if seed is None else seed, folder=self._item.path.parent
+        )
+        self._item.stash[CLUSTERS].append(cluster)
+        return cluster
+
+
+@pytest.fixture
+def dora_cluster(request: pytest.FixtureRequest) -> ClusterMaker:
+    """Make clusters: coordinator, daemons and runners of several machines in one process."""
+    return ClusterMaker(request.node, request.config.getoption("--shuffle"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    for cluster in item.stash.get(CLUSTERS, []) if report.failed else ():
+        lines = [f"seed {cluster.seed} repeats this run", *cluster.faults]
+        report.sections.append(("dora_cluster", "\n".join(lines)))
+    return report

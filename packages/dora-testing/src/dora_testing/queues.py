@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from dora_config.dataflow.resolved import ResolvedInput
+from dora_config.dataflow.resolved import QueueSettings
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 
@@ -12,7 +12,7 @@ from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, Re
 class InputQueue:
     """Records that wait at one input, oldest first."""
 
-    def __init__(self, node: str, input_id: str, wanted: ResolvedInput) -> None:
+    def __init__(self, node: str, input_id: str, wanted: QueueSettings) -> None:
         self.node = node
         self.input = input_id
         self.bound = wanted.queue_size

@@ -24,7 +24,7 @@ from dora_recordings.mcap_file import McapFile
 from dora_testing.children import Child, shown
 from dora_testing.comparison import Mismatch, Tolerance, compare
 from dora_testing.errors import FlowError
-from dora_testing.messages import make_block, open_block
+from dora_testing.messages import Opened, make_block
 from dora_testing.participants import NOTHING, Answer
 from dora_testing.programs import plan_of, prepare
 from dora_testing.recorded import Inputs, Message, Recorded, Step
@@ -188,7 +188,7 @@ class RunFile:
         self._sequences: dict[str, int] = defaultdict(int)
 
     def add(self, output: str, block: bytes, wall_ns: int) -> None:
-        delivery = open_block(block)
+        delivery = Opened(block)
         array, metadata = delivery.value, delivery.metadata
         del metadata["timestamp"]
         schema = schema_of(array)
@@ -416,10 +416,10 @@ class NodeCheck:
         expected = next(self._expected[output], None)
         if expected is None:
             seconds = (self._now + self._offset - self._recorded.first.log_time) / 1e9
-            value = open_block(block).value.to_pylist()
+            value = Opened(block).value.to_pylist()
             self._differs(output, seconds, f"is not in the recording: {value!r:.80}")
             return
-        sent = open_block(block)
+        sent = Opened(block)
         metadata, known = sent.metadata, dict(expected.metadata)
         for fields in (metadata, known):
             fields.pop("timestamp", None)

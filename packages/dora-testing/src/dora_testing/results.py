@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 
 from dora_config.protocol.reports import NodeResult
 from dora_testing.errors import FlowError
-from dora_testing.messages import open_block
+from dora_testing.messages import Opened
 
 T = TypeVar("T")
 
@@ -27,12 +27,12 @@ class Sent:
     @cached_property
     def value(self) -> Any:
         """The Arrow array."""
-        return open_block(self.block).value
+        return Opened(self.block).value
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """The metadata, with `timestamp`."""
-        return open_block(self.block).metadata
+        return Opened(self.block).metadata
 
     def __repr__(self) -> str:
         return f"<Sent at {self.time:g} s: {self.value.to_pylist()!r:.60}>"

@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, cast
 
 import pytest
-from support.simulation.fleet_simulation import (
-    SimulatedFleet,
-    dataflow,
-    fleet_of,
-    running_dataflows,
-)
+from support.simulation.fleets import SimulatedFleet, dataflow, fleet_of, running_dataflows
 
 from dora_config.protocol import control
 from dora_config.protocol.envelope import Message, Query, Request

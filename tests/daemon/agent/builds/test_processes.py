@@ -11,7 +11,7 @@ from typing import cast
 
 import anyio
 import pytest
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 from support.waiting import PATIENCE, wait_until_async
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode

@@ -9,7 +9,7 @@ from typing import cast
 import anyio
 import pytest
 from support.runner.histories import failed
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.history.file import HistoryFile
 from dora_config.protocol.daemon import PartHistory, ReadHistory
@@ -29,7 +29,7 @@ ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 ENTRY = failed(1.5, "camera")
 
 
-class FakeRunner:
+class SimulatedRunner:
     """Answers with a reply, with a problem, or (both None) not at all."""
 
     def __init__(self, reply: RunnerReply | None = None, problem: str | None = None) -> None:
@@ -56,7 +56,7 @@ def ask(tmp_path: Path) -> Callable[..., PartHistory]:
         dataflow_id=ID, attempt=1, spec=dataflow(camera="robot"), history_file=str(path)
     )
 
-    def ask(runner: FakeRunner, *, live: bool = True, missing: bool = False) -> PartHistory:
+    def ask(runner: SimulatedRunner, *, live: bool = True, missing: bool = False) -> PartHistory:
         sent: list[PartHistory] = []
         if missing:
             path.unlink()
@@ -77,14 +77,14 @@ def ask(tmp_path: Path) -> Callable[..., PartHistory]:
 
 def test_a_runner_answers_from_memory(ask: Callable[..., PartHistory]) -> None:
     reply = RunnerHistory(entries=(failed(2.0, "plot"),), dropped=3)
-    answer = ask(FakeRunner(reply), missing=True)
+    answer = ask(SimulatedRunner(reply), missing=True)
     assert (answer.entries, answer.dropped, answer.problem) == (reply.entries, 3, None)
 
 
 def test_after_the_end_of_the_runner_the_file_is_read(ask: Callable[..., PartHistory]) -> None:
-    answer = ask(FakeRunner(), live=False)
+    answer = ask(SimulatedRunner(), live=False)
     assert (answer.entries, answer.problem) == ((ENTRY,), None)
-    problem = ask(FakeRunner(), live=False, missing=True).problem
+    problem = ask(SimulatedRunner(), live=False, missing=True).problem
     assert problem is not None
     assert problem.endswith("history.jsonl: No such file or directory")
 
@@ -92,15 +92,15 @@ def test_after_the_end_of_the_runner_the_file_is_read(ask: Callable[..., PartHis
 @pytest.mark.parametrize(
     ("runner", "problem"),
     [
-        (FakeRunner(problem="no runner"), "no runner"),
-        (FakeRunner(Refusal(message='request "get_history" is not supported')), None),
-        (FakeRunner(), "the runner has not answered for 0.01 s"),
+        (SimulatedRunner(problem="no runner"), "no runner"),
+        (SimulatedRunner(Refusal(message='request "get_history" is not supported')), None),
+        (SimulatedRunner(), "the runner has not answered for 0.01 s"),
     ],
 )
 def test_the_file_stands_in_for_a_runner_that_does_not_answer(
     ask: Callable[..., PartHistory],
     monkeypatch: pytest.MonkeyPatch,
-    runner: FakeRunner,
+    runner: SimulatedRunner,
     problem: str | None,
 ) -> None:
     monkeypatch.setattr(module, "RUNNER_SECONDS", 0.01)
@@ -110,6 +110,6 @@ def test_the_file_stands_in_for_a_runner_that_does_not_answer(
 
 
 def test_both_problems_are_reported(ask: Callable[..., PartHistory]) -> None:
-    problem = ask(FakeRunner(problem="no runner"), missing=True).problem
+    problem = ask(SimulatedRunner(problem="no runner"), missing=True).problem
     assert problem is not None
     assert problem.startswith("no runner; cannot read ")

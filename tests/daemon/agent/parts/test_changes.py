@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import anyio
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 
 from dora_config.protocol.calls import ChangePart, PartLinks, PartResult
 from dora_config.protocol.daemon import DaemonMessage

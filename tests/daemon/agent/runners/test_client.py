@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from support.simulation.fleet_simulation import dataflow
+from support.simulation.fleets import dataflow
 from support.waiting import wait_until_async
 
 from dora_config.protocol.links import PeerEndpoint, SetLinkPeers

@@ -7,8 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.simulation.link_simulation import FakeLink
-
+from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.calls import ChangePart, LinkPart, PartResult
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
@@ -35,6 +34,7 @@ from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.service import OFFLINE_AFTER
 from dora_daemon.agent.state import AgentState
+from dora_testing.cluster.link import SimulatedLink
 
 
 class Crashed(Exception):
@@ -42,7 +42,7 @@ class Crashed(Exception):
 
 
 @dataclass
-class FakeRunner:
+class SimulatedRunner:
     """State of a simulated runner process."""
 
     dataflow_id: str
@@ -52,7 +52,7 @@ class FakeRunner:
     killed: bool = False
     """Its nodes are killed without a grace period."""
     result: DataflowResult | None = None
-    link: FakeLink | None = None
+    link: SimulatedLink | None = None
     only_virtual_left: bool = False
     stop_reason: str | None = None
     revision: int = 0
@@ -65,6 +65,20 @@ class FakeRunner:
     def lives(self) -> bool:
         """Whether its nodes may be running."""
         return self.phase in ("starting", "ready", "running", "stopping")
+
+    def release(self) -> None:
+        """Open the start barrier."""
+        self.phase = "running"
+
+    def stop(self, request: StopAllNodes) -> None:
+        """Stop all nodes."""
+        self.phase = "stopping"
+        self.killed = request.force
+        self.stop_reason = request.reason
+
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """Return the events that it has kept."""
+        return ()
 
     def changed(self) -> agent_events.RunnerChanged:
         """Return its state as an event of the agent."""
@@ -79,7 +93,7 @@ class FakeRunner:
 
 
 @dataclass
-class FakeDaemon:
+class SimulatedDaemon:
     """One machine: its disk, its runners, and the daemon process while it runs."""
 
     name: str
@@ -89,10 +103,12 @@ class FakeDaemon:
     """Other fields of its registration."""
     instance: str = field(default_factory=lambda: str(uuid.uuid4()))
     disk: dict[str, PartRecord] = field(default_factory=dict)
-    runners: list[FakeRunner] = field(default_factory=list)
+    runners: list[SimulatedRunner] = field(default_factory=list)
     agent: AgentState | None = None
     incarnation: int = 0
     boots: int = 1
+    clock: float = 0.0
+    """Seconds by which the clock of the machine is ahead."""
     connection: int | None = None
     codec: bool = True
     to_coordinator: deque[Any] = field(default_factory=deque)
@@ -118,7 +134,7 @@ class FakeDaemon:
     def key(self) -> str:
         return self.machine_id or f"default-{self.instance[:8]}"
 
-    def living(self, dataflow_id: str) -> list[FakeRunner]:
+    def living(self, dataflow_id: str) -> list[SimulatedRunner]:
         return [r for r in self.runners if r.dataflow_id == dataflow_id and r.lives]
 
     def start(self, now: float) -> None:
@@ -133,7 +149,7 @@ class FakeDaemon:
     def handle(self, event: agent_events.Event, now: float) -> None:
         """Let the agent handle an event and execute its commands."""
         assert self.agent is not None
-        for command in self.agent.handle(event, now):
+        for command in self.agent.handle(event, now + self.clock):
             if self.agent is not None:
                 self._execute(command, now)
 
@@ -167,13 +183,13 @@ class FakeDaemon:
             if self.agent is not None:
                 self.handle(event, now)
 
-    def kill_runner(self, runner: FakeRunner) -> None:
+    def kill_runner(self, runner: SimulatedRunner) -> None:
         runner.phase = "dead"
         if self.agent is not None:
             gone = agent_events.RunnerEnded(runner.dataflow_id, "its runner was killed")
             self.runner_events.append(gone)
 
-    def step_runner(self, runner: FakeRunner) -> bool:
+    def step_runner(self, runner: SimulatedRunner) -> bool:
         """Advance a runner: its nodes connect, or end after a stop."""
         if runner.phase == "starting":
             if self.broken_nodes & set(runner.nodes):
@@ -187,7 +203,7 @@ class FakeDaemon:
             return True
         return False
 
-    def finish_runner(self, runner: FakeRunner, *, failed: set[str] | None = None) -> None:
+    def finish_runner(self, runner: SimulatedRunner, *, failed: set[str] | None = None) -> None:
         """All nodes end."""
         runner.phase = "finished"
 
@@ -259,7 +275,8 @@ class FakeDaemon:
         if not isinstance(found, PartRecord):
             self._send_to_coordinator(found)
         elif isinstance(request, ReadHistory):
-            self._send_to_coordinator(PartHistory(read=request.read))
+            kept = [r.history() for r in self.runners if r.dataflow_id == found.dataflow_id]
+            self._send_to_coordinator(PartHistory(read=request.read, entries=sum(kept, ())))
         elif isinstance(request, StreamTopics):
             self.watches.append(request)
 
@@ -289,7 +306,7 @@ class FakeDaemon:
         self._send_to_coordinator(PartResult(call=message.call))
 
     @staticmethod
-    def _nodes_of(runner: FakeRunner) -> agent_events.NodesRead:
+    def _nodes_of(runner: SimulatedRunner) -> agent_events.NodesRead:
         nodes = NodeDefinitions(
             revision=runner.revision,
             nodes=runner.current,
@@ -298,9 +315,9 @@ class FakeDaemon:
         )
         return agent_events.NodesRead(runner.dataflow_id, runner.attempt, nodes, {})
 
-    def _link(self, runner: FakeRunner, record: PartRecord) -> None:
+    def _link(self, runner: SimulatedRunner, record: PartRecord) -> None:
         if runner.link is None and record.links.edges:
-            runner.link = FakeLink(record.machine, record.runtime_token, record.links.edges)
+            runner.link = SimulatedLink(record.machine, record.runtime_token, record.links.edges)
         elif runner.link is not None:
             runner.link.edges = record.links.edges
 
@@ -319,14 +336,14 @@ class FakeDaemon:
         self._last_token += 1
         token = f"{self.name}-{self._last_token}"
         current = tuple(CurrentNode(node=node) for node in record.spec.resolved.nodes)
-        runner = FakeRunner(dataflow_id, record.attempt, nodes)
+        runner = self.make_runner(record)
         runner.revision, runner.current = record.revision, current
         params = record.spec.params
         runner.params = {node: values for node, values in params.items() if node in nodes}
         runner.stopped = tuple(node for node in record.spec.stopped if node in nodes)
         if record.links.edges:
             assert record.machine == self.key
-            runner.link = FakeLink(record.machine, token, record.links.edges)
+            runner.link = SimulatedLink(record.machine, token, record.links.edges)
         place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
         self.handle(place, now)
         if self.agent is None:  # killed before it spawned the runner
@@ -334,15 +351,13 @@ class FakeDaemon:
         self.runners.append(runner)
         self.report_runner(runner)
 
-    def _send_to_runner(self, runner: FakeRunner, request: RunnerRequest) -> None:
+    def _send_to_runner(self, runner: SimulatedRunner, request: RunnerRequest) -> None:
         match request:
             case Release() if runner.phase == "ready":
-                runner.phase = "running"
+                runner.release()
                 self.report_runner(runner)
             case StopAllNodes() if runner.lives:
-                runner.phase = "stopping"
-                runner.killed = request.force
-                runner.stop_reason = request.reason
+                runner.stop(request)
             case SetLinkPeers():
                 assert runner.link is not None, "peers for a part without a link"
                 if runner.lives:
@@ -355,7 +370,11 @@ class FakeDaemon:
                 gone = agent_events.RunnerEnded(runner.dataflow_id, "its runner has ended")
                 self.runner_events.append(gone)
 
-    def report_runner(self, runner: FakeRunner) -> None:
+    def make_runner(self, record: PartRecord) -> SimulatedRunner:
+        nodes = tuple(node.id for node in record.spec.resolved.nodes)
+        return SimulatedRunner(record.dataflow_id, record.attempt, nodes)
+
+    def report_runner(self, runner: SimulatedRunner) -> None:
         """Let a runner report its state."""
         if self.agent is not None:
             self.runner_events.append(runner.changed())

@@ -1,4 +1,4 @@
-"""Simulated fleet: the real state machines of coordinator and daemons with fake runners.
+"""Simulated fleet: the state machines of coordinator and daemons, without a node.
 
 It has no processes, sockets or clock. Messages pass through the codecs as on the wire. Faults are
 methods. Every step checks that no part has two living runners and that nothing is acknowledged
@@ -9,24 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import copy
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TypeVar
 
 import anyio
-from support.simulation.link_simulation import FakeLink, Wall
-from support.simulation.machine_simulation import Crashed, FakeDaemon, FakeRunner
 
-from dora_config.dataflow.resolved import (
-    ResolvedDataflow,
-    ResolvedDeploy,
-    ResolvedInput,
-    ResolvedNode,
-)
-from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.calls import ChangePart
 from dora_config.protocol.control import (
     ControlAnswer,
@@ -84,6 +73,8 @@ from dora_coordinator.state.records import DataflowRecord
 from dora_coordinator.state.succession import Succession
 from dora_coordinator.telemetry.spans import SpanEvent
 from dora_daemon.agent import events as agent_events
+from dora_testing.cluster.link import SimulatedLink, Wall
+from dora_testing.cluster.machine import Crashed, SimulatedDaemon, SimulatedRunner
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -95,20 +86,20 @@ class _Loop(asyncio.SelectorEventLoop):
         return self.now
 
 
-_LOOP = _Loop()
-atexit.register(_LOOP.close)
+LOOP = _Loop()
+atexit.register(LOOP.close)
 
 
-def _in_loop(work: Callable[[], None]) -> None:
+def in_loop(work: Callable[[], None]) -> None:
     """Call a function that needs a running event loop."""
 
     async def run() -> None:
         work()
 
-    if _LOOP.is_running():
+    if LOOP.is_running():
         work()
     else:
-        _LOOP.run_until_complete(run())
+        LOOP.run_until_complete(run())
 
 
 async def _turns() -> None:
@@ -117,11 +108,6 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-T = TypeVar("T")
-_Stored = tuple[
-    dict[str, tuple[DataflowRecord, DataflowSpec]], FleetStatus | None, dict[int, StoredGeneration]
-]
-
 WRITES = (
     coordinator_commands.SaveRecord,
     coordinator_commands.DeleteRecord,
@@ -129,35 +115,6 @@ WRITES = (
 )
 COORDINATOR = ProgramVersion(program="coordinator", release="1")
 DAEMON = ProgramVersion(program="daemon", release="1")
-
-
-def dataflow(**machines: str | None) -> DataflowSpec:
-    """Return a specification of nodes without edges: ``dataflow(camera="robot", logger=None)``."""
-    nodes = tuple(
-        ResolvedNode(id=node, path=f"{node}.py", deploy=ResolvedDeploy(machine=machine))
-        for node, machine in machines.items()
-    )
-    return DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
-
-
-def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> DataflowSpec:
-    """Like :func:`dataflow`, with an edge from each node to the next."""
-    nodes: list[ResolvedNode] = []
-    for node, machine in machines.items():
-        inputs = {}
-        if nodes:
-            inputs["in"] = ResolvedInput(source=OutputSource(node=nodes[-1].id, output="out"))
-        nodes.append(
-            ResolvedNode(
-                id=node,
-                path=f"{node}.py",
-                deploy=ResolvedDeploy(machine=machine),
-                inputs=inputs,
-                outputs=("out",),
-            )
-        )
-    resolved = ResolvedDataflow(nodes=tuple(nodes))
-    return DataflowSpec(resolved=resolved, allow_unlinked=allow_unlinked)
 
 
 _HANDSHAKE = (Register, Registered, RegistrationRefused, Coordinators)
@@ -182,7 +139,7 @@ class _SimulatedClient(RequestClient):
             self._unwritten.pop(0)()
 
 
-class SimulatedFleet:
+class Fleet:
     def __init__(self, settings: Settings | None = None, *, codec: bool = True) -> None:
         """``codec``: messages pass through the codecs, which takes most of the time."""
         self.settings = settings or Settings()
@@ -194,7 +151,7 @@ class SimulatedFleet:
         self.now = 1000.0
         self.store: dict[str, tuple[DataflowRecord, DataflowSpec]] = {}
         self.timers: dict[TimerKey, float] = {}
-        self.daemons: dict[str, FakeDaemon] = {}
+        self.daemons: dict[str, SimulatedDaemon] = {}
         self.answers: dict[int, ControlAnswer] = {}
         self.failures: dict[int, Failure] = {}
         self.progress: list[object] = []
@@ -208,12 +165,11 @@ class SimulatedFleet:
         """Pairs of machines whose links cannot reach each other."""
         self._last_port = 0
         self.coordinator: CoordinatorState | None = None
-        self._copy: _Stored | None = None
-        self._connections: dict[int, FakeDaemon] = {}
+        self._connections: dict[int, SimulatedDaemon] = {}
         self._by_key: dict[str, int] = {}
         self._last_connection = 0
         self._last_request = 0
-        for task in asyncio.all_tasks(_LOOP):
+        for task in asyncio.all_tasks(LOOP):
             task.cancel()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked: dict[int, _SimulatedClient] = {}
@@ -264,60 +220,43 @@ class SimulatedFleet:
         for daemon in self.daemons.values():
             self._hang_up(daemon)
 
-    def lose_store(self) -> None:
-        """Kill the coordinator and start it with an empty store."""
-        self.kill_coordinator()
-        self.store.clear()
-        self.start_coordinator()
-
-    def send_copy(self) -> None:
-        """Send the store to a standby."""
-        self._copy = copy.deepcopy((self.store, self.stored_fleet, self.stored_generations))
-
-    def promote(self) -> None:
-        """Replace the coordinator by one with the standby's copy, which may be old."""
-        if self._copy is None:
-            return
-        if self.coordinator is not None:
-            self.kill_coordinator()
-        self.store, self.stored_fleet, self.stored_generations = copy.deepcopy(self._copy)
-        self.start_coordinator()
-
     def add_daemon(
         self, name: str = "default", machine: str | None = None, **labels: str
-    ) -> FakeDaemon:
-        daemon = FakeDaemon(name, machine, labels, codec=self.codec)
+    ) -> SimulatedDaemon:
+        daemon = self.make_daemon(name, machine, labels)
         self.daemons[name] = daemon
         self.start_daemon(daemon)
         return daemon
 
-    def start_daemon(self, daemon: FakeDaemon) -> None:
+    def make_daemon(
+        self, name: str, machine: str | None, labels: dict[str, str]
+    ) -> SimulatedDaemon:
+        return SimulatedDaemon(name, machine, labels, codec=self.codec)
+
+    def start_daemon(self, daemon: SimulatedDaemon) -> None:
         daemon.start(self.now)
         self.connect(daemon)
 
-    def kill_daemon(self, daemon: FakeDaemon) -> None:
+    def kill_daemon(self, daemon: SimulatedDaemon) -> None:
         """SIGKILL: runners continue, their events are lost."""
         daemon.agent = None
         daemon.runner_events.clear()
         self.disconnect(daemon)
 
-    def end_daemon(self, daemon: FakeDaemon) -> None:
+    def end_daemon(self, daemon: SimulatedDaemon) -> None:
         """SIGINT, or `systemctl stop`."""
         self._agent(daemon, EndDaemon())
 
-    def reboot(self, daemon: FakeDaemon) -> None:
+    def reboot(self, daemon: SimulatedDaemon) -> None:
         """Power off: only the disk survives."""
         if daemon.agent is not None:
             self.kill_daemon(daemon)
         daemon.boots += 1
         daemon.runners.clear()
 
-    def kill_runner(self, runner: FakeRunner, daemon: FakeDaemon) -> None:
-        daemon.kill_runner(runner)
-
     # ------------------------------------------------------------------- network
 
-    def connect(self, daemon: FakeDaemon) -> None:
+    def connect(self, daemon: SimulatedDaemon) -> None:
         if self.coordinator is None or daemon.agent is None:
             return
         self._last_connection += 1
@@ -338,7 +277,7 @@ class SimulatedFleet:
         )
         daemon.send(register.model_copy(update=daemon.versions))
 
-    def disconnect(self, daemon: FakeDaemon) -> None:
+    def disconnect(self, daemon: SimulatedDaemon) -> None:
         """Break the connection; both sides notice at once."""
         number = daemon.connection
         if number is None:
@@ -346,7 +285,7 @@ class SimulatedFleet:
         self._hang_up(daemon)
         self.handle(DaemonDisconnected(number), lost=daemon)
 
-    def _hang_up(self, daemon: FakeDaemon) -> None:
+    def _hang_up(self, daemon: SimulatedDaemon) -> None:
         if daemon.connection is not None:
             self._connections.pop(daemon.connection, None)
             daemon.disconnected(self.now)
@@ -360,7 +299,7 @@ class SimulatedFleet:
         """Send a client's request; return the number of its answer."""
         self._last_request += 1
         number = self._last_request
-        self._tasks.add(_LOOP.create_task(self._answer(number, request)))
+        self._tasks.add(LOOP.create_task(self._answer(number, request)))
         self._run_queries()
         return number
 
@@ -392,47 +331,14 @@ class SimulatedFleet:
         self.progress.append(progress)
         self.progress_of.setdefault(number, []).append(progress)
 
-    def leave(self, *numbers: int) -> None:
-        """The clients of these requests leave; none: those of all requests."""
-        for number in numbers or tuple(self._asked):
-            if (asked := self._asked.get(number)) is not None:
-                _in_loop(asked.scope.cancel)
-        self._run_queries()
-
-    def written(self) -> None:
-        """All progress was written to the sockets of clients."""
-        for asked in self._asked.values():
-            _in_loop(asked.written)
-        self._run_queries()
-
-    def displayed(self, number: int, stream: int) -> None:
-        """A client has displayed the last update of a stream."""
-        if (asked := self._asked.get(number)) is not None:
-            _in_loop(partial(asked.acknowledged, stream))
-        self._run_queries()
-
     def _run_queries(self) -> None:
         """Run queries until all of them wait."""
         self._tasks = {task for task in self._tasks if not task.done()}
         if not self._tasks:
             return
-        _LOOP.now = self.now
-        if not _LOOP.is_running():
-            _LOOP.run_until_complete(_turns())
-
-    def run(self, work: Awaitable[T]) -> T:
-        """Return the result of a coroutine that uses `wait_for`."""
-
-        async def done() -> T:
-            return await work
-
-        return _LOOP.run_until_complete(done())
-
-    async def wait_for(self, number: int) -> None:
-        """Let time pass until a request is answered."""
-        while number not in self.answers and number not in self.failures:
-            self.pass_time(1.0)
-            await asyncio.sleep(0)
+        LOOP.now = self.now
+        if not LOOP.is_running():
+            LOOP.run_until_complete(_turns())
 
     def _send_to_daemon(self, daemon: str, message: CoordinatorMessage) -> bool:
         connected = self.coordinator is not None and self.coordinator.membership.is_connected(
@@ -470,7 +376,7 @@ class SimulatedFleet:
 
     # ----------------------------------------------------------------------- steps
 
-    def handle(self, event: Event, *, lost: FakeDaemon | None = None) -> None:
+    def handle(self, event: Event, *, lost: SimulatedDaemon | None = None) -> None:
         """``lost``: the daemon whose connection has ended."""
         daemon = None
         if isinstance(event, DaemonMessageReceived):
@@ -483,9 +389,9 @@ class SimulatedFleet:
         if daemon is not None and isinstance(event, DaemonMessageReceived):
             message = event.message
             if isinstance(message, Reply):
-                _in_loop(partial(self._calls.replied, daemon.key, message))
+                in_loop(partial(self._calls.replied, daemon.key, message))
         if lost is not None:
-            _in_loop(partial(self._calls.daemon_lost, lost.key))
+            in_loop(partial(self._calls.daemon_lost, lost.key))
         self._changed.set()
         self._changed = anyio.Event()
         self._run_queries()
@@ -504,7 +410,7 @@ class SimulatedFleet:
                 code = "failed" if failure is None else failure.code
                 self.handle(FleetStepEnded(step, problem, code))
 
-    def step_to_coordinator(self, daemon: FakeDaemon) -> bool:
+    def step_to_coordinator(self, daemon: SimulatedDaemon) -> bool:
         """Deliver one message of a daemon; return whether there was one."""
         if not daemon.to_coordinator or daemon.connection is None:
             if daemon.agent is None:
@@ -532,7 +438,7 @@ class SimulatedFleet:
         self.lose_in -= 1
         return self.lose_in == 0
 
-    def _verified(self, daemon: FakeDaemon, message: DaemonMessage) -> DaemonMessage | None:
+    def _verified(self, daemon: SimulatedDaemon, message: DaemonMessage) -> DaemonMessage | None:
         """Return what the coordinator believes of a message; None: it has refused the daemon."""
         return message
 
@@ -540,11 +446,11 @@ class SimulatedFleet:
         """Return a message to a daemon with signatures."""
         return message
 
-    def _is_obeyed(self, daemon: FakeDaemon, coordinators: Coordinators) -> bool:
+    def _is_obeyed(self, daemon: SimulatedDaemon, coordinators: Coordinators) -> bool:
         """Return whether a daemon accepts the claim of this coordinator."""
         return True
 
-    def step_to_daemon(self, daemon: FakeDaemon) -> bool:
+    def step_to_daemon(self, daemon: SimulatedDaemon) -> bool:
         if not daemon.from_coordinator or daemon.agent is None:
             return False
         message = daemon.from_coordinator.popleft()
@@ -572,18 +478,18 @@ class SimulatedFleet:
             self._agent(daemon, message)
         return True
 
-    def step_runner_event(self, daemon: FakeDaemon) -> bool:
+    def step_runner_event(self, daemon: SimulatedDaemon) -> bool:
         """Deliver one event of a runner to its daemon."""
         if not daemon.runner_events or daemon.agent is None:
             return False
         self._agent(daemon, daemon.runner_events.popleft())
         return True
 
-    def step_runner(self, runner: FakeRunner, daemon: FakeDaemon) -> bool:
+    def step_runner(self, runner: SimulatedRunner, daemon: SimulatedDaemon) -> bool:
         """Advance a runner: its nodes connect, or end after a stop."""
         return daemon.step_runner(runner)
 
-    def step_link(self, runner: FakeRunner, daemon: FakeDaemon) -> bool:
+    def step_link(self, runner: SimulatedRunner, daemon: SimulatedDaemon) -> bool:
         """Advance a link: it listens or tries its peers; return whether it reported anything."""
         link = runner.link
         if link is None or not runner.lives or link.problem is not None:
@@ -598,28 +504,10 @@ class SimulatedFleet:
         daemon.report_runner(runner)
         return True
 
-    def _links(self, dataflow_id: str) -> list[FakeLink]:
+    def _links(self, dataflow_id: str) -> list[SimulatedLink]:
         """Return the links of all living runners of a dataflow."""
         living = (runner for d in self.daemons.values() for runner in d.living(dataflow_id))
         return [runner.link for runner in living if runner.link is not None]
-
-    def kill_link(self, runner: FakeRunner) -> None:
-        """Its runner starts another link, which gets another port."""
-        if runner.link is not None:
-            runner.link.endpoint = None
-
-    def finish_runner(
-        self, runner: FakeRunner, daemon: FakeDaemon, *, failed: set[str] | None = None
-    ) -> None:
-        """All nodes end."""
-        daemon.finish_runner(runner, failed=failed)
-
-    def wait_for_timers(
-        self, runner: FakeRunner, daemon: FakeDaemon, only_virtual_left: bool = True
-    ) -> None:
-        """Report whether the remaining nodes of a runner read only timers."""
-        runner.only_virtual_left = only_virtual_left
-        daemon.report_runner(runner)
 
     def fire_due(self) -> bool:
         due = [key for key, at in self.timers.items() if at <= self.now]
@@ -630,11 +518,15 @@ class SimulatedFleet:
         self._run_queries()
         return bool(due)
 
+    def ordered(self) -> Iterable[SimulatedDaemon]:
+        """Return the machines in the order in which their messages arrive."""
+        return self.daemons.values()
+
     def settle(self) -> None:
         """Deliver all messages and events; the clock does not move."""
         for _ in range(10_000):
             moved = False
-            for daemon in self.daemons.values():
+            for daemon in self.ordered():
                 moved |= self.step_to_coordinator(daemon)
                 moved |= self.step_to_daemon(daemon)
                 moved |= self.step_runner_event(daemon)
@@ -657,34 +549,6 @@ class SimulatedFleet:
                 daemon.pass_time(self.now)
             self.fire_due()
             self.settle()
-
-    def pass_time_quickly(self, seconds: float) -> None:
-        """Let time pass from one timer to the next, without heartbeats."""
-        end = self.now + seconds
-        while True:
-            for daemon in self.daemons.values():
-                daemon.pass_time(self.now)
-            self.fire_due()
-            self.settle()
-            due = [at for daemon in self.daemons.values() for at in daemon.timers()]
-            following = min((*due, *self.timers.values()), default=math.inf)
-            if following > end or self.now >= end:
-                self.now = end
-                return
-            self.now = max(self.now + 0.1, following)
-
-    def heal(self, seconds: float = 200.0) -> None:
-        """End every fault and give the fleet time to recover."""
-        self.walls.clear()
-        if self.coordinator is None:
-            self.start_coordinator()
-        for daemon in self.daemons.values():
-            if daemon.agent is None:
-                self.start_daemon(daemon)
-            elif daemon.connection is None:
-                self.connect(daemon)
-        self.settle()
-        self.pass_time(seconds)
 
     # -------------------------------------------------------------------- commands
 
@@ -746,7 +610,7 @@ class SimulatedFleet:
             case coordinator_commands.EndCoordinator():
                 self.ended = True
 
-    def _agent(self, daemon: FakeDaemon, event: agent_events.Event) -> None:
+    def _agent(self, daemon: SimulatedDaemon, event: agent_events.Event) -> None:
         daemon.handle(event, self.now)
         if daemon.agent is None:
             number = daemon.connection
@@ -754,34 +618,3 @@ class SimulatedFleet:
                 pass
             if number is not None and daemon.connection == number:
                 self.disconnect(daemon)
-
-
-def fleet_of(*machines: str) -> SimulatedFleet:
-    """Return a fleet of connected machines with these ids."""
-    fleet = SimulatedFleet()
-    for machine in machines:
-        fleet.add_daemon(machine, machine)
-    fleet.settle()
-    return fleet
-
-
-def running_fleet(
-    spec: DataflowSpec | None = None,
-) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    """Return a fleet of "robot" and "station" that run ``spec``, by default a node on each."""
-    fleet = fleet_of("robot", "station")
-    fleet.start(spec or dataflow(camera="robot", detector="station"))
-    fleet.settle()
-    assert fleet.listed() == [("Running", None)]
-    return fleet, fleet.daemons["robot"], fleet.daemons["station"]
-
-
-def running_dataflows(*names: str) -> tuple[SimulatedFleet, FakeDaemon]:
-    """Return a fleet of one unnamed daemon on which dataflows with these names run."""
-    fleet = SimulatedFleet(Settings(archived_dataflows=2, streams_per_client=2))
-    daemon = fleet.add_daemon()
-    fleet.settle()
-    for name in names:
-        fleet.start(dataflow(source=None, sink=None).model_copy(update={"name": name}))
-        fleet.settle()
-    return fleet, daemon

@@ -17,7 +17,7 @@ Wall = frozenset[str]
 
 
 @dataclass
-class FakeLink:
+class SimulatedLink:
     machine: str
     run_id: str
     edges: tuple[RemoteEdge, ...]
@@ -46,7 +46,9 @@ class FakeLink:
             peers=tuple(self.peers[name] for name in sorted(self.peers)),
         )
 
-    def try_peers(self, others: list[FakeLink], walls: set[Wall], *, slow: bool = False) -> bool:
+    def try_peers(
+        self, others: list[SimulatedLink], walls: set[Wall], *, slow: bool = False
+    ) -> bool:
         """Try to reach every known peer; return whether a report has changed."""
         before = dict(self.peers)
         for peer in self.known.values():
@@ -54,7 +56,9 @@ class FakeLink:
             self.peers[peer.machine] = found.model_copy(update={"slow": slow})
         return self.peers != before
 
-    def _try_peer(self, peer: PeerEndpoint, others: list[FakeLink], walls: set[Wall]) -> PeerReport:
+    def _try_peer(
+        self, peer: PeerEndpoint, others: list[SimulatedLink], walls: set[Wall]
+    ) -> PeerReport:
         earlier = self.peers.get(peer.machine)
         same_run = earlier is not None and earlier.run_id == peer.run_id
         where = peer.endpoints[0]
@@ -71,7 +75,7 @@ class FakeLink:
             endpoint=where,
         )
 
-    def _reaches(self, other: FakeLink, walls: set[Wall]) -> bool:
+    def _reaches(self, other: SimulatedLink, walls: set[Wall]) -> bool:
         """Return whether both have the other's run id, and one of them the other's address."""
         mine, theirs = self.known.get(other.machine), other.known.get(self.machine)
         if mine is None or theirs is None or Wall((self.machine, other.machine)) in walls:

@@ -1,0 +1,1 @@
+"""A fleet in one process, for tests: simulated machines, network and clock."""

@@ -1,0 +1,429 @@
+"""A runner with the product's state machine, whose nodes are functions."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
+from dora_config.dataflow.sources import TimerSource
+from dora_config.history.entries import HistoryEntry, HistoryEvent, kept_result
+from dora_config.protocol import runner_events as reports
+from dora_config.protocol.dataflow_setup import DataflowSetup
+from dora_config.protocol.links import RemoteEdge
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.protocol.runner import StopAllNodes
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.logs.history import beginning, ended
+from dora_daemon.runner.machine import commands as do, events
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.state import RunnerMachine
+from dora_daemon.runner.nodes.node_config import node_config
+from dora_node_api.backends.outputs import delivery_flags
+from dora_node_api.operators import DoraStatus
+from dora_node_api.protocol import lockstep as wire
+from dora_node_api.protocol.messages import SetParam
+from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.shared.layout import RecordKind
+from dora_testing.cluster.machine import SimulatedRunner
+from dora_testing.errors import FlowError
+from dora_testing.messages import Opened, lifecycle, make_block
+from dora_testing.participants import Participant
+from dora_testing.queues import InputQueue
+from dora_testing.results import Sent
+from dora_testing.sources import Source
+
+if TYPE_CHECKING:
+    from dora_testing.cluster.network import Machine, Network
+
+Node = Callable[[Any, Callable[..., None]], Any] | type | Source
+"""A function `(event, send_output)`, a class of operators, of which each start makes an object, or
+a source."""
+
+_RETRY_SECONDS = 0.01
+"""Time until a source tries again to send to a full queue."""
+
+
+@dataclass
+class Traffic:
+    """What the nodes of one dataflow are, have sent and received."""
+
+    nodes: Mapping[str, Node]
+    specs: Mapping[str, ResolvedNode]
+    sent: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
+    received: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
+
+
+class _Queue(InputQueue):
+    """The queue of an input that notes what its node takes."""
+
+    def __init__(
+        self, node: str, input_id: str, wanted: ResolvedInput, took: Callable[[bytes], None]
+    ) -> None:
+        super().__init__(node, input_id, wanted)
+        self._took = took
+
+    def take(self) -> Delivery | None:
+        record = super().take()
+        if isinstance(record, Opened):
+            self._took(record.block)
+        return record
+
+
+class NodeRunner(SimulatedRunner):
+    """The runner of one part of a dataflow."""
+
+    def __init__(self, record: PartRecord, machine: Machine, network: Network) -> None:
+        specs = record.spec.resolved.nodes
+        super().__init__(record.dataflow_id, record.attempt, tuple(spec.id for spec in specs))
+        self._machine, self._network = machine, network
+        self.traffic = network.traffic[record.spec.name or ""]
+        self._plan = RunPlan(
+            **{name: getattr(record.spec, name) for name in DataflowSetup.model_fields},
+            dataflow_id=record.dataflow_id,
+            working_dir="/",
+            whole=record.links.whole,
+            hold_at_barrier=True,
+            machine_id=machine.key,
+            revision=record.revision,
+            recovered=record.recovers,
+        )
+        self._state = RunnerMachine(specs, self._plan)
+        self._timers: dict[tuple[str | None, str], object] = {}
+        self._calls: dict[str, Callable[..., Any]] = {}
+        self._link_run = 0
+        self._finishing = False
+        """The link delivers what is queued and ends."""
+        self._ended_peers: set[str] = set()
+        self._kept: list[HistoryEntry] = []
+        self._keep(beginning(self._plan))
+        self.parts = {spec.id: self._part(place, spec) for place, spec in enumerate(specs)}
+        self.edges = record.links.edges
+        self._readers: dict[str, list[InputQueue]] = defaultdict(list)
+        for part in self.parts.values():
+            for name, queue in part.queues.items():
+                self._readers[str(part.spec.inputs[name].source)].append(queue)
+        self._streams: list[tuple[RemoteEdge, InputQueue]] = []
+        for edge in self.edges:
+            if edge.source_machine == machine.key:
+                stream = InputQueue(edge.target, edge.input, edge)
+                self._streams.append((edge, stream))
+                self._readers[f"{edge.source}/{edge.output}"].append(stream)
+        if self.edges:
+            out = [Edge(e.source, e.output, LINK_NODE, str(e.target)) for e, _ in self._streams]
+            self._handle(events.OutgoingStreamsSet(tuple(out)))
+        self._handle(events.Prepared())
+
+    def _part(self, place: int, spec: ResolvedNode) -> Participant:
+        queues: dict[str, InputQueue] = {
+            name: _Queue(spec.id, name, wanted, partial(self._took, f"{spec.id}/{name}"))
+            for name, wanted in spec.inputs.items()
+            if not isinstance(wanted.source, TimerSource)
+        }
+        node = self.traffic.nodes.get(spec.id)
+        return Participant(spec, place, queues, node if isinstance(node, Source) else None)
+
+    def _took(self, edge: str, block: bytes) -> None:
+        self.traffic.received[edge].append(Sent(self._network.seconds, block))
+
+    # --- what the daemon does ----------------------------------------------------------------
+
+    def release(self) -> None:
+        self._handle(events.BarrierReleased())
+
+    def stop(self, request: StopAllNodes) -> None:
+        self._handle(events.RunStopRequested(request.reason, request.grace, request.force))
+
+    def history(self) -> tuple[HistoryEntry, ...]:
+        return tuple(self._kept)
+
+    def kill(self, node: str) -> None:
+        """Kill the process of a node."""
+        self._exit(self.parts[node], events.Exit(signal="SIGKILL"))
+
+    def restarts(self, node: str) -> int:
+        """Return how often a node was restarted."""
+        found = self._state.node(node)
+        assert found is not None
+        return found.restarts
+
+    def waiting(self, node: str, name: str) -> int:
+        """Return how many messages for an input wait here or are on the way to it."""
+        streams = [s for edge, s in self._streams if (edge.target, edge.input) == (node, name)]
+        own = [self.parts[node].queues[name]] if node in self.parts else []
+        return sum(queue.waiting + queue.on_way for queue in (*streams, *own))
+
+    # --- progress ----------------------------------------------------------------------------
+
+    def work(self) -> bool:
+        """Let each node handle its next event; return whether anything happened."""
+        if not self.lives:
+            return False
+        moved = self._close_ended()
+        for edge, stream in self._streams:
+            moved |= self._transmit(edge, stream)
+        for part in list(self.parts.values()):
+            moved |= self._advance(part)
+        if self._finishing and not any(stream.ready() for _, stream in self._streams):
+            self._link_exited(events.Exit(code=0))
+            return True
+        return moved
+
+    def _transmit(self, edge: RemoteEdge, stream: InputQueue) -> bool:
+        """Send what waits for another machine, as far as the network and the reader allow."""
+        moved = False
+        while stream.ready():
+            peer = self._network.peer(self, edge.target_machine)
+            if peer is None or edge.target not in peer.parts:
+                break
+            queue = peer.parts[edge.target].queues[edge.input]
+            if queue.full:
+                break
+            record = stream.take()
+            assert record is not None
+            queue.on_way += record.kind is RecordKind.DATA
+            latency = self._network.latency(edge.source_machine, edge.target_machine)
+            self._network.after(latency, partial(peer.arrived, edge, record))
+            moved = True
+        return moved
+
+    def arrived(self, edge: RemoteEdge, record: Delivery) -> None:
+        """A record has come from another machine."""
+        if not self.lives:
+            return
+        queue = self.parts[edge.target].queues[edge.input]
+        queue.on_way -= record.kind is RecordKind.DATA
+        if record.kind is RecordKind.CLOSED:
+            self._handle(events.SourceClosed(edge.source, edge.output))
+        elif record.kind is RecordKind.NODE_RESTARTED:
+            self._handle(events.SourceReopened(edge.source, edge.output))
+        queue.put(record)
+
+    def _close_ended(self) -> bool:
+        """Close the edges to machines whose part has ended."""
+        found = set() if self.link is None else self.link.ended - self._ended_peers
+        self._ended_peers |= found
+        for edge in self.edges:
+            if edge.source_machine in found:
+                self._handle(events.SourceLost(edge.source, edge.output))
+                self.parts[edge.target].queues[edge.input].put(lifecycle(RecordKind.CLOSED))
+        for edge, stream in self._streams:
+            if edge.target_machine in found:
+                stream.close()
+        return bool(found)
+
+    def _advance(self, part: Participant) -> bool:
+        if part.source is not None:
+            taken = [queue.take() for queue in part.queues.values()]
+            return any(taken)
+        if part.session is None or self._is_blocked(part):
+            return False
+        part.now, part.clock_ns = self._network.now_ns, round(self._machine.clock * 1e9)
+        event = part.session.next_event(part.now)
+        if event is not None:
+            self._call(part, event)
+        elif part.session.ended:
+            self._exit(part, events.Exit(code=0))
+        else:
+            at = part.next_time()
+            if at is not None and at != part.check_at:
+                part.check_at = at
+                self._network.at(max(at, part.now + 1), lambda: None)
+            return False
+        return True
+
+    def _is_blocked(self, part: Participant) -> bool:
+        """Whether a reader with `backpressure` has no room for what the node may send."""
+        outputs = part.spec.outputs
+        return any(queue.full for name in outputs for queue in self._readers[f"{part.id}/{name}"])
+
+    def _call(self, part: Participant, event: Any) -> None:
+        try:
+            status = self._calls[part.id](event, partial(self._send, part))
+        except FlowError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the node fails, not the test
+            print(f'node "{part.id}" failed at {self._network.seconds:g} s:', file=sys.stderr)
+            traceback.print_exception(error)
+            self._exit(part, events.Exit(code=1), traceback.format_exception_only(error))
+            return
+        if status is DoraStatus.STOP:
+            self._exit(part, events.Exit(code=0))
+        elif status is DoraStatus.STOP_ALL:
+            self._network.stop(self.dataflow_id)
+
+    def _send(
+        self, part: Participant, output: str, data: Any, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        if output not in part.spec.outputs:
+            names = ", ".join(part.spec.outputs) or "none"
+            raise FlowError(f'node "{part.id}" has no output `{output}`; it has: {names}')
+        now = self._network.now_ns
+        wall = wire.wall_ns(now) + round(self._machine.clock * 1e9)
+        block = make_block(data, metadata, wall)
+        self.traffic.sent[f"{part.id}/{output}"].append(Sent(self._network.seconds, block))
+        flags = delivery_flags(metadata or {})
+        for queue in self._readers[f"{part.id}/{output}"]:
+            queue.put(Opened(block, now, flags))
+
+    # --- processes ---------------------------------------------------------------------------
+
+    def _start(self, part: Participant) -> None:
+        part.started_ns = self._network.now_ns
+        if part.source is not None:
+            part.emissions = part.source.emissions(part.id, part.spec.outputs)
+            self._emit_next(part)
+            return
+        node: Any = self.traffic.nodes.get(part.id, _silent)
+        self._calls[part.id] = node().on_event if isinstance(node, type) else node
+        assert part.session is not None
+        part.session.start(part.started_ns)
+
+    def _emit_next(self, part: Participant) -> None:
+        """Schedule the next message of a source."""
+        assert part.emissions is not None
+        assert part.source is not None
+        run = part.incarnation
+        emission = next(part.emissions, None)
+        if emission is None:
+            if part.source.ends:
+                self._exit(part, events.Exit(code=0))
+            return
+
+        def emit() -> None:
+            if not self.lives or part.emissions is None or part.incarnation != run:
+                return
+            if self._is_blocked(part):
+                self._network.after(_RETRY_SECONDS, emit)
+                return
+            if emission.output:
+                self._send(part, emission.output, emission.data, emission.metadata)
+            self._emit_next(part)
+
+        self._network.at(max(self._network.now_ns, part.started_ns + emission.at_ns), emit)
+
+    def _exit(self, part: Participant, how: events.Exit, tail: Sequence[str] = ()) -> None:
+        part.session = part.emissions = None
+        drained = not any(queue.waiting for queue in part.queues.values())
+        self._handle(events.NodeExited(part.id, part.incarnation, how, drained, tuple(tail)))
+
+    def _spawned(self, node: str, incarnation: int) -> None:
+        self._handle(events.NodeSpawned(node, incarnation, incarnation))
+        self._handle(events.NodeConnected(node, incarnation, incarnation))
+
+    def _link_spawned(self) -> None:
+        self._handle(events.LinkSpawned(self._link_run, self._link_run))
+        self._handle(events.LinkConnected(self._link_run))
+
+    def _link_exited(self, how: events.Exit) -> None:
+        self._finishing = False
+        drained = not any(stream.waiting for _, stream in self._streams)
+        self._handle(events.LinkExited(self._link_run, how, drained))
+
+    # --- the state machine -------------------------------------------------------------------
+
+    def _handle(self, event: events.StateEvent) -> None:
+        if self.phase in ("dead", "gone"):
+            return
+        for command in self._state.handle(event, self._network.now):
+            self._carry_out(command)
+        state = self._state
+        if (state.phase, state.only_virtual_left) != (self.phase, self.only_virtual_left):
+            self.phase, self.only_virtual_left = state.phase, state.only_virtual_left
+            self.result = state.result
+            self._machine.report_runner(self)
+
+    def _carry_out(self, command: do.Command) -> None:
+        match command:
+            case do.SpawnNode(node=node, incarnation=number):
+                self.parts[node].incarnation = number
+                self._network.after(0, partial(self._spawned, node, number))
+            case do.Admit(node=node, restarts=restarts) if self.parts[node].source is None:
+                part = self.parts[node]
+                part.connect(node_config(self._plan, part.spec, restarts, ()), self._network.now_ns)
+                assert part.session is not None
+                for key, value in self._plan.params.get(node, {}).items():
+                    part.session.handle(SetParam(key, value))
+            case do.Refuse(node=node) if node != LINK_NODE:
+                self._exit(self.parts[node], events.Exit(code=1))
+            case do.SendGo(nodes=nodes):
+                for node in nodes:
+                    self._start(self.parts[node])
+            case do.SendStop(node=node):
+                part = self.parts[node]
+                if part.session is not None:
+                    part.session.stop("MANUAL")
+                else:
+                    self._exit(part, events.Exit(code=0))
+            case do.SignalNode(node=node, signal=name):
+                self._exit(self.parts[node], events.Exit(signal=name))
+            case do.ArmTimer(node=node, timer=timer, at=at):
+                self._arm(node, timer, at)
+            case do.CancelTimer(node=node, timer=timer):
+                self._timers.pop((node, timer), None)
+            case do.ReportEvent(event=event) if not isinstance(event, reports.RunnerState):
+                self._report(event)
+            case do.SpawnLink(incarnation=number):
+                self._link_run = number
+                self._network.after(0, self._link_spawned)
+            case do.FinishLink():
+                self._finishing = True
+            case do.SignalLink(signal=name):
+                self._network.after(0, partial(self._link_exited, events.Exit(signal=name)))
+            case _:
+                self._announce(command)
+
+    def _announce(self, command: do.Command) -> None:
+        match command:
+            case do.AnnounceClosed(node=node, outputs=outputs):
+                self._put(node, lifecycle(RecordKind.CLOSED), outputs)
+            case do.AnnounceRestarted(node=node):
+                self._put(node, lifecycle(RecordKind.NODE_RESTARTED))
+            case do.AnnounceFailed(node=node, error=error):
+                self._put(node, lifecycle(RecordKind.NODE_FAILED, error))
+            case do.RepeatClosed(node=node, inputs=inputs) if node != LINK_NODE:
+                for name in inputs:
+                    self.parts[node].queues[name].put(lifecycle(RecordKind.CLOSED))
+            case do.DropInputs(node=node):
+                for queue in self.parts[node].queues.values():
+                    queue.close()
+            case _:  # log lines, and answers to processes
+                pass
+
+    def _put(self, node: str, record: Delivery, outputs: tuple[str, ...] | None = None) -> None:
+        for name in self.parts[node].spec.outputs if outputs is None else outputs:
+            for queue in self._readers[f"{node}/{name}"]:
+                queue.put(record)
+
+    def _report(self, event: Any) -> None:
+        match event:
+            case reports.NodeFailed(result=result):
+                self._keep(reports.NodeFailed(result=kept_result(result)))
+            case reports.DataflowFinished(result=result):
+                self._keep(ended(result))
+            case _:
+                self._keep(event)
+
+    def _keep(self, event: HistoryEvent) -> None:
+        self._kept.append(HistoryEntry(at=self._network.now + self._machine.clock, event=event))
+
+    def _arm(self, node: str | None, timer: Any, at: float) -> None:
+        number = self._timers[node, timer] = object()
+
+        def fire() -> None:
+            if self._timers.get((node, timer)) is number:
+                del self._timers[node, timer]
+                busy = any(q.ready() for part in self.parts.values() for q in part.queues.values())
+                self._handle(events.TimerFired(node, timer, busy))
+
+        self._network.after(at - self._network.now, fire)
+
+
+def _silent(event: Any, send_output: Any) -> None:
+    """A node that only waits for its end."""
