@@ -79,7 +79,7 @@ def test_a_robot_that_is_cut_off_runs_on(cluster: Cluster, drive: Path) -> None:
 
 
 def test_a_node_that_fails_is_restarted(
-    cluster: Cluster, drive: Path, capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, drive: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails_once(event: Any, send_output: Any, failed: list[int] = []) -> None:  # noqa: B006
         if event["type"] == "INPUT" and not failed:
@@ -91,7 +91,7 @@ def test_a_node_that_fails_is_restarted(
     cluster.pass_time(30)
     assert flow.restarts("planner") == 1
     assert any("exited with code 1" in one.text for one in flow.why().timeline)
-    assert "ValueError: the scan is empty" in capsys.readouterr().err
+    assert "ValueError: the scan is empty" in caplog.text
     flow.kill("planner")
     cluster.pass_time(30)
     assert flow.restarts("planner") == 2

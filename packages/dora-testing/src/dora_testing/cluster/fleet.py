@@ -156,7 +156,7 @@ class Fleet:
         self.failures: dict[int, Failure] = {}
         self.progress: list[object] = []
         self.progress_of: dict[int, list[object]] = {}
-        """By request, as `progress`."""
+        """Progress by request."""
         self.log: list[str] = []
         self.ended = False
         self.slow = False

@@ -125,7 +125,7 @@ class SimulatedDaemon:
     link_problem: str | None = None
     """Why links cannot listen on this machine."""
     away_since: float | None = None
-    """Since when the daemon process has had no connection; None: it has one, or was away long."""
+    """Time from which the daemon has had no connection; None: it has one, or was away long."""
     due: list[tuple[float, agent_events.PartDue]] = field(default_factory=list)
     """Starts without the coordinator that wait."""
     _last_token: int = 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import TimerSource
@@ -31,7 +31,7 @@ from dora_node_api.protocol import lockstep as wire
 from dora_node_api.protocol.messages import SetParam
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_testing.cluster.machine import SimulatedRunner
+from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 from dora_testing.errors import FlowError
 from dora_testing.messages import Opened, lifecycle, make_block
 from dora_testing.participants import Participant
@@ -39,8 +39,7 @@ from dora_testing.queues import InputQueue
 from dora_testing.results import Sent
 from dora_testing.sources import Source
 
-if TYPE_CHECKING:
-    from dora_testing.cluster.network import Machine, Network
+_log = logging.getLogger("dora_testing")
 
 Node = Callable[[Any, Callable[..., None]], Any] | type | Source
 """A function `(event, send_output)`, a class of operators, of which each start makes an object, or
@@ -58,6 +57,24 @@ class Traffic:
     specs: Mapping[str, ResolvedNode]
     sent: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
     received: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
+
+
+class World(Protocol):
+    """The network and the clock around a runner."""
+
+    now: float
+    traffic: dict[str, Traffic]
+    """Traffic by the name of its dataflow."""
+
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def now_ns(self) -> int: ...
+    def at(self, time_ns: int, action: Callable[[], None]) -> None: ...
+    def after(self, seconds: float, action: Callable[[], None]) -> None: ...
+    def latency(self, one: str, other: str) -> float: ...
+    def peer(self, runner: NodeRunner, machine: str) -> NodeRunner | None: ...
+    def stop(self, dataflow_id: str) -> None: ...
 
 
 class _Queue(InputQueue):
@@ -79,7 +96,7 @@ class _Queue(InputQueue):
 class NodeRunner(SimulatedRunner):
     """The runner of one part of a dataflow."""
 
-    def __init__(self, record: PartRecord, machine: Machine, network: Network) -> None:
+    def __init__(self, record: PartRecord, machine: SimulatedDaemon, network: World) -> None:
         specs = record.spec.resolved.nodes
         super().__init__(record.dataflow_id, record.attempt, tuple(spec.id for spec in specs))
         self._machine, self._network = machine, network
@@ -249,8 +266,7 @@ class NodeRunner(SimulatedRunner):
         except FlowError:
             raise
         except Exception as error:  # noqa: BLE001 - the node fails, not the test
-            print(f'node "{part.id}" failed at {self._network.seconds:g} s:', file=sys.stderr)
-            traceback.print_exception(error)
+            _log.error('node "%s" failed', part.id, exc_info=error)
             self._exit(part, events.Exit(code=1), traceback.format_exception_only(error))
             return
         if status is DoraStatus.STOP:
