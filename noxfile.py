@@ -192,7 +192,7 @@ def pythons(session: nox.Session) -> None:
 @nox.session
 def wheels(session: nox.Session) -> None:
     """Build wheel and sdist of each package; install and check each alone."""
-    session.install("uv", "packaging")
+    session.install("uv", "packaging", "hatchling")
     dist = Path(session.create_tmp()) / "dist"
     session.run("python", "scripts/wheels.py", str(dist), *session.posargs)
 

@@ -1,7 +1,8 @@
 """Build wheel and sdist of every package, look into them, and make each one work alone.
 
-``python scripts/wheels.py DIST``. Each wheel is installed into an empty environment, from binary
-wheels only (nothing here may need a compiler), and does there what it is for.
+``python scripts/wheels.py DIST``, where uv, hatchling and packaging are installed. Each wheel is
+installed into an empty environment, from binary wheels only (nothing here may need a compiler), and
+does there what it is for.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def build(dist: Path) -> dict[str, Path]:
     shutil.rmtree(dist, ignore_errors=True)
 
     def build_one(name: str) -> None:
-        run("uv", "build", "--quiet", "--out-dir", dist, ROOT / "packages" / name)
+        # the README's first command builds them isolated, with what they declare
+        here = ("--no-build-isolation", "--python", sys.executable)
+        run("uv", "build", "--quiet", *here, "--out-dir", dist, ROOT / "packages" / name)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(build_one, PACKAGES))

@@ -16,6 +16,7 @@ from support.entry_points import out_of_date
 from support.homes import watched_home
 from support.requirements import summary
 from support.workspace import Workspace
+from xdist.scheduler import LoadFileScheduling
 
 __all__ = ["dora"]
 
@@ -44,8 +45,27 @@ HAS_FAILED = pytest.StashKey[bool]()
 
 WHOLE_DATAFLOWS = ("examples", "faults", "with_lerobot")
 """Folders with integration tests only; elsewhere tests have the marker."""
-LONGEST = ("fleet", "faults")
-"""Folders whose files take minutes and therefore start first."""
+LONGEST = (
+    *("fleet/", "faults/", "together/test_lerobot_project.py", "ui/test_browser"),
+    *("cluster/bundle/test_whole_installation.py", "repository/test_docs.py"),
+    *("recordings/commands/test_record.py", "daemon/agent/fleet/", "daemon/link/"),
+)
+"""Beginnings of files that take long and therefore start first."""
+SPREAD = frozenset(
+    f"tests/{name}"
+    for name in (
+        "cluster/fleets/test_fleet_file.py",
+        "daemon/agent/fleet/test_alone.py",
+        "daemon/agent/fleet/test_compromised_robot.py",
+        "daemon/agent/fleet/test_linked_fleet.py",
+        "daemon/agent/fleet/test_mute_runners.py",
+        "daemon/link/test_link_faults.py",
+        "daemon/runner/link/test_link_faults.py",
+        "recordings/commands/test_record.py",
+        "repository/test_docs.py",
+    )
+)
+"""Files with long tests that share nothing: workers take single tests of them."""
 
 
 def pytest_sessionstart() -> None:
@@ -58,14 +78,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
 
     def is_short(item: pytest.Item) -> tuple[bool, bool]:
-        is_longest = item.path.relative_to(tests).parts[0] in LONGEST
-        return not is_longest, item.get_closest_marker("integration") is None
+        name = item.path.relative_to(tests).as_posix()
+        unmarked = item.get_closest_marker("integration") is None
+        return unmarked or not name.startswith(LONGEST), unmarked
 
     for item in items:
         if item.path.relative_to(tests).parts[0] in WHOLE_DATAFLOWS:
             item.add_marker(pytest.mark.integration)
     # Workers take one file at a time; short ones balance the load at the end.
     items.sort(key=is_short)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Let workers of pytest-xdist take files, or single tests of those that are `SPREAD`."""
+
+    def unit(nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if file in SPREAD else file
+
+    if config.option.dist != "loadfile":
+        return None
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = unit
+    return scheduler
 
 
 def pytest_collection_finish() -> None:

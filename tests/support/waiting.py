@@ -14,6 +14,10 @@ PATIENCE = 60.0
 """Default deadline in seconds, long enough for a busy machine; only failing tests reach it."""
 _FIRST_PAUSE = 0.001
 _MAX_PAUSE = 0.05
+_LOOKS = 2.0
+"""A pause is so many times as long as the last look, which may start a process."""
+_LONGEST = 0.5
+"""The longest pause of this kind."""
 
 
 class StillWaiting(AssertionError):
@@ -41,13 +45,15 @@ def wait_until(
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while True:
+        began = time.monotonic()
         result = condition()
         if result:
             return result
-        left = deadline - time.monotonic()
+        now = time.monotonic()
+        left = deadline - now
         if left <= 0:
             raise StillWaiting(what if isinstance(what, str) else what(), timeout, result)
-        time.sleep(min(pause, left))
+        time.sleep(min(max(pause, min(_LOOKS * (now - began), _LONGEST)), left))
         pause = min(pause * 2, _MAX_PAUSE)
 
 

@@ -212,7 +212,7 @@ def test_logs_of_a_node(ui: Ui, dataflow: str) -> None:
     page.get_by_role("button", name="↓ Error").click()
     see(page, ".details pre", "lost a marker")
     assert page.get_by_role("button", name="Follow").count() == 1
-    assert error.is_visible()
+    error.wait_for(timeout=PATIENCE_MS)
 
 
 def test_load_and_parameters_of_a_node(ui: Ui, dataflow: str) -> None:

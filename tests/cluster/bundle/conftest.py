@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def small_installer(
 
 
 @pytest.fixture
+def linked_installer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeInstaller]:
+    """Like `installer`, with the dependencies of the tests' environment; with the self-test."""
+
+    def link_dependencies(_platform: object, site: Path, **_options: object) -> None:
+        (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+
+    monkeypatch.setattr(install, "install", link_dependencies)
+    yield from makers(tmp_path, tmp_path / "cache", monkeypatch)
+
+
+@pytest.fixture
 def machine(tmp_path: Path) -> LocalMachine:
     (tmp_path / "robot").mkdir()
     return LocalMachine(tmp_path / "robot")
@@ -85,3 +97,24 @@ def installed_machine(
         for make in makers(wheel_house, shared_cache, patch):
             found = make(old_version).ensure_installed(machine, USER, lambda text: None)
     return machine, found
+
+
+def put(installer: Installer, machine: LocalMachine) -> list[str]:
+    """Install; return the reports."""
+    reports: list[str] = []
+    installer.ensure_installed(machine, USER, reports.append)
+    return reports
+
+
+def version_of(machine: LocalMachine) -> str:
+    done = machine.run([str(machine.home / ".local" / "bin" / "dora"), "--version"])
+    assert done.code == 0, done
+    return done.stdout.strip()
+
+
+def versions(machine: LocalMachine) -> set[str]:
+    return {
+        path.name
+        for path in (machine.home / ".local/share/dora/versions").iterdir()
+        if not path.is_symlink()
+    }

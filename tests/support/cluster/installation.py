@@ -18,6 +18,13 @@ from dora_cluster.connection import Connection, Finished, Listeners
 CURRENT = "0.1.0"
 """The version in the sources."""
 
+_BUILDER = """\
+import os, sys
+from hatchling.build import build_wheel
+for folder in sys.argv[2:]:
+    os.chdir(folder)
+    build_wheel(sys.argv[1])
+"""
 Edits = Mapping[str, Callable[[str], str]]
 """Path below ``packages/`` to a function that changes the file's text."""
 
@@ -80,8 +87,11 @@ def install(folder: Path, version: str = CURRENT, edits: Edits | None = None) ->
 
 
 def _build(folders: Sequence[Path], target: Path) -> list[Path]:
-    for folder in folders:
-        _run("uv", "build", "--quiet", "--wheel", "--out-dir", str(target), str(folder))
+    """Build all wheels in one environment: ``uv build`` creates one for each wheel."""
+    python = target.with_name("builder") / "bin" / "python"
+    _run("uv", "venv", "--quiet", "--python", sys.executable, str(python.parents[1]))
+    _run("uv", "pip", "install", "--quiet", "--python", str(python), "hatchling>=1.24")
+    _run(str(python), "-c", _BUILDER, str(target), *map(str, folders))
     return sorted(target.glob("*.whl"))
 
 
