@@ -17,7 +17,8 @@ from ros2.routers import Router, free_port
 from dora_ros2.connection import Node
 from dora_ros2.errors import InvalidName, SessionError
 from dora_ros2.types import Types
-from dora_ros2.zenoh.session import ROUTER, Session, configuration
+from dora_ros2.zenoh import ROUTER
+from dora_ros2.zenoh.session import Session, configuration
 
 STRING = Types().message("std_msgs/String")
 

@@ -1,4 +1,7 @@
-"""The command `dora ros2`, a plug-in of dora-cli."""
+"""The command `dora ros2`, a plug-in of dora-cli.
+
+Functions import Zenoh and pyarrow, because `dora --help` imports this module.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,8 @@ import typer
 from typer.core import TyperCommand
 
 from dora_cli import output
-from dora_ros2 import commands
-from dora_ros2.commands import Reach
 from dora_ros2.errors import Ros2Error
-from dora_ros2.types import Types
-from dora_ros2.zenoh.session import ROUTER
+from dora_ros2.zenoh import ROUTER
 
 app = typer.Typer(
     help="Look at the graph of ROS 2 nodes that use rmw_zenoh, and talk to them.",
@@ -63,6 +63,9 @@ def reach(
     ] = 30.0,
 ) -> None:
     """Take the options of all commands that reach a graph."""
+    from dora_ros2.commands import Reach
+    from dora_ros2.types import Types
+
     for folder in types or ():
         if not Path(folder).is_dir():
             raise typer.BadParameter(f"{folder} is not a folder", param_hint="'--types'")
@@ -93,6 +96,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 @app.callback(rich_help_panel="ROS 2")
 def ros2(context: typer.Context) -> None:
+    from dora_ros2 import commands
+
     commands.log_escaped()
     context.with_resource(commands.ended_by_signals())
 
@@ -116,6 +121,8 @@ def _run(command: Callable[[], int | None]) -> None:
 
 
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
+    from dora_ros2 import commands
+
     _run(lambda: commands.list_graph(context.obj, as_json=as_json))
 
 
@@ -136,6 +143,8 @@ def echo(
     full: Annotated[bool, typer.Option("--full", help="Do not shorten long lists.")] = False,
 ) -> None:
     """Print the messages of a topic as JSON."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.show_messages(context.obj, topic, type_name, count, full=full))
 
 
@@ -148,12 +157,16 @@ def hz(
     ] = 0,
 ) -> None:
     """Measure the rate of a topic, each second."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.hz(context.obj, topic, count))
 
 
 @app.command("type", cls=ReachCommand)
 def type_(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print the definition of a type or of a topic's type."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.show_type(context.obj, name))
 
 
@@ -171,6 +184,8 @@ def pub(
     ] = 0,
 ) -> None:
     """Publish a message."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.pub(context.obj, topic, type_name, value, rate, count))
 
 
@@ -184,6 +199,8 @@ def call(
     ] = None,
 ) -> None:
     """Call a service and print the response."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.call(context.obj, service, value, type_name))
 
 
@@ -197,6 +214,8 @@ def send_goal(
     ] = None,
 ) -> None:
     """Send a goal, print feedback and result."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.send_goal(context.obj, action, value, type_name))
 
 
@@ -212,6 +231,8 @@ def param(
     ] = None,
 ) -> None:
     """List, read or change the parameters of a node."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.param(context.obj, node, name, value))
 
 
@@ -222,6 +243,8 @@ def router_(
     ] = ROUTER,
 ) -> None:
     """Run a router of Zenoh, for a computer without ROS."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.run_router(listen))
 
 
@@ -236,4 +259,6 @@ def check(
     ] = 5.0,
 ) -> None:
     """Check the connection to a robot; write a capture of it."""
+    from dora_ros2 import commands
+
     _run(lambda: commands.check(context.obj, capture, seconds))

@@ -11,8 +11,9 @@ from typing import Any
 
 from dora_ros2.connection import Connection, Kinds
 from dora_ros2.errors import SessionError
+from dora_ros2.zenoh import ROUTER
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.session import ROUTER, Session
+from dora_ros2.zenoh.session import Session
 from dora_ros2.zenoh.tokens import INFINITE, SECOND, Qos
 
 CYCLONE = "cyclonedds>=11.0.1"

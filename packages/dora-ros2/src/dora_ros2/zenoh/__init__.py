@@ -1,3 +1,6 @@
 """rmw_zenoh without ROS: keys, tokens, the graph, topics, services, actions, parameters."""
 
 from __future__ import annotations
+
+ROUTER = "tcp/localhost:7447"
+"""Where the router of a computer listens."""

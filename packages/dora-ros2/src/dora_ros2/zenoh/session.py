@@ -22,6 +22,7 @@ import zenoh
 
 from dora_ros2.connection import Node
 from dora_ros2.errors import SessionError
+from dora_ros2.zenoh import ROUTER
 from dora_ros2.zenoh.endpoints import (
     ServiceClient,
     ServiceServer,
@@ -35,7 +36,6 @@ from dora_ros2.zenoh.endpoints import (
 from dora_ros2.zenoh.graph import FOLLOWER, Profile
 from dora_ros2.zenoh.tokens import SPACE, mangle
 
-ROUTER = "tcp/localhost:7447"
 _DEFAULTS: Mapping[str, Any] = {
     "connect/endpoints": [ROUTER],
     "connect/timeout_ms": {"router": -1, "peer": -1, "client": 1000},
