@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -82,7 +83,7 @@ def two_hosts(*, pinned: bool = False) -> Iterator[tuple[Host, Host]]:
     """
     if os.geteuid() != 0:
         raise SystemExit("two hosts are made of network namespaces, which needs root")
-    mark = os.getpid()
+    mark = secrets.token_hex(3)  # not the pid, which is not unique in a PID namespace
     cores = sorted(os.sched_getaffinity(0))
     first = Host(f"dora-bench-{mark}-1", f"{NETWORK}.1", cores[0] if pinned else None)
     second = Host(f"dora-bench-{mark}-2", f"{NETWORK}.2", cores[-1] if pinned else None)

@@ -148,6 +148,7 @@ class Edge:
         hold_limit: int = 1 << 30,
         names: tuple[str, str] = ("camera", "plot"),
         journal: bool = False,
+        remote: bool = False,
     ) -> None:
         area, slots = board.allocate_edge(bound, journal=journal)
         producer, consumer = names
@@ -155,8 +156,9 @@ class Edge:
         self.segments = segments
         rule = QueuePolicy(policy)
         self.spec = QueueSpec(
-            queue, producer, "out", consumer, "in", rule, bound, area, slots, hold_limit, journal
-        )
+            queue, producer, "out", consumer, "in", rule, bound, area, slots, hold_limit, journal,
+            remote,
+        )  # fmt: skip
         self.ends = create_queue(self.spec)
         self.keeper = QueueKeeper(board, self.spec, self.ends)
 

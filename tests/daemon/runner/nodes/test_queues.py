@@ -13,6 +13,7 @@ from support.runner.nodes import node
 from support.runner.runs import open_descriptors, run_flow
 from support.workspace import Workspace
 
+from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.commands import AnnounceClosed
 from dora_daemon.runner.machine.edges import Edge
@@ -94,6 +95,12 @@ def test_an_edge_has_one_queue(registry: QueueRegistry) -> None:
 def test_queues_of_the_runner_are_always_drop_oldest(registry: QueueRegistry) -> None:
     entry, _ = registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE, writer=RUNNER_NODE)
     assert not entry.spec.backpressure
+
+
+def test_a_spec_names_a_queue_that_a_link_fills(registry: QueueRegistry) -> None:
+    assert not registry.ensure(EDGE, bound=5, writer="a")[0].spec.remote
+    registry.drop(EDGE)
+    assert registry.ensure(EDGE, bound=5, writer=LINK_NODE)[0].spec.remote
 
 
 def test_segments_of_an_ended_producer_stay_until_its_messages_are_read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dora_node_api.transport.consumer.poll_policy import (
+    ANSWER_NS,
     FIRST_POLL_NS,
     FIRST_POLLS,
     MAX_PATIENCE,
@@ -55,3 +56,48 @@ def test_first_polls_are_longer() -> None:
     sleeps_until_poll(policy)
     lengths = [policy.poll_ns() for _ in range(FIRST_POLLS + 2)]
     assert lengths == [*[FIRST_POLL_NS] * FIRST_POLLS, POLL_NS, POLL_NS]
+
+
+def test_an_answer_from_another_machine_may_take_longer() -> None:
+    policy = PollPolicy()
+    policy.answer = True
+    for _ in range(100):
+        policy.slept(ANSWER_NS)
+    assert not policy.credit
+    for _ in range(2):
+        policy.slept(ANSWER_NS - 1)
+    assert policy.credit
+    assert policy.poll_ns() == ANSWER_NS
+    policy.answer = False  # as that of a node that only reads a stream
+    assert policy.poll_ns() <= FIRST_POLL_NS
+
+
+AWAKE_NS, WAKE_UP_NS = 330_000, 90_000
+"""A round trip between machines without sleeping nodes, and what each sleeping one adds."""
+
+
+def awake_after(policies: tuple[PollPolicy, PollPolicy], turns: int) -> bool:
+    """Whether both of two nodes that answer each other poll with success in the end."""
+    asleep = [True, True]
+    for _ in range(turns):
+        for policy, own in ((policies[0], 0), (policies[1], 1)):
+            policy.answer = True
+            waits = AWAKE_NS + WAKE_UP_NS * asleep[1 - own]
+            if policy.credit:
+                asleep[own] = waits > policy.poll_ns()
+                policy.polled(found=not asleep[own])
+            else:
+                asleep[own] = True
+                policy.slept(waits + WAKE_UP_NS)
+    return asleep == [False, False]
+
+
+def test_nodes_of_two_machines_that_both_sleep_find_back() -> None:
+    assert awake_after((PollPolicy(), PollPolicy()), 10)
+    tired = PollPolicy(), PollPolicy()
+    for policy in tired:
+        for _ in range(20):  # the machines were busy for a while
+            sleeps_until_poll(policy)
+            policy.polled(found=False)
+    assert not awake_after(tired, MAX_PATIENCE // 2)
+    assert awake_after(tired, MAX_PATIENCE)

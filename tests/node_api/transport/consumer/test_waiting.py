@@ -17,7 +17,7 @@ from support.waiting import PATIENCE
 
 from dora_node_api.errors import NodeForked
 from dora_node_api.transport.consumer import waiting
-from dora_node_api.transport.consumer.poll_policy import POLL_NS
+from dora_node_api.transport.consumer.poll_policy import POLL_NS, PollPolicy
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.consumer.waiting import Waiter
 from dora_node_api.transport.producer.sending import Sender
@@ -25,9 +25,11 @@ from dora_node_api.transport.shared.board import Board
 
 
 @contextmanager
-def inputs(number: int) -> Iterator[tuple[list[Sender], list[Receiver], Waiter]]:
+def inputs(
+    number: int, *, remote: bool = False
+) -> Iterator[tuple[list[Sender], list[Receiver], Waiter]]:
     board, segments, waiter = Board.create(8 << 20), Segments(), Waiter()
-    edges = [Edge(board, segments, queue=n + 1) for n in range(number)]
+    edges = [Edge(board, segments, queue=n + 1, remote=remote) for n in range(number)]
     senders = [edge.sender(n + 1) for n, edge in enumerate(edges)]
     receivers = [edge.receiver() for edge in edges]
     for receiver in receivers:
@@ -219,6 +221,41 @@ def test_wait_polls_as_its_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(10):
             waiter.wait(0.002)
         assert polls == [POLL_NS, POLL_NS]  # in vain, so no more
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_only_an_answer_from_another_machine_is_polled_for_longer(remote: bool) -> None:
+    with inputs(2, remote=remote) as (_, receivers, waiter):
+        waiter.policy = policy = PollPolicy()
+        waiter.wait(0, answer=True)
+        assert policy.answer is remote
+        waiter.wait(0)
+        assert not policy.answer
+        for receiver in receivers:
+            waiter.remove(receiver)
+        waiter.wait(0, answer=True)
+        assert not policy.answer
+
+
+def test_a_poll_goes_on_after_other_processes_had_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with inputs(1) as (senders, receivers, waiter):
+        waiter.policy = policy = PollPolicy()
+        policy.credit = 2
+        clock = [1_000_000_000]
+        yields = []
+
+        def others_run() -> None:
+            clock[0] += POLL_NS // 4
+            yields.append(clock[0])
+            if len(yields) == 3:
+                send(senders[0], 7)
+
+        monkeypatch.setattr(waiting, "_monotonic_ns", lambda: clock[0])
+        monkeypatch.setattr(os, "sched_yield", others_run)
+        assert waiter.wait() == receivers
+        assert policy.credit == 3  # found without a sleep
 
 
 def test_a_wake_up_makes_an_input_ready() -> None:

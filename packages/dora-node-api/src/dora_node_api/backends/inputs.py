@@ -156,13 +156,15 @@ class Inputs(Backend):
         """
         own = self.session.deadline()
         until_ns = own if deadline is None else deadline if own is None else min(own, deadline)
-        words = self._connection.words
+        connection = self._connection
+        sent, connection.sent = connection.sent, False
+        timeout = None if until_ns is None else max(0, until_ns - now) / 1e9
+        words = connection.words
         words.set_waiting(True)
         try:
-            ready = self._waiter.wait(None if until_ns is None else max(0, until_ns - now) / 1e9)
+            ready = self._waiter.wait(timeout, answer=sent)
         finally:
             words.set_waiting(False)
-        connection = self._connection
         if self._waiter.looked_at_fds > connection.pumped:
             connection.pumped = self._waiter.looked_at_fds  # the control socket is among them
         if len(ready) == 1 and isinstance(ready[0], Receiver):

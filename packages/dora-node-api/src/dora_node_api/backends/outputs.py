@@ -68,6 +68,7 @@ class Outputs(Backend):
         if self._types is not None:
             self._types.check(output, data, metadata)
         self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
+        self._connection.sent = True
 
     def _publish(self, message: SendOutput) -> None:
         """Send a message that was published through the runner; errors are only logged."""
@@ -112,6 +113,7 @@ class Outputs(Backend):
         sample.close_views()
         self._look_at_control()
         self._sender.send_sample(output, sample, flags)
+        self._connection.sent = True
 
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         self._calls.run(partial(self._close_outputs, outputs))

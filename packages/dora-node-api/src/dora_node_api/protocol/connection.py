@@ -51,6 +51,8 @@ class Connection:
         self.integrity = Integrity()
         """Broken if a signal handler's exception ended a call of the node halfway."""
         self.inbox: deque[Received | ControlError] = deque()
+        self.sent = False
+        """Whether the node has sent a message since its last wait."""
         self.pumped = 0
         """CLOCK_MONOTONIC ns of the last look at the control socket."""
         self.stopped = False

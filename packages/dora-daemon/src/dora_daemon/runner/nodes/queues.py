@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
+from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.edges import Edge
@@ -190,7 +191,10 @@ class QueueRegistry:
         try:
             if writer == RUNNER_NODE:  # which never waits
                 policy = QueuePolicy.DROP_OLDEST
-            spec, ends = self._create(edge, bound, policy, hold_limit, journal=journal)
+            remote = writer == LINK_NODE
+            spec, ends = self._create(
+                edge, bound, policy, hold_limit, journal=journal, remote=remote
+            )
         except (OSError, ValueError, TransportError) as error:
             raise QueueUnavailable(
                 f"cannot create the queue of edge {edge}: {error}. Each edge takes up to six file"
@@ -207,7 +211,14 @@ class QueueRegistry:
         return entry, True
 
     def _create(
-        self, edge: Edge, bound: int, policy: QueuePolicy, hold_limit: int, *, journal: bool
+        self,
+        edge: Edge,
+        bound: int,
+        policy: QueuePolicy,
+        hold_limit: int,
+        *,
+        journal: bool,
+        remote: bool,
     ) -> tuple[QueueSpec, QueueEnds]:
         area, slots = self.board.allocate_edge(bound, journal=journal)
         try:
@@ -224,6 +235,7 @@ class QueueRegistry:
                 ledger_slots=slots,
                 hold_limit=hold_limit,
                 journal=journal,
+                remote=remote,
             )
             return spec, create_queue(spec)
         except BaseException:

@@ -12,7 +12,6 @@ from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 from dora_node_api.transport.shared.limits import usable_cores
 
-_ANOTHER_RAN_NS = 50_000  # yielding took this long: other processes need the processor
 _FEW = 8  # up to so many inputs, reading their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
 """Interval at which a node with messages looks at its other descriptors."""
@@ -32,6 +31,8 @@ class Waiter(ForkAware):
         self._receivers: list[Receiver] = []
         self._by_fd: dict[int, Receiver | int] = {}
         self._others = 0
+        self._remote = False
+        """Whether messages of an input come from another machine."""
         # On one core, polling would keep the sender from running.
         self.policy = PollPolicy() if polls and usable_cores() >= 2 else None
         self.looked_at_fds = 0
@@ -44,6 +45,7 @@ class Waiter(ForkAware):
         """Watch an input; one that is watched already stays so."""
         if receiver not in self._receivers:
             self._receivers.append(receiver)
+            self._find_remote()
             for fd in receiver.fds():
                 self._by_fd[fd] = receiver
                 self._epoll.register(fd, select.POLLIN)
@@ -52,8 +54,12 @@ class Waiter(ForkAware):
         """Stop watching an input, if it is watched; call it before the receiver is closed."""
         if receiver in self._receivers:
             self._receivers.remove(receiver)
+            self._find_remote()
         for fd in [fd for fd, watched in self._by_fd.items() if watched is receiver]:
             self._forget(fd)
+
+    def _find_remote(self) -> None:
+        self._remote = any(receiver.spec.remote for receiver in self._receivers)
 
     def add_fd(self, fd: int) -> None:
         """Watch a descriptor, such as the control socket, for being readable."""
@@ -73,10 +79,11 @@ class Waiter(ForkAware):
                 self._epoll.unregister(fd)
             del self._by_fd[fd]
 
-    def wait(self, timeout: float | None = None) -> list[Receiver | int]:
+    def wait(self, timeout: float | None = None, *, answer: bool = False) -> list[Receiver | int]:
         """Return the receivers and descriptors that are ready; none after ``timeout`` seconds.
 
-        None waits without limit, 0 only looks. Exact to some microseconds, in a process with more
+        None waits without limit, 0 only looks. ``answer``: messages were sent since the last wait,
+        so the next one may be an answer. Exact to some microseconds, in a process with more
         than a thousand descriptors to a millisecond. An input listed may
         still be empty (its producer made room); one not listed may have become ready since. Signal
         handlers run, and their exceptions pass through. Raises NodeForked.
@@ -85,9 +92,11 @@ class Waiter(ForkAware):
             raise forked_error()
         start = _monotonic_ns()
         policy = self.policy
-        if self._slept_from and policy is not None:
-            policy.slept(self.looked_at_fds - self._slept_from)
-            self._slept_from = 0
+        if policy is not None:
+            if self._slept_from:
+                policy.slept(self.looked_at_fds - self._slept_from)
+                self._slept_from = 0
+            policy.answer = answer and self._remote
         few = len(self._receivers) <= _FEW
         if few:
             ready = self._look(start)
@@ -140,9 +149,7 @@ class Waiter(ForkAware):
             if now >= end:
                 return []
             give_way()
-            before, now = now, _monotonic_ns()
-            if now - before > _ANOTHER_RAN_NS:
-                end = now  # look once more: the sender may have run
+            now = _monotonic_ns()
 
     def _sleep(self, start: int, timeout: float | None) -> list[Receiver | int]:
         if timeout is None:

@@ -26,6 +26,9 @@ class QueueSpec(Frozen):
     journal: bool = False
     """Whether it is a link's queue and has a journal (`consumer.journal`)."""
 
+    remote: bool = False
+    """Whether the messages come from another machine, through a link."""
+
     @property
     def edge(self) -> str:
         """Name of the edge in messages: `camera/image -> plot/picture`."""
