@@ -13,7 +13,15 @@ from hypothesis import given, strategies as st
 
 from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import ClockSample
-from dora_recordings.arrow_messages import RecordedMessage, decode, encode, schema_of
+from dora_recordings.arrow_messages import (
+    NOTES_KEY,
+    OWN_TIMES_KEY,
+    RecordedMessage,
+    decode,
+    decode_all,
+    encode,
+    schema_of,
+)
 from dora_recordings.mcap_file import McapFile
 from dora_recordings.merging import BUCKET_NS, ClockCorrection, MachineFiles, merge
 from dora_recordings.reading import Recording
@@ -29,11 +37,13 @@ EPOCH = 5_000_000
 """Clock of a machine at zero of its monotonic clock."""
 
 
-def message(topic: str, number: int, monotonic: int, metadata: bytes = b"{}") -> RecordedMessage:
+def message(
+    topic: str, number: int, monotonic: int, metadata: bytes = b"{}", notes: bytes = b""
+) -> RecordedMessage:
     array = pa.array([number])
     schema = schema_of(array)
     serialized = schema.serialize().to_pybytes()
-    data = encode(array, metadata, schema, len(serialized))
+    data = encode(array, metadata, schema, len(serialized), {NOTES_KEY: notes})
     at = EPOCH + monotonic
     return RecordedMessage(topic, "int64", serialized, at, at + 7, number, data)
 
@@ -96,6 +106,26 @@ def test_times_of_captures_are_corrected_as_those_of_sends(tmp_path: Path) -> No
         (1100, [1], b'{"frame":7,"stamp":1090}'),
         (1200, [2], b'{"frame":8}'),
     ]
+
+
+def test_times_before_the_correction_are_kept_for_notes_of_events(tmp_path: Path) -> None:
+    """Notes name messages by them, and a node passes on the `stamp` that it received."""
+    path = tmp_path / "robot-0.mcap"
+    file = McapFile(path, "nodes: []\n", {"epoch_ns": str(EPOCH), "boot_id": "b"})
+    file.add(message("camera/image", 1, 100, b'{"stamp":5000090}'))
+    file.add(message("camera/image", 2, 200))
+    file.add(message("camera/image", 3, 300, notes=b'[0,["START",0]]'))
+    file.add(message("camera/image", 4, 400))
+    file.finish({})
+    merge([MachineFiles("robot", (path,), clock(1000))], PLAN, {}, tmp_path / "all.mcap")
+    found = [decode_all(m.schema, m.data)[1] for m in Recording(tmp_path / "all.mcap").messages()]
+    assert [one.get(OWN_TIMES_KEY) for one in found] == [
+        b'{"publish_time":%d,"stamp":5000090}' % (EPOCH + 107),
+        None,  # no notes until here: not copied
+        b'{"publish_time":%d}' % (EPOCH + 307),
+        b'{"publish_time":%d}' % (EPOCH + 407),
+    ]
+    assert found[2][NOTES_KEY] == b'[0,["START",0]]'
 
 
 def test_files_of_one_machine_follow_each_other_by_number(tmp_path: Path) -> None:

@@ -1,15 +1,16 @@
 """Messages of a recording: Arrow arrays as encapsulated IPC record batches, and back; pure.
 
 A batch has one column, ``data``. Its custom metadata has the sender's metadata, as the bytes that
-were sent, and notes of the events before the message (`dora_node_api.backends.event_notes`). A
-dictionary-encoded array has its dictionary batches before the record batch, so each message can be
-read with nothing but its schema.
+were sent, notes of the events before the message (`dora_node_api.backends.event_notes`), and in
+merged files its times by the clock of its machine. A dictionary-encoded array has its dictionary
+batches before the record batch, so each message can be read with nothing but its schema.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -18,6 +19,8 @@ ENCODING = "arrow"
 COLUMN = "data"
 METADATA_KEY = b"dora.metadata"
 NOTES_KEY = b"dora.events"
+OWN_TIMES_KEY = b"dora.own_times"
+"""`publish_time`, and the times in the metadata, before they were corrected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,20 @@ def schema_of(array: pa.Array) -> pa.Schema:
 
 
 def encode(
-    array: pa.Array, metadata: bytes, schema: pa.Schema, schema_size: int, notes: bytes = b""
+    array: pa.Array,
+    metadata: bytes,
+    schema: pa.Schema,
+    schema_size: int,
+    further: Mapping[bytes, bytes] = MappingProxyType({}),
 ) -> bytes:
-    """Return an IPC message; ``schema_size``: bytes of the serialized schema."""
+    """Return an IPC message; ``schema_size``: bytes of the serialized schema.
+
+    ``further``: notes and own times, by key.
+    """
     sink = pa.BufferOutputStream()
     writer = pa.ipc.new_stream(sink, schema)
     batch = pa.record_batch([array], schema=schema)
-    custom = {key: value for key, value in ((METADATA_KEY, metadata), (NOTES_KEY, notes)) if value}
+    custom = {key: value for key, value in {METADATA_KEY: metadata, **further}.items() if value}
     writer.write_batch(batch, custom or None)
     # Not closed: the end-of-stream mark is not part of a message.
     return memoryview(sink.getvalue())[schema_size:].tobytes()
@@ -58,20 +68,16 @@ def encode(
 
 def decode(schema: bytes, message: bytes) -> tuple[pa.Array, bytes]:
     """Return the array and the encoded metadata. Raises ValueError for invalid bytes."""
-    return decode_with_notes(schema, message)[:2]
+    array, custom = decode_all(schema, message)
+    return array, custom.get(METADATA_KEY, b"")
 
 
-def decode_with_notes(schema: bytes, message: bytes) -> tuple[pa.Array, bytes, bytes]:
-    """Return the array, the encoded metadata and the notes. Raises ValueError for invalid bytes."""
+def decode_all(schema: bytes, message: bytes) -> tuple[pa.Array, dict[bytes, bytes]]:
+    """Return the array and all custom metadata. Raises ValueError for invalid bytes."""
     try:
         batch, custom = pa.ipc.open_stream(
             pa.py_buffer(schema + message)
         ).read_next_batch_with_custom_metadata()
     except (pa.ArrowException, StopIteration, OSError) as error:
         raise ValueError(f"not an Arrow record batch: {error}") from error
-    values: Any = {} if custom is None else custom
-    return (
-        batch.column(0),
-        bytes(values.get(METADATA_KEY) or b""),
-        bytes(values.get(NOTES_KEY) or b""),
-    )
+    return batch.column(0), {} if custom is None else dict(custom)

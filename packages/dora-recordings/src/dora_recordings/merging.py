@@ -19,11 +19,18 @@ from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import ClockSample
 from dora_node_api.data.metadata import decode_metadata, encode_metadata, move_times
 from dora_recordings import __version__
-from dora_recordings.arrow_messages import RecordedMessage, decode_with_notes, encode
+from dora_recordings.arrow_messages import (
+    METADATA_KEY,
+    NOTES_KEY,
+    OWN_TIMES_KEY,
+    RecordedMessage,
+    decode_all,
+    encode,
+)
 from dora_recordings.mcap_file import McapFile
 from dora_recordings.reading import Recording, UnreadableRecording
 
-_TIMES = (b'"stamp"', b'"timestamp"')
+_TIMES = ("stamp", "timestamp")
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -32,18 +39,26 @@ BUCKET_NS: Final = 60_000_000_000
 falsify the others."""
 
 
-def _with_moved_times(message: RecordedMessage, nanoseconds: int) -> bytes:
-    """Return the data of a message with `stamp` and `timestamp` in its metadata moved."""
-    if not nanoseconds or not any(name in message.data for name in _TIMES):
+def _with_moved_times(message: RecordedMessage, nanoseconds: int, *, noted: bool) -> bytes:
+    """Return the data of a message with `stamp` and `timestamp` in its metadata moved.
+
+    The times before are kept: notes of events name messages by them. ``noted``: also if only
+    `publish_time` is moved.
+    """
+    if not nanoseconds or not (
+        noted or any(f'"{name}"'.encode() in message.data for name in _TIMES)
+    ):
         return message.data
     try:
-        array, encoded, notes = decode_with_notes(message.schema, message.data)
-        metadata = decode_metadata(encoded)
+        array, custom = decode_all(message.schema, message.data)
+        metadata = decode_metadata(custom.pop(METADATA_KEY, b""))
     except ValueError:  # invalid messages are named when they are read
         return message.data
+    own = {name: metadata[name] for name in _TIMES if name in metadata}
+    custom[OWN_TIMES_KEY] = encode_metadata({"publish_time": message.publish_time, **own})
     move_times(metadata, nanoseconds)
     schema = pa.ipc.read_schema(pa.py_buffer(message.schema))
-    return encode(array, encode_metadata(metadata), schema, len(message.schema), notes)
+    return encode(array, encode_metadata(metadata), schema, len(message.schema), custom)
 
 
 class ClockCorrection:
@@ -188,11 +203,13 @@ class _MachineStream:
         if not correction:
             self.uncorrected = True
         first = last = None
+        noted = False
         for message in recording.messages():
             offset = 0
             if correction:
                 offset = message.log_time - correction.coordinator_ns(message.log_time - epoch)
             last = message.log_time, offset
+            noted = noted or NOTES_KEY in message.data
             first = first or last
             yield RecordedMessage(
                 message.topic,
@@ -201,7 +218,7 @@ class _MachineStream:
                 message.log_time - offset,
                 message.publish_time - offset,
                 message.sequence,
-                _with_moved_times(message, -offset),
+                _with_moved_times(message, -offset, noted=noted),
             )
         if first is not None and last is not None:
             self._note(recording.path, first, last, correction)

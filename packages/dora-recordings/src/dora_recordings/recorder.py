@@ -33,7 +33,7 @@ from dora_node_api.data.metadata import split_notes
 from dora_node_api.protocol.messages import RECORDER, RecordingSource
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
-from dora_recordings.arrow_messages import RecordedMessage, encode, schema_of
+from dora_recordings.arrow_messages import NOTES_KEY, RecordedMessage, encode, schema_of
 from dora_recordings.status_file import StatusFile, identified
 from dora_recordings.writing import Writing
 
@@ -189,7 +189,7 @@ class Recorder(Collector):
                 log_time=delivery.sent_ns + self._writing.epoch_ns,
                 publish_time=delivery.timestamp_ns,
                 sequence=delivery.sequence,
-                data=encode(array, metadata, schema, len(schema_bytes), notes),
+                data=encode(array, metadata, schema, len(schema_bytes), {NOTES_KEY: notes}),
             )
         )
 

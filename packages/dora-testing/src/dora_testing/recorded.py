@@ -18,7 +18,13 @@ from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.yaml.writer import dump_yaml
 from dora_node_api.backends import event_notes as notes
 from dora_node_api.data.metadata import decode_metadata
-from dora_recordings.arrow_messages import RecordedMessage, decode_with_notes
+from dora_recordings.arrow_messages import (
+    METADATA_KEY,
+    NOTES_KEY,
+    OWN_TIMES_KEY,
+    RecordedMessage,
+    decode_all,
+)
 from dora_recordings.reading import Recording, merged
 from dora_testing.errors import FlowError
 
@@ -32,7 +38,7 @@ class Step:
 
     kind: str
     taken: int
-    """CLOCK_REALTIME."""
+    """CLOCK_REALTIME of the node's machine."""
     input: str = ""
     identity: int | str = 0
     """What tells the message of an input apart."""
@@ -51,8 +57,11 @@ class Message:
     """`node/output`."""
     value: Array
     metadata: dict[str, Any]
+    """With times of the sender's clock, as `publish_time` is."""
     log_time: int
     publish_time: int
+    ahead: int
+    """By how much the sender's clock was ahead of that of the recording."""
     notes: list[Any] | None
 
     @property
@@ -113,11 +122,17 @@ class Recorded:
     def messages(self, outputs: Collection[str]) -> Iterator[Message]:
         """Yield the messages of these outputs in the order they were sent."""
         for message in merged(self._recordings, outputs):
-            value, encoded, text = decode_with_notes(message.schema, message.data)
-            metadata = decode_metadata(encoded)
-            noted = json.loads(text) if text else None
+            value, custom = decode_all(message.schema, message.data)
+            own = decode_metadata(custom.get(OWN_TIMES_KEY, b""))
+            sent = own.pop("publish_time", message.publish_time)
             yield Message(
-                message.topic, value, metadata, message.log_time, message.publish_time, noted
+                message.topic,
+                value,
+                decode_metadata(custom.get(METADATA_KEY, b"")) | own,
+                message.log_time,
+                sent,
+                sent - message.publish_time,
+                json.loads(custom[NOTES_KEY]) if NOTES_KEY in custom else None,
             )
 
     # --- one node --------------------------------------------------------------------------------
@@ -134,6 +149,10 @@ class Recorded:
             found = self.messages([f"{spec.id}/{output}" for output in spec.outputs])
             self._noted[spec.id] = any(message.notes is not None for message in found)
         return self._noted[spec.id]
+
+    def ahead(self, spec: ResolvedNode) -> int:
+        """Return by how much the clock of its events is ahead of that of the recording."""
+        return next((one.ahead for one in self.sent(spec)), 0) if self.is_noted(spec) else 0
 
     def steps(self, spec: ResolvedNode) -> Iterator[Step]:
         """Yield the events of a node, in the order in which it received them."""
@@ -187,7 +206,9 @@ class Recorded:
 class Inputs:
     """The messages that a node received, found by what its events name."""
 
-    def __init__(self, recorded: Recorded, outputs: Collection[str]) -> None:
+    def __init__(self, recorded: Recorded, outputs: Collection[str], ahead: int) -> None:
+        """`ahead`: by how much the clock of the steps is ahead of that of the recording."""
+        self._window = WINDOW_NS - ahead
         self._messages = recorded.messages(outputs)
         self._waiting: dict[str, list[Message]] = defaultdict(list)
         """Messages that were read before others, by output."""
@@ -200,7 +221,7 @@ class Inputs:
             if message.identity == step.identity:
                 del waiting[:place]  # it may have several readers of one node
                 return message
-        while self._next is not None and self._next.log_time <= step.taken + WINDOW_NS:
+        while self._next is not None and self._next.log_time <= step.taken + self._window:
             message, self._next = self._next, next(self._messages, None)
             self._waiting[message.output].append(message)
             if message.output == output and message.identity == step.identity:

@@ -187,7 +187,7 @@ class RunFile:
         self._file = McapFile(path, None, recorded.facts.source)
         self._sequences: dict[str, int] = defaultdict(int)
 
-    def add(self, output: str, block: bytes, wall_ns: int) -> None:
+    def add(self, output: str, block: bytes, log_time: int, ahead: int) -> None:
         delivery = Opened(block)
         array, metadata = delivery.value, delivery.metadata
         del metadata["timestamp"]
@@ -198,8 +198,8 @@ class RunFile:
                 topic=output,
                 type_name=str(array.type)[:200],
                 schema=serialized,
-                log_time=wall_ns,
-                publish_time=delivery.timestamp_ns,
+                log_time=log_time,
+                publish_time=delivery.timestamp_ns - ahead,
                 sequence=self._sequences[output],
                 data=encode(array, encode_metadata(metadata), schema, len(serialized)),
             )
@@ -236,10 +236,14 @@ class NodeCheck:
         self._steps = recorded.steps(spec)
         self._step: Step | None = next(self._steps, None)
         self._last = "its start"
-        self._inputs = Inputs(recorded, self._sources())
+        self._ahead = recorded.ahead(spec)
+        self._inputs = Inputs(recorded, self._sources(), self._ahead)
         self._expected = {name: recorded.sent(spec, name) for name in self._compared}
         self._now = wire.START_NS
         self._offset = recorded.first.log_time - wire.START_NS
+        """From the time of the run to that of the recording."""
+        self._own_offset = self._offset + self._ahead
+        """From the time of the run to that of the node's machine."""
         self._corrected: set[str] = set()
         self._ids: dict[str, str] = {}
         """Ids of requests of this run, by those of the recorded one."""
@@ -264,7 +268,9 @@ class NodeCheck:
                 incarnation=restarts,
                 operators=operator_configs(self._spec),
             )
-            child = Child(self._program, launch, self._log, self._now, self._patience, self._offset)
+            child = Child(
+                self._program, launch, self._log, self._now, self._patience, self._own_offset
+            )
             try:
                 self._follow(child, restarts)
             finally:
@@ -354,7 +360,7 @@ class NodeCheck:
             return self._stop()
         if until is not None and (
             step.kind == notes.TIMED_OUT
-            or (in_loop and step.taken - self._offset > until + LOOP_GRACE_NS)
+            or (in_loop and step.taken - self._own_offset > until + LOOP_GRACE_NS)
         ):
             if step.kind == notes.TIMED_OUT:
                 self._advance()
@@ -374,7 +380,7 @@ class NodeCheck:
         if step.kind == notes.START:
             return None
         self._advance()
-        self._now = max(self._now, step.taken - self._offset)
+        self._now = max(self._now, step.taken - self._own_offset)
         if step.kind != notes.INPUT:
             event = dict(step.event or {})
             self._last = f"{step.kind} {event.get('id') or ''}".rstrip()
@@ -386,7 +392,7 @@ class NodeCheck:
             stamp = int(step.identity)
             self._last = f"tick `{step.input}`"
             if step.input in self._corrected:
-                values["captured_ns"] = stamp - self._offset
+                values["captured_ns"] = stamp - self._own_offset
             return {**values, "stamp": stamp}, b""
         message = self._inputs.find(str(source), step) if source is not None else None
         if message is None:
@@ -404,13 +410,13 @@ class NodeCheck:
                 metadata[key] = self._ids[metadata[key]]
         if values["id"] in self._corrected:
             captured = captured_ns(message.metadata) or message.publish_time
-            values["captured_ns"] = captured - self._offset
+            values["captured_ns"] = captured - message.ahead - self._offset
         return values, make_block(message.value, metadata, message.publish_time)
 
     # --- messages --------------------------------------------------------------------------------
 
     def _sent(self, output: str, block: bytes) -> None:
-        self._run_file.add(output, block, self._now + self._offset)
+        self._run_file.add(output, block, self._now + self._offset, self._ahead)
         if output not in self._compared or self._beyond:
             return
         expected = next(self._expected[output], None)
