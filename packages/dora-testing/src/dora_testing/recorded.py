@@ -57,11 +57,11 @@ class Message:
     """`node/output`."""
     value: Array
     metadata: dict[str, Any]
-    """With times of the sender's clock, as `publish_time` is."""
+    """Its times are of the sender's clock, as `publish_time` is."""
     log_time: int
     publish_time: int
     ahead: int
-    """By how much the sender's clock was ahead of that of the recording."""
+    """Lead of the sender's clock over that of the recording."""
     notes: list[Any] | None
 
     @property

@@ -241,9 +241,9 @@ class NodeCheck:
         self._expected = {name: recorded.sent(spec, name) for name in self._compared}
         self._now = wire.START_NS
         self._offset = recorded.first.log_time - wire.START_NS
-        """From the time of the run to that of the recording."""
+        """Added to the time of the run, the time of the recording."""
         self._own_offset = self._offset + self._ahead
-        """From the time of the run to that of the node's machine."""
+        """Added to the time of the run, the time of the node's machine."""
         self._corrected: set[str] = set()
         self._ids: dict[str, str] = {}
         """Ids of requests of this run, by those of the recorded one."""
