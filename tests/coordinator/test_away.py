@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from coordinator.fleet.test_fleet import apply, on
 from support.simulation.fleets import SimulatedFleet, dataflow, fleet_of, pipeline, running_fleet
+from support.simulation.machines import SimulatedDaemon, SimulatedRunner
 
 from dora_config.protocol.control import (
     ChangeGraph,
@@ -16,7 +17,6 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.fleet import DesiredDataflow
 from dora_config.protocol.runner import AddNode
-from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 AWAY = 300.0
 LAST = None
@@ -117,14 +117,17 @@ def test_what_an_operator_did_on_the_machine_is_kept(
     coordinator(fleet)
     leave(fleet, robot, rebooted=False)
     (runner,) = lives(robot)
-    runner.params, runner.stopped, runner.revision = {"camera": {"gain": 3}}, ("arm",), 1
+    runner.redefine(params={"camera": {"gain": 3}}, stopped=("arm",), revision=1)
     robot.report_runner(runner)
     fleet.settle()
     leave_until(fleet, robot, state)
     come_back(fleet, robot)
     (again,) = lives(robot)
     assert (again is runner) == (state == "ran on")
-    assert (again.params, again.stopped) == ({"camera": {"gain": 3}}, ("arm",))
+    assert (again.definitions.params, again.definitions.stopped) == (
+        {"camera": {"gain": 3}},
+        ("arm",),
+    )
     assert lives(station)[0].attempt == 1
     ((record, stored),) = fleet.store.values()
     assert stored.params == {"camera": {"gain": 3}, "detector": {"limit": 2}}
@@ -134,7 +137,7 @@ def test_what_an_operator_did_on_the_machine_is_kept(
     # a restart of the dataflow starts all nodes
     fleet.request(RestartDataflow(dataflow=LAST))
     fleet.settle()
-    assert [(one.stopped, one.phase) for one in lives(robot)] == [((), "running")]
+    assert [(one.definitions.stopped, one.phase) for one in lives(robot)] == [((), "running")]
 
 
 @pytest.mark.parametrize("rebooted", [False, True], ids=["ran on", "rebooted"])
@@ -248,7 +251,9 @@ def test_what_was_applied_meanwhile_runs(
     apply(fleet, *desired)
     come_back(fleet, robot)
     found = {
-        daemon.name: [f"{name_of(fleet, one)} {one.current[0].node.path}" for one in lives(daemon)]
+        daemon.name: [
+            f"{name_of(fleet, one)} {one.definitions.nodes[0].node.path}" for one in lives(daemon)
+        ]
         for daemon in fleet.daemons.values()
         if lives(daemon)
     }

@@ -13,12 +13,12 @@ import pytest
 from coordinator.fleet.test_fleet import apply, on, report
 from support.seeds import chunks
 from support.simulation.fleets import SimulatedFleet, dataflow
+from support.simulation.machines import SimulatedDaemon, SimulatedRunner
 
 from dora_config.protocol.control import StartDataflow, Started, StopDataflow
 from dora_config.protocol.fleet import DesiredDataflow, PauseFleet
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
-from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 QUICK = 100
 SLOW = 10_000
@@ -30,7 +30,7 @@ Programs = dict[str, str | None]
 
 
 def programs_of(runner: SimulatedRunner) -> Programs:
-    return {node.node.id: node.node.path for node in runner.current}
+    return {node.node.id: node.node.path for node in runner.definitions.nodes}
 
 
 class History:
@@ -238,7 +238,7 @@ def test_what_has_ended_after_the_copy_is_not_started_again(stops: bool) -> None
         fleet.request(StopDataflow(dataflow=answer.uuid))
     else:
         for robot in robots:
-            robot.finish_runner(robot.runners[0])
+            robot.runners[0].finish()
     fleet.settle()
     assert not any(runner.lives for robot in robots for runner in robot.runners)
     fleet.kill_daemon(robots[0])  # also the next daemon process reports it

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hypothesis import given, settings, strategies as st
 from support.simulation.fleets import SimulatedFleet, dataflow, pipeline
+from support.simulation.machines import SimulatedDaemon, SimulatedRunner
 
 from dora_config.protocol.control import StopDataflow
 from dora_coordinator.state.records import Phase
 from dora_testing.cluster.link import Wall
-from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 OPERATIONS = (
     "start",

@@ -21,6 +21,7 @@ from support.seeds import chunks
 from support.simulation import cluster_simulation
 from support.simulation.cluster_simulation import STATION, Place, SimulatedCluster
 from support.simulation.fleets import pipeline
+from support.simulation.machines import SimulatedDaemon, SimulatedRunner
 
 from dora_config.protocol.control import ChangeGraph, RestartDataflow, StopDataflow
 from dora_config.protocol.dataflow import DataflowSpec, StartIdentity
@@ -29,7 +30,6 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import PartState
-from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 QUICK = 90
 SLOW = 10_000

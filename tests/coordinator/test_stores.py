@@ -7,11 +7,11 @@ from itertools import permutations
 
 import pytest
 from support.simulation.fleets import SimulatedFleet, fleet_of, pipeline, running_fleet
+from support.simulation.machines import SimulatedDaemon, SimulatedRunner
 
 from dora_config.protocol.control import ChangeGraph, RestartDataflow, StopDataflow
 from dora_config.protocol.daemon import PartLost
 from dora_config.protocol.runner import AddNode
-from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
 
 APP = pipeline(counter="robot", sink="station").model_copy(update={"name": "my-app"})
 AFTER = 60.0

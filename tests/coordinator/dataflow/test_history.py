@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.history import entries as happened
 from dora_config.history.entries import HistoryEntry, HistoryEvent, split_dropped
@@ -12,7 +13,6 @@ from dora_coordinator.dataflow.history import FIRST, LAST, REFUSED, ClusterHisto
 from dora_coordinator.state.events import StoreLoaded
 from dora_coordinator.state.records import Phase
 from dora_testing.cluster.fleet import COORDINATOR
-from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def running() -> tuple[SimulatedFleet, SimulatedDaemon]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
-from dora_config.protocol.daemon import DaemonMessage, PartChanged
-from dora_testing.cluster.machine import SimulatedDaemon
+from dora_config.protocol.daemon import TO_COORDINATOR, DaemonMessage, PartChanged
 
 
 def test_nodes_continue_while_a_connection_is_lost() -> None:
@@ -155,11 +155,13 @@ def test_results_of_a_disconnected_machine_are_reported_later() -> None:
 class _ForgingFleet(SimulatedFleet):
     """Machines report changes of dataflows that they cannot describe with a signature."""
 
-    def _verified(self, daemon: SimulatedDaemon, message: DaemonMessage) -> DaemonMessage:
-        if not isinstance(message, PartChanged):
-            return message
-        report = message.report.model_copy(update={"changes": 9})
-        return message.model_copy(update={"report": report})
+    def _receive(self, daemon: SimulatedDaemon, message: DaemonMessage | str) -> None:
+        if isinstance(message, str):
+            message = TO_COORDINATOR.decode(message)
+        if isinstance(message, PartChanged):
+            report = message.report.model_copy(update={"changes": 9})
+            message = message.model_copy(update={"report": report})
+        super()._receive(daemon, message)
 
 
 def test_a_machine_is_asked_once_for_changes_that_it_cannot_prove() -> None:

@@ -9,6 +9,7 @@ from support.simulation.fleets import (
     running_dataflows,
     running_fleet,
 )
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.protocol.control import (
     ChangeGraph,
@@ -20,7 +21,6 @@ from dora_config.protocol.control import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.runner import ConnectInput
 from dora_coordinator.state.records import Phase
-from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def test_running_parts_are_adopted_after_the_store_was_lost() -> None:

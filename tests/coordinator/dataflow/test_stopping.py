@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from support.simulation.fleets import SimulatedFleet, dataflow, fleet_of, pipeline, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.protocol.control import StopDataflow
-from dora_testing.cluster.machine import SimulatedDaemon
 
 STOPPED = 'daemon "robot" was stopped'
 

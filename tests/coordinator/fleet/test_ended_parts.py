@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coordinator.fleet.test_fleet import apply, report
 from support.simulation.fleets import SimulatedFleet, fleet_of
+from support.simulation.machines import SimulatedRunner
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,
@@ -16,7 +17,6 @@ from dora_config.protocol.control import CallRunner, ChangeGraph
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import DesiredDataflow, Rollout
 from dora_config.protocol.runner import RemoveNode, RestartNode
-from dora_testing.cluster.machine import SimulatedRunner
 
 
 def app(*, version: str = "1", **machines: str) -> DesiredDataflow:
@@ -77,7 +77,7 @@ def test_an_apply_repairs_a_part_that_has_ended() -> None:
         assert fleet.listed() == [("Running", None)]
         assert runner(fleet, "robot") is counter
         sink = runner(fleet, "station")
-        assert (sink.phase, sink.current[0].node.path) == ("running", version)
+        assert (sink.phase, sink.definitions.nodes[0].node.path) == ("running", version)
         assert sink.link is not None
         assert [peer.state for peer in sink.link.peers.values()] == ["connected"]
 
@@ -111,7 +111,7 @@ def test_only_the_restarted_node_of_an_ended_part_is_started() -> None:
     fleet.request(CallRunner(node="sink", request=RestartNode(node="sink")))
     fleet.pass_time(5.0)
     again = runner(fleet, "station")
-    assert (again.nodes, again.stopped) == (("log", "sink"), ("log",))
+    assert (again.nodes, again.definitions.stopped) == (("log", "sink"), ("log",))
 
 
 def test_an_ended_part_is_removed_with_its_node() -> None:

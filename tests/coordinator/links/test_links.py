@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.simulation.fleets import SimulatedFleet, fleet_of, pipeline
+from support.simulation.machines import SimulatedRunner
 
 from dora_config.protocol.control import (
     ClusterReport,
@@ -22,7 +23,6 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
 from dora_daemon.link.protocol.status import other_security
 from dora_testing.cluster.link import SimulatedLink, Wall
-from dora_testing.cluster.machine import SimulatedRunner
 
 
 def chain(fleet: SimulatedFleet, *, allow_unlinked: bool = False) -> int:

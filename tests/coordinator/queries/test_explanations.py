@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from support.runner.histories import failed
 from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.history.entries import HistoryEntry
 from dora_config.history.explanation import Explanation
@@ -11,7 +12,6 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
 from dora_config.protocol.control import Explain, Explained, StopDataflow
 from dora_config.protocol.daemon import TO_DAEMON, Heartbeat, PartHistory, ReadHistory
 from dora_coordinator.state.events import DaemonMessageReceived
-from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def requested(daemon: SimulatedDaemon) -> ReadHistory:

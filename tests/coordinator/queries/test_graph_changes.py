@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.simulation.fleets import SimulatedFleet, pipeline, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.dataflow.resolved import ResolvedDeploy, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource
@@ -26,7 +27,6 @@ from dora_config.protocol.runner import (
     RemoveNode,
     ReplaceNode,
 )
-from dora_testing.cluster.machine import SimulatedDaemon
 
 CROSSING = ConnectInput(source="camera", output="out", target="logger", input="extra")
 
@@ -183,7 +183,7 @@ def test_a_removed_node_is_disconnected_on_other_machines() -> None:
     change(fleet, CROSSING)
     assert isinstance(fleet.answers[change(fleet, RemoveNode(node="camera"))], GraphChanged)
     assert stored_nodes(fleet)["logger"] == []
-    assert [one.node.id for one in robot.runners[0].current] == ["plot"]
+    assert [one.node.id for one in robot.runners[0].definitions.nodes] == ["plot"]
 
 
 def test_timers_and_logs_are_connected_and_disconnected() -> None:
@@ -243,7 +243,7 @@ def test_recovery_and_restart_use_the_changed_dataflow() -> None:
     number = fleet.request(RestartDataflow())
     fleet.settle()
     assert isinstance(fleet.answers[number], Restarted)
-    assert [one.node.args for one in robot.runners[-1].current] == [("fast",), ()]
+    assert [one.node.args for one in robot.runners[-1].definitions.nodes] == [("fast",), ()]
 
 
 def test_the_daemon_dies_before_it_stores_a_change() -> None:

@@ -10,6 +10,7 @@ from support.simulation.fleets import (
     running_dataflows,
     running_fleet,
 )
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.history.entries import StartRefused
 from dora_config.protocol.control import (
@@ -23,7 +24,6 @@ from dora_config.protocol.control import (
     WaitForEnd,
 )
 from dora_config.protocol.daemon import Heartbeat
-from dora_testing.cluster.machine import SimulatedDaemon
 
 RESTART = RestartDataflow(dataflow="a")
 

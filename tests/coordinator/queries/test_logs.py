@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from support.simulation.fleets import SimulatedFleet, dataflow, running_dataflows, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.protocol.control import (
     LogLines,
@@ -20,7 +21,6 @@ from dora_config.protocol.dataflow import LogFilter
 from dora_coordinator.state.events import (
     DaemonMessageReceived,
 )
-from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def _stream(daemon: SimulatedDaemon) -> StreamLogs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from support.simulation.fleets import SimulatedFleet, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.protocol.daemon import TO_DAEMON
 from dora_config.protocol.recordings import (
@@ -15,7 +16,6 @@ from dora_config.protocol.recordings import (
     RecordingStates,
 )
 from dora_coordinator.state.events import DaemonMessageReceived
-from dora_testing.cluster.machine import SimulatedDaemon
 
 STATES = RecordingStates()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from support.simulation.fleets import SimulatedFleet, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.protocol.calls import PartReply, RunnerAnswered, RunnerCall, RunnerReplies
 from dora_config.protocol.control import CallRunner, ControlRequest
@@ -17,7 +18,6 @@ from dora_config.protocol.runner import (
     StopNode,
 )
 from dora_coordinator.state.events import DaemonMessageReceived
-from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def call(

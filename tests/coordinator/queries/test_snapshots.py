@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.protocol.control import GetSnapshot
 from dora_config.protocol.daemon import TO_DAEMON
@@ -18,7 +19,6 @@ from dora_config.protocol.snapshot import (
 )
 from dora_coordinator.queries import snapshots
 from dora_coordinator.state.events import DaemonMessageReceived
-from dora_testing.cluster.machine import SimulatedDaemon
 
 LOAD = MachineLoad(cpus=4, cpu_seconds=8.0, memory_bytes=1, memory_total_bytes=2)
 UPGRADE = MachineOperation(command="dora cluster upgrade", operator="ada@desk", since=1.0)

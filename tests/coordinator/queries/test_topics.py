@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.simulation.fleets import SimulatedFleet, dataflow
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.dataflow.resolved import ResolvedDeploy
 from dora_config.protocol.control import ChangeGraph, StopDataflow, WatchTopics
@@ -31,7 +32,6 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
     DaemonMessageReceived,
 )
-from dora_testing.cluster.machine import SimulatedDaemon
 
 
 def two_senders(outputs: int = 1, *, debug: bool = True) -> DataflowSpec:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from support.claims import forged, signed
 from support.simulation.fleets import SimulatedFleet
+from support.simulation.machines import SimulatedDaemon
 
 from dora_config.access import Endpoint
 from dora_config.protocol.calls import LinkPart
@@ -25,8 +26,10 @@ from dora_config.protocol.daemon import (
     PartReport,
     PreparePart,
     Register,
+    Registered,
 )
 from dora_config.protocol.dataflow import StartIdentity
+from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.provenance import Provenance
 from dora_coordinator.io.service import Service
@@ -38,7 +41,6 @@ from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.signatures import is_valid
 from dora_testing.cluster.fleet import COORDINATOR
 from dora_testing.cluster.link import SimulatedLink, Wall
-from dora_testing.cluster.machine import SimulatedDaemon
 
 STATION = "station"
 """Machine of the first coordinator; it has no daemon."""
@@ -98,35 +100,45 @@ class Place(SimulatedFleet):
         self.record = SuccessionRecord(claim=claim, standbys=standbys)
         self.start_coordinator()
 
-    def _succession(self) -> Succession:
-        return self.succession
+    def _make_coordinator(self) -> CoordinatorState:
+        return CoordinatorState(self.settings, COORDINATOR, succession=self.succession)
 
     def _links(self, dataflow_id: str) -> list[SimulatedLink]:
         living = (r for one in self.cluster.daemons.values() for r in one.living(dataflow_id))
         return [runner.link for runner in living if runner.link is not None]
 
+    def _receive(self, daemon: SimulatedDaemon, message: DaemonMessage | str) -> None:
+        assert not isinstance(message, str)
+        verified = self._verified(daemon, self.cluster.forger.changed(daemon, message))
+        if verified is not None:
+            super()._receive(daemon, verified)
+
     def _verified(self, daemon: SimulatedDaemon, message: DaemonMessage) -> DaemonMessage | None:
-        message = self.cluster.forger.changed(daemon, message)
-        if isinstance(message, Register):
-            claim = self.cluster.claim_of(daemon)
-            if claim.epoch:
-                self.consider(claim, f'daemon "{daemon.name}"')
-            if (successor := self.succession.record.successor) is not None:
-                self._hang_up(daemon)
-                self.cluster.access[daemon.name].learn(successor, self.cluster.fingerprint)
-                return None
-            return self.provenance.registration(message)
-        return self.provenance.message(daemon.key, message)
+        """Return what the coordinator believes of a message; None: it has refused the daemon."""
+        if not isinstance(message, Register):
+            return self.provenance.message(daemon.key, message)
+        claim = self.cluster.claim_of(daemon)
+        if claim.epoch:
+            self.consider(claim, f'daemon "{daemon.name}"')
+        if (successor := self.succession.record.successor) is not None:
+            self._hang_up(daemon)
+            self.cluster.access[daemon.name].learn(successor, self.cluster.fingerprint)
+            return None
+        return self.provenance.registration(message)
 
-    def _signed(self, message: CoordinatorMessage) -> CoordinatorMessage:
-        if not isinstance(message, PreparePart | LinkPart) or self.coordinator is None:
-            return message
-        known = self.coordinator.registry.get(message.dataflow_id)
-        return self.provenance.signed(message, None if known is None else known.spec.name)
+    def _send(self, daemon: SimulatedDaemon, message: CoordinatorMessage) -> None:
+        if isinstance(message, PreparePart | LinkPart) and self.coordinator is not None:
+            known = self.coordinator.registry.get(message.dataflow_id)
+            message = self.provenance.signed(message, None if known is None else known.spec.name)
+        super()._send(daemon, message)
 
-    def _is_obeyed(self, daemon: SimulatedDaemon, coordinators: Coordinators) -> bool:
+    def _deliver(self, daemon: SimulatedDaemon, message: CoordinatorMessage | str) -> None:
+        claimed = message.coordinators if isinstance(message, Registered) else message
         access = self.cluster.access[daemon.name]
-        return access.follow(coordinators, self.cluster.fingerprint) is None
+        if isinstance(claimed, Coordinators) and access.follow(claimed, self.cluster.fingerprint):
+            self.disconnect(daemon)
+        else:
+            super()._deliver(daemon, message)
 
 
 class Forger:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
+
+from support.simulation.machines import Crashed, SimulatedDaemon, SimulatedRunner
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,
@@ -16,12 +18,34 @@ from dora_config.dataflow.resolved import (
     ResolvedNode,
 )
 from dora_config.dataflow.sources import OutputSource
+from dora_config.protocol.control import (
+    ControlProgress,
+    ControlRequest,
+    DataflowList,
+    ListDataflows,
+    StartDataflow,
+)
+from dora_config.protocol.daemon import (
+    TO_COORDINATOR,
+    TO_DAEMON,
+    CoordinatorMessage,
+    Coordinators,
+    DaemonMessage,
+    EndDaemon,
+    Register,
+    Registered,
+    RegistrationRefused,
+)
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
+from dora_coordinator.queries.clients import RequestClient
 from dora_coordinator.settings import Settings
+from dora_coordinator.state import commands as coordinator_commands
+from dora_coordinator.state.commands import Command
+from dora_coordinator.state.events import Event, FleetStep, FleetStepEnded, StoreLoaded
 from dora_coordinator.state.records import DataflowRecord
 from dora_testing.cluster.fleet import LOOP, Fleet, in_loop
-from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
+from dora_testing.cluster.machine import Runner
 
 T = TypeVar("T")
 
@@ -55,8 +79,37 @@ def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> Dataflo
     return DataflowSpec(resolved=resolved, allow_unlinked=allow_unlinked)
 
 
-class SimulatedFleet(Fleet):
-    """A fleet with standbys, lost stores, clients that leave, and single steps of runners."""
+WRITES = (
+    coordinator_commands.SaveRecord,
+    coordinator_commands.DeleteRecord,
+    coordinator_commands.SaveFleet,
+)
+_HANDSHAKE = (Register, Registered, RegistrationRefused, Coordinators)
+"""Messages without which a connection ends."""
+
+
+class _SimulatedClient(RequestClient):
+    """Progress counts as written when the test says so."""
+
+    def __init__(self, number: int, progressed: Callable[[int, object], None]) -> None:
+        super().__init__(number)
+        self._progressed = progressed
+        self._unwritten: list[Callable[[], None]] = []
+
+    def notify(self, progress: ControlProgress, written: Callable[[], None] | None = None) -> None:
+        self._progressed(self.number, progress)
+        if written is not None:
+            self._unwritten.append(written)
+
+    def written(self) -> None:
+        while self._unwritten:
+            self._unwritten.pop(0)()
+
+
+class SimulatedFleet(Fleet[SimulatedDaemon]):
+    """A fleet with roll-outs, crashes between two writes, lost messages, standbys, clients that
+    read progress and leave, and single steps of runners.
+    """
 
     _copy: (
         tuple[
@@ -66,6 +119,164 @@ class SimulatedFleet(Fleet):
         ]
         | None
     ) = None
+
+    def __init__(self, settings: Settings | None = None, *, codec: bool = True) -> None:
+        """``codec``: messages pass through the codecs, which takes most of the time."""
+        self.codec = codec
+        self.crash_in = 0
+        """The coordinator is killed before this write, counted from now; 0: it is not."""
+        self.lose_in = 0
+        """This message about parts is lost, counted from now; 0: none is."""
+        self.slow = False
+        """Connections succeed but take long."""
+        self.progress: list[object] = []
+        self.progress_of: dict[int, list[object]] = {}
+        """Progress by request."""
+        self.log: list[str] = []
+        self.ended = False
+        self.stored_fleet: FleetStatus | None = None
+        self.stored_generations: dict[int, StoredGeneration] = {}
+        self._asked: dict[int, _SimulatedClient] = {}
+        """Clients of queries without an answer."""
+        self._steps: dict[int, FleetStep] = {}
+        """Steps of roll-outs that are being carried out, by request."""
+        self._next_steps: list[FleetStep] = []
+        super().__init__(settings)
+
+    # ------------------------------------------------------------------- processes
+
+    def _loaded(self) -> StoreLoaded:
+        generations = tuple(self.stored_generations.values())
+        stored = tuple(self.store.values())
+        return StoreLoaded(stored, fleet=self.stored_fleet, generations=generations)
+
+    def kill_coordinator(self) -> None:
+        self._asked.clear()
+        self._steps.clear()
+        self._next_steps.clear()
+        super().kill_coordinator()
+
+    def add_daemon(
+        self, name: str = "default", machine: str | None = None, **labels: str
+    ) -> SimulatedDaemon:
+        daemon = SimulatedDaemon(name, machine, labels=labels, codec=self.codec)
+        self.add(daemon)
+        return daemon
+
+    def end_daemon(self, daemon: SimulatedDaemon) -> None:
+        """SIGINT, or `systemctl stop`."""
+        self._agent(daemon, EndDaemon())
+
+    # --------------------------------------------------------------------- clients
+
+    def start(self, spec: DataflowSpec) -> int:
+        return self.request(StartDataflow(spec=spec))
+
+    def listed(self) -> list[tuple[str, str | None]]:
+        """Return status and reason of every dataflow, as `dora list` shows them."""
+        answer = self.answers[self.request(ListDataflows())]
+        assert isinstance(answer, DataflowList)
+        return [(row.status, row.reason) for row in answer.dataflows]
+
+    def _client(self, number: int) -> RequestClient:
+        client = self._asked[number] = _SimulatedClient(number, self._progressed)
+        return client
+
+    async def _answer(self, number: int, request: ControlRequest) -> None:
+        await super()._answer(number, request)
+        self._asked.pop(number, None)
+
+    def _progressed(self, number: int, progress: object) -> None:
+        self.progress.append(progress)
+        self.progress_of.setdefault(number, []).append(progress)
+
+    # ----------------------------------------------------------------------- steps
+
+    def handle(self, event: Event, *, lost: SimulatedDaemon | None = None) -> None:
+        super().handle(event, lost=lost)
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Begin the next steps of roll-outs, and report those that have ended."""
+        while self._next_steps:
+            step = self._next_steps.pop(0)
+            self._steps[self.request(step.request)] = step
+        for number, step in list(self._steps.items()):
+            failure = self.failures.get(number)
+            if number in self._steps and (failure is not None or number in self.answers):
+                del self._steps[number]
+                problem = None if failure is None else failure.message
+                code = "failed" if failure is None else failure.code
+                self.handle(FleetStepEnded(step, problem, code))
+
+    def _receive(self, daemon: SimulatedDaemon, message: DaemonMessage | str) -> None:
+        if isinstance(message, str):
+            message = TO_COORDINATOR.decode(message)
+        if not self._is_lost(message):
+            super()._receive(daemon, message)
+
+    def _deliver(self, daemon: SimulatedDaemon, message: CoordinatorMessage | str) -> None:
+        if isinstance(message, str):
+            message = TO_DAEMON.decode(message)
+        if not self._is_lost(message):
+            super()._deliver(daemon, message)
+
+    def _is_lost(self, message: DaemonMessage | CoordinatorMessage) -> bool:
+        if isinstance(message, _HANDSHAKE):
+            return False
+        self.lose_in -= 1
+        return self.lose_in == 0
+
+    def step_runner(self, runner: SimulatedRunner, daemon: SimulatedDaemon) -> bool:
+        """Advance a runner: its nodes connect, or end after a stop."""
+        return runner.work()
+
+    def step_link(self, runner: Runner, daemon: SimulatedDaemon) -> bool:
+        link = runner.link
+        if link is not None:
+            link.slow = self.slow
+            if daemon.link_problem is not None and runner.lives and link.problem is None:
+                link.problem = daemon.link_problem
+                daemon.report_runner(runner)
+                return True
+        return super().step_link(runner, daemon)
+
+    # -------------------------------------------------------------------- commands
+
+    def _execute_all(self, commands: list[Command]) -> None:
+        try:
+            super()._execute_all(commands)
+        except Crashed:
+            self.kill_coordinator()
+
+    def _execute(self, command: Command) -> None:
+        if self.crash_in and isinstance(command, WRITES):
+            self.crash_in -= 1
+            if not self.crash_in:
+                raise Crashed
+        match command:
+            case coordinator_commands.CloseConnection(connection=number, last=last):
+                if number in self._connections and last is not None:
+                    self.log.append(f"refused: {last}")
+            case coordinator_commands.Log(text=text):
+                self.log.append(text)
+            case coordinator_commands.AnswerClient(client=number):
+                assert number not in self._decided
+            case coordinator_commands.FailClient(client=number):
+                assert number not in self._decided
+            case coordinator_commands.SaveFleet(status=status, generations=generations):
+                self.stored_fleet = status
+                self.stored_generations |= {one.entry.generation: one for one in generations}
+            case FleetStep():
+                self._next_steps.append(command)
+            case coordinator_commands.EndCoordinator():
+                self.ended = True
+        super()._execute(command)
+
+    def _send(self, daemon: SimulatedDaemon, message: CoordinatorMessage) -> None:
+        daemon.from_coordinator.append(TO_DAEMON.encode(message) if self.codec else message)
+
+    # ---------------------------------------------------------------------- faults
 
     def lose_store(self) -> None:
         """Kill the coordinator and start it with an empty store."""
@@ -131,7 +342,7 @@ class SimulatedFleet(Fleet):
         self, runner: SimulatedRunner, daemon: SimulatedDaemon, *, failed: set[str] | None = None
     ) -> None:
         """All nodes end."""
-        daemon.finish_runner(runner, failed=failed)
+        runner.finish(failed)
 
     def wait_for_timers(
         self, runner: SimulatedRunner, daemon: SimulatedDaemon, only_virtual_left: bool = True

@@ -23,8 +23,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.reports import DataflowSummary
 from dora_testing.cluster.link import Wall
-from dora_testing.cluster.machine import SimulatedDaemon
-from dora_testing.cluster.network import Network
+from dora_testing.cluster.network import Network, NodeMachine
 from dora_testing.cluster.runner import Node, NodeRunner, Traffic
 from dora_testing.errors import FlowError
 from dora_testing.flow import Duration, seconds_of
@@ -146,7 +145,7 @@ class Cluster:
         self._folder = Path(folder)
         self._network = Network(machines[0], seed)
         for name in machines:
-            self._network.add_daemon(name, name)
+            self._network.add_machine(name)
         self._network.settle()
 
     @property
@@ -199,7 +198,7 @@ class Cluster:
         while number not in network.answers and number not in network.failures:
             if network.now >= end:
                 raise FlowError(f"the coordinator has not answered for {ANSWER_SECONDS:g} s")
-            network.pass_time(0.1)
+            network.advance(0.1)
         if number in network.failures:
             raise FlowError(network.failures[number].message)
         answer: ControlAnswer = network.answers[number]
@@ -215,15 +214,14 @@ class Cluster:
 
     def runners(self) -> list[NodeRunner]:
         """Return the runners of all machines that live."""
-        every = (one for daemon in self._network.daemons.values() for one in daemon.runners)
-        return [one for one in every if isinstance(one, NodeRunner) and one.lives]
+        return [r for daemon in self._network.daemons.values() for r in daemon.runners if r.lives]
 
     # --- time --------------------------------------------------------------------------------
 
     def pass_time(self, duration: Duration) -> None:
         """Let time pass: seconds, or a text such as `3m`."""
         self._network.settle()
-        self._network.pass_time(seconds_of(duration))
+        self._network.advance(seconds_of(duration))
 
     # --- faults ------------------------------------------------------------------------------
 
@@ -300,7 +298,7 @@ class Cluster:
             self.pass_time(min(end - self.seconds, pick.uniform(0, 2 * seconds_of(every))))
 
     def _down(
-        self, machine: str, what: str, fault: Callable[[SimulatedDaemon], None], back: Duration
+        self, machine: str, what: str, fault: Callable[[NodeMachine], None], back: Duration
     ) -> None:
         self._note(f"{what}({machine!r})")
         daemon = self._daemon(machine)
@@ -308,7 +306,7 @@ class Cluster:
             fault(daemon)
         self._network.after(seconds_of(back), partial(self._revive, daemon))
 
-    def _revive(self, daemon: SimulatedDaemon | None) -> None:
+    def _revive(self, daemon: NodeMachine | None) -> None:
         """Start a daemon, or (None) the coordinator, unless it runs."""
         if daemon is None and self._network.coordinator is None:
             self._network.start_coordinator()
@@ -322,7 +320,7 @@ class Cluster:
         every = [name for name in self._network.daemons if name != self._daemon(machine).name]
         return [self._daemon(one).name for one in others or every]
 
-    def _daemon(self, machine: str) -> SimulatedDaemon:
+    def _daemon(self, machine: str) -> NodeMachine:
         known = self._network.daemons
         if machine not in known:
             names = ", ".join(known)

@@ -13,25 +13,14 @@ import math
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 import anyio
 
 from dora_config.protocol.calls import ChangePart
-from dora_config.protocol.control import (
-    ControlAnswer,
-    ControlProgress,
-    ControlRequest,
-    DataflowList,
-    Decision,
-    Failure,
-    ListDataflows,
-    StartDataflow,
-)
+from dora_config.protocol.control import ControlAnswer, ControlRequest, Decision, Failure
 from dora_config.protocol.daemon import (
-    TO_COORDINATOR,
-    TO_DAEMON,
     CoordinatorMessage,
-    Coordinators,
     DaemonMessage,
     EndDaemon,
     Heartbeat,
@@ -43,7 +32,6 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.coordinator import CoordinatorState
@@ -62,19 +50,16 @@ from dora_coordinator.state.events import (
     DaemonRegistered,
     DataflowChange,
     Event,
-    FleetStep,
-    FleetStepEnded,
     StoreLoaded,
     TimerFired,
     TimerKey,
 )
 from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.records import DataflowRecord
-from dora_coordinator.state.succession import Succession
 from dora_coordinator.telemetry.spans import SpanEvent
 from dora_daemon.agent import events as agent_events
 from dora_testing.cluster.link import SimulatedLink, Wall
-from dora_testing.cluster.machine import Crashed, SimulatedDaemon, SimulatedRunner
+from dora_testing.cluster.machine import Machine, Runner
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -108,83 +93,40 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-WRITES = (
-    coordinator_commands.SaveRecord,
-    coordinator_commands.DeleteRecord,
-    coordinator_commands.SaveFleet,
-)
 COORDINATOR = ProgramVersion(program="coordinator", release="1")
 DAEMON = ProgramVersion(program="daemon", release="1")
 
-
-_HANDSHAKE = (Register, Registered, RegistrationRefused, Coordinators)
-"""Messages without which a connection ends."""
+M = TypeVar("M", bound=Machine[Any])
 
 
-class _SimulatedClient(RequestClient):
-    """Progress counts as written when the test says so."""
+class Fleet(Generic[M]):
+    """A coordinator, its store, the daemons of machines, and the network between them."""
 
-    def __init__(self, number: int, progressed: Callable[[int, object], None]) -> None:
-        super().__init__(number)
-        self._progressed = progressed
-        self._unwritten: list[Callable[[], None]] = []
-
-    def notify(self, progress: ControlProgress, written: Callable[[], None] | None = None) -> None:
-        self._progressed(self.number, progress)
-        if written is not None:
-            self._unwritten.append(written)
-
-    def written(self) -> None:
-        while self._unwritten:
-            self._unwritten.pop(0)()
-
-
-class Fleet:
-    def __init__(self, settings: Settings | None = None, *, codec: bool = True) -> None:
-        """``codec``: messages pass through the codecs, which takes most of the time."""
+    def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self.codec = codec
-        self.crash_in = 0
-        """The coordinator is killed before this write, counted from now; 0: it is not."""
-        self.lose_in = 0
-        """This message about parts is lost, counted from now; 0: none is."""
         self.now = 1000.0
         self.store: dict[str, tuple[DataflowRecord, DataflowSpec]] = {}
         self.timers: dict[TimerKey, float] = {}
-        self.daemons: dict[str, SimulatedDaemon] = {}
+        self.daemons: dict[str, M] = {}
         self.answers: dict[int, ControlAnswer] = {}
         self.failures: dict[int, Failure] = {}
-        self.progress: list[object] = []
-        self.progress_of: dict[int, list[object]] = {}
-        """Progress by request."""
-        self.log: list[str] = []
-        self.ended = False
-        self.slow = False
-        """Connections succeed but take long."""
         self.walls: set[Wall] = set()
         """Pairs of machines whose links cannot reach each other."""
         self._last_port = 0
         self.coordinator: CoordinatorState | None = None
-        self._connections: dict[int, SimulatedDaemon] = {}
+        self._connections: dict[int, M] = {}
         self._by_key: dict[str, int] = {}
         self._last_connection = 0
         self._last_request = 0
         for task in asyncio.all_tasks(LOOP):
             task.cancel()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asked: dict[int, _SimulatedClient] = {}
-        """Clients of queries without an answer."""
         self._last_decision = 0
         self._decided: dict[int, coordinator_commands.Begun | ControlAnswer | RequestRefused] = {}
         self._changed = anyio.Event()
         self.spans: Callable[[Sequence[SpanEvent]], None] = lambda spans: None
         """Receives the spans of queries."""
         self._begin_queries()
-        self.stored_fleet: FleetStatus | None = None
-        self.stored_generations: dict[int, StoredGeneration] = {}
-        self._steps: dict[int, FleetStep] = {}
-        """Steps of roll-outs that are being carried out, by request."""
-        self._next_steps: list[FleetStep] = []
         self.start_coordinator()
 
     def _begin_queries(self) -> None:
@@ -195,15 +137,14 @@ class Fleet:
 
     def start_coordinator(self) -> None:
         assert self.coordinator is None
-        succession = self._succession()
-        self.coordinator = CoordinatorState(self.settings, COORDINATOR, succession=succession)
-        generations = tuple(self.stored_generations.values())
-        stored = tuple(self.store.values())
-        self.handle(StoreLoaded(stored, fleet=self.stored_fleet, generations=generations))
+        self.coordinator = self._make_coordinator()
+        self.handle(self._loaded())
 
-    def _succession(self) -> Succession | None:
-        """Return the place of a coordinator that starts among several."""
-        return None
+    def _make_coordinator(self) -> CoordinatorState:
+        return CoordinatorState(self.settings, COORDINATOR)
+
+    def _loaded(self) -> StoreLoaded:
+        return StoreLoaded(tuple(self.store.values()))
 
     def kill_coordinator(self) -> None:
         """SIGKILL: connections break; timers and everything not stored are lost."""
@@ -211,43 +152,28 @@ class Fleet:
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        self._asked.clear()
         self._begin_queries()
-        self._steps.clear()
-        self._next_steps.clear()
         self.timers.clear()
         self._by_key.clear()
         for daemon in self.daemons.values():
             self._hang_up(daemon)
 
-    def add_daemon(
-        self, name: str = "default", machine: str | None = None, **labels: str
-    ) -> SimulatedDaemon:
-        daemon = self.make_daemon(name, machine, labels)
-        self.daemons[name] = daemon
+    def add(self, daemon: M) -> None:
+        """Add a machine and start its daemon."""
+        self.daemons[daemon.name] = daemon
         self.start_daemon(daemon)
-        return daemon
 
-    def make_daemon(
-        self, name: str, machine: str | None, labels: dict[str, str]
-    ) -> SimulatedDaemon:
-        return SimulatedDaemon(name, machine, labels, codec=self.codec)
-
-    def start_daemon(self, daemon: SimulatedDaemon) -> None:
+    def start_daemon(self, daemon: M) -> None:
         daemon.start(self.now)
         self.connect(daemon)
 
-    def kill_daemon(self, daemon: SimulatedDaemon) -> None:
+    def kill_daemon(self, daemon: M) -> None:
         """SIGKILL: runners continue, their events are lost."""
         daemon.agent = None
         daemon.runner_events.clear()
         self.disconnect(daemon)
 
-    def end_daemon(self, daemon: SimulatedDaemon) -> None:
-        """SIGINT, or `systemctl stop`."""
-        self._agent(daemon, EndDaemon())
-
-    def reboot(self, daemon: SimulatedDaemon) -> None:
+    def reboot(self, daemon: M) -> None:
         """Power off: only the disk survives."""
         if daemon.agent is not None:
             self.kill_daemon(daemon)
@@ -256,7 +182,7 @@ class Fleet:
 
     # ------------------------------------------------------------------- network
 
-    def connect(self, daemon: SimulatedDaemon) -> None:
+    def connect(self, daemon: M) -> None:
         if self.coordinator is None or daemon.agent is None:
             return
         self._last_connection += 1
@@ -264,20 +190,19 @@ class Fleet:
         daemon.to_coordinator.clear()
         daemon.from_coordinator.clear()
         self._connections[daemon.connection] = daemon
-        register = Register(
+        registration = Register(
             party=DAEMON,
             instance=daemon.instance,
             incarnation=str(daemon.incarnation),
             machine_id=daemon.machine_id,
             boot_id=str(daemon.boots),
-            labels=daemon.labels,
             parts=daemon.agent.parts.reports(),
             stored_ends=daemon.agent.parts.stored_ends(),
             public_key=daemon.machine_id or daemon.instance,
         )
-        daemon.send(register.model_copy(update=daemon.versions))
+        daemon.send(registration)
 
-    def disconnect(self, daemon: SimulatedDaemon) -> None:
+    def disconnect(self, daemon: M) -> None:
         """Break the connection; both sides notice at once."""
         number = daemon.connection
         if number is None:
@@ -285,7 +210,7 @@ class Fleet:
         self._hang_up(daemon)
         self.handle(DaemonDisconnected(number), lost=daemon)
 
-    def _hang_up(self, daemon: SimulatedDaemon) -> None:
+    def _hang_up(self, daemon: M) -> None:
         if daemon.connection is not None:
             self._connections.pop(daemon.connection, None)
             daemon.disconnected(self.now)
@@ -305,7 +230,7 @@ class Fleet:
 
     async def _answer(self, number: int, request: ControlRequest) -> None:
         assert self.coordinator is not None
-        client = self._asked[number] = _SimulatedClient(number, self._progressed)
+        client = self._client(number)
         cluster = QueryContext(
             self.coordinator,
             self._calls,
@@ -322,14 +247,12 @@ class Fleet:
                 self.failures[number] = Failure(
                     id=number, message=str(problem), code=problem.code, ended=problem.ended
                 )
-        self._asked.pop(number, None)
+
+    def _client(self, number: int) -> RequestClient:
+        return RequestClient(number)
 
     async def _next_change(self) -> None:
         await self._changed.wait()
-
-    def _progressed(self, number: int, progress: object) -> None:
-        self.progress.append(progress)
-        self.progress_of.setdefault(number, []).append(progress)
 
     def _run_queries(self) -> None:
         """Run queries until all of them wait."""
@@ -365,27 +288,15 @@ class Fleet:
             raise answer
         return answer
 
-    def start(self, spec: DataflowSpec) -> int:
-        return self.request(StartDataflow(spec=spec))
-
-    def listed(self) -> list[tuple[str, str | None]]:
-        """Return status and reason of every dataflow, as `dora list` shows them."""
-        answer = self.answers[self.request(ListDataflows())]
-        assert isinstance(answer, DataflowList)
-        return [(row.status, row.reason) for row in answer.dataflows]
-
     # ----------------------------------------------------------------------- steps
 
-    def handle(self, event: Event, *, lost: SimulatedDaemon | None = None) -> None:
+    def handle(self, event: Event, *, lost: M | None = None) -> None:
         """``lost``: the daemon whose connection has ended."""
         daemon = None
         if isinstance(event, DaemonMessageReceived):
             daemon = self._connections.get(event.connection)
         if self.coordinator is not None:
-            try:
-                self._execute_all(self.coordinator.handle(event, self.now))
-            except Crashed:
-                self.kill_coordinator()
+            self._execute_all(self.coordinator.handle(event, self.now))
         if daemon is not None and isinstance(event, DaemonMessageReceived):
             message = event.message
             if isinstance(message, Reply):
@@ -395,111 +306,64 @@ class Fleet:
         self._changed.set()
         self._changed = anyio.Event()
         self._run_queries()
-        self._carry_out()
 
-    def _carry_out(self) -> None:
-        """Begin the next steps of roll-outs, and report those that have ended."""
-        while self._next_steps:
-            step = self._next_steps.pop(0)
-            self._steps[self.request(step.request)] = step
-        for number, step in list(self._steps.items()):
-            failure = self.failures.get(number)
-            if number in self._steps and (failure is not None or number in self.answers):
-                del self._steps[number]
-                problem = None if failure is None else failure.message
-                code = "failed" if failure is None else failure.code
-                self.handle(FleetStepEnded(step, problem, code))
-
-    def step_to_coordinator(self, daemon: SimulatedDaemon) -> bool:
+    def step_to_coordinator(self, daemon: M) -> bool:
         """Deliver one message of a daemon; return whether there was one."""
         if not daemon.to_coordinator or daemon.connection is None:
             if daemon.agent is None:
                 self.disconnect(daemon)
             return False
-        message = daemon.to_coordinator.popleft()
-        if isinstance(message, str):
-            message = TO_COORDINATOR.decode(message)
-        if self._is_lost(message):
-            return True
-        received = self._verified(daemon, message)
-        if received is None:
-            return True
-        message = received
+        self._receive(daemon, daemon.to_coordinator.popleft())
+        return True
+
+    def _receive(self, daemon: M, message: DaemonMessage) -> None:
+        """Let the coordinator handle a message of a daemon."""
+        assert daemon.connection is not None
         if isinstance(message, Register):
             proof = Proof(message.public_key)
             self.handle(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1", proof))
         else:
             self.handle(DaemonMessageReceived(daemon.connection, message))
-        return True
 
-    def _is_lost(self, message: DaemonMessage | CoordinatorMessage) -> bool:
-        if isinstance(message, _HANDSHAKE):
-            return False
-        self.lose_in -= 1
-        return self.lose_in == 0
-
-    def _verified(self, daemon: SimulatedDaemon, message: DaemonMessage) -> DaemonMessage | None:
-        """Return what the coordinator believes of a message; None: it has refused the daemon."""
-        return message
-
-    def _signed(self, message: CoordinatorMessage) -> CoordinatorMessage:
-        """Return a message to a daemon with signatures."""
-        return message
-
-    def _is_obeyed(self, daemon: SimulatedDaemon, coordinators: Coordinators) -> bool:
-        """Return whether a daemon accepts the claim of this coordinator."""
-        return True
-
-    def step_to_daemon(self, daemon: SimulatedDaemon) -> bool:
+    def step_to_daemon(self, daemon: M) -> bool:
+        """Deliver one message to a daemon; return whether there was one."""
         if not daemon.from_coordinator or daemon.agent is None:
             return False
-        message = daemon.from_coordinator.popleft()
-        if isinstance(message, str):
-            message = TO_DAEMON.decode(message)
-        if self._is_lost(message):
-            return True
-        if isinstance(message, Registered):
-            if self._is_obeyed(daemon, message.coordinators):
-                daemon.connected(self.now)
-            else:
-                self.disconnect(daemon)
-        elif isinstance(message, Coordinators):
-            if not self._is_obeyed(daemon, message):
-                self.disconnect(daemon)
-        elif isinstance(message, RegistrationRefused):
-            self.disconnect(daemon)
-        elif isinstance(message, SampleMachine):
-            daemon.send(MachineSample(sample=message.sample))
-        elif isinstance(message, ChangePart):
-            daemon.change(message, self.now)
-        elif isinstance(message, StreamLogs | ReadHistory | StreamTopics):
-            daemon.read(message)
-        elif isinstance(message, agent_events.PartMessage | EndDaemon):
-            self._agent(daemon, message)
+        self._deliver(daemon, daemon.from_coordinator.popleft())
         return True
 
-    def step_runner_event(self, daemon: SimulatedDaemon) -> bool:
+    def _deliver(self, daemon: M, message: CoordinatorMessage) -> None:
+        """Let a daemon handle a message of the coordinator."""
+        match message:
+            case Registered():
+                daemon.connected(self.now)
+            case RegistrationRefused():
+                self.disconnect(daemon)
+            case SampleMachine():
+                daemon.send(MachineSample(sample=message.sample))
+            case ChangePart():
+                daemon.change(message, self.now)
+            case StreamLogs() | ReadHistory() | StreamTopics():
+                daemon.read(message)
+            case _ if isinstance(message, agent_events.PartMessage | EndDaemon):
+                self._agent(daemon, message)
+
+    def step_runner_event(self, daemon: M) -> bool:
         """Deliver one event of a runner to its daemon."""
         if not daemon.runner_events or daemon.agent is None:
             return False
         self._agent(daemon, daemon.runner_events.popleft())
         return True
 
-    def step_runner(self, runner: SimulatedRunner, daemon: SimulatedDaemon) -> bool:
-        """Advance a runner: its nodes connect, or end after a stop."""
-        return daemon.step_runner(runner)
-
-    def step_link(self, runner: SimulatedRunner, daemon: SimulatedDaemon) -> bool:
+    def step_link(self, runner: Runner, daemon: M) -> bool:
         """Advance a link: it listens or tries its peers; return whether it reported anything."""
         link = runner.link
         if link is None or not runner.lives or link.problem is not None:
             return False
-        if daemon.link_problem is not None:
-            link.problem = daemon.link_problem
-        elif link.endpoint is None:
+        if link.endpoint is None:
             self._last_port += 1
-            link.listen(f"{daemon.name}:{self._last_port}")
-        elif not link.try_peers(self._links(runner.dataflow_id), self.walls, slow=self.slow):
+            link.endpoint = f"{daemon.name}:{self._last_port}"
+        elif not link.try_peers(self._links(runner.dataflow_id), self.walls):
             return False
         daemon.report_runner(runner)
         return True
@@ -509,16 +373,15 @@ class Fleet:
         living = (runner for d in self.daemons.values() for runner in d.living(dataflow_id))
         return [runner.link for runner in living if runner.link is not None]
 
-    def fire_due(self) -> bool:
+    def fire_due(self) -> None:
         due = [key for key, at in self.timers.items() if at <= self.now]
         for key in due:
             if key in self.timers:
                 del self.timers[key]
                 self.handle(TimerFired(key))
         self._run_queries()
-        return bool(due)
 
-    def ordered(self) -> Iterable[SimulatedDaemon]:
+    def ordered(self) -> Iterable[M]:
         """Return the machines in the order in which their messages arrive."""
         return self.daemons.values()
 
@@ -531,7 +394,7 @@ class Fleet:
                 moved |= self.step_to_daemon(daemon)
                 moved |= self.step_runner_event(daemon)
                 for runner in list(daemon.runners):
-                    moved |= self.step_runner(runner, daemon)
+                    moved |= runner.work()
                     moved |= self.step_link(runner, daemon)
             if not moved:
                 return
@@ -557,10 +420,6 @@ class Fleet:
             self._execute(command)
 
     def _execute(self, command: Command) -> None:
-        if self.crash_in and isinstance(command, WRITES):
-            self.crash_in -= 1
-            if not self.crash_in:
-                raise Crashed
         match command:
             case coordinator_commands.SaveRecord(record=record, spec=spec, removed=removed):
                 known = self.store.get(record.dataflow_id)
@@ -577,40 +436,27 @@ class Fleet:
             case coordinator_commands.SendToDaemon(daemon=key, message=message):
                 number = self._by_key.get(key)
                 if number in self._connections:
-                    message = self._signed(message)
-                    sent = TO_DAEMON.encode(message) if self.codec else message
-                    self._connections[number].from_coordinator.append(sent)
+                    self._send(self._connections[number], message)
             case coordinator_commands.AdmitDaemon(connection=number, daemon=key):
                 self._by_key[key] = number
-            case coordinator_commands.CloseConnection(connection=number, last=last):
-                closed = self._connections.get(number)
-                if closed is not None:
-                    if last is not None:
-                        self.log.append(f"refused: {last}")
-                    self._hang_up(closed)
+            case coordinator_commands.CloseConnection(connection=number):
+                if number in self._connections:
+                    self._hang_up(self._connections[number])
             case coordinator_commands.AnswerClient(client=number, answer=answer):
-                assert number not in self._decided
                 self._decided[number] = answer
             case coordinator_commands.FailClient(client=number, problem=problem):
-                assert number not in self._decided
                 self._decided[number] = problem
             case coordinator_commands.ArmTimer(key=key, at=at):
                 self.timers[key] = at
             case coordinator_commands.CancelTimer(key=key):
                 self.timers.pop(key, None)
-            case coordinator_commands.Log(text=text):
-                self.log.append(text)
-            case coordinator_commands.SaveFleet(status=status):
-                self.stored_fleet = status
-                self.stored_generations |= {
-                    one.entry.generation: one for one in command.generations
-                }
-            case FleetStep():
-                self._next_steps.append(command)
-            case coordinator_commands.EndCoordinator():
-                self.ended = True
+            case _:  # lines of the log, and what is not simulated
+                pass
 
-    def _agent(self, daemon: SimulatedDaemon, event: agent_events.Event) -> None:
+    def _send(self, daemon: M, message: CoordinatorMessage) -> None:
+        daemon.from_coordinator.append(message)
+
+    def _agent(self, daemon: M, event: agent_events.Event) -> None:
         daemon.handle(event, self.now)
         if daemon.agent is None:
             number = daemon.connection

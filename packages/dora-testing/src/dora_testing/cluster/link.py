@@ -23,6 +23,8 @@ class SimulatedLink:
     edges: tuple[RemoteEdge, ...]
     endpoint: str | None = None
     problem: str | None = None
+    slow: bool = False
+    """Connections succeed but take long."""
     known: dict[str, PeerEndpoint] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     peers: dict[str, PeerReport] = field(default_factory=dict)
@@ -30,9 +32,6 @@ class SimulatedLink:
     @property
     def peer_names(self) -> set[str]:
         return {edge.peer_of(self.machine) for edge in self.edges}
-
-    def listen(self, endpoint: str) -> None:
-        self.endpoint = endpoint
 
     def set_peers(self, request: SetLinkPeers) -> None:
         self.known |= {peer.machine: peer for peer in request.peers}
@@ -46,14 +45,12 @@ class SimulatedLink:
             peers=tuple(self.peers[name] for name in sorted(self.peers)),
         )
 
-    def try_peers(
-        self, others: list[SimulatedLink], walls: set[Wall], *, slow: bool = False
-    ) -> bool:
+    def try_peers(self, others: list[SimulatedLink], walls: set[Wall]) -> bool:
         """Try to reach every known peer; return whether a report has changed."""
         before = dict(self.peers)
         for peer in self.known.values():
             found = self._try_peer(peer, others, walls)
-            self.peers[peer.machine] = found.model_copy(update={"slow": slow})
+            self.peers[peer.machine] = found.model_copy(update={"slow": self.slow})
         return self.peers != before
 
     def _try_peer(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from dora_config.protocol.control import StopDataflow
 from dora_daemon.agent.records import PartRecord
 from dora_node_api.protocol import lockstep as wire
 from dora_testing.cluster.fleet import Fleet
 from dora_testing.cluster.link import Wall
-from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
+from dora_testing.cluster.machine import Machine
 from dora_testing.cluster.runner import NodeRunner, Traffic
 from dora_testing.errors import FlowError
 from dora_testing.schedule import Schedule
@@ -19,19 +20,17 @@ _MOST_STEPS = 10_000
 """Events without time between them after which nodes count as sending in a circle."""
 
 
-class Machine(SimulatedDaemon):
+@dataclass
+class NodeMachine(Machine[NodeRunner]):
     """A machine whose runners have nodes."""
 
-    network: Network
+    network: Network = field(kw_only=True)
 
-    def make_runner(self, record: PartRecord) -> SimulatedRunner:
+    def make_runner(self, record: PartRecord) -> NodeRunner:
         return NodeRunner(record, self, self.network)
 
-    def step_runner(self, runner: SimulatedRunner) -> bool:
-        return isinstance(runner, NodeRunner) and runner.work()
 
-
-class Network(Fleet):
+class Network(Fleet[NodeMachine]):
     """Delivers messages of the control plane and of nodes, unless there is a wall between."""
 
     def __init__(self, home: str, seed: int) -> None:
@@ -42,7 +41,7 @@ class Network(Fleet):
         self.latencies: dict[Wall, float] = {}
         self._schedule = Schedule()
         self._began = 0.0
-        super().__init__(codec=False)
+        super().__init__()
         self._began = self.now
 
     # --- time --------------------------------------------------------------------------------
@@ -62,9 +61,9 @@ class Network(Fleet):
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         self.at(self.now_ns + max(0, round(seconds * 1e9)), action)
 
-    def fire_due(self) -> bool:
+    def fire_due(self) -> None:
         self._run_due()
-        return super().fire_due()
+        super().fire_due()
 
     def _run_due(self) -> bool:
         found = False
@@ -73,13 +72,14 @@ class Network(Fleet):
             found = True
         return found
 
-    def pass_time(self, seconds: float, *, heartbeats: bool = True, step: float = 1.0) -> None:
+    def advance(self, seconds: float) -> None:
+        """Let time pass, in which nodes work."""
         end = self.now + seconds
         while self.now < end:
-            until = min(end, self.now + step)
+            until = min(end, self.now + 1.0)
             self._pass_time_of_nodes(until)
             self._reconnect()
-            super().pass_time(until - self.now or 1e-9, heartbeats=heartbeats, step=step)
+            self.pass_time(until - self.now or 1e-9)
 
     def _pass_time_of_nodes(self, until: float) -> None:
         """Let nodes work until just before a time."""
@@ -94,7 +94,7 @@ class Network(Fleet):
             moved = self._run_due()
             for daemon in self.ordered():
                 for runner in daemon.runners:
-                    moved |= daemon.step_runner(runner)
+                    moved |= runner.work()
             if not moved:
                 return
         raise FlowError(
@@ -104,14 +104,10 @@ class Network(Fleet):
 
     # --- machines ----------------------------------------------------------------------------
 
-    def make_daemon(
-        self, name: str, machine: str | None, labels: dict[str, str]
-    ) -> SimulatedDaemon:
-        daemon = Machine(name, machine, labels, codec=self.codec, instance=name)
-        daemon.network = self
-        return daemon
+    def add_machine(self, name: str) -> None:
+        self.add(NodeMachine(name, name, instance=name, network=self))
 
-    def ordered(self) -> Iterable[SimulatedDaemon]:
+    def ordered(self) -> Iterable[NodeMachine]:
         return self.random.sample(list(self.daemons.values()), len(self.daemons))
 
     def reaches(self, one: str, other: str) -> bool:
@@ -127,10 +123,7 @@ class Network(Fleet):
         report = None if link is None else link.peers.get(machine)
         if report is None or report.state != "connected" or not self.reaches(own, machine):
             return None
-        for found in self.daemons[machine].living(runner.dataflow_id):
-            if isinstance(found, NodeRunner):
-                return found
-        return None
+        return next(iter(self.daemons[machine].living(runner.dataflow_id)), None)
 
     def stop(self, dataflow_id: str) -> None:
         """Stop a dataflow, as a node has requested it."""
@@ -138,13 +131,13 @@ class Network(Fleet):
 
     # --- the control plane -------------------------------------------------------------------
 
-    def step_to_coordinator(self, daemon: SimulatedDaemon) -> bool:
+    def step_to_coordinator(self, daemon: NodeMachine) -> bool:
         return self.reaches(self.home, daemon.name) and super().step_to_coordinator(daemon)
 
-    def step_to_daemon(self, daemon: SimulatedDaemon) -> bool:
+    def step_to_daemon(self, daemon: NodeMachine) -> bool:
         return self.reaches(self.home, daemon.name) and super().step_to_daemon(daemon)
 
-    def connect(self, daemon: SimulatedDaemon) -> None:
+    def connect(self, daemon: NodeMachine) -> None:
         if self.reaches(self.home, daemon.name):
             super().connect(daemon)
 

@@ -31,7 +31,7 @@ from dora_node_api.protocol import lockstep as wire
 from dora_node_api.protocol.messages import SetParam
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_testing.cluster.machine import SimulatedDaemon, SimulatedRunner
+from dora_testing.cluster.machine import Machine, Runner
 from dora_testing.errors import FlowError
 from dora_testing.messages import Opened, lifecycle, make_block
 from dora_testing.participants import Participant
@@ -93,12 +93,12 @@ class _Queue(InputQueue):
         return record
 
 
-class NodeRunner(SimulatedRunner):
+class NodeRunner(Runner):
     """The runner of one part of a dataflow."""
 
-    def __init__(self, record: PartRecord, machine: SimulatedDaemon, network: World) -> None:
+    def __init__(self, record: PartRecord, machine: Machine[NodeRunner], network: World) -> None:
+        super().__init__(record)
         specs = record.spec.resolved.nodes
-        super().__init__(record.dataflow_id, record.attempt, tuple(spec.id for spec in specs))
         self._machine, self._network = machine, network
         self.traffic = network.traffic[record.spec.name or ""]
         self._plan = RunPlan(
