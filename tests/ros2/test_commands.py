@@ -367,3 +367,12 @@ def test_check_without_a_router(
     assert plugin.run(words) == 1
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("router     none answers at tcp/127.0.0.1:1; start the router of ROS")
+
+
+def test_the_help_of_dora_imports_neither_zenoh_nor_pyarrow() -> None:
+    code = (
+        "import sys, dora_ros2.plugin\n"
+        "print([n for n in ('zenoh', 'pyarrow', 'numpy') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
