@@ -408,5 +408,7 @@ def test_messages_that_are_not_recorded_are_counted_and_nodes_never_wait(
     assert "messages not recorded" in done.stderr
     found = info(file)
     (channel,) = found["channels"]
-    assert found["lost"] == {"ticker/count": channel["missing"]}
-    assert channel["messages"] + channel["missing"] == last_sent(done.stdout)
+    lost = found["lost"]["ticker/count"]
+    assert channel["messages"] + lost == last_sent(done.stdout)
+    # the gaps in the numbers; those after the last recorded message are lost as well
+    assert channel["missing"] <= lost
