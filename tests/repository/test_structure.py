@@ -144,6 +144,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("sources", "messages", "queues", "recorded"),
         ("recordings", "results", "children", "programs"),
         ("participants",),
+        ("directing",),
         ("engine", "replaying"),
         ("flow",),
         ("plugin", "command"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -11,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
+from dora_config.dataflow.sources import LogSource
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine, passes
 from dora_daemon.runner.logs.log_entries import entry_from_line, message_text
 from dora_daemon.runner.machine import commands as do, events
-from dora_daemon.runner.machine.edges import backpressure_cycles
-from dora_daemon.runner.machine.state import RunnerMachine
-from dora_daemon.runner.nodes.node_config import node_config, operator_configs
+from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_node_api.backends.outputs import delivery_flags
 from dora_node_api.data.metadata import utc_datetime
 from dora_node_api.protocol import lockstep as wire, messages
 from dora_node_api.protocol.connection import DEADLOCK_AFTER
@@ -28,8 +24,9 @@ from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.layout import RecordKind
 from dora_testing.children import Child, last_lines, shown
+from dora_testing.directing import Director
 from dora_testing.errors import FlowError
-from dora_testing.messages import Queued, lifecycle, make_block
+from dora_testing.messages import Queued, make_block
 from dora_testing.participants import NOTHING, Answer, Participant
 from dora_testing.queues import InputQueue
 from dora_testing.results import Result, Sent
@@ -47,8 +44,10 @@ NODES_FIRST = 1 << 20
 """Order of what nodes do at a time of their own; what has arrived comes after it."""
 
 
-class Engine:
+class Engine(Director):
     """Runs a dataflow once."""
+
+    record = Queued
 
     def __init__(
         self,
@@ -65,41 +64,28 @@ class Engine:
         """`latency` by `node/output` or `node/input`, `cost` by node, in nanoseconds."""
         self.now = wire.START_NS
         self.schedule = Schedule()
-        self.outputs: dict[str, list[Sent]] = {}
-        self._plan = plan
+        nodes = plan.resolved.nodes
+        outputs: dict[str, list[Sent]] = {f"{n.id}/{o}": [] for n in nodes for o in n.outputs}
+        super().__init__(plan, sources, outputs)
+        for node, busy in cost.items():
+            self.parts[node].cost_ns = busy
         self._programs = programs
         self._folder = folder
         self._latency = latency
         self._patience = patience
         self._random = None if shuffle is None else random.Random(shuffle)
         self._order = count(NODES_FIRST)
-        self._timers: dict[tuple[str | None, str], int] = {}
-        self._timer_numbers = count(1)
         self._epoch: int | None = None
-        self._cycles = backpressure_cycles(plan.resolved.nodes)
-        self._machine = RunnerMachine(plan.resolved.nodes, plan)
-        self.nodes = {
-            spec.id: self._participant(place, spec, sources.get(spec.id), cost.get(spec.id, 0))
-            for place, spec in enumerate(plan.resolved.nodes)
-        }
-        self._readers: dict[str, list[InputQueue]] = defaultdict(list)
-        """Queues by `node/output`."""
-        for node in self.nodes.values():
-            for name, wanted in node.spec.inputs.items():
-                if isinstance(wanted.source, OutputSource):
-                    self._readers[str(wanted.source)].append(node.queues[name])
 
-    def _participant(
-        self, place: int, spec: ResolvedNode, source: Source | None, cost: int
-    ) -> Participant:
-        queues = {
-            name: InputQueue(spec.id, name, wanted)
-            for name, wanted in spec.inputs.items()
-            if not isinstance(wanted.source, TimerSource)
-        }
-        for output in spec.outputs:
-            self.outputs[f"{spec.id}/{output}"] = []
-        return Participant(spec, place, queues, source, cost_ns=cost)
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._epoch is None else (self.now - self._epoch) / 1e9
+
+    def _time(self) -> int:
+        return self.now
+
+    def _at(self, time_ns: int, action: Callable[[], None]) -> None:
+        self.schedule.add(time_ns, action)
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -108,7 +94,7 @@ class Engine:
         try:
             self._handle(events.Prepared())
             steps = 0
-            while self._machine.phase != "finished":
+            while self._state.phase != "finished":
                 if self._attend() or self._act():
                     continue
                 if self._go_on():
@@ -119,14 +105,14 @@ class Engine:
                     steps = 0
                     self._pass_time(until_ns)
         finally:
-            for node in self.nodes.values():
+            for node in self.parts.values():
                 if node.child is not None:
                     node.child.kill()
         return self._result()
 
     def _attend(self) -> bool:
         """Read what the first node that runs requests, until it waits or ends."""
-        for node in self.nodes.values():
+        for node in self.parts.values():
             if node.running:
                 self._follow(node)
                 return True
@@ -143,7 +129,7 @@ class Engine:
     def _go_on(self) -> bool:
         """Let one node go on, the one that could first; return whether there was one."""
         ready = [
-            n for n in self.nodes.values() if n.check_at is not None and n.check_at <= self.now
+            n for n in self.parts.values() if n.check_at is not None and n.check_at <= self.now
         ]
         if self._random is not None:
             self._random.shuffle(ready)
@@ -153,11 +139,11 @@ class Engine:
 
     def _pass_time(self, until_ns: int | None) -> None:
         """Go to the time at which something happens next; stop the dataflow at its end."""
-        times = [node.check_at for node in self.nodes.values() if node.check_at is not None]
+        times = [node.check_at for node in self.parts.values() if node.check_at is not None]
         if self.schedule.next is not None:
             times.append(self.schedule.next)
         next_time = min(times, default=None)
-        stopping = self._machine.phase == "stopping"
+        stopping = self._state.phase == "stopping"
         end = None if until_ns is None or self._epoch is None else self._epoch + until_ns
         if end is not None and not stopping and (next_time is None or next_time > end):
             self.now = max(self.now, end)
@@ -171,14 +157,14 @@ class Engine:
 
     def _endless(self) -> str:
         return (
-            f"{MOST_STEPS:,} events at the same virtual time, {self._seconds():g} s: nodes that"
+            f"{MOST_STEPS:,} events at the same virtual time, {self.seconds:g} s: nodes that"
             " send to each other in a circle take no time in a test; give one of them a `cost`"
         )
 
     def _blocked(self) -> str:
         waits = [
             f'node "{node.id}" waits for room to send on `{node.request[0][1]}`'
-            for node in self.nodes.values()
+            for node in self.parts.values()
             if node.request is not None and node.request[0][0] == wire.SEND_WAITING
         ]
         return "; ".join(waits) or "the nodes wait for each other to connect"
@@ -254,8 +240,8 @@ class Engine:
 
     def _request(self, node: Participant, values: list[Any], block: bytes) -> None:
         match values:
-            case [wire.SEND, *_]:
-                self._send(node, values, block)
+            case [wire.SEND, output, flags]:
+                self.emit(f"{node.id}/{output}", block, flags)
             case [wire.CONTROL, message]:
                 self._control(node, messages.message_from_json(message), block)
             case [wire.CORRECT, inputs] if node.session is not None:
@@ -300,28 +286,21 @@ class Engine:
 
     # --- messages --------------------------------------------------------------------------------
 
-    def _send(self, node: Participant, values: list[Any], block: bytes) -> None:
-        _, output, flags = values
-        self.emit(f"{node.id}/{output}", block, flags)
-
-    def emit(self, output: str, block: bytes, flags: int = 0) -> None:
-        """Send a message on `node/output`."""
-        self.outputs.setdefault(output, []).append(Sent(self._seconds(), block))
-        for queue in self._readers[output]:
-            self._transmit(output, queue, Queued(block, self.now, flags))
-
     def _transmit(self, output: str, queue: InputQueue, record: Delivery) -> None:
         latency = self._latency.get(f"{queue.node}/{queue.input}", self._latency.get(output, 0))
         if not latency:
             self._arrive(queue, record)
             return
         queue.on_way += record.kind is RecordKind.DATA
-        self.schedule.add(self.now + latency, partial(self._arrive, queue, record, late=True))
+        self.schedule.add(self.now + latency, partial(self._arrived_late, queue, record))
 
-    def _arrive(self, queue: InputQueue, record: Delivery, *, late: bool = False) -> None:
-        queue.on_way -= late and record.kind is RecordKind.DATA
+    def _arrived_late(self, queue: InputQueue, record: Delivery) -> None:
+        queue.on_way -= record.kind is RecordKind.DATA
+        self._arrive(queue, record)
+
+    def _arrive(self, queue: InputQueue, record: Delivery) -> None:
         queue.put(record)
-        node = self.nodes[queue.node]
+        node = self.parts[queue.node]
         if node.source is not None:
             queue.take()
         else:
@@ -333,7 +312,7 @@ class Engine:
         full = next((queue for queue in self._readers[output] if queue.full), None)
         if full is None:
             node.blocked_ns = None
-            self._send(node, values, block)
+            self.emit(output, block, values[2])
             return self._reply(node, NOTHING)
         if node.blocked_ns is None:
             node.blocked_ns = self.now
@@ -354,15 +333,9 @@ class Engine:
         """Look again at nodes that wait for room at this one."""
         if not any(queue.backpressure for queue in reader.queues.values()):
             return
-        for node in self.nodes.values():
+        for node in self.parts.values():
             if node.request is not None and node.request[0][0] == wire.SEND_WAITING:
                 self._check(node)
-
-    def _announce(self, node: str, kind: RecordKind, error: str = "", outputs: Any = None) -> None:
-        names = self.nodes[node].spec.outputs if outputs is None else outputs
-        for name in names:
-            for queue in self._readers[f"{node}/{name}"]:
-                self._transmit(f"{node}/{name}", queue, lifecycle(kind, error))
 
     # --- lines -----------------------------------------------------------------------------------
 
@@ -382,7 +355,7 @@ class Engine:
             self._emit_text(f"{spec.id}/{spec.send_stdout_as}", text)
         if spec.send_logs_as is not None and entry.level != "stdout":
             self._emit_text(f"{spec.id}/{spec.send_logs_as}", as_text)
-        for node in self.nodes.values():
+        for node in self.parts.values():
             for name, wanted in node.spec.inputs.items():
                 source = wanted.source
                 if not isinstance(source, LogSource) or node.id == spec.id:
@@ -396,62 +369,16 @@ class Engine:
 
     # --- the machine of the runner ---------------------------------------------------------------
 
-    def _handle(self, event: events.StateEvent) -> None:
-        for command in self._machine.handle(event, self.now / 1e9):
-            self._carry_out(command)
-
     def _carry_out(self, command: do.Command) -> None:
-        match command:
-            case do.SpawnNode(node=node, incarnation=incarnation):
-                self._spawn(self.nodes[node], incarnation)
-            case do.Admit(node=node, restarts=restarts):
-                self._admit(self.nodes[node], restarts)
-            case do.Refuse(node=node, message=text, cancelled=cancelled):
-                self._refuse(self.nodes[node], text, cancelled)
-            case do.SendGo(nodes=nodes):
-                for name in nodes:
-                    self._start(self.nodes[name])
-            case do.SendStop(node=node):
-                self._stop(self.nodes[node])
-            case do.SignalNode(node=node, signal=name):
-                self._signal(self.nodes[node], name)
-            case do.ArmTimer(node=node, timer=timer, at=at):
-                self._arm(node, timer, round(at * 1e9))
-            case do.CancelTimer(node=node, timer=timer):
-                self._timers.pop((node, timer), None)
-            case do.AnnounceClosed(node=node, outputs=outputs):
-                self._announce(node, RecordKind.CLOSED, outputs=outputs)
-            case do.AnnounceRestarted(node=node):
-                self._announce(node, RecordKind.NODE_RESTARTED)
-            case do.AnnounceFailed(node=node, error=error):
-                self._announce(node, RecordKind.NODE_FAILED, error)
-            case do.RepeatClosed(node=node, inputs=inputs):
-                for name in inputs:
-                    self._arrive(self.nodes[node].queues[name], lifecycle(RecordKind.CLOSED))
-            case do.DropInputs(node=node):
-                for queue in self.nodes[node].queues.values():
-                    queue.close()
-                self._wake_senders(self.nodes[node])
-            case _:  # reports, logs, and the link to other machines
-                pass
+        super()._carry_out(command)
+        if isinstance(command, do.DropInputs):
+            self._wake_senders(self.parts[command.node])
 
-    def _arm(self, node: str | None, timer: Any, at: int) -> None:
-        number = self._timers[node, timer] = next(self._timer_numbers)
-
-        def fire() -> None:
-            if self._timers.get((node, timer)) == number:
-                del self._timers[node, timer]
-                busy = any(q.ready() for n in self.nodes.values() for q in n.queues.values())
-                self._handle(events.TimerFired(node, timer, busy=busy))
-
-        self.schedule.add(max(at, self.now), fire)
-
-    def _spawn(self, node: Participant, incarnation: int) -> None:
-        node.incarnation = incarnation
+    def _spawn(self, node: Participant) -> None:
         if node.source is not None:
-            self.schedule.add(self.now, partial(self._spawn_source, node))
+            super()._spawn(node)
             return
-        spec = node.spec
+        spec, incarnation = node.spec, node.incarnation
         launch = LaunchConfig(
             socket=wire.SOCKET,
             node_id=spec.id,
@@ -469,34 +396,20 @@ class Engine:
         pid = node.child.process.pid
         self._handle(events.NodeSpawned(spec.id, incarnation, pid))
 
-    def _spawn_source(self, node: Participant) -> None:
-        self._handle(events.NodeSpawned(node.id, node.incarnation, 0))
-        self._handle(events.NodeConnected(node.id, node.incarnation, 0))
-
-    def _admit(self, node: Participant, restarts: int) -> None:
-        if node.source is None:
-            config = node_config(self._plan, node.spec, restarts, self._cycles)
-            node.connect(config, self.now)
-            for key, value in self._plan.params.get(node.id, {}).items():
-                self.control(node.id, messages.SetParam(key, value))
-
-    def _refuse(self, node: Participant, text: str, cancelled: bool) -> None:
+    def _refuse(self, node: Participant, command: do.Refuse) -> None:
         if node.source is not None:
             self._source_ended(node)
         elif node.request is not None and node.request[0][0] == wire.HELLO:
-            self._later(node, ({"refused": text, "cancelled": cancelled}, b""), self.now)
+            refusal = {"refused": command.message, "cancelled": command.cancelled}
+            self._later(node, (refusal, b""), self.now)
 
     def _start(self, node: Participant) -> None:
         if self._epoch is None:
             self._epoch = self.now
-        node.started_ns = self.now
-        if node.source is not None:
-            node.emissions = node.source.emissions(node.id, node.spec.outputs)
-            self._emit_next(node)
-            return
-        session = node.session
-        assert session is not None
-        session.start(self.now)
+        super()._start(node)
+
+    def _go(self, node: Participant) -> None:
+        assert node.session is not None
         form, content = node.state or ("", b"")
         node.state = None
         waiting = [
@@ -504,43 +417,14 @@ class Engine:
             for output in node.spec.outputs
             if any(queue.backpressure for queue in self._readers[f"{node.id}/{output}"])
         ]
-        answer = {"config": messages.to_json(session.config), "state": form, "waiting": waiting}
+        answer = {
+            "config": messages.to_json(node.session.config),
+            "state": form,
+            "waiting": waiting,
+        }
         self._later(node, (answer, content), self.now)
 
-    def _emit_next(self, node: Participant) -> None:
-        """Schedule the next message of a source."""
-        assert node.emissions is not None
-        assert node.source is not None
-        emission = next(node.emissions, None)
-        if emission is None:
-            if node.source.ends:
-                self._source_ended(node)
-            return
-        if emission.output and emission.output not in node.spec.outputs:
-            names = ", ".join(node.spec.outputs) or "none"
-            raise FlowError(f'node "{node.id}" has no output `{emission.output}`; it has: {names}')
-
-        def emit() -> None:
-            if node.emissions is None:
-                return
-            if emission.output:
-                block = make_block(emission.data, emission.metadata, wire.wall_ns(self.now))
-                flags = delivery_flags(emission.metadata or {})
-                self.emit(f"{node.id}/{emission.output}", block, flags)
-            self._emit_next(node)
-
-        assert self._epoch is not None
-        self.schedule.add(max(self.now, self._epoch + emission.at_ns), emit)
-
-    def _source_ended(self, node: Participant) -> None:
-        node.emissions = None
-        exited = events.NodeExited(node.id, node.incarnation, events.Exit(code=0))
-        self.schedule.add(self.now, partial(self._handle, exited))
-
     def _stop(self, node: Participant) -> None:
-        if node.source is not None:
-            self._source_ended(node)
-            return
         if node.session is not None:
             node.session.stop("MANUAL")
             if node.request is not None and node.request[0][0] == wire.SEND_WAITING:
@@ -589,7 +473,7 @@ class Engine:
 
     def control(self, node: str, message: messages.Message) -> None:
         """Send a message of the runner to a node."""
-        found = self.nodes[node]
+        found = self.parts[node]
         if found.session is not None:
             found.session.handle(message)
             self._arrived(found)
@@ -600,26 +484,23 @@ class Engine:
 
     def kill(self, node: str) -> None:
         """Kill the process of a node."""
-        self._signal(self.nodes[node], "SIGKILL")
+        self._signal(self.parts[node], "SIGKILL")
 
     # --- the result ------------------------------------------------------------------------------
 
     def _output_of(self, node: str) -> Path:
         return self._folder / f"{node.replace('/', '_')}.log"
 
-    def _seconds(self) -> float:
-        return 0.0 if self._epoch is None else (self.now - self._epoch) / 1e9
-
     def _result(self) -> Result:
-        ended = self._machine.result
+        ended = self._state.result
         assert ended is not None
-        queues: Sequence[InputQueue] = [q for n in self.nodes.values() for q in n.queues.values()]
+        queues: Sequence[InputQueue] = [q for n in self.parts.values() for q in n.queues.values()]
         return Result(
             self.outputs,
             {f"{queue.node}/{queue.input}": queue.dropped for queue in queues},
             ended.nodes,
-            {node.id: node.lines for node in self.nodes.values()},
-            seconds=self._seconds(),
+            {node.id: node.lines for node in self.parts.values()},
+            seconds=self.seconds,
             stop_reason=ended.stop_reason,
         )
 

@@ -56,15 +56,16 @@ class Participant:
     def id(self) -> str:
         return self.spec.id
 
-    def connect(self, config: NodeConfig, now: int) -> None:
+    def connect(self, config: NodeConfig, now: int) -> Session:
         """Make the event stream of a new process; messages that wait stay."""
-        self.session = Session(config, wall_time=self._wall_time)
+        session = self.session = Session(config, wall_time=self._wall_time)
         for entry in config.inputs:
             queue = self.queues.get(entry.id)
             if queue is None:
-                self.session.add_input(entry, now=now)
+                session.add_input(entry, now=now)
             else:
-                self.session.add_input(entry, queue.take, queue.ready, now=now)
+                session.add_input(entry, queue.take, queue.ready, now=now)
+        return session
 
     def _wall_time(self, ago: int) -> int:
         """Return the CLOCK_REALTIME of a tick."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
-from dora_config.dataflow.sources import TimerSource
 from dora_config.history.entries import HistoryEntry, HistoryEvent, kept_result
 from dora_config.protocol import runner_events as reports
 from dora_config.protocol.dataflow_setup import DataflowSetup
@@ -23,21 +22,17 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.logs.history import beginning, ended
 from dora_daemon.runner.machine import commands as do, events
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.state import RunnerMachine
-from dora_daemon.runner.nodes.node_config import node_config
-from dora_node_api.backends.outputs import delivery_flags
 from dora_node_api.operators import DoraStatus
-from dora_node_api.protocol import lockstep as wire
-from dora_node_api.protocol.messages import SetParam
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.layout import RecordKind
 from dora_testing.cluster.machine import Machine, Runner
+from dora_testing.directing import Director
 from dora_testing.errors import FlowError
-from dora_testing.messages import Opened, lifecycle, make_block
+from dora_testing.messages import Opened, lifecycle
 from dora_testing.participants import Participant
 from dora_testing.queues import InputQueue
 from dora_testing.results import Sent
-from dora_testing.sources import Source
+from dora_testing.sources import Emission, Source
 
 _log = logging.getLogger("dora_testing")
 
@@ -93,15 +88,14 @@ class _Queue(InputQueue):
         return record
 
 
-class NodeRunner(Runner):
+class NodeRunner(Runner, Director):
     """The runner of one part of a dataflow."""
 
     def __init__(self, record: PartRecord, machine: Machine[NodeRunner], network: World) -> None:
-        super().__init__(record)
-        specs = record.spec.resolved.nodes
         self._machine, self._network = machine, network
         self.traffic = network.traffic[record.spec.name or ""]
-        self._plan = RunPlan(
+        Runner.__init__(self, record)
+        plan = RunPlan(
             **{name: getattr(record.spec, name) for name in DataflowSetup.model_fields},
             dataflow_id=record.dataflow_id,
             working_dir="/",
@@ -111,21 +105,15 @@ class NodeRunner(Runner):
             revision=record.revision,
             recovered=record.recovers,
         )
-        self._state = RunnerMachine(specs, self._plan)
-        self._timers: dict[tuple[str | None, str], object] = {}
+        Director.__init__(self, plan, self.traffic.nodes, self.traffic.sent)
         self._calls: dict[str, Callable[..., Any]] = {}
         self._link_run = 0
         self._finishing = False
         """The link delivers what is queued and ends."""
         self._ended_peers: set[str] = set()
         self._kept: list[HistoryEntry] = []
-        self._keep(beginning(self._plan))
-        self.parts = {spec.id: self._part(place, spec) for place, spec in enumerate(specs)}
+        self._keep(beginning(plan))
         self.edges = record.links.edges
-        self._readers: dict[str, list[InputQueue]] = defaultdict(list)
-        for part in self.parts.values():
-            for name, queue in part.queues.items():
-                self._readers[str(part.spec.inputs[name].source)].append(queue)
         self._streams: list[tuple[RemoteEdge, InputQueue]] = []
         for edge in self.edges:
             if edge.source_machine == machine.key:
@@ -137,17 +125,25 @@ class NodeRunner(Runner):
             self._handle(events.OutgoingStreamsSet(tuple(out)))
         self._handle(events.Prepared())
 
-    def _part(self, place: int, spec: ResolvedNode) -> Participant:
-        queues: dict[str, InputQueue] = {
-            name: _Queue(spec.id, name, wanted, partial(self._took, f"{spec.id}/{name}"))
-            for name, wanted in spec.inputs.items()
-            if not isinstance(wanted.source, TimerSource)
-        }
-        node = self.traffic.nodes.get(spec.id)
-        return Participant(spec, place, queues, node if isinstance(node, Source) else None)
+    def _queue(self, node: str, name: str, wanted: ResolvedInput) -> InputQueue:
+        return _Queue(node, name, wanted, partial(self._took, f"{node}/{name}"))
 
     def _took(self, edge: str, block: bytes) -> None:
         self.traffic.received[edge].append(Sent(self._network.seconds, block))
+
+    @property
+    def seconds(self) -> float:
+        return self._network.seconds
+
+    @property
+    def _clock_ns(self) -> int:
+        return round(self._machine.clock * 1e9)
+
+    def _time(self) -> int:
+        return self._network.now_ns
+
+    def _at(self, time_ns: int, action: Callable[[], None]) -> None:
+        self._network.at(time_ns, action)
 
     # --- what the daemon does ----------------------------------------------------------------
 
@@ -184,7 +180,7 @@ class NodeRunner(Runner):
             return False
         moved = self._close_ended()
         for edge, stream in self._streams:
-            moved |= self._transmit(edge, stream)
+            moved |= self._forward(edge, stream)
         for part in list(self.parts.values()):
             moved |= self._advance(part)
         if self._finishing and not any(stream.ready() for _, stream in self._streams):
@@ -192,7 +188,7 @@ class NodeRunner(Runner):
             return True
         return moved
 
-    def _transmit(self, edge: RemoteEdge, stream: InputQueue) -> bool:
+    def _forward(self, edge: RemoteEdge, stream: InputQueue) -> bool:
         """Send what waits for another machine, as far as the network and the reader allow."""
         moved = False
         while stream.ready():
@@ -241,7 +237,7 @@ class NodeRunner(Runner):
             return any(taken)
         if part.session is None or self._is_blocked(part):
             return False
-        part.now, part.clock_ns = self._network.now_ns, round(self._machine.clock * 1e9)
+        part.now, part.clock_ns = self._time(), self._clock_ns
         event = part.session.next_event(part.now)
         if event is not None:
             self._call(part, event)
@@ -274,64 +270,37 @@ class NodeRunner(Runner):
         elif status is DoraStatus.STOP_ALL:
             self._network.stop(self.dataflow_id)
 
-    def _send(
-        self, part: Participant, output: str, data: Any, metadata: Mapping[str, Any] | None = None
-    ) -> None:
-        if output not in part.spec.outputs:
-            names = ", ".join(part.spec.outputs) or "none"
-            raise FlowError(f'node "{part.id}" has no output `{output}`; it has: {names}')
-        now = self._network.now_ns
-        wall = wire.wall_ns(now) + round(self._machine.clock * 1e9)
-        block = make_block(data, metadata, wall)
-        self.traffic.sent[f"{part.id}/{output}"].append(Sent(self._network.seconds, block))
-        flags = delivery_flags(metadata or {})
-        for queue in self._readers[f"{part.id}/{output}"]:
-            queue.put(Opened(block, now, flags))
-
     # --- processes ---------------------------------------------------------------------------
 
-    def _start(self, part: Participant) -> None:
-        part.started_ns = self._network.now_ns
-        if part.source is not None:
-            part.emissions = part.source.emissions(part.id, part.spec.outputs)
-            self._emit_next(part)
-            return
+    def _go(self, part: Participant) -> None:
         node: Any = self.traffic.nodes.get(part.id, _silent)
         self._calls[part.id] = node().on_event if isinstance(node, type) else node
-        assert part.session is not None
-        part.session.start(part.started_ns)
 
-    def _emit_next(self, part: Participant) -> None:
-        """Schedule the next message of a source."""
-        assert part.emissions is not None
-        assert part.source is not None
-        run = part.incarnation
-        emission = next(part.emissions, None)
-        if emission is None:
-            if part.source.ends:
-                self._exit(part, events.Exit(code=0))
+    def _emit(self, part: Participant, run: Iterator[Emission], emission: Emission) -> None:
+        if not self.lives:
             return
+        if self._is_blocked(part):
+            again = partial(self._emit, part, run, emission)
+            self._network.after(_RETRY_SECONDS, again)
+        else:
+            super()._emit(part, run, emission)
 
-        def emit() -> None:
-            if not self.lives or part.emissions is None or part.incarnation != run:
-                return
-            if self._is_blocked(part):
-                self._network.after(_RETRY_SECONDS, emit)
-                return
-            if emission.output:
-                self._send(part, emission.output, emission.data, emission.metadata)
-            self._emit_next(part)
+    def _refuse(self, part: Participant, command: do.Refuse) -> None:
+        self._exit(part, events.Exit(code=1))
 
-        self._network.at(max(self._network.now_ns, part.started_ns + emission.at_ns), emit)
+    def _stop(self, part: Participant) -> None:
+        if part.session is not None:
+            part.session.stop("MANUAL")
+        else:
+            self._exit(part, events.Exit(code=0))
+
+    def _signal(self, part: Participant, name: str) -> None:
+        self._exit(part, events.Exit(signal=name))
 
     def _exit(self, part: Participant, how: events.Exit, tail: Sequence[str] = ()) -> None:
         part.session = part.emissions = None
         drained = not any(queue.waiting for queue in part.queues.values())
         self._handle(events.NodeExited(part.id, part.incarnation, how, drained, tuple(tail)))
-
-    def _spawned(self, node: str, incarnation: int) -> None:
-        self._handle(events.NodeSpawned(node, incarnation, incarnation))
-        self._handle(events.NodeConnected(node, incarnation, incarnation))
 
     def _link_spawned(self) -> None:
         self._handle(events.LinkSpawned(self._link_run, self._link_run))
@@ -347,8 +316,7 @@ class NodeRunner(Runner):
     def _handle(self, event: events.StateEvent) -> None:
         if self.phase in ("dead", "gone"):
             return
-        for command in self._state.handle(event, self._network.now):
-            self._carry_out(command)
+        super()._handle(event)
         state = self._state
         if (state.phase, state.only_virtual_left) != (self.phase, self.only_virtual_left):
             self.phase, self.only_virtual_left = state.phase, state.only_virtual_left
@@ -357,32 +325,6 @@ class NodeRunner(Runner):
 
     def _carry_out(self, command: do.Command) -> None:
         match command:
-            case do.SpawnNode(node=node, incarnation=number):
-                self.parts[node].incarnation = number
-                self._network.after(0, partial(self._spawned, node, number))
-            case do.Admit(node=node, restarts=restarts) if self.parts[node].source is None:
-                part = self.parts[node]
-                part.connect(node_config(self._plan, part.spec, restarts, ()), self._network.now_ns)
-                assert part.session is not None
-                for key, value in self._plan.params.get(node, {}).items():
-                    part.session.handle(SetParam(key, value))
-            case do.Refuse(node=node) if node != LINK_NODE:
-                self._exit(self.parts[node], events.Exit(code=1))
-            case do.SendGo(nodes=nodes):
-                for node in nodes:
-                    self._start(self.parts[node])
-            case do.SendStop(node=node):
-                part = self.parts[node]
-                if part.session is not None:
-                    part.session.stop("MANUAL")
-                else:
-                    self._exit(part, events.Exit(code=0))
-            case do.SignalNode(node=node, signal=name):
-                self._exit(self.parts[node], events.Exit(signal=name))
-            case do.ArmTimer(node=node, timer=timer, at=at):
-                self._arm(node, timer, at)
-            case do.CancelTimer(node=node, timer=timer):
-                self._timers.pop((node, timer), None)
             case do.ReportEvent(event=event) if not isinstance(event, reports.RunnerState):
                 self._report(event)
             case do.SpawnLink(incarnation=number):
@@ -393,29 +335,7 @@ class NodeRunner(Runner):
             case do.SignalLink(signal=name):
                 self._network.after(0, partial(self._link_exited, events.Exit(signal=name)))
             case _:
-                self._announce(command)
-
-    def _announce(self, command: do.Command) -> None:
-        match command:
-            case do.AnnounceClosed(node=node, outputs=outputs):
-                self._put(node, lifecycle(RecordKind.CLOSED), outputs)
-            case do.AnnounceRestarted(node=node):
-                self._put(node, lifecycle(RecordKind.NODE_RESTARTED))
-            case do.AnnounceFailed(node=node, error=error):
-                self._put(node, lifecycle(RecordKind.NODE_FAILED, error))
-            case do.RepeatClosed(node=node, inputs=inputs) if node != LINK_NODE:
-                for name in inputs:
-                    self.parts[node].queues[name].put(lifecycle(RecordKind.CLOSED))
-            case do.DropInputs(node=node):
-                for queue in self.parts[node].queues.values():
-                    queue.close()
-            case _:  # log lines, and answers to processes
-                pass
-
-    def _put(self, node: str, record: Delivery, outputs: tuple[str, ...] | None = None) -> None:
-        for name in self.parts[node].spec.outputs if outputs is None else outputs:
-            for queue in self._readers[f"{node}/{name}"]:
-                queue.put(record)
+                super()._carry_out(command)
 
     def _report(self, event: Any) -> None:
         match event:
@@ -428,17 +348,6 @@ class NodeRunner(Runner):
 
     def _keep(self, event: HistoryEvent) -> None:
         self._kept.append(HistoryEntry(at=self._network.now + self._machine.clock, event=event))
-
-    def _arm(self, node: str | None, timer: Any, at: float) -> None:
-        number = self._timers[node, timer] = object()
-
-        def fire() -> None:
-            if self._timers.get((node, timer)) is number:
-                del self._timers[node, timer]
-                busy = any(q.ready() for part in self.parts.values() for q in part.queues.values())
-                self._handle(events.TimerFired(node, timer, busy))
-
-        self._network.after(at - self._network.now, fire)
 
 
 def _silent(event: Any, send_output: Any) -> None:
