@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -23,6 +25,8 @@ STARTS_LONGER = 4
 """Imports of large libraries take longer than a step."""
 SHOWN_LINES = 15
 """Last lines of a node that an error shows."""
+_PRCTL = ctypes.CDLL(None).prctl
+_PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -50,6 +54,7 @@ class Child:
             CONFIG_VARIABLE: launch.to_text(),
             wire.VARIABLE: f"{other.fileno()}:{now}:{wall_offset}",
             "PYTHONHASHSEED": program.variables.get("PYTHONHASHSEED", "0"),
+            "PYTHONFAULTHANDLER": "1",
         }
         with other, output.open("ab") as file:
             self.process = subprocess.Popen(
@@ -61,6 +66,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(other.fileno(),),
+                preexec_fn=_end_with_parent,
             )
         self._printed = os.open(output, os.O_RDONLY)
 
@@ -80,7 +86,7 @@ class Child:
             except ControlClosed:
                 return
             except TimeoutError:
-                raise FlowError(self._stuck()) from None
+                raise FlowError(self._stuck(self._end.gettimeout())) from None
             yield values, bytes(block)
             if values[0] in wire.WAITING:
                 self._end.settimeout(self._patience)
@@ -95,7 +101,7 @@ class Child:
     def end(self) -> Exit:
         """Return how it ended, once its socket has. Raises FlowError if it does not end."""
         if not self.ended_within(self._patience):
-            raise FlowError(self._stuck())
+            raise FlowError(self._stuck(self._patience))
         self._close()
         code = self.process.returncode
         if code >= 0:
@@ -129,12 +135,22 @@ class Child:
         lines = self._splitter.feed(data)
         return lines + self._splitter.flush() if last else lines
 
-    def _stuck(self) -> str:
+    def _stuck(self, seconds: float | None) -> str:
+        """Return an error; SIGABRT lets the process print where it is."""
+        with suppress(ProcessLookupError):
+            resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))
+        self.signal("SIGABRT")
+        self.ended_within(self._patience)
         return (
             f'node "{self.node}" does not come back for events: it neither ended nor called'
-            f" `next`, `recv_async` or `time.sleep` within {self._patience:g} s"
-            f"{shown(self._output)}"
+            f" `next`, `recv_async` or `time.sleep` within {seconds:g} s;"
+            f" `patience=` allows more{shown(self._output)}"
         )
+
+
+def _end_with_parent() -> None:
+    """End a node that hangs also when the test is killed."""
+    _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def shown(output: Path) -> str:

@@ -39,6 +39,8 @@ MOST_STEPS = 10_000
 """Events without virtual time between them after which the flow counts as endless."""
 SIGNAL_SECONDS = 2.0
 """Real seconds that a process has to end by SIGTERM before virtual time goes on."""
+MOST_WITHOUT_END = 100_000
+"""Events after which a flow without an end of its own fails."""
 _LOOK_AGAIN_NS = 1_000_000_000
 NODES_FIRST = 1 << 20
 """Order of what nodes do at a time of their own; what has arrived comes after it."""
@@ -93,14 +95,20 @@ class Engine(Director):
         """Run until the dataflow ends; it is stopped at a virtual time, or if nothing happens."""
         try:
             self._handle(events.Prepared())
-            steps = 0
+            steps = events_so_far = 0
             while self._state.phase != "finished":
                 if self._attend() or self._act():
                     continue
                 if self._go_on():
                     steps += 1
+                    events_so_far += 1
                     if steps > MOST_STEPS:
                         raise FlowError(self._endless())
+                    if until_ns is None and events_so_far > MOST_WITHOUT_END:
+                        raise FlowError(
+                            f"no end after {MOST_WITHOUT_END:,} events, {self.seconds:g} s: timers"
+                            " tick for ever; end it with `run(until=5)`"
+                        )
                 else:
                     steps = 0
                     self._pass_time(until_ns)

@@ -107,13 +107,16 @@ class Flow:
         Raises FlowError if a node fails that is not in `may_fail`, or does not come back for
         events.
         """
+        may_fail = tuple(may_fail)
+        for name in may_fail:
+            self._expect(name)
         folder = Path(tempfile.mkdtemp(prefix="dora-test-"))
         try:
             engine = self._engine(folder)
             for at, action in self._actions:
                 engine.at(at, lambda action=action: action(engine))  # type: ignore[misc]
             result = engine.run(None if until is None else _ns(until))
-            problem = engine.failure(result, may_fail=tuple(may_fail))
+            problem = engine.failure(result, may_fail=may_fail)
         finally:
             shutil.rmtree(folder)
         if problem is not None:

@@ -21,7 +21,7 @@ def make_block(data: Any, metadata: Mapping[str, Any] | None, wall_ns: int) -> b
     try:
         payload = encode(pyarrow.array(data) if isinstance(data, list) else data, metadata)
     except (TypeError, ValueError) as error:
-        raise FlowError(f"a source cannot send this: {error}") from error
+        raise FlowError(f"a source cannot send this: {error}") from None
     payload.timestamp_ns = wall_ns
     block = bytearray(payload.total)
     payload.write_into(block)

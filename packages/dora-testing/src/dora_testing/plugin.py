@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Collection, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 CLUSTERS = pytest.StashKey[list["Cluster"]]()
 """Clusters that a test has made."""
+OWN = frozenset(("dora_testing", "dora_config", "dora_daemon", "dora_coordinator"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -136,10 +138,29 @@ def dora_cluster(request: pytest.FixtureRequest) -> ClusterMaker:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo is not None and not item.config.getoption("fulltrace"):
+        failure = call.excinfo.value.with_traceback(_without_own_frames(call.excinfo))
+        call.excinfo = pytest.ExceptionInfo.from_exception(failure)
     report = yield
     for cluster in item.stash.get(CLUSTERS, []) if report.failed else ():
         lines = [f"seed {cluster.seed} repeats this run", *cluster.faults]
         report.sections.append(("dora_cluster", "\n".join(lines)))
     return report
+
+
+def _without_own_frames(failure: pytest.ExceptionInfo[BaseException]) -> types.TracebackType | None:
+    """Return the traceback without the frames of dora, unless the fault is its own."""
+    from dora_config.errors import DoraError
+
+    entries = [entry._rawentry for entry in failure.traceback]
+    names = [str(entry.tb_frame.f_globals.get("__name__")) for entry in entries]
+    own = [name.partition(".")[0] in OWN for name in names]
+    left: types.TracebackType | None = None
+    if not any(own) or (own[-1] and not failure.errisinstance(DoraError)):
+        return failure.tb
+    for entry, hidden in zip(reversed(entries), reversed(own), strict=True):
+        if not hidden:
+            left = types.TracebackType(left, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return left or failure.tb

@@ -35,8 +35,10 @@ def _recorded(file: Path, node: str, outputs: tuple[str, ...]) -> Iterator[Emiss
         raise FlowError("recordings need the wheel dora-recordings; install it") from None
     try:
         recording = Recording(file)
-    except (OSError, UnreadableRecording) as error:
-        raise FlowError(f"{file}: {error}") from error
+    except OSError as error:
+        raise FlowError(f"{file}: {error.strerror}") from None
+    except UnreadableRecording as error:
+        raise FlowError(f"{file}: {error}") from None
     first = next(recording.messages(), None)
     topics = {f"{node}/{output}": output for output in outputs}
     for message in recording.messages(topics):
