@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from lerobot.robots import RobotConfig
 from lerobot.teleoperators import TeleoperatorConfig
 
+from lerobot_robot_dora.messages import MAX_AGE
+
 # LeRobot makes options of the fields.
 
 
@@ -19,7 +21,7 @@ class DoraRobotConfig(RobotConfig):
     """Id of a node with `path: dynamic`; None: a dataflow has started the script."""
     dataflow: str | None = None
     """Name or UUID of its dataflow; None: the only one with such a node."""
-    max_age: float = 0.2
+    max_age: float = MAX_AGE
     """Seconds; older messages are not used: the script waits for newer ones."""
     timeout: float = 60.0
     """Seconds without new messages until the script ends."""
@@ -34,7 +36,7 @@ class DoraTeleoperatorConfig(TeleoperatorConfig):
     """Id of a node with `path: dynamic`; None: a dataflow has started the script."""
     dataflow: str | None = None
     """Name or UUID of its dataflow; None: the only one with such a node."""
-    max_age: float = 0.2
+    max_age: float = MAX_AGE
     """Seconds; older messages are not used: the script waits for newer ones."""
     timeout: float = 60.0
     """Seconds without new messages until the script ends."""

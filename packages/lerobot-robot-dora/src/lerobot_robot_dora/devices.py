@@ -14,7 +14,7 @@ from lerobot.teleoperators import TeleoperatorConfig
 from lerobot.teleoperators.utils import make_teleoperator_from_config
 from lerobot.utils.import_utils import register_third_party_plugins
 
-from lerobot_robot_dora.robot_node import MAX_AGE
+from lerobot_robot_dora.messages import MAX_AGE
 
 
 @dataclass

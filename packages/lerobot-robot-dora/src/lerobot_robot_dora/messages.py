@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 NAMES, ACTION_NAMES, OBSERVED_AT = "names", "action_names", "observed_at"
+MAX_AGE = 0.2
+"""Seconds; by default, older messages are not used."""
 Metadata = Mapping[str, Any]
 
 

@@ -10,13 +10,19 @@ from typing import Any, Protocol
 from dora_node_api import Node
 from lerobot_robot_dora import pictures
 from lerobot_robot_dora.events import Event, Warnings, batches, lerobot_needed, newest
-from lerobot_robot_dora.messages import ACTION_NAMES, NAMES, OBSERVED_AT, Refused, action, array
+from lerobot_robot_dora.messages import (
+    ACTION_NAMES,
+    MAX_AGE,
+    NAMES,
+    OBSERVED_AT,
+    Refused,
+    action,
+    array,
+)
 
 TICK, ACTION = "tick", "action"
 STATE, EXECUTED = "state", "executed"
 """Outputs besides the cameras."""
-MAX_AGE = 0.2
-"""Seconds; older actions are not executed."""
 
 
 class Robot(Protocol):
