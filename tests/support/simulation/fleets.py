@@ -192,8 +192,8 @@ class SimulatedFleet(Fleet[SimulatedDaemon]):
 
     # ----------------------------------------------------------------------- steps
 
-    def handle(self, event: Event, *, lost: SimulatedDaemon | None = None) -> None:
-        super().handle(event, lost=lost)
+    def handle(self, event: Event, then: Callable[[], None] | None = None) -> None:
+        super().handle(event, then)
         self._carry_out()
 
     def _carry_out(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from dora_daemon.runner.logs.log_entries import OutputSplitter
 from dora_daemon.runner.machine.events import Exit
+from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_node_api.errors import ControlClosed
 from dora_node_api.protocol import lockstep as wire
@@ -35,7 +36,7 @@ class Child:
     def __init__(
         self,
         program: PreparedNode,
-        launch: LaunchConfig,
+        incarnation: int,
         output: Path,
         now: int,
         patience: float,
@@ -43,6 +44,12 @@ class Child:
     ) -> None:
         """Start it. `patience`: seconds that it may need for one step. Raises OSError."""
         self.node = program.spec.id
+        launch = LaunchConfig(
+            socket=wire.SOCKET,
+            node_id=self.node,
+            incarnation=incarnation,
+            operators=operator_configs(program.spec),
+        )
         self._patience = patience
         self._end, other = socket.socketpair()
         self._end.settimeout(STARTS_LONGER * patience)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.link import LINK_NODE
@@ -26,6 +26,7 @@ from dora_testing.messages import Opened, lifecycle, make_block
 from dora_testing.participants import Participant
 from dora_testing.queues import InputQueue
 from dora_testing.results import Sent
+from dora_testing.schedule import Timeline
 from dora_testing.sources import Emission, Source
 
 
@@ -36,10 +37,15 @@ class Director(ABC):
     """What waits in queues for a message."""
 
     def __init__(
-        self, plan: RunPlan, sources: Mapping[str, object], outputs: dict[str, list[Sent]]
+        self,
+        timeline: Timeline,
+        plan: RunPlan,
+        sources: Mapping[str, object],
+        outputs: dict[str, list[Sent]],
     ) -> None:
         """`sources`: in place of nodes. `outputs`: keeps what is sent, by `node/output`."""
         self.outputs = outputs
+        self._time = timeline
         self._plan = plan
         specs = plan.resolved.nodes
         self._state = RunnerMachine(specs, plan)
@@ -58,29 +64,13 @@ class Director(ABC):
 
     def _part(self, place: int, spec: ResolvedNode, source: object) -> Participant:
         queues = {
-            name: self._queue(spec.id, name, wanted)
+            name: InputQueue(spec.id, name, wanted)
             for name, wanted in spec.inputs.items()
             if not isinstance(wanted.source, TimerSource)
         }
         return Participant(spec, place, queues, source if isinstance(source, Source) else None)
 
-    def _queue(self, node: str, name: str, wanted: ResolvedInput) -> InputQueue:
-        return InputQueue(node, name, wanted)
-
     # --- what is around the nodes ----------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def seconds(self) -> float:
-        """Time of messages."""
-
-    @abstractmethod
-    def _time(self) -> int:
-        """Return the virtual time in nanoseconds."""
-
-    @abstractmethod
-    def _at(self, time_ns: int, action: Callable[[], None]) -> None:
-        """Do something at a virtual time."""
 
     @abstractmethod
     def _go(self, part: Participant) -> None:
@@ -105,8 +95,9 @@ class Director(ABC):
 
     # --- the state machine -----------------------------------------------------------------------
 
-    def _handle(self, event: events.StateEvent) -> None:
-        for command in self._state.handle(event, self._time() / 1e9):
+    def handle(self, event: events.StateEvent) -> None:
+        """Pass an event to the state machine."""
+        for command in self._state.handle(event, self._time.now_ns / 1e9):
             self._carry_out(command)
 
     def _carry_out(self, command: do.Command) -> None:
@@ -153,28 +144,28 @@ class Director(ABC):
             if self._timers.get((node, timer)) is number:
                 del self._timers[node, timer]
                 busy = any(q.ready() for part in self.parts.values() for q in part.queues.values())
-                self._handle(events.TimerFired(node, timer, busy=busy))
+                self.handle(events.TimerFired(node, timer, busy=busy))
 
-        self._at(max(at, self._time()), fire)
+        self._time.at(max(at, self._time.now_ns), fire)
 
     # --- processes -------------------------------------------------------------------------------
 
     def _spawn(self, part: Participant) -> None:
-        self._at(self._time(), partial(self._spawned, part.id, part.incarnation))
+        self._time.at(self._time.now_ns, partial(self._spawned, part.id, part.incarnation))
 
     def _spawned(self, node: str, number: int) -> None:
-        self._handle(events.NodeSpawned(node, number, number))
-        self._handle(events.NodeConnected(node, number, number))
+        self.handle(events.NodeSpawned(node, number, number))
+        self.handle(events.NodeConnected(node, number, number))
 
     def _admit(self, part: Participant, restarts: int) -> None:
         if part.source is None:
             config = node_config(self._plan, part.spec, restarts, self._cycles)
-            session = part.connect(config, self._time())
+            session = part.connect(config, self._time.now_ns)
             for key, value in self._plan.params.get(part.id, {}).items():
                 session.handle(SetParam(key, value))
 
     def _start(self, part: Participant) -> None:
-        part.started_ns = self._time()
+        part.started_ns = self._time.now_ns
         if part.source is not None:
             part.emissions = part.source.emissions(part.id, part.spec.outputs)
             self._emit_next(part)
@@ -192,7 +183,7 @@ class Director(ABC):
         emission = next(part.emissions, None)
         if emission is not None:
             action = partial(self._emit, part, part.emissions, emission)
-            self._at(max(self._time(), part.started_ns + emission.at_ns), action)
+            self._time.at(max(self._time.now_ns, part.started_ns + emission.at_ns), action)
         elif part.source.ends:
             self._source_ended(part)
 
@@ -206,7 +197,7 @@ class Director(ABC):
     def _source_ended(self, part: Participant) -> None:
         part.emissions = None
         exited = events.NodeExited(part.id, part.incarnation, events.Exit(code=0))
-        self._at(self._time(), partial(self._handle, exited))
+        self._time.at(self._time.now_ns, partial(self.handle, exited))
 
     # --- messages --------------------------------------------------------------------------------
 
@@ -216,14 +207,14 @@ class Director(ABC):
         if output not in part.spec.outputs:
             names = ", ".join(part.spec.outputs) or "none"
             raise FlowError(f'node "{part.id}" has no output `{output}`; it has: {names}')
-        block = make_block(data, metadata, wire.wall_ns(self._time()) + self._clock_ns)
+        block = make_block(data, metadata, wire.wall_ns(self._time.now_ns) + self._clock_ns)
         self.emit(f"{part.id}/{output}", block, delivery_flags(metadata or {}))
 
     def emit(self, output: str, block: bytes, flags: int = 0) -> None:
         """Send a message on `node/output`."""
-        self.outputs.setdefault(output, []).append(Sent(self.seconds, block))
+        self.outputs.setdefault(output, []).append(Sent(self._time.seconds, block))
         for queue in self._readers[output]:
-            self._transmit(output, queue, self.record(block, self._time(), flags))
+            self._transmit(output, queue, self.record(block, self._time.now_ns, flags))
 
     def _announce(
         self, node: str, record: Delivery, outputs: tuple[str, ...] | None = None

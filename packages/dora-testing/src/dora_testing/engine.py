@@ -15,12 +15,10 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine, passes
 from dora_daemon.runner.logs.log_entries import entry_from_line, message_text
 from dora_daemon.runner.machine import commands as do, events
-from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_node_api.data.metadata import utc_datetime
 from dora_node_api.protocol import lockstep as wire, messages
 from dora_node_api.protocol.connection import DEADLOCK_AFTER
-from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.layout import RecordKind
 from dora_testing.children import Child, last_lines, shown
@@ -29,7 +27,7 @@ from dora_testing.errors import FlowError
 from dora_testing.messages import Queued, make_block
 from dora_testing.participants import NOTHING, Answer, Participant
 from dora_testing.queues import InputQueue
-from dora_testing.results import Result, Sent
+from dora_testing.results import Output, Result, Sent
 from dora_testing.schedule import Schedule
 from dora_testing.sources import Source
 
@@ -64,11 +62,10 @@ class Engine(Director):
         shuffle: int | None,
     ) -> None:
         """`latency` by `node/output` or `node/input`, `cost` by node, in nanoseconds."""
-        self.now = wire.START_NS
-        self.schedule = Schedule()
+        self.time = Schedule()
         nodes = plan.resolved.nodes
         outputs: dict[str, list[Sent]] = {f"{n.id}/{o}": [] for n in nodes for o in n.outputs}
-        super().__init__(plan, sources, outputs)
+        super().__init__(self.time, plan, sources, outputs)
         for node, busy in cost.items():
             self.parts[node].cost_ns = busy
         self._programs = programs
@@ -77,24 +74,13 @@ class Engine(Director):
         self._patience = patience
         self._random = None if shuffle is None else random.Random(shuffle)
         self._order = count(NODES_FIRST)
-        self._epoch: int | None = None
-
-    @property
-    def seconds(self) -> float:
-        return 0.0 if self._epoch is None else (self.now - self._epoch) / 1e9
-
-    def _time(self) -> int:
-        return self.now
-
-    def _at(self, time_ns: int, action: Callable[[], None]) -> None:
-        self.schedule.add(time_ns, action)
 
     # --- the loop --------------------------------------------------------------------------------
 
     def run(self, until_ns: int | None) -> Result:
         """Run until the dataflow ends; it is stopped at a virtual time, or if nothing happens."""
         try:
-            self._handle(events.Prepared())
+            self.handle(events.Prepared())
             steps = events_so_far = 0
             while self._state.phase != "finished":
                 if self._attend() or self._act():
@@ -106,7 +92,7 @@ class Engine(Director):
                         raise FlowError(self._endless())
                     if until_ns is None and events_so_far > MOST_WITHOUT_END:
                         raise FlowError(
-                            f"no end after {MOST_WITHOUT_END:,} events, {self.seconds:g} s: timers"
+                            f"no end after {MOST_WITHOUT_END:,} events, {self.time.seconds:g} s: timers"
                             " tick for ever; end it with `run(until=5)`"
                         )
                 else:
@@ -128,7 +114,7 @@ class Engine(Director):
 
     def _act(self) -> bool:
         """Do the first thing of the schedule that is due."""
-        action = self.schedule.take(self.now)
+        action = self.time.take()
         if action is None:
             return False
         action()
@@ -137,7 +123,9 @@ class Engine(Director):
     def _go_on(self) -> bool:
         """Let one node go on, the one that could first; return whether there was one."""
         ready = [
-            n for n in self.parts.values() if n.check_at is not None and n.check_at <= self.now
+            n
+            for n in self.parts.values()
+            if n.check_at is not None and n.check_at <= self.time.now_ns
         ]
         if self._random is not None:
             self._random.shuffle(ready)
@@ -148,24 +136,24 @@ class Engine(Director):
     def _pass_time(self, until_ns: int | None) -> None:
         """Go to the time at which something happens next; stop the dataflow at its end."""
         times = [node.check_at for node in self.parts.values() if node.check_at is not None]
-        if self.schedule.next is not None:
-            times.append(self.schedule.next)
+        if self.time.next is not None:
+            times.append(self.time.next)
         next_time = min(times, default=None)
         stopping = self._state.phase == "stopping"
-        end = None if until_ns is None or self._epoch is None else self._epoch + until_ns
+        end = None if until_ns is None or self.time.began is None else self.time.began + until_ns
         if end is not None and not stopping and (next_time is None or next_time > end):
-            self.now = max(self.now, end)
-            self._handle(events.RunStopRequested("the time of the test is over"))
+            self.time.now_ns = max(self.time.now_ns, end)
+            self.handle(events.RunStopRequested("the time of the test is over"))
         elif next_time is not None:
-            self.now = max(self.now, next_time)
-        elif not stopping and self._epoch is not None:
-            self._handle(events.RunStopRequested("nothing more can happen"))
+            self.time.now_ns = max(self.time.now_ns, next_time)
+        elif not stopping and self.time.began is not None:
+            self.handle(events.RunStopRequested("nothing more can happen"))
         else:
             raise FlowError(self._blocked())
 
     def _endless(self) -> str:
         return (
-            f"{MOST_STEPS:,} events at the same virtual time, {self.seconds:g} s: nodes that"
+            f"{MOST_STEPS:,} events at the same virtual time, {self.time.seconds:g} s: nodes that"
             " send to each other in a circle take no time in a test; give one of them a `cost`"
         )
 
@@ -181,9 +169,9 @@ class Engine(Director):
 
     def _check(self, node: Participant, at: int | None = None) -> None:
         """Look again whether a node can go on, now or at a time."""
-        if node.check_at is not None and node.check_at <= self.now and node.answer is None:
+        if node.check_at is not None and node.check_at <= self.time.now_ns and node.answer is None:
             return
-        node.check_at = self.now if at is None else at
+        node.check_at = self.time.now_ns if at is None else at
         node.check_order = next(self._order) if at is None else node.place
 
     def _arrived(self, node: Participant) -> None:
@@ -205,19 +193,19 @@ class Engine(Director):
 
     def _deliver(self, node: Participant, values: list[Any]) -> bool:
         """Give a node that waits for an event the next one, or nothing after its time-out."""
-        answer = node.next_answer(self.now)
+        answer = node.next_answer(self.time.now_ns)
         until = values[1] if len(values) > 1 else None
         if answer is None:
-            if until is not None and until <= self.now:
+            if until is not None and until <= self.time.now_ns:
                 return self._reply(node, NOTHING)
             times = [time for time in (until, node.next_time()) if time is not None]
             node.check_at = None
             if times:
-                self._check(node, max(min(times), self.now + 1))
+                self._check(node, max(min(times), self.time.now_ns + 1))
             return False
         self._wake_senders(node)
         if node.cost_ns and answer[0] is not None and answer[0]["type"] == "INPUT":
-            self._later(node, answer, self.now + node.cost_ns)
+            self._later(node, answer, self.time.now_ns + node.cost_ns)
             return True
         return self._reply(node, answer)
 
@@ -230,7 +218,7 @@ class Engine(Director):
         assert node.child is not None
         node.request = node.answer = node.check_at = None
         node.running = True
-        node.child.answer(self.now, *answer)
+        node.child.answer(self.time.now_ns, *answer)
         return True
 
     def _follow(self, node: Participant) -> None:
@@ -256,37 +244,37 @@ class Engine(Director):
                 node.session.correct_times(inputs)
             case [wire.HELLO, _, pid]:
                 node.request = (values, block)
-                self._handle(events.NodeConnected(node.id, node.incarnation, pid))
+                self.handle(events.NodeConnected(node.id, node.incarnation, pid))
             case [wire.SLEEP, until]:
                 node.request = (values, block)
-                self._later(node, NOTHING, max(until, self.now))
+                self._later(node, NOTHING, max(until, self.time.now_ns))
             case [wire.POLL]:
                 node.request = (values, block)
                 self._poll(node)
             case [wire.EMPTY]:
                 node.request = (values, block)
                 waiting = any(queue.ready() for queue in node.queues.values())
-                ready = node.session is not None and node.session.waiting(self.now)
-                self._later(node, (not (waiting or ready), b""), self.now + EMPTY_POLL_NS)
+                ready = node.session is not None and node.session.waiting(self.time.now_ns)
+                self._later(node, (not (waiting or ready), b""), self.time.now_ns + EMPTY_POLL_NS)
             case [wire.NEXT | wire.SEND_WAITING, *_]:
                 node.request = (values, block)
                 self._check(node)
 
     def _poll(self, node: Participant) -> None:
-        answer = node.next_answer(self.now)
+        answer = node.next_answer(self.time.now_ns)
         if answer is None:
-            self._later(node, NOTHING, self.now + EMPTY_POLL_NS)
+            self._later(node, NOTHING, self.time.now_ns + EMPTY_POLL_NS)
             return
         self._wake_senders(node)
         cost = node.cost_ns if answer[0] is not None and answer[0]["type"] == "INPUT" else 0
-        self._later(node, answer, self.now + cost)
+        self._later(node, answer, self.time.now_ns + cost)
 
     def _control(self, node: Participant, message: messages.Message, block: bytes) -> None:
         match message:
             case messages.CloseOutputs(outputs):
-                self._handle(events.OutputsClosed(node.id, outputs))
+                self.handle(events.OutputsClosed(node.id, outputs))
             case messages.StopDataflow(reason):
-                self._handle(events.RunStopRequested(f'node "{node.id}" requested it: {reason}'))
+                self.handle(events.RunStopRequested(f'node "{node.id}" requested it: {reason}'))
             case messages.SaveState(form, _):
                 node.state = (form, block)
             case _:  # what lists and operators see
@@ -300,7 +288,7 @@ class Engine(Director):
             self._arrive(queue, record)
             return
         queue.on_way += record.kind is RecordKind.DATA
-        self.schedule.add(self.now + latency, partial(self._arrived_late, queue, record))
+        self.time.at(self.time.now_ns + latency, partial(self._arrived_late, queue, record))
 
     def _arrived_late(self, queue: InputQueue, record: Delivery) -> None:
         queue.on_way -= record.kind is RecordKind.DATA
@@ -323,15 +311,15 @@ class Engine(Director):
             self.emit(output, block, values[2])
             return self._reply(node, NOTHING)
         if node.blocked_ns is None:
-            node.blocked_ns = self.now
+            node.blocked_ns = self.time.now_ns
         cycle = next((c for c in self._cycles if node.id in c and full.node in c), None)
         node.check_at = None
         if cycle is None:
             return False
         gives_up = node.blocked_ns + round(DEADLOCK_AFTER * 1e9)
         own = [queue for queue in node.queues.values() if queue.backpressure]
-        if gives_up > self.now or not all(queue.full for queue in own):
-            self._check(node, max(gives_up, self.now + _LOOK_AGAIN_NS))
+        if gives_up > self.time.now_ns or not all(queue.full for queue in own):
+            self._check(node, max(gives_up, self.time.now_ns + _LOOK_AGAIN_NS))
             return False
         node.blocked_ns = None
         edge = f"{output} -> {full.node}/{full.input}"
@@ -350,7 +338,7 @@ class Engine(Director):
     def _read_lines(self, node: Participant, *, last: bool = False) -> None:
         assert node.child is not None
         for text in node.child.new_lines(last=last):
-            stamp = utc_datetime(wire.wall_ns(self.now)).isoformat()
+            stamp = utc_datetime(wire.wall_ns(self.time.now_ns)).isoformat()
             entry = entry_from_line(text, node=node.id, stream="stdout", ts=stamp)
             node.lines.append(entry.message)
             self._publish_line(node.spec, entry, text)
@@ -369,11 +357,11 @@ class Engine(Director):
                 if not isinstance(source, LogSource) or node.id == spec.id:
                     continue
                 if source.node in (None, spec.id) and passes(entry.level, source.level):
-                    block = _text_block(as_text, self.now)
-                    self._arrive(node.queues[name], Queued(block, self.now, 0))
+                    block = _text_block(as_text, self.time.now_ns)
+                    self._arrive(node.queues[name], Queued(block, self.time.now_ns, 0))
 
     def _emit_text(self, output: str, text: str) -> None:
-        self.emit(output, _text_block(text, self.now))
+        self.emit(output, _text_block(text, self.time.now_ns))
 
     # --- the machine of the runner ---------------------------------------------------------------
 
@@ -387,33 +375,29 @@ class Engine(Director):
             super()._spawn(node)
             return
         spec, incarnation = node.spec, node.incarnation
-        launch = LaunchConfig(
-            socket=wire.SOCKET,
-            node_id=spec.id,
-            incarnation=incarnation,
-            operators=operator_configs(spec),
-        )
         output = self._output_of(node.id)
         try:
-            node.child = Child(self._programs[spec.id], launch, output, self.now, self._patience)
+            node.child = Child(
+                self._programs[spec.id], incarnation, output, self.time.now_ns, self._patience
+            )
         except OSError as error:
             failed = events.SpawnFailed(spec.id, incarnation, str(error))
-            self.schedule.add(self.now, partial(self._handle, failed))
+            self.time.at(self.time.now_ns, partial(self.handle, failed))
             return
         node.running = True
         pid = node.child.process.pid
-        self._handle(events.NodeSpawned(spec.id, incarnation, pid))
+        self.handle(events.NodeSpawned(spec.id, incarnation, pid))
 
     def _refuse(self, node: Participant, command: do.Refuse) -> None:
         if node.source is not None:
             self._source_ended(node)
         elif node.request is not None and node.request[0][0] == wire.HELLO:
             refusal = {"refused": command.message, "cancelled": command.cancelled}
-            self._later(node, (refusal, b""), self.now)
+            self._later(node, (refusal, b""), self.time.now_ns)
 
     def _start(self, node: Participant) -> None:
-        if self._epoch is None:
-            self._epoch = self.now
+        if self.time.began is None:
+            self.time.began = self.time.now_ns
         super()._start(node)
 
     def _go(self, node: Participant) -> None:
@@ -430,13 +414,13 @@ class Engine(Director):
             "state": form,
             "waiting": waiting,
         }
-        self._later(node, (answer, content), self.now)
+        self._later(node, (answer, content), self.time.now_ns)
 
     def _stop(self, node: Participant) -> None:
         if node.session is not None:
             node.session.stop("MANUAL")
             if node.request is not None and node.request[0][0] == wire.SEND_WAITING:
-                self._later(node, NOTHING, self.now)  # the message is dropped
+                self._later(node, NOTHING, self.time.now_ns)  # the message is dropped
             self._arrived(node)
 
     def _signal(self, node: Participant, name: str) -> None:
@@ -447,7 +431,7 @@ class Engine(Director):
             node.running = False
             self._read_lines(node, last=True)
             # The machine has not handled the event yet that has led to this signal.
-            self.schedule.add(self.now, partial(self._signalled, node, node.incarnation))
+            self.time.at(self.time.now_ns, partial(self._signalled, node, node.incarnation))
 
     def _signalled(self, node: Participant, incarnation: int) -> None:
         if node.incarnation == incarnation and node.child is not None:
@@ -463,7 +447,7 @@ class Engine(Director):
         except FlowError:
             child.kill()
             raise
-        self._handle(
+        self.handle(
             events.NodeExited(
                 node.id,
                 node.incarnation,
@@ -477,7 +461,7 @@ class Engine(Director):
 
     def at(self, after_ns: int, action: Callable[[], None]) -> None:
         """Do something at a time after the start of the first node."""
-        self.schedule.add(wire.START_NS + after_ns, action)
+        self.time.at(wire.START_NS + after_ns, action)
 
     def control(self, node: str, message: messages.Message) -> None:
         """Send a message of the runner to a node."""
@@ -485,10 +469,6 @@ class Engine(Director):
         if found.session is not None:
             found.session.handle(message)
             self._arrived(found)
-
-    def handle(self, event: events.StateEvent) -> None:
-        """Pass an event to the machine of the runner."""
-        self._handle(event)
 
     def kill(self, node: str) -> None:
         """Kill the process of a node."""
@@ -502,14 +482,14 @@ class Engine(Director):
     def _result(self) -> Result:
         ended = self._state.result
         assert ended is not None
-        queues: Sequence[InputQueue] = [q for n in self.parts.values() for q in n.queues.values()]
+        parts = self.parts.values()
         return Result(
-            self.outputs,
-            {f"{queue.node}/{queue.input}": queue.dropped for queue in queues},
-            ended.nodes,
-            {node.id: node.lines for node in self.parts.values()},
-            seconds=self.seconds,
-            stop_reason=ended.stop_reason,
+            {name: Output(name, sent) for name, sent in self.outputs.items()},
+            {f"{part.id}/{name}": q.dropped for part in parts for name, q in part.queues.items()},
+            {part.id: part.lines for part in parts},
+            {node.node: node for node in ended.nodes},
+            self.time.seconds,
+            ended.stop_reason,
         )
 
     def failure(self, result: Result, *, may_fail: Sequence[str]) -> str | None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dora_config.dataflow.loader import LoadedDataflow, load_dataflow
+from dora_config.dataflow.loader import load_dataflow
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.yaml.quantities import parse_duration
 from dora_daemon.runner.machine import events
 from dora_node_api.protocol import messages
 from dora_testing.engine import Engine
-from dora_testing.errors import FlowError
+from dora_testing.errors import FlowError, find
 from dora_testing.programs import plan_of, prepare
 from dora_testing.results import Result
 from dora_testing.sources import Source
@@ -48,7 +49,7 @@ class Flow:
         `dora run`. `shuffle`: seed of another order of what happens at the same time. `patience`:
         real seconds in which a node must come back for events; it has four times as long to start.
         """
-        self._loaded: LoadedDataflow = load_dataflow(dataflow)
+        self._loaded = load_dataflow(dataflow)
         self._replace = dict(replace or {})
         self._nodes = {node.id: node for node in self._loaded.resolved.nodes}
         for name in (*self._replace, *(cost or {})):
@@ -67,35 +68,29 @@ class Flow:
         if unused:
             raise FlowError(f'dynamic node "{unused[0]}" is not started by dora; replace it')
 
-    def _expect(self, name: str) -> Any:
-        if name not in self._nodes:
-            known = ", ".join(self._nodes)
-            raise FlowError(f'node "{name}" does not exist in {self._loaded.path}; nodes: {known}')
-        return self._nodes[name]
+    def _expect(self, name: str) -> ResolvedNode:
+        return find(self._nodes, name, "node", f"{self._loaded.path} has")
 
     # --- what happens meanwhile ------------------------------------------------------------------
 
     def set_param(self, node: str, key: str, value: Any, *, at: float = 0.0) -> None:
         """Set a parameter of a node at a virtual time, as `dora param set` does."""
-        self._expect(node)
-        self._do(at, lambda engine: engine.control(node, messages.SetParam(key, value)))
+        self._do(node, at, lambda engine: engine.control(node, messages.SetParam(key, value)))
 
     def delete_param(self, node: str, key: str, *, at: float) -> None:
         """Delete a parameter of a node at a virtual time."""
-        self._expect(node)
-        self._do(at, lambda engine: engine.control(node, messages.DeleteParam(key)))
+        self._do(node, at, lambda engine: engine.control(node, messages.DeleteParam(key)))
 
     def kill(self, node: str, *, at: float) -> None:
         """Kill the process of a node at a virtual time; its restart policy decides what follows."""
-        self._expect(node)
-        self._do(at, lambda engine: engine.kill(node))
+        self._do(node, at, lambda engine: engine.kill(node))
 
     def stop(self, node: str, *, at: float) -> None:
         """Stop a node at a virtual time, as `dora node stop` does."""
-        self._expect(node)
-        self._do(at, lambda engine: engine.handle(events.NodeStopRequested(node, 10.0)))
+        self._do(node, at, lambda engine: engine.handle(events.NodeStopRequested(node, 10.0)))
 
-    def _do(self, at: float, action: Callable[[Engine], None]) -> None:
+    def _do(self, node: str, at: float, action: Callable[[Engine], None]) -> None:
+        self._expect(node)
         self._actions.append((round(at * 1e9), action))
 
     # --- the run ---------------------------------------------------------------------------------
@@ -112,7 +107,18 @@ class Flow:
             self._expect(name)
         folder = Path(tempfile.mkdtemp(prefix="dora-test-"))
         try:
-            engine = self._engine(folder)
+            plan = plan_of(self._loaded, self._env)
+            nodes = [node for node in self._nodes.values() if node.id not in self._replace]
+            engine = Engine(
+                plan,
+                prepare(plan, self._loaded, nodes, folder),
+                self._replace,
+                folder,
+                latency=self._latency,
+                cost=self._cost,
+                patience=self._patience,
+                shuffle=self._shuffle,
+            )
             for at, action in self._actions:
                 engine.at(at, lambda action=action: action(engine))  # type: ignore[misc]
             result = engine.run(None if until is None else _ns(until))
@@ -122,20 +128,6 @@ class Flow:
         if problem is not None:
             raise FlowError(problem)
         return result
-
-    def _engine(self, folder: Path) -> Engine:
-        plan = plan_of(self._loaded, self._env)
-        nodes = [node for node in self._nodes.values() if node.id not in self._replace]
-        return Engine(
-            plan,
-            prepare(plan, self._loaded, nodes, folder),
-            self._replace,
-            folder,
-            latency=self._latency,
-            cost=self._cost,
-            patience=self._patience,
-            shuffle=self._shuffle,
-        )
 
 
 def seconds_of(duration: Duration) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from dora_config.dataflow.resolved import QueueSettings
 from dora_node_api.transport.consumer.delivery import Delivery
@@ -23,6 +24,8 @@ class InputQueue:
         """Messages that were sent and have not arrived."""
         self.open = True
         """The node will read again."""
+        self.took: Callable[[Delivery], None] = lambda record: None
+        """Gets each record that the node takes."""
         self._records: deque[Delivery] = deque()
         self._messages = 0
 
@@ -42,9 +45,12 @@ class InputQueue:
             return
         if record.kind is RecordKind.DATA:
             if not self.backpressure and not record.flags & FLAG_PROTECTED:
+                older = [one for one in self._records if _is_droppable(one)]
                 keep = 0 if record.flags & FLAG_FLUSH else self.bound - 1
-                while self._droppable() > keep:
-                    self._drop_oldest()
+                for dropped in older[: max(0, len(older) - keep)]:
+                    self._records.remove(dropped)
+                    self._messages -= 1
+                    self.dropped += 1
             self._messages += 1
         self._records.append(record)
 
@@ -54,6 +60,7 @@ class InputQueue:
             return None
         record = self._records.popleft()
         self._messages -= record.kind is RecordKind.DATA
+        self.took(record)
         return record
 
     def ready(self) -> bool:
@@ -66,17 +73,6 @@ class InputQueue:
         self._records.clear()
         self._messages = 0
 
-    def _droppable(self) -> int:
-        return sum(map(_droppable, self._records)) if self._messages >= 1 else 0
 
-    def _drop_oldest(self) -> None:
-        for place, record in enumerate(self._records):
-            if _droppable(record):
-                del self._records[place]
-                self._messages -= 1
-                self.dropped += 1
-                return
-
-
-def _droppable(record: Delivery) -> bool:
+def _is_droppable(record: Delivery) -> bool:
     return record.kind is RecordKind.DATA and not record.flags & FLAG_PROTECTED

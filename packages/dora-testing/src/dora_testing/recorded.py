@@ -18,14 +18,8 @@ from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.yaml.writer import dump_yaml
 from dora_node_api.backends import event_notes as notes
 from dora_node_api.data.metadata import decode_metadata
-from dora_recordings.arrow_messages import (
-    METADATA_KEY,
-    NOTES_KEY,
-    OWN_TIMES_KEY,
-    RecordedMessage,
-    decode_all,
-)
-from dora_recordings.reading import Recording, merged
+from dora_recordings import arrow_messages as arrow
+from dora_recordings.reading import Recording, UnreadableRecording, merged
 from dora_testing.errors import FlowError
 
 WINDOW_NS = 10_000_000_000
@@ -83,6 +77,8 @@ class Recorded:
             self._recordings = [Recording(file) for file in self.files]
         except OSError as error:
             raise FlowError(f"{error.filename}: {error.strerror}") from None
+        except UnreadableRecording as error:
+            raise FlowError(str(error)) from error
         self._noted: dict[str, bool] = {}
         self.facts = next(
             (one.facts for one in self._recordings if one.facts.dataflow), self._recordings[0].facts
@@ -107,7 +103,7 @@ class Recorded:
         ]
 
     @cached_property
-    def first(self) -> RecordedMessage:
+    def first(self) -> arrow.RecordedMessage:
         """The first message. Raises FlowError if there is none."""
         found = next(merged(self._recordings), None)
         if found is None:
@@ -122,17 +118,17 @@ class Recorded:
     def messages(self, outputs: Collection[str]) -> Iterator[Message]:
         """Yield the messages of these outputs in the order they were sent."""
         for message in merged(self._recordings, outputs):
-            value, custom = decode_all(message.schema, message.data)
-            own = decode_metadata(custom.get(OWN_TIMES_KEY, b""))
+            value, custom = arrow.decode_all(message.schema, message.data)
+            own = decode_metadata(custom.get(arrow.OWN_TIMES_KEY, b""))
             sent = own.pop("publish_time", message.publish_time)
             yield Message(
                 message.topic,
                 value,
-                decode_metadata(custom.get(METADATA_KEY, b"")) | own,
+                decode_metadata(custom.get(arrow.METADATA_KEY, b"")) | own,
                 message.log_time,
                 sent,
                 sent - message.publish_time,
-                json.loads(custom[NOTES_KEY]) if NOTES_KEY in custom else None,
+                json.loads(custom[arrow.NOTES_KEY]) if arrow.NOTES_KEY in custom else None,
             )
 
     # --- one node --------------------------------------------------------------------------------

@@ -13,12 +13,11 @@ from dora_config.dataflow.loader import LoadedDataflow
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.run_plan import RunPlan
-from dora_daemon.runner.nodes.node_config import node_config, operator_configs
+from dora_daemon.runner.nodes.node_config import node_config
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_node_api.backends import event_notes as notes
 from dora_node_api.data.metadata import captured_ns, encode_metadata
 from dora_node_api.protocol import lockstep as wire, messages
-from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_recordings.arrow_messages import RecordedMessage, encode, schema_of
 from dora_recordings.mcap_file import McapFile
 from dora_testing.children import Child, shown
@@ -262,14 +261,8 @@ class NodeCheck:
         restarts = 0
         while self._kind() == notes.START:
             self._advance()
-            launch = LaunchConfig(
-                socket=wire.SOCKET,
-                node_id=self._spec.id,
-                incarnation=restarts,
-                operators=operator_configs(self._spec),
-            )
             child = Child(
-                self._program, launch, self._log, self._now, self._patience, self._own_offset
+                self._program, restarts, self._log, self._now, self._patience, self._own_offset
             )
             try:
                 self._follow(child, restarts)

@@ -6,13 +6,11 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 from dora_config.protocol.reports import NodeResult
-from dora_testing.errors import FlowError
+from dora_testing.errors import FlowError, find
 from dora_testing.messages import Opened
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,43 +74,34 @@ class Output(Sequence[Sent]):
         return f"<{len(self)} messages of {self.name}>"
 
 
+@dataclass(frozen=True)
 class Result:
     """Everything that a flow has sent, printed and dropped."""
 
-    def __init__(
-        self,
-        outputs: Mapping[str, list[Sent]],
-        drops: Mapping[str, int],
-        nodes: Sequence[NodeResult],
-        lines: Mapping[str, list[str]],
-        *,
-        seconds: float,
-        stop_reason: str | None,
-    ) -> None:
-        self._outputs = {name: Output(name, messages) for name, messages in outputs.items()}
-        self._drops = dict(drops)
-        self._lines = dict(lines)
-        self.nodes = {node.node: node for node in nodes}
-        """How each node ended."""
-        self.seconds = seconds
-        """Virtual seconds from the start of the dataflow to its end."""
-        self.stop_reason = stop_reason
-        """Why the dataflow was stopped; None: all nodes ended by themselves."""
+    _outputs: Mapping[str, Output]
+    _drops: Mapping[str, int]
+    _lines: Mapping[str, list[str]]
+    nodes: Mapping[str, NodeResult]
+    """How each node ended."""
+    seconds: float
+    """Virtual seconds from the start of the dataflow to its end."""
+    stop_reason: str | None
+    """Why the dataflow was stopped; None: all nodes ended by themselves."""
 
     def __getitem__(self, output: str) -> Output:
         """Return the messages of `node/output`."""
-        return _find(self._outputs, output, "output")
+        return find(self._outputs, output, "output")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)
 
     def dropped(self, edge: str) -> int:
         """Return how many messages were dropped at `node/input`."""
-        return _find(self._drops, edge, "input")
+        return find(self._drops, edge, "input")
 
     def lines(self, node: str) -> list[str]:
         """Return what a node has printed and logged."""
-        return _find(self._lines, node, "node")
+        return find(self._lines, node, "node")
 
     def fingerprint(self) -> str:
         """Return a text that is equal for two runs with equal outputs, times and drops."""
@@ -122,10 +111,3 @@ class Result:
                 digest.update(f"{name} {message.time!r} {len(message.block)}\n".encode())
                 digest.update(message.block)
         return digest.hexdigest()
-
-
-def _find(known: Mapping[str, T], name: str, kind: str) -> T:
-    if name not in known:
-        names = ", ".join(known) or "none"
-        raise FlowError(f'{kind} "{name}" does not exist; the dataflow has: {names}')
-    return known[name]

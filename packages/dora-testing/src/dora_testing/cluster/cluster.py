@@ -10,16 +10,7 @@ from typing import TypeVar
 from dora_config.dataflow.loader import load_dataflow
 from dora_config.dataflow.sources import OutputSource
 from dora_config.history.explanation import Explanation
-from dora_config.protocol.control import (
-    ControlAnswer,
-    ControlRequest,
-    DataflowList,
-    Explain,
-    Explained,
-    ListDataflows,
-    StartDataflow,
-    StopDataflow,
-)
+from dora_config.protocol import control
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.reports import DataflowSummary
 from dora_testing.cluster.link import Wall
@@ -50,7 +41,7 @@ class Dataflow:
     @property
     def row(self) -> DataflowSummary:
         """The last dataflow of this name in `dora list`."""
-        rows = self._cluster.request(ListDataflows(), DataflowList).dataflows
+        rows = self._cluster.request(control.ListDataflows(), control.DataflowList).dataflows
         return next(row for row in reversed(rows) if row.name == self.name)
 
     @property
@@ -65,7 +56,9 @@ class Dataflow:
 
     def why(self) -> Explanation:
         """Return what `dora why` says: `summary`, `timeline` and more."""
-        return self._cluster.request(Explain(dataflow=self.name), Explained).explanation
+        return self._cluster.request(
+            control.Explain(dataflow=self.name), control.Explained
+        ).explanation
 
     def runs(self, node: str) -> bool:
         """Return whether a node runs, whatever the coordinator knows of it."""
@@ -176,19 +169,19 @@ class Cluster:
             name=name,
             exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
         )
-        self.request(StartDataflow(spec=spec))
+        self.request(control.StartDataflow(spec=spec))
         return Dataflow(self, name)
 
     def stop(self, name: str) -> None:
         """Stop a dataflow, as `dora stop` does."""
-        self.request(StopDataflow(dataflow=name))
+        self.request(control.StopDataflow(dataflow=name))
 
     def dataflow(self, name: str) -> Dataflow:
         """Return a dataflow by its name: that in the file, or the name of the file."""
         self.traffic_of(name)
         return Dataflow(self, name)
 
-    def request(self, request: ControlRequest, kind: type[T] | None = None) -> T:
+    def request(self, request: control.ControlRequest, kind: type[T] | None = None) -> T:
         """Let time pass until the coordinator answers a request. Raises FlowError."""
         network = self._network
         if network.coordinator is None:
@@ -201,7 +194,7 @@ class Cluster:
             network.advance(0.1)
         if number in network.failures:
             raise FlowError(network.failures[number].message)
-        answer: ControlAnswer = network.answers[number]
+        answer: control.ControlAnswer = network.answers[number]
         assert kind is None or isinstance(answer, kind)
         return answer  # type: ignore[return-value]
 

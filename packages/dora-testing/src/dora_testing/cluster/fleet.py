@@ -17,19 +17,9 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from dora_config.protocol import daemon as protocol
 from dora_config.protocol.calls import ChangePart
 from dora_config.protocol.control import ControlAnswer, ControlRequest, Decision, Failure
-from dora_config.protocol.daemon import (
-    CoordinatorMessage,
-    DaemonMessage,
-    EndDaemon,
-    Heartbeat,
-    ReadHistory,
-    Register,
-    Registered,
-    RegistrationRefused,
-    StreamLogs,
-)
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
@@ -40,20 +30,7 @@ from dora_coordinator.queries.cluster import QueryContext
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
 from dora_coordinator.queries.queries import Queries
 from dora_coordinator.settings import Settings
-from dora_coordinator.state import commands as coordinator_commands
-from dora_coordinator.state.commands import Command, RequestRefused
-from dora_coordinator.state.events import (
-    ChangeRequested,
-    ClientRequested,
-    DaemonDisconnected,
-    DaemonMessageReceived,
-    DaemonRegistered,
-    DataflowChange,
-    Event,
-    StoreLoaded,
-    TimerFired,
-    TimerKey,
-)
+from dora_coordinator.state import commands as do, events
 from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.records import DataflowRecord
 from dora_coordinator.telemetry.spans import SpanEvent
@@ -106,7 +83,7 @@ class Fleet(Generic[M]):
         self.settings = settings or Settings()
         self.now = 1000.0
         self.store: dict[str, tuple[DataflowRecord, DataflowSpec]] = {}
-        self.timers: dict[TimerKey, float] = {}
+        self.timers: dict[events.TimerKey, float] = {}
         self.daemons: dict[str, M] = {}
         self.answers: dict[int, ControlAnswer] = {}
         self.failures: dict[int, Failure] = {}
@@ -122,7 +99,7 @@ class Fleet(Generic[M]):
             task.cancel()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_decision = 0
-        self._decided: dict[int, coordinator_commands.Begun | ControlAnswer | RequestRefused] = {}
+        self._decided: dict[int, do.Begun | ControlAnswer | do.RequestRefused] = {}
         self._changed = anyio.Event()
         self.spans: Callable[[Sequence[SpanEvent]], None] = lambda spans: None
         """Receives the spans of queries."""
@@ -143,8 +120,8 @@ class Fleet(Generic[M]):
     def _make_coordinator(self) -> CoordinatorState:
         return CoordinatorState(self.settings, COORDINATOR)
 
-    def _loaded(self) -> StoreLoaded:
-        return StoreLoaded(tuple(self.store.values()))
+    def _loaded(self) -> events.StoreLoaded:
+        return events.StoreLoaded(tuple(self.store.values()))
 
     def kill_coordinator(self) -> None:
         """SIGKILL: connections break; timers and everything not stored are lost."""
@@ -190,7 +167,7 @@ class Fleet(Generic[M]):
         daemon.to_coordinator.clear()
         daemon.from_coordinator.clear()
         self._connections[daemon.connection] = daemon
-        registration = Register(
+        registration = protocol.Register(
             party=DAEMON,
             instance=daemon.instance,
             incarnation=str(daemon.incarnation),
@@ -208,7 +185,8 @@ class Fleet(Generic[M]):
         if number is None:
             return
         self._hang_up(daemon)
-        self.handle(DaemonDisconnected(number), lost=daemon)
+        lost = partial(self._calls.daemon_lost, daemon.key)
+        self.handle(events.DaemonDisconnected(number), lost)
 
     def _hang_up(self, daemon: M) -> None:
         if daemon.connection is not None:
@@ -243,7 +221,7 @@ class Fleet(Generic[M]):
         with client.scope:
             try:
                 self.answers[number] = await self._queries.answer(request, cluster, client)
-            except RequestRefused as problem:
+            except do.RequestRefused as problem:
                 self.failures[number] = Failure(
                     id=number, message=str(problem), code=problem.code, ended=problem.ended
                 )
@@ -263,46 +241,39 @@ class Fleet(Generic[M]):
         if not LOOP.is_running():
             LOOP.run_until_complete(_turns())
 
-    def _send_to_daemon(self, daemon: str, message: CoordinatorMessage) -> bool:
+    def _send_to_daemon(self, daemon: str, message: protocol.CoordinatorMessage) -> bool:
         connected = self.coordinator is not None and self.coordinator.membership.is_connected(
             daemon
         )
         if connected:
-            self._execute(coordinator_commands.SendToDaemon(daemon, message))
+            self._execute(do.SendToDaemon(daemon, message))
         return connected
 
-    async def _store_change(self, dataflow_id: str, change: DataflowChange | None) -> None:
+    async def _store_change(self, dataflow_id: str, change: events.DataflowChange | None) -> None:
         self._last_decision += 1
-        self.handle(ChangeRequested(self._last_decision, dataflow_id, change))
+        self.handle(events.ChangeRequested(self._last_decision, dataflow_id, change))
         self._decided.pop(self._last_decision, None)
 
-    async def _decide(self, request: Decision) -> coordinator_commands.Begun | ControlAnswer:
+    async def _decide(self, request: Decision) -> do.Begun | ControlAnswer:
         self._last_decision += 1
         number = self._last_decision
         fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
-        self.handle(ClientRequested(number, request, fresh))
+        self.handle(events.ClientRequested(number, request, fresh))
         if number not in self._decided:  # the coordinator was killed
             await asyncio.sleep(math.inf)
         answer = self._decided.pop(number)
-        if isinstance(answer, RequestRefused):
+        if isinstance(answer, do.RequestRefused):
             raise answer
         return answer
 
     # ----------------------------------------------------------------------- steps
 
-    def handle(self, event: Event, *, lost: M | None = None) -> None:
-        """``lost``: the daemon whose connection has ended."""
-        daemon = None
-        if isinstance(event, DaemonMessageReceived):
-            daemon = self._connections.get(event.connection)
+    def handle(self, event: events.Event, then: Callable[[], None] | None = None) -> None:
+        """Let the coordinator handle an event; ``then``: what queries see of it."""
         if self.coordinator is not None:
             self._execute_all(self.coordinator.handle(event, self.now))
-        if daemon is not None and isinstance(event, DaemonMessageReceived):
-            message = event.message
-            if isinstance(message, Reply):
-                in_loop(partial(self._calls.replied, daemon.key, message))
-        if lost is not None:
-            in_loop(partial(self._calls.daemon_lost, lost.key))
+        if then is not None:
+            in_loop(then)
         self._changed.set()
         self._changed = anyio.Event()
         self._run_queries()
@@ -316,14 +287,17 @@ class Fleet(Generic[M]):
         self._receive(daemon, daemon.to_coordinator.popleft())
         return True
 
-    def _receive(self, daemon: M, message: DaemonMessage) -> None:
+    def _receive(self, daemon: M, message: protocol.DaemonMessage) -> None:
         """Let the coordinator handle a message of a daemon."""
         assert daemon.connection is not None
-        if isinstance(message, Register):
+        number, then = daemon.connection, None
+        if isinstance(message, protocol.Register):
             proof = Proof(message.public_key)
-            self.handle(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1", proof))
-        else:
-            self.handle(DaemonMessageReceived(daemon.connection, message))
+            self.handle(events.DaemonRegistered(number, message, f"{daemon.name}:1", proof))
+            return
+        if isinstance(message, Reply):
+            then = partial(self._calls.replied, daemon.key, message)
+        self.handle(events.DaemonMessageReceived(number, message), then)
 
     def step_to_daemon(self, daemon: M) -> bool:
         """Deliver one message to a daemon; return whether there was one."""
@@ -332,20 +306,20 @@ class Fleet(Generic[M]):
         self._deliver(daemon, daemon.from_coordinator.popleft())
         return True
 
-    def _deliver(self, daemon: M, message: CoordinatorMessage) -> None:
+    def _deliver(self, daemon: M, message: protocol.CoordinatorMessage) -> None:
         """Let a daemon handle a message of the coordinator."""
         match message:
-            case Registered():
+            case protocol.Registered():
                 daemon.connected(self.now)
-            case RegistrationRefused():
+            case protocol.RegistrationRefused():
                 self.disconnect(daemon)
             case SampleMachine():
                 daemon.send(MachineSample(sample=message.sample))
             case ChangePart():
                 daemon.change(message, self.now)
-            case StreamLogs() | ReadHistory() | StreamTopics():
+            case protocol.StreamLogs() | protocol.ReadHistory() | StreamTopics():
                 daemon.read(message)
-            case _ if isinstance(message, agent_events.PartMessage | EndDaemon):
+            case _ if isinstance(message, agent_events.PartMessage | protocol.EndDaemon):
                 self._agent(daemon, message)
 
     def step_runner_event(self, daemon: M) -> bool:
@@ -378,7 +352,7 @@ class Fleet(Generic[M]):
         for key in due:
             if key in self.timers:
                 del self.timers[key]
-                self.handle(TimerFired(key))
+                self.handle(events.TimerFired(key))
         self._run_queries()
 
     def ordered(self) -> Iterable[M]:
@@ -408,52 +382,50 @@ class Fleet(Generic[M]):
             for daemon in self.daemons.values():
                 if heartbeats and daemon.connection is not None:
                     assert daemon.agent is not None
-                    daemon.send(Heartbeat(parts=daemon.agent.parts.reports()))
+                    daemon.send(protocol.Heartbeat(parts=daemon.agent.parts.reports()))
                 daemon.pass_time(self.now)
             self.fire_due()
             self.settle()
 
     # -------------------------------------------------------------------- commands
 
-    def _execute_all(self, commands: list[Command]) -> None:
+    def _execute_all(self, commands: list[do.Command]) -> None:
         for command in commands:
             self._execute(command)
 
-    def _execute(self, command: Command) -> None:
+    def _execute(self, command: do.Command) -> None:
         match command:
-            case coordinator_commands.SaveRecord(record=record, spec=spec, removed=removed):
-                known = self.store.get(record.dataflow_id)
-                assert spec is not None or known is not None, "saved without a specification"
-                kept = spec if spec is not None else known[1] if known else None
-                assert kept is not None
-                parts = {part.daemon: part for part in known[0].parts} if known else {}
-                parts |= {part.daemon: part for part in record.parts}
-                parts = {key: part for key, part in parts.items() if key not in removed}
-                whole = record.model_copy(update={"parts": tuple(parts.values())})
-                self.store[record.dataflow_id] = (whole, kept)
-            case coordinator_commands.DeleteRecord(dataflow_id=dataflow_id):
+            case do.SaveRecord(record=record, spec=spec, removed=removed):
+                known, stored = self.store.get(record.dataflow_id, (None, None))
+                kept = spec or stored
+                assert kept is not None, "saved without a specification"
+                merged = (*(known.parts if known else ()), *record.parts)
+                parts = {part.daemon: part for part in merged}
+                left = tuple(part for key, part in parts.items() if key not in removed)
+                self.store[record.dataflow_id] = record.model_copy(update={"parts": left}), kept
+            case do.DeleteRecord(dataflow_id=dataflow_id):
                 del self.store[dataflow_id]
-            case coordinator_commands.SendToDaemon(daemon=key, message=message):
+            case do.SendToDaemon(daemon=key, message=message):
                 number = self._by_key.get(key)
                 if number in self._connections:
                     self._send(self._connections[number], message)
-            case coordinator_commands.AdmitDaemon(connection=number, daemon=key):
+            case do.AdmitDaemon(connection=number, daemon=key):
                 self._by_key[key] = number
-            case coordinator_commands.CloseConnection(connection=number):
+            case do.CloseConnection(connection=number):
                 if number in self._connections:
                     self._hang_up(self._connections[number])
-            case coordinator_commands.AnswerClient(client=number, answer=answer):
+            case do.AnswerClient(client=number, answer=answer):
                 self._decided[number] = answer
-            case coordinator_commands.FailClient(client=number, problem=problem):
+            case do.FailClient(client=number, problem=problem):
                 self._decided[number] = problem
-            case coordinator_commands.ArmTimer(key=key, at=at):
+            case do.ArmTimer(key=key, at=at):
                 self.timers[key] = at
-            case coordinator_commands.CancelTimer(key=key):
+            case do.CancelTimer(key=key):
                 self.timers.pop(key, None)
             case _:  # lines of the log, and what is not simulated
                 pass
 
-    def _send(self, daemon: M, message: CoordinatorMessage) -> None:
+    def _send(self, daemon: M, message: protocol.CoordinatorMessage) -> None:
         daemon.from_coordinator.append(message)
 
     def _agent(self, daemon: M, event: agent_events.Event) -> None:

@@ -49,27 +49,25 @@ class SimulatedLink:
         """Try to reach every known peer; return whether a report has changed."""
         before = dict(self.peers)
         for peer in self.known.values():
-            found = self._try_peer(peer, others, walls)
-            self.peers[peer.machine] = found.model_copy(update={"slow": self.slow})
+            self.peers[peer.machine] = self._try_peer(peer, others, walls)
         return self.peers != before
 
     def _try_peer(
         self, peer: PeerEndpoint, others: list[SimulatedLink], walls: set[Wall]
     ) -> PeerReport:
         earlier = self.peers.get(peer.machine)
+        connected = any(
+            self._reaches(other, walls) for other in others if other.machine == peer.machine
+        )
         same_run = earlier is not None and earlier.run_id == peer.run_id
-        where = peer.endpoints[0]
-        if any(self._reaches(other, walls) for other in others if other.machine == peer.machine):
-            return PeerReport(
-                machine=peer.machine, run_id=peer.run_id, state="connected", endpoint=where
-            )
-        was_connected = same_run and earlier is not None and earlier.state in ("connected", "lost")
+        lost = same_run and earlier is not None and earlier.state in ("connected", "lost")
         return PeerReport(
             machine=peer.machine,
             run_id=peer.run_id,
-            state="lost" if was_connected else "connecting",
-            reason="no answer",
-            endpoint=where,
+            state="connected" if connected else "lost" if lost else "connecting",
+            reason=None if connected else "no answer",
+            endpoint=peer.endpoints[0],
+            slow=self.slow,
         )
 
     def _reaches(self, other: SimulatedLink, walls: set[Wall]) -> bool:

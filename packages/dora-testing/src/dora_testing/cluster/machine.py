@@ -9,19 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from dora_config.history.entries import HistoryEntry
+from dora_config.protocol import runner as protocol
 from dora_config.protocol.calls import ChangePart, PartResult
 from dora_config.protocol.daemon import DaemonMessage, PartHistory, ReadHistory, StreamLogs
 from dora_config.protocol.links import SetLinkPeers
-from dora_config.protocol.runner import (
-    AcknowledgeResult,
-    CurrentNode,
-    DataflowResult,
-    NodeDefinitions,
-    Release,
-    RunnerRequest,
-    RunnerState,
-    StopAllNodes,
-)
 from dora_config.protocol.topics import StreamTopics
 from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
@@ -38,12 +29,12 @@ class Runner(ABC):
         specs = record.spec.resolved.nodes
         self.nodes = tuple(spec.id for spec in specs)
         self.phase = "starting"
-        self.result: DataflowResult | None = None
+        self.result: protocol.DataflowResult | None = None
         self.link: SimulatedLink | None = None
         self.only_virtual_left = False
-        self.definitions = NodeDefinitions(
+        self.definitions = protocol.NodeDefinitions(
             revision=record.revision,
-            nodes=tuple(CurrentNode(node=spec) for spec in specs),
+            nodes=tuple(protocol.CurrentNode(node=spec) for spec in specs),
             params={node: p for node, p in record.spec.params.items() if node in self.nodes},
             stopped=tuple(node for node in record.spec.stopped if node in self.nodes),
         )
@@ -58,7 +49,7 @@ class Runner(ABC):
         """Open the start barrier."""
 
     @abstractmethod
-    def stop(self, request: StopAllNodes) -> None:
+    def stop(self, request: protocol.StopAllNodes) -> None:
         """Stop all nodes."""
 
     @abstractmethod
@@ -78,7 +69,9 @@ class Runner(ABC):
             "only_virtual_left": self.only_virtual_left,
             "revision": self.definitions.revision,
         }
-        return agent_events.RunnerChanged(self.dataflow_id, RunnerState.model_validate(facts))
+        return agent_events.RunnerChanged(
+            self.dataflow_id, protocol.RunnerState.model_validate(facts)
+        )
 
     def nodes_read(self) -> agent_events.NodesRead:
         return agent_events.NodesRead(self.dataflow_id, self.attempt, self.definitions, {})
@@ -259,18 +252,18 @@ class Machine(ABC, Generic[R]):
         self.runners.append(runner)
         self.report_runner(runner)
 
-    def _send_to_runner(self, runner: R, request: RunnerRequest) -> None:
+    def _send_to_runner(self, runner: R, request: protocol.RunnerRequest) -> None:
         match request:
-            case Release() if runner.phase == "ready":
+            case protocol.Release() if runner.phase == "ready":
                 runner.release()
                 self.report_runner(runner)
-            case StopAllNodes() if runner.lives:
+            case protocol.StopAllNodes() if runner.lives:
                 runner.stop(request)
             case SetLinkPeers():
                 assert runner.link is not None, "peers for a part without a link"
                 if runner.lives:
                     runner.link.set_peers(request)
-            case AcknowledgeResult():
+            case protocol.AcknowledgeResult():
                 record = self.disk[runner.dataflow_id]
                 again = record.starts_alone and runner.result is not None and not runner.result.ok
                 assert record.phase == "ended" or again, "acknowledged, not saved"

@@ -56,7 +56,7 @@ class Network(Fleet[NodeMachine]):
         return wire.START_NS + round(self.seconds * 1e9)
 
     def at(self, time_ns: int, action: Callable[[], None]) -> None:
-        self._schedule.add(time_ns, action)
+        self._schedule.at(time_ns, action)
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         self.at(self.now_ns + max(0, round(seconds * 1e9)), action)
@@ -67,7 +67,8 @@ class Network(Fleet[NodeMachine]):
 
     def _run_due(self) -> bool:
         found = False
-        while (action := self._schedule.take(self.now_ns)) is not None:
+        self._schedule.now_ns = self.now_ns
+        while (action := self._schedule.take()) is not None:
             action()
             found = True
         return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.history.entries import HistoryEntry, HistoryEvent, kept_result
 from dora_config.protocol import runner_events as reports
 from dora_config.protocol.dataflow_setup import DataflowSetup
@@ -32,6 +32,7 @@ from dora_testing.messages import Opened, lifecycle
 from dora_testing.participants import Participant
 from dora_testing.queues import InputQueue
 from dora_testing.results import Sent
+from dora_testing.schedule import Timeline
 from dora_testing.sources import Emission, Source
 
 _log = logging.getLogger("dora_testing")
@@ -54,38 +55,17 @@ class Traffic:
     received: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
 
 
-class World(Protocol):
+class World(Timeline, Protocol):
     """The network and the clock around a runner."""
 
     now: float
     traffic: dict[str, Traffic]
     """Traffic by the name of its dataflow."""
 
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def now_ns(self) -> int: ...
-    def at(self, time_ns: int, action: Callable[[], None]) -> None: ...
     def after(self, seconds: float, action: Callable[[], None]) -> None: ...
     def latency(self, one: str, other: str) -> float: ...
     def peer(self, runner: NodeRunner, machine: str) -> NodeRunner | None: ...
     def stop(self, dataflow_id: str) -> None: ...
-
-
-class _Queue(InputQueue):
-    """The queue of an input that notes what its node takes."""
-
-    def __init__(
-        self, node: str, input_id: str, wanted: ResolvedInput, took: Callable[[bytes], None]
-    ) -> None:
-        super().__init__(node, input_id, wanted)
-        self._took = took
-
-    def take(self) -> Delivery | None:
-        record = super().take()
-        if isinstance(record, Opened):
-            self._took(record.block)
-        return record
 
 
 class NodeRunner(Runner, Director):
@@ -105,7 +85,10 @@ class NodeRunner(Runner, Director):
             revision=record.revision,
             recovered=record.recovers,
         )
-        Director.__init__(self, plan, self.traffic.nodes, self.traffic.sent)
+        Director.__init__(self, network, plan, self.traffic.nodes, self.traffic.sent)
+        for part in self.parts.values():
+            for name, queue in part.queues.items():
+                queue.took = partial(self._took, f"{part.id}/{name}")
         self._calls: dict[str, Callable[..., Any]] = {}
         self._link_run = 0
         self._finishing = False
@@ -122,36 +105,24 @@ class NodeRunner(Runner, Director):
                 self._readers[f"{edge.source}/{edge.output}"].append(stream)
         if self.edges:
             out = [Edge(e.source, e.output, LINK_NODE, str(e.target)) for e, _ in self._streams]
-            self._handle(events.OutgoingStreamsSet(tuple(out)))
-        self._handle(events.Prepared())
+            self.handle(events.OutgoingStreamsSet(tuple(out)))
+        self.handle(events.Prepared())
 
-    def _queue(self, node: str, name: str, wanted: ResolvedInput) -> InputQueue:
-        return _Queue(node, name, wanted, partial(self._took, f"{node}/{name}"))
-
-    def _took(self, edge: str, block: bytes) -> None:
-        self.traffic.received[edge].append(Sent(self._network.seconds, block))
-
-    @property
-    def seconds(self) -> float:
-        return self._network.seconds
+    def _took(self, edge: str, record: Delivery) -> None:
+        if isinstance(record, Opened):
+            self.traffic.received[edge].append(Sent(self._network.seconds, record.block))
 
     @property
     def _clock_ns(self) -> int:
         return round(self._machine.clock * 1e9)
 
-    def _time(self) -> int:
-        return self._network.now_ns
-
-    def _at(self, time_ns: int, action: Callable[[], None]) -> None:
-        self._network.at(time_ns, action)
-
     # --- what the daemon does ----------------------------------------------------------------
 
     def release(self) -> None:
-        self._handle(events.BarrierReleased())
+        self.handle(events.BarrierReleased())
 
     def stop(self, request: StopAllNodes) -> None:
-        self._handle(events.RunStopRequested(request.reason, request.grace, request.force))
+        self.handle(events.RunStopRequested(request.reason, request.grace, request.force))
 
     def history(self) -> tuple[HistoryEntry, ...]:
         return tuple(self._kept)
@@ -213,9 +184,9 @@ class NodeRunner(Runner, Director):
         queue = self.parts[edge.target].queues[edge.input]
         queue.on_way -= record.kind is RecordKind.DATA
         if record.kind is RecordKind.CLOSED:
-            self._handle(events.SourceClosed(edge.source, edge.output))
+            self.handle(events.SourceClosed(edge.source, edge.output))
         elif record.kind is RecordKind.NODE_RESTARTED:
-            self._handle(events.SourceReopened(edge.source, edge.output))
+            self.handle(events.SourceReopened(edge.source, edge.output))
         queue.put(record)
 
     def _close_ended(self) -> bool:
@@ -224,7 +195,7 @@ class NodeRunner(Runner, Director):
         self._ended_peers |= found
         for edge in self.edges:
             if edge.source_machine in found:
-                self._handle(events.SourceLost(edge.source, edge.output))
+                self.handle(events.SourceLost(edge.source, edge.output))
                 self.parts[edge.target].queues[edge.input].put(lifecycle(RecordKind.CLOSED))
         for edge, stream in self._streams:
             if edge.target_machine in found:
@@ -237,7 +208,7 @@ class NodeRunner(Runner, Director):
             return any(taken)
         if part.session is None or self._is_blocked(part):
             return False
-        part.now, part.clock_ns = self._time(), self._clock_ns
+        part.now, part.clock_ns = self._network.now_ns, self._clock_ns
         event = part.session.next_event(part.now)
         if event is not None:
             self._call(part, event)
@@ -300,23 +271,23 @@ class NodeRunner(Runner, Director):
     def _exit(self, part: Participant, how: events.Exit, tail: Sequence[str] = ()) -> None:
         part.session = part.emissions = None
         drained = not any(queue.waiting for queue in part.queues.values())
-        self._handle(events.NodeExited(part.id, part.incarnation, how, drained, tuple(tail)))
+        self.handle(events.NodeExited(part.id, part.incarnation, how, drained, tuple(tail)))
 
     def _link_spawned(self) -> None:
-        self._handle(events.LinkSpawned(self._link_run, self._link_run))
-        self._handle(events.LinkConnected(self._link_run))
+        self.handle(events.LinkSpawned(self._link_run, self._link_run))
+        self.handle(events.LinkConnected(self._link_run))
 
     def _link_exited(self, how: events.Exit) -> None:
         self._finishing = False
         drained = not any(stream.waiting for _, stream in self._streams)
-        self._handle(events.LinkExited(self._link_run, how, drained))
+        self.handle(events.LinkExited(self._link_run, how, drained))
 
     # --- the state machine -------------------------------------------------------------------
 
-    def _handle(self, event: events.StateEvent) -> None:
+    def handle(self, event: events.StateEvent) -> None:
         if self.phase in ("dead", "gone"):
             return
-        super()._handle(event)
+        super().handle(event)
         state = self._state
         if (state.phase, state.only_virtual_left) != (self.phase, self.only_virtual_left):
             self.phase, self.only_virtual_left = state.phase, state.only_virtual_left
