@@ -123,8 +123,8 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_recordings": (
         ("_version", "plugin"),
         ("arrow_messages", "mcap_file", "message_checks", "channel_statistics", "conversion"),
-        ("reading", "writing", "status_file"),
-        ("recorder", "player", "merging", "replaying", "export"),
+        ("reading", "writing", "status_file", "message_file"),
+        ("recorder", "player", "merging", "replaying", "received", "export"),
         ("recorders", "client"),
         ("formats",),
         ("commands",),
@@ -141,7 +141,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "dora_testing": (
         ("_version", "errors", "schedule", "comparison"),
-        ("sources", "messages", "queues", "recorded"),
+        ("sources", "messages", "queues"),
         ("recordings", "results", "children", "programs"),
         ("participants",),
         ("directing",),

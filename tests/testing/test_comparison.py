@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dora_testing.comparison import Mismatch, Tolerance, compare
+from dora_testing.comparison import Mismatch, Tolerance, differing
 
 EXACT = Tolerance()
 
@@ -17,7 +17,7 @@ def differ(
 ) -> Mismatch | None:
     ours = {key: values[0] for key, values in metadata.items() if values[0] is not None}
     theirs = {key: values[1] for key, values in metadata.items() if values[1] is not None}
-    return compare((pa.array(recorded), ours), (pa.array(found), theirs), tolerance)
+    return differing((pa.array(recorded), ours), (pa.array(found), theirs), tolerance)
 
 
 def test_equal_messages() -> None:

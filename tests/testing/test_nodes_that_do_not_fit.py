@@ -185,7 +185,7 @@ def test_nodes_in_a_circle_without_cost(
 def test_unknown_names(workspace: Workspace) -> None:
     flow_of(workspace, "from dora import Node\nfor event in Node(): pass\n")
     path = workspace.path / "dataflow.yml"
-    with pytest.raises(FlowError, match=r'node "c" does not exist in .*; nodes: a, b'):
+    with pytest.raises(FlowError, match=r'node "c" does not exist; .* has: a, b'):
         Flow(path, replace={"c": from_messages([])})
     with pytest.raises(FlowError, match=r'latency: node "b" has no input or output `x`'):
         Flow(path, latency={"b/x": 1})

@@ -38,8 +38,11 @@ class Mismatch:
     recorded: str
     found: str
 
+    def __str__(self) -> str:
+        return f"differs in {self.path}\n  recorded: {self.recorded}\n  this run: {self.found}"
 
-def compare(
+
+def differing(
     recorded: tuple[pa.Array, Mapping[str, Any]],
     found: tuple[pa.Array, Mapping[str, Any]],
     tolerance: Tolerance,

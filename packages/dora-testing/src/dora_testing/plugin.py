@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 CLUSTERS = pytest.StashKey[list["Cluster"]]()
 """Clusters that a test has made."""
-OWN = frozenset(("dora_testing", "dora_config", "dora_daemon", "dora_coordinator"))
+OWN = frozenset(
+    ("dora_testing", "dora_config", "dora_daemon", "dora_coordinator", "dora_recordings")
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,39 +65,16 @@ class RecordingChecker:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __call__(
-        self,
-        file: Path | str,
-        *,
-        run: Collection[str] | None = None,
-        compare: Collection[str] | None = None,
-        atol: float = 0.0,
-        rtol: float = 0.0,
-        ignore: Collection[str] = (),
-        dataflow: Path | str | None = None,
-        **settings: Any,
-    ) -> Check:
+    def __call__(self, file: Path | str, **settings: Any) -> Check:
         """Run nodes with the events that they received in a recording, and compare what they send.
 
         Fails the test with the first difference of each node. Relative paths count from the folder
-        of the test. `run`: nodes, by default all that received and sent recorded messages.
-        `compare`: outputs, by default all of these nodes. `atol`, `rtol`: tolerances of numbers.
-        `ignore`: fields that may differ, such as `stamp`. `dataflow`: a file in place of the
-        recorded dataflow. Others are those of `dora_testing.replaying.check_recording`.
+        of the test. The settings are those of `dora_testing.replaying.check_recording`: `run`,
+        `compare`, `atol`, `rtol`, `ignore`, `dataflow` and more.
         """
-        from dora_config.dataflow.loader import load_dataflow
-        from dora_testing.comparison import Tolerance
         from dora_testing.replaying import check_recording
 
-        check = check_recording(
-            [self._folder / file],
-            run=run,
-            outputs=compare,
-            tolerance=Tolerance(atol, rtol, frozenset(ignore)),
-            dataflow=None if dataflow is None else load_dataflow(self._folder / dataflow),
-            folder=self._folder,
-            **settings,
-        )
+        check = check_recording([self._folder / file], folder=self._folder, **settings)
         if check.differences:
             pytest.fail("\n".join(check.lines()), pytrace=False)
         return check

@@ -21,15 +21,19 @@ def from_recording(file: Path | str, *, node: str | None = None, ends: bool = Fa
 
     def emissions(replaced: str, outputs: tuple[str, ...]) -> Iterator[Emission]:
         try:
-            from dora_testing.recorded import Recorded
+            from dora_recordings.reading import UnreadableRecording
+            from dora_recordings.received import Recorded
         except ImportError:
             raise FlowError("recordings need the wheel dora-recordings; install it") from None
-        recorded = Recorded([file])
         topics = {f"{node or replaced}/{output}": output for output in outputs}
-        for message in recorded.messages(topics):
-            after = message.log_time - recorded.first.log_time
-            # as old as when it was recorded, for nodes that compare times of captures
-            move_times(message.metadata, wire.wall_ns(wire.START_NS) + after - message.publish_time)
-            yield Emission(after, topics[message.output], message.value, message.metadata)
+        try:
+            recorded = Recorded([file])
+            for message in recorded.messages(topics):
+                sent, after = message.publish_time, message.log_time - recorded.first.log_time
+                # as old as when it was recorded, for nodes that compare times of captures
+                move_times(message.metadata, wire.wall_ns(wire.START_NS) + after - sent)
+                yield Emission(after, topics[message.output], message.value, message.metadata)
+        except UnreadableRecording as error:
+            raise FlowError(str(error)) from None
 
     return Source(emissions, ends)

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dora_config.dataflow.loader import LoadedDataflow
+from dora_config.dataflow.loader import LoadedDataflow, load_dataflow
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.runner.nodes.node_config import node_config
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_node_api.backends import event_notes as notes
-from dora_node_api.data.metadata import captured_ns, encode_metadata
+from dora_node_api.data.metadata import captured_ns
 from dora_node_api.protocol import lockstep as wire, messages
-from dora_recordings.arrow_messages import RecordedMessage, encode, schema_of
-from dora_recordings.mcap_file import McapFile
+from dora_recordings.message_file import MessageFile
+from dora_recordings.received import Inputs, Message, Recorded, Step
 from dora_testing.children import Child, shown
-from dora_testing.comparison import Mismatch, Tolerance, compare
+from dora_testing.comparison import Tolerance, differing
 from dora_testing.errors import FlowError
 from dora_testing.messages import Opened, make_block
 from dora_testing.participants import NOTHING, Answer
 from dora_testing.programs import plan_of, prepare
-from dora_testing.recorded import Inputs, Message, Recorded, Step
 
 EMPTY_POLL_NS = 1_000
 LOOP_GRACE_NS = 5_000_000
@@ -85,35 +83,40 @@ def check_recording(
     files: Sequence[Path | str],
     *,
     run: Collection[str] | None = None,
-    outputs: Collection[str] | None = None,
-    tolerance: Tolerance | None = None,
-    dataflow: LoadedDataflow | None = None,
+    compare: Collection[str] | None = None,
+    atol: float = 0.0,
+    rtol: float = 0.0,
+    ignore: Collection[str] = (),
+    dataflow: Path | str | None = None,
     env: Mapping[str, str] | None = None,
     folder: Path | None = None,
     patience: float = 30.0,
 ) -> Check:
-    """Run nodes with what they received in a recording, and compare what they send.
+    """Run nodes with the events that they received in a recording, and compare what they send.
 
-    `run`: these nodes; by default all that received and sent recorded messages. `outputs`: compare
-    these only. `dataflow`: in place of the recorded one. `folder`: of relative paths, if that of
-    the recorded dataflow does not exist here. Raises FlowError.
+    `run`: nodes, by default all that received and sent recorded messages. `compare`: outputs, by
+    default all of these nodes. `atol`, `rtol`: tolerances of numbers. `ignore`: fields that may
+    differ, such as `stamp`. `dataflow`: a file in place of the recorded dataflow. `folder`: of
+    relative paths. Raises FlowError, or UnreadableRecording.
     """
     recorded = Recorded(files)
-    loaded = dataflow or recorded.load(folder or Path())
+    base = folder or Path()
+    loaded = recorded.load(base) if dataflow is None else load_dataflow(base / dataflow)
     specs = _chosen(recorded, loaded, run)
-    for name in outputs or ():
+    for name in compare or ():
         if not any(name == f"{spec.id}/{output}" for spec in specs for output in spec.outputs):
             raise FlowError(f'output "{name}" is not one of the nodes that run')
+    tolerance = Tolerance(atol, rtol, frozenset(ignore))
     result = Check(remarks=recorded.lost())
     with tempfile.TemporaryDirectory(prefix="dora-check-") as temporary:
         place = Path(temporary)
         plan = plan_of(loaded, env or {})
         programs = prepare(plan, loaded, specs, place)
-        run_file = RunFile(place / "run.mcap", recorded)
+        run_file = MessageFile(place / "run.mcap", recorded.facts.source)
         for spec in specs:
             result.remarks += _remarks(recorded, spec)
             node = NodeCheck(
-                recorded, plan, programs[spec.id], outputs, tolerance or Tolerance(),
+                recorded, plan, programs[spec.id], compare, tolerance,
                 place, run_file, patience,
             )  # fmt: skip
             if (difference := node.run()) is not None:
@@ -128,18 +131,9 @@ def check_recording(
     return result
 
 
-def check(
-    files: Sequence[Path],
-    *,
-    run: Collection[str] | None,
-    atol: float,
-    rtol: float,
-    ignore: Collection[str],
-    env: Mapping[str, str],
-) -> tuple[Iterator[str], bool]:
+def check(files: Sequence[Path], **settings: Any) -> tuple[Iterator[str], bool]:
     """Return the lines of `dora replay --check`, and whether nothing differs."""
-    tolerance = Tolerance(atol, rtol, frozenset(ignore))
-    result = check_recording(files, run=run, tolerance=tolerance, env=env)
+    result = check_recording(files, **settings)
     return result.lines(), not result.differences
 
 
@@ -178,37 +172,6 @@ def _remarks(recorded: Recorded, spec: ResolvedNode) -> Iterator[str]:
         yield f'node "{spec.id}": the events before {missing} messages are not in the recording'
 
 
-class RunFile:
-    """The recording of what the nodes send in a check."""
-
-    def __init__(self, path: Path, recorded: Recorded) -> None:
-        self.path = path
-        self._file = McapFile(path, None, recorded.facts.source)
-        self._sequences: dict[str, int] = defaultdict(int)
-
-    def add(self, output: str, block: bytes, log_time: int, ahead: int) -> None:
-        delivery = Opened(block)
-        array, metadata = delivery.value, delivery.metadata
-        del metadata["timestamp"]
-        schema = schema_of(array)
-        serialized = schema.serialize().to_pybytes()
-        self._file.add(
-            RecordedMessage(
-                topic=output,
-                type_name=str(array.type)[:200],
-                schema=serialized,
-                log_time=log_time,
-                publish_time=delivery.timestamp_ns - ahead,
-                sequence=self._sequences[output],
-                data=encode(array, encode_metadata(metadata), schema, len(serialized)),
-            )
-        )
-        self._sequences[output] += 1
-
-    def finish(self) -> None:
-        self._file.finish({})
-
-
 class NodeCheck:
     """One node, with its recorded events in virtual time."""
 
@@ -220,7 +183,7 @@ class NodeCheck:
         outputs: Collection[str] | None,
         tolerance: Tolerance,
         folder: Path,
-        run_file: RunFile,
+        run_file: MessageFile,
         patience: float,
     ) -> None:
         spec = self._spec = program.spec
@@ -409,27 +372,28 @@ class NodeCheck:
     # --- messages --------------------------------------------------------------------------------
 
     def _sent(self, output: str, block: bytes) -> None:
-        self._run_file.add(output, block, self._now + self._offset, self._ahead)
+        sent, at = Opened(block), self._now + self._offset
+        published = sent.timestamp_ns - self._ahead
+        self._run_file.add(output, sent.value, sent.metadata, log_time=at, publish_time=published)
         if output not in self._compared or self._beyond:
             return
         expected = next(self._expected[output], None)
         if expected is None:
-            seconds = (self._now + self._offset - self._recorded.first.log_time) / 1e9
-            value = Opened(block).value.to_pylist()
+            seconds = (at - self._recorded.first.log_time) / 1e9
+            value = sent.value.to_pylist()
             self._differs(output, seconds, f"is not in the recording: {value!r:.80}")
             return
-        sent = Opened(block)
         metadata, known = sent.metadata, dict(expected.metadata)
         for fields in (metadata, known):
             fields.pop("timestamp", None)
         for key in _IDS:
             if isinstance(metadata.get(key), str) and isinstance(known.get(key), str):
                 self._ids[known.pop(key)] = metadata.pop(key)
-        mismatch = compare((expected.value, known), (sent.value, metadata), self._tolerance)
+        mismatch = differing((expected.value, known), (sent.value, metadata), self._tolerance)
         if mismatch is None:
             self.equal[output] += 1
         else:
-            self._differs(output, self._seconds(expected), _described(mismatch))
+            self._differs(output, self._seconds(expected), str(mismatch))
 
     def _seconds(self, message: Message) -> float:
         return (message.log_time - self._recorded.first.log_time) / 1e9
@@ -449,9 +413,3 @@ class NodeCheck:
             ended = f"the node has ended after {self._last}{shown(self._log)}"
             self._differs(output, self._seconds(message), value, ended)
         return self._difference
-
-
-def _described(mismatch: Mismatch) -> str:
-    return (
-        f"differs in {mismatch.path}\n  recorded: {mismatch.recorded}\n  this run: {mismatch.found}"
-    )

@@ -270,6 +270,10 @@ class Fleet(Generic[M]):
 
     def handle(self, event: events.Event, then: Callable[[], None] | None = None) -> None:
         """Let the coordinator handle an event; ``then``: what queries see of it."""
+        if isinstance(event, events.DaemonMessageReceived) and isinstance(event.message, Reply):
+            daemon = self._connections.get(event.connection)
+            if daemon is not None:
+                then = partial(self._calls.replied, daemon.key, event.message)
         if self.coordinator is not None:
             self._execute_all(self.coordinator.handle(event, self.now))
         if then is not None:
@@ -290,14 +294,12 @@ class Fleet(Generic[M]):
     def _receive(self, daemon: M, message: protocol.DaemonMessage) -> None:
         """Let the coordinator handle a message of a daemon."""
         assert daemon.connection is not None
-        number, then = daemon.connection, None
+        number = daemon.connection
         if isinstance(message, protocol.Register):
             proof = Proof(message.public_key)
             self.handle(events.DaemonRegistered(number, message, f"{daemon.name}:1", proof))
-            return
-        if isinstance(message, Reply):
-            then = partial(self._calls.replied, daemon.key, message)
-        self.handle(events.DaemonMessageReceived(number, message), then)
+        else:
+            self.handle(events.DaemonMessageReceived(number, message))
 
     def step_to_daemon(self, daemon: M) -> bool:
         """Deliver one message to a daemon; return whether there was one."""

@@ -20,7 +20,6 @@ from dora_node_api.backends import event_notes as notes
 from dora_node_api.data.metadata import decode_metadata
 from dora_recordings import arrow_messages as arrow
 from dora_recordings.reading import Recording, UnreadableRecording, merged
-from dora_testing.errors import FlowError
 
 WINDOW_NS = 10_000_000_000
 """How much later than its event a message may be in the recording, by the clocks of two nodes."""
@@ -71,14 +70,12 @@ class Recorded:
     """The files of a recording."""
 
     def __init__(self, files: Sequence[Path | str]) -> None:
-        """Raises FlowError."""
+        """Raises UnreadableRecording."""
         self.files = [Path(file) for file in files]
         try:
             self._recordings = [Recording(file) for file in self.files]
         except OSError as error:
-            raise FlowError(f"{error.filename}: {error.strerror}") from None
-        except UnreadableRecording as error:
-            raise FlowError(str(error)) from error
+            raise UnreadableRecording(f"{error.filename}: {error.strerror}") from None
         self._noted: dict[str, bool] = {}
         self.facts = next(
             (one.facts for one in self._recordings if one.facts.dataflow), self._recordings[0].facts
@@ -87,7 +84,7 @@ class Recorded:
     def load(self, folder: Path) -> LoadedDataflow:
         """Return the recorded dataflow; `folder`: of its paths, if its own does not exist here."""
         if self.facts.dataflow is None:
-            raise FlowError(f"{self.files[0]} has no dataflow; `dora record` writes one")
+            raise UnreadableRecording(f"{self.files[0]} has no dataflow; `dora record` writes one")
         own = Path(self.facts.source.get("working_dir") or ".")
         base = (own if own.is_dir() else folder).absolute()
         return parse_dataflow(dump_yaml(self.facts.dataflow), path=base / "replay.yml")
@@ -104,10 +101,10 @@ class Recorded:
 
     @cached_property
     def first(self) -> arrow.RecordedMessage:
-        """The first message. Raises FlowError if there is none."""
+        """The first message. Raises UnreadableRecording if there is none."""
         found = next(merged(self._recordings), None)
         if found is None:
-            raise FlowError(f"{self.files[0]} has no messages")
+            raise UnreadableRecording(f"{self.files[0]} has no messages")
         return found
 
     @cached_property
