@@ -92,8 +92,8 @@ class Engine(Director):
                         raise FlowError(self._endless())
                     if until_ns is None and events_so_far > MOST_WITHOUT_END:
                         raise FlowError(
-                            f"no end after {MOST_WITHOUT_END:,} events, {self.time.seconds:g} s: timers"
-                            " tick for ever; end it with `run(until=5)`"
+                            f"no end after {MOST_WITHOUT_END:,} events, {self.time.seconds:g} s:"
+                            " timers tick for ever; end it with `run(until=5)`"
                         )
                 else:
                     steps = 0
@@ -348,20 +348,20 @@ class Engine(Director):
             entry, dataflow_id=self._plan.dataflow_id, daemon_id=None, build_id=None
         )
         if spec.send_stdout_as is not None:
-            self._emit_text(f"{spec.id}/{spec.send_stdout_as}", text)
+            self.emit(f"{spec.id}/{spec.send_stdout_as}", self._text_block(text))
         if spec.send_logs_as is not None and entry.level != "stdout":
-            self._emit_text(f"{spec.id}/{spec.send_logs_as}", as_text)
+            self.emit(f"{spec.id}/{spec.send_logs_as}", self._text_block(as_text))
         for node in self.parts.values():
             for name, wanted in node.spec.inputs.items():
                 source = wanted.source
                 if not isinstance(source, LogSource) or node.id == spec.id:
                     continue
                 if source.node in (None, spec.id) and passes(entry.level, source.level):
-                    block = _text_block(as_text, self.time.now_ns)
+                    block = self._text_block(as_text)
                     self._arrive(node.queues[name], Queued(block, self.time.now_ns, 0))
 
-    def _emit_text(self, output: str, text: str) -> None:
-        self.emit(output, _text_block(text, self.time.now_ns))
+    def _text_block(self, text: str) -> bytes:
+        return make_block([text], None, wire.wall_ns(self.time.now_ns))
 
     # --- the machine of the runner ---------------------------------------------------------------
 
@@ -500,7 +500,3 @@ class Engine(Director):
             if node.outcome != "success" and node.node not in may_fail
         ]
         return "\n".join(failed) or None
-
-
-def _text_block(text: str, now: int) -> bytes:
-    return make_block([text], None, wire.wall_ns(now))

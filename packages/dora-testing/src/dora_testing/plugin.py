@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CLUSTERS = pytest.StashKey[list["Cluster"]]()
 """Clusters that a test has made."""
 OWN = frozenset(
-    ("dora_testing", "dora_config", "dora_daemon", "dora_coordinator", "dora_recordings")
+    f"dora_{name}" for name in ["testing", "config", "daemon", "coordinator", "recordings"]
 )
 
 
