@@ -83,7 +83,7 @@ def test_names_and_ends_that_are_missing(
 ) -> None:
     workspace.node("square", "from dora import Node\nfor event in Node(): pass")
     flow = Flow(workspace.dataflow(DATAFLOW))
-    with pytest.raises(FlowError, match=r'node "sqare" does not exist in .*; nodes: square'):
+    with pytest.raises(FlowError, match=r'node "sqare" does not exist; .* has: square'):
         flow.run(until=1, may_fail=["sqare"])
     monkeypatch.setattr(engine, "MOST_WITHOUT_END", 50)
     with pytest.raises(FlowError, match=r"no end after 50 events, 4\.\d s: .* `run\(until=5\)`"):
