@@ -218,8 +218,8 @@ def free_port() -> int:
 
 
 def wait_for_health(port: int, process: subprocess.Popen[str]) -> None:
-    """Until the coordinator at ``port`` answers; SystemExit after 15 s."""
-    deadline = time.monotonic() + 15
+    """Until the coordinator at ``port`` answers; SystemExit after 60 s."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=1) as answer:

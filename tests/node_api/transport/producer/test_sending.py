@@ -411,10 +411,11 @@ def test_a_send_waits_for_another_thread(place: Place) -> None:
 
 def test_no_send_overtakes_one_that_waits_for_room(place: Place) -> None:
     edge = place.edge(bound=1, policy="backpressure")
-    go_on = threading.Event()
+    waits, go_on = threading.Event(), threading.Event()
 
     def wait_for_room(*_: object) -> bool:
-        return go_on.wait(20)
+        waits.set()
+        return go_on.wait(60)
 
     sender, receiver = edge.sender(wait_for_room=wait_for_room), edge.receiver()
     send(sender, 0)
@@ -426,6 +427,7 @@ def test_no_send_overtakes_one_that_waits_for_room(place: Place) -> None:
         threads.append(thread)
         wait_until(lambda: len(waiting) == len(threads), what="a waiting send")
         if number == 1:
+            assert waits.wait(60), "it has found no room"
             # There is room again, which belongs to the first.
             assert numbers(drain(receiver)) == [0]
     go_on.set()
