@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
@@ -10,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dora_daemon.runner.logs.log_entries import OutputSplitter
 from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.process.prepare import PreparedNode
+from dora_daemon.runner.process.spawn import end_with_parent
 from dora_node_api.errors import ControlClosed
 from dora_node_api.protocol import lockstep as wire
 from dora_node_api.protocol.launch_config import CONFIG_VARIABLE, LaunchConfig
@@ -26,8 +27,6 @@ STARTS_LONGER = 4
 """Imports of large libraries take longer than a step."""
 SHOWN_LINES = 15
 """Last lines of a node that an error shows."""
-_PRCTL = ctypes.CDLL(None).prctl
-_PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -73,7 +72,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(other.fileno(),),
-                preexec_fn=_end_with_parent,
+                preexec_fn=partial(end_with_parent, os.getpid()),
             )
         self._printed = os.open(output, os.O_RDONLY)
 
@@ -153,11 +152,6 @@ class Child:
             f" `next`, `recv_async` or `time.sleep` within {seconds:g} s;"
             f" `patience=` allows more{shown(self._output)}"
         )
-
-
-def _end_with_parent() -> None:
-    """End a node that hangs also when the test is killed."""
-    _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def shown(output: Path) -> str:

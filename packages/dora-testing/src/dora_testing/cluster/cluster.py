@@ -61,7 +61,7 @@ class Dataflow:
         ).explanation
 
     def runs(self, node: str) -> bool:
-        """Return whether a node runs, whatever the coordinator knows of it."""
+        """Return whether a node runs, also if the coordinator shows another state."""
         return self._runner(node) is not None
 
     def restarts(self, node: str) -> int:

@@ -1,4 +1,4 @@
-"""What the kernel knows of a TCP connection of a Zenoh session.
+"""State of the TCP connections of a Zenoh session, as the kernel reports it.
 
 Zenoh does not pass its sockets on, but their addresses, by which they are found among the
 descriptors of this process. They are only read.

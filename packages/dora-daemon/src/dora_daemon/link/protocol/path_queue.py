@@ -39,7 +39,7 @@ _PAUSE_NS: Final = (300_000, 3_000_000)
 
 
 class TcpState(NamedTuple):
-    """What the kernel knows of one connection."""
+    """State of one connection, as the kernel reports it."""
 
     arrived: int
     """Bytes that have arrived since it began, also behind a lost packet."""
@@ -123,7 +123,7 @@ class PathQueue:
             self._base = self._next_base = state.rtt_ns
             self._epoch_ns = now
         if now - self._seen_ns > 2 * length:
-            # Nothing was sent for a while: what the last round trips tell is past.
+            # Nothing was sent for a while: the last round trips are out of date.
             self._begin(state, now)
         self._seen_ns = now
         self._shortest = min(self._shortest, state.rtt_ns)
@@ -132,7 +132,7 @@ class PathQueue:
         if took < length or state.arrived == self._begin_bytes:
             return
         if took > 4 * length:
-            # Nothing arrived for a while: this is no rate.
+            # The pause would make the rate too low.
             self._begin(state, now)
             return
         self._next_base = min(self._next_base, self._shortest)

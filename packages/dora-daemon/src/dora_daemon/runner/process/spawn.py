@@ -171,6 +171,13 @@ def fork(request: SpawnRequest, run: Callable[[], int]) -> NodeProcess | None:
     return NodeProcess(ForkedProcess(pid, pipes[0], pipes[2]))
 
 
+def end_with_parent(parent: int) -> None:
+    """Let this new process end with the thread of ``parent`` that started it, or now if it did."""
+    _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(127)
+
+
 def _become(
     request: SpawnRequest, run: Callable[[], int], parent: int, outputs: tuple[int, int]
 ) -> NoReturn:
@@ -180,9 +187,7 @@ def _become(
         gc.freeze()  # the end of the parent's objects would close descriptors of this process
         _reset_signals()
         os.setsid()
-        _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(127)
+        end_with_parent(parent)
         with open(os.devnull, "rb", buffering=0) as null:
             for number, descriptor in enumerate((null.fileno(), *outputs)):
                 os.dup2(descriptor, number)
@@ -236,9 +241,7 @@ def _before_exec(request: SpawnRequest, parent: int, report: int) -> Callable[[]
 
     def prepare() -> None:
         try:
-            _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(127)
+            end_with_parent(parent)
             request.apply()
         except BaseException as error:
             step = "" if isinstance(error, OSError) else "cannot prepare the process: "
