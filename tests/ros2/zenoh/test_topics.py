@@ -106,6 +106,8 @@ def test_types_that_differ_are_logged(router: Router, caplog: pytest.LogCaptureF
         ):
             wait_until(lambda said=said: said in caplog.text, what=said)  # type: ignore[misc]
         talker.publisher("/other", STRING)
+        # The other end is there already: nothing but the new endpoint itself is checked.
+        assert other.wait_for(lambda graph: "/other" in graph.topics(), 30)
         listener.subscription("/other", other_type, lambda *_: None)
         wait_until(lambda: caplog.text.count("/other: no messages") == 2, what="the second pair")
         assert caplog.text.count("/chatter: no messages") == 2

@@ -238,6 +238,8 @@ class Endpoint:
             self.close()
             raise
         self.refresh()
+        # Its own token came before it was one of the node's endpoints.
+        node.connection.check_matches()
 
     def close(self) -> None:
         """Withdraw the endpoint; again does nothing. A call of its callback may still end after."""
