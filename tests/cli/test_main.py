@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import SchemaError
 from support.command_line import Dora
 
-from dora_cli import registry
+from dora_cli import main as main_module, registry
 from dora_cli._version import __version__
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.errors import CommandFailed, describe
@@ -205,6 +206,15 @@ def test_message_and_exit_code_of_an_exception(
     else:
         assert found is not None
         assert found.startswith(message)
+
+
+def test_ctrl_c_while_a_model_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build() -> None:  # as pydantic-core 2.50
+        raise SchemaError('Error building "model" serializer:\n  KeyboardInterrupt: ')
+
+    monkeypatch.setattr(main_module, "create_application", build)
+    with pytest.raises(KeyboardInterrupt):
+        main_module.main([])
 
 
 def test_an_error_has_a_header_on_stderr(dora: Dora) -> None:

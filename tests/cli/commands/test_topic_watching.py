@@ -137,12 +137,12 @@ def test_outputs_of_all_machines_are_shown_and_measured(workspace: Workspace) ->
 
         wait_until(lambda: not inspectors(), what="the inspectors to end")
         before = open_files()
-        slow = fleet.stack.enter_context(_stopped_reader(fleet))
         watch = watching(fleet, "left/count")
         first = messages(watch.stdout)[0]["data"][1]
         fleet.dora("node", "restart", "left")
         sees(watch, lambda m: m["data"][1] != first)
-        assert len(inspectors()) == 2
+        slow = fleet.stack.enter_context(_stopped_reader(fleet))
+        wait_until(lambda: len(inspectors()) == 2, what="a second inspector")
         watch.send_signal(signal.SIGKILL)  # closes its connection without a message
         wait_until(lambda: len(inspectors()) == 1, what="its inspector to end")
         _, remarks = slow.communicate(timeout=PATIENCE)
@@ -156,7 +156,7 @@ def test_outputs_of_all_machines_are_shown_and_measured(workspace: Workspace) ->
 
 def _stopped_reader(fleet: RealFleet) -> subprocess.Popen[bytes]:
     """A watch whose terminal has stopped."""
-    words = ("topic", "echo", "right/count", "--format", "json", "--duration", "2s")
+    words = ("topic", "echo", "right/count", "--format", "json", "--duration", "4s")
     return subprocess.Popen(
         [str(DORA), *words, "--coordinator-port", str(fleet.port)],
         stdout=subprocess.PIPE,

@@ -193,7 +193,10 @@ def main(arguments: Sequence[str]) -> int:
         if COMPLETION_VARIABLE in os.environ:
             return 1  # there is nothing to complete; the shell shows what is printed
         from dora_cli import errors
+        from dora_config.frozen import is_interrupt
 
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None
         return errors.report(error)
     finally:
         finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import SchemaError
 
 # What machines report is bounded, so that arithmetic with it cannot overflow.
 Count = Annotated[int, Field(gt=-(10**30), lt=10**30)]
@@ -46,6 +47,13 @@ class Frozen(BaseModel):
         if kind is not None:  # before pydantic reads the annotations
             cls.__annotations__ = {"kind": Literal[kind], **cls.__annotations__}
             setattr(cls, "kind", kind)  # noqa: B010 - a property for type checkers
+
+
+def is_interrupt(error: Exception) -> bool:
+    """Whether an exception was Ctrl-C: pydantic turns it into text while it builds a validator."""
+    return isinstance(error, SchemaError) and str(error).rstrip(": \n").endswith(
+        "KeyboardInterrupt"
+    )
 
 
 def first_problem(error: ValidationError) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from dora_config.errors import RemoteProtocolError
-from dora_config.frozen import Frozen
+from dora_config.frozen import Frozen, is_interrupt
 from dora_config.protocol import VERSION
 from dora_config.terminal import clean_text as clean_text
 
@@ -119,6 +120,10 @@ class Codec(Generic[T]):
             return self._adapter.validate_json(message)
         except ValidationError as error:
             raise invalid_message(error, self._name) from error
+        except SchemaError as error:
+            if is_interrupt(error):
+                raise KeyboardInterrupt from None
+            raise
 
     def encode(self, message: T) -> str:
         return message.model_dump_json()  # builds no validator of other messages
