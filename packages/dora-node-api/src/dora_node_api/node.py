@@ -506,6 +506,6 @@ def _own_copy(output: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]
     if not isinstance(metadata, Mapping):
         kind = type(metadata).__name__
         raise InvalidData(
-            f"output `{output}`: metadata is a {kind}; pass a dict with str keys, or None"
+            f"output `{output}`: metadata is of type {kind}; pass a dict with str keys, or None"
         )
     return dict(metadata)

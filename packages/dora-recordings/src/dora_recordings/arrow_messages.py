@@ -46,6 +46,31 @@ def schema_of(array: pa.Array) -> pa.Schema:
     return pa.schema([pa.field(COLUMN, array.type)])
 
 
+class MessageEncoder:
+    """Arrays as messages of a file; serializes the schema of each Arrow type once."""
+
+    def __init__(self) -> None:
+        self._schemas: dict[pa.DataType, tuple[pa.Schema, bytes, str]] = {}
+
+    def message(
+        self,
+        topic: str,
+        array: pa.Array,
+        metadata: bytes,
+        times: tuple[int, int],
+        sequence: int,
+        notes: bytes = b"",
+    ) -> RecordedMessage:
+        """``times``: of the log, and of the sender."""
+        if array.type not in self._schemas:
+            schema = schema_of(array)
+            serialized = schema.serialize().to_pybytes()
+            self._schemas[array.type] = schema, serialized, str(array.type)[:200]
+        schema, serialized, type_name = self._schemas[array.type]
+        data = encode(array, metadata, schema, len(serialized), {NOTES_KEY: notes})
+        return RecordedMessage(topic, type_name, serialized, *times, sequence, data)
+
+
 def encode(
     array: pa.Array,
     metadata: bytes,

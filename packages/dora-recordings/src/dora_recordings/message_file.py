@@ -10,7 +10,7 @@ from typing import Any
 from pyarrow import Array
 
 from dora_node_api.data.metadata import encode_metadata
-from dora_recordings.arrow_messages import RecordedMessage, encode, schema_of
+from dora_recordings.arrow_messages import MessageEncoder
 from dora_recordings.mcap_file import McapFile
 
 
@@ -20,6 +20,7 @@ class MessageFile:
     def __init__(self, path: Path, source: Mapping[str, Any]) -> None:
         self.path = path
         self._file = McapFile(path, None, source)
+        self._encoder = MessageEncoder()
         self._sequences: dict[str, int] = defaultdict(int)
 
     def add(
@@ -33,19 +34,8 @@ class MessageFile:
     ) -> None:
         """Write a message of `node/output`."""
         kept = {key: value for key, value in metadata.items() if key != "timestamp"}
-        schema = schema_of(array)
-        serialized = schema.serialize().to_pybytes()
-        self._file.add(
-            RecordedMessage(
-                topic=output,
-                type_name=str(array.type)[:200],
-                schema=serialized,
-                log_time=log_time,
-                publish_time=publish_time,
-                sequence=self._sequences[output],
-                data=encode(array, encode_metadata(kept), schema, len(serialized)),
-            )
-        )
+        times, number = (log_time, publish_time), self._sequences[output]
+        self._file.add(self._encoder.message(output, array, encode_metadata(kept), times, number))
         self._sequences[output] += 1
 
     def finish(self) -> None:

@@ -33,7 +33,7 @@ from dora_node_api.data.metadata import split_notes
 from dora_node_api.protocol.messages import RECORDER, RecordingSource
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
-from dora_recordings.arrow_messages import NOTES_KEY, RecordedMessage, encode, schema_of
+from dora_recordings.arrow_messages import MessageEncoder
 from dora_recordings.status_file import StatusFile, identified
 from dora_recordings.writing import Writing
 
@@ -86,7 +86,7 @@ class Recorder(Collector):
         self._runner = runner
         self._writing = writing
         self._status = status
-        self._schemas: dict[object, tuple[object, bytes, str]] = {}
+        self._encoder = MessageEncoder()
         self._end: RecorderEnd | None = None
         self._until_ns: int | None = None
         """Later messages, by CLOCK_MONOTONIC, are not part of the recording."""
@@ -175,22 +175,9 @@ class Recorder(Collector):
         except BrokenRecord as error:
             self.broken(name, error)
             return
-        known = self._schemas.get(array.type)
-        if known is None:
-            schema = schema_of(array)
-            known = schema, schema.serialize().to_pybytes(), str(array.type)[:200]
-            self._schemas[array.type] = known
-        schema, schema_bytes, type_name = known
+        times = delivery.sent_ns + self._writing.epoch_ns, delivery.timestamp_ns
         self._writing.add(
-            RecordedMessage(
-                topic=name,
-                type_name=type_name,
-                schema=schema_bytes,
-                log_time=delivery.sent_ns + self._writing.epoch_ns,
-                publish_time=delivery.timestamp_ns,
-                sequence=delivery.sequence,
-                data=encode(array, metadata, schema, len(schema_bytes), {NOTES_KEY: notes}),
-            )
+            self._encoder.message(name, array, metadata, times, delivery.sequence, notes)
         )
 
 

@@ -14,7 +14,8 @@ from dora_testing.sources import Emission, Source
 def from_recording(file: Path | str, *, node: str | None = None, ends: bool = False) -> Source:
     """Send what a node sent in a recording of `dora record`, at the times of its messages.
 
-    Times count from the first message of the recording, of any node.
+    Times count from the first message of the recording, of any node. A relative path counts from
+    the current folder, not from that of the test.
 
     `node`: its id in the recording, if that is another one.
     """

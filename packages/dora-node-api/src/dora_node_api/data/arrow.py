@@ -128,7 +128,7 @@ def _encode_buffer(data: Any, metadata: bytes) -> Payload:
         elif isinstance(data, (list, tuple, int, float, dict)):
             hint = " (for Python values: `pyarrow.array([...])`)"
         raise UnsupportedData(
-            f"invalid `data`: cannot send a {type(data).__name__}; {_ACCEPTED}{hint}"
+            f"invalid `data`: cannot send type {type(data).__name__}; {_ACCEPTED}{hint}"
         ) from None
     type_name = _buffer_type(view)
     if not view.contiguous:

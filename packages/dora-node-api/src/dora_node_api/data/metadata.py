@@ -66,7 +66,7 @@ def encode_metadata(
         return b""
     if type(metadata) is not dict and not isinstance(metadata, Mapping):
         raise UnsupportedData(
-            f"metadata is a {type(metadata).__name__}; pass a dict with str keys, or None"
+            f"metadata is of type {type(metadata).__name__}; pass a dict with str keys, or None"
         )
     plain = {}
     for key, value in metadata.items():
@@ -101,8 +101,8 @@ def _encode_value(key: str, value: Any, on_warning: OnWarning | None) -> Any:
             return numbers
     if on_warning is not None:
         on_warning(
-            f"metadata {key!r} is a {type(value).__name__} and is sent as text; send a bool, a "
-            "64-bit int, a float, a str, a datetime, or a list of numbers or of text"
+            f"metadata {key!r} is of type {type(value).__name__} and is sent as text; send a bool, "
+            "a 64-bit int, a float, a str, a datetime, or a list of numbers or of text"
         )
     return str(value)
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from dora_config.yaml.writer import dump_yaml
 from dora_node_api.data.metadata import encode_metadata
 from dora_recordings._version import __version__
-from dora_recordings.arrow_messages import RecordedMessage, encode, schema_of
+from dora_recordings.arrow_messages import MessageEncoder, RecordedMessage
 from dora_recordings.conversion import CannotConvert, unfinished
 from dora_recordings.export.video import require_video
 from dora_recordings.mcap_file import McapFile
@@ -67,7 +67,7 @@ class Dataset:
         """How many there were, by output."""
         self._videos: dict[str, _Video] = {}
         """The file in progress of each camera."""
-        self._types: dict[pa.DataType, tuple[pa.Schema, bytes]] = {}
+        self._encoder = MessageEncoder()
 
     def dataflow(self) -> dict[str, Any]:
         """Return a dataflow with the node that a replay plays."""
@@ -152,15 +152,9 @@ class Dataset:
     def _message(
         self, output: str, array: pa.Array, metadata: Mapping[str, Any], at: int
     ) -> RecordedMessage:
-        if array.type not in self._types:
-            schema = schema_of(array)
-            self._types[array.type] = schema, schema.serialize().to_pybytes()
-        schema, serialized = self._types[array.type]
         number = self.messages[output] = self.messages.get(output, 0) + 1
-        data = encode(array, encode_metadata(metadata), schema, len(serialized))
-        return RecordedMessage(
-            f"{NODE}/{output}", str(array.type), serialized, at, at, number, data
-        )
+        topic, encoded = f"{NODE}/{output}", encode_metadata(metadata)
+        return self._encoder.message(topic, array, encoded, (at, at), number)
 
     def close(self) -> None:
         for video in self._videos.values():
