@@ -89,7 +89,19 @@ class Backend:
 
     def warn(self, message: str) -> None:
         """Log a warning of this library; the same sentence only once."""
-        raise NotImplementedError
+        from dora_node_api.logging.log_lines import entry_line, write_line
+
+        warned: set[str] = vars(self).setdefault("_warned", set())
+        if message not in warned:
+            warned.add(message)
+            write_line(entry_line(self.config.node_id, "warn", message, target="dora_node_api"))
+
+    def not_open(self, output: str) -> str:
+        """Return why nothing can be sent on an output."""
+        if output in self.config.outputs:
+            return f"Output `{output}` was closed by this node."
+        declared = ", ".join(f"`{name}`" for name in self.config.outputs) or "none"
+        return f"Output `{output}` not in node's output list ({declared}); add it to `outputs`."
 
     def send_control(self, message: Message) -> None:
         """Send a message to the runner, if there is one."""

@@ -20,7 +20,6 @@ from dora_node_api.errors import (
     StartCancelled,
     UnknownOutput,
 )
-from dora_node_api.logging.log_lines import entry_line, write_line
 from dora_node_api.protocol import lockstep as wire
 from dora_node_api.protocol.messages import (
     CloseOutputs,
@@ -93,7 +92,6 @@ class LockstepBackend(Backend):
         self._signal = os.pipe()
         self._watched = False
         """A task waits for events."""
-        self._warned: set[str] = set()
         self._types = TypeCheck.from_environment(
             config.output_types, config.output_structures, self.warn
         )
@@ -174,7 +172,7 @@ class LockstepBackend(Backend):
 
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         if output not in self._open:
-            self.warn(self._not_open(output) + " Its messages are dropped.")
+            self.warn(self.not_open(output) + " Its messages are dropped.")
             return
         try:
             payload = encode(data, metadata, on_warning=self.warn)
@@ -196,19 +194,13 @@ class LockstepBackend(Backend):
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Any:
         if output not in self._open:
-            raise UnknownOutput(self._not_open(output))
+            raise UnknownOutput(self.not_open(output))
         return super().allocate_sample(output, nbytes, metadata)
 
     def send_sample(self, output: str, sample: Any, metadata: Mapping[str, Any]) -> None:
         data = bytes(sample.as_buffer())
         sample.close_views()
         self.send(output, data, metadata)
-
-    def _not_open(self, output: str) -> str:
-        if output in self.config.outputs:
-            return f"Output `{output}` was closed by this node."
-        declared = ", ".join(f"`{name}`" for name in self.config.outputs) or "none"
-        return f"Output `{output}` not in node's output list ({declared}); add it to `outputs`."
 
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         self._open -= frozenset(outputs)
@@ -224,11 +216,6 @@ class LockstepBackend(Backend):
 
     def count_unmatched(self, name: str, count: int) -> None:
         self._clock.send([wire.UNMATCHED, name, count])
-
-    def warn(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            write_line(entry_line(self.config.node_id, "warn", message, target="dora_node_api"))
 
     def send_control(self, message: Message) -> None:
         self._clock.send([wire.CONTROL, to_json(message)])

@@ -33,8 +33,7 @@ class Outputs(Backend):
         self._connection = connection
         self._sender = connection.sender
         self._calls = connection.calls
-        self._declared = connection.config.outputs
-        self._open = frozenset(self._declared)
+        self._open = frozenset(connection.config.outputs)
         self._warn = connection.warn
         self._types = TypeCheck.from_environment(
             connection.config.output_types, connection.config.output_structures, self._warn
@@ -50,7 +49,7 @@ class Outputs(Backend):
         try:  # as `Calls.run`, without calls
             calls.inside.add(me)
             if output not in self._open:
-                self._warn(self._not_open(output) + " Its messages are dropped.")
+                self._warn(self.not_open(output) + " Its messages are dropped.")
                 return
             if time.monotonic_ns() - self._connection.pumped > PUMP_EVERY_NS:
                 self._look_at_control()
@@ -77,7 +76,7 @@ class Outputs(Backend):
         output, metadata = message.output, message.metadata
         try:
             if output not in self._open:
-                raise UnknownOutput(self._not_open(output))
+                raise UnknownOutput(self.not_open(output))
             self._send(output, array_from_json(message.data), metadata)
         except (TypeError, ValueError, DoraNodeError, MemoryError) as error:
             self._warn(f"a message published on output `{output}` was not sent: {error}")
@@ -88,17 +87,11 @@ class Outputs(Backend):
         if time.monotonic_ns() - connection.pumped > PUMP_EVERY_NS and not connection.gone:
             connection.pump(wait=False)
 
-    def _not_open(self, output: str) -> str:
-        if output in self._declared:
-            return f"Output `{output}` was closed by this node."
-        declared = ", ".join(f"`{name}`" for name in self._declared) or "none"
-        return f"Output `{output}` not in node's output list ({declared}); add it to `outputs`."
-
     def allocate_sample(
         self, output: str, nbytes: int, metadata: Mapping[str, Any]
     ) -> SampleMemory:
         if output not in self._open:
-            raise UnknownOutput(self._not_open(output))
+            raise UnknownOutput(self.not_open(output))
         try:
             encoded = encode_metadata(metadata, on_warning=self._warn)
         except TypeError as error:

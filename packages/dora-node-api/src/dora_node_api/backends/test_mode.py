@@ -21,7 +21,6 @@ from dora_node_api.data.arrow import decode, encode
 from dora_node_api.data.json_values import array_from_json, array_to_json, dumps
 from dora_node_api.data.metadata import decode_metadata, encode_metadata
 from dora_node_api.errors import InvalidData, SetUpError
-from dora_node_api.logging.log_lines import entry_line, write_line
 from dora_node_api.protocol.messages import InputConfig, NodeConfig
 
 if TYPE_CHECKING:
@@ -163,7 +162,6 @@ class TestBackend(Backend):
         self._start = time.monotonic_ns()
         self._with_times = with_times
         self._lock = threading.Lock()
-        self._warned: set[str] = set()
         self._path = outputs
         try:
             outputs.write_bytes(b"")
@@ -217,11 +215,6 @@ class TestBackend(Backend):
             line["metadata"] = kept
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(dumps(line) + "\n")
-
-    def warn(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            write_line(entry_line(self.config.node_id, "warn", message, target="dora_node_api"))
 
 
 def as_array(output: str, data: Any) -> pyarrow.Array:
