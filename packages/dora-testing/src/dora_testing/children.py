@@ -154,6 +154,11 @@ class Child:
         )
 
 
+def output_of(folder: Path, node: str) -> Path:
+    """Return the file of what a node prints."""
+    return folder / f"{node.replace('/', '_')}.log"
+
+
 def shown(output: Path) -> str:
     """Return the last lines that were printed to a file, for an error."""
     lines = last_lines(output)

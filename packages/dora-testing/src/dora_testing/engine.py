@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.dataflow.sources import LogSource
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner_events import LogLine, passes
+from dora_config.protocol.runner_events import LogLine
 from dora_daemon.runner.logs.log_entries import entry_from_line, message_text
 from dora_daemon.runner.machine import commands as do, events
 from dora_daemon.runner.process.prepare import PreparedNode
@@ -21,7 +18,7 @@ from dora_node_api.protocol import lockstep as wire, messages
 from dora_node_api.protocol.connection import DEADLOCK_AFTER
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_testing.children import Child, last_lines, shown
+from dora_testing.children import Child, last_lines, output_of
 from dora_testing.directing import Director
 from dora_testing.errors import FlowError
 from dora_testing.messages import Queued, make_block
@@ -30,6 +27,7 @@ from dora_testing.queues import InputQueue
 from dora_testing.results import Output, Result, Sent
 from dora_testing.schedule import Schedule
 from dora_testing.sources import Source
+from dora_testing.turns import Turns
 
 EMPTY_POLL_NS = 1_000
 """Virtual time that a look for an event takes, so that a loop of such looks comes to an end."""
@@ -40,8 +38,6 @@ SIGNAL_SECONDS = 2.0
 MOST_WITHOUT_END = 100_000
 """Events after which a flow without an end of its own fails."""
 _LOOK_AGAIN_NS = 1_000_000_000
-NODES_FIRST = 1 << 20
-"""Order of what nodes do at a time of their own; what has arrived comes after it."""
 
 
 class Engine(Director):
@@ -72,8 +68,7 @@ class Engine(Director):
         self._folder = folder
         self._latency = latency
         self._patience = patience
-        self._random = None if shuffle is None else random.Random(shuffle)
-        self._order = count(NODES_FIRST)
+        self._turns = Turns(self.time, self.parts.values(), shuffle)
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -89,7 +84,7 @@ class Engine(Director):
                     steps += 1
                     events_so_far += 1
                     if steps > MOST_STEPS:
-                        raise FlowError(self._endless())
+                        raise FlowError(_endless(self.time.seconds))
                     if until_ns is None and events_so_far > MOST_WITHOUT_END:
                         raise FlowError(
                             f"no end after {MOST_WITHOUT_END:,} events, {self.time.seconds:g} s:"
@@ -122,20 +117,11 @@ class Engine(Director):
 
     def _go_on(self) -> bool:
         """Let one node go on, the one that could first; return whether there was one."""
-        ready = [
-            n
-            for n in self.parts.values()
-            if n.check_at is not None and n.check_at <= self.time.now_ns
-        ]
-        if self._random is not None:
-            self._random.shuffle(ready)
-        else:
-            ready.sort(key=lambda node: (node.check_at, node.check_order))
-        return any(self._continue(node) for node in ready)
+        return any(self._continue(node) for node in self._turns.ready())
 
     def _pass_time(self, until_ns: int | None) -> None:
         """Go to the time at which something happens next; stop the dataflow at its end."""
-        times = [node.check_at for node in self.parts.values() if node.check_at is not None]
+        times = self._turns.times()
         if self.time.next is not None:
             times.append(self.time.next)
         next_time = min(times, default=None)
@@ -149,35 +135,9 @@ class Engine(Director):
         elif not stopping and self.time.began is not None:
             self.handle(events.RunStopRequested("nothing more can happen"))
         else:
-            raise FlowError(self._blocked())
-
-    def _endless(self) -> str:
-        return (
-            f"{MOST_STEPS:,} events at the same virtual time, {self.time.seconds:g} s: nodes that"
-            " send to each other in a circle take no time in a test; give one of them a `cost`"
-        )
-
-    def _blocked(self) -> str:
-        waits = [
-            f'node "{node.id}" waits for room to send on `{node.request[0][1]}`'
-            for node in self.parts.values()
-            if node.request is not None and node.request[0][0] == wire.SEND_WAITING
-        ]
-        return "; ".join(waits) or "the nodes wait for each other to connect"
+            raise FlowError(_blocked(self.parts.values()))
 
     # --- one node --------------------------------------------------------------------------------
-
-    def _check(self, node: Participant, at: int | None = None) -> None:
-        """Look again whether a node can go on, now or at a time."""
-        if node.check_at is not None and node.check_at <= self.time.now_ns and node.answer is None:
-            return
-        node.check_at = self.time.now_ns if at is None else at
-        node.check_order = next(self._order) if at is None else node.place
-
-    def _arrived(self, node: Participant) -> None:
-        """Note that something waits for a node, unless it is busy or asleep."""
-        if node.answer is None and node.request is not None:
-            self._check(node)
 
     def _continue(self, node: Participant) -> bool:
         """Let a node go on if it can."""
@@ -201,18 +161,13 @@ class Engine(Director):
             times = [time for time in (until, node.next_time()) if time is not None]
             node.check_at = None
             if times:
-                self._check(node, max(min(times), self.time.now_ns + 1))
+                self._turns.check(node, max(min(times), self.time.now_ns + 1))
             return False
         self._wake_senders(node)
-        if node.cost_ns and answer[0] is not None and answer[0]["type"] == "INPUT":
-            self._later(node, answer, self.time.now_ns + node.cost_ns)
-            return True
-        return self._reply(node, answer)
-
-    def _later(self, node: Participant, answer: Answer, at: int) -> None:
-        node.answer = answer
-        node.check_at = None
-        self._check(node, at)
+        if not (cost := node.cost_of(answer)):
+            return self._reply(node, answer)
+        self._turns.answer_later(node, answer, self.time.now_ns + cost)
+        return True
 
     def _reply(self, node: Participant, answer: Answer) -> bool:
         assert node.child is not None
@@ -247,7 +202,7 @@ class Engine(Director):
                 self.handle(events.NodeConnected(node.id, node.incarnation, pid))
             case [wire.SLEEP, until]:
                 node.request = (values, block)
-                self._later(node, NOTHING, max(until, self.time.now_ns))
+                self._turns.answer_later(node, NOTHING, max(until, self.time.now_ns))
             case [wire.POLL]:
                 node.request = (values, block)
                 self._poll(node)
@@ -255,19 +210,20 @@ class Engine(Director):
                 node.request = (values, block)
                 waiting = any(queue.ready() for queue in node.queues.values())
                 ready = node.session is not None and node.session.waiting(self.time.now_ns)
-                self._later(node, (not (waiting or ready), b""), self.time.now_ns + EMPTY_POLL_NS)
+                self._turns.answer_later(
+                    node, (not (waiting or ready), b""), self.time.now_ns + EMPTY_POLL_NS
+                )
             case [wire.NEXT | wire.SEND_WAITING, *_]:
                 node.request = (values, block)
-                self._check(node)
+                self._turns.check(node)
 
     def _poll(self, node: Participant) -> None:
         answer = node.next_answer(self.time.now_ns)
         if answer is None:
-            self._later(node, NOTHING, self.time.now_ns + EMPTY_POLL_NS)
+            self._turns.answer_later(node, NOTHING, self.time.now_ns + EMPTY_POLL_NS)
             return
         self._wake_senders(node)
-        cost = node.cost_ns if answer[0] is not None and answer[0]["type"] == "INPUT" else 0
-        self._later(node, answer, self.time.now_ns + cost)
+        self._turns.answer_later(node, answer, self.time.now_ns + node.cost_of(answer))
 
     def _control(self, node: Participant, message: messages.Message, block: bytes) -> None:
         match message:
@@ -300,7 +256,7 @@ class Engine(Director):
         if node.source is not None:
             queue.take()
         else:
-            self._arrived(node)
+            self._turns.arrived(node)
 
     def _send_waiting(self, node: Participant, values: list[Any], block: bytes) -> bool:
         """Send once all queues have room; as in a run, a node on a full cycle gives up."""
@@ -319,7 +275,7 @@ class Engine(Director):
         gives_up = node.blocked_ns + round(DEADLOCK_AFTER * 1e9)
         own = [queue for queue in node.queues.values() if queue.backpressure]
         if gives_up > self.time.now_ns or not all(queue.full for queue in own):
-            self._check(node, max(gives_up, self.time.now_ns + _LOOK_AGAIN_NS))
+            self._turns.check(node, max(gives_up, self.time.now_ns + _LOOK_AGAIN_NS))
             return False
         node.blocked_ns = None
         edge = f"{output} -> {full.node}/{full.input}"
@@ -331,7 +287,7 @@ class Engine(Director):
             return
         for node in self.parts.values():
             if node.request is not None and node.request[0][0] == wire.SEND_WAITING:
-                self._check(node)
+                self._turns.check(node)
 
     # --- lines -----------------------------------------------------------------------------------
 
@@ -352,13 +308,9 @@ class Engine(Director):
         if spec.send_logs_as is not None and entry.level != "stdout":
             self.emit(f"{spec.id}/{spec.send_logs_as}", self._text_block(as_text))
         for node in self.parts.values():
-            for name, wanted in node.spec.inputs.items():
-                source = wanted.source
-                if not isinstance(source, LogSource) or node.id == spec.id:
-                    continue
-                if source.node in (None, spec.id) and passes(entry.level, source.level):
-                    block = self._text_block(as_text)
-                    self._arrive(node.queues[name], Queued(block, self.time.now_ns, 0))
+            for queue in node.log_inputs(spec.id, entry.level):
+                block = self._text_block(as_text)
+                self._arrive(queue, Queued(block, self.time.now_ns, 0))
 
     def _text_block(self, text: str) -> bytes:
         return make_block([text], None, wire.wall_ns(self.time.now_ns))
@@ -375,7 +327,7 @@ class Engine(Director):
             super()._spawn(node)
             return
         spec, incarnation = node.spec, node.incarnation
-        output = self._output_of(node.id)
+        output = output_of(self._folder, node.id)
         try:
             node.child = Child(
                 self._programs[spec.id], incarnation, output, self.time.now_ns, self._patience
@@ -393,7 +345,7 @@ class Engine(Director):
             self._source_ended(node)
         elif node.request is not None and node.request[0][0] == wire.HELLO:
             refusal = {"refused": command.message, "cancelled": command.cancelled}
-            self._later(node, (refusal, b""), self.time.now_ns)
+            self._turns.answer_later(node, (refusal, b""), self.time.now_ns)
 
     def _start(self, node: Participant) -> None:
         if self.time.began is None:
@@ -414,14 +366,14 @@ class Engine(Director):
             "state": form,
             "waiting": waiting,
         }
-        self._later(node, (answer, content), self.time.now_ns)
+        self._turns.answer_later(node, (answer, content), self.time.now_ns)
 
     def _stop(self, node: Participant) -> None:
         if node.session is not None:
             node.session.stop("MANUAL")
             if node.request is not None and node.request[0][0] == wire.SEND_WAITING:
-                self._later(node, NOTHING, self.time.now_ns)  # the message is dropped
-            self._arrived(node)
+                self._turns.answer_later(node, NOTHING, self.time.now_ns)  # the message is dropped
+            self._turns.arrived(node)
 
     def _signal(self, node: Participant, name: str) -> None:
         if node.child is None:
@@ -453,7 +405,7 @@ class Engine(Director):
                 node.incarnation,
                 how,
                 drained=not any(queue.waiting for queue in node.queues.values()),
-                stderr_tail=tuple(last_lines(self._output_of(node.id))),
+                stderr_tail=tuple(last_lines(output_of(self._folder, node.id))),
             )
         )
 
@@ -468,16 +420,13 @@ class Engine(Director):
         found = self.parts[node]
         if found.session is not None:
             found.session.handle(message)
-            self._arrived(found)
+            self._turns.arrived(found)
 
     def kill(self, node: str) -> None:
         """Kill the process of a node."""
         self._signal(self.parts[node], "SIGKILL")
 
     # --- the result ------------------------------------------------------------------------------
-
-    def _output_of(self, node: str) -> Path:
-        return self._folder / f"{node.replace('/', '_')}.log"
 
     def _result(self) -> Result:
         ended = self._state.result
@@ -492,11 +441,18 @@ class Engine(Director):
             ended.stop_reason,
         )
 
-    def failure(self, result: Result, *, may_fail: Sequence[str]) -> str | None:
-        """Return an error that names the nodes that failed; None if none did."""
-        failed = [
-            f'node "{node.node}" failed: {node.message}{shown(self._output_of(node.node))}'
-            for node in result.nodes.values()
-            if node.outcome != "success" and node.node not in may_fail
-        ]
-        return "\n".join(failed) or None
+
+def _endless(seconds: float) -> str:
+    return (
+        f"{MOST_STEPS:,} events at the same virtual time, {seconds:g} s: nodes that send to each"
+        " other in a circle take no time in a test; give one of them a `cost`"
+    )
+
+
+def _blocked(nodes: Iterable[Participant]) -> str:
+    waits = [
+        f'node "{node.id}" waits for room to send on `{node.request[0][1]}`'
+        for node in nodes
+        if node.request is not None and node.request[0][0] == wire.SEND_WAITING
+    ]
+    return "; ".join(waits) or "the nodes wait for each other to connect"

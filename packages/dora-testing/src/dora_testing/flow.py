@@ -13,6 +13,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.yaml.quantities import parse_duration
 from dora_daemon.runner.machine import events
 from dora_node_api.protocol import messages
+from dora_testing.children import output_of, shown
 from dora_testing.engine import Engine
 from dora_testing.errors import FlowError, find
 from dora_testing.programs import plan_of, prepare
@@ -122,11 +123,15 @@ class Flow:
             for at, action in self._actions:
                 engine.at(at, lambda action=action: action(engine))  # type: ignore[misc]
             result = engine.run(None if until is None else _ns(until))
-            problem = engine.failure(result, may_fail=may_fail)
+            failed = [
+                f'node "{node.node}" failed: {node.message}{shown(output_of(folder, node.node))}'
+                for node in result.nodes.values()
+                if node.outcome != "success" and node.node not in may_fail
+            ]
         finally:
             shutil.rmtree(folder)
-        if problem is not None:
-            raise FlowError(problem)
+        if failed:
+            raise FlowError("\n".join(failed))
         return result
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.sources import LogSource
+from dora_config.protocol.runner_events import passes
 from dora_node_api.protocol import lockstep as wire
 from dora_node_api.protocol.messages import NodeConfig
 from dora_node_api.protocol.session import Session
@@ -87,6 +89,22 @@ class Participant:
         if metadata is not None:
             values["stamp"] = metadata["timestamp"]
         return values, b""
+
+    def log_inputs(self, node: str, level: str) -> list[InputQueue]:
+        """Return the queues of inputs that read log entries of another node."""
+        found = []
+        for name, wanted in self.spec.inputs.items():
+            source = wanted.source
+            if not isinstance(source, LogSource) or node == self.id:
+                continue
+            if source.node in (None, node) and passes(level, source.level):
+                found.append(self.queues[name])
+        return found
+
+    def cost_of(self, answer: Answer) -> int:
+        """Return how long the node is busy with an answer, in nanoseconds."""
+        is_input = answer[0] is not None and answer[0]["type"] == "INPUT"
+        return self.cost_ns if is_input else 0
 
     def next_time(self) -> int | None:
         """Return when there is an event although nothing arrives."""

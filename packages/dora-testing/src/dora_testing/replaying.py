@@ -19,7 +19,7 @@ from dora_node_api.data.metadata import captured_ns
 from dora_node_api.protocol import lockstep as wire, messages
 from dora_recordings.message_file import MessageFile
 from dora_recordings.received import Inputs, Message, Recorded, Step
-from dora_testing.children import Child, shown
+from dora_testing.children import Child, output_of, shown
 from dora_testing.comparison import Tolerance, differing
 from dora_testing.errors import FlowError
 from dora_testing.messages import Opened, make_block
@@ -189,7 +189,7 @@ class NodeCheck:
         spec = self._spec = program.spec
         self._recorded, self._plan, self._program = recorded, plan, program
         self._tolerance, self._run_file, self._patience = tolerance, run_file, patience
-        self._log = folder / f"{spec.id.replace('/', '_')}.log"
+        self._log = output_of(folder, spec.id)
         own = [f"{spec.id}/{output}" for output in spec.outputs]
         self._compared = {
             name for name in own if name in recorded.topics and (outputs is None or name in outputs)
