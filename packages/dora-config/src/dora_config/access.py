@@ -291,9 +291,9 @@ def remember_token(address: Endpoint, text: str) -> None:
     write_successor(path, Successor(new, replaced))
 
 
-def replace_token(old: Token, new: Token, environ: Mapping[str, str] = os.environ) -> bool:
+def replace_token(old: Token, new: Token) -> bool:
     """Replace the token of this account, if its file contains ``old``; return whether it did."""
-    path = config_dir(environ) / TOKEN_FILE
+    path = config_dir() / TOKEN_FILE
     if _read_private(path) != str(old):
         return False
     write_private(path, f"{new}\n".encode())

@@ -26,7 +26,7 @@ def of(commands: Iterable[c.Command], kind: type[T]) -> list[T]:
 def started() -> LinkLifecycle:
     life = LinkLifecycle(count(7))
     assert life.start(0.0) == [c.SpawnLink(7)]
-    assert life.handle(e.LinkSpawned(7, 100), 0.0) == []
+    assert life.handle(e.LinkSpawned(7), 0.0) == []
     assert life.handle(e.LinkConnected(7), 0.0) == [c.AdmitLink(7)]
     return life
 
@@ -149,7 +149,7 @@ def test_a_link_that_died_with_messages_queued_is_restarted_to_deliver_them() ->
     life = started()
     died(life, 0.0)
     assert of(end(life, 0.05, stopping=False), c.SpawnLink) == [c.SpawnLink(8)]
-    assert of(life.handle(e.LinkSpawned(8, 101), 0.05), c.FinishLink)
+    assert of(life.handle(e.LinkSpawned(8), 0.05), c.FinishLink)
     assert of(died(life, 1.0, drained=False), c.ArmTimer)
     assert of(fire(life, "backoff", 1.1), c.SpawnLink)
 
@@ -172,7 +172,7 @@ def linked(*nodes: Any, **settings: Any) -> Simulation:
     sim = Simulation(nodes, **settings)
     sim.handle(e.OutgoingStreamsSet((OUT,)))
     number = link_number(sim)
-    sim.handle(e.LinkSpawned(number, 99))
+    sim.handle(e.LinkSpawned(number))
     sim.handle(e.LinkConnected(number))
     sim.start()
     sim.connect_all()

@@ -82,7 +82,7 @@ def test_a_stream_without_its_reader_is_made_again(
 
     async def apply() -> None:
         queues = StreamQueues(cast("Any", services))
-        queues.streams = MachineStreams("here", incoming=(stream,))
+        queues.streams = MachineStreams(incoming=(stream,))
         before = open_descriptors()
         with one_free_descriptor(monkeypatch), pytest.raises(QueueUnavailable):
             queues.apply(set())

@@ -288,7 +288,6 @@ class LoadedModule:
     outputs: tuple[str, ...]
     node_ids: tuple[str, ...]
     warnings: tuple[Problem, ...]
-    path: Path
 
 
 def load_module(path: Path | str) -> LoadedModule:
@@ -328,7 +327,6 @@ def load_module(path: Path | str) -> LoadedModule:
         outputs=tuple(interface.outputs or ()),
         node_ids=tuple(node.id.removeprefix("module.") for node in resolution.dataflow.nodes),
         warnings=tuple(in_order(loading.problems)),
-        path=path,
     )
 
 

@@ -56,7 +56,6 @@ class Resolution:
     """A resolved dataflow with its problems."""
 
     dataflow: ResolvedDataflow
-    root: Place
     nodes: Sequence[FlatNode]
     """The flat nodes in the order of the resolved dataflow."""
     unused_inputs: Sequence[FlatNode]
@@ -99,9 +98,7 @@ def resolve(
         ),
         deploy=_deploy(root.deploy),
     )
-    return Resolution(
-        dataflow, place, flattening.nodes, flattening.unused_inputs, flattening.problems
-    )
+    return Resolution(dataflow, flattening.nodes, flattening.unused_inputs, flattening.problems)
 
 
 def _default(value: float | None, default: float) -> float:

@@ -138,6 +138,6 @@ def invalid_message(error: ValidationError, receiver: str) -> RemoteProtocolErro
     return RemoteProtocolError(f"invalid message to the {receiver}: {where}: {first['msg']}")
 
 
-def clean_lines(text: str, *, limit: int = 4000) -> str:
+def clean_lines(text: str) -> str:
     """Clean a text like :func:`clean_text`, but keep lines; all but the first are indented."""
-    return "\n  ".join(clean_text(line, limit=limit) for line in text[:limit].splitlines())
+    return "\n  ".join(clean_text(line, limit=4000) for line in text[:4000].splitlines())

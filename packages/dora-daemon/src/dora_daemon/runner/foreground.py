@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,6 @@ def run(
     lossless: bool = False,
     before_start: Callable[[Path], None] | None = None,
     beside: Callable[[Runner], Coroutine[Any, Any, None]] | None = None,
-    environ: Mapping[str, str] = os.environ,
 ) -> DataflowResult:
     """Run a dataflow to its end and return its result; call this on the main thread.
 
@@ -67,7 +66,7 @@ def run(
     """
     gate = Gate() if lossless else None
     events = EventQueue(on_event, gate=gate)
-    directory = RuntimeDir.create(runtime_root(environ))
+    directory = RuntimeDir.create(runtime_root(os.environ))
     try:
         with ReaperProcess(directory) as reaper:
             with suppress(ValueError):  # a path is not UTF-8: `dora ui` does not show this run
@@ -75,7 +74,7 @@ def run(
                 directory.write(PLAN, plan.model_dump_json())
             try:
                 packages = make_package_folder(directory.path / "packages")
-                preparer = Preparer(plan, packages, environ)
+                preparer = Preparer(plan, packages, os.environ)
                 preparer.prepare_all()
             except DoraError as error:
                 record_failed_start(history_file(plan), plan, str(error))

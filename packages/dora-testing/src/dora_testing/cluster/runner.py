@@ -274,7 +274,7 @@ class NodeRunner(Runner, Director):
         self.handle(events.NodeExited(part.id, part.incarnation, how, drained, tuple(tail)))
 
     def _link_spawned(self) -> None:
-        self.handle(events.LinkSpawned(self._link_run, self._link_run))
+        self.handle(events.LinkSpawned(self._link_run))
         self.handle(events.LinkConnected(self._link_run))
 
     def _link_exited(self, how: events.Exit) -> None:

@@ -409,7 +409,7 @@ class LinkSupervisor:
         self._sent.clear()
         self._sync_soon()
         self._processes.watch(running, self._exited)
-        self._emit(events.LinkSpawned(incarnation, running.pid))
+        self._emit(events.LinkSpawned(incarnation))
 
     def _start(self, incarnation: int) -> tuple[NodeProcess, socket.socket]:
         """Return a link process, and this end of the socket that it inherits. Raises OSError."""

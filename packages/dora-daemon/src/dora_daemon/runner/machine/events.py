@@ -267,7 +267,6 @@ class LinkSpawned(Frozen):
     """The link process was started."""
 
     incarnation: int
-    pid: int
 
 
 class LinkConnected(Frozen):

@@ -70,7 +70,6 @@ class IncomingStreamSpec(Frozen):
 class MachineStreams(Frozen):
     """All streams of one machine."""
 
-    machine: str = ""
     outgoing: tuple[OutgoingStreamSpec, ...] = ()
     incoming: tuple[IncomingStreamSpec, ...] = ()
 
@@ -122,7 +121,7 @@ def streams_of(plan: LinkPlan) -> MachineStreams:
     machine = plan.machine
     leaving = [e for e in plan.edges if e.source_machine == machine != e.target_machine]
     entering = [e for e in plan.edges if e.target_machine == machine != e.source_machine]
-    return MachineStreams(machine, tuple(_outgoing(machine, leaving)), tuple(_incoming(entering)))
+    return MachineStreams(tuple(_outgoing(machine, leaving)), tuple(_incoming(entering)))
 
 
 def _outgoing(machine: str, edges: Iterable[RemoteEdge]) -> Iterable[OutgoingStreamSpec]:
