@@ -183,7 +183,7 @@ def two_daemons() -> SimulatedFleet:
 
 
 @given(histories)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_reported_states_are_true_after_any_history_of_faults(
     history: list[tuple[str, int]],
 ) -> None:
@@ -198,7 +198,7 @@ def test_reported_states_are_true_after_any_history_of_faults(
 
 
 @given(histories)
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_a_dataflow_that_users_do_not_stop_runs_after_any_history_of_faults(
     history: list[tuple[str, int]],
 ) -> None:

@@ -145,7 +145,7 @@ def decide(
 def test_every_sample_is_that_of_the_oracle(count: int) -> None:
     names = NAMES[:count]
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(arrivals(in_order, count))
     def check(log: list[Arrival]) -> None:
         joiner, found = joined(log, names)
@@ -155,7 +155,7 @@ def test_every_sample_is_that_of_the_oracle(count: int) -> None:
     check()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(arrivals(in_any_order, 3))
 def test_whatever_the_times_each_message_is_matched_or_counted(log: list[Arrival]) -> None:
     joiner, found = joined(log, NAMES)

@@ -74,19 +74,19 @@ def outcome(text: str) -> None:
 
 
 @given(st.text(max_size=100))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_text(text: str) -> None:
     outcome(text)
 
 
 @given(st.lists(st.sampled_from([*"-:[]{}#&*!|>'\"%@`?,\n\t ", "a", "nodes", "<<", "id: ", "  "])))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_text_of_yaml_tokens(parts: list[str]) -> None:
     outcome("".join(parts))
 
 
 @given(files)
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_any_values_in_known_fields(data: dict[str, Any]) -> None:
     outcome(dump_yaml(data))
 
@@ -213,7 +213,7 @@ def good_files(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(good_files())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_expanded_dataflow_resolves_equal(data: dict[str, Any]) -> None:
     environ = {"HOME": "/h"}
     for node in [data, *data["nodes"]]:

@@ -19,7 +19,7 @@ plain_values = st.recursive(
 
 
 @given(plain_values)
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_dumped_values_are_read_equal(value: Any) -> None:
     document = read_document(dump_yaml({"value": value}), "f")
     assert document.problems == []
