@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,9 +10,13 @@ from contextlib import suppress
 import pytest
 from support.waiting import wait_until
 
-from dora_daemon.link.io.tcp_state import descriptor_of, ports_of, read
+from dora_daemon.link.io.tcp_state import Connection, connection_of, ports_of, read
 
 Pair = tuple[socket.socket, socket.socket]
+
+
+def made_of(opened: socket.socket) -> Connection:
+    return Connection(opened.fileno(), os.fstat(opened.fileno()).st_ino)
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -41,27 +46,26 @@ def test_ports_of_locators(source: str, destination: str, expected: tuple[int, i
 def test_a_connection_is_found_by_its_ports_and_stays_open(pair: Pair) -> None:
     near, far = pair
     ours, theirs = near.getsockname()[1], near.getpeername()[1]
-    assert descriptor_of((ours, theirs)) == near.fileno()
-    assert descriptor_of((theirs, ours)) == far.fileno()
+    assert connection_of((ours, theirs)) == made_of(near)
+    assert connection_of((theirs, ours)) == made_of(far)
     near.sendall(b"x")
     assert far.recv(1) == b"x"
     near.close()
-    assert descriptor_of((ours, theirs)) is None
+    assert connection_of((ours, theirs)) is None
 
 
 def test_written_bytes_arrive_or_wait(pair: Pair) -> None:
     near, far = pair
-    before = read(near.fileno())
+    connection = made_of(near)
+    before = read(connection)
     near.sendall(bytes(10_000))
-    wait_until(
-        lambda: read(near.fileno()).arrived == before.arrived + 10_000, what="acknowledgements"
-    )
-    assert read(near.fileno()).written == before.written + 10_000
+    wait_until(lambda: read(connection).arrived == before.arrived + 10_000, what="acknowledgements")
+    assert read(connection).written == before.written + 10_000
     near.setblocking(False)
     with suppress(BlockingIOError):
         while True:
             near.send(bytes(1 << 16))
-    full = read(near.fileno())
+    full = read(connection)
     assert full.unsent > 0
     # The kernel counts what flies in whole packets.
     assert full.arrived + full.unsent <= full.written + 1
@@ -70,4 +74,12 @@ def test_written_bytes_arrive_or_wait(pair: Pair) -> None:
 
 def test_another_descriptor_is_refused() -> None:
     with socket.socket(socket.AF_UNIX) as other, pytest.raises(OSError):
-        read(other.fileno())
+        read(made_of(other))
+
+
+def test_another_connection_with_the_descriptor_of_a_closed_one_is_refused(pair: Pair) -> None:
+    near, far = pair
+    connection = made_of(near)
+    os.dup2(far.fileno(), near.fileno())  # closes it, and the descriptor is reused at once
+    with pytest.raises(OSError, match="its descriptor is reused"):
+        read(connection)

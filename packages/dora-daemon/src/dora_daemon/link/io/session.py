@@ -29,7 +29,7 @@ from dora_daemon.link.io.connect_errors import (
     why_not,
     without_brackets,
 )
-from dora_daemon.link.io.tcp_state import descriptor_of, ports_of
+from dora_daemon.link.io.tcp_state import Connection, connection_of, ports_of
 from dora_daemon.link.protocol.access import Channel, access_control
 from dora_daemon.link.protocol.priority import Priority
 
@@ -233,15 +233,15 @@ class LinkSession:
         except zenoh.ZError:
             return []
 
-    def descriptor(self, zid: str) -> int | None:
-        """Return the descriptor of the connection to the session of this Zenoh id."""
+    def connection(self, zid: str) -> Connection | None:
+        """Return the connection to the session of this Zenoh id."""
         try:
             links = self._session.info.links()
         except zenoh.ZError:
             return None
         to_peer = [link for link in links if str(link.zid) == zid]
         ports = ports_of(to_peer[0].src, to_peer[0].dst) if len(to_peer) == 1 else None
-        return None if ports is None else descriptor_of(ports)
+        return None if ports is None else connection_of(ports)
 
     def connected(self) -> bool:
         """Whether any other session is connected."""

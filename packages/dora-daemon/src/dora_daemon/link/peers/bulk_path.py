@@ -8,20 +8,21 @@ from collections.abc import Callable
 
 from dora_daemon.link.io import tcp_state
 from dora_daemon.link.io.session import LinkSession
+from dora_daemon.link.io.tcp_state import Connection
 from dora_daemon.link.protocol.path_queue import PIECE, PathQueue
 
 
 class BulkPath:
     """The path of one session to one peer. Any thread.
 
-    Without a descriptor of the connection it lets everything pass: the queues of Zenoh and TCP then
+    Without a connection that can be read it lets everything pass: the queues of Zenoh and TCP then
     are the only limits.
     """
 
     def __init__(self, session: LinkSession, zid: str) -> None:
         """``zid``: Zenoh id of the peer's session."""
         self.session, self.zid = session, zid
-        self._descriptor = session.descriptor(zid)
+        self._connection = session.connection(zid)
         self._queue = PathQueue()
         self._lock = threading.Lock()
         self._left = 0
@@ -32,9 +33,9 @@ class BulkPath:
 
         ``stop``: whether to return at once, because the piece is not sent any more.
         """
-        while self._descriptor is not None and not stop():
+        while self._connection is not None and not stop():
             with self._lock:
-                pause = 0 if self._left >= min(most, PIECE) else self._look(self._descriptor)
+                pause = 0 if self._left >= min(most, PIECE) else self._look(self._connection)
                 if not pause:
                     size = min(most, self._left)
                     self._left -= size
@@ -42,12 +43,12 @@ class BulkPath:
             time.sleep(pause / 1e9)
         return most
 
-    def _look(self, descriptor: int) -> int:
+    def _look(self, connection: Connection) -> int:
         """Return the nanoseconds until the next look; 0: the path takes more."""
         try:
-            state = tcp_state.read(descriptor)
+            state = tcp_state.read(connection)
         except OSError:  # the connection is closed
-            self._descriptor = None
+            self._connection = None
             return 1
         now = time.monotonic_ns()
         pause = self._queue.pause(state, now)
