@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.cluster.clusters import daemons, ours
 from support.cluster.counting import CountingCluster, start_counting
-from support.cluster.hosts import WORKSTATION, Hosts, hosts_or_skip
+from support.cluster.hosts import WORKSTATION, Host, Hosts, hosts_or_skip
 from support.cluster.installation import Installation
+from support.waiting import wait_until
 from support.workspace import Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+CAMERA = """
+    import numpy as np
+    import pyarrow as pa
+    from dora import Node
+
+    about = {"width": 320, "height": 240, "encoding": "rgb8"}
+    picture = pa.array((np.arange(320 * 240 * 3) % 251).astype(np.uint8))
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("jpeg", picture, about)
+            node.send_output("h264", picture, about)
+"""
+VIEWER = """
+    import numpy as np
+    from dora import Node
+
+    sent = (np.arange(320 * 240 * 3) % 251).astype(np.uint8)
+    for event in Node():
+        if event["type"] == "INPUT":
+            with open(event["id"], "w") as file:
+                file.write("as sent" if np.array_equal(event["value"], sent) else "compressed")
+"""
+CODECS = ("jpeg", "h264")
+"""Those that need a library."""
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +113,53 @@ def test_upgrade_of_a_background_daemon_after_a_cut(
         assert link.readlink().name.startswith("0.2.0-py")
         table = new_version.run("cluster", "status", "--coordinator-addr", WORKSTATION).stdout
         assert "0.2.0 (runs 0.1.0)" in table
+        require_codecs(workspace, new_version, robot)
     finally:
         new_version.run("cluster", "down", cluster.file, timeout=120)
         robot.root("rm", "-rf", "/home/ubuntu/_work", "/home/ubuntu/.local/share/dora")
+
+
+@contextmanager
+def own_daemon(version: Installation, folder: Path) -> Iterator[None]:
+    """A daemon of this computer, `station`."""
+    words = [version.dora, "daemon", "--machine-id", "station", "--coordinator-addr", WORKSTATION]
+    with (folder / "daemon.txt").open("wb") as printed:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=printed, stderr=printed)
+    try:
+        wait_until(lambda: "station" in daemons(), what="the daemon of this computer")
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def require_codecs(workspace: Workspace, version: Installation, host: Host) -> None:
+    """Compressed pictures of this computer arrive on the host."""
+    workspace.node("codecs/camera", CAMERA)
+    workspace.node("codecs/viewer", VIEWER)
+    camera = {
+        "id": "camera",
+        "path": "camera.py",
+        "inputs": {"tick": "dora/timer/millis/50"},
+        "outputs": list(CODECS),
+        "deploy": {"machine": "station"},
+    }
+    viewer = {
+        "id": "viewer",
+        "path": "viewer.py",
+        "inputs": {codec: {"source": f"camera/{codec}", "compress": codec} for codec in CODECS},
+        "deploy": {"machine": host.name, "distribute": "http"},
+    }
+    path = workspace.dataflow({"nodes": [camera, viewer]}, "codecs/dataflow.yml")
+    with own_daemon(version, workspace.path):
+        done = version.run("start", path, "--detach", "--name", "codecs")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+        def arrived(codec: str) -> str:
+            found = list(host.path("/home/ubuntu/_work").glob(f"*/{codec}"))
+            return found[0].read_text() if found else ""
+
+        for codec in CODECS:
+            wait_until(lambda codec=codec: arrived(codec) == "compressed", what=f"{codec} pictures")
+        done = version.run("stop", "codecs")
+        assert done.returncode == 0, done.stdout + done.stderr

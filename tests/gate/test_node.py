@@ -26,8 +26,8 @@ def text(name: str, value: Any) -> dict[str, Any]:
 class OneByOne(MockNode):
     """Hands out one event at a time, and keeps what is reported."""
 
-    def __init__(self, events: list[dict[str, Any]], node_config: dict[str, Any]) -> None:
-        super().__init__(events, node_config=node_config)
+    def __init__(self, events: list[dict[str, Any]], **given: Any) -> None:
+        super().__init__(events, **given)
         self.waiting: list[str | None] = []
 
     def try_recv(self) -> None:
@@ -38,12 +38,15 @@ class OneByOne(MockNode):
 
 
 def gate(
-    events: list[dict[str, Any]], *arguments: str, inputs: tuple[str, ...] = INPUTS[:-1]
+    events: list[dict[str, Any]],
+    *arguments: str,
+    inputs: tuple[str, ...] = INPUTS[:-1],
+    is_restart: bool = False,
 ) -> OneByOne:
     """A node that has handled these events, each one alone."""
 
     config = {"inputs": {name: f"{name}/out" for name in inputs}, "outputs": ["action"]}
-    node = OneByOne(events, node_config=config)
+    node = OneByOne(events, node_config=config, is_restart=is_restart)
     run(node, list(arguments))
     return node
 
@@ -167,6 +170,13 @@ def test_an_emergency_of_numbers_lasts_until_false_and_is_shown() -> None:
     ]
 
 
+def test_a_restarted_gate_is_in_an_emergency_until_false() -> None:
+    events = [command("human", 1), TICK, text("emergency", False), TICK]
+    assert sent(gate(events, is_restart=True)) == [([1.0], "human")]
+    without = tuple(name for name in INPUTS[:-1] if name != "emergency")
+    assert len(sent(gate(events[:2], inputs=without, is_restart=True))) == 1
+
+
 def test_a_message_that_does_not_fit_is_reported_once() -> None:
     wrong = [text("policy", "fast"), command("policy", 1, 2), command("policy", 3, 4)]
     node = gate([command("human", 1), TICK, *wrong, TICK])
@@ -186,9 +196,12 @@ def test_a_message_that_does_not_fit_is_reported_once() -> None:
         (("tick", "state"), [], "no input has commands"),
         (("tick", "auto"), [], "no source can have the name `auto`"),
         (("tick", "human"), ["--priority", "human,policy"], "--priority is human,policy; expected"),
-        (("tick", "human"), ["--max-step", "0"], "each step must be above zero"),
-        (("tick", "human"), ["--hold-after", "-1"], "-1 is not a number of seconds"),
-        (("tick", "human"), ["--then", "wait"], "argument --then"),
+        (("tick", "human"), ["--control", "humn"], "--control is humn; expected one of: human,"),
+        (("tick", "human"), ["--max-step", "0"], "'0': each step must be a number above zero"),
+        (("tick", "human"), ["--max-step", "1,x"], "'1,x': each step must be a number above zero"),
+        (("tick", "human"), ["--hold-after", "-1"], "'-1' is not a number of seconds"),
+        (("tick", "human"), ["--hold-after", "x"], "'x' is not a number of seconds"),
+        (("tick", "human"), ["--then", "wait"], "(choose from 'hold', 'zero', 'stop')"),
     ],
 )
 def test_arguments_that_cannot_be_used(

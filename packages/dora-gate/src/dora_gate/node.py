@@ -49,7 +49,13 @@ class GateNode:
         self._warned: set[tuple[str, str]] = set()
         known = node.node_config()["inputs"]
         node.correct_times(*(name for name in self._sources if name in known))
-        self._select(options.control)
+        self.gate.select(options.control)
+        if node.is_restart() and EMERGENCY in known:
+            self._node.log_error(
+                "restarted, and messages of `emergency` may be lost: this is an emergency until"
+                " `False` comes"
+            )
+            self.gate.alarm()
 
     def handle(self, event: Event) -> bool:
         """Handle one event; return whether it was a tick."""

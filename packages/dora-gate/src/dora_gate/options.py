@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from dora_gate.gate import AUTO, EMERGENCY, RESERVED, Rest, Settings
+from dora_gate.gate import AUTO, EMERGENCY, NONE, RESERVED, Rest, Settings
 
 TICK, CONTROL, STATE = "tick", "control", "state"
 ROLES = (TICK, CONTROL, EMERGENCY, STATE)
@@ -40,10 +40,12 @@ def read(arguments: Sequence[str], inputs: Collection[str]) -> Options:
             f"--priority is {','.join(priority)}; expected each of these inputs once:"
             f" {','.join(sources)}"
         )
+    if given.control not in (known := (*sources, AUTO, NONE)):
+        parser.error(f"--control is {given.control}; expected one of: {', '.join(known)}")
     settings = Settings(
         sources=tuple(priority),
         hold_after=_nanoseconds(given.hold_after),
-        rest=given.then,
+        rest=Rest(given.then),
         max_step=given.max_step,
         hand_over=_nanoseconds(given.hand_over),
         needs_state=STATE in inputs,
@@ -77,9 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--then",
-        type=Rest,
-        choices=list(Rest),
-        default=Rest.HOLD,
+        choices=[str(rest) for rest in Rest],
+        default=str(Rest.HOLD),
         help="without a source: repeat the last action (default), send zeros, or send nothing",
     )
     parser.add_argument(
@@ -100,16 +101,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
     if not 0 <= number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return number
 
 
 def _steps(text: str) -> tuple[float, ...]:
-    steps = tuple(float(part) for part in text.split(","))
+    try:
+        steps = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        steps = (0.0,)
     if not all(0 < step < float("inf") for step in steps):
-        raise argparse.ArgumentTypeError(f"{text}: each step must be above zero")
+        raise argparse.ArgumentTypeError(f"{text!r}: each step must be a number above zero")
     return steps
 
 
