@@ -122,7 +122,14 @@ def test_upgrade_of_a_background_daemon_after_a_cut(
 @contextmanager
 def own_daemon(version: Installation, folder: Path) -> Iterator[None]:
     """A daemon of this computer, `station`."""
-    words = [version.dora, "daemon", "--machine-id", "station", "--coordinator-addr", WORKSTATION]
+    words = [
+        str(version.dora),
+        "daemon",
+        "--machine-id",
+        "station",
+        "--coordinator-addr",
+        WORKSTATION,
+    ]
     with (folder / "daemon.txt").open("wb") as printed:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=printed, stderr=printed)
     try:
@@ -155,11 +162,12 @@ def require_codecs(workspace: Workspace, version: Installation, host: Host) -> N
         done = version.run("start", path, "--detach", "--name", "codecs")
         assert done.returncode == 0, done.stdout + done.stderr
 
-        def arrived(codec: str) -> str:
-            found = list(host.path("/home/ubuntu/_work").glob(f"*/{codec}"))
-            return found[0].read_text() if found else ""
+        def arrived() -> list[str]:
+            found = host.path("/home/ubuntu/_work").glob("*/*")
+            return sorted(
+                one.name for one in found if one.name in CODECS if one.read_text() == "compressed"
+            )
 
-        for codec in CODECS:
-            wait_until(lambda codec=codec: arrived(codec) == "compressed", what=f"{codec} pictures")
+        wait_until(lambda: arrived() == sorted(CODECS), what=lambda: f"pictures: {arrived()}")
         done = version.run("stop", "codecs")
         assert done.returncode == 0, done.stdout + done.stderr

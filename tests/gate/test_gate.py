@@ -95,7 +95,7 @@ def test_the_emergency_wins() -> None:
     assert gate.cycle(0) == Action((-1.0,), EMERGENCY, command=True)
     gate.alarm()
     assert gate.cycle(0) == Action((0.0,), EMERGENCY, command=False)
-    gate.end_emergency()
+    gate.end_emergency(0, 0)
     later = HOLD_AFTER + 1
     gate.add("policy", [1.0], captured=later, now=later)
     assert gate.cycle(later) == Action((1.0,), "policy", command=True)
@@ -119,8 +119,21 @@ def test_an_emergency_command_that_does_not_fit_is_an_alarm(
     assert gate.cycle(0) == Action((1.0, 2.0), EMERGENCY, command=False)
     gate.add(EMERGENCY, [8.0, 8.0], captured=1, now=1)
     assert gate.cycle(1) == Action((1.0, 2.0), EMERGENCY, command=False), "until it ends"
-    gate.end_emergency()
+    gate.end_emergency(1, 1)
     assert gate.cycle(1) == Action((1.0, 2.0), "human", command=True)
+
+
+def test_an_old_end_of_an_emergency_does_not_end_it() -> None:
+    """A link that was cut delivers later what was sent before the button was pressed."""
+    gate = Gate(ROBOT)
+    gate.alarm()
+    now = 5 * SECOND
+    gate.add("human", [1.0], captured=now, now=now)
+    with pytest.raises(Refused, match="the end of the emergency is 4 s old"):
+        gate.end_emergency(SECOND, now)
+    assert gate.cycle(now) is None
+    gate.end_emergency(now - HOLD_AFTER, now)
+    assert gate.cycle(now) == Action((1.0,), "human", command=True)
 
 
 def test_silence_after_an_emergency_command_is_an_emergency() -> None:
@@ -133,7 +146,7 @@ def test_silence_after_an_emergency_command_is_an_emergency() -> None:
         assert gate.cycle(later) == Action((9.0,), EMERGENCY, command=False)
     gate.add(EMERGENCY, [8.0], captured=later, now=later)
     assert gate.cycle(later) == Action((8.0,), EMERGENCY, command=True)
-    gate.end_emergency()
+    gate.end_emergency(later, later)
     assert gate.cycle(later) == Action((1.0,), "human", command=True)
 
 
@@ -153,7 +166,7 @@ def test_an_emergency_does_not_decide_how_many_values_there_are() -> None:
         gate.add(EMERGENCY, [1.0], captured=0, now=0)
     gate.add("human", [1.0, 2.0], captured=0, now=0)
     assert gate.cycle(0) is None
-    gate.end_emergency()
+    gate.end_emergency(0, 0)
     assert gate.cycle(0) == Action((1.0, 2.0), "human", command=True)
 
 
@@ -220,6 +233,7 @@ class Selected:
 @dataclass(frozen=True)
 class Emergency:
     on: bool
+    age: int
 
 
 @dataclass(frozen=True)
@@ -256,7 +270,7 @@ def histories(draw: st.DrawFn) -> list[tuple[int, object]]:
                     delays,
                 ),
                 st.builds(Selected, st.sampled_from(("human", "policy", AUTO, NONE))),
-                st.builds(Emergency, st.booleans()),
+                st.builds(Emergency, st.booleans(), delays),
                 st.builds(Seen, pairs),
             )
         )
@@ -303,14 +317,15 @@ class World:
             case Selected(control):
                 self.control = control
                 self.gate.select(control)
-            case Emergency(on):
-                self.alarm = on
-                if on:
-                    self.gate.alarm()
-                else:
-                    self.commanded = False
+            case Emergency(on=True):
+                self.alarm = True
+                self.gate.alarm()
+            case Emergency(age=age):
+                if age <= HOLD_AFTER:
+                    self.alarm = self.commanded = False
                     self.sent = [one for one in self.sent if one.source != EMERGENCY]
-                    self.gate.end_emergency()
+                with contextlib.suppress(Refused):
+                    self.gate.end_emergency(now - age, now)
             case Seen(state):
                 self.state, self.sized = state, True
                 self.gate.see(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pyarrow as pa
@@ -168,6 +169,19 @@ def test_an_emergency_of_numbers_lasts_until_false_and_is_shown() -> None:
     assert [entry["message"] for entry in node.logs if entry["level"] == "warn"] == [
         "input `emergency`: there are 1 values; expected 2; this is an emergency (reported once)"
     ]
+
+
+def test_an_old_false_does_not_end_an_emergency() -> None:
+    old = text("emergency", False)
+    old["captured_ns"] = time.monotonic_ns() - 4_000_000_000
+    events = [old, command("human", 1), TICK, text("emergency", True), old, TICK]
+    node = gate(events)
+    assert [source for _, source in sent(node)] == ["human", "emergency"]
+    (warning,) = [entry["message"] for entry in node.logs if entry["level"] == "warn"]
+    assert warning == (
+        "input `emergency`: the end of the emergency is 4 s old when it arrives; the limit is"
+        " 0.2 s; this is an emergency (reported once)"
+    )
 
 
 def test_a_restarted_gate_is_in_an_emergency_until_false() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.runner.histories import evidence, machine
+from support.runner.histories import entry, evidence, machine
 
+from dora_config.history.entries import LinkPeerChanged
 from dora_config.history.evidence import MachineEvidence
 from dora_config.history.flow import Flow
 from dora_config.protocol.runner import NodeStatus
@@ -157,6 +158,26 @@ def test_a_node_that_does_not_run_sends_nothing() -> None:
     lost = machine("arm", node_ids=("camera",), connected=False)
     here = machine("robot", edges=(edge,), node_ids=("plot",))
     assert found(lost, here) == [("silent", 'machine "arm" with node "camera" is unreachable')]
+
+
+def test_a_lost_link_is_not_the_fault_of_its_nodes() -> None:
+    ends = {"source_machine": "robot", "target_machine": "gpu", "idle_seconds": 40.0}
+    over = [
+        flow("camera/image", "plot/image", bound=1, dropped=90, recent_dropped=90, **ends),
+        flow("state/joints", "plot/state", received=10, dropped=90, full=True, **ends),
+        flow("plan/path", "plot/path", blocked=True, **ends),
+    ]
+    state = LinkPeerChanged(peer="robot", state="lost")
+    here = machine("robot", node_ids=("camera", "state", "plan"))
+    there = machine("gpu", entry(900.0, state), edges=(*over,), node_ids=("plot",))
+    lost = 'machine "robot" and machine "gpu" have lost each other'
+    assert found(here, there) == [
+        ("stuck", f'{lost}: input "plot/path" is full, and node "plan" waits for it'),
+        ("silent", lost),
+    ]
+    again = entry(901.0, state.model_copy(update={"state": "connected"}))
+    mended = machine("gpu", entry(900.0, state), again, edges=(*over,), node_ids=("plot",))
+    assert all(lost not in text for _, text in found(here, mended))
 
 
 def test_inputs_are_not_silent_just_after_the_start() -> None:

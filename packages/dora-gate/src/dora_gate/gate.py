@@ -4,7 +4,7 @@ Each cycle has at most one action, of one source:
 
 - in an emergency none is obeyed, but a command of the input `emergency`, while it is alive. Values
   of that input that are not a command end this, too. Others are obeyed again once the emergency
-  ends;
+  ends, which a message that is too old for a command does not do;
 - else the source that `control` names; `auto`: the first one that is alive, in order of priority;
 - a source is alive for `hold_after` after the capture of its newest command. Older ones are never
   obeyed, whenever they arrive;
@@ -110,8 +110,11 @@ class Gate:
         """Obey nothing until `end_emergency`."""
         self._alarm = True
 
-    def end_emergency(self) -> None:
-        """Obey the sources again."""
+    def end_emergency(self, captured: int, now: int) -> None:
+        """Obey the sources again. Raises Refused."""
+        if self.emergency and now - captured > self.settings.hold_after:
+            # Sent before the emergency, perhaps, and delivered after a cut.
+            raise Refused(self._too_old("the end of the emergency", captured, now))
         self._alarm = False
         self._commands.pop(EMERGENCY, None)
 
@@ -134,8 +137,11 @@ class Gate:
             raise Refused("a command is older than the one before it")
         self._commands[source] = command
         if not self._alive(source, now):
-            age, limit = (now - captured) / 1e9, self.settings.hold_after / 1e9
-            raise Refused(f"a command is {age:.3g} s old when it arrives; the limit is {limit:g} s")
+            raise Refused(self._too_old("a command", captured, now))
+
+    def _too_old(self, what: str, captured: int, now: int) -> str:
+        age, limit = (now - captured) / 1e9, self.settings.hold_after / 1e9
+        return f"{what} is {age:.3g} s old when it arrives; the limit is {limit:g} s"
 
     def see(self, values: Sequence[float]) -> None:
         """Take the state of the robot. Raises Refused."""

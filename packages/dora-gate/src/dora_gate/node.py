@@ -67,7 +67,8 @@ class GateNode:
                 try:
                     self._message(name, value, metadata, captured)
                 except Refused as refused:
-                    effect = "this is an emergency" if name == EMERGENCY else "ignored"
+                    alarm = name == EMERGENCY and self.gate.emergency
+                    effect = "this is an emergency" if alarm else "ignored"
                     self._warn(name, str(refused), effect)
             case {"type": "INPUT_CLOSED", "id": name} if name == EMERGENCY:
                 self._node.log_error("the input `emergency` has ended: this is an emergency")
@@ -96,7 +97,7 @@ class GateNode:
         elif name == STATE:
             self.gate.see(_numbers(value))
         elif name == EMERGENCY and _is_false(value):
-            self.gate.end_emergency()
+            self.gate.end_emergency(captured, time.monotonic_ns())
         elif name == EMERGENCY and not _is_numeric(value):
             self.gate.alarm()
         elif name in self._sources:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dora_config.history.evidence import Evidence
+from dora_config.history.entries import LinkPeerChanged
+from dora_config.history.evidence import Evidence, merged
 from dora_config.history.explanation import FlowProblem
 from dora_config.history.troubles import on
 from dora_config.ids import RESERVED_NODE_ID
@@ -49,6 +50,7 @@ class Flow:
         self._lost = {
             one.machine for one in evidence.machines if not one.connected or one.silent is not None
         }
+        self._cut = _lost_links(evidence)
         self._status: Mapping[str, NodeStatus] = {
             node.node: node for one in evidence.machines for node in one.nodes
         }
@@ -72,7 +74,7 @@ class Flow:
             if flow.blocked:
                 self._add(found, self._slow(_node(flow.target), flow), None)
         for flow in self._flows:
-            if _drops(flow) and not flow.blocked:
+            if _drops(flow) and not flow.blocked and not self._is_cut(flow):
                 unread = not self._young and _is_idle(flow)
                 if not flow.newest_only or unread:
                     self._add(found, self._dropping(flow), None)
@@ -81,6 +83,10 @@ class Flow:
                 self._add(found, self._silence(flow), flow.target)
         order = {"stuck": 0, "slow": 1, "silent": 2}
         return tuple(sorted(found.values(), key=lambda one: order[one.kind]))
+
+    def _is_cut(self, flow: EdgeSummary) -> bool:
+        """Return whether the link is lost that an edge needs."""
+        return frozenset((flow.source_machine, flow.target_machine)) in self._cut
 
     def _add(
         self, found: dict[tuple[str, str], FlowProblem], root: _Root, silent: str | None
@@ -112,6 +118,9 @@ class Flow:
             if node in seen:
                 break  # a cycle of nodes that wait for each other
             seen.add(node)
+        if self._is_cut(flow):
+            end = f'input "{flow.target}" is full, and node "{_node(flow.source)}" waits for it'
+            return _Root("stuck", node, f"{_lost_each_other(flow)}: {end}")
         end = f'its input "{flow.target}" is full, and node "{_node(flow.source)}" waits for it'
         if _is_idle(flow):
             text = f"{self._named(node)} reads no messages{self._cpu(node)}: {end}"
@@ -142,6 +151,8 @@ class Flow:
         visited: set[str] = set()
         while True:
             node = _node(flow.source)
+            if self._is_cut(flow) and self._machine_of.get(node) not in self._lost:
+                return _Root("silent", node, _lost_each_other(flow))
             root = self._explained(node)
             if root is not None:
                 return root
@@ -174,6 +185,21 @@ class Flow:
         if any(not _is_silent(one) for one in incoming):
             return f"{text}, although it receives messages"
         return text
+
+
+def _lost_links(evidence: Evidence) -> set[frozenset[str]]:
+    """Return the pairs of machines of which one has lost its link to the other."""
+    states = {
+        (timed.machine, timed.event.peer): timed.event.state
+        for timed in merged(evidence)
+        if timed.machine is not None and isinstance(timed.event, LinkPeerChanged)
+    }
+    return {frozenset(pair) for pair, state in states.items() if state == "lost"}
+
+
+def _lost_each_other(flow: EdgeSummary) -> str:
+    ends = f'machine "{flow.source_machine}" and machine "{flow.target_machine}"'
+    return f"{ends} have lost each other"
 
 
 def _drops(flow: EdgeSummary) -> bool:
