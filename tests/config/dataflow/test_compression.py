@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_a_missing_library_is_named_with_its_command() -> None:
     assert "h264 needs the library av on the machines at both ends" in problem
     assert "pip install" in problem
     assert "av" in problem.rpartition("install")[2]
+
+
+@pytest.mark.usefixtures("without_av")
+def test_a_machine_of_a_cluster_gets_the_library_by_an_upgrade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its installation has no pip, and is replaced as a whole."""
+    (tmp_path / "bundle.json").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    problem = library_problem("h264")
+    assert problem is not None
+    assert problem.endswith("and run `dora cluster upgrade` there")
+    assert "pip" not in problem
 
 
 @pytest.mark.usefixtures("without_av")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 CHECKOUT = "in a checkout of dora for Python"
+MANIFEST = "bundle.json"
+"""File of an installation that `dora cluster` has put on a machine, beside its folder `bin`."""
 
 
 @cache
@@ -43,6 +45,11 @@ def install_command(*packages: str, python: str = sys.executable) -> str:
     if find_spec("pip") is None:
         return join(["uv", "pip", "install", "--python", python, *packages])
     return join([python, "-m", "pip", "install", *packages])
+
+
+def is_bundle() -> bool:
+    """Return whether `dora cluster` has put this installation here, and replaces it as a whole."""
+    return (Path(sys.prefix) / MANIFEST).is_file()
 
 
 def extra_command(wheel: str, extra: str) -> str:

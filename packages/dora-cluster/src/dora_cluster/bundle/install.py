@@ -26,6 +26,7 @@ from dora_cluster.connection import Connection
 from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.remote_call import MachineProblem, call
 from dora_config.errors import DoraError
+from dora_config.installation import MANIFEST
 
 UNPACK_TIMEOUT = 300.0
 SELF_TEST_TIMEOUT = 420.0
@@ -43,8 +44,6 @@ Report = Callable[[str], None]
 
 _SHOWN_IN_MIB: Final = 10 << 20
 """Bytes from which on sizes are shown in MiB."""
-
-MANIFEST: Final = "bundle.json"
 
 ABANDONED: Final = 24 * 3600.0
 """Seconds after which an unfinished archive is removed."""

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Final, Literal, get_args
 
 from dora_config.frozen import Frozen
-from dora_config.installation import extra_command
+from dora_config.installation import extra_command, is_bundle
 
 CodecName = Literal["jpeg", "h264", "lz4", "zstd"]
 CODECS: Final[tuple[CodecName, ...]] = get_args(CodecName)
@@ -65,9 +65,15 @@ def library_problem(codec: CodecName) -> str | None:
     invalidate_caches()  # of a daemon that runs for weeks
     if find_spec(module) is not None:
         return None
+    remedy = extra_command("dora-daemon", codec)
+    if is_bundle():
+        remedy = (
+            f"install it ({module}) beside the dora of the computer that runs `dora cluster`, and"
+            " run `dora cluster upgrade` there"
+        )
     return (
         f"{codec} needs the library {module} on the machines at both ends, and it is not installed"
-        f" for {sys.executable}: {extra_command('dora-daemon', codec)}"
+        f" for {sys.executable}: {remedy}"
     )
 
 
