@@ -33,6 +33,7 @@ MAX_PIPE = 1 << 20
 """Bytes of the pipe of the largest queue; the usual limit of an unprivileged user."""
 ENOUGH_FILES = 4096
 ENOUGH_MEMORY = 512 << 20
+"""Less is reported: open files, and bytes of shared memory."""
 
 
 CheckResult = Literal["PASS", "WARN", "FAIL"]

@@ -15,12 +15,15 @@ from typing import IO
 from dora_cluster.errors import RemoteCommandFailed, SudoUnavailable
 
 _CHUNK = 1 << 18
+"""Bytes of a file that are read at a time."""
 _WRITE = """\
 umask 077
 cat >"$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1" || { rm -f "$1.new"; exit 1; }"""
 _READ = 'if [ -e "$1" ]; then cat "$1"; else exit 44; fi'
 _NO_SUCH_FILE = 44
+"""Exit code of `_READ`."""
 _SEND_SECONDS = 3600.0
+"""Time in which a file must have been sent."""
 
 Progress = Callable[[int], None]
 Listener = Callable[[bytes], None]

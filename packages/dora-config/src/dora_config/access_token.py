@@ -22,6 +22,7 @@ MACHINE: Final = "machine-"
 REPLACED: Final = 16
 """Number of replaced secrets that a successor lists."""
 _HASH_LENGTH: Final = 43
+"""Characters of a SHA-256 in base64."""
 
 
 class Token(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Final
 _NAME_LENGTH: Final = 64
 """X.520: longest common name."""
 _DIGEST_DIGITS: Final = 24
+"""Hexadecimal digits of a digest in a shortened name."""
 
 
 def key_digest(public_key: bytes) -> str:

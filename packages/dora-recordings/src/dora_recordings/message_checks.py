@@ -16,6 +16,7 @@ from typing import Final
 from dora_recordings.arrow_messages import RecordedMessage
 
 OPCODE: Final = 0x80
+"""Record of MCAP that other programs skip."""
 SEQUENCES: Final = 1 << 32
 """Sequence numbers in a file are modulo this."""
 _TIMES = struct.Struct("<QQI")

@@ -51,10 +51,12 @@ _MESSAGE_HEAD = struct.Struct("<HIQ")
 _COMPRESSIONS = (b"", b"zstd", b"lz4")
 _INDEX_HEAD = struct.Struct("<HI")
 _INDEX_ENTRY: Final = 16
+"""Bytes of one message in an index: its time and its place."""
 _FOOTER = struct.Struct("<BQQQI")
 _RECOGNIZED = re.compile(rb"[\x06\x07\x09\x0f\x80].{5}\x00\x00\x00", re.DOTALL)
 """Begin of a chunk, index, attachment, checksums or the end of the data, after damage."""
 _BLOCK: Final = 1 << 20
+"""Bytes that are searched at a time for a record after damage."""
 _PIECE: Final = 1 << 10
 """Bytes that are decompressed at once: those of one call are lost if there is damage in them."""
 _TEXTS: Final = TypeAdapter(dict[str, str])

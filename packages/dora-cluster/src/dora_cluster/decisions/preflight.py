@@ -17,6 +17,7 @@ from dora_config.protocol.snapshot import DaemonSummary
 MIN_DISK = 64 << 20
 ENOUGH_DISK = 512 << 20
 ENOUGH_MEMORY = 256 << 20
+"""Bytes: less than the first is an error, less than the others a warning."""
 MAX_SILENCE = 9.0
 """Seconds without a heartbeat, three intervals, after which a daemon counts as hanging."""
 _STOPPED = ("T", "t")

@@ -27,13 +27,17 @@ from dora_config.cluster.models import Machine
 
 _FAILURES = (paramiko.SSHException, OSError, EOFError)
 _MAX_JUMPS = 8
+"""Jump hosts of one connection; more are a circle."""
 _OPEN_TIMEOUT = 10.0
 """Seconds for the answer to the request for a channel."""
 _END_TIMEOUT = 2.0
+"""Seconds for a failed `ProxyCommand` to end."""
 _WINDOW = 1 << 22
+"""Bytes that a host may send before they are read."""
 _OUTPUT_BYTES = 1 << 16
 """Bytes received at a time, and kept at the end of output that a listener gets."""
 _KEPT_LINES = 8
+"""Last lines of a failed `ProxyCommand` in an error."""
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # its errors are raised as well
 

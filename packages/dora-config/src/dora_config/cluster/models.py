@@ -70,6 +70,7 @@ _SCOPED_PATTERN = r"^[0-9A-Fa-f:.]+%\S+$"
 _UNSPECIFIED_PATTERN = r"^[0:.]+$"
 _PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
 _MIN_DEPTH = 2
+"""Folders in the path of `prefix`: a folder of the system is not replaced."""
 
 
 def _ip_address(value: str) -> str:

@@ -45,6 +45,7 @@ _SCOPE = "dora_coordinator"
 _UNITS = {"seconds": "s", "bytes": "By", "": "1"}
 _BOUNDS = tuple(bound / 1e9 for bound in LATENCY_BOUNDS)
 _UNKNOWN_START = 0
+"""Value of OTLP for a counter that began at an unknown time."""
 
 
 def _resource() -> Resource:

@@ -51,9 +51,9 @@ PROGRAM = run_module("dora_daemon.link")
 TARGET = "dora.link"
 """``target`` of the link's log lines."""
 _LINES_PER_TURN = 200
-
-
+"""Log lines that are forwarded before other events are handled."""
 _CHUNK = 65536
+"""Bytes that are received at a time."""
 
 
 class RunnerChannel:

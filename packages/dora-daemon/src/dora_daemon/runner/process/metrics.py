@@ -11,6 +11,7 @@ from typing import NamedTuple
 _TIMES = slice(11, 15)
 """CPU time; that of ended children is included, so that the sum does not decrease."""
 _RESIDENT_PAGES = 21
+"""Field of `/proc/PID/stat`, counted from the state."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LISTS_CHILDREN = Path("/proc/thread-self/children").exists()
