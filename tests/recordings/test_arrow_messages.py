@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from dora_recordings.arrow_messages import decode, encode, schema_of
+from dora_recordings.arrow_messages import MessageEncoder, RecordedMessage, decode
 
 ARRAYS = {
     "numbers": pa.array([1, 2, 3]),
@@ -18,28 +18,29 @@ ARRAYS = {
 }
 
 
+def encoded(array: pa.Array, metadata: bytes = b"") -> RecordedMessage:
+    return MessageEncoder().message("a/b", array, metadata, (0, 0), 1)
+
+
 @pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("metadata", [b"", b'{"n":1,"t":{"t":5}}'])
 def test_arrays_and_metadata_survive_byte_for_byte(name: str, metadata: bytes) -> None:
     array = ARRAYS[name]
-    schema = schema_of(array)
-    serialized = schema.serialize().to_pybytes()
-    message = encode(array, metadata, schema, len(serialized))
-    decoded, custom = decode(serialized, message)
+    message = encoded(array, metadata)
+    decoded, custom = decode(message.schema, message.data)
     assert decoded.equals(array)
     assert decoded.type == array.type
     assert custom == metadata
-    assert encode(decoded, custom, schema, len(serialized)) == message
+    assert encoded(decoded, custom) == message
 
 
 def test_a_message_is_an_encapsulated_record_batch() -> None:
     array = ARRAYS["numbers"]
-    schema = schema_of(array)
-    serialized = schema.serialize().to_pybytes()
-    message = encode(array, b"", schema, len(serialized))
-    batch = pa.ipc.read_record_batch(pa.ipc.read_message(message), schema)
+    message = encoded(array)
+    schema = pa.ipc.read_schema(pa.py_buffer(message.schema))
+    batch = pa.ipc.read_record_batch(pa.ipc.read_message(message.data), schema)
     assert batch.column("data").equals(array)
-    assert pa.ipc.read_schema(pa.py_buffer(serialized)) == schema
+    assert schema == pa.schema({"data": array.type})
 
 
 def test_other_bytes_are_refused() -> None:

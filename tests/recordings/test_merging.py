@@ -16,11 +16,10 @@ from dora_config.protocol.recordings import ClockSample
 from dora_recordings.arrow_messages import (
     NOTES_KEY,
     OWN_TIMES_KEY,
+    MessageEncoder,
     RecordedMessage,
     decode,
     decode_all,
-    encode,
-    schema_of,
 )
 from dora_recordings.mcap_file import McapFile
 from dora_recordings.merging import BUCKET_NS, ClockCorrection, MachineFiles, merge
@@ -40,12 +39,8 @@ EPOCH = 5_000_000
 def message(
     topic: str, number: int, monotonic: int, metadata: bytes = b"{}", notes: bytes = b""
 ) -> RecordedMessage:
-    array = pa.array([number])
-    schema = schema_of(array)
-    serialized = schema.serialize().to_pybytes()
-    data = encode(array, metadata, schema, len(serialized), {NOTES_KEY: notes})
-    at = EPOCH + monotonic
-    return RecordedMessage(topic, "int64", serialized, at, at + 7, number, data)
+    times = EPOCH + monotonic, EPOCH + monotonic + 7
+    return MessageEncoder().message(topic, pa.array([number]), metadata, times, number, notes)
 
 
 def write(path: Path, topic: str, times: Sequence[int], *, first: int = 1) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from mcap.reader import make_reader
 
 from dora_node_api.protocol.messages import RecordingSource
-from dora_recordings.arrow_messages import RecordedMessage, decode, encode, schema_of
+from dora_recordings.arrow_messages import MessageEncoder, RecordedMessage, decode
 from dora_recordings.mcap_file import McapFile, clock_now, file_facts
 from dora_recordings.reading import Recording, UnreadableRecording, merged
 
@@ -27,10 +27,8 @@ SOURCE = RecordingSource(
 
 def sent(topic: str, number: int, at: int) -> RecordedMessage:
     array = pa.array([number] * 100)
-    schema = schema_of(array)
-    serialized = schema.serialize().to_pybytes()
-    data = encode(array, f'{{"n":{number}}}'.encode(), schema, len(serialized))
-    return RecordedMessage(topic, "int64", serialized, at, at + 1, number, data)
+    metadata = f'{{"n":{number}}}'.encode()
+    return MessageEncoder().message(topic, array, metadata, (at, at + 1), number)
 
 
 def write(path: Path, *, finish: bool = True, chunks: int = 1) -> None:
@@ -158,11 +156,8 @@ def test_the_messages_before_the_damage_are_read(tmp_path: Path, place: float) -
     file = McapFile(path, SOURCE.descriptor, file_facts(SOURCE, "id", 0))
     for number in range(1, 101):
         array = pa.array(np.frombuffer(chance.randbytes(8000), np.uint8))
-        schema = schema_of(array)
-        serialized = schema.serialize().to_pybytes()
-        data = encode(array, b"{}", schema, len(serialized))
-        at = number * 10
-        file.add(RecordedMessage("a/b", "uint8", serialized, at, at + 1, number, data))
+        times = number * 10, number * 10 + 1
+        file.add(MessageEncoder().message("a/b", array, b"{}", times, number))
     file.finish({})
     sent_messages = list(Recording(path).messages())
     (chunk,) = Recording(path)._chunks

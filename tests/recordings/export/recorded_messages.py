@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from dora_node_api.data.metadata import encode_metadata
-from dora_recordings.arrow_messages import RecordedMessage, encode, schema_of
+from dora_recordings.arrow_messages import MessageEncoder, RecordedMessage
 
 
 def message(
@@ -21,7 +21,4 @@ def message(
 ) -> RecordedMessage:
     """Return a message; ``values``: an array or what `pyarrow.array` takes."""
     array = values if isinstance(values, pa.Array) else pa.array(values)
-    schema = schema_of(array)
-    serialized = schema.serialize().to_pybytes()
-    data = encode(array, encode_metadata(metadata), schema, len(serialized))
-    return RecordedMessage(topic, str(array.type), serialized, at, at, sequence, data)
+    return MessageEncoder().message(topic, array, encode_metadata(metadata), (at, at), sequence)

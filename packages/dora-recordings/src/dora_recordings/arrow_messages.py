@@ -41,11 +41,6 @@ class RecordedMessage:
     """Arrow record batch, see `encode`."""
 
 
-def schema_of(array: pa.Array) -> pa.Schema:
-    """Return the schema of messages that carry arrays of this type."""
-    return pa.schema([pa.field(COLUMN, array.type)])
-
-
 class MessageEncoder:
     """Arrays as messages of a file; serializes the schema of each Arrow type once."""
 
@@ -63,7 +58,7 @@ class MessageEncoder:
     ) -> RecordedMessage:
         """``times``: of the log, and of the sender."""
         if array.type not in self._schemas:
-            schema = schema_of(array)
+            schema = pa.schema([pa.field(COLUMN, array.type)])
             serialized = schema.serialize().to_pybytes()
             self._schemas[array.type] = schema, serialized, str(array.type)[:200]
         schema, serialized, type_name = self._schemas[array.type]
