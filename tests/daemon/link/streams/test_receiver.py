@@ -11,7 +11,7 @@ from daemon.link.codecs.pictures import payload, picture
 from daemon.link.streams.test_images import image_of
 from support.waiting import wait_until
 
-from dora_config.dataflow.compression import Compression
+from dora_config.dataflow.compression import CodecName, Compression
 from dora_daemon.link.codecs.encoding import StreamEncoder
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.protocol import frames
@@ -21,6 +21,7 @@ from dora_daemon.link.protocol.hello import LeavingStream
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.receiver import LARGE, MAX_BYTES, AckPolicy, StreamReceiver
 from dora_node_api.transport.producer.forwarding import Forwarder
+from dora_node_api.transport.shared.errors import PoolExhausted
 from dora_node_api.transport.shared.layout import RecordKind
 from dora_node_api.transport.shared.payload import BlockImage, Payload
 
@@ -67,6 +68,9 @@ class FakeForwarder:
     ) -> bool:
         self.stored.append(source)
         return True
+
+    def waits(self, _output: str) -> bool:
+        return False
 
     def skip(self, _output: str, source: int) -> None:
         self.skipped.append(source)
@@ -279,10 +283,16 @@ class Restored:
 
     def __init__(self, forwarder: FakeForwarder) -> None:
         self.pictures: list[bytes] = []
+        self.left: int | None = None
+        """Blocks for which there is memory; None: for all."""
         forwarder.allocate = self._allocate  # type: ignore[attr-defined]
         forwarder.fill_head = self._fill_head  # type: ignore[attr-defined]
 
     def _allocate(self, _output: str, total: int) -> bytearray:
+        if self.left == 0:
+            self.left = None
+            raise PoolExhausted(total, 0, {})
+        self.left = None if self.left is None else self.left - 1
         return bytearray(total)
 
     def _fill_head(self, hold: bytearray, parts: Payload) -> memoryview:
@@ -322,6 +332,26 @@ def test_a_damaged_picture_costs_itself_and_one_line(made: Stream) -> None:
     assert (made.forwarder.skipped, made.stream.lost) == ([3], 1)
     (note,) = made.notes
     assert note.startswith("n/o from a: dropped message 3, which cannot be decompressed: ")
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "h264"])
+def test_memory_that_runs_out_costs_no_wrong_picture(made: Stream, codec: CodecName) -> None:
+    restored = Restored(made.forwarder)
+    restored.left = 4
+    now = 0
+    encoder = StreamEncoder(Compression(codec=codec), pytest.fail, lambda: now)
+    for number in range(1, 41):
+        now += 1_000_000_000 // 30
+        parts, data = payload(picture(number))
+        coded = encoder.encode(number, parts, data)
+        assert coded is not None
+        made.stream.data(frames.read_data(coded_frame(number, coded, parts)))
+    wait_until(lambda: made.stream.stored == 40, what="all pictures")
+    dropped = [5] if codec == "jpeg" else list(range(5, 32))
+    assert made.forwarder.skipped == dropped
+    assert made.stream.lost == len(dropped)
+    assert len(made.notes) == (1 if codec == "jpeg" else 2)
+    assert made.notes[0].startswith("dropped a message of n/o: ")
 
 
 def test_pictures_until_the_next_key_frame_cost_one_line(made: Stream) -> None:
