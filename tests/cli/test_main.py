@@ -168,6 +168,19 @@ def test_a_command_imports_no_other_command() -> None:
     assert done.stderr == "['dora_cli.commands.installation'] []\n"
 
 
+def test_the_list_of_commands_imports_only_what_their_options_need() -> None:
+    program = (
+        "import sys; from dora_cli.main import main; main(['--help']);"
+        "heavy = ('anyio', 'psutil', 'yaml', 'dora_config.dataflow.resolved',"
+        " 'dora_config.protocol.runner_events', 'dora_config.protocol.snapshot');"
+        "print([n for n in heavy if n in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[]\n"
+
+
 def _raised(error: BaseException, cause: BaseException) -> BaseException:
     try:
         raise error from cause

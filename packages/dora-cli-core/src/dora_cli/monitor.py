@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
 
 from dora_cli import output
-from dora_config.protocol.snapshot import (
-    EdgeRates,
-    EdgeSummary,
-    NodeSummary,
-    Snapshot,
-    all_edge_rates,
-)
+
+if TYPE_CHECKING:
+    from dora_config.protocol.snapshot import EdgeRates, EdgeSummary, NodeSummary, Snapshot
 
 T = TypeVar("T")
 DASH = "-"
@@ -235,6 +231,8 @@ class Tables:
 
 def tables(before: Snapshot | None, now: Snapshot, nodes: Collection[str] = ()) -> Tables:
     """Return the rows of a snapshot; ``nodes``: only these, and edges from or to them."""
+    from dora_config.protocol.snapshot import all_edge_rates
+
     rates = all_edge_rates(before, now)
 
     def concerned(end: str) -> bool:

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from dora_cli import diagnosis, output
+from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
-from dora_cli.diagnosis import installed_wheels
 from dora_cli.errors import CommandFailed
 
 CLUSTER_FILE = Path("cluster.yml")
@@ -36,6 +35,7 @@ def doctor(
     coordinator, its machines over SSH and the links between them. The exit code is 1 if a check
     fails. Warnings concern features that only some dataflows use.
     """
+    from dora_cli import diagnosis
     from dora_config.access import endpoint
 
     at = endpoint(coordinator_addr, coordinator_port)
@@ -170,6 +170,8 @@ def uninstall(
     ] = False,
 ) -> None:
     """Print how to remove dora."""
+    from dora_cli.diagnosis import installed_wheels
+
     output.write(f"dora {__version__}, installed for {sys.executable}")
     output.write("remove it with the tool that installed it:")
     output.write(

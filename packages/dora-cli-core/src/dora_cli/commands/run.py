@@ -17,14 +17,14 @@ from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice, needs_build, prepare_nodes
 from dora_cli.errors import CommandFailed
 from dora_cli.logs.log_lines import LogFilterText, LogFormat, LogLevel, LogStyle, node_levels
-from dora_cli.logs.run_report import RunPrinter, report_result
-from dora_config.dataflow.resolved import NodeLocation
 from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.linux import require_linux
 from dora_config.yaml.suggest import closest
 
 if TYPE_CHECKING:
+    from dora_cli.logs.run_report import RunPrinter
     from dora_config.dataflow.loader import LoadedDataflow
+    from dora_config.dataflow.resolved import NodeLocation
     from dora_config.protocol.run_plan import RunPlan
     from dora_daemon.runner.service import Runner
 
@@ -132,6 +132,7 @@ def run_loaded(
     ``before_start`` gets the runner's directory and the dataflow's id before any node starts.
     ``beside`` runs as a task until the dataflow ends.
     """
+    from dora_cli.logs.run_report import RunPrinter
     from dora_config.protocol.run_plan import LogSettings, RunPlan
 
     resolved = loaded.resolved
@@ -197,6 +198,7 @@ def _run(
     before_start: Callable[[Path, str], None] | None,
     beside: Beside | None,
 ) -> None:
+    from dora_cli.logs.run_report import report_result
     from dora_daemon.out_dir import OUT_DIR, folder, prepare_out_dir
     from dora_daemon.runner import foreground
 

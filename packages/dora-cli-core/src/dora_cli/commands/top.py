@@ -24,10 +24,10 @@ from dora_cli.monitor import (
     tables,
 )
 from dora_config.errors import DoraError
-from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
+    from dora_config.protocol.snapshot import Snapshot
 
 
 def top(
@@ -89,6 +89,7 @@ def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
 
 
 def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[str]) -> Tables:
+    from dora_config.protocol.snapshot import REUSED_SECONDS
 
     before = _snapshot(client, page, dataflow)
     _check_names(before, names)

@@ -13,7 +13,6 @@ import typer
 
 from dora_cli import output
 from dora_cli.options import checked
-from dora_config.protocol.runner_events import LOG_LEVELS
 from dora_config.yaml.quantities import parse_duration
 
 LogFormat = Literal["pretty", "json", "compact"]
@@ -102,6 +101,8 @@ def parse_moment(text: str, *, now: float) -> float:
 
 def parse_level(text: str) -> str:
     """Return the lower-case level; raises ValueError."""
+    from dora_config.protocol.runner_events import LOG_LEVELS
+
     level = text.strip().lower()
     if level not in LOG_LEVELS:
         raise ValueError(f"{text!r} is not a log level, expected one of {', '.join(LOG_LEVELS)}")

@@ -17,7 +17,6 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
 from dora_config.yaml.quantities import parse_size
-from dora_node_api.backends.attach import NOTES_VARIABLE
 from dora_recordings.plugin import HEADING
 
 if TYPE_CHECKING:
@@ -137,12 +136,12 @@ def _record(
     """
     if (path is None) == (attach is None):
         raise typer.BadParameter("give a PATH to run, or --attach DATAFLOW; one of them")
-    # the order of each node's events, by which a replay is exact
-    overrides = {NOTES_VARIABLE: "1", **options.env_overrides(env)}
-
     from dora_config.protocol.recorders import RecordingLimits
+    from dora_node_api.backends.attach import NOTES_VARIABLE
     from dora_recordings.client.starting import RecordSettings
 
+    # the order of each node's events, by which a replay is exact
+    overrides = {NOTES_VARIABLE: "1", **options.env_overrides(env)}
     patterns = tuple(part for word in topics.split(",") if (part := word.strip()))
     limits = RecordingLimits(
         max_bytes=max_size,
