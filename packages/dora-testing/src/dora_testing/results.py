@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
 
-from dora_config.protocol.reports import NodeResult
+from dora_config.protocol.states import NodeResult
 from dora_testing.errors import FlowError, find
 from dora_testing.messages import Opened
 

@@ -49,8 +49,8 @@ from dora_config.protocol.daemon import (
     StopPart,
 )
 from dora_config.protocol.dataflow import DataflowSpec, StartIdentity, WholeDataflow, pack
-from dora_config.protocol.reports import NodeStatus
 from dora_config.protocol.runner import DataflowResult
+from dora_config.protocol.states import NodeStatus
 from dora_daemon.agent.coordinator_access import KnownCoordinators
 from dora_daemon.agent.credentials import Credentials
 

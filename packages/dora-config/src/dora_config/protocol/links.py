@@ -12,7 +12,7 @@ from pydantic import Field
 
 from dora_config.dataflow.resolved import QueueSettings
 from dora_config.frozen import Count, Frozen
-from dora_config.protocol.reports import PeerState as PeerState
+from dora_config.protocol.states import PeerState as PeerState
 
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549

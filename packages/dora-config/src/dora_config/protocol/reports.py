@@ -10,16 +10,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from dora_config.frozen import Count, Frozen, Quantity, UnixTime
+from dora_config.frozen import UnixTime
 from dora_config.protocol.claims import Claim
 from dora_config.protocol.envelope import Message, ProgramVersion, Query, Request
-
-PeerState = Literal["connecting", "connected", "lost", "left"]
-"""``connecting``: not connected yet in this run of the peer. ``connected``: messages pass both
-ways, both ends agree on the streams. ``lost``: was connected, or has an incompatible version; the
-link keeps trying. ``left``: the peer's part has ended normally.
-
-Two machines are *linked* when each reports the other as connected."""
+from dora_config.protocol.states import NodeResult, NodeStatus, PeerState
 
 
 class LinkSummary(Message):
@@ -34,55 +28,6 @@ class LinkSummary(Message):
     """``HOST:PORT`` of the peer."""
     rtt_us: int | None = None
     clock_offset_us: int | None = None
-
-
-ShownState = Literal[
-    "Starting",
-    "Running",
-    "Restarting",
-    "Degraded",
-    "Stopping",
-    "Finished",
-    "Failed",
-    "Stopped",
-    "Unknown",
-]
-"""``Degraded``: an input timed out. ``Stopped``: by request, or dynamic and not attached.
-``Unknown``: its machine is not reachable, as only the coordinator reports."""
-
-
-class NodeStatus(Frozen):
-    """State and counters of one node."""
-
-    node: str
-    status: ShownState
-    pid: int | None = None
-    incarnation: int = 0
-    restarts: Count = 0
-    last_restart: str | None = None
-    """Cause of the last restart in a few words."""
-    last_restart_ago: Quantity | None = None
-    """Seconds."""
-    dynamic: bool = False
-    broken_inputs: tuple[str, ...] = ()
-    blocked_on: str | None = None
-    """``node/input`` whose full queue blocks this node."""
-    cpu_percent: Quantity | None = None
-    """Per cent of one core over the last two seconds, including the node's children."""
-    memory_bytes: Count | None = None
-    """Resident set of the node and its children."""
-    cpu_seconds: Quantity | None = None
-    """CPU time of the node and its children since it started."""
-    read_bytes: Count | None = None
-    written_bytes: Count | None = None
-    queued: Count = 0
-    """Messages in the queues of all inputs."""
-    health_kills: Count = 0
-    input_timeouts: Count = 0
-    input_recoveries: Count = 0
-    error: str | None = None
-    held: str | None = None
-    """Why it must not be replaced, removed or restarted now."""
 
 
 class NodeSummary(NodeStatus):
@@ -140,24 +85,6 @@ class DataflowSummary(Message):
 
 class DataflowList(Message, kind="dataflows"):
     dataflows: tuple[DataflowSummary, ...] = ()
-
-
-class NodeResult(Frozen):
-    """How one node ended; ``message`` is a full sentence for failures, else empty."""
-
-    node: str
-    outcome: Literal["success", "failed", "cascading"]
-    message: str = ""
-    caused_by: str | None = None
-    """Node whose failure caused this one, if ``cascading``."""
-    exit_code: int | None = None
-    signal: str | None = None
-    """Name of the signal that ended the process, such as ``SIGKILL``."""
-    stderr_tail: tuple[str, ...] = ()
-    """Last lines of the node's stderr (at most 500)."""
-    restarts: int = 0
-    order: int = 0
-    """Position in the order of ends, from 0; sorts failures by cause."""
 
 
 class EndedDataflow(Message):

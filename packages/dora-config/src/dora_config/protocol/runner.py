@@ -30,7 +30,6 @@ from dora_config.protocol.links import (
     SetLinkPeers as SetLinkPeers,
     SetLinks as SetLinks,
 )
-from dora_config.protocol.reports import NodeStatus as NodeStatus, ShownState as ShownState
 from dora_config.protocol.run_plan import RunPlan as RunPlan
 from dora_config.protocol.runner_events import (
     DataflowResult as DataflowResult,
@@ -38,6 +37,7 @@ from dora_config.protocol.runner_events import (
     RunnerEvent as RunnerEvent,
     RunnerState as RunnerState,
 )
+from dora_config.protocol.states import NodeStatus as NodeStatus, ShownState as ShownState
 
 RUNNER_PROTOCOL: Final = (1, 0)
 """Major and minor version of these messages."""

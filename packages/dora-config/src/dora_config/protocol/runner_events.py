@@ -9,7 +9,7 @@ from pydantic import Field
 from dora_config.dataflow.sources import LogLevel as LogLevel
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkReport
-from dora_config.protocol.reports import NodeResult as NodeResult
+from dora_config.protocol.states import NodeResult as NodeResult
 
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
 """Lowest first; ``stdout`` includes everything, also plain printed lines."""
