@@ -12,9 +12,8 @@ from support.serving import served
 from websockets.sync.server import ServerConnection, serve
 
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorLost
 from dora_config.access import Endpoint
-from dora_config.protocol.control import SERVER_CODEC, ReadLogs, Welcome
+from dora_config.protocol.control import SERVER_CODEC, Welcome
 from dora_config.protocol.envelope import ProgramVersion
 
 
@@ -37,14 +36,6 @@ def mute_coordinator() -> Iterator[Endpoint]:
 
 
 @pytest.mark.integration  # the oldest `websockets` leaves the pipe of a server open
-def test_requests_have_a_limit() -> None:
-    with mute_coordinator() as endpoint, Client(endpoint) as client:
-        expected = f"the coordinator at {endpoint} did not answer within 0.1 s"
-        with pytest.raises(CoordinatorLost, match=expected):
-            client.follow(ReadLogs(), print, timeout=0.1)
-
-
-@pytest.mark.integration
 def test_a_coordinator_whose_machine_is_gone_is_detected() -> None:
     with mute_coordinator() as endpoint, Client(endpoint) as client:
         connection = client.streams._socket.socket

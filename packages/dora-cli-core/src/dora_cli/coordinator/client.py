@@ -95,28 +95,19 @@ class Client:
         answer = self._exchange(request.model_dump_json().encode(), timeout)
         return self._decoded(request.answer_type(), answer)
 
-    def follow(
-        self,
-        request: FollowedRequest[A, P],
-        show: Callable[[P], None],
-        *,
-        timeout: float | None = None,
-    ) -> A:
+    def follow(self, request: FollowedRequest[A, P], show: Callable[[P], None]) -> A:
         """Return the answer to a request, and pass on its progress before; raises as `request`."""
         number = self.streams.send(request)
-        try:
-            for frame in self.streams.json_frames(timeout):
-                match frame:
-                    case {"kind": "progress", "id": found, "progress": content} if found == number:
-                        for kind in request.progress_types():
-                            if _is_of(kind, content):
-                                show(self._decoded(kind, content))
-                    case {"kind": "failure", "id": found, **failure} if found == number:
-                        raise self._failed(failure.get("message"), failure)
-                    case {"kind": "answer", "id": found, "answer": content} if found == number:
-                        return self._decoded(request.answer_type(), content)
-        except TimeoutError as error:
-            raise unanswered(self.endpoint, timeout or 0.0) from error
+        for frame in self.streams.json_frames():
+            match frame:
+                case {"kind": "progress", "id": found, "progress": content} if found == number:
+                    for kind in request.progress_types():
+                        if _is_of(kind, content):
+                            show(self._decoded(kind, content))
+                case {"kind": "failure", "id": found, **failure} if found == number:
+                    raise self._failed(failure.get("message"), failure)
+                case {"kind": "answer", "id": found, "answer": content} if found == number:
+                    return self._decoded(request.answer_type(), content)
         raise AssertionError("json_frames() ends by raising")
 
     def _decoded(self, message: type[A], content: bytes | object) -> A:
