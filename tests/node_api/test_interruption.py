@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.fake_runner import FakeRunner, fake_runner
 from support.simulation.stepping import Raised, Steps, raise_here
-from support.waiting import wait_until
+from support.waiting import is_in, wait_until
 
 from dora_node_api import Node, NodeInterrupted
 from dora_node_api.transport.shared.interruption import Integrity
@@ -65,10 +65,10 @@ def pair(runner: FakeRunner, open_node: Open) -> tuple[Node, Node]:
 
 def test_next_continues_after_a_handler_raised(pair: tuple[Node, Node]) -> None:
     a, b = pair
-    waits = b._backend._connection.words  # type: ignore[attr-defined]
+    main = threading.get_ident()
     for number in range(20):
         with (
-            signal_once(lambda: waits.waiting, "next waits"),
+            signal_once(lambda: is_in(main, "Waiter.wait"), "next waits"),
             pytest.raises(Interrupted),
         ):
             b.next(timeout=60)
@@ -200,9 +200,8 @@ def test_a_handler_closes_a_node_that_waits(pair: tuple[Node, Node]) -> None:
     a.send_output("out", b"\x01")
     with signal_once(waits_for_room, "the send waits", a.close):
         a.send_output("out", b"\x02")
-    words = b._backend._connection.words  # type: ignore[attr-defined]
     assert b.next(timeout=60)["value"].to_pylist() == [1]  # type: ignore[index]
-    with signal_once(lambda: words.waiting, "next waits", b.close):
+    with signal_once(lambda: is_in(main, "Waiter.wait"), "next waits", b.close):
         assert b.next(timeout=60) is None
 
 

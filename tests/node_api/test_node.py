@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support.fake_runner import DATAFLOW_ID, FakeRunner
-from support.waiting import wait_until
+from support.waiting import is_in, wait_until
 
 from dora_node_api import InvalidData, Node, NodeClosed, events
 from dora_node_api.ids import uuid7
@@ -393,7 +393,7 @@ def test_close_ends_a_wait_in_another_thread(pair: tuple[Node, Node]) -> None:
     ends: list[object] = []
     thread = threading.Thread(target=lambda: ends.append(b.next()))
     thread.start()
-    wait_until(lambda: b._backend._connection.words.waiting, what="b waits")  # type: ignore[attr-defined]
+    wait_until(lambda: is_in(thread.ident, "Waiter.wait"), what="b waits")
     b.close()
     thread.join(timeout=60)
     assert ends == [None]

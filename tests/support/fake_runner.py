@@ -39,7 +39,6 @@ class FakeNode:
 
     config: NodeConfig
     incarnation: int
-    area: int
     control: ControlSocket | None = None
     hello: Hello | None = None
     received: list[Message] = field(default_factory=list)
@@ -81,7 +80,7 @@ class FakeRunner:
     def add_node(self, node_id: str, **config: object) -> FakeNode:
         """A node with these fields of NodeConfig."""
         values = NodeConfig(dataflow_id=DATAFLOW_ID, node_id=node_id)
-        node = FakeNode(replace(values, **config), len(self.nodes) + 1, self.board.allocate_node())
+        node = FakeNode(replace(values, **config), len(self.nodes) + 1)
         self.nodes[node_id] = node
         return node
 
@@ -278,7 +277,6 @@ class FakeRunner:
                 config=node.config,
                 queues=tuple(edge.spec for edge in own),
                 board_size=self.board.size,
-                node_area=node.area,
             ),
             descriptors,
         )

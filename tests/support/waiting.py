@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -80,3 +81,11 @@ async def wait_until_async(
             raise StillWaiting(what if isinstance(what, str) else what(), timeout, result)
         await anyio.sleep(min(pause, left))
         pause = min(pause * 2, _MAX_PAUSE)
+
+
+def is_in(thread: int | None, function: str) -> bool:
+    """Return whether a thread of this process runs a call of a function, such as `Waiter.wait`."""
+    frame = sys._current_frames().get(thread or 0)
+    while frame is not None and frame.f_code.co_qualname != function:
+        frame = frame.f_back
+    return frame is not None

@@ -131,7 +131,6 @@ class Machine:
         self._listener = bind_unix(self._path)
         self._carrier: socket.socket | None = None
         self._threads: list[threading.Thread] = []
-        self.node_area = self.registry.board.allocate_node()
 
     # --- the dataflow -----------------------------------------------------------------------------
 
@@ -261,7 +260,7 @@ class Machine:
         control.send(
             Welcome(
                 self._incarnation, config, tuple(kept.spec for kept in queues),
-                self.registry.board.size, self.node_area,
+                self.registry.board.size,
             ),
             descriptors,
         )  # fmt: skip

@@ -178,21 +178,6 @@ def test_a_new_event_loop_takes_over(pair: tuple[Node, Node]) -> None:
         asyncio.run(main())
 
 
-def test_a_waiting_task_counts_as_alive(pair: tuple[Node, Node], runner: FakeRunner) -> None:
-    _, b = pair
-    words = runner.board.node_words(runner.nodes["b"].area)
-
-    async def main() -> None:
-        task = asyncio.create_task(b.recv_async())
-        await asyncio.sleep(0.01)
-        assert words.waiting
-        runner.send("b", control.StopNode())
-        await task
-        assert not words.waiting
-
-    asyncio.run(main())
-
-
 def test_closing_ends_the_wait(pair: tuple[Node, Node]) -> None:
     _, b = pair
 

@@ -45,7 +45,7 @@ MESSAGES: list[control.Message] = [
     control.SaveState(format="arrow", size=2**40),
     control.ExtensionRequest(request=2, action="store", namespace="n", key="k", value="AA=="),
     control.WatchOutput(node="camera", output="image"),
-    control.Welcome(incarnation=7, config=CONFIG, board_size=8192, node_area=4096),
+    control.Welcome(incarnation=7, config=CONFIG, board_size=8192),
     control.RestoreState(format="bytes", size=3),
     control.Refused(message="no"),
     control.Go(epoch_ns=2**62),

@@ -256,17 +256,3 @@ def test_no_end_is_blamed_for_words_of_the_other(by_producer: bool, seed: int) -
     edge.close()
     board.close()
     segments.close()
-
-
-def test_a_node_shows_that_it_waits() -> None:
-    board = Board.create(1 << 20)
-    area = board.allocate_node()
-    other = board.allocate_node()
-    assert area != other
-    words = board.node_words(area)
-    assert not words.waiting
-    words.set_waiting(True)
-    assert board.node_words(area).waiting
-    board.free_node(area)
-    assert board.allocate_node() == area
-    board.close()

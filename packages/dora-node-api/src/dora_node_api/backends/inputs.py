@@ -159,12 +159,7 @@ class Inputs(Backend):
         connection = self._connection
         sent, connection.sent = connection.sent, False
         timeout = None if until_ns is None else max(0, until_ns - now) / 1e9
-        words = connection.words
-        words.set_waiting(True)
-        try:
-            ready = self._waiter.wait(timeout, answer=sent)
-        finally:
-            words.set_waiting(False)
+        ready = self._waiter.wait(timeout, answer=sent)
         if self._waiter.looked_at_fds > connection.pumped:
             connection.pumped = self._waiter.looked_at_fds  # the control socket is among them
         if len(ready) == 1 and isinstance(ready[0], Receiver):
@@ -187,9 +182,6 @@ class Inputs(Backend):
 
     def fileno(self) -> int:
         return self._waiter.fileno()
-
-    def waits(self, waiting: bool) -> None:
-        self._connection.words.set_waiting(waiting)
 
     def deadline(self) -> int | None:
         # asyncio calls this before it sleeps on `fileno`.

@@ -24,7 +24,7 @@ from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.transport.consumer.delivery import MappedSegment
 from dora_node_api.transport.producer.pool import Pool, pool_size
 from dora_node_api.transport.producer.sending import Sender
-from dora_node_api.transport.shared.board import Board, NodeWords
+from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.interruption import Calls, Integrity, OwnedLock, interrupting
 from dora_node_api.transport.shared.memory import map_memory
 from dora_node_api.transport.shared.queue import QueueEnds
@@ -47,7 +47,6 @@ class Connection:
         """``segment_fd``: of the pool's first segment."""
         self.config: messages.NodeConfig = welcome.config
         self.board = Board.attach(board_fd, welcome.board_size)
-        self.words: NodeWords = self.board.own_node(welcome.node_area)
         self.integrity = Integrity()
         """Broken if a signal handler's exception ended a call of the node halfway."""
         self.inbox: deque[Received | ControlError] = deque()

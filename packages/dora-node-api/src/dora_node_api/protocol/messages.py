@@ -215,8 +215,6 @@ class Welcome(Message, kind="welcome"):
     config: NodeConfig
     queues: tuple[QueueSpec, ...] = ()
     board_size: int = 0
-    node_area: int = 0
-    """Offset of the node's words in the status board."""
     segment_size: int = 0
     """Size of the first segment of the node's pool; 0: without one."""
 

@@ -75,7 +75,6 @@ class NodeClient:
             raise LinkProcessError(f"the runner refused the link: {_reason(first)}")
         welcome = first.message
         self.board = Board.attach(first.descriptors[0], welcome.board_size)
-        self.words = self.board.own_node(welcome.node_area)
         self.pool = Pool(welcome.config.pool_size or default_pool_cap(), self._register_segment)
         self.forwarder = Forwarder(
             self.pool, self.board, welcome.incarnation, wait_for_room=wait_for_room,

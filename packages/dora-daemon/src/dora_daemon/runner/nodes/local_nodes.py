@@ -30,8 +30,6 @@ class Participant:
         """The admitted process."""
         self.connected_at = 0.0
         """Monotonic time of admission, or of the release from the start barrier."""
-        self.area: int | None = None
-        """Its area on the status board."""
 
     def admit(self, incarnation: int) -> NodeConnection:
         """Make the applicant the admitted process."""

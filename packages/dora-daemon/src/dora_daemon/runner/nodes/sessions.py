@@ -37,7 +37,6 @@ from dora_daemon.runner.process.injection import explain
 from dora_daemon.runner.process.spawn import watch_process
 from dora_node_api.protocol import messages
 from dora_node_api.protocol.extensions import ExtensionTable
-from dora_node_api.transport.shared.errors import BoardFull
 
 
 @dataclass(eq=False)
@@ -147,11 +146,7 @@ class NodeSessions:
         try:
             if node is not None:
                 self._router.create_inputs(node.spec)
-            if who.area is not None:
-                board.free_node(who.area)
-                who.area = None
-            who.area = board.allocate_node()
-        except (QueueUnavailable, BoardFull) as error:
+        except QueueUnavailable as error:
             connection.send(messages.Refused(str(error)))
             self._warn(str(error))
             return False
@@ -169,7 +164,6 @@ class NodeSessions:
             config=config,
             queues=tuple(entry.spec for entry in queues),
             board_size=board.size,
-            node_area=who.area,
             segment_size=segment_size,
         )
         connection.send(welcome, descriptors)
@@ -251,8 +245,6 @@ class NodeSessions:
             _unwatch(connection)
             connection.send(messages.StopNode())
             connection.close_when_sent()
-        if node.area is not None:
-            self._registry.board.free_node(node.area)
 
     def _watch(self, node: LocalNode) -> None:
         """End a dynamic node when its process exits."""

@@ -23,23 +23,6 @@ from dora_node_api.transport.shared.memory import (
 from dora_node_api.transport.shared.specs import QueueSpec
 
 
-class NodeWords:
-    """A node's words on the board."""
-
-    __slots__ = ("_words",)
-
-    def __init__(self, words: memoryview) -> None:
-        self._words = words
-
-    def set_waiting(self, waiting: bool) -> None:
-        """True before the node sleeps in `next()`, False after."""
-        self._words[layout.N_STATE] = 1 if waiting else 0
-
-    @property
-    def waiting(self) -> bool:
-        return bool(self._words[layout.N_STATE])
-
-
 class Board:
     """The mapped board. Only the runner allocates areas; nodes attach and get offsets."""
 
@@ -56,7 +39,6 @@ class Board:
         self._edges: dict[int, tuple[int, int]] = {}
         """Start and size of each edge's area."""
         self._free: deque[tuple[int, int]] = deque()
-        self._free_nodes: list[int] = []
 
     @classmethod
     def create(cls, size: int = 64 * 1024 * 1024) -> Board:
@@ -110,8 +92,7 @@ class Board:
                 self._bytes[start : start + size] = bytes(size)
                 return start
         raise BoardFull(
-            f"the status board of {self.size:,} bytes has no room for another edge or node; make it"
-            " larger"
+            f"the status board of {self.size:,} bytes has no room for another edge; make it larger"
         )
 
     def _reserve(self, start: int, size: int) -> None:
@@ -121,23 +102,6 @@ class Board:
     def free_edge(self, area: int) -> None:
         """Free the area of an edge that neither end uses any more (runner)."""
         self._free.append(self._edges.pop(area))
-
-    def allocate_node(self) -> int:
-        """Return an area for a node's words (runner). Raises BoardFull."""
-        if not self._free_nodes:
-            return self._allocate(layout.NODE_AREA)
-        area = self._free_nodes.pop()
-        self._bytes[area : area + layout.NODE_AREA] = bytes(layout.NODE_AREA)
-        return area
-
-    def free_node(self, area: int) -> None:
-        """Free the area of a node that has ended (runner)."""
-        self._free_nodes.append(area)
-
-    def own_node(self, area: int) -> NodeWords:
-        """Return the words of this process's node, which it may write from now on."""
-        self._own(area, layout.NODE_AREA)
-        return self.node_words(area)
 
     def own_producer(self, spec: QueueSpec) -> None:
         """Let this process write the producer's words of an edge. Raises OSError."""
@@ -151,10 +115,6 @@ class Board:
     def _own(self, start: int, size: int) -> None:
         if self._protected:
             protect(self._memory, start, size, writable=True)
-
-    def node_words(self, area: int) -> NodeWords:
-        """Return a node's words."""
-        return NodeWords(self._part(area, layout.NODE_AREA).cast("Q"))
 
     def edge_words(self, area: int) -> memoryview:
         """Return an edge's words as a memoryview of format `Q`; indices: layout.py."""

@@ -3,7 +3,7 @@
 - `TransportError` (a `DoraNodeError`)
   - `PoolExhausted`: no memory for a payload (also a `MemoryError`)
   - `BrokenRecord`: a malformed record or block; it was dropped and counted
-  - `BoardFull`: no room for another edge or node on the status board
+  - `BoardFull`: no room for another edge on the status board
   - `SampleError`: a sample that was sent or dropped already, or has open views (a `RuntimeError`)
 """
 
@@ -53,7 +53,7 @@ class BrokenRecord(TransportError):
 
 
 class BoardFull(TransportError):
-    """The status board has no room for another edge or node."""
+    """The status board has no room for another edge."""
 
 
 class SampleError(TransportError, RuntimeError):

@@ -64,8 +64,6 @@ PAGED = 16 * 1024
 # --- status board ---------------------------------------------------------------------------
 PAGE = 4096
 BOARD_MAGIC = 0x646F_7261_626F_6172
-NODE_AREA = PAGE
-N_STATE = 0
 
 # An edge's area has two parts on pages of their own, since each process can write only its own
 # words: the consumer's end where the area's offset is, the producer's begin there. From low to
