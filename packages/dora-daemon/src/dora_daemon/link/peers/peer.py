@@ -19,6 +19,7 @@ from dora_daemon.link.protocol.frames import (
     CHUNK_AT,
     CHUNK_KIND,
     IMAGE_KIND,
+    PART_KIND,
     FrameKind,
     Head,
 )
@@ -34,6 +35,8 @@ from dora_daemon.link.streams.sender import StreamSender
 _monotonic_ns = time.monotonic_ns
 _PING_NS = 1_000_000_000
 _NO_ACK = (0, 0)
+_PARTED = (IMAGE_KIND, int(FrameKind.IMAGES))
+"""Kinds of frames that are sent in parts."""
 
 
 class PeerSender:
@@ -484,6 +487,11 @@ class PeerLink:
                 stream.images(frame, (image,), now)
             if acknowledged:
                 self._acknowledged(((acknowledged, upto),), now)
+        elif kind == PART_KIND:
+            with self._parts_lock:
+                whole = self._parts.add(frame)
+            if whole and whole[0] in _PARTED:
+                self.receive(session, frames.read_head(whole), whole)
         elif kind == CHUNK_KIND:
             sequence, offset = frames.read_chunk(frame)
             if (stream := self._incoming_by_number.get(number)) is not None:
@@ -494,11 +502,6 @@ class PeerLink:
             data = frames.read_data(frame)
             if (stream := self._incoming_by_number.get(number)) is not None:
                 stream.data(data)
-        elif kind == FrameKind.PART:
-            with self._parts_lock:
-                whole = self._parts.add(frame)
-            if whole and whole[0] in (FrameKind.IMAGE, FrameKind.IMAGES):
-                self.receive(session, frames.read_head(whole), whole)
         elif kind == FrameKind.ACK:
             self._acknowledged(frames.read_acks(frame), now)
         elif kind == FrameKind.PING:

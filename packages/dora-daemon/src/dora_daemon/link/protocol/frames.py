@@ -50,6 +50,7 @@ from dora_node_api.transport.shared.payload import Payload
 
 HEAD: Final = struct.Struct("<BBIQQ")
 _unpack_head = HEAD.unpack_from
+_pack_head = HEAD.pack
 _PING: Final = struct.Struct("<Q")
 _PONG: Final = struct.Struct("<QQQ")
 _ACK: Final = struct.Struct("<IQ")
@@ -103,6 +104,7 @@ class FrameKind(IntEnum):
 
 HELLO_KIND: Final = int(FrameKind.HELLO)
 IMAGE_KIND: Final = int(FrameKind.IMAGE)
+PART_KIND: Final = int(FrameKind.PART)
 CHUNK_KIND: Final = int(FrameKind.CHUNK)
 """A comparison with a member of an enumeration takes several times as long."""
 
@@ -239,22 +241,22 @@ def low_latency_body(zid: str, *, wants_answer: bool) -> bytes:
 
 def parts_of(
     number: int, begin: bytes, rest: bytes | memoryview, sender: int, receiver: int, most: int
-) -> Iterator[bytes]:
+) -> list[bytes]:
     """Cut the frame ``begin + rest`` into PART frames of at most ``most`` bytes.
 
     ``number`` is the frame's own. ``begin`` fits into the first part. Each byte is copied once.
     """
-    view = memoryview(rest)
-    at, end = 0, most - HEAD.size - len(begin)
-    first = _FIRST
+    view, size, room = memoryview(rest), len(rest), most - HEAD.size
+    parts: list[bytes] = []
+    at, end, flags = 0, room - len(begin), _FIRST
     while True:
-        flags = first | (_LAST if end >= len(view) else 0)
-        part_head = head(FrameKind.PART, sender, receiver, stream=number, flags=flags)
-        yield b"".join((part_head, begin, view[at:end]))
-        if flags & _LAST:
-            return
-        begin, first = b"", 0
-        at, end = end, end + most - HEAD.size
+        if end >= size:
+            flags |= _LAST
+        part_head = _pack_head(PART_KIND, flags, number, sender, receiver)
+        parts.append(b"".join((part_head, begin, view[at:end])))
+        if end >= size:
+            return parts
+        at, end, begin, flags = end, end + room, b"", 0
 
 
 class FrameJoiner:
