@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_daemons_that_the_file_lacks_are_listed(capsys: pytest.CaptureFixture[st
     file = FILE.absolute()
     assert capsys.readouterr().err == (
         f'warning: daemon "arm" runs at 10.0.0.7:1 and is not in {file}; remove it: dora cluster '
-        f"remove {file} arm\n"
+        f"remove {shlex.quote(str(file))} arm\n"
     )
     known_clusters.forget(cluster("127.0.0.1"))
     known_clusters.warn_of_unknown(Endpoint("127.0.0.1", 6013), daemons)

@@ -13,10 +13,10 @@ pytestmark = pytest.mark.integration
 
 
 def test_a_start_waits_for_machines_with_a_slow_and_lossy_link(workspace: Workspace) -> None:
-    """30 % of the packets are lost, and each takes 100 ms."""
+    """20 % of the packets are lost, and each takes 100 ms."""
     require_slow_cable()
     with (
-        slow_cable("robot", "station", delay=0.1, loss=0.3) as wire,
+        slow_cable("robot", "station", delay=0.1, loss=0.2) as wire,
         wire.at("robot"),
         real_fleet(workspace, settings=("--interface", "0.0.0.0")) as fleet,
     ):
