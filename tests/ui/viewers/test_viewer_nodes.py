@@ -95,7 +95,9 @@ def test_a_script_of_the_replaced_package_starts_the_node(workspace: Workspace) 
     workspace.node("sender", SENDER)
     # What pip installs for `dora-rerun`: a script, and a module compiled against dora-rs.
     workspace.file("hub/dora_rerun.py", "raise ImportError('compiled against dora-rs')")
-    script = f"#!{sys.executable}\nfrom dora_rerun import py_main\npy_main()\n"
+    # Its first line as of pip, where the path of the interpreter has a space.
+    begin = f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''\n"
+    script = f"{begin}from dora_rerun import py_main\npy_main()\n"
     workspace.file("dora-rerun", script).chmod(0o755)
     site = str(workspace.path / "hub")
     content = flow("dora-rerun", {"OPERATING_MODE": "SHOW", "PYTHONPATH": site}, 1)
