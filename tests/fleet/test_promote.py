@@ -176,7 +176,7 @@ def test_a_coordinator_that_does_not_start_is_undone(hosts: Hosts, cluster: Path
     dora = Path(yaml.safe_load(cluster.read_text())["machines"][0]["dora"])
     broken = "/usr/local/bin/dora-broken"
     gpu.path(broken).write_text(
-        f'#!/bin/sh\ncase "$*" in *"coordinator --interface"*) exit 3;; esac\nexec {dora} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *"coordinator --interface"*) exit 3;; esac\nexec "{dora}" "$@"\n'
     )
     gpu.path(broken).chmod(0o755)
     text = cluster.read_text()
