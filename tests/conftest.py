@@ -46,18 +46,11 @@ HAS_FAILED = pytest.StashKey[bool]()
 WHOLE_DATAFLOWS = ("examples", "faults", "with_lerobot")
 """Folders with integration tests only; elsewhere tests have the marker."""
 LONGEST = (
-    *("fleet/test_coordinator_service", "fleet/test_upgrade", "fleet/test_promote"),
-    *(
-        "fleet/test_bare_machines",
-        "fleet/",
-        "faults/",
-        "together/test_lerobot_project.py",
-        "ui/test_browser",
-    ),
+    *("fleet/", "faults/", "together/test_lerobot_project.py", "ui/test_browser"),
     *("cluster/bundle/test_whole_installation.py", "repository/test_docs.py"),
     *("recordings/commands/test_record.py", "daemon/agent/fleet/", "daemon/link/"),
 )
-"""Beginnings of files that take long and therefore start first, in this order."""
+"""Beginnings of files that take long and therefore start first."""
 SPREAD = frozenset(
     f"tests/{name}"
     for name in (
@@ -84,18 +77,16 @@ def pytest_sessionstart() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
 
-    def place(item: pytest.Item) -> int:
-        if item.get_closest_marker("integration") is None:
-            return len(LONGEST) + 1
+    def is_short(item: pytest.Item) -> tuple[bool, bool]:
         name = item.path.relative_to(tests).as_posix()
-        found = (number for number, long in enumerate(LONGEST) if name.startswith(long))
-        return next(found, len(LONGEST))
+        unmarked = item.get_closest_marker("integration") is None
+        return unmarked or not name.startswith(LONGEST), unmarked
 
     for item in items:
         if item.path.relative_to(tests).parts[0] in WHOLE_DATAFLOWS:
             item.add_marker(pytest.mark.integration)
     # Workers take one file at a time; short ones balance the load at the end.
-    items.sort(key=place)
+    items.sort(key=is_short)
 
 
 @pytest.hookimpl(optionalhook=True)
