@@ -10,7 +10,6 @@ from pathlib import Path
 # Positions in /proc/PID/stat behind the command's name, see proc_pid_stat(5).
 _STATE = 0
 _START_TIME = 19
-"""Fields of `/proc/PID/stat`, counted from the state."""
 
 
 def boot_id() -> str:

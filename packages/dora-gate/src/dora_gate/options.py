@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dora_gate.gate import AUTO, EMERGENCY, NONE, RESERVED, Rest, Settings
@@ -101,23 +102,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return number
+    with suppress(ValueError):
+        if 0 <= (number := float(text)) < 1e6:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
 
 
 def _steps(text: str) -> tuple[float, ...]:
-    try:
+    with suppress(ValueError):
         steps = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        steps = (0.0,)
-    if not all(0 < step < float("inf") for step in steps):
-        raise argparse.ArgumentTypeError(f"{text!r}: each step must be a number above zero")
-    return steps
+        if all(0 < step < float("inf") for step in steps):
+            return steps
+    raise argparse.ArgumentTypeError(f"{text!r}: each step must be a number above zero")
 
 
 def _nanoseconds(seconds: float) -> int:

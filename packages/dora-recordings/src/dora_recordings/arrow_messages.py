@@ -56,7 +56,7 @@ class MessageEncoder:
         sequence: int,
         notes: bytes = b"",
     ) -> RecordedMessage:
-        """``times``: of the log, and of the sender."""
+        """Return an array as a message; ``times``: log and publish time in nanoseconds."""
         if array.type not in self._schemas:
             schema = pa.schema([pa.field(COLUMN, array.type)])
             serialized = schema.serialize().to_pybytes()

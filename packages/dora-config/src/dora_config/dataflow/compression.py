@@ -65,12 +65,12 @@ def library_problem(codec: CodecName) -> str | None:
     invalidate_caches()  # of a daemon that runs for weeks
     if find_spec(module) is not None:
         return None
-    remedy = extra_command("dora-daemon", codec)
-    if is_bundle():
-        remedy = (
-            f"install it ({module}) beside the dora of the computer that runs `dora cluster`, and"
-            " run `dora cluster upgrade` there"
-        )
+    remedy = (
+        f"install it ({module}) beside the dora of the computer that runs `dora cluster`, and run"
+        " `dora cluster upgrade` there"
+        if is_bundle()
+        else extra_command("dora-daemon", codec)
+    )
     return (
         f"{codec} needs the library {module} on the machines at both ends, and it is not installed"
         f" for {sys.executable}: {remedy}"

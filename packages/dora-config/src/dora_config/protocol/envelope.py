@@ -138,6 +138,11 @@ def invalid_message(error: ValidationError, receiver: str) -> RemoteProtocolErro
     return RemoteProtocolError(f"invalid message to the {receiver}: {where}: {first['msg']}")
 
 
+_MOST_TEXT: Final = 4000
+"""Characters of a text with several lines."""
+
+
 def clean_lines(text: str) -> str:
     """Clean a text like :func:`clean_text`, but keep lines; all but the first are indented."""
-    return "\n  ".join(clean_text(line, limit=4000) for line in text[:4000].splitlines())
+    lines = text[:_MOST_TEXT].splitlines()
+    return "\n  ".join(clean_text(line, limit=_MOST_TEXT) for line in lines)

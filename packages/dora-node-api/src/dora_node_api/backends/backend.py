@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dora_node_api.errors import DoraNodeError
@@ -87,13 +88,16 @@ class Backend:
         """Send a sample of `allocate_sample`."""
         self.send(output, bytes(sample.as_buffer()), metadata)
 
+    @cached_property
+    def _warned(self) -> set[str]:
+        return set()
+
     def warn(self, message: str) -> None:
         """Log a warning of this library; the same sentence only once."""
         from dora_node_api.logging.log_lines import entry_line, write_line
 
-        warned: set[str] = vars(self).setdefault("_warned", set())
-        if message not in warned:
-            warned.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             write_line(entry_line(self.config.node_id, "warn", message, target="dora_node_api"))
 
     def not_open(self, output: str) -> str:

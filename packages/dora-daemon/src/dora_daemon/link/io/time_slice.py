@@ -1,8 +1,8 @@
 """Time slice of a thread, which decides how soon the scheduler of Linux runs it after it wakes.
 
 A thread that wakes takes its processor from a thread with a longer slice at once; otherwise it may
-wait until that one's slice ends, some 3 ms. Polling nodes yield their processor, but Linux groups
-processes by session or container, and a yield counts within the group only.
+wait until that one's slice ends, some 3 ms. Links waited up to 0.1 ms for nodes that poll, although
+these yield their processor.
 """
 
 from __future__ import annotations
