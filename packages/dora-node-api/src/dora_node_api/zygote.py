@@ -35,7 +35,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dora_node_api.protocol.spawn_request import SpawnRequest
+from dora_node_api.protocol.spawn_request import SpawnRequest, lead_group
 
 CHANNEL = 3
 """Descriptor on which the runner sends requests."""
@@ -390,7 +390,6 @@ def _become(request: Request, middle: int, runner: int) -> None:
     """Give this process what a new process of the runner would have, and wait for the runner."""
     process = request.process
     try:
-        os.setsid()
         for number, descriptor in enumerate(request.outputs, start=1):
             os.dup2(descriptor, number)
             os.close(descriptor)
@@ -616,7 +615,7 @@ def main() -> None:
     del sys.path[-1]
     if os.path.dirname(os.path.dirname(__file__)) != location:
         os._exit(1)
-    os.setsid()
+    lead_group()
     os.closerange(CHANNEL + 1, 1 << 16)
     os.environ.pop(ROOM, None)
     zygote = Zygote(socket.socket(fileno=CHANNEL), runner)

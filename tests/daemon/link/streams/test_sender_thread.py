@@ -12,7 +12,6 @@ from support.runner.runs import open_descriptors
 from support.waiting import wait_until
 
 from dora_daemon.link.protocol.priority import Priority
-from dora_daemon.link.streams import sender_thread
 from dora_daemon.link.streams.sender_thread import BATCH, Outbox, SenderThread, Turn
 from dora_node_api.transport.consumer.receiving import Receiver
 
@@ -187,12 +186,3 @@ def test_the_thread_ends_with_its_last_stream_and_starts_again() -> None:
     shared.end()
     wait_until(lambda: open_descriptors() == before, what="the thread to end")
     assert not shared.notes
-
-
-def test_the_thread_requests_short_time_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(
-        sender_thread, "request_short_slice", lambda: asked.append(threading.current_thread().name)
-    )
-    Shared(2).end()
-    assert asked == ["out b"]

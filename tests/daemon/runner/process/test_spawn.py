@@ -84,15 +84,41 @@ def test_a_program_that_cannot_be_started(start: Start, tmp_path: Path) -> None:
         start(str(tmp_path / "absent"))
 
 
-def test_it_leads_a_session_reads_nothing_and_dies_with_its_parent(start: Start) -> None:
+def test_it_leads_a_group_reads_nothing_and_dies_with_its_parent(start: Start) -> None:
     script = (
         "import os, ctypes, sys; number = ctypes.c_int();"
         "ctypes.CDLL(None).prctl(2, ctypes.byref(number));"
-        "print(os.getsid(0) == os.getpid() == os.getpgid(0), number.value, repr(sys.stdin.read()))"
+        "print(os.getpid() == os.getpgid(0), os.getsid(0), number.value, repr(sys.stdin.read()))"
     )
     text = output(start(sys.executable, "-c", script))
     expected = int(signal.SIGKILL) if sys.platform == "linux" else 0
-    assert text.split() == ["True", str(expected), "''"]
+    # The scheduler counts the session as one group, within which nodes that poll give way.
+    assert text.split() == ["True", str(os.getsid(0)), str(expected), "''"]
+
+
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+from dora_daemon.runner.process.spawn import spawn
+from dora_node_api.protocol.spawn_request import SpawnRequest
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+show = "import os\\ntry: os.open('/dev/tty', os.O_RDWR)\\nexcept OSError as e: print(e.errno)"
+process = spawn(SpawnRequest((sys.executable, "-c", show), "/", dict(os.environ)))
+process.wait()
+print(os.read(process.stdout, 100).decode(), os.open("/dev/tty", os.O_RDWR) > 0)
+"""
+
+
+def test_it_has_no_terminal() -> None:
+    """A node that asks for a password fails; it would stop without a word."""
+    terminal, inner = os.openpty()
+    script = subprocess.run(
+        [sys.executable, "-c", ON_A_TERMINAL], stdin=inner, start_new_session=True,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(terminal)
+    os.close(inner)
+    assert (script.stdout.split(), script.stderr) == ([str(errno.ENXIO), "True"], "")
 
 
 def test_descriptors_of_the_runner_are_not_inherited(start: Start) -> None:
@@ -117,7 +143,8 @@ def run():
     with open("/proc/self/cmdline") as file:
         shown = file.read().split("\\0")
     print(json.dumps({
-        "leads": os.getsid(0) == os.getpid() == os.getpgid(0), "on death": number.value,
+        "leads": [os.getpid() == os.getpgid(0), os.getsid(0) == os.getsid(os.getppid())],
+        "on death": number.value,
         "input": sys.stdin.read(), "open": len(os.listdir("/proc/self/fd")), "env": [*os.environ],
         "kept": os.fstat(kept).st_size, "shown": shown, "folder": os.getcwd(),
         "limit": resource.getrlimit(7), "default": signal.getsignal(signal.SIGTERM) == 0,
@@ -153,7 +180,7 @@ def test_a_fork_gets_what_a_program_gets(tmp_path: Path) -> None:
     )
     facts, error, code, beside_threads = printed.stdout.splitlines()
     assert json.loads(facts) == {
-        "leads": True,
+        "leads": [True, True],
         "on death": int(signal.SIGKILL),
         "input": "",
         "open": 5,  # three streams, the inherited one, and the listing itself

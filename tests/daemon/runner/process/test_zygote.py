@@ -170,7 +170,7 @@ print(json.dumps({
                and n != "RLIM_INFINITY"],
     "cpus": sorted(os.sched_getaffinity(0)),
     "priority": [os.nice(0), shown("oom_score_adj"), shown("cgroup")],
-    "process": [os.getsid(0) == os.getpid() == os.getpgrp(), os.getppid(), death.value],
+    "process": [os.getpgrp() == os.getpid(), os.getsid(0), os.getppid(), death.value],
     "descriptors": [os.readlink("/proc/self/fd/0"), sorted(os.listdir("/proc/self/fd"))],
     "signals": [str(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
     "masks": [line for line in shown("status").splitlines() if line[:4] in ("SigB", "SigI")],

@@ -6,7 +6,7 @@ owner. The reaper runs as long as the owner, so it imports only a few modules of
 library: it starts in milliseconds and stays small.
 
 The owner records each started process in the file ``groups`` (``PID START_TIME``) at once; a pid
-alone may have been reused. A process that started a session of its own is found by the owner's mark
+alone may have been reused. A process that left its group and session is found by the owner's mark
 in its environment (``mark TEXT``), where the system shows environments.
 """
 
@@ -39,7 +39,7 @@ _MARK = "mark"
 
 
 def group_line(pid: int, started: int) -> str:
-    """Return the line of ``groups`` for a session leader."""
+    """Return the line of ``groups`` for the leader of a group or session."""
     return f"{pid} {started}\n"
 
 
@@ -48,20 +48,20 @@ def mark_line(mark: str) -> str:
     return f"{_MARK} {mark}\n"
 
 
-def kill_sessions(leaders: dict[int, int]) -> None:
-    """SIGKILL all processes of the sessions led by these processes (pid: start time)."""
-    # a reused pid leads a session of unrelated processes
+def kill_groups(leaders: dict[int, int]) -> None:
+    """SIGKILL all processes of the groups and sessions led by these (pid: start time)."""
+    # a reused pid leads unrelated processes
     known = {p: s for p, s in leaders.items() if _start_time(p) in (None, s)}
     _kill_all(lambda: _members(known))
 
 
 def _members(leaders: dict[int, int]) -> list[int]:
-    """Return the living processes of these sessions."""
+    """Return the living processes of these groups and sessions."""
     found = []
     for pid in _pids():
         fields = _stat(pid)
         if _is_alive(fields):
-            started = leaders.get(int(fields[3]))
+            started = leaders.get(int(fields[2]), leaders.get(int(fields[3])))
             if started is not None and int(fields[19]) >= started:
                 found.append(pid)
     return found
@@ -140,7 +140,7 @@ def kill_recorded(directory: str) -> None:
         elif words[0].isdigit() and words[1].isdigit():
             leaders[int(words[0])] = int(words[1])
     if leaders:
-        kill_sessions(leaders)
+        kill_groups(leaders)
     for mark in marks:
         kill_marked(mark)
 

@@ -5,7 +5,7 @@ Each owner has ``ROOT/<number>/`` (mode 0700; numbers, because a socket path end
     lock         locked (flock) while the owner runs
     owner        the token of the part, or the id of a `dora run`
     index.json   dataflow, nodes and process of the runner: see ``runner_index``
-    groups       started sessions and the mark of the runner: see ``reaper``
+    groups       started process groups and the mark of the runner: see ``reaper``
     n, c, i      sockets for nodes, daemons and inspectors
     packages/    first entry of the nodes' PYTHONPATH
     plan.json    the RunPlan
@@ -162,7 +162,7 @@ class RuntimeDir:
         write_file(self.path / name, text, mode=0o600)
 
     def record_process(self, pid: int) -> int:
-        """Record a session leader to be killed if this process is killed; return its start time."""
+        """Record a group leader to be killed if this process is killed; return its start time."""
         started = start_time(pid) or 0
         self._record(group_line(pid, started))
         return started

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
+import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.messages import to_json
+
+
+def lead_group() -> None:
+    """Make this process lead a process group of the runner's session, without a terminal.
+
+    Not a session of its own: Linux groups processes by session (autogroup), and a node that polls
+    yields its processor only within its group, so the link and the other nodes would wait for it.
+    Called between fork and exec. Raises OSError.
+    """
+    os.setpgid(0, 0)
+    with suppress(OSError):  # there is no terminal
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
 
 
 class SpawnRequest(Frozen):
@@ -29,8 +48,9 @@ class SpawnRequest(Frozen):
 
         Called between fork and exec: takes no lock and imports nothing.
         """
-        step = ""
+        step = "cannot lead a process group"
         try:
+            lead_group()
             if self.cpus:
                 cores = ", ".join(map(str, self.cpus))
                 step = f"cannot set its processor cores {cores} (`cpu_affinity`)"

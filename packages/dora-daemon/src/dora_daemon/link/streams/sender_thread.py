@@ -14,7 +14,6 @@ from enum import Enum, auto
 from typing import Final, Protocol
 
 from dora_daemon.link.io.thread_guard import guarded
-from dora_daemon.link.io.time_slice import request_short_slice
 from dora_daemon.link.protocol.priority import Priority
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.consumer.waiting import Waiter
@@ -169,9 +168,6 @@ class SenderThread:
                 os.write(self._wake_write, b"w")
 
     def _run(self, wake_read: int) -> None:
-        # Threads that receive keep theirs: on one machine with both links, they would preempt this
-        # one between the two frames of a message.
-        request_short_slice()
         waiter = Waiter(polls=False)  # polling keeps the GIL from the thread that receives
         waiter.add_fd(wake_read)
         outbox = Outbox(self.sink)

@@ -1,4 +1,4 @@
-"""A process of a node: it starts a session, is signalled as a group and always waited for."""
+"""A process of a node: it is signalled as a group and always waited for."""
 
 from __future__ import annotations
 
@@ -130,7 +130,6 @@ def spawn(request: SpawnRequest) -> NodeProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                start_new_session=True,
                 pass_fds=request.inherited,
                 preexec_fn=_before_exec(request, os.getpid(), report),
             )
@@ -186,7 +185,6 @@ def _become(
     try:
         gc.freeze()  # the end of the parent's objects would close descriptors of this process
         _reset_signals()
-        os.setsid()
         end_with_parent(parent)
         with open(os.devnull, "rb", buffering=0) as null:
             for number, descriptor in enumerate((null.fileno(), *outputs)):
