@@ -11,7 +11,8 @@ from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import EnteringStream
 from dora_daemon.link.protocol.priority import Priority
-from dora_daemon.link.streams.sender import CHUNK, MIN_WINDOW, StreamSender
+from dora_daemon.link.streams.large_message import CHUNK
+from dora_daemon.link.streams.sender import MIN_WINDOW, StreamSender
 from dora_daemon.link.streams.sender_thread import Outbox, Turn
 from dora_node_api.transport.consumer.journal import LinkReceiver
 from dora_node_api.transport.shared.board import Board

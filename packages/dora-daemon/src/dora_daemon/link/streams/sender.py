@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from dora_config.dataflow.compression import Compression
-from dora_daemon.link.codecs.encoding import StreamEncoder
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
 from dora_daemon.link.protocol.path_rate import ALWAYS, PathRate
-from dora_daemon.link.protocol.priority import MIDDLE_BYTES, Priority, priority_for
+from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.protocol.windows import SendWindow
+from dora_daemon.link.streams.large_message import LargeSender
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.consumer.journal import (
@@ -25,13 +25,6 @@ from dora_node_api.transport.consumer.journal import (
 from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.layout import RecordKind
 
-CHUNK: Final = 63 * 1024
-"""Bytes of a data area in one frame of a message up to MIDDLE_BYTES. With heads it fits into one
-batch of Zenoh (65,535 bytes), so it crosses without fragments, and is copied while the next one is
-on its way.
-"""
-LARGE_CHUNK: Final = 8 * CHUNK
-"""Bytes in one frame of a larger message: it fills eight batches."""
 MIN_WINDOW: Final = 32
 """Messages that may be in flight whatever the queue's bound is."""
 
@@ -79,7 +72,10 @@ class StreamSender:
         self._sink = sink
         self._note = note
         self._images: LinkReceiver | None = None if receiver.spec.backpressure else receiver
-        self._encoder: StreamEncoder | None = None
+        where = f"{node}/{output}"
+        self._large = LargeSender(
+            number, sink, stops=self._stops, note=lambda text: note(f"{where}: {text}")
+        )
         self.compress(compression)
         settled = receiver.settled
         window_bytes = min(window_bytes, receiver.spec.hold_limit)
@@ -101,10 +97,6 @@ class StreamSender:
         self._forget = False
         self.messages = 0
         self.bytes = 0
-        self._saved = 0
-        """Bytes by which compression made messages smaller."""
-        self._coded = 0
-        """Last message that was compressed."""
         self.lost = 0
         self.resent = 0
         self._finished = threading.Event()
@@ -166,13 +158,9 @@ class StreamSender:
 
     def compress(self, compression: Compression | None) -> None:
         """Compress messages from now on; None: send them as they are."""
-        if compression is None:
-            self._encoder = None
-            return
-        self._become_large()
-        if self._encoder is None or self._encoder.compression != compression:
-            where = f"{self.node}/{self.output}"
-            self._encoder = StreamEncoder(compression, lambda text: self._note(f"{where}: {text}"))
+        if compression is not None:
+            self._become_large()
+        self._large.compress(compression)
 
     def _become_large(self) -> None:
         self.sends_large = True
@@ -181,12 +169,12 @@ class StreamSender:
     @property
     def wire_bytes(self) -> int:
         """Bytes of the messages as they were sent."""
-        return self.bytes - self._saved
+        return self.bytes - self._large.saved
 
     @property
     def uncompressed(self) -> str:
         """Why the last message was not compressed although its readers name a codec."""
-        return "" if self._encoder is None else self._encoder.uncompressed
+        return self._large.uncompressed
 
     def unsent(self) -> int:
         """Count messages that wait in the queue or are unacknowledged."""
@@ -370,53 +358,18 @@ class StreamSender:
     def _send_alone(self, delivery: Delivery, previous: int, flags: int) -> None:
         if delivery.kind is RecordKind.DATA:
             self._become_large()
-            self._send_large(delivery, previous, flags)
+            if not self._large.send(delivery, previous, flags):
+                self.stop_sending()
             return
         sink = self._sink
         head = frames.head(FrameKind.LIFECYCLE, sink.link_id, sink.their_link, stream=self.number)
         body = frames.lifecycle_body(delivery.sequence, previous, delivery.kind, delivery.error)
-        self._send(Priority.SMALL, head + body)
-
-    def _send_large(self, delivery: Delivery, previous: int, flags: int) -> None:
-        sink = self._sink
-        receiver = sink.their_link
-        parts, data = delivery.take_apart()
-        encoder = self._encoder
-        coded = encoder and encoder.encode(delivery.sequence, parts, data)
-        if coded:
-            if delivery.sequence > self._coded:  # not a repetition
-                self._coded = delivery.sequence
-                self._saved += parts.nbytes - len(coded)
-            data, flags = memoryview(coded), flags | frames.FLAG_CODED
-            parts.nbytes = len(coded)
-        priority = priority_for(parts.nbytes)
-        head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
-        begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
-        size = parts.nbytes
-        most = LARGE_CHUNK if size > MIDDLE_BYTES else CHUNK
-        end = sink.room(min(size, most), self._stops)
-        if not self._send(priority, b"".join((begin, data[:end])), more=size > end):
-            return
-        head = frames.head(FrameKind.CHUNK, sink.link_id, receiver, stream=self.number)
-        while end < size:
-            at = end
-            end += sink.room(min(size - at, most), self._stops)
-            # A new round sends the whole message again.
-            if self._stops():
-                return
-            begin = frames.chunk_head(head, delivery.sequence, at)
-            if not self._send(priority, b"".join((begin, data[at:end])), more=end < size):
-                return
+        if not sink.send(Priority.SMALL, head + body):
+            self.stop_sending()
 
     def _stops(self) -> bool:
         """Whether the rest of a message is not sent in this round."""
         return self._resume is not None or self._ended
-
-    def _send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
-        sent = self._sink.send(priority, frame, more=more)
-        if not sent:
-            self.stop_sending()
-        return sent
 
     def stop_sending(self) -> None:
         """Wait for the next round: the session is missing."""
@@ -429,8 +382,7 @@ class StreamSender:
             entering, self._resume = self._resume, None
             if entering is None:
                 return
-            if self._encoder is not None:
-                self._encoder.restart()
+            self._large.restart()
             if self._rate is not None:
                 self._rate.restart()
             self._acknowledge(entering.stored)
