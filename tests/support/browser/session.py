@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 CHROMIUM = "chromium"
+# Each page is a window with an address bar, whose list is two more pages, even without a screen.
+_WITHOUT = (
+    *("WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "AimEnabled"),
+    # The flag replaces that of Playwright; of its list, these concern a page of this machine.
+    *("AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades"),
+    *("HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding"),
+    *("ThirdPartyStoragePartitioning", "OptimizationHints"),
+)
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -27,6 +35,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--disable-features={','.join(_WITHOUT)}",
 )
 SCREENSHOTS = "DORA_TESTS_SCREENSHOTS"
 """Folder in which tests save pictures of the views, for the documentation."""
