@@ -156,6 +156,15 @@ def test_settings_of_the_unit(robot: Host) -> None:
     assert robot.path(f"/run/{SERVICE}").stat().st_mode & 0o777 == 0o700
 
 
+def test_up_completes_an_install_that_was_cut_off(robot: Host, cluster_yml: Path) -> None:
+    """It writes the unit first, the other files and the start at once."""
+    robot.root("systemctl", "disable", "--now", SERVICE)
+    robot.root("rm", "/etc/dora-daemon/robot.token")
+    run_dora("cluster", "up", cluster_yml).succeeded()
+    assert "robot" in daemons()
+    assert robot.root("systemctl", "is-enabled", SERVICE).stdout == "enabled\n"
+
+
 def test_restart_keeps_the_nodes(robot: Host) -> None:
     before, nodes = main_process(robot), pids(robot, "one")
     robot.root("systemctl", "restart", SERVICE)

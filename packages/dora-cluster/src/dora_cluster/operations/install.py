@@ -121,7 +121,7 @@ def install_services(
         def work(remote: RemoteMachine, report: Report) -> DaemonResult:
             layout = layout_of(remote.machine, user=user)
             lost = before is not None and remote.machine.id not in queries.connected_daemons(before)
-            return _install(remote, installer, layout, token, reservation, report, lost=lost)
+            return install_service(remote, installer, layout, token, reservation, report, lost=lost)
 
         ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
         trust_local_authority(cluster)
@@ -140,7 +140,7 @@ def install_services(
         return ready and connected
 
 
-def _install(
+def install_service(
     remote: RemoteMachine,
     installer: Installer,
     layout: Layout,
@@ -150,7 +150,10 @@ def _install(
     *,
     lost: bool,
 ) -> DaemonResult:
-    """``lost``: the coordinator runs, but the machine was not connected, perhaps for its key."""
+    """Install the service of one machine, or complete its installation.
+
+    ``lost``: the coordinator runs, but the machine was not connected, perhaps for its key.
+    """
     facts = remote.facts()
     require_ready(facts, remote.machine, service=True)
     require_one_kind(facts, remote.service, user=not layout.sudo)

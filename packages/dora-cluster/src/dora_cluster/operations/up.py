@@ -20,6 +20,7 @@ from dora_cluster.decisions.preflight import (
     unresponsive_daemon,
     warnings,
 )
+from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.machines.daemon_service import (
     DaemonService,
     changed_settings,
@@ -27,8 +28,15 @@ from dora_cluster.machines.daemon_service import (
     last_lines,
     start_daemon,
 )
-from dora_cluster.machines.remote_machine import Outcome, RemoteMachine, Report, on_machines
+from dora_cluster.machines.remote_machine import (
+    Outcome,
+    RemoteMachine,
+    Report,
+    layout_of,
+    on_machines,
+)
 from dora_cluster.operations import leftovers
+from dora_cluster.operations.install import install_service
 from dora_cluster.operations.steps import DaemonResult, print_remarks
 from dora_cluster.ownership import known_clusters
 from dora_cluster.ownership.reservation import ClusterCommand, Reservation, reserve
@@ -130,7 +138,17 @@ def _start_daemon(
         report(f"starting {remote.service}")
         deliver_token(remote)
         queries.allow_new_key(remote.cluster, remote.machine.id)
-        service.start()
+        try:
+            service.start()
+        except RemoteCommandFailed:
+            token = queries.machine_token(remote.cluster)
+            if token is None or service.read(service.token) is not None:
+                raise
+            # An `install` was cut off after the unit, which it writes first.
+            layout = layout_of(remote.machine, user=service.user)
+            return install_service(
+                remote, installer, layout, token, reservation, report, lost=False
+            )
         return DaemonResult(f"OK (service {remote.service})", remarks)
     dora = remote.machine.dora or installer.ensure_installed(remote.connection, USER, report).dora
     if facts.daemon is not None:  # its settings changed, or it cannot connect (an old token?)
