@@ -14,6 +14,7 @@ from measure.report import table
 from measure.scenarios import Effort, Scenario, percentile, scenarios, size_name
 from measure.systems import System
 from measure.targets import TARGETS, Target, further_consumer, ratios
+from support.waiting import wait_until
 
 
 def nothing(_system: System) -> dict[str, float]:
@@ -79,5 +80,9 @@ def test_nodes_that_outlive_their_dataflow_are_ended(tmp_path: Path) -> None:
     env = os.environ | {"BENCH_RESULT": str(tmp_path / "left.json")}
     wait = [sys.executable, "-c", "input()"]
     with subprocess.Popen(wait, env=env, stdin=subprocess.PIPE) as left:
+        environ = Path(f"/proc/{left.pid}/environ")
+        wait_until(
+            lambda: b"BENCH_RESULT" in environ.read_bytes(), what="the program's environment"
+        )
         RunningDataflow(systems.ours(), left, tmp_path, 0.0).end_what_is_left()
         assert left.wait(10) < 0

@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 
 CHROMIUM = "chromium"
 # Each page is a window with an address bar, whose list is two more pages, even without a screen.
-_WITHOUT = (
-    *("WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "AimEnabled"),
-    # The flag replaces that of Playwright; of its list, these concern a page of this machine.
-    *("AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades"),
-    *("HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding"),
-    *("ThirdPartyStoragePartitioning", "OptimizationHints"),
-)
+# The flag replaces Playwright's list of features, which these pages do not need.
+_WITHOUT = ("WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "AimEnabled")
 FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -67,6 +67,10 @@ class FoxgloveClient:
         return found
 
     def _subscribe(self, message: dict[str, object], wanted: Mapping[str, int]) -> None:
+        # The server may advertise a channel just before it accepts subscriptions.
+        refused = re.search(r"Unknown channel ID: (\d+)", str(message.get("message", "")))
+        if refused:
+            self._request(int(refused.group(1)))
         if message.get("op") != "advertise":
             return
         channels = message["channels"]
@@ -76,6 +80,8 @@ class FoxgloveClient:
             self.schemas[topic] = channel["schemaName"]
             if topic in wanted:
                 self._topics[channel["id"]] = topic
-                subscription = {"id": channel["id"], "channelId": channel["id"]}
-                request = {"op": "subscribe", "subscriptions": [subscription]}
-                self._socket.send(json.dumps(request))
+                self._request(channel["id"])
+
+    def _request(self, channel: int) -> None:
+        subscription = {"id": channel, "channelId": channel}
+        self._socket.send(json.dumps({"op": "subscribe", "subscriptions": [subscription]}))

@@ -28,7 +28,7 @@ SENDER = """
     node = Node()
     count = int(sys.argv[1])
     for index in range(count):
-        image = np.arange(index, index + 18, dtype=np.uint8)
+        image = np.arange(index, index + 18).astype(np.uint8)
         size = {"width": 3, "height": 2, "encoding": "bgr8"}
         node.send_output("image", pa.array(image), {**size, "primitive": "image"})
         node.send_output("bad", pa.array(image), {"primitive": "image"})

@@ -1,4 +1,4 @@
-"""Session, limits, signals and end of a process."""
+"""Group, limits, signals and end of a process."""
 
 from __future__ import annotations
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import json
 import sys
 from collections.abc import Sequence
 from configparser import ConfigParser
 from dataclasses import dataclass
-from importlib.metadata import Distribution, PackagePath
+from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -138,7 +139,8 @@ def _files_of(name: str, found: Distribution) -> dict[PurePosixPath, bytes]:
     files: dict[PurePosixPath, bytes] = {}
     record: list[str] = []
     record_path = None
-    for entry in found.files or ():
+    # Not `found.files`, which leaves out missing files from Python 3.12 on.
+    for entry, digest, _ in csv.reader((found.read_text("RECORD") or "").splitlines()):
         path = PurePosixPath(entry)
         in_metadata = path.parent.name.endswith(".dist-info")
         if in_metadata and path.name == "RECORD":
@@ -149,7 +151,7 @@ def _files_of(name: str, found: Distribution) -> dict[PurePosixPath, bytes]:
             or (in_metadata and path.name in ("RECORD", *_ABOUT_THIS_INSTALLATION))
         ):
             continue
-        content = _as_installed(name, found, entry)
+        content = _as_installed(name, found, path, digest)
         files[path] = content
         record.append(f"{path},sha256={_record_hash(content)},{len(content)}")
     if record_path is None:
@@ -158,9 +160,9 @@ def _files_of(name: str, found: Distribution) -> dict[PurePosixPath, bytes]:
     return files
 
 
-def _as_installed(name: str, found: Distribution, entry: PackagePath) -> bytes:
+def _as_installed(name: str, found: Distribution, entry: PurePosixPath, digest: str) -> bytes:
     """Return a file as it was installed, or the copy of one of `dora` that dora-rs replaced."""
-    path = Path(str(entry.locate()))
+    path = Path(str(found.locate_file(entry)))
     copy = Path(str(found.locate_file(f"dora_node_api/front/{entry}")))
     problem = None
     for place in (path, copy) if entry.parts[0] == "dora" else (path,):
@@ -169,8 +171,7 @@ def _as_installed(name: str, found: Distribution, entry: PackagePath) -> bytes:
         except OSError as error:
             problem = problem or f"cannot be read ({error.strerror})"
             continue
-        expected = entry.hash
-        if expected is None or (expected.mode, expected.value) == ("sha256", _record_hash(content)):
+        if digest in ("", f"sha256={_record_hash(content)}"):
             return content
         problem = problem or "was changed"
     remedy = wheel_command(name, "--force-reinstall", "--no-deps")

@@ -22,7 +22,7 @@ def lead_group() -> None:
     Called between fork and exec. Raises OSError.
     """
     os.setpgid(0, 0)
-    with suppress(OSError):  # there is no terminal
+    with suppress(OSError):  # the session lacks a terminal
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.ioctl(terminal, termios.TIOCNOTTY)

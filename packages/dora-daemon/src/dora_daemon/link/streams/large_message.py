@@ -23,7 +23,7 @@ LARGE_CHUNK: Final = 8 * CHUNK
 
 
 class LargeSender:
-    """Any thread sets the codec; the stream's thread calls the rest."""
+    """Any thread sets the codec and reads the figures; the stream's thread sends."""
 
     def __init__(
         self,
