@@ -25,15 +25,15 @@ from dora_config.protocol import runner as protocol
 pytestmark = pytest.mark.integration
 
 
-def losses(flow: Linked) -> list[protocol.RunnerState]:
-    """Return the reports with a lost peer."""
+def losses(flow: Linked) -> list[str]:
+    """Return the reported reasons why a peer was lost."""
     return [
-        notice
-        for part in flow.parts.values()
+        f"{name}: {peer.reason}"
+        for name, part in flow.parts.items()
         for notice in part.run.notices
-        if isinstance(notice, protocol.RunnerState)
-        and notice.link is not None
-        and any(peer.state == "lost" for peer in notice.link.peers)
+        if isinstance(notice, protocol.RunnerState) and notice.link is not None
+        for peer in notice.link.peers
+        if peer.state == "lost"
     ]
 
 

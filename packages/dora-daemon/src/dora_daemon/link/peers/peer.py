@@ -631,8 +631,10 @@ class PeerLink:
         """Send that our part has ended; return whether the peer has received it or cannot.
 
         Repeat it until then: Zenoh discards what it has not written when the session is closed.
+        A peer that has ended receives it too: it may still wait for our pong to its own, and would
+        report a lost connection.
         """
-        if self._bye_received or self.session is None or not self.confirmed or self.status.left:
+        if self._bye_received or self.session is None or not self.confirmed:
             return True
         now = time.monotonic_ns()
         self._bye_ns = self._bye_ns or now
