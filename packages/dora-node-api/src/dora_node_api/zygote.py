@@ -35,6 +35,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dora_node_api.program_pages import release_program_pages
 from dora_node_api.protocol.spawn_request import SpawnRequest, lead_group
 
 CHANNEL = 3
@@ -219,6 +220,7 @@ class Zygote:
             self._known = snapshot(self._files)
             gc.collect()
             gc.freeze()
+            release_program_pages()
 
     def _import(self, name: str) -> None:
         """Import a module, and end the processes that it starts."""
