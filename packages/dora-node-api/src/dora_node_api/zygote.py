@@ -35,7 +35,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dora_node_api.program_pages import release_program_pages
+from dora_node_api.loaded_libraries import count_loaded, release_pages
 from dora_node_api.protocol.spawn_request import SpawnRequest, lead_group
 
 CHANNEL = 3
@@ -44,6 +44,8 @@ MAX_REQUEST = 1 << 20
 """Bytes of a request."""
 MAX_BESIDE = 5000
 """Entries of a node's folder that are examined."""
+QUIET_SECONDS = 0.05
+"""Time without a request after which the pages of libraries are released."""
 MODULES = (
     "dora_node_api.backends.runner",
     "dora_node_api.data.arrow",
@@ -191,6 +193,8 @@ class Zygote:
         """State of the modules after their import."""
         self._tried: set[str] = set()
         self._strange: str | None = None
+        self._released = False
+        """Whether the pages of the imported libraries were released."""
 
     def prepare(self) -> None:
         """Import what every node needs, then report that the zygote is ready."""
@@ -213,6 +217,7 @@ class Zygote:
             self._import(name)
         self._report(importing="")
         if missing:
+            self._released = False
             if threading.active_count() > 1:
                 self._strange = f"a module of `warm` starts threads ({', '.join(missing)})"
             _end.keep()
@@ -220,7 +225,6 @@ class Zygote:
             self._known = snapshot(self._files)
             gc.collect()
             gc.freeze()
-            release_program_pages()
 
     def _import(self, name: str) -> None:
         """Import a module, and end the processes that it starts."""
@@ -285,6 +289,9 @@ class Zygote:
     def _receive(self) -> list[Request]:
         """Wait for a request; take those that wait already."""
         requests: list[Request] = []
+        if not (self._released or select.select([self._channel], (), (), QUIET_SECONDS)[0]):
+            release_pages()
+            self._released = True
         while not requests or select.select([self._channel], (), (), 0)[0]:
             data, numbers, _, _ = socket.recv_fds(self._channel, MAX_REQUEST, 3)
             if not data:
@@ -522,6 +529,7 @@ class _End:
     def __init__(self) -> None:
         self._modules: list[types.ModuleType] = []
         self._harmless: frozenset[type] = frozenset()
+        self._libraries: int | None = None
         self._code: int | None = None
 
     def keep(self) -> None:
@@ -537,6 +545,7 @@ class _End:
             waiting += [kind for kind in below if kind not in found]
             found.update(dict.fromkeys(below))
         self._harmless = frozenset(filter(_ends_silently, found))
+        self._libraries = count_loaded()
 
     def expect(self, code: object) -> None:
         """Note the exit code of the program."""
@@ -559,6 +568,9 @@ class _End:
             sys.stderr.flush()
         except (OSError, ValueError):
             return
+        if self._libraries is not None and count_loaded() == self._libraries:
+            _C_WITH_GIL.fflush(None)
+            os._exit(self._code)  # the libraries of the zygote have nothing to do at the end
         _C_WITH_GIL.exit(self._code)
 
 

@@ -327,6 +327,10 @@ ENDINGS = {
         "import ctypes, json\njson.end = ctypes.CFUNCTYPE(None)(lambda: print('gone'))\n"
         "ctypes.CDLL(None).printf(b'kept')"
     ),
+    "end of another library": (
+        "import ctypes\nlibrary = ctypes.CDLL('libanl.so.1')\n"
+        "library.__cxa_atexit(ctypes.CDLL(None).puts, b'gone', None)"
+    ),
     "code at exit": "import atexit, os, sys\natexit.register(os._exit, 9)\nsys.exit(3)",
     "last error": (
         "import atexit, sys\natexit.register(lambda: print(sys.last_type, sys.last_value))\n1/0"

@@ -1,4 +1,4 @@
-"""Pages of the program and of its libraries in this process's memory."""
+"""The program and the shared libraries that this process has loaded."""
 
 from __future__ import annotations
 
@@ -43,31 +43,44 @@ class _Loaded(ctypes.Structure):
         ("name", ctypes.c_char_p),
         ("segments", ctypes.POINTER(_Segment)),
         ("count", ctypes.c_uint16),
+        ("loaded_ever", ctypes.c_ulonglong),
     )
 
 
 _Visit = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Loaded), ctypes.c_size_t, ctypes.c_void_p)
 
 
-def release_program_pages() -> None:
+_LIBRARY = ctypes.PyDLL(None)
+"""C library; a thread with the interpreter may wait for the loader, so calls do not release it."""
+
+
+def count_loaded() -> int | None:
+    """Return how many libraries this process has loaded so far, None where it is unknown."""
+    return next((loaded.loaded_ever for loaded in _all_loaded()), None)
+
+
+def release_pages() -> None:
     """Unmap the pages that the program and its libraries cannot write; use maps them again.
 
     They are those of files, so another process that maps them shares them, and they stay cached.
-    It changes nothing on a machine of 32 bits, or where ctypes cannot make callbacks.
     """
-    if sys.maxsize <= 1 << 32:
-        return
-    found: list[tuple[int, int]] = []
+    for loaded in _all_loaded():
+        for begin, size in _unwritten(loaded):
+            _LIBRARY.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+
+
+def _all_loaded() -> list[_Loaded]:
+    """Return what the loader has loaded; nothing on a machine of 32 bits."""
+    found: list[_Loaded] = []
 
     def visit(loaded: ctypes._Pointer[_Loaded], _size: int, _data: object) -> int:
-        found.extend(_unwritten(loaded.contents))
+        found.append(_Loaded.from_buffer_copy(loaded.contents))
         return 0
 
-    with suppress(MemoryError):  # the system forbids memory that is written and executed
-        library = ctypes.PyDLL(None)  # a thread with the interpreter may wait for the loader
-        library.dl_iterate_phdr(_Visit(visit), None)
-        for begin, size in found:
-            library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+    if sys.maxsize > 1 << 32:
+        with suppress(MemoryError):  # the system forbids callbacks: memory to write and execute
+            _LIBRARY.dl_iterate_phdr(_Visit(visit), None)
+    return found
 
 
 def _unwritten(loaded: _Loaded) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,7 @@ import sys
 USE = """
 import pathlib, re
 import numpy, pyarrow, pyarrow.compute
-from dora_node_api.program_pages import release_program_pages
+from dora_node_api.loaded_libraries import release_pages
 
 def mapped():
     return int(re.search(r"RssFile:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
@@ -17,7 +17,7 @@ def use():
     return pyarrow.compute.sum(pyarrow.array(numpy.arange(100_000))).as_py()
 
 first, before = use(), mapped()
-release_program_pages()
+release_pages()
 print(mapped() < before / 2, use() == first)
 """
 
