@@ -328,8 +328,9 @@ ENDINGS = {
         "ctypes.CDLL(None).printf(b'kept')"
     ),
     "end of another library": (
-        "import ctypes\nlibrary = ctypes.CDLL('libanl.so.1')\n"
-        "library.__cxa_atexit(ctypes.CDLL(None).puts, b'gone', None)"
+        "import ctypes\nctypes.CDLL('libanl.so.1')\nlibc = ctypes.CDLL(None)\n"
+        "libc.strdup.restype = ctypes.c_void_p\n"
+        "libc.__cxa_atexit(libc.puts, ctypes.c_void_p(libc.strdup(b'gone')), None)"
     ),
     "code at exit": "import atexit, os, sys\natexit.register(os._exit, 9)\nsys.exit(3)",
     "last error": (
