@@ -34,7 +34,7 @@ P_co = TypeVar("P_co", bound=Message, covariant=True)
 
 
 class Request(Generic[A_co]):
-    """A_co message to the coordinator that is answered with a message of this type."""
+    """A message to the coordinator that is answered with a message of this type."""
 
     @classmethod
     def answer_type(cls) -> type[A_co]:
@@ -43,11 +43,11 @@ class Request(Generic[A_co]):
 
 
 class Query(Request[A_co]):
-    """A_co request that changes nothing, and is answered soon."""
+    """A request that changes nothing, and is answered soon."""
 
 
 class FollowedRequest(Request[A_co], Generic[A_co, P_co]):
-    """A_co request that takes long: messages of the second type precede the answer."""
+    """A request that takes long: messages of the second type precede the answer."""
 
     @classmethod
     def progress_types(cls) -> tuple[type[P_co], ...]:
