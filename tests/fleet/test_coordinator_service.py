@@ -252,6 +252,12 @@ def test_coordinator_on_another_machine(hosts: Hosts, home: Path, tmp_path: Path
         assert state(control) == "inactive enabled"
         run_dora("cluster", "up", path).succeeded()
         assert state(control) == "active enabled"
+        run_dora("cluster", "down", path).succeeded()
+        control.root("rm", "/etc/dora-coordinator/token")  # as if `install` had been cut off
+        refused = run_dora("cluster", "up", path).exited(1)
+        assert "is without its token: an installation was cut off" in refused.stderr
+        run_dora("cluster", "install", path).succeeded()
+        assert state(control) == "active enabled"
         run_dora("cluster", "uninstall", path).succeeded()
         assert control.files() == before
         assert ours(robot) == []

@@ -29,7 +29,7 @@ from dora_cluster.decisions.units import (
     render_coordinator_unit,
     unit_address,
 )
-from dora_cluster.errors import SudoUnavailable
+from dora_cluster.errors import RemoteCommandFailed, SudoUnavailable
 from dora_cluster.machines.daemon_service import SystemdService
 from dora_config.cluster.models import Cluster
 from dora_config.errors import DoraError
@@ -168,6 +168,13 @@ def start_service(cluster: Cluster, *, recreate_store: bool) -> bool:
             raise NotReady(
                 f"the coordinator's service {name} does not run, and only root can start it; run "
                 f"`sudo systemctl start {name}` on {service.host.where}, then this command again"
+            ) from problem
+        except RemoteCommandFailed as problem:
+            if service.read(service.token) is not None:
+                raise
+            raise NotReady(
+                f"the coordinator's service {name} on {service.host.where} is without its token: "
+                "an installation was cut off; complete it: dora cluster install"
             ) from problem
         service.wait_until_it_answers()
     return True
