@@ -24,8 +24,14 @@ class World:
 
     def hello(self, side: int) -> LinkHello:
         us = self.sides[side]
+        theirs = us.their_hello
         return LinkHello(
-            machine=str(side), run_id="r", round=us.round, seen_round=us.their_round, count=self.now
+            machine=str(side),
+            run_id="r",
+            round=us.round,
+            seen_round=us.their_round,
+            count=us.count,
+            seen_count=0 if theirs is None else theirs.count,
         )
 
     def step(self) -> None:
@@ -35,7 +41,7 @@ class World:
                 us.hello_sent(self.now)
                 other = self.sides[1 - side]
                 if self.dice.random() >= self.loss:
-                    sent = self.hello(side).model_copy(update={"wants_answer": not us.confirmed})
+                    sent = self.hello(side).model_copy(update={"wants_answer": not us.seen})
                     _, fresh = other.receive(us.link_id, us.their_link, sent, self.now)
                     if fresh:
                         self.pairs[1 - side].add((other.round, us.round))
@@ -70,3 +76,23 @@ def test_the_time_without_an_answer_begins_with_each_round() -> None:
     assert known.unanswered(20 * SECOND)
     known.begin_round()
     assert not known.unanswered(21 * SECOND)
+
+
+@given(st.integers(0, 10_000), st.floats(0, 0.7))
+def test_a_change_is_seen_whatever_is_lost_and_then_nothing_more_is_sent(
+    seed: int, loss: float
+) -> None:
+    world = World(seed, loss)
+    for _ in range(4):
+        world.sides[world.dice.randrange(2)].hello_changed()
+        for _ in range(2000):
+            world.step()
+            if all(side.seen for side in world.sides):
+                break
+        assert all(side.seen for side in world.sides)
+    for _ in range(20):
+        world.step()
+    counts = [side.count for side in world.sides]
+    for _ in range(20):
+        world.step()
+    assert [side.count for side in world.sides] == counts

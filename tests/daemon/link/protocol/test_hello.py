@@ -29,7 +29,7 @@ def test_the_bytes_of_a_hello() -> None:
     """They change only together with `LINK_VERSION`."""
     hello = LinkHello(
         release="0.1.0", machine="a", run_id="a-1", round=3, seen_round=2, count=5,
-        wants_answer=True, zid="z", low_latency_port=8,
+        seen_count=6, wants_answer=True, zid="z", low_latency_port=8,
         leaving=(LeavingStream(number=7, node="n", output="o", given_up=4, window=9),),
         entering=(
             EnteringStream(
@@ -39,7 +39,7 @@ def test_the_bytes_of_a_hello() -> None:
     )  # fmt: skip
     golden = (
         b'{"protocol":[1,0],"release":"0.1.0","machine":"a","run_id":"a-1","wants_answer":true,'
-        b'"round":3,"seen_round":2,"count":5,"zid":"z","low_latency_port":8,'
+        b'"round":3,"seen_round":2,"count":5,"seen_count":6,"zid":"z","low_latency_port":8,'
         b'"leaving":[{"number":7,"node":"n","output":"o","given_up":4,"window":9}],'
         b'"entering":[{"node":"m","output":"p","run_id":"b-1","accepted":6,"stored":5,'
         b'"listening":true}]}'

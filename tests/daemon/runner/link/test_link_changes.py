@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +196,33 @@ def test_an_added_node_is_read_on_another_machine(programs: Workspace) -> None:
         )
         stop(flow)
     assert numbers(out) == list(range(200))
+
+
+def test_an_input_is_connected_once_the_other_machine_sends(programs: Workspace) -> None:
+    """Before, that one drops what has no consumer, and a node that is added next loses messages."""
+    out = programs.path / "out.txt"
+    content = flow_of(
+        node("a", "counter", 100_000, 0.01, outputs=["number"]),
+        node("b", "writer", out, inputs={"first": reads("a/number")}),
+    )
+    with linked(programs, content, {"a": "one", "b": "two"}) as flow:
+        set_links(flow, edge("new/number", "b/number", "one two"))
+        flow.wait_until_connected()
+        wanted = protocol.ConnectInput(
+            source="new",
+            output="number",
+            target="b",
+            input="number",
+            queue_size=100,
+            queue_policy="backpressure",
+        )
+        os.kill(flow["one"].link_pid(), signal.SIGSTOP)
+        with ThreadPoolExecutor() as pool:
+            connected = pool.submit(ask, flow, "two", wanted)
+            assert not wait([connected], timeout=0.5).done
+            os.kill(flow["one"].link_pid(), signal.SIGCONT)
+            connected.result()
+        stop(flow)
 
 
 def test_an_added_node_reads_log_lines_of_another_machine(programs: Workspace) -> None:

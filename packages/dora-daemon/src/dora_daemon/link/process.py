@@ -325,6 +325,7 @@ class Link:
                 self._reports.peer(self._peers[machine].report())
         if self._streams.overdue:
             self._streams.settle(self._peers)
+        self._reports.fed(self._streams.fed(self._peers))
         self._reports.counts(self._streams, now)
         if now - self._certificate_checked_ns > _CREDENTIALS_NS:
             self._certificate_checked_ns = now

@@ -291,7 +291,6 @@ class PeerLink:
         self._incoming_by_number: dict[int, StreamReceiver] = {}
         self._outgoing_by_number: dict[int, StreamSender] = {}
         self._rounds = StreamRounds()
-        self._hellos = 0
         self._pinged_ns = 0
         self._bye_ns = 0
         """When our part's end was sent first; 0 before it."""
@@ -310,7 +309,12 @@ class PeerLink:
     @property
     def settled(self) -> bool:
         """Whether no negotiation is in progress."""
-        return self.status.left or (self.confirmed and self.status.difference is None)
+        return self.status.left or (self.known.seen and self.status.difference is None)
+
+    @property
+    def informed(self) -> bool:
+        """Whether it sends what our streams expect, or will begin with our next hello."""
+        return self.status.left or self.session is None or self.known.seen
 
     def connected_by(self, session: LinkSession, zid: str) -> bool:
         """Return whether our session is connected to the peer's session of this Zenoh id."""
@@ -605,18 +609,18 @@ class PeerLink:
         agreed = self.status.difference is None
         with self._lock:
             if self.sender.ready and self.known.hello_due(now, agreed=agreed):
-                self._hellos += 1
                 self.known.hello_sent(now)
-                wants = not (agreed and self.known.confirmed)
-                ours = self._hello().model_copy(
-                    update={"count": self._hellos, "wants_answer": wants}
-                )
+                wants = not (agreed and self.known.seen)
+                ours = self._hello().model_copy(update={"wants_answer": wants})
                 self.sender.control(FrameKind.HELLO, hello.encode(ours))
         if self.confirmed and now - self._pinged_ns > _PING_NS:
             self._ping(now)
 
     def _hello(self) -> LinkHello:
+        theirs = self.known.their_hello
         return LinkHello(
+            count=self.known.count,
+            seen_count=0 if theirs is None else theirs.count,
             machine=self._host.machine,
             run_id=self._host.run_id,
             round=self.known.round,

@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 from dora_config.protocol.links import PeerReport
 from dora_daemon.link.peers.stream_table import StreamTable
-from dora_daemon.link.protocol.messages import PeerChanged, StreamCount, StreamCounts, ToRunner
+from dora_daemon.link.protocol.messages import (
+    PeerChanged,
+    QueuesFed,
+    StreamCount,
+    StreamCounts,
+    ToRunner,
+)
 
 _INTERVAL_NS = 1_000_000_000
 """Nanoseconds between two reports of counters."""
@@ -21,12 +27,19 @@ class Reports:
         self._counts: dict[tuple[str, str, str, str], StreamCount] = {}
         self._counted_ns = 0
         self._lost = 0
+        self._fed: tuple[int, ...] = ()
 
     def peer(self, report: PeerReport) -> None:
         """Send the state of a peer if it has changed."""
         if self._peers.get(report.machine) != report:
             self._peers[report.machine] = report
             self._send(PeerChanged(peer=report))
+
+    def fed(self, queues: tuple[int, ...]) -> None:
+        """Send which queues are fed if that has changed."""
+        if self._fed != queues:
+            self._fed = queues
+            self._send(QueuesFed(queues=queues))
 
     def counts(self, streams: StreamTable, now: int) -> None:
         """Send counters that changed, at most once a second; at once if ``now`` is 0 or a message

@@ -127,6 +127,16 @@ class StreamTable:
     def _queues_of(streams: Iterable[StreamSender | StreamReceiver]) -> set[int]:
         return {stream.queue for stream in streams if isinstance(stream, StreamSender)}
 
+    def fed(self, peers: Mapping[str, PeerLink]) -> tuple[int, ...]:
+        """Return the queues of incoming streams that lose no message of their peers from now on."""
+        found: list[int] = []
+        for want in self._wanted_in:
+            peer = peers.get(want.machine)
+            stream = self.incoming.get((want.machine, want.node, want.output))
+            if peer is None or (stream is not None and stream.ready and peer.informed):
+                found += want.queues
+        return tuple(found)
+
     @property
     def ending(self) -> bool:
         """Whether streams that were removed still end."""

@@ -26,9 +26,19 @@ class LinkHandshake:
         self.confirmed = False
         self.heard_ns = 0
         """Time of the peer's last frame."""
+        self.count = 0
+        """Hellos sent."""
+        self._changed = 1
+        """Number of the first hello with the present content."""
         self._hello_sent_ns = 0
         self._unconfirmed_ns = 0
         self._must_send = True
+
+    @property
+    def seen(self) -> bool:
+        """Whether the peer has handled a hello with the present content."""
+        theirs = self.their_hello
+        return self.confirmed and theirs is not None and theirs.seen_count >= self._changed
 
     @property
     def their_round(self) -> int:
@@ -38,6 +48,7 @@ class LinkHandshake:
         """Handle a session that was opened or lost."""
         self.round += 1
         self.confirmed = False
+        self._changed = self.count + 1
         self._unconfirmed_ns = 0
         self._must_send = True
 
@@ -55,13 +66,14 @@ class LinkHandshake:
         if not new and known is not None and hello.count < known.count:
             return False, False  # overtaken by a later one
         before = self.confirmed and not new
+        asks = hello.wants_answer and not (known is not None and known.wants_answer)
         self.their_link = link_id
         self.their_hello = hello
         self.heard_ns = now
         self.confirmed = receiver == self.link_id and hello.seen_round == self.round
         if new or hello.wants_answer or not self.confirmed:
             self._must_send = True
-            if new:
+            if new or asks:
                 self._hello_sent_ns = 0
         return new, self.confirmed and not before
 
@@ -71,6 +83,7 @@ class LinkHandshake:
 
     def hello_changed(self) -> None:
         """Schedule our hello at once: its content has changed."""
+        self._changed = self.count + 1
         self._must_send = True
         self._hello_sent_ns = 0
 
@@ -78,10 +91,11 @@ class LinkHandshake:
         """Return whether to send our hello now."""
         if now - self._hello_sent_ns < _REPEAT_NS:
             return False
-        return self._must_send or not self.confirmed or not agreed
+        return self._must_send or not self.seen or not agreed
 
     def hello_sent(self, now: int) -> None:
         """Note that our hello was sent."""
+        self.count += 1
         self._hello_sent_ns = now
         self._must_send = False
 

@@ -73,7 +73,9 @@ class LinkHello(LinkIdentity):
     seen_round: int = Field(default=0, ge=0, lt=_MAX_NUMBER)
     """The receiver's round in its last hello."""
     count: int = Field(default=0, ge=0, lt=_MAX_NUMBER)
-    """Grows with every hello of a round."""
+    """Grows with every hello."""
+    seen_count: int = Field(default=0, ge=0, lt=_MAX_NUMBER)
+    """The receiver's count in its last hello."""
     zid: str = Field(default="", max_length=64)
     """Zenoh id of the session that the sender uses for this peer."""
     low_latency_port: int = Field(default=0, ge=0, le=65535)

@@ -144,6 +144,16 @@ class PeerChanged(Frozen, kind="peer_changed"):
     peer: PeerReport
 
 
+class QueuesFed(Frozen, kind="queues_fed"):
+    """Queues that lose no message of another machine from now on; replaces the previous list.
+
+    Before, the sending side may not have received that the stream has a consumer, and drop its
+    messages.
+    """
+
+    queues: tuple[int, ...]
+
+
 class SourceEvent(Frozen, kind="source_event"):
     """Lifecycle event of a node on another machine; the local queues already hold the record."""
 
@@ -198,7 +208,9 @@ class Finished(Frozen, kind="finished"):
 
 
 ToLink = Configure | SetPeers | SetOutgoing | SetIncoming | Finish
-ToRunner = Listening | Failed | PeerChanged | SourceEvent | StreamCounts | Note | Finished
+ToRunner = (
+    Listening | Failed | PeerChanged | QueuesFed | SourceEvent | StreamCounts | Note | Finished
+)
 
 _DEFERRED = ConfigDict(defer_build=True)
 _TO_LINK: TypeAdapter[ToLink] = TypeAdapter(

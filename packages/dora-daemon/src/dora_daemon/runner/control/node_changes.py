@@ -34,6 +34,8 @@ DRAIN_SECONDS = 2.0
 """Time for the readers of a removed node to read what it sent."""
 DRAIN_INTERVAL = 0.02
 """Seconds between two looks at their queues."""
+LINK_SECONDS = 5.0
+"""Time until the machines that send to a new input have received that it is read."""
 REPLACE_SECONDS = 60.0
 """Time for the new program of a node to connect."""
 START_SECONDS = 60.0
@@ -258,6 +260,7 @@ class NodeChanges:
             return
         with anyio.move_on_after(CONNECT_SECONDS):
             await self._dispatcher.until(lambda: self._has_settled(spec.id))
+        await self._until_fed(spec.id)
         added = self._find(spec.id)
         if not added.up:
             require_running(self._dispatcher.state)
@@ -301,8 +304,8 @@ class NodeChanges:
         services.nodes.remove(node)
         self._runner.files.write_index()
 
-    def connect(self, request: protocol.ConnectInput) -> None:
-        """Add an input to a node."""
+    async def connect(self, request: protocol.ConnectInput) -> None:
+        """Add an input to a node, and wait until it receives each message from then on."""
         require_running(self._dispatcher.state)
         services = self._services
         node = self.local(request.target)
@@ -330,6 +333,17 @@ class NodeChanges:
                 if present is None:
                     self._disconnect(edge)
                 raise
+            await self._until_fed(target.id)
+
+    async def _until_fed(self, node: str) -> None:
+        """Wait until the other machines send to the inputs of a node.
+
+        One that does not answer begins with a new connection, and sends to all inputs then.
+        """
+        link = self._runner.link
+        if link is not None:
+            with anyio.move_on_after(LINK_SECONDS):
+                await self._dispatcher.until(lambda: link.feeds(node))
 
     def nodes(self) -> protocol.NodeDefinitions:
         """Return the nodes as they run now."""

@@ -111,7 +111,7 @@ class ControlRequests:
             case protocol.ReplaceNode():
                 await self._changes.replace(request)
             case protocol.ConnectInput():
-                self._changes.connect(request)
+                await self._changes.connect(request)
             case protocol.DisconnectInput():
                 self._changes.disconnect(request)
             case protocol.GetNodes():

@@ -328,6 +328,8 @@ class LinkSupervisor:
         """It was ordered to deliver queued messages and end."""
         self._tail: deque[str] = deque(maxlen=5)
         """Last lines on stderr."""
+        self._fed: frozenset[int] = frozenset()
+        """Queues that lose no message of another machine."""
         self._sent: dict[type[messages.ToLink], messages.ToLink] = {}
         self._syncing = False
         self.set_plan(plan, credentials)
@@ -370,6 +372,14 @@ class LinkSupervisor:
     def has_source(self, node: str, output: str) -> bool:
         """Return whether an output of another machine is received here."""
         return (node, output) in self._queues.streams.sources
+
+    def feeds(self, node: str) -> bool:
+        """Return whether the inputs of a node from other machines lose no message from now on."""
+        return all(
+            entry.spec.queue in self._fed
+            for entry in self._registry.into(node)
+            if entry.writer == LINK_NODE
+        )
 
     def _sync_soon(self) -> None:
         if not self._syncing:
@@ -457,6 +467,7 @@ class LinkSupervisor:
         channel.read_rest()
         channel.close()
         self._running = self._channel = None
+        self._fed = frozenset()
         self._sessions.process_ended(self._participant, running.incarnation)
         if not (status.ok and self._finishing):
             self._view.link_ended()
@@ -506,6 +517,9 @@ class LinkSupervisor:
                 if isinstance(message, messages.PeerChanged):
                     self._log_peer(message.peer)
                 self._view.update(message)
+                self._notify()
+            case messages.QueuesFed(queues=queues):
+                self._fed = frozenset(queues)
                 self._notify()
             case messages.SourceEvent(node=node, output=output, event="closed"):
                 self._emit(events.SourceClosed(node, output))
