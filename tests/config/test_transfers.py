@@ -16,6 +16,7 @@ from support.serving import served
 from dora_config import transfers
 from dora_config.access import Endpoint
 from dora_config.file_store import FileStore
+from dora_config.retry import RetryPolicy
 from dora_config.transfers import DownloadFailed, Downloads, PlainFile, StoredFile
 
 CONTENT = b"0123456789" * 100
@@ -79,7 +80,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileStore:
-    monkeypatch.setattr(transfers, "MAX_PAUSE", 0.001)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda policy, failures: 0.001)
     return FileStore(tmp_path / "store")
 
 
@@ -96,7 +97,7 @@ def test_download_that_breaks_off_is_resumed(server: Server, store: FileStore) -
 
 
 def test_busy_coordinator_is_asked_again(server: Server, store: FileStore) -> None:
-    server.answers = [refuse(503), refuse(429)] * transfers.ATTEMPTS
+    server.answers = [refuse(503), refuse(429)] * 5
     fetch(server, store)
     assert store.path(NAME).read_bytes() == CONTENT
 
@@ -105,14 +106,14 @@ def test_attempts_without_progress_are_limited(server: Server, store: FileStore)
     server.answers = [send(0)] * 20
     with pytest.raises(DownloadFailed, match=r"cannot fetch /file from the coord.* ended"):
         fetch(server, store)
-    assert len(server.offsets) == transfers.ATTEMPTS
+    assert len(server.offsets) == transfers.BROKEN.limit + 1
 
 
 def test_attempts_at_a_busy_coordinator_have_their_own_limit(
     server: Server, store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "BUSY_ATTEMPTS", 7)
-    broken = transfers.ATTEMPTS - 1
+    monkeypatch.setattr(transfers, "BUSY", RetryPolicy(limit=6))
+    broken = transfers.BROKEN.limit
     server.answers = [refuse(503)] * 6 + [send(0)] * broken
     fetch(server, store)
     assert store.path(NAME).read_bytes() == CONTENT
@@ -149,14 +150,14 @@ def test_waits_while_another_process_hashes_the_file(server: Server, store: File
     other.flush()
 
     def locked(request: BaseHTTPRequestHandler, offset: int) -> None:
-        if len(server.offsets) == 3 * transfers.ATTEMPTS:
+        if len(server.offsets) == 15:
             with other:
                 store.publish(NAME, other)
         refuse(416)(request, offset)
 
     server.answers = [locked] * 100
     fetch(server, store)
-    assert len(server.offsets) == 3 * transfers.ATTEMPTS
+    assert len(server.offsets) == 15
 
 
 def test_cancelled_download_ends_between_pieces(server: Server, store: FileStore) -> None:
@@ -170,7 +171,7 @@ def test_cancelled_download_ends_between_pieces(server: Server, store: FileStore
 def test_plain_file_is_resumed_and_ends_at_its_size(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "MAX_PAUSE", 0.001)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda policy, failures: 0.001)
     file = PlainFile(tmp_path / "file", len(CONTENT) - 10)  # more was added at its source
     server.answers = [send(300), send(300)]
     with Downloads(server.endpoint) as downloads:

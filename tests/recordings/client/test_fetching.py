@@ -10,7 +10,6 @@ import pytest
 from support.serving import served
 
 from dora_cli.coordinator.recordings import FleetRecording
-from dora_config import transfers
 from dora_config.access import Endpoint
 from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import (
@@ -22,6 +21,7 @@ from dora_config.protocol.recordings import (
     RecordingDescribed,
     RecordingState,
 )
+from dora_config.retry import RetryPolicy
 from dora_recordings.client.fetching import fetch
 from dora_recordings.client.fleet import RecordingError
 
@@ -74,7 +74,7 @@ class Machines:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "MAX_PAUSE", 0.001)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda policy, failures: 0.001)
 
 
 def recording(*machines: str, phase: str = "ended") -> FleetRecording:

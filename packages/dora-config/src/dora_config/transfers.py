@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import http.client
 import json
+import math
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,19 +31,16 @@ from dora_config.protocol.code import (
     file_path,
 )
 from dora_config.protocol.rest.paths import JSON_TYPE
+from dora_config.retry import Retry, RetryPolicy
 
 TIMEOUT: Final = 20.0
 """Seconds without a byte after which a connection is replaced."""
 UPLOAD_TIMEOUT: Final = 30.0
-ATTEMPTS: Final = 5
-"""Broken connections since the last new byte after which a download fails, and failed attempts to
-upload a file.
-"""
-BUSY_ATTEMPTS: Final = 120
+BROKEN: Final = RetryPolicy(first=0.2, longest=1.0, limit=4)
+"""Broken connections of a download since its last new byte; failed attempts to upload a file."""
+BUSY: Final = RetryPolicy(first=0.2, longest=1.0, limit=119)
 """Attempts at which the coordinator was overloaded, or another process had the file locked (it may
-hash a large one), after which an upload fails."""
-MAX_PAUSE: Final = 1.0
-"""Seconds between two attempts."""
+hash a large one)."""
 BLOCK: Final = 64 * 1024
 """Bytes that are sent between two looks for an early answer."""
 _PIECE_BYTES: Final = 1 << 20
@@ -171,7 +169,7 @@ class Downloads(_Connected):
 
         Raises DownloadFailed, Untrusted, OSError of the disk, and FileRefused with status 422.
         """
-        failures = busy = 0
+        broken, busy = Retry(), Retry()
         while (before := target.arrived()) is not None:
             self._raise_if_cancelled(path)
             try:
@@ -187,15 +185,15 @@ class Downloads(_Connected):
                 raise reason
             arrived = target.arrived()
             if arrived is None or arrived > before:
-                failures = busy = 0
+                broken, busy, pause = Retry(), Retry(), BROKEN.first
             elif isinstance(reason, (FileRefused, _Overloaded)):
-                busy += 1
+                pause = busy.failed(BUSY, time.monotonic())
             else:
-                failures += 1
-            if failures >= ATTEMPTS or busy >= BUSY_ATTEMPTS:
+                pause = broken.failed(BROKEN, time.monotonic())
+            if math.isinf(pause):
                 text = f"cannot fetch {path} from the coordinator at {self._endpoint}: {reason}"
                 raise DownloadFailed(text) from reason
-            time.sleep(min(0.2 * (failures + busy + 1), MAX_PAUSE))
+            time.sleep(pause)
 
     def _resume(self, path: str, target: Incoming, offset: int) -> None:
         connection = self._open()
@@ -280,7 +278,7 @@ class Uploads(_Connected):
     def send(self, digest: str, source: Source) -> None:
         """Upload one file; raises UploadFailed after several attempts."""
         path = file_path(digest)
-        failures = 0
+        retry = Retry()
         while True:
             try:
                 status, found, body = self._once("HEAD", path)
@@ -293,22 +291,22 @@ class Uploads(_Connected):
                     headers = {**self._endpoint.headers(), OFFSET_HEADER: str(offset)}
                     status, body = send_file(self._open(), path, file, size - offset, headers)
             except (OSError, http.client.HTTPException) as problem:
-                failures += 1
                 self._disconnect()
-                if failures >= ATTEMPTS:
+                pause = retry.failed(BROKEN, time.monotonic())
+                if math.isinf(pause):
                     raise UploadFailed(
                         f"cannot send code to the coordinator at {self._endpoint}: {problem}"
                     ) from problem
             else:
                 if status == 201:
                     return
-                failures += 1
                 self._disconnect()  # the body may not have been sent in full
                 if status == 422:
                     raise UploadFailed(f"{source!s} changed while it was sent; start again")
-                if status != 409 or failures >= ATTEMPTS:
+                pause = retry.failed(BROKEN, time.monotonic())
+                if status != 409 or math.isinf(pause):
                     raise UploadFailed(self._refusal(status, body))
-            time.sleep(0.2 * failures)
+            time.sleep(pause)
 
     def _once(
         self, method: str, path: str, body: bytes | None = None

@@ -137,7 +137,7 @@ def test_a_link_that_cannot_be_started_keeps_its_queued_messages() -> None:
     died(life, 0.0, drained=False)
     end(life, 0.05, stopping=False)
     now = 0.05
-    for _ in range(3 * link.LAST_ATTEMPTS):
+    for _ in range(3 * link.REPORTS.limit):
         now = of(could_not_start(life, now, drained=False), c.ArmTimer)[0].at
         assert of(fire(life, "backoff", now), c.SpawnLink)
     log = of(could_not_start(life, now + link.END_DRAIN_SECONDS, drained=False), c.EmitLog)[0]
@@ -157,7 +157,7 @@ def test_a_link_that_died_with_messages_queued_is_restarted_to_deliver_them() ->
 def test_a_link_without_messages_to_deliver_is_restarted_a_limited_number_of_times() -> None:
     life = started()
     end(life, 0.0, stopping=False)
-    for attempt in range(link.LAST_ATTEMPTS + 1):
+    for attempt in range(link.REPORTS.limit + 1):
         assert not life.over, attempt
         done = died(life, 0.0)
         fire(life, "backoff", 0.0)

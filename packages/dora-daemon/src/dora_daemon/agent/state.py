@@ -6,6 +6,7 @@ process needs is saved before it is reported.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import chain
 from typing import Literal
@@ -14,7 +15,7 @@ from dora_config.protocol import daemon as messages, runner as protocol
 from dora_config.protocol.calls import LinkPart
 from dora_daemon.agent import commands as do, events
 from dora_daemon.agent.departure import Departure, leave
-from dora_daemon.agent.parts.part import TRIES, LocalPart
+from dora_daemon.agent.parts.part import LocalPart
 from dora_daemon.agent.parts.table import PartTable
 from dora_daemon.agent.records import PartRecord, cause_of
 
@@ -164,9 +165,8 @@ class AgentState:
             described = [part.report_description()] if record.revision else []
             return [log, *described, do.SendToCoordinator(lost)]
         pause = part.note_failure(now)
-        if part.retry.failures == TRIES and record.former is not None:
-            changed = part.return_to_former(record.former)
-            return [log, *changed, *self._start_alone(part, now)]
+        if math.isinf(pause):
+            return [log, *part.return_to_former(), *self._start_alone(part, now)]
         if pause > 0:
             part.due = now + pause
             return [log, do.StartLater(record.dataflow_id, record.starts, pause)]

@@ -18,10 +18,10 @@ from dora_daemon.agent.records import FormerNodes, PartRecord
 HEALTHY = 120.0
 """A loss of the part within these seconds after a start without the coordinator is a failure.
 Nodes that ran for so long are kept when they are changed."""
-TRIES = 3
-"""Failures in a row after which the nodes before the last change are started."""
 ALONE = RetryPolicy(longest=60.0)
 """Starts of a part that fails, without the coordinator."""
+CHANGED = RetryPolicy(longest=60.0, limit=2)
+"""The same while the nodes before its last change are kept: the failure after these starts them."""
 
 
 @dataclass(slots=True)
@@ -89,19 +89,24 @@ class LocalPart:
         return self.started_alone > 0 and now - self.started_alone < HEALTHY
 
     def note_failure(self, now: float) -> float:
-        """Return the seconds until the next start without the coordinator."""
+        """Return the seconds until the next start without the coordinator.
+
+        Infinite: start the nodes before the last change.
+        """
         if self.fails_soon(now):
-            return self.retry.failed(ALONE, now)
+            return self.retry.failed(CHANGED if self.record.former else ALONE, now)
         self.retry.reset()
         return 0.0
 
-    def return_to_former(self, former: FormerNodes) -> list[do.Command]:
+    def return_to_former(self) -> list[do.Command]:
         """Start the nodes before the last change from now on, which counts as another change."""
-        record, present = self.record, self.record.spec
+        record, former, present = self.record, self.record.former, self.record.spec
+        assert former is not None
         spec = former.spec.model_copy(update={"params": present.params, "stopped": present.stopped})
         links = former.links.model_copy(update={"whole": record.links.whole})
         revision = record.revision + 1
-        text = f"it failed {TRIES} times: its nodes are again those before their last change"
+        failures = CHANGED.limit + 1
+        text = f"it failed {failures} times: its nodes are again those before their last change"
         log = do.WriteLog("warning", f"dataflow {record.dataflow_id}: {text}")
         self.lost = f"{self.lost}; {text}"
         return [log, self.save(spec=spec, links=links, former=None, revision=revision)]

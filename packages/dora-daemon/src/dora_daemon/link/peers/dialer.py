@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from dora_config.access import address_text
+from dora_config.retry import Retry, RetryPolicy
 from dora_daemon.link.errors import CannotConnect
 from dora_daemon.link.io.connect_errors import is_open, probed, split_address
 from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
@@ -22,27 +23,22 @@ from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.status import other_security
 
-_FIRST_PAUSE = 0.1
-"""Seconds after the first failure; doubled after each further one."""
-_MAX_PAUSE = 1.0
-"""Seconds between two attempts."""
+_ATTEMPTS: Final = RetryPolicy(first=0.1, longest=1.0)
+"""Attempts to connect to all endpoints."""
+_TIMEOUTS: Final = RetryPolicy(first=CONNECT_SECONDS, longest=12.0)
+"""Seconds for one step of connecting, after so many failures: a network with 30 % loss often needs
+more than CONNECT_SECONDS."""
 _WAIT_FOR_PEER = 1.5
 """Seconds that the second of two links waits for a connection of the first."""
 _INCOMPATIBLE_PAUSE = 30.0
 """Seconds between connections to a link of another version, until its part is started again."""
-_MAX_TIMEOUT = 12.0
-"""Most seconds for one step of connecting. The timeout begins with CONNECT_SECONDS and doubles with
-each failure: a network with 30 % loss often needs more than that."""
 _SEARCH_PAUSE: Final = 5.0
 """Seconds of dialing without success after which other ports are searched, again and again."""
 _SLOW_CONNECT = 0.1
 """Seconds for a TCP connection from which on the peer counts as slow."""
 _LOW_LATENCY_TIMEOUT: Final = 1.0
 """Timeout of each step; the thread cannot replace a lost ordinary connection meanwhile."""
-_FIRST_LOW_LATENCY_PAUSE: Final = 0.05
-"""Seconds after the first failure; doubled after each further one."""
-_MAX_LOW_LATENCY_PAUSE: Final = 30.0
-"""Seconds between two attempts."""
+_LOW_LATENCY_ATTEMPTS: Final = RetryPolicy(first=0.05, longest=30.0)
 _LOW_LATENCY_CHECK: Final = 5.0
 """Seconds between two looks whether it is still in use."""
 _OPEN_INTERVAL: Final = 0.05
@@ -61,32 +57,39 @@ class LowLatencyDialer:
     _prepare: Callable[[LinkSession], None]
     _ordinary: LinkSession | None = None
     _session: LinkSession | None = None
-    _pause: float = _FIRST_LOW_LATENCY_PAUSE
+    _retry: Retry = field(default_factory=Retry)
 
     def wanted(self, ordinary: LinkSession | None) -> None:
         """Connect beside this session, from the next `dial` on."""
         self._ordinary = ordinary
-        self._pause = _FIRST_LOW_LATENCY_PAUSE
+        self._retry.reset()
 
     def pause(self) -> float | None:
         """Return the seconds until the next `dial`; None: not before `wanted`."""
-        peer, session = self._peer, self._session
+        peer = self._peer
         if self._ordinary is None or self._ordinary is not peer.session:
             return None
-        if session is not None and peer.low_latency.session is session:
+        if peer.low_latency.session is not None:
             return _LOW_LATENCY_CHECK
-        return self._pause
+        return self._retry.wait(time.monotonic())
 
     def dial(self) -> None:
         """Connect if the connection is missing."""
-        peer = self._peer
-        theirs, ordinary = peer.known.their_hello, self._ordinary
-        if peer.low_latency.session is not None or ordinary is None or theirs is None:
+        ordinary = self._ordinary
+        if self._peer.low_latency.session is not None or ordinary is None:
             return
         self._close()
-        if not (peer.confirmed and theirs.low_latency_port):
-            self._pause = min(2 * self._pause, _MAX_LOW_LATENCY_PAUSE)
-            return
+        if self._connect(ordinary):
+            self._retry.reset()
+        else:
+            self._close()
+            self._retry.failed(_LOW_LATENCY_ATTEMPTS, time.monotonic())
+
+    def _connect(self, ordinary: LinkSession) -> bool:
+        """Return whether the peer has answered over the connection."""
+        peer, theirs = self._peer, self._peer.known.their_hello
+        if theirs is None or not (peer.confirmed and theirs.low_latency_port):
+            return False
         endpoint = address_text(split_address(ordinary.endpoint)[0], theirs.low_latency_port)
         try:
             self._session = session = LinkSession.dial(
@@ -102,12 +105,10 @@ class LowLatencyDialer:
                 peer.open_low_latency(session, wants_answer=True)
                 time.sleep(_OPEN_INTERVAL)
                 if peer.low_latency.session is session:
-                    self._pause = _FIRST_LOW_LATENCY_PAUSE
-                    return
+                    return True
         except (CannotConnect, ConnectionError):
             pass
-        self._close()
-        self._pause = min(2 * self._pause, _MAX_LOW_LATENCY_PAUSE)
+        return False
 
     def _close(self) -> None:
         session, self._session = self._session, None
@@ -152,7 +153,7 @@ class Dialer:
 
     def _run(self) -> None:
         peer = self.peer
-        pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
+        retry = Retry()
         while not self._ended.is_set():
             if not peer.wanted.wait(self._low_latency.pause()):
                 self._low_latency.dial()
@@ -163,18 +164,17 @@ class Dialer:
             if peer.moved.is_set():
                 peer.moved.clear()
                 self._searched = time.monotonic()
-                pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
+                retry.reset()
             if not self.first and (self._peer_connects(_WAIT_FOR_PEER) or peer.moved.is_set()):
                 continue
-            if self._dial(timeout):
-                pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
+            if self._dial(_TIMEOUTS.delay(retry.failures)):
+                retry.reset()
                 self._low_latency.wanted(self._session)
                 continue
             self.changed(peer)
+            pause = retry.failed(_ATTEMPTS, time.monotonic())
             incompatible = peer.status.incompatible is not None
             self._peer_connects(_INCOMPATIBLE_PAUSE if incompatible else pause)
-            pause = min(2 * pause, _MAX_PAUSE)
-            timeout = min(2 * timeout, _MAX_TIMEOUT)
         self._close()
 
     def _peer_connects(self, seconds: float) -> bool:

@@ -7,6 +7,7 @@ because sent messages must not be lost, but only seconds once the dataflow is be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,6 +17,8 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as do, events
 
 RESTARTS = RetryPolicy(first=0.1, longest=5.0, stable=10.0)
+REPORTS = RetryPolicy(first=0.1, longest=5.0, limit=3)
+"""Restarts that only report to peers that the nodes have ended: no message is queued."""
 STOP_DRAIN_SECONDS = 5.0
 """Time to deliver queued messages when the dataflow is being stopped."""
 END_DRAIN_SECONDS = 24 * 3600.0
@@ -24,8 +27,6 @@ NOTICE_SECONDS = 10.0
 """Time until a log line reports that only the link still runs."""
 LEAVE_SECONDS = 2.0
 """Time to exit after the time to deliver is over."""
-LAST_ATTEMPTS = 3
-"""Restarts that only report to peers that the nodes have ended: no message is queued."""
 
 _TIMERS: tuple[events.TimerName, ...] = ("backoff", "notice", "kill")
 
@@ -50,7 +51,7 @@ class LinkLifecycle:
     """Time at which a finishing link is killed."""
     _started: float = 0.0
     _retry: Retry = field(default_factory=Retry)
-    _last_attempts: int = 0
+    _reports: Retry = field(default_factory=Retry)
     _killed: bool = False
     """SIGKILL was sent after the time to deliver, or because of a forced stop."""
 
@@ -102,15 +103,16 @@ class LinkLifecycle:
     def _exited(self, event: events.LinkExited, now: float) -> list[do.Command]:
         if event.incarnation != self.incarnation or self.state is LinkProcessState.ENDED:
             return []
+        retry, policy = self._retry, RESTARTS
+        if self.finishing and event.drained:
+            retry, policy = self._reports, REPORTS
+        delay = retry.failed(policy, now, now - self._started)
         if self._deadline is not None:
-            if event.drained:
-                self._last_attempts += 1
-            given_up = now >= self._deadline or self._last_attempts > LAST_ATTEMPTS
+            given_up = now >= self._deadline or math.isinf(delay)
             if event.exit.ok or given_up:
                 self.state = LinkProcessState.ENDED
                 expected = event.exit.ok or self._killed
                 return [*([] if expected else [_given_up(event)]), *self._cancel_timers()]
-        delay = self._retry.failed(RESTARTS, now, now - self._started)
         self.state = LinkProcessState.BACKING_OFF
         self.restarts += 1
         text = f"restarting the link to other machines in {delay:g} s: {_cause(event)}"
