@@ -21,7 +21,7 @@ Nodes that ran for so long are kept when they are changed."""
 ALONE = RetryPolicy(longest=60.0)
 """Starts of a part that fails, without the coordinator."""
 CHANGED = RetryPolicy(longest=60.0, limit=2)
-"""The same while the nodes before its last change are kept: the failure after these starts them."""
+"""Starts while the nodes before its last change are kept, which the final failure starts again."""
 
 
 @dataclass(slots=True)
