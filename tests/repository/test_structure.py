@@ -17,29 +17,54 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "ids",
             "access",
             "access_token",
+            "addresses",
+            "atomic_write",
             "control_plane",
             "_version",
             "spawn_argv",
             "process_identity",
+            "machine_identity",
             "frozen",
+            "file_store",
+            "installation",
+            "linux",
             "plugins",
+            "program",
+            "quick_imports",
+            "retry",
+            "service_logging",
+            "streams",
+            "terminal",
         ),
         ("yaml",),
+        ("disk_space",),
         ("dataflow",),
         ("cluster",),
         ("render",),
         ("protocol", "history"),
+        ("transfers", "zygote_process"),
+        ("launcher",),
     ),
     "dora_node_api": (
-        ("_version", "errors", "frozen", "ids", "queue_policy"),
+        (
+            "_version",
+            "errors",
+            "frozen",
+            "ids",
+            "joining",
+            "loaded_libraries",
+            "plugins",
+            "queue_policy",
+        ),
         ("transport.shared",),
         ("data",),
-        ("transport.producer", "transport.consumer"),
+        ("transport",),
         ("protocol",),
-        ("logging",),
+        ("logging", "virtual_time"),
         ("backends",),
         ("events",),
-        ("node", "operators", "testing", "builder", "launch", "tracing"),
+        ("joined",),
+        ("node", "operators", "testing", "builder", "launch", "tracing", "zygote"),
     ),
     "dora_coordinator": (
         ("settings", "_version"),
@@ -54,10 +79,18 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("command",),
     ),
     "dora_daemon": (
-        ("_version", "out_dir", "lifecycle_lines"),
+        (
+            "_version",
+            "out_dir",
+            "lifecycle_lines",
+            "daemon_threads",
+            "keyed_locks",
+            "signatures",
+        ),
         ("process_tree",),
-        ("build.python_env",),
+        ("build.python_env", "build.arrow_versions"),
         ("runner", "link", "inspection", "code"),
+        ("build",),
         ("agent",),
         ("command",),
     ),
@@ -72,7 +105,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("service",),
         ("control",),
         ("foreground",),
-        ("background",),
+        ("background", "spare"),
         ("__main__",),
     ),
     "dora_daemon.link": (
@@ -82,6 +115,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("streams",),
         ("peers",),
         ("process",),
+        ("__main__",),
     ),
     "dora_cli": (
         (
@@ -90,6 +124,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "templates",
             "self_test",
             "registry",
+            "command",
         ),
         ("output",),
         (
@@ -111,7 +146,8 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("main",),
     ),
     "dora_cluster": (
-        ("_version", "remote_program"),
+        ("_version", "errors", "remote_program"),
+        ("connection",),
         ("ssh",),
         ("remote_call",),
         ("bundle",),
@@ -122,7 +158,14 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "dora_recordings": (
         ("_version", "plugin"),
-        ("arrow_messages", "mcap_file", "message_checks", "channel_statistics", "conversion"),
+        (
+            "arrow_messages",
+            "mcap_file",
+            "message_checks",
+            "channel_statistics",
+            "conversion",
+            "foxglove_messages",
+        ),
         ("reading", "writing", "status_file", "message_file"),
         ("recorder", "player", "merging", "replaying", "received", "export"),
         ("recorders", "client"),
@@ -144,9 +187,10 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("sources", "messages", "queues"),
         ("recordings", "results", "children", "programs"),
         ("participants",),
-        ("directing",),
+        ("directing", "turns"),
         ("engine", "replaying"),
         ("flow",),
+        ("cluster",),
         ("plugin", "command"),
     ),
     "dora_ui": (
@@ -158,10 +202,12 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("__main__",),
     ),
     "dora_ros2": (
-        ("_version", "errors", "topics"),
+        ("_version", "errors", "topics", "backlog", "drops"),
         ("definitions",),
         ("cdr",),
         ("types",),
+        ("zenoh.graph", "zenoh.tokens"),
+        ("connection",),
         ("zenoh",),
         ("dds",),
         ("transport",),
@@ -220,8 +266,23 @@ def test_imports_between_sub_packages_have_one_direction(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("package", LAYERS)
+def test_each_module_has_a_layer(package: str) -> None:
+    modules = _modules()
+    assert not [
+        name for name in modules if name.startswith(f"{package}.") and _layer(package, name) is None
+    ]
+    entries = {f"{package}.{entry}" for layer in LAYERS[package] for entry in layer}
+    assert not entries - set(modules), "these do not exist"
+
+
+def test_each_package_has_layers() -> None:
+    packages = {name.partition(".")[0] for name in _modules() if "." in name}
+    assert packages - set(LAYERS) == {"dora"}  # other names of what dora_node_api has
+
+
 def _layer(package: str, module: str) -> tuple[int, str] | None:
-    """Return index and entry of a module's layer; None outside of the package."""
+    """Return index and entry of a module's layer; None: it has none, or is of another package."""
     if not module.startswith(f"{package}."):
         return None
     rest = module.removeprefix(f"{package}.")
