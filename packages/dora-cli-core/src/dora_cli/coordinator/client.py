@@ -132,7 +132,7 @@ class Client:
 
     @property
     def streams(self) -> StreamSocket:
-        """The WebSocket, opened at its first use; raises as `get`."""
+        """The WebSocket, opened at its first use; raises as `StreamSocket`."""
         if self._streams is None:
             from dora_cli.coordinator.stream_socket import StreamSocket
 

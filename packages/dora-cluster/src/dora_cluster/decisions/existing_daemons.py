@@ -57,7 +57,7 @@ class ExistingDaemon(Frozen):
     token: str | None
     """Fingerprint; None if it has no token or the token is unreadable."""
     owner: Mapping[str, Any] | None
-    """The owner record (see ``Account.record``) with ``since``; None: not known."""
+    """The owner record (see ``UserAccount.record``) with ``since``; None: not known."""
     dataflows: tuple[str, ...]
 
     def belongs_to(self, cluster: Cluster, account: UserAccount) -> bool:

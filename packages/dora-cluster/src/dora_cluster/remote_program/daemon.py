@@ -202,7 +202,7 @@ def start(name: str, words: list[str]) -> dict[str, Any]:
 def start_detached(
     what: str, words: list[str], log: Path, environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Start a process with additional variables; raises Problem if it ends at once."""
+    """Start a process with additional variables; raises RemoteProblem if it ends at once."""
     log.parent.mkdir(parents=True, exist_ok=True)
     inherited = {key: text for key, text in os.environ.items() if key not in _OF_LOGIN}
     with open(log, "wb") as output:

@@ -33,7 +33,7 @@ def take(info: dict[str, Any], seconds: float, ended: str | None = None) -> dict
 
     ``info``: shown to others; ``ended``: key of a command that has ended and does not count. The
     answer also has the ``path`` of the record, None on a full disk, where commands do not exclude
-    each other. Raises Problem.
+    each other. Raises RemoteProblem.
     """
     path = lease_file()
     answer = {"path": str(path), "machine": _machine(), "account": os.geteuid()}

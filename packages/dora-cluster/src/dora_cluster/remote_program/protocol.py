@@ -30,7 +30,7 @@ def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
 
 
 def decode_request(line: bytes) -> tuple[str, dict[str, Any]]:
-    """Return command and arguments; raises Problem for another version."""
+    """Return command and arguments; raises RemoteProblem for another version."""
     request = _checked(json.loads(line))
     return request["command"], request["arguments"]
 
@@ -56,7 +56,7 @@ def send_problem(text: str) -> None:
 
 
 def decode_reply(line: str | bytes) -> dict[str, Any]:
-    """Return the result; raises Problem, and ValueError for a line that is not a reply."""
+    """Return the result; raises RemoteProblem, and ValueError for a line that is not a reply."""
     reply = json.loads(line)
     if not isinstance(reply, dict) or "protocol" not in reply:
         raise ValueError("not a reply")
