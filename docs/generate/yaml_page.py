@@ -85,7 +85,7 @@ DETAILS = """\
 | value | what runs |
 | --- | --- |
 | `name.py` | that script, relative to the [working directory](../explanation/working-directory.md), by the node's managed environment, else uv (with `--uv`), else the interpreter that runs the runner |
-| another file, or a bare name | that program; a bare name is looked for in the working directory and in `PATH` |
+| another file, or a bare name | that program; a bare name is looked for in the working directory, beside the interpreter of the node's `build`, in `PATH`, and beside the interpreter that runs dora |
 | `dynamic` | nothing: a process of yours [attaches](../howto/dynamic-nodes.md) |
 | `shell` | `args` go to `sh -c`; only with `--allow-shell-nodes` |
 | `https://...` | a download, checked against `path_sha256` |

@@ -13,7 +13,7 @@ from support.plugin_wheels import PluginWheels, plugin_wheels
 from dora_cli import plugin_commands
 from dora_cli.main import create_application
 from dora_config import plugins
-from dora_config.installation import wheel_command
+from dora_config.installation import uninstall_command, wheel_command
 from dora_config.plugins import Plugins
 
 FUNCTION = """\
@@ -112,6 +112,13 @@ def test_an_application_with_one_command_is_that_command(dora: Dora, wheels: Plu
     assert "plan" in files
 
 
+def test_an_application_names_its_heading(dora: Dora, wheels: PluginWheels) -> None:
+    module = GROUP.replace('help="', 'rich_help_panel="Files", help="')
+    wheels.install("a", {"dora.commands": {"farm": "plug_group:app"}}, plug_group=module)
+    files = dora("--help").out.partition("\nFiles:\n")[2].partition("\n\n")[0]
+    assert "farm" in files
+
+
 def test_a_broken_plug_in_disturbs_no_other_command(dora: Dora, wheels: PluginWheels) -> None:
     wheels.install("bad", {"dora.commands": {"wrong": "plug_broken:app"}}, plug_broken="1 / 0")
     wheels.install("old", {"dora.commands": {"past": "json:loads"}}, interface="0")
@@ -132,6 +139,33 @@ def test_a_broken_plug_in_disturbs_no_other_command(dora: Dora, wheels: PluginWh
         assert f"plug-in {wheel} 0.3" in report
 
 
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("command = 5", "TypeError: 5 is not a callable object"),
+        (
+            "from __future__ import annotations\ndef command(a: Missing) -> None: ...",
+            "NameError: name 'Missing' is not defined",
+        ),
+        ("def command(a: int | str = 1) -> None: ...", "AssertionError: "),
+    ],
+)
+def test_a_command_that_cannot_be_made_disturbs_no_other_one(
+    dora: Dora, wheels: PluginWheels, module: str, reason: str
+) -> None:
+    wheels.install("bad", {"dora.commands": {"wrong": "plug_broken:command"}}, plug_broken=module)
+    problem = f"the command `dora wrong` of the plug-in bad 0.3 cannot be used ({reason}"
+    for words in (["--help"], ["help"], ["doctor"]):
+        shown = dora(*words)
+        assert problem in shown.out
+        assert shown.code == 0 or words == ["doctor"]
+    for words in (["wrong"], ["wrong", "--help"]):
+        shown = dora(*words)
+        assert (shown.code, shown.out) == (1, "")
+        assert problem in shown.err
+    assert wheels.completions("dora lis") == ["list"]
+
+
 def test_a_command_with_a_name_of_dora_is_reported_as_ignored(
     dora: Dora, wheels: PluginWheels
 ) -> None:
@@ -144,7 +178,7 @@ def test_a_command_with_a_name_of_dora_is_reported_as_ignored(
             name = f"{group} {word}".lstrip()
             problem = (
                 f"the command `dora {name}` of the plug-in dora-acme 0.3 is ignored, because dora"
-                " has its own; remove it: pip uninstall dora-acme"
+                f" has its own; remove it: {uninstall_command('dora-acme')}"
             )
             assert f"Warning: {problem}\n" in shown
             assert f"WARN  plug-ins: {problem}\n" in report
@@ -165,6 +199,8 @@ def test_commands_of_plug_ins_are_completed(
     wheels.install("bad", {"dora.commands": {"help-me": "plug_broken:app"}}, plug_broken="1 / 0")
     assert wheels.completions("dora hel") == ["hello", "help"]
     assert wheels.completions("dora hello --l") == ["--loud"]
+    wheels.install("same", {"dora.commands": {"ls": "plug_function:hello"}})  # a hidden name
+    assert wheels.completions("dora l") == ["list", "logs"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from support.plugin_wheels import PluginWheels, plugin_wheels
 
 from dora_config import plugins
-from dora_config.installation import wheel_command
+from dora_config.installation import uninstall_command, wheel_command
 from dora_config.plugins import Addition, Group, PluginError, Plugins
 
 HELLO = Addition("dora.commands", "hello", "dora_hello:hello", "dora-hello", "0.3")
@@ -55,7 +55,7 @@ def test_a_plug_in_may_state_several_versions() -> None:
 
 def test_two_plug_ins_with_the_same_name_are_refused() -> None:
     found = Plugins([OTHER, HELLO], {"dora-hello": ["1"], "dora-other": ["1"]})
-    with pytest.raises(PluginError, match="and dora-other 2; remove one: pip uninstall"):
+    with pytest.raises(PluginError, match="and dora-other 2; remove all but one, for example: "):
         found.find("dora.commands", "hello")
     assert found.names("dora.commands") == []
 
@@ -75,7 +75,7 @@ def test_a_bundled_name_stays_that_of_dora(group: Group, name: str, wheel: str) 
         assert found.find(group, name) == (own if others else None)
         assert found.refusals() == [
             f"the {plugins.what(group, name)} of the plug-in dora-acme 2 is ignored, because dora"
-            " has its own; remove it: pip uninstall dora-acme"
+            f" has its own; remove it: {uninstall_command('dora-acme')}"
         ]
 
 
@@ -111,8 +111,43 @@ def test_a_plug_in_that_cannot_be_imported_is_named(
         plugins.load("dora.commands", "hello")
     assert "the command `dora hello` of the plug-in dora-hello 0.3 cannot" in str(error.value)
     assert reason in str(error.value)
-    assert str(error.value).endswith("repair or remove it: pip uninstall dora-hello")
+    assert str(error.value).endswith(f"repair or remove it: {uninstall_command('dora-hello')}")
     assert str(error.value) in list(plugins.problems({}))
+
+
+def test_a_wheel_without_a_name_is_refused(wheels: PluginWheels) -> None:
+    """As an interrupted installation leaves it."""
+    wheels.install("dora-hello", {"dora.commands": {"hello": "json:loads"}})
+    wheels.install("dora-other", {"dora.commands": {"other": "json:loads"}})
+    (wheels.folder / "dora_hello-0.3.dist-info" / "METADATA").unlink()
+    assert plugins.load("dora.commands", "other")
+    [problem] = plugins.problems({})
+    assert problem.startswith(
+        f"the command `dora hello` (json:loads) is of a wheel in {wheels.folder} whose metadata has"
+        " no name"
+    )
+    with pytest.raises(PluginError, match="whose metadata has no name"):
+        plugins.load("dora.commands", "hello")
+
+
+def test_entry_points_that_nothing_reads_are_reported(wheels: PluginWheels) -> None:
+    additions = {"dora.command": {"hello": "json:loads"}, "dora.pages": {"mine": "json:loads"}}
+    wheels.install("dora-hello", additions)
+    by_name, by_group = sorted(plugins.problems({}))
+    assert by_name == (
+        "the entry point `mine` of the group `dora.pages` of the plug-in dora-hello 0.3 is not"
+        " read; the names are beside, graph, show"
+    )
+    assert by_group.startswith("the group `dora.command` of the plug-in dora-hello is not read;")
+    assert "dora.commands" in by_group
+
+
+def test_what_a_module_prints_when_it_is_imported_is_not_output(
+    wheels: PluginWheels, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheels.install("a", {"dora.commands": {"noisy": "noisy:x"}}, noisy="print('noise')\nx = 3")
+    assert plugins.load("dora.commands", "noisy") == 3
+    assert capsys.readouterr() == ("", "noise\n")
 
 
 def test_a_name_of_dora_itself_is_reported(wheels: PluginWheels) -> None:

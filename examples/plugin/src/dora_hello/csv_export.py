@@ -17,10 +17,11 @@ def export(
 ) -> None:
     """Write a CSV file with a row for each message."""
     path = target or files[0].with_suffix(".csv")
-    with reading(files) as recording, unfinished(path) as new, new.open("w", newline="") as file:
-        rows = csv.writer(file, delimiter=separator)
-        rows.writerow(["nanoseconds", "output", "values"])
-        for message in recording.messages():
-            values, _ = decode(message.schema, message.data)
-            rows.writerow([message.log_time, message.topic, values.to_pylist()])
-    print(f"wrote {path}")
+    with reading(files) as recording:
+        with unfinished(path) as new, new.open("w", newline="") as file:
+            rows = csv.writer(file, delimiter=separator)
+            rows.writerow(["nanoseconds", "output", "values"])
+            for message in recording.messages():
+                values, _ = decode(message.schema, message.data)
+                rows.writerow([message.log_time, message.topic, values.to_pylist()])
+        print(f"wrote {path}")

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from itertools import takewhile
 from typing import Any, ClassVar
 
+import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
 
 from dora_cli.registry import UNSUPPORTED_OPTIONS
 from dora_config.program import command_of
@@ -69,3 +71,30 @@ class CommandGroup(TyperGroup):
             hint = f", did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"no such command {word!r}{hint}")
         return super().resolve_command(ctx, args)
+
+
+def command_for(name: str, entry: Any) -> Any:
+    """Return the command of a function or an application; a command is returned as it is."""
+    if isinstance(entry, TyperCommand | TyperGroup):
+        return entry
+    if isinstance(entry, typer.Typer):
+        return _of_application(name, entry)
+    return function_command(name, entry)
+
+
+def _of_application(name: str, app: typer.Typer) -> Any:
+    app.rich_markup_mode = None  # as commands of dora itself
+    app.info.cls = app.info.cls or CommandGroup
+    is_group = len(app.registered_commands) != 1 or app.registered_groups
+    command: Any = get_group(app) if is_group or app.registered_callback else _single(app)
+    command.name = name
+    if isinstance(app.rich_help_panel, str):
+        command.rich_help_panel = app.rich_help_panel
+    return command
+
+
+def _single(app: typer.Typer) -> Any:
+    """Return the only command, without the options that install a completion."""
+    plain = typer.Typer(add_completion=False, rich_markup_mode=None)
+    plain.registered_commands = app.registered_commands
+    return get_command(plain)

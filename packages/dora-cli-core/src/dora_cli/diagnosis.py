@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -80,11 +80,18 @@ def installed_wheels() -> dict[str, str]:
 
 def check_plugins() -> Iterator[Finding]:
     """Import what plug-ins add, and report what does not work."""
-    from dora_cli.registry import NAMES
+    from dora_cli.command import command_for
+    from dora_cli.registry import NAMES, Group
     from dora_cli.templates import OWN
     from dora_config import plugins
 
-    problems = list(plugins.problems({"dora.commands": NAMES, "dora.templates": OWN}))
+    own: dict[plugins.Group, Iterable[str]] = {"dora.commands": NAMES, "dora.templates": OWN}
+
+    def build(name: str, entry: object) -> None:
+        if not isinstance(entry, Group):  # its commands are imported when they are named
+            command_for(name, entry)
+
+    problems = list(plugins.problems(own, {"dora.commands": build}))
     for problem in problems:
         # a plug-in is not the cause of this one; the check of pyarrow names the cure
         if "pyarrow requires NumPy" not in problem:

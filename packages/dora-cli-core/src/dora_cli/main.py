@@ -10,11 +10,10 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from dora_cli import output
 from dora_cli._version import __version__
-from dora_cli.command import CommandGroup, function_command
+from dora_cli.command import CommandGroup, command_for
 from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
 from dora_config.launcher import COMMANDS, OWN_WORDS
 from dora_config.program import HELP
@@ -49,7 +48,9 @@ class LazyGroup(CommandGroup):
         from dora_cli import plugin_commands
 
         own = [*self._entries, *(() if self._path else OWN_WORDS)]
-        return list(dict.fromkeys([*own, *plugin_commands.words(self._path)]))
+        hidden = {*self._aliases, *self._unsupported}
+        added = [word for word in plugin_commands.words(self._path) if word not in hidden]
+        return list(dict.fromkeys([*own, *added]))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name, None if it does not exist."""
@@ -57,20 +58,19 @@ class LazyGroup(CommandGroup):
             entry = self._entries.get(self._aliases.get(cmd_name, cmd_name))
             if entry is None and not self._path and cmd_name in OWN_WORDS:  # help, completion
                 entry = import_module(COMMANDS[cmd_name]).command()
-            if entry is None:
-                entry = self._of_plugin(ctx, cmd_name)
-            if entry is None:
-                return None
-            self.commands[cmd_name] = self._load(cmd_name, entry)
-        return self.commands[cmd_name]
+            if entry is not None:
+                self.commands[cmd_name] = self._load(cmd_name, entry)
+            elif (command := self._of_plugin(ctx, cmd_name)) is not None:
+                self.commands[cmd_name] = command
+        return self.commands.get(cmd_name)
 
     def _of_plugin(self, ctx: Any, name: str) -> Any:
-        """Return what a plug-in adds; None if it does not exist, or fails in a completion."""
+        """Return a plug-in's command; None if it does not exist, or fails in a completion."""
         from dora_cli import plugin_commands
         from dora_config.plugins import PluginError
 
         try:
-            return plugin_commands.find(f"{self._path} {name}".lstrip())
+            return plugin_commands.find(f"{self._path} {name}".lstrip(), self._load)
         except PluginError:
             if ctx.resilient_parsing:
                 return None
@@ -99,11 +99,11 @@ class LazyGroup(CommandGroup):
 
         found = {section.title: dict(section.commands) for section in self._sections}
         own = {*self._entries, *self._aliases, *self._unsupported}
-        added, problems = plugin_commands.values(self._path, own)
-        for word, entry in added.items():
-            panel = self._load(word, entry).rich_help_panel
+        added, problems = plugin_commands.values(self._path, own, self._load)
+        for word, command in added.items():
+            panel = command.rich_help_panel
             title = panel if isinstance(panel, str) else "Plug-ins"
-            found.setdefault(self._sections[0].title if self._path else title, {})[word] = entry
+            found.setdefault(self._sections[0].title if self._path else title, {})[word] = command
         return [Section(title, commands) for title, commands in found.items() if commands], problems
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -141,11 +141,7 @@ def _load(name: str, entry: Any, path: str = "") -> Any:
             rich_help_panel=entry.heading,
             rich_markup_mode=None,
         )
-    if isinstance(entry, typer.Typer):
-        from dora_cli import plugin_commands
-
-        return plugin_commands.command_of(name, entry)
-    return entry if isinstance(entry, TyperCommand) else function_command(name, entry)
+    return command_for(name, entry)
 
 
 def _print_version(wanted: bool) -> None:

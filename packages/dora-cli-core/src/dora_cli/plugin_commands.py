@@ -8,22 +8,23 @@ A name of two words is a command of a group: `self wheels`.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
-import typer
-from typer.main import get_command, get_group
-
-from dora_cli.command import CommandGroup
 from dora_config import plugins
 from dora_config.plugins import PluginError
 
+Build = Callable[[str, Any], Any]
+"""Returns the command of a name and of what an entry point names."""
 
-def find(name: str) -> Any:
-    """Return what an entry point names, None if it does not exist. Raises PluginError."""
+
+def find(name: str, build: Build) -> Any:
+    """Return a command, None if it does not exist. Raises PluginError."""
     found = plugins.installed().find("dora.commands", name)
     if found is not None:
-        return found.load()
+        entry = found.load()
+        with found.blamed("be used"):
+            return build(name.rpartition(" ")[2], entry)
     if (sentence := plugins.missing("dora.commands", name)) is not None:
         raise PluginError(sentence)
     return None
@@ -35,8 +36,8 @@ def words(group: str) -> list[str]:
     return [word for before, _, word in names if before == group]
 
 
-def values(group: str, own: Container[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return what is added to a group by word, and what does not work; `own` are its own words."""
+def values(group: str, own: Container[str], build: Build) -> tuple[dict[str, Any], list[str]]:
+    """Return the added commands of a group, and what does not work; `own` are its own words."""
     found: dict[str, Any] = {}
     installed = plugins.installed()
     problems = [] if group else installed.refusals()
@@ -47,24 +48,7 @@ def values(group: str, own: Container[str]) -> tuple[dict[str, Any], list[str]]:
             problems.append(plugins.ignored(addition))
             continue
         try:
-            found[word] = find(name)
+            found[word] = find(name, build)
         except PluginError as error:
             problems.append(str(error))
     return found, problems
-
-
-def command_of(name: str, app: typer.Typer) -> Any:
-    """Return the command of an application."""
-    app.rich_markup_mode = None  # as commands of dora itself
-    app.info.cls = app.info.cls or CommandGroup
-    is_group = len(app.registered_commands) != 1 or app.registered_groups
-    command = get_group(app) if is_group or app.registered_callback else _single(app)
-    command.name = name
-    return command
-
-
-def _single(app: typer.Typer) -> Any:
-    """Return the only command, without the options that install a completion."""
-    plain = typer.Typer(add_completion=False, rich_markup_mode=None)
-    plain.registered_commands = app.registered_commands
-    return get_command(plain)

@@ -47,6 +47,13 @@ def install_command(*packages: str, python: str = sys.executable) -> str:
     return join([python, "-m", "pip", "install", *packages])
 
 
+def uninstall_command(package: str) -> str:
+    """Return the command that removes a package from this environment."""
+    if find_spec("pip") is None:
+        return join(["uv", "pip", "uninstall", "--python", sys.executable, package])
+    return join([sys.executable, "-m", "pip", "uninstall", package])
+
+
 def is_bundle() -> bool:
     """Return whether `dora cluster` has put this installation here, and replaces it as a whole."""
     return (Path(sys.prefix) / MANIFEST).is_file()

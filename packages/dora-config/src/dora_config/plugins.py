@@ -16,15 +16,17 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dora_config.errors import DoraError
-from dora_config.installation import extra_command, wheel_command
+from dora_config.installation import extra_command, uninstall_command, wheel_command
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -48,6 +50,16 @@ Group = Literal[
 ]
 """Groups of entry points; ARCHITECTURE.md lists their values."""
 GROUPS: tuple[Group, ...] = get_args(Group)
+FIXED: frozenset[Group] = frozenset(
+    {
+        "dora.checks",
+        "dora.node_packages",
+        "dora.pages",
+        "dora.replay_checks",
+        "dora.side_programs",
+    }
+)
+"""Groups of which dora reads only the names of its own plug-ins."""
 INTERFACE_GROUP = "dora.interface"
 
 _WORDS: Mapping[Group, str] = {
@@ -84,6 +96,8 @@ class Addition:
     """`MODULE` or `MODULE:OBJECT`."""
     wheel: str
     version: str = ""
+    folder: str = ""
+    """Folder of a wheel whose metadata is damaged."""
 
     @property
     def by(self) -> str:
@@ -93,17 +107,23 @@ class Addition:
     def load(self) -> Any:
         """Import the object. Raises PluginError."""
         module, _, names = self.value.partition(":")
-        try:
+        with self.blamed(f"be imported from {module}"), redirect_stdout(sys.stderr):
             found: Any = import_module(module)
             for name in filter(None, names.split(".")):
                 found = getattr(found, name)
+        return found
+
+    @contextmanager
+    def blamed(self, action: str) -> Iterator[None]:
+        """Raise PluginError for what its code raises; `action` completes "it cannot ..."."""
+        try:
+            yield
         except (Exception, SystemExit) as error:  # the code of a plug-in may raise anything
             reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise PluginError(
-                f"the {what(self.group, self.name)} of the plug-in {self.by} cannot be imported"
-                f" from {module} ({reason}); repair or remove it: pip uninstall {self.wheel}"
+                f"the {what(self.group, self.name)} of the plug-in {self.by} cannot {action}"
+                f" ({reason}); repair or remove it: {uninstall_command(self.wheel)}"
             ) from error
-        return found
 
 
 class PluginError(DoraError):
@@ -119,17 +139,22 @@ class Plugins:
     """What plug-ins add, and why some of them are refused."""
 
     def __init__(
-        self, additions: Iterable[Addition], interfaces: Mapping[str, Sequence[str]]
+        self,
+        additions: Iterable[Addition],
+        interfaces: Mapping[str, Sequence[str]],
+        problems: Iterable[str] = (),
     ) -> None:
         """`interfaces` has the versions of the interface that each wheel states."""
         self._usable: dict[tuple[Group, str], Addition] = {}
         self._refused: dict[tuple[Group, str], str] = {}
-        self._ignored: list[str] = []
+        self._ignored: list[str] = [*problems]
         found: dict[tuple[Group, str], list[Addition]] = defaultdict(list)
         for one in sorted(additions, key=lambda one: (one.group, one.name, one.wheel)):
             refusal = _of_another_version(one, interfaces.get(one.wheel, ()))
             if refusal is not None:
                 self._refused[one.group, one.name] = refusal
+            elif one.group in FIXED and one.name not in known_names(one.group):
+                self._ignored.append(_unread(one.group, one.by, known_names(one.group), one.name))
             elif known_names(one.group).get(one.name, one.wheel) != one.wheel:
                 self._ignored.append(ignored(one))
             else:
@@ -139,9 +164,10 @@ class Plugins:
                 self._usable[key] = several[0]
                 continue
             wheels = " and ".join(one.by for one in several)
+            others = " or ".join(one.wheel for one in several[1:])
             self._refused[key] = (
-                f"the {what(*key)} is in several plug-ins, {wheels}; remove one:"
-                f" pip uninstall {several[-1].wheel}"
+                f"the {what(*key)} is in several plug-ins, {wheels}; remove all but one, for"
+                f" example: {uninstall_command(several[0].wheel)} (or {others})"
             )
 
     def find(self, group: Group, name: str) -> Addition | None:
@@ -168,11 +194,24 @@ def ignored(addition: Addition) -> str:
     """Return the sentence about a plug-in that has the name of something of dora."""
     return (
         f"the {what(addition.group, addition.name)} of the plug-in {addition.by} is ignored,"
-        f" because dora has its own; remove it: pip uninstall {addition.wheel}"
+        f" because dora has its own; remove it: {uninstall_command(addition.wheel)}"
     )
 
 
+def _unread(group: str, by: str, read: Iterable[str], name: str = "") -> str:
+    """Return the sentence about entry points that nothing reads."""
+    subject = f"the entry point `{name}` of the group `{group}`" if name else f"the group `{group}`"
+    kind = "names" if name else "groups"
+    return f"{subject} of the plug-in {by} is not read; the {kind} are {', '.join(read)}"
+
+
 def _of_another_version(addition: Addition, stated: Sequence[str]) -> str | None:
+    if addition.folder:
+        return (
+            f"the {what(addition.group, addition.name)} ({addition.value}) is of a wheel in"
+            f" {addition.folder} whose metadata has no name, as after an interrupted installation;"
+            " remove its folder `*.dist-info` there, and install the wheel again"
+        )
     if INTERFACE in stated:
         return None
     versions = ", ".join(stated)
@@ -202,13 +241,24 @@ def installed() -> Plugins:
         interfaces[_wheel(point)].append(point.name)
     for group in GROUPS:
         for point in points.select(group=group):
-            version = "" if point.dist is None else point.dist.version
-            additions.append(Addition(group, point.name, point.value, _wheel(point), version))
-    return Plugins(additions, interfaces)
+            wheel, dist = _wheel(point), point.dist
+            version = dist.version if wheel and dist is not None else ""
+            folder = "" if wheel or dist is None else str(dist.locate_file(""))
+            additions.append(Addition(group, point.name, point.value, wheel, version, folder))
+    unread = {
+        (group, _wheel(point))
+        for group in points.groups
+        if group.startswith("dora.") and group not in (*GROUPS, INTERFACE_GROUP)
+        for point in points.select(group=group)
+    }
+    groups = [group for group in GROUPS if group not in FIXED]
+    return Plugins(additions, interfaces, [_unread(*one, groups) for one in sorted(unread)])
 
 
 def _wheel(point: EntryPoint) -> str:
-    return "" if point.dist is None else point.dist.name.replace("_", "-").lower()
+    """Return the name of a wheel; empty if its metadata is damaged."""
+    name: str | None = None if point.dist is None else point.dist.metadata["Name"]
+    return (name or "").replace("_", "-").lower()
 
 
 def packages_of_others() -> dict[str, str]:
@@ -225,6 +275,14 @@ def load(group: Group, name: str) -> Any:
     if found is None:
         raise PluginError(missing(group, name) or f"no plug-in has the {what(group, name)}")
     return found.load()
+
+
+@contextmanager
+def blamed(group: Group, name: str, action: str) -> Iterator[None]:
+    """Raise PluginError for what the code of an addition raises, as `Addition.blamed`."""
+    addition = installed().find(group, name)
+    with nullcontext() if addition is None else addition.blamed(action):
+        yield
 
 
 def missing(group: Group, name: str) -> str | None:
@@ -262,8 +320,14 @@ def _known_plugins() -> Mapping[str, Mapping[str, str]]:
     return found
 
 
-def problems(core: Mapping[Group, Iterable[str]]) -> Iterator[str]:
-    """Import all that plug-ins add, and yield what does not work; `core` has its own names."""
+def problems(
+    core: Mapping[Group, Iterable[str]],
+    build: Mapping[Group, Callable[[str, Any], object]] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Import all that plug-ins add, and yield what does not work.
+
+    `core` has its own names; `build` uses what was imported, as its reader does.
+    """
     plugins = installed()
     yield from plugins.refusals()
     commands = plugins.names("dora.commands")
@@ -275,6 +339,9 @@ def problems(core: Mapping[Group, Iterable[str]]) -> Iterator[str]:
             yield ignored(addition)
             continue
         try:
-            addition.load()
+            found = addition.load()
+            if (use := build.get(addition.group)) is not None:
+                with addition.blamed("be used"):
+                    use(addition.name, found)
         except PluginError as error:
             yield str(error)

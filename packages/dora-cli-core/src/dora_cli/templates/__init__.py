@@ -22,7 +22,11 @@ def project(kind: str, name: str) -> tuple[Mapping[str, str], Sequence[str]]:
         if kind not in plugins.known_names("dora.templates") and kind not in kinds():
             raise ValueError(f"{kind!r} is not a kind that is installed: {', '.join(kinds())}")
         template = plugins.load("dora.templates", kind)
-    return template(name)
+    files, commands = template(name)
+    for path in files:
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError(f"the template {kind!r} has a file outside the project: {path}")
+    return files, commands
 
 
 def kinds() -> Sequence[str]:

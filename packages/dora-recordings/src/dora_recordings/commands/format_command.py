@@ -65,9 +65,12 @@ class FormatCommand(TyperCommand):
         return plugins.installed().names(self._group)
 
     def of(self, name: str) -> Any:
-        """Return the command of a format. Raises PluginError if it is not installed."""
+        """Return the command of a format. Raises PluginError if it is not usable."""
         function = plugins.load(self._group, name)
-        command = function_command(self.name or "", function, cls=_Format)
+        with plugins.blamed(self._group, name, "be used"):
+            command = function_command(self.name or "", function, cls=_Format)
+            if not any(isinstance(one, TyperArgument) for one in command.params):
+                raise TypeError("its function has no argument for files")
         command.params.append(self._option())
         command.help = f"{self.help}\n\n`{name}`: {command.help or ''}"
         return command
@@ -100,7 +103,11 @@ class FormatCommand(TyperCommand):
             return ""
         silent = []
         for name in self.formats():
-            reads = getattr(plugins.load(self._group, name), "reads", None)
+            try:
+                reads = getattr(plugins.load(self._group, name), "reads", None)
+            except PluginError as error:  # another format may read the file
+                output.warn(str(error))
+                continue
             if reads is None:
                 silent.append(name)
             elif any(reads(Path(word)) for word in args):

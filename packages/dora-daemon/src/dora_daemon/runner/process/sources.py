@@ -71,10 +71,16 @@ def find_program(
     own = Path(sys.executable if own_python is None else own_python).parent / expanded
     if os.access(own, os.X_OK) and own.suffix != ".py":
         return own
-    remedy = missing_node(expanded)
+    if own.suffix == ".py":
+        raise SourceNotFound(
+            f"Could not find source path `{path}`: there is no file at {in_working_dir}"
+        )
+    remedy = missing_node(expanded) or (
+        "install the package that has it beside dora, or by `build` of the node"
+    )
     raise SourceNotFound(
         f"Could not find source path `{path}`: there is no file at {in_working_dir}, and no"
-        f" program of that name on PATH{f'; {remedy}' if remedy else ''}"
+        f" program of that name on PATH or in {own.parent}; {remedy}"
     )
 
 
