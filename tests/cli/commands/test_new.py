@@ -78,6 +78,21 @@ def test_a_project_of_a_plugin(dora: Dora, wheels: PluginWheels, tmp_path: Path)
     assert "created node" in dora("new", "own", "--kind", "node").out
 
 
+@pytest.mark.parametrize("path", ["../evil.txt", "/evil.txt", "a/../../evil.txt"])
+def test_a_template_writes_only_in_its_project(
+    dora: Dora, wheels: PluginWheels, tmp_path: Path, path: str
+) -> None:
+    module = f"def files(name):\n    return {{{path!r}: name}}, []\n"
+    wheels.install(
+        "dora-evil", {"dora.templates": {"evil": "evil_project:files"}}, evil_project=module
+    )
+    sys.modules.pop("evil_project", None)
+    shown = dora("new", "mine", "--kind", "evil")
+    assert shown.code == 2
+    assert f"the template 'evil' has a file outside the project: {path}" in shown.err
+    assert not (tmp_path / "mine").exists()
+
+
 def test_kinds_that_are_not_installed(dora: Dora) -> None:
     shown = dora("new", "mine", "--kind", "robot")
     assert shown.code == 2

@@ -11,6 +11,7 @@ from recordings.export.recorded_messages import message
 from support.command_line import Dora
 from support.plugin_wheels import PluginWheels, plugin_wheels
 
+from dora_recordings.conversion import CannotConvert, unfinished
 from dora_recordings.mcap_file import McapFile
 
 LINES = """\
@@ -103,3 +104,37 @@ def test_an_incomplete_file_is_named(dora: Dora, recording: Path, tmp_path: Path
 )
 def test_a_completion_offers_formats(wheels: PluginWheels, line: str, offered: list[str]) -> None:
     assert wheels.completions(line) == offered
+
+
+def test_a_format_that_cannot_be_used_is_named(
+    dora: Dora, wheels: PluginWheels, recording: Path
+) -> None:
+    module = "value = 5\ndef without() -> None: ..."
+    formats = {"value": "plug_wrong:value", "without": "plug_wrong:without"}
+    wheels.install("dora-wrong", {"dora.exports": formats}, plug_wrong=module)
+    for name, reason in (("value", "not a callable"), ("without", "no argument for files")):
+        shown = dora("recording", "export", recording, "--to", name)
+        assert (shown.code, shown.out) == (1, "")
+        assert f"`--to {name}` of the plug-in dora-wrong 0.3 cannot be used (" in shown.err
+        assert reason in shown.err
+
+
+def test_a_broken_import_leaves_the_others(
+    dora: Dora, wheels: PluginWheels, tmp_path: Path
+) -> None:
+    module = "def mine(path: str) -> None: print('mine')\nmine.reads = lambda path: True"
+    wheels.install("dora-mine", {"dora.imports": {"mine": "plug_mine:mine"}}, plug_mine=module)
+    wheels.install("dora-bad", {"dora.imports": {"bad": "no_module:x"}})
+    shown = dora("recording", "import", tmp_path / "any")
+    assert (shown.code, shown.out) == (0, "mine\n")
+    assert "the format `--from bad` of the plug-in dora-bad 0.3 cannot be imported" in shown.err
+
+
+def test_an_export_creates_folders_and_says_when_nothing_was_written(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b"
+    with unfinished(target) as new:
+        new.write_text("x")
+    assert target.read_text() == "x"
+    other = tmp_path / "c"
+    with pytest.raises(CannotConvert, match="nothing was written to"), unfinished(other):
+        pass

@@ -46,14 +46,17 @@ class Converted:
 def unfinished(target: Path, what: str = "file") -> Iterator[Path]:
     """Yield a path that becomes ``target`` after the block, and is removed after an error.
 
-    Raises CannotConvert if ``target`` exists.
+    Creates the folders above it. Raises CannotConvert if ``target`` exists, or nothing was written.
     """
     if target.exists():
         raise CannotConvert(f"{target} exists; choose another {what} with -o")
+    target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.new")
     _remove(path)
     try:
         yield path
+        if not path.exists():
+            raise CannotConvert(f"nothing was written to {target}")
         path.rename(target)
     finally:
         _remove(path)
