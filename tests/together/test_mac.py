@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.dora import run_dora, running_dora
+from support.fleets.coordinator import free_port
 from support.mac import MAC, SUPPORT
 from support.workspace import Workspace
 
@@ -80,7 +81,6 @@ REFUSED = """
 """
 """Commands that would start nodes here."""
 LOCAL = """
-    replay none.mcap -> 1
     validate flow.yml
     validate flow.yml --strict-types
     graph flow.yml --mermaid
@@ -111,7 +111,6 @@ LOCAL = """
     cluster upgrade cluster.yml -> 1
     cluster downgrade cluster.yml -> 1
     cluster promote robot --file cluster.yml --yes -> 1
-    ros2 check -> 1
 """
 """Commands with their exit codes, by default 0; without a coordinator."""
 REMOTE = """
@@ -168,6 +167,28 @@ REMOTE = """
     cluster ca
     cluster rotate-token
 """
+
+
+REPLAYS = """
+    replay fetched.mcap
+    replay fetched.mcap --check --run talker
+"""
+"""Commands that would start the nodes of a recording here."""
+ROS2 = """
+    ros2 echo /chatter --count 1
+    ros2 topics --json
+    ros2 nodes
+    ros2 services
+    ros2 actions
+    ros2 type std_msgs/msg/String
+    ros2 hz /chatter --count 1
+    ros2 pub /chatter std_msgs/msg/String {"data":"once"} --rate 9 --count 1
+    ros2 call /none {} --timeout 1 -> 1
+    ros2 send-goal /none {} --timeout 1 -> 1
+    ros2 param /none --timeout 1 -> 1
+    ros2 check --seconds 1
+"""
+"""Commands beside a router and a publisher of /chatter."""
 
 
 def steps(text: str) -> Iterator[tuple[str, int]]:
@@ -247,6 +268,8 @@ def test_all_commands(folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         laptop = stack.enter_context(mac(folder, port))
         for line, code in steps(REMOTE):
             laptop.dora(line, code)
+        for line, _ in steps(REPLAYS):
+            assert NEEDS_LINUX in laptop.dora(line, 1)
         page = running_dora("ui", "--no-browser", "--coordinator-port", port, env=MAC)
         with page as ui:
             ui.wait_for("http://")
@@ -256,7 +279,32 @@ def test_all_commands(folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         daemon.wait()
         coordinator.wait()
         missing = set(laptop.commands) - used - laptop.used - {"coordinator", "daemon", "ui"}
-        assert not {one for one in missing if not one.startswith("ros2 ")}  # `check` is for all
+        assert not {one for one in missing if not one.startswith("ros2 ")}
+
+
+def test_ros2_over_zenoh(folder: Path) -> None:
+    address = f"tcp/127.0.0.1:{free_port()}"
+    message = ("/chatter", "std_msgs/msg/String", '{"data": "hello"}', "--rate", "20")
+    router = running_dora("ros2", "router", "--listen", address, env=MAC)
+    publisher = running_dora("ros2", "pub", *message, "--router", address, env=MAC)
+    with router as routing, mac(folder, "9") as laptop:
+        routing.wait_for("the router listens")
+        with publisher as publishing:
+            shown = [laptop.dora(f"{line} --router {address}", code) for line, code in steps(ROS2)]
+            publishing.interrupt()
+            publishing.wait()
+        routing.interrupt()
+        routing.wait()
+    assert '{"data": "hello"}' in shown[0]
+    assert '"topic": "/chatter"' in shown[1]
+    missing = set(laptop.commands) - laptop.used - {"ros2 router"}
+    assert not {one for one in missing if one.startswith("ros2 ")}
+
+
+def test_tests_with_real_nodes_are_refused(folder: Path) -> None:
+    (folder / "test_flow.py").write_text("def test(dora_flow):\n    dora_flow('flow.yml').run()\n")
+    # without capturing, for which Python on Linux uses what macOS lacks
+    assert NEEDS_LINUX in run_dora("test", "-s", cwd=folder, env=MAC).exited(1).stdout
 
 
 def test_daemon_is_refused() -> None:

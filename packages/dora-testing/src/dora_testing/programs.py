@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dora_config.dataflow.loader import LoadedDataflow
 from dora_config.dataflow.resolved import NodeLocation, ResolvedNode
+from dora_config.linux import require_linux
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.build.session_file import read_session
 from dora_daemon.runner.errors import PreparationError
@@ -49,7 +50,8 @@ def plan_of(loaded: LoadedDataflow, env: Mapping[str, str]) -> RunPlan:
 def prepare(
     plan: RunPlan, loaded: LoadedDataflow, nodes: Iterable[ResolvedNode], folder: Path
 ) -> dict[str, PreparedNode]:
-    """Return the programs of these nodes, with virtual time. Raises FlowError."""
+    """Return the programs of these nodes, with virtual time. Raises FlowError, NeedsLinux."""
+    require_linux()
     packages = make_package_folder(folder / "packages")
     (packages / "sitecustomize.py").write_text(_SITE, encoding="utf-8")
     preparer = Preparer(plan, packages, os.environ)
