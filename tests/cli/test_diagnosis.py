@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from support.plugin_wheels import PluginWheels, plugin_wheels
 
 from dora_cli import diagnosis
 from dora_cli.diagnosis import Finding
 from dora_config.installation import wheel_command
 from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginWheels]:
+    yield from plugin_wheels(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -97,42 +100,11 @@ def test_an_invalid_host_name_is_a_warning() -> None:
     assert finding.result == "WARN"
 
 
-OPEN_SESSION = """
-import sys
-import zenoh
-config = zenoh.Config()
-config.insert_json5("listen/endpoints", '["tcp/0.0.0.0:0"]')
-config.insert_json5("scouting/multicast/enabled", "false")
-with zenoh.open(config):
-    print("open", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_ros_session_that_other_computers_reach_is_a_warning() -> None:
-    config = json.dumps({"node_id": "camera"})
-    env = {**os.environ, "DORA_NODE_CONFIG": config, "ROS_DOMAIN_ID": "7"}
-    with subprocess.Popen(
-        [sys.executable, "-c", OPEN_SESSION],
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        start = f"node camera (pid {process.pid}): domain 7, Zenoh, listens on 0.0.0.0:"
-        (found,) = [one for one in diagnosis.check_ros_sessions() if one.text.startswith(start)]
-        process.communicate()
-    assert found.result == "WARN"
-    assert "other computers can connect" in found.text
-
-
 def test_a_pyarrow_for_another_numpy_is_not_blamed_on_plugins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arrow = "x cannot be imported (ImportError: pyarrow requires NumPy 2.0 or newer, found 1.26.4)"
-    monkeypatch.setattr("dora_config.plugins.problems", lambda _: iter([arrow, "y is old"]))
+    monkeypatch.setattr("dora_config.plugins.problems", lambda *_: iter([arrow, "y is old"]))
     assert [found.text for found in diagnosis.check_plugins()] == ["y is old"]
 
 
@@ -147,3 +119,18 @@ def test_codecs_that_lack_a_library_are_named_with_the_remedy(
     assert found.result == "PASS"
     assert found.text.startswith("jpeg, h264, lz4, zstd" if installed else "jpeg, lz4, zstd; h264")
     assert ("pip install" in found.text) is not installed
+
+
+def test_checks_of_plug_ins(wheels: PluginWheels) -> None:
+    module = (
+        "from dora_cli.diagnosis import Finding\n"
+        "def battery(): return [Finding('WARN', 'battery', '9 V')]\n"
+        "def broken(): raise OSError('no bus')\n"
+    )
+    names = {"battery": "plug_check:battery", "broken": "plug_check:broken", "gone": "none:none"}
+    wheels.install("a", {"dora.checks": names}, plug_check=module)
+    found = [one for one in diagnosis.checks_of_plugins() if one.subject in ("battery", "plug-ins")]
+    assert found[0] == diagnosis.Finding("WARN", "battery", "9 V")
+    assert len(found) == 2
+    assert "check `broken` of `dora doctor` of the plug-in a 0.3 cannot check" in found[1].text
+    assert "(OSError: no bus)" in found[1].text

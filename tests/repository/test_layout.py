@@ -29,6 +29,7 @@ MAY_IMPORT_TOO = {
     "dora_ros2.kind": {"dora_config"},
     "dora_ros2.commands": {"dora_cli", "dora_config"},
     "dora_ros2.plugin": {"dora_cli"},
+    "dora_ros2.sessions": {"dora_cli"},
     "dora_ros2.bags": {"dora_config", "dora_cli", "dora_recordings"},
     "dora_testing.command": {"dora_cli"},
 }
@@ -61,6 +62,7 @@ OPTIONAL = {
     "dora_ros2.block": {"pydantic"},
     "dora_ros2.bags": {"mcap", "typer", "yaml", "zstandard"},
     "dora_ros2.plugin": {"typer"},
+    "dora_ros2.sessions": {"psutil"},
 }
 """Third-party modules of sub-packages that are not imported unless they are installed."""
 

@@ -212,7 +212,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("dds",),
         ("transport",),
         ("bridge", "api", "commands"),
-        ("block", "bags"),
+        ("block", "bags", "sessions"),
         ("plugin", "kind", "__main__"),
     ),
 }

@@ -45,6 +45,7 @@ Group = Literal[
     "dora.pages",
     "dora.side_programs",
     "dora.checks",
+    "dora.cluster_files",
     "dora.templates",
     "dora.replay_checks",
 ]
@@ -52,7 +53,7 @@ Group = Literal[
 GROUPS: tuple[Group, ...] = get_args(Group)
 FIXED: frozenset[Group] = frozenset(
     {
-        "dora.checks",
+        "dora.cluster_files",
         "dora.node_packages",
         "dora.pages",
         "dora.replay_checks",
@@ -70,7 +71,8 @@ _WORDS: Mapping[Group, str] = {
     "dora.node_api": "class `dora.{}`",
     "dora.node_packages": "package `{}` of nodes",
     "dora.nodes": "node `{}`",
-    "dora.checks": "check of a {} by `dora doctor`",
+    "dora.checks": "check `{}` of `dora doctor`",
+    "dora.cluster_files": "{} of a cluster file by `dora doctor`",
     "dora.replay_checks": "`dora replay --{}`",
     "dora.side_programs": "program `{}` beside a dataflow",
     "dora.templates": "project `dora new --kind {}`",

@@ -51,7 +51,7 @@ def doctor(
         *diagnosis.check_state_dir(),
         *diagnosis.check_coordinator(at.host, at.port),
         *diagnosis.check_daemon(),
-        *diagnosis.check_ros_sessions(),
+        *diagnosis.checks_of_plugins(),
     ]
     if dataflow is not None:
         findings += diagnosis.check_dataflow(dataflow)
@@ -75,7 +75,7 @@ def _is_healthy(cluster: Path | None) -> bool:
         return True
     from dora_config import plugins
 
-    check = plugins.load("dora.checks", "cluster")
+    check = plugins.load("dora.cluster_files", "check")
     output.write()
     return bool(check(cluster))
 
