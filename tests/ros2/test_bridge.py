@@ -90,8 +90,8 @@ class FakeNode:
     def report_waiting(self, text: str | None) -> None:
         self.waiting.append(text)
 
-    def report_ros_graph(self, graph: dict[str, Any]) -> None:
-        self.graph = graph
+    def report_details(self, details: dict[str, Any]) -> None:
+        self.graph = details
 
     def put(self, name: str, value: dict[str, Any], **metadata: Any) -> None:
         self.events.put(self.event(name, value, metadata))

@@ -41,7 +41,7 @@ MESSAGES: list[control.Message] = [
     control.NodeLeaving(),
     control.HoldUpdates(reason="arm is moving"),
     control.ReportWaiting(text="a router"),
-    control.ReportRosGraph(graph={"nodes": ["/talker"], "topics": []}),
+    control.ReportDetails(details={"nodes": ["/talker"], "topics": []}),
     control.SaveState(format="arrow", size=2**40),
     control.ExtensionRequest(request=2, action="store", namespace="n", key="k", value="AA=="),
     control.WatchOutput(node="camera", output="image"),

@@ -301,9 +301,9 @@ class Node:
         """
         self._backend.send_control(messages.ReportWaiting(text))
 
-    def report_ros_graph(self, graph: dict[str, Any]) -> None:
-        """Show the ROS graph of a `ros2` node on the page; replaces an earlier one."""
-        self._backend.send_control(messages.ReportRosGraph(graph))
+    def report_details(self, details: dict[str, Any]) -> None:
+        """Show details of a node of a plug-in's kind on the page; replaces an earlier report."""
+        self._backend.send_control(messages.ReportDetails(details))
 
     # --- the dataflow ----------------------------------------------------------------------------
 

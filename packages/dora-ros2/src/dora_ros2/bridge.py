@@ -819,7 +819,7 @@ class Bridge:
         if changes != self._shown_changes and now >= self._shown_at + _GRAPH_SECONDS:
             self._shown_changes, self._shown_at = changes, now
             summary = connection.graph.summary(name, dds=connection.kind == "dds")
-            self._node.report_ros_graph(summary)
+            self._node.report_details(summary)
 
     def _show(self, found: Sequence[Waiting]) -> None:
         """Show in the lists of dora what the bridge waits for."""

@@ -38,10 +38,10 @@ from dora_config.protocol.rest.errors import STATUSES, OperationFailed
 from dora_config.protocol.rest.operations import OPERATIONS
 from dora_config.protocol.runner import (
     DeleteParam,
+    GetDetails,
     GetParams,
-    GetRosGraph,
+    NodeDetails,
     Params,
-    RosGraph,
     SetParam,
 )
 from dora_ui import rows
@@ -272,9 +272,9 @@ class Actions:
         return {"values": json.loads(json.dumps(values), parse_constant=str)}
 
     async def _ros_graph(self, request: Request) -> dict[str, Any]:
-        replies = await self._call(request, GetRosGraph(node=_node(request)))
-        found = [one.reply for one in replies.replies if isinstance(one.reply, RosGraph)]
-        return {"graph": found[0].graph if found else None}
+        replies = await self._call(request, GetDetails(node=_node(request)))
+        found = [one.reply for one in replies.replies if isinstance(one.reply, NodeDetails)]
+        return {"graph": found[0].details if found else None}
 
     async def _set_param(self, request: Request) -> dict[str, Any]:
         wanted = await _body(request, _Value)

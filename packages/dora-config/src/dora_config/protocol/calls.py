@@ -17,8 +17,8 @@ from dora_config.protocol.envelope import DataflowUuid, Message
 from dora_config.protocol.links import RemoteEdge
 from dora_config.protocol.runner import (
     DeleteParam,
+    GetDetails,
     GetParams,
-    GetRosGraph,
     GetStatistics,
     GraphChange,
     HoldNode,
@@ -38,7 +38,7 @@ NodeRequest = Annotated[
     | SetParam
     | DeleteParam
     | GetParams
-    | GetRosGraph
+    | GetDetails
     | Publish
     | ReloadCode,
     Field(discriminator="kind"),

@@ -174,8 +174,8 @@ class GetParams(Frozen, kind="get_params"):
     node: str
 
 
-class GetRosGraph(Frozen, kind="get_ros_graph"):
-    """Get what a `ros2` node last reported of its graph; answered with :class:`RosGraph`."""
+class GetDetails(Frozen, kind="get_details"):
+    """Get what a node last reported of itself; answered with :class:`NodeDetails`."""
 
     node: str
 
@@ -237,7 +237,7 @@ RunnerRequest = Annotated[
     | SetParam
     | DeleteParam
     | GetParams
-    | GetRosGraph
+    | GetDetails
     | Publish
     | ReloadCode
     | AcknowledgeResult
@@ -365,9 +365,9 @@ class Params(Frozen, kind="params"):
     values: dict[str, Any] = Field(default_factory=dict)
 
 
-class RosGraph(Frozen, kind="ros_graph"):
-    graph: dict[str, Any] | None = None
-    """Value that its plug-in returns; None: the node has not reported one."""
+class NodeDetails(Frozen, kind="node_details"):
+    details: dict[str, Any] | None = None
+    """Content that the program of its kind defines; None: the node has not reported any."""
 
 
 RunnerReply = Annotated[
@@ -379,7 +379,7 @@ RunnerReply = Annotated[
     | RunnerHistory
     | NodeDefinitions
     | Params
-    | RosGraph,
+    | NodeDetails,
     Field(discriminator="kind"),
 ]
 

@@ -156,10 +156,10 @@ class ReportWaiting(Message, kind="waiting"):
     text: str | None = None
 
 
-class ReportRosGraph(Message, kind="ros_graph"):
-    """The ROS graph that a `ros2` node sees; replaces an earlier one."""
+class ReportDetails(Message, kind="details"):
+    """What the program of a kind of nodes shows about itself; replaces an earlier report."""
 
-    graph: dict[str, Any]
+    details: dict[str, Any]
 
 
 class SaveState(Message, kind="save_state"):

@@ -130,9 +130,9 @@ class ControlRequests:
                 self._delete_param(request)
             case protocol.GetParams():
                 return protocol.Params(values=dict(self._changes.local(request.node).params))
-            case protocol.GetRosGraph():
+            case protocol.GetDetails():
                 process = self._changes.local(request.node).connected
-                return protocol.RosGraph(graph=None if process is None else process.ros_graph)
+                return protocol.NodeDetails(details=None if process is None else process.details)
             case protocol.Publish():
                 self._publish(request)
             case protocol.ReloadCode():

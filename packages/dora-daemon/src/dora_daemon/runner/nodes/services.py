@@ -137,8 +137,8 @@ class NodeServices:
                 self.logs.history.add(NodeWaits(node=node, text=text))
                 if text is not None:
                     self._library_log(node, messages.Log("warn", text))
-            case messages.ReportRosGraph(graph=graph):
-                connection.ros_graph = graph
+            case messages.ReportDetails(details=details):
+                connection.details = details
             case messages.NodeLeaving():
                 connection.leaving = True
             case _:

@@ -69,8 +69,8 @@ class NodeConnection:
         """Why the process must not be changed now."""
         self.waits: str | None = None
         """What the process waits for outside of the dataflow."""
-        self.ros_graph: dict[str, Any] | None = None
-        """Graph that the process has reported."""
+        self.details: dict[str, Any] | None = None
+        """What the process has reported of itself."""
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
