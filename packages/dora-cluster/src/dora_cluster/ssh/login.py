@@ -54,6 +54,7 @@ class _Agent(AgentSSH):
         self._link.settimeout(_AGENT_TIMEOUT)
         with suppress(OSError, paramiko.SSHException):
             self._link.connect(path)
+            # `Agent` of paramiko uses the socket of SSH_AUTH_SOCK only, not that of `ssh -G`
             self._connect(self._link)  # type: ignore[attr-defined]
 
     def close(self) -> None:
