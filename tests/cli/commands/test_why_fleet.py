@@ -109,8 +109,9 @@ def test_a_full_disk_and_an_interrupt(workspace: Workspace) -> None:
         uuid = fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT))
         fleet.wait_for_messages(uuid)
         log = workspace.path / "out" / uuid / "log_collector.jsonl"
-        log.unlink()
-        log.symlink_to("/dev/full")
+        link = workspace.path / "full"
+        link.symlink_to("/dev/full")
+        link.replace(log)  # at once: the runner creates a missing file
         wait_until(lambda: explained(fleet)["cause"], what="the full disk")
         cause = explained(fleet)["cause"]
         assert cause["text"].startswith('the disk of machine "robot" is full: cannot write ')
