@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 from measure.simulated_daemons import Fleet, fleet, machine_id, node_ids
 
-from dora_cli.coordinator.client import Client as CliClient
+from dora_cli.coordinator.client import CoordinatorClient as CliClient
 from dora_config.access import Endpoint, endpoint
 from dora_config.access_token import Token
 from dora_config.control_plane import ControlConnection
@@ -151,7 +151,7 @@ def coordinator() -> Iterator[Coordinator]:
             subject.kill()
 
 
-class Client:
+class CoordinatorClient:
     def __init__(self, client: CliClient) -> None:
         self._client = client
 
@@ -166,10 +166,10 @@ class Client:
 
 
 @contextmanager
-def client(where: Endpoint) -> Iterator[Client]:
+def client(where: Endpoint) -> Iterator[CoordinatorClient]:
     with CliClient(where, timeout=60) as opened:
         opened.connect()
-        yield Client(opened)
+        yield CoordinatorClient(opened)
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -269,7 +269,9 @@ class Viewing:
     top_cpu_percent: float
 
 
-def _viewing(subject: Coordinator, where: Endpoint, active: Client, steady: float) -> Viewing:
+def _viewing(
+    subject: Coordinator, where: Endpoint, active: CoordinatorClient, steady: float
+) -> Viewing:
     def anew(request: Callable[[], float]) -> tuple[float, float]:
         time.sleep(2 * REUSED_SECONDS)
         return _cost(subject, request)
@@ -277,7 +279,9 @@ def _viewing(subject: Coordinator, where: Endpoint, active: Client, steady: floa
     def ten() -> float:
         with ExitStack() as stack, ThreadPoolExecutor(10) as threads:
             clients = [stack.enter_context(client(where)) for _ in range(10)]
-            return max(threads.map(Client.request, clients, [control.GetSnapshot()] * 10))
+            return max(
+                threads.map(CoordinatorClient.request, clients, [control.GetSnapshot()] * 10)
+            )
 
     def metrics() -> float:
         connection = ControlConnection(where, timeout=PATIENCE)

@@ -128,7 +128,7 @@ class SeveralRun:
 def test_how_to_name_one_of_several_dataflows(
     dora: Dora, monkeypatch: pytest.MonkeyPatch, words: str, how: str
 ) -> None:
-    monkeypatch.setattr("dora_cli.coordinator.client.Client", lambda _: SeveralRun())
+    monkeypatch.setattr("dora_cli.coordinator.client.CoordinatorClient", lambda _: SeveralRun())
     shown = dora(*words.split())
     assert shown.code == 1
     assert shown.err.endswith(f"name one of them: a, b (`{how}`)\n")

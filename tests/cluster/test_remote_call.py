@@ -11,7 +11,7 @@ from support.cluster.installation import LocalMachine
 from support.sources import packaged_sources
 
 from dora_cluster import remote_call
-from dora_cluster.connection import Finished
+from dora_cluster.connection import FinishedCommand
 from dora_cluster.errors import RemoteTimeout
 from dora_cluster.remote_call import MachineProblem, call, program
 
@@ -117,7 +117,7 @@ def test_login_shell_that_refuses_commands_is_named(
 def test_time_limit_names_the_request(
     machine: LocalMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def time_out(*_: object, **__: object) -> Finished:
+    def time_out(*_: object, **__: object) -> FinishedCommand:
         raise RemoteTimeout("robot", "`sh -c ... 34567 daemon.facts` did not end in time")
 
     monkeypatch.setattr(machine, "run", time_out)

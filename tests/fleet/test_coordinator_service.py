@@ -22,7 +22,7 @@ from support.cluster.installation import Installation
 from support.dora import DORA, run_dora
 from support.waiting import wait_until
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_config.access import endpoint
 from dora_config.protocol.control import ClusterStatus
@@ -313,7 +313,7 @@ def test_upgrade_and_rollback_of_a_remote_coordinator(
 def release(control: Host) -> str:
     """Return the coordinator's version; empty if it does not answer."""
     try:
-        with Client(endpoint(control.address)) as client:
+        with CoordinatorClient(endpoint(control.address)) as client:
             return client.request(ClusterStatus()).coordinator.release
     except CoordinatorUnavailable:
         return ""

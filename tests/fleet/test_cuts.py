@@ -16,7 +16,7 @@ from support.dora import run_dora
 from support.waiting import wait_until
 
 from dora_cli.main import main
-from dora_cluster.connection import Finished
+from dora_cluster.connection import FinishedCommand
 from dora_cluster.ownership import lease
 from dora_cluster.ssh.connection import SshConnection
 
@@ -45,7 +45,7 @@ class Cutter:
         config = Path.home() / ".ssh/config"
         before = config.read_text()
 
-        def execute(link: SshConnection, *arguments: Any) -> Finished:
+        def execute(link: SshConnection, *arguments: Any) -> FinishedCommand:
             # a lease that is not given back does not fail the command
             is_step = "lease.give_back" not in arguments[0]
             if is_step and link.name.startswith(f"{self.host.name} "):

@@ -13,7 +13,7 @@ from support.cluster.hosts import Hosts
 from support.cluster.hosts_boot import USER, USER_WITHOUT_SUDO
 from support.waiting import wait_until
 
-from dora_cluster.connection import Connection
+from dora_cluster.connection import MachineConnection
 from dora_cluster.errors import (
     ConnectionLost,
     HostKeyRefused,
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def robot(workstation: Path, hosts: Hosts) -> Iterator[Connection]:
+def robot(workstation: Path, hosts: Hosts) -> Iterator[MachineConnection]:
     with connect(target("robot")) as machine:
         yield machine
 
@@ -51,34 +51,34 @@ def robot(workstation: Path, hosts: Hosts) -> Iterator[Connection]:
 # ------------------------------------------------------------------------------- commands
 
 
-def test_arguments_are_unchanged(robot: Connection) -> None:
+def test_arguments_are_unchanged(robot: MachineConnection) -> None:
     words = ["a b", "'", '"', "$HOME", "`id`", "*", "", "\\", "a\nb", "é!", "-n", "~"]
     assert robot.check(["printf", "%s\\0", *words]).split("\0")[:-1] == words
 
 
-def test_input_output_and_exit_code(robot: Connection) -> None:
+def test_input_output_and_exit_code(robot: MachineConnection) -> None:
     data = bytes(range(256)) * 40_000  # 10 MB, more than any window
     done = robot.run(["sh", "-c", "cat; echo no >&2; exit 3"], stdin=data)
     assert (done.code, done.stderr) == (3, "no\n")
     assert done.stdout.encode("utf-8", "surrogateescape") == data
 
 
-def test_command_may_ignore_a_large_input(robot: Connection) -> None:
+def test_command_may_ignore_a_large_input(robot: MachineConnection) -> None:
     assert robot.run(["false"], stdin=b"x" * 30_000_000).code == 1
 
 
-def test_error_has_the_last_output_of_a_failed_command(robot: Connection) -> None:
+def test_error_has_the_last_output_of_a_failed_command(robot: MachineConnection) -> None:
     with pytest.raises(RemoteCommandFailed, match=r"robot.*exit code 7:\n  out of milk"):
         robot.script("echo out of milk >&2; exit 7")
 
 
-def test_command_times_out(robot: Connection) -> None:
+def test_command_times_out(robot: MachineConnection) -> None:
     with pytest.raises(RemoteTimeout, match="sleep 60"):
         robot.run(["sleep", "60"], timeout=0.3)
     assert robot.check(["echo", "alive"]) == "alive\n"
 
 
-def test_another_login_shell(robot: Connection, hosts: Hosts) -> None:
+def test_another_login_shell(robot: MachineConnection, hosts: Hosts) -> None:
     hosts["robot"].root("usermod", "-s", "/bin/sh", USER)
     try:
         with connect(target("robot")) as machine:
@@ -87,7 +87,7 @@ def test_another_login_shell(robot: Connection, hosts: Hosts) -> None:
         hosts["robot"].root("usermod", "-s", "/bin/bash", USER)
 
 
-def test_root_without_a_password(robot: Connection, hosts: Hosts) -> None:
+def test_root_without_a_password(robot: MachineConnection, hosts: Hosts) -> None:
     assert robot.check(["id", "-u"], sudo=True) == "0\n"
     with connect(target("robot", user="root")) as machine:
         hosts["robot"].root("mv", "/usr/bin/sudo", "/usr/bin/sudo.away")
@@ -112,7 +112,7 @@ def test_sudo_with_a_password(workstation: Path) -> None:
 # ------------------------------------------------------------------------------- files
 
 
-def test_files_are_replaced_atomically(robot: Connection, hosts: Hosts) -> None:
+def test_files_are_replaced_atomically(robot: MachineConnection, hosts: Hosts) -> None:
     robot.write("/home/ubuntu/one", b"\xff\x00first", mode=0o600)
     robot.write("/home/ubuntu/one", b"\xff\x00second", mode=0o640)
     assert robot.read("/home/ubuntu/one") == b"\xff\x00second"
@@ -125,7 +125,7 @@ def test_files_are_replaced_atomically(robot: Connection, hosts: Hosts) -> None:
         robot.write("/etc/not-mine", b"x")
 
 
-def test_transfer_is_resumed(robot: Connection, tmp_path: Path) -> None:
+def test_transfer_is_resumed(robot: MachineConnection, tmp_path: Path) -> None:
     source = tmp_path / "big"
     source.write_bytes(bytes(range(250)) * 20_000)
     seen: list[int] = []
@@ -135,7 +135,7 @@ def test_transfer_is_resumed(robot: Connection, tmp_path: Path) -> None:
     assert robot.read("/home/ubuntu/big") == source.read_bytes()
 
 
-def test_full_disk(robot: Connection, hosts: Hosts, tmp_path: Path) -> None:
+def test_full_disk(robot: MachineConnection, hosts: Hosts, tmp_path: Path) -> None:
     source = tmp_path / "big"
     source.write_bytes(bytes(3_000_000))
     hosts["robot"].root("mkdir", "-p", "/mnt/small")

@@ -8,12 +8,22 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from dora_gate.gate import AUTO, EMERGENCY, NONE, Action, Command, Gate, Refused, Rest, Settings
+from dora_gate.gate import (
+    AUTO,
+    EMERGENCY,
+    NONE,
+    Action,
+    Gate,
+    GateRefused,
+    GateSettings,
+    Rest,
+    SourceCommand,
+)
 
 SECOND = 1_000_000_000
 HOLD_AFTER = SECOND // 5
 TICK = SECOND // 50
-ROBOT = Settings(sources=("human", "policy"), hold_after=HOLD_AFTER)
+ROBOT = GateSettings(sources=("human", "policy"), hold_after=HOLD_AFTER)
 
 
 def values(action: Action | None) -> tuple[float, ...] | None:
@@ -46,7 +56,9 @@ def test_control_names_a_source_whatever_the_others_send() -> None:
     assert gate.cycle(0) == Action((1.0,), "hold", command=False)
     gate.select(AUTO)
     assert gate.cycle(0) == Action((2.0,), "human", command=True)
-    with pytest.raises(Refused, match="control is 'robot'; expected one of: human, policy, auto"):
+    with pytest.raises(
+        GateRefused, match="control is 'robot'; expected one of: human, policy, auto"
+    ):
         gate.select("robot")
     assert gate.control == AUTO
 
@@ -71,11 +83,13 @@ def test_an_old_command_after_a_cut_is_not_obeyed() -> None:
     gate.add("human", [1.0], captured=0, now=0)
     gate.cycle(0)
     back = 10 * SECOND
-    with pytest.raises(Refused, match=r"a command is 9\.5 s old when it arrives; the limit is 0"):
+    with pytest.raises(
+        GateRefused, match=r"a command is 9\.5 s old when it arrives; the limit is 0"
+    ):
         gate.add("human", [2.0], captured=SECOND // 2, now=back)
     assert gate.cycle(back) == Action((1.0,), "hold", command=False)
     gate.add("human", [3.0], captured=back, now=back)
-    with pytest.raises(Refused, match="older than the one before"):
+    with pytest.raises(GateRefused, match="older than the one before"):
         gate.add("human", [4.0], captured=back - 1, now=back)
     assert values(gate.cycle(back)) == (3.0,)
 
@@ -114,7 +128,7 @@ def test_an_emergency_command_that_does_not_fit_is_an_alarm(
     gate.cycle(0)
     if before:
         gate.add(EMERGENCY, [1.0, 2.0], captured=0, now=0)
-    with pytest.raises(Refused):
+    with pytest.raises(GateRefused):
         gate.add(EMERGENCY, wrong, captured=0, now=0)
     assert gate.cycle(0) == Action((1.0, 2.0), EMERGENCY, command=False)
     gate.add(EMERGENCY, [8.0, 8.0], captured=1, now=1)
@@ -129,7 +143,7 @@ def test_an_old_end_of_an_emergency_does_not_end_it() -> None:
     gate.alarm()
     now = 5 * SECOND
     gate.add("human", [1.0], captured=now, now=now)
-    with pytest.raises(Refused, match="the end of the emergency is 4 s old"):
+    with pytest.raises(GateRefused, match="the end of the emergency is 4 s old"):
         gate.end_emergency(SECOND, now)
     assert gate.cycle(now) is None
     gate.end_emergency(now - HOLD_AFTER, now)
@@ -154,7 +168,7 @@ def test_an_emergency_command_that_comes_late_is_an_emergency() -> None:
     gate = Gate(ROBOT)
     gate.add("human", [1.0], captured=SECOND, now=SECOND)
     gate.cycle(SECOND)
-    with pytest.raises(Refused, match="a command is 1 s old"):
+    with pytest.raises(GateRefused, match="a command is 1 s old"):
         gate.add(EMERGENCY, [9.0], captured=0, now=SECOND)
     assert gate.cycle(SECOND) == Action((1.0,), EMERGENCY, command=False)
 
@@ -162,7 +176,7 @@ def test_an_emergency_command_that_comes_late_is_an_emergency() -> None:
 def test_an_emergency_does_not_decide_how_many_values_there_are() -> None:
     """A button that sends numbers must not keep out the commands, nor move the robot."""
     gate = Gate(ROBOT)
-    with pytest.raises(Refused, match="not known yet"):
+    with pytest.raises(GateRefused, match="not known yet"):
         gate.add(EMERGENCY, [1.0], captured=0, now=0)
     gate.add("human", [1.0, 2.0], captured=0, now=0)
     assert gate.cycle(0) is None
@@ -174,9 +188,9 @@ def test_an_emergency_does_not_decide_how_many_values_there_are() -> None:
 def test_values_that_do_not_fit_are_refused(wrong: list[float]) -> None:
     gate = Gate(ROBOT)
     gate.add("human", [1.0, 2.0], captured=0, now=0)
-    with pytest.raises(Refused):
+    with pytest.raises(GateRefused):
         gate.add("policy", wrong, captured=1, now=1)
-    with pytest.raises(Refused):
+    with pytest.raises(GateRefused):
         gate.see(wrong)
     assert values(gate.cycle(1)) == (1.0, 2.0)
 
@@ -221,7 +235,7 @@ def test_after_a_pause_it_begins_where_the_robot_is() -> None:
 @dataclass(frozen=True)
 class Sent:
     source: str
-    command: Command
+    command: SourceCommand
     arrives: int
 
 
@@ -264,7 +278,9 @@ def histories(draw: st.DrawFn) -> list[tuple[int, object]]:
                 st.just(Cycle()),
                 st.just(Cycle()),
                 st.builds(
-                    lambda source, pair, delay, at=now: Sent(source, Command(pair, at - delay), at),
+                    lambda source, pair, delay, at=now: Sent(
+                        source, SourceCommand(pair, at - delay), at
+                    ),
                     sources,
                     pairs,
                     delays,
@@ -279,7 +295,7 @@ def histories(draw: st.DrawFn) -> list[tuple[int, object]]:
 
 
 plans = st.builds(
-    Settings,
+    GateSettings,
     sources=st.just(("human", "policy")),
     hold_after=st.just(HOLD_AFTER),
     rest=st.sampled_from(Rest),
@@ -292,7 +308,7 @@ plans = st.builds(
 class World:
     """What was sent, for the rules that must hold whatever the gate does."""
 
-    def __init__(self, plan: Settings) -> None:
+    def __init__(self, plan: GateSettings) -> None:
         self.plan = plan
         self.gate = Gate(plan)
         self.sent: list[Sent] = []
@@ -312,7 +328,7 @@ class World:
                     self.sized = True
                     self.commanded |= source == EMERGENCY
                     self.sent.append(event)
-                with contextlib.suppress(Refused):
+                with contextlib.suppress(GateRefused):
                     self.gate.add(source, command.values, command.captured, now)
             case Selected(control):
                 self.control = control
@@ -324,7 +340,7 @@ class World:
                 if age <= HOLD_AFTER:
                     self.alarm = self.commanded = False
                     self.sent = [one for one in self.sent if one.source != EMERGENCY]
-                with contextlib.suppress(Refused):
+                with contextlib.suppress(GateRefused):
                     self.gate.end_emergency(now - age, now)
             case Seen(state):
                 self.state, self.sized = state, True
@@ -332,7 +348,7 @@ class World:
             case Cycle():
                 self.check(self.gate.cycle(now), now)
 
-    def newest(self, source: str) -> Command | None:
+    def newest(self, source: str) -> SourceCommand | None:
         known = [one.command for one in self.sent if one.source == source]
         return max(known, key=lambda one: one.captured, default=None)
 
@@ -387,7 +403,7 @@ class World:
 @settings(max_examples=300, deadline=None)
 @given(plans, histories())
 def test_the_rules_hold_for_any_order_of_events(
-    plan: Settings, history: list[tuple[int, object]]
+    plan: GateSettings, history: list[tuple[int, object]]
 ) -> None:
     """One source in a cycle, and the right one; no value beyond the limits; no old command."""
     world = World(plan)

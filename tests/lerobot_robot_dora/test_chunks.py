@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from lerobot_robot_dora.chunks import Chunk, Steps
-from lerobot_robot_dora.messages import Refused
+from lerobot_robot_dora.messages import MessageUnusable
 
 SECOND = 1_000_000_000
 DT = SECOND // 30
@@ -63,19 +63,21 @@ def test_holds_after_a_time_without_chunks_and_goes_on() -> None:
 
 def test_an_old_chunk_after_a_cut_is_refused() -> None:
     steps = Steps(HOLD_AFTER)
-    with pytest.raises(Refused) as old:
+    with pytest.raises(MessageUnusable) as old:
         steps.add(chunk(0), SECOND)
     assert str(old.value) == (
         "all 20 steps are past: the observation is 1 s old, and the steps last 0.667 s"
     )
     steps.add(chunk(SECOND), SECOND)
-    with pytest.raises(Refused, match="older than that of the chunk before it"):
+    with pytest.raises(MessageUnusable, match="older than that of the chunk before it"):
         steps.add(chunk(SECOND - DT), SECOND + 1)
     assert value(steps, SECOND + 1) == 0
 
 
 def test_a_chunk_of_another_clock_is_refused() -> None:
-    with pytest.raises(Refused, match=r"is 2 s in the future; run this node on the machine of"):
+    with pytest.raises(
+        MessageUnusable, match=r"is 2 s in the future; run this node on the machine of"
+    ):
         Steps(HOLD_AFTER).add(chunk(3 * SECOND), SECOND)
 
 
@@ -89,7 +91,7 @@ def test_a_chunk_of_another_clock_is_refused() -> None:
     ],
 )
 def test_wrong_chunks(steps: tuple[tuple[float, ...], ...], dt: int, problem: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MessageUnusable) as refused:
         Chunk(("pan.pos",), steps, dt, 0)
     assert str(refused.value) == problem
 
@@ -115,7 +117,7 @@ def test_only_due_steps_of_the_newest_observation_are_executed(
     newest = -1
     for now, _, arrived in sorted((*chunks, *moments), key=lambda one: one[:2]):
         if arrived is not None:
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(MessageUnusable):
                 steps.add(arrived, now)
                 accepted[arrived.number] = now
             continue
@@ -136,7 +138,7 @@ def test_a_step_is_due_whenever_a_usable_chunk_has_come(
     usable = []
     for observed, delay, count in sorted(arrivals, key=lambda one: one[0] + one[1]):
         if observed + delay <= now:
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(MessageUnusable):
                 steps.add(one := chunk(observed, count), observed + delay)
                 usable.append(one)
     newest = max((one.observed for one in usable), default=None)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
-from lerobot_robot_dora.messages import Refused, action, named
+from lerobot_robot_dora.messages import MessageUnusable, action, named
 from lerobot_robot_dora.observations import Observations, Received
 
 
@@ -45,12 +45,14 @@ def test_a_robot_may_have_other_actions_than_states() -> None:
 def test_two_arms_are_two_inputs() -> None:
     features = observed(left=numbers("left_x.pos"), right=numbers("right_x.pos")).features()
     assert features.names == features.actions == ("left_x.pos", "right_x.pos")
-    with pytest.raises(Refused, match=r"two inputs have `x.pos`; name the numbers of one"):
+    with pytest.raises(MessageUnusable, match=r"two inputs have `x.pos`; name the numbers of one"):
         observed(left=numbers("x.pos"), right=numbers("x.pos")).features()
 
 
 def test_pictures_alone_are_no_robot() -> None:
-    with pytest.raises(Refused, match=r"no input has the state of the robot, .* inputs: front"):
+    with pytest.raises(
+        MessageUnusable, match=r"no input has the state of the robot, .* inputs: front"
+    ):
         observed(front=picture(64, 48)).features()
 
 
@@ -74,7 +76,7 @@ def test_later_messages_must_be_like_the_first(
     first: Received, second: Received, problem: str
 ) -> None:
     observations = observed(it=first)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MessageUnusable) as refused:
         observations.add("it", second)
     assert str(refused.value) == problem
     assert observations.newest["it"] is first
@@ -91,13 +93,15 @@ def test_later_messages_must_be_like_the_first(
 )
 def test_messages_without_what_they_need(metadata: dict[str, Any], problem: str) -> None:
     message = Received(pa.array([1.0, 2.0]), metadata, 0)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MessageUnusable) as refused:
         Observations(("it",)).add("it", message)
     assert problem in str(refused.value)
 
 
 def test_numbers_are_numbers() -> None:
-    with pytest.raises(Refused, match="the message is string; expected numbers without null"):
+    with pytest.raises(
+        MessageUnusable, match="the message is string; expected numbers without null"
+    ):
         named(pa.array(["a"]), {"names": ["a"]})
 
 
@@ -127,7 +131,7 @@ def test_an_action_with_other_names_is_refused(names: list[str], others: list[st
     if set(names) == set(others):
         assert action(value, {"names": others}, names).keys() == set(names)
         return
-    with pytest.raises(Refused, match="the names are not those of the robot: ") as refused:
+    with pytest.raises(MessageUnusable, match="the names are not those of the robot: ") as refused:
         action(value, {"names": others}, names)
     for name in set(names) ^ set(others):
         assert name in str(refused.value)

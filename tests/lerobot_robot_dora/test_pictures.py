@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lerobot_robot_dora import pictures
-from lerobot_robot_dora.messages import Refused
+from lerobot_robot_dora.messages import MessageUnusable
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
@@ -52,7 +52,7 @@ def test_grey_and_png() -> None:
     Image.fromarray(PICTURE).save(file, "PNG")
     data = pa.array(np.frombuffer(file.getvalue(), np.uint8))
     assert (pictures.read(data, {**size, "encoding": "png"}) == PICTURE).all()
-    with pytest.raises(Refused, match="has 6 x 4 pixels, but the metadata 4 x 6"):
+    with pytest.raises(MessageUnusable, match="has 6 x 4 pixels, but the metadata 4 x 6"):
         pictures.read(data, {"width": 4, "height": 6, "encoding": "png"})
 
 
@@ -66,12 +66,12 @@ def test_grey_and_png() -> None:
     ],
 )
 def test_wrong_pictures(value: pa.Array, metadata: dict[str, Any], problem: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MessageUnusable) as refused:
         pictures.read(value, {"width": 6, "height": 4, **metadata})
     assert problem in str(refused.value)
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 4)])
 def test_what_a_robot_must_not_have(shape: tuple[int, ...]) -> None:
-    with pytest.raises(Refused, match="expected uint8 of height, width and 3"):
+    with pytest.raises(MessageUnusable, match="expected uint8 of height, width and 3"):
         pictures.write(np.zeros(shape, np.uint8))

@@ -13,7 +13,7 @@ import pytest
 from support.waiting import wait_until
 
 from dora_node_api.testing import MockNode
-from lerobot_robot_dora.session import Session
+from lerobot_robot_dora.session import RobotSession
 
 CONFIG = {"inputs": {"state": "a/b", "action": "c/d"}, "outputs": ["action"]}
 
@@ -51,10 +51,10 @@ def node() -> Waiting:
 
 
 @pytest.fixture
-def session(node: Waiting, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+def session(node: Waiting, monkeypatch: pytest.MonkeyPatch) -> Iterator[RobotSession]:
     monkeypatch.setattr(_thread, "interrupt_main", interrupts.set)
     interrupts.clear()
-    made = Session(node)
+    made = RobotSession(node)
     yield made
     made.close()
 
@@ -62,7 +62,7 @@ def session(node: Waiting, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]
 interrupts = threading.Event()
 
 
-def test_the_newest_message_of_each_input(node: Waiting, session: Session) -> None:
+def test_the_newest_message_of_each_input(node: Waiting, session: RobotSession) -> None:
     node.waiting += [state(1.0), state(2.0)]
     wait_until(lambda: not node.waiting, what="messages to be read")
     found = session.wait(session.robot, 60.0, 60.0)
@@ -70,7 +70,7 @@ def test_the_newest_message_of_each_input(node: Waiting, session: Session) -> No
     assert session.leader.missing() == ("action",)
 
 
-def test_old_messages_are_not_used(node: Waiting, session: Session) -> None:
+def test_old_messages_are_not_used(node: Waiting, session: RobotSession) -> None:
     """A script waits during a cut, and goes on by itself."""
     old = state(1.0)
     old["captured_ns"] -= 10**12
@@ -85,7 +85,7 @@ def test_old_messages_are_not_used(node: Waiting, session: Session) -> None:
     assert found[0]["state"].value.to_pylist() == [2.0]
 
 
-def test_a_missing_input_is_named(session: Session) -> None:
+def test_a_missing_input_is_named(session: RobotSession) -> None:
     with pytest.raises(ConnectionError) as ended:
         session.wait(session.robot, 0.2, 0.01)
     assert str(ended.value) == (
@@ -93,14 +93,16 @@ def test_a_missing_input_is_named(session: Session) -> None:
     )
 
 
-def test_a_refused_message_is_the_reason(node: Waiting, session: Session) -> None:
+def test_a_refused_message_is_the_reason(node: Waiting, session: RobotSession) -> None:
     node.waiting += [{**state(1.0), "metadata": {}}]
     wait_until(lambda: not node.waiting, what="the message to be read")
     with pytest.raises(ConnectionError, match="input `state`: the metadata has no list `names`"):
         session.wait(session.robot, 0.2, 0.05)
 
 
-def test_the_end_of_the_dataflow_interrupts_the_script(node: Waiting, session: Session) -> None:
+def test_the_end_of_the_dataflow_interrupts_the_script(
+    node: Waiting, session: RobotSession
+) -> None:
     node.waiting += [state(1.0), {"type": "STOP"}]
     wait_until(interrupts.is_set, what="the interrupt")
     assert session.wait(session.robot, 0.0, 60.0)["state"].value.to_pylist() == [1.0]

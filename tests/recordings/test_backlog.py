@@ -6,7 +6,7 @@ from collections import Counter
 
 from dora_daemon.inspection.queue_reader import Sequences
 from dora_recordings.arrow_messages import RecordedMessage
-from dora_recordings.writing import Backlog
+from dora_recordings.writing import WriteBacklog
 
 
 def sent(topic: str, at: int, size: int = 10) -> RecordedMessage:
@@ -14,7 +14,7 @@ def sent(topic: str, at: int, size: int = 10) -> RecordedMessage:
 
 
 def test_messages_are_taken_in_the_order_of_sending() -> None:
-    backlog = Backlog(1000, Counter[str]())
+    backlog = WriteBacklog(1000, Counter[str]())
     for at in (3, 1, 2):
         backlog.add(sent("a/b", at))
     assert [one.log_time for one in backlog.take()] == [1, 2, 3]
@@ -24,7 +24,7 @@ def test_messages_are_taken_in_the_order_of_sending() -> None:
 
 def test_a_full_backlog_drops_and_counts_the_oldest() -> None:
     lost = Counter[str]()
-    backlog = Backlog(25, lost)
+    backlog = WriteBacklog(25, lost)
     for at, topic in enumerate(("a/b", "c/d", "a/b", "a/b")):
         backlog.add(sent(topic, at))
     assert [one.log_time for one in backlog.take()] == [2, 3]
@@ -33,7 +33,7 @@ def test_a_full_backlog_drops_and_counts_the_oldest() -> None:
 
 def test_one_message_larger_than_the_backlog_is_kept() -> None:
     lost = Counter[str]()
-    backlog = Backlog(25, lost)
+    backlog = WriteBacklog(25, lost)
     backlog.add(sent("a/b", 1, size=100))
     assert len(backlog.take()) == 1
     assert lost == {}

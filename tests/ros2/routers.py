@@ -12,7 +12,7 @@ from support import fork_server
 from support.waiting import wait_until
 
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.session import Session, open_router
+from dora_ros2.zenoh.session import ZenohSession, open_router
 
 
 def free_port() -> int:
@@ -60,9 +60,9 @@ class Router:
         profile: Profile | None = None,
         override: str = "",
         on_state: Callable[[str | None], None] | None = None,
-    ) -> Session:
+    ) -> ZenohSession:
         """Open a session that connects to this router."""
-        return Session(
+        return ZenohSession(
             domain=domain,
             router=self.endpoint,
             profile=profile,

@@ -26,12 +26,12 @@ from dora_ros2.bags.importing import CDR
 from dora_ros2.bridge import (
     ActionCaller,
     Bridge,
+    BridgeSender,
     PublishedTopic,
-    Sender,
     SubscribedTopic,
     waiting_text,
 )
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
@@ -110,10 +110,10 @@ def router() -> Iterator[Router]:
 
 
 @pytest.fixture
-def other(router: Router) -> Iterator[Node]:
+def other(router: Router) -> Iterator[RosNode]:
     """A node of ROS on the other side."""
     with router.open() as session:
-        yield Node(session, "other")
+        yield RosNode(session, "other")
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_text_of_what_a_bridge_waits_for_is_limited() -> None:
     assert waiting_text([None, None]) is None
 
 
-def test_both_directions_with_types_of_the_other_side(bridged: Any, other: Node) -> None:
+def test_both_directions_with_types_of_the_other_side(bridged: Any, other: RosNode) -> None:
     topics = [
         {"topic": "/in", "output": "a"},
         {"topic": "out", "direction": "publish", "input": "b"},
@@ -172,7 +172,7 @@ def test_both_directions_with_types_of_the_other_side(bridged: Any, other: Node)
 
 
 def test_the_last_message_arrives_and_bad_ones_are_dropped_with_a_warning(
-    bridged: Any, other: Node, caplog: pytest.LogCaptureFixture
+    bridged: Any, other: RosNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     received: list[float] = []
     other.subscription(
@@ -202,7 +202,7 @@ def test_the_last_message_arrives_and_bad_ones_are_dropped_with_a_warning(
     assert caplog.text.count("/last: dropped a message") == 2, "one for each reason"
 
 
-def test_a_service_in_the_dataflow(bridged: Any, other: Node) -> None:
+def test_a_service_in_the_dataflow(bridged: Any, other: RosNode) -> None:
     settings = {"service": "/add", "service_type": "example_interfaces/AddTwoInts"}
     with bridged({**settings, "role": "server"}, "request") as node:
         client = other.service_client("/add", ADD)
@@ -224,7 +224,7 @@ def test_a_service_in_the_dataflow(bridged: Any, other: Node) -> None:
         assert sums == [1, 2]
 
 
-def test_a_client_waits_for_its_service_and_shows_it(bridged: Any, other: Node) -> None:
+def test_a_client_waits_for_its_service_and_shows_it(bridged: Any, other: RosNode) -> None:
     settings = {"service": "/later", "service_type": "example_interfaces/AddTwoInts"}
     with bridged({**settings, "role": "client"}, "response") as node:
         node.put("request", {"a": 1, "b": 2})
@@ -241,7 +241,7 @@ def test_a_client_waits_for_its_service_and_shows_it(bridged: Any, other: Node) 
         wait_until(lambda: node.waiting[-1] is None)
 
 
-def test_a_client_of_another_type_than_its_server(bridged: Any, other: Node) -> None:
+def test_a_client_of_another_type_than_its_server(bridged: Any, other: RosNode) -> None:
     server = other.service_server("/typed", TYPES.service("std_srvs/SetBool"), print)
     settings = {"service": "/typed", "service_type": "example_interfaces/AddTwoInts"}
     with bridged({**settings, "role": "client"}, "response") as node:
@@ -255,7 +255,7 @@ def test_a_client_of_another_type_than_its_server(bridged: Any, other: Node) -> 
 
 
 def test_a_kept_message_is_sent_again_with_the_definition_of_the_other_side(
-    bridged: Any, other: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bridged: Any, other: RosNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder, text in (("here", "int8 x\n"), ("there", "int8 x\nint8 y 5\n")):
         (tmp_path / folder / "own" / "msg").mkdir(parents=True)
@@ -281,7 +281,7 @@ def test_unexpected_errors_end_neither_the_sender_nor_silently_the_bridge(
 ) -> None:
     node = FakeNode(["a"])
     node.refused.append(ValueError("no"))
-    sender = Sender(cast(Any, node))
+    sender = BridgeSender(cast(Any, node))
     for number in range(2):
         sender.put(partial(node.send_output, "a", pa.array([{"x": number}])))
     assert node.get() == ("a", {"x": 1}, {})
@@ -299,7 +299,7 @@ def assert_(condition: bool) -> None:
 
 def test_a_blocked_dataflow_holds_few_messages() -> None:
     node, blocked = FakeNode(["a"]), threading.Event()
-    sender = Sender(cast(Any, node))
+    sender = BridgeSender(cast(Any, node))
     sender.put(lambda: assert_(blocked.wait(20)))
     topic = SubscribedTopic({"topic": "/in", "output": "a"}, sender, TYPES)
     for number in range(1000):
@@ -310,7 +310,9 @@ def test_a_blocked_dataflow_holds_few_messages() -> None:
     sender.close()
 
 
-def test_answers_under_way_are_awaited_at_the_end_of_the_inputs(bridged: Any, other: Node) -> None:
+def test_answers_under_way_are_awaited_at_the_end_of_the_inputs(
+    bridged: Any, other: RosNode
+) -> None:
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     other.service_server("/slow", ADD, requests.put)
     settings = {"service": "/slow", "service_type": "example_interfaces/AddTwoInts"}
@@ -339,14 +341,14 @@ def test_a_mistake_in_a_definition_ends_the_bridge(
     types, node = Types([tmp_path]), cast(Any, FakeNode(["a"]))
     for kind in (SubscribedTopic, PublishedTopic):
         ports = {"input": "a", "output": "a"}
-        topic = kind({"topic": "/a", "message_type": "own/Own", **ports}, Sender(node), types)
+        topic = kind({"topic": "/a", "message_type": "own/Own", **ports}, BridgeSender(node), types)
         with pytest.raises(DefinitionError, match=r"msg/Own.msg:2: "):
             topic.update(cast(Any, None), Graph())
         topic.sender.close()
 
 
 def test_feedback_for_a_blocked_dataflow_is_limited(caplog: pytest.LogCaptureFixture) -> None:
-    sender, released = Sender(cast(Any, FakeNode(["feedback", "result"]))), threading.Event()
+    sender, released = BridgeSender(cast(Any, FakeNode(["feedback", "result"]))), threading.Event()
     sender.put(lambda: assert_(released.wait(20)))
     settings = {"action": "/x", "action_type": "example_interfaces/Fibonacci"}
     caller = ActionCaller(settings, sender, TYPES)
@@ -372,7 +374,7 @@ def test_feedback_for_a_blocked_dataflow_is_limited(caplog: pytest.LogCaptureFix
 
 def test_messages_of_a_topic_that_keeps_all_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dora_ros2.backlog.MAX_BYTES", 1000)
-    sender, released = Sender(cast(Any, FakeNode(["a"]))), threading.Event()
+    sender, released = BridgeSender(cast(Any, FakeNode(["a"]))), threading.Event()
     sender.put(lambda: assert_(released.wait(20)))
     qos = {"keep_all": True, "reliable": True, "durability": "transient_local"}
     topic = SubscribedTopic({"topic": "/x", "output": "a", "qos": qos}, sender, TYPES)
@@ -404,7 +406,7 @@ def test_a_differing_definition_over_dds() -> None:
     )
 
 
-def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
+def test_an_action_in_the_dataflow(bridged: Any, other: RosNode) -> None:
     settings = {"action": "/fib", "action_type": "example_interfaces/Fibonacci"}
     with bridged({**settings, "role": "server"}, "goal") as node:
         client = ActionClient(other, "/fib", FIBONACCI)
@@ -426,7 +428,7 @@ def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
         assert result.result.to_pylist() == [{"sequence": [0, 1, 1]}]
 
 
-def test_goals_are_cancelled_in_the_dataflow(bridged: Any, other: Node) -> None:
+def test_goals_are_cancelled_in_the_dataflow(bridged: Any, other: RosNode) -> None:
     """With an output `cancel`; without it requests are refused."""
     settings = {"action": "/stop", "action_type": "example_interfaces/Fibonacci", "role": "server"}
     client = ActionClient(other, "/stop", FIBONACCI)
@@ -453,7 +455,7 @@ def test_goals_are_cancelled_in_the_dataflow(bridged: Any, other: Node) -> None:
 
 
 def test_a_goal_that_the_dataflow_forgot_is_aborted(
-    bridged: Any, other: Node, monkeypatch: pytest.MonkeyPatch
+    bridged: Any, other: RosNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"action": "/lost", "action_type": "example_interfaces/Fibonacci"}
     with bridged({**settings, "role": "server"}, "goal") as node:
@@ -467,7 +469,7 @@ def test_a_goal_that_the_dataflow_forgot_is_aborted(
             assert client.result(goal_id).result(20).state is GoalState.ABORTED
 
 
-def test_goals_of_the_dataflow(bridged: Any, other: Node) -> None:
+def test_goals_of_the_dataflow(bridged: Any, other: RosNode) -> None:
     goals: queue.SimpleQueue[Any] = queue.SimpleQueue()
     ActionServer(other, "/fib2", FIBONACCI, goals.put)
     settings = {"action": "/fib2", "action_type": "example_interfaces/Fibonacci"}

@@ -17,7 +17,7 @@ from support.waiting import wait_until
 
 from dora_ros2 import transport
 from dora_ros2.bridge import Bridge
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.transport import connect
 from dora_ros2.zenoh import session as session_module
 
@@ -90,7 +90,7 @@ def exchange() -> None:
 def close_beside_a_stuck_reader() -> None:
     """A reader that does not acknowledge delays the end of its publisher."""
     with connect("dds") as participant:
-        publisher: Any = Node(participant, "robot").publisher("/stuck", TWIST)
+        publisher: Any = RosNode(participant, "robot").publisher("/stuck", TWIST)
         publisher._writer._wait_for_acks = lambda *_: TIMED_OUT
     assert participant.nodes == {}
 
@@ -110,7 +110,7 @@ def use_a_late_router() -> None:
     session_module._DEFAULTS = {**session_module._DEFAULTS, "connect/endpoints": [router.endpoint]}
     router.start()
     with router.open(domain=77) as session:
-        publisher = Node(session, "robot").publisher("/late", TWIST)
+        publisher = RosNode(session, "robot").publisher("/late", TWIST)
 
         def arrives() -> bool:
             publisher.publish(TWIST.encode({"linear": {"x": 2.0}}))

@@ -21,13 +21,13 @@ from ros2.routers import Router, free_port, running_router
 from support.waiting import wait_until
 
 from dora_ros2 import plugin
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionServer, GoalState, ServerGoal
-from dora_ros2.zenoh.endpoints import Request
+from dora_ros2.zenoh.endpoints import ServiceRequest
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.node_services import ParameterServer, serve_descriptions
-from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.session import ZenohSession
 from dora_ros2.zenoh.tokens import Attachment, Qos
 
 TYPES = Types()
@@ -60,10 +60,10 @@ def router() -> Iterator[Router]:
 
 
 @pytest.fixture
-def robot(router: Router) -> Iterator[Node]:
+def robot(router: Router) -> Iterator[RosNode]:
     """A node with a topic, a service, an action and parameters."""
 
-    def add(request: Request) -> None:
+    def add(request: ServiceRequest) -> None:
         numbers = ADD.request.decode(request.payload).to_pylist()[0]
         request.reply(ADD.response.encode({"sum": numbers["a"] + numbers["b"]}))
 
@@ -75,7 +75,7 @@ def robot(router: Router) -> Iterator[Node]:
         goal.finish(end, {"sequence": [0, 1]})
 
     with router.open(profile=Profile.REP2016) as session:
-        node = Node(session, "turtle", "/sim")
+        node = RosNode(session, "turtle", "/sim")
         kept = Qos(transient_local=True, depth=1)
         node.publisher("/description", STRING, kept).publish(STRING.encode({"data": "ü"}))
         node.service_server("add", ADD, add)
@@ -85,8 +85,8 @@ def robot(router: Router) -> Iterator[Node]:
         yield node
 
 
-def session_of(node: Node) -> Session:
-    assert isinstance(node.connection, Session)
+def session_of(node: RosNode) -> ZenohSession:
+    assert isinstance(node.connection, ZenohSession)
     return node.connection
 
 
@@ -119,7 +119,7 @@ def test_router(capsys: pytest.CaptureFixture[str]) -> None:
         assert process.wait(20) == 130
 
 
-def test_lists(robot: Node, run: Run) -> None:
+def test_lists(robot: RosNode, run: Run) -> None:
     assert run("topics")[1].split() == [
         *("/description", "std_msgs/msg/String", "1", "0"),
         *("reliable,", "transient", "local,", "keep", "last", "1"),
@@ -132,12 +132,12 @@ def test_lists(robot: Node, run: Run) -> None:
     ]
 
 
-def test_echo_receives_kept_messages(robot: Node, run: Run) -> None:
+def test_echo_receives_kept_messages(robot: RosNode, run: Run) -> None:
     assert run("echo", "/description", "-n", "1") == ['{"data": "ü"}']
     assert run("echo", "/description", "std_msgs/Bool", code=1) == []  # it has another type
 
 
-def test_echo_shortens_lists(robot: Node, run: Run) -> None:
+def test_echo_shortens_lists(robot: RosNode, run: Run) -> None:
     publisher = robot.publisher("/image", IMAGE, Qos(transient_local=True))
     publisher.publish(IMAGE.encode({"width": 9, "data": bytes(100)}))
     [line] = run("echo", "/image", "-n", "1")
@@ -146,7 +146,7 @@ def test_echo_shortens_lists(robot: Node, run: Run) -> None:
     assert json.loads(line)["data"] == [0] * 100
 
 
-def test_types(robot: Node, run: Run) -> None:
+def test_types(robot: RosNode, run: Run) -> None:
     assert run("type", "/description") == [f"# std_msgs/msg/String {STRING.hash}", *TEXT]
     assert run("type", "std_msgs/String") == TEXT
     assert run("type", "/sim/add")[0] == f"# {ADD.name} {ADD.hash}"
@@ -168,7 +168,7 @@ def test_types_of_services_and_actions(
     assert "'--types': /none is not a folder" in capsys.readouterr().err
 
 
-def test_publish_call_and_goals(robot: Node, run: Run) -> None:
+def test_publish_call_and_goals(robot: RosNode, run: Run) -> None:
     received: list[tuple[bytes, Attachment | None]] = []
     robot.subscription("/chat", STRING, lambda *got: received.append(got))
     assert run("pub", "/chat", "std_msgs/String", '{"data": "hi"}') == ["published 1 to /chat"]
@@ -183,7 +183,7 @@ def test_publish_call_and_goals(robot: Node, run: Run) -> None:
     assert run("send-goal", "/sim/count", '{"order": -1}', code=1) == aborted
 
 
-def test_types_of_the_other_side(robot: Node, run: Run, tmp_path: Path) -> None:
+def test_types_of_the_other_side(robot: RosNode, run: Run, tmp_path: Path) -> None:
     """Neither side of these has a definition in a folder of the command."""
     (tmp_path / "own" / "msg").mkdir(parents=True)
     (tmp_path / "own" / "msg" / "Own.msg").write_text("float64 x\n")
@@ -191,8 +191,8 @@ def test_types_of_the_other_side(robot: Node, run: Run, tmp_path: Path) -> None:
     (tmp_path / "own" / "action" / "Go.action").write_text("int32 a\n---\nfloat64 b\n---\n")
     types = Types([tmp_path])
     own, go = types.message("own/Own"), types.action("own/Go")
-    with Session(router=session_of(robot).router, environ={}) as session:
-        node = Node(session, "own")
+    with ZenohSession(router=session_of(robot).router, environ={}) as session:
+        node = RosNode(session, "own")
         serve_descriptions(node, types.description)
         received: SimpleQueue[Any] = SimpleQueue()
         node.subscription("/own", own, lambda *got: received.put(got))
@@ -213,7 +213,7 @@ def test_types_of_the_other_side(robot: Node, run: Run, tmp_path: Path) -> None:
         run("pub", "/own", "std_msgs/String", "{}", code=1)  # the subscription has another type
 
 
-def test_signals_end_a_command(robot: Node, router: Router) -> None:
+def test_signals_end_a_command(robot: RosNode, router: Router) -> None:
     """Also where a KeyboardInterrupt would be lost; a goal that was sent is canceled."""
     goals: SimpleQueue[ServerGoal] = SimpleQueue()
 
@@ -250,7 +250,7 @@ def _command(router: Router, *words: str, program: str = "") -> Iterator[subproc
             process.kill()
 
 
-def test_names_cannot_control_the_terminal(robot: Node, run: Run) -> None:
+def test_names_cannot_control_the_terminal(robot: RosNode, run: Run) -> None:
     token = str(replace(robot.token, name="\x1b[31mred\u202e", nid="9"))
     held = session_of(robot).raw.liveliness().declare_token(token)
     shown = "\n".join(run("nodes"))
@@ -259,7 +259,7 @@ def test_names_cannot_control_the_terminal(robot: Node, run: Run) -> None:
     held.undeclare()  # type: ignore[no-untyped-call]
 
 
-def test_parameters(robot: Node, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parameters(robot: RosNode, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("param", "/sim/turtle") == ["rate: 10", 'frame: "map"']
     assert run("param", "/sim/turtle", "rate", "20") == ["rate: 20"]
     assert run("param", "/sim/turtle", "rate", '"x"', code=1) == []
@@ -269,7 +269,7 @@ def test_parameters(robot: Node, run: Run, capsys: pytest.CaptureFixture[str]) -
     assert said in capsys.readouterr().err
 
 
-def test_rates(robot: Node, run: Run) -> None:
+def test_rates(robot: RosNode, run: Run) -> None:
     publisher = robot.publisher("/pose", STRING)
     ended = threading.Event()
 
@@ -314,7 +314,7 @@ def test_mistakes(
     assert problem in error
 
 
-def test_check(robot: Node, run: Run, router: Router, tmp_path: Path) -> None:
+def test_check(robot: RosNode, run: Run, router: Router, tmp_path: Path) -> None:
     (tmp_path / "robot_msgs" / "msg").mkdir(parents=True)
     (tmp_path / "robot_msgs" / "msg" / "Pose.msg").write_text("float64 x\n")
     own = Types([tmp_path]).message("robot_msgs/Pose")
@@ -333,8 +333,8 @@ def test_check(robot: Node, run: Run, router: Router, tmp_path: Path) -> None:
     thread.start()
     capture = tmp_path / "capture.json"
     try:
-        with Session(domain=7, router=router.endpoint, environ={}) as other:
-            Node(other, "elsewhere")
+        with ZenohSession(domain=7, router=router.endpoint, environ={}) as other:
+            RosNode(other, "elsewhere")
             lines = run("check", "--capture", str(capture), "--seconds", "1")
     finally:
         ended.set()

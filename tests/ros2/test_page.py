@@ -12,7 +12,7 @@ from support.browser.session import chromium, opened, screenshot
 from support.dora import run_dora, running_dora
 from support.workspace import Workspace
 
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.types import Types
 from dora_ros2.zenoh.tokens import Qos
 
@@ -37,7 +37,7 @@ def test_the_ros_graph_of_a_bridge_and_what_it_waits_for(workspace: Workspace) -
     with running_router() as router, router.open() as session, chromium() as browser:
         override = f"connect/endpoints={json.dumps([router.endpoint])}"
         env = {"ZENOH_CONFIG_OVERRIDE": override}
-        other = Node(session, "robot")
+        other = RosNode(session, "robot")
         other.publisher("/pose", TWIST, Qos(reliable=False))
         other.service_server("/add", ADD, lambda request: request.fail("not here"))
         with running_dora("run", flow, "--ui", cwd=workspace.path, env=env) as run:

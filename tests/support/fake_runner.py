@@ -232,7 +232,7 @@ class FakeRunner:
             node.control = None
 
     def _handle(
-        self, connection: ControlSocket, node: FakeNode | None, received: frames.Received
+        self, connection: ControlSocket, node: FakeNode | None, received: frames.ReceivedFrame
     ) -> FakeNode | None:
         match received.message:
             case Hello(node_id) as hello:

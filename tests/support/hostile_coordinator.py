@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from support.command_line import Printed
 from support.message_examples import ONE_DATAFLOW, examples
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.protocol.envelope import PROTOCOL_VERSION, Message, Request
 
 A = TypeVar("A", bound=Message)
@@ -50,12 +50,12 @@ def hostile(value: Any) -> Any:
 def hostile_coordinator(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of a coordinator whose texts contain escape sequences."""
 
-    def request(_client: Client, request: Request[A], *_: object, **__: object) -> Any:
+    def request(_client: CoordinatorClient, request: Request[A], *_: object, **__: object) -> Any:
         return hostile(examples(request.answer_type(), VALUES)[-1])
 
-    monkeypatch.setattr(Client, "connect", lambda _client: None)
-    monkeypatch.setattr(Client, "request", request)
-    monkeypatch.setattr(Client, "follow", request)
+    monkeypatch.setattr(CoordinatorClient, "connect", lambda _client: None)
+    monkeypatch.setattr(CoordinatorClient, "request", request)
+    monkeypatch.setattr(CoordinatorClient, "follow", request)
 
 
 def check(printed: Printed, *, has_text: bool = True) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from dora_node_api.operators import DoraStatus
 from dora_testing import FlowError, from_function
-from dora_testing.cluster.cluster import Cluster
+from dora_testing.cluster.cluster import InProcessCluster
 
 DRIVE = """
 nodes:
@@ -48,11 +48,11 @@ def drive(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cluster() -> Cluster:
-    return Cluster(["base", "robot"])
+def cluster() -> InProcessCluster:
+    return InProcessCluster(["base", "robot"])
 
 
-def test_messages_cross_machines(cluster: Cluster, drive: Path) -> None:
+def test_messages_cross_machines(cluster: InProcessCluster, drive: Path) -> None:
     flow = cluster.start(drive, NODES)
     assert flow.status == "Running"
     cluster.pass_time("10s")
@@ -62,7 +62,7 @@ def test_messages_cross_machines(cluster: Cluster, drive: Path) -> None:
     assert flow.status == "Finished"
 
 
-def test_a_robot_that_is_cut_off_runs_on(cluster: Cluster, drive: Path) -> None:
+def test_a_robot_that_is_cut_off_runs_on(cluster: InProcessCluster, drive: Path) -> None:
     flow = cluster.start(drive, NODES)
     cluster.cut("base", "robot")
     cluster.pass_time("3m")
@@ -79,7 +79,7 @@ def test_a_robot_that_is_cut_off_runs_on(cluster: Cluster, drive: Path) -> None:
 
 
 def test_a_node_that_fails_is_restarted(
-    cluster: Cluster, drive: Path, caplog: pytest.LogCaptureFixture
+    cluster: InProcessCluster, drive: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails_once(event: Any, send_output: Any, failed: list[int] = []) -> None:  # noqa: B006
         if event["type"] == "INPUT" and not failed:
@@ -98,7 +98,9 @@ def test_a_node_that_fails_is_restarted(
     assert flow.status == "Running"
 
 
-def test_a_machine_that_loses_power_starts_its_nodes_again(cluster: Cluster, drive: Path) -> None:
+def test_a_machine_that_loses_power_starts_its_nodes_again(
+    cluster: InProcessCluster, drive: Path
+) -> None:
     flow = cluster.start(drive, NODES)
     cluster.reboot("robot", back_after="1m")
     assert not flow.runs("planner")
@@ -108,7 +110,9 @@ def test_a_machine_that_loses_power_starts_its_nodes_again(cluster: Cluster, dri
     assert "robot" in flow.why().summary
 
 
-def test_killed_daemons_and_coordinators_adopt_nodes(cluster: Cluster, drive: Path) -> None:
+def test_killed_daemons_and_coordinators_adopt_nodes(
+    cluster: InProcessCluster, drive: Path
+) -> None:
     flow = cluster.start(drive, NODES)
     cluster.kill("robot")
     cluster.kill_coordinator()
@@ -121,7 +125,7 @@ def test_killed_daemons_and_coordinators_adopt_nodes(cluster: Cluster, drive: Pa
     assert max(b - a for a, b in pairwise(times)) == pytest.approx(0.5)
 
 
-def test_a_slow_network_delays_messages(cluster: Cluster, drive: Path) -> None:
+def test_a_slow_network_delays_messages(cluster: InProcessCluster, drive: Path) -> None:
     flow = cluster.start(drive, NODES)
     cluster.slow("robot", latency="200ms")
     cluster.pass_time(5)
@@ -129,7 +133,7 @@ def test_a_slow_network_delays_messages(cluster: Cluster, drive: Path) -> None:
     assert 0 <= delay <= 0.3 or delay < 0
 
 
-def test_a_step_of_a_clock_changes_time_stamps_only(cluster: Cluster, drive: Path) -> None:
+def test_a_step_of_a_clock_changes_time_stamps_only(cluster: InProcessCluster, drive: Path) -> None:
     flow = cluster.start(drive, NODES)
     cluster.pass_time(5)
     before = flow.sent("planner/state").last.metadata["timestamp"]
@@ -142,7 +146,7 @@ def test_a_step_of_a_clock_changes_time_stamps_only(cluster: Cluster, drive: Pat
 
 
 def _history(drive: Path, seed: int) -> tuple[list[str], list[float]]:
-    cluster = Cluster(["base", "robot", "arm"], seed=seed)
+    cluster = InProcessCluster(["base", "robot", "arm"], seed=seed)
     flow = cluster.start(drive, NODES)
     cluster.random_faults("5m")
     cluster.heal()
@@ -161,7 +165,7 @@ def test_any_faults_heal(drive: Path, seed: int) -> None:
     _history(drive, seed)
 
 
-def test_errors_name_what_exists(cluster: Cluster, drive: Path) -> None:
+def test_errors_name_what_exists(cluster: InProcessCluster, drive: Path) -> None:
     with pytest.raises(FlowError, match='node "eye" does not exist; the file has: lidar, planner'):
         cluster.start(drive, {"eye": planner})
     with pytest.raises(FlowError, match='machine "moon" does not exist; the cluster has: base'):
@@ -172,7 +176,7 @@ def test_errors_name_what_exists(cluster: Cluster, drive: Path) -> None:
     with pytest.raises(FlowError, match='input "screen/x" does not exist'):
         flow.received("screen/x")
     with pytest.raises(FlowError, match='no matching daemon for machine id "robot"'):
-        Cluster(["base"]).start(drive, NODES)
+        InProcessCluster(["base"]).start(drive, NODES)
     with pytest.raises(FlowError, match="'3min' is not a duration"):
         cluster.pass_time("3min")
 
@@ -199,7 +203,7 @@ def test_a_failed_test_prints_its_seed(drive: Path) -> None:
     assert "assert 'Degraded' == 'Running'" in ran.stdout
 
 
-def test_a_reader_with_backpressure_loses_nothing(cluster: Cluster, drive: Path) -> None:
+def test_a_reader_with_backpressure_loses_nothing(cluster: InProcessCluster, drive: Path) -> None:
     waits = "{source: planner/state, queue_policy: backpressure}"
     drive.write_text(DRIVE.replace("{state: planner/state}", f"{{state: {waits}}}"))
     flow = cluster.start(drive, NODES)
@@ -224,7 +228,7 @@ class Counter:
         return DoraStatus.STOP if self.count == 5 else DoraStatus.CONTINUE
 
 
-def test_operators_timers_and_ends(cluster: Cluster, drive: Path) -> None:
+def test_operators_timers_and_ends(cluster: InProcessCluster, drive: Path) -> None:
     drive.write_text(DRIVE.replace("lidar/scan", "dora/timer/secs/1"))
     flow = cluster.start(drive, {"planner": Counter})
     cluster.pass_time(60)

@@ -22,7 +22,7 @@ from support.fleets.watched_fleet import MACHINES, watched
 from support.runner.linked import children
 from support.waiting import wait_until
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.protocol.control import ListNodes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def points(page: Page, within: str) -> int:
 
 
 def pid_of(fleet: RealFleet, name: str) -> int:
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         found = client.request(ListNodes()).nodes
     return next(one.pid for one in found if one.node == name and one.pid is not None)
 

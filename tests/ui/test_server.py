@@ -15,7 +15,7 @@ from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection
 from dora_ui.actions import Actions, Forwarded
 from dora_ui.connection import LocalRuns
-from dora_ui.server import MAX_BODY, Access, Guard
+from dora_ui.server import MAX_BODY, Access, RequestGuard
 
 PORT = 4100
 ACCESS = Access(port=PORT, session="secret", key="key", folder="f", read_only=False)
@@ -73,7 +73,7 @@ def answered(
     ],
 )
 def test_a_long_body_is_refused(headers: dict[str, str], status: int) -> None:
-    start, *_ = answered(Guard(PlainTextResponse("fine"), ACCESS), **headers)
+    start, *_ = answered(RequestGuard(PlainTextResponse("fine"), ACCESS), **headers)
     assert start["status"] == status
 
 
@@ -81,7 +81,7 @@ def test_a_long_body_is_refused(headers: dict[str, str], status: int) -> None:
     ("path", "expected"), [("/f/api/recordings", b"no-store"), ("/f/static/app.css", b"no-cache")]
 )
 def test_browsers_do_not_store_what_machines_report(path: str, expected: bytes) -> None:
-    start, *_ = answered(Guard(PlainTextResponse("fine"), ACCESS), path)
+    start, *_ = answered(RequestGuard(PlainTextResponse("fine"), ACCESS), path)
     assert dict(start["headers"])[b"cache-control"] == expected
 
 
@@ -89,7 +89,7 @@ def test_a_websocket_needs_the_session() -> None:
     async def accepting(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
 
-    guard = Guard(accepting, ACCESS)
+    guard = RequestGuard(accepting, ACCESS)
     assert answered(guard, kind="websocket") == [{"type": "websocket.accept"}]
     for headers in ({"cookie": ""}, {"origin": "http://127.0.0.1:1"}):
         (refused,) = answered(guard, kind="websocket", **headers)
@@ -98,7 +98,7 @@ def test_a_websocket_needs_the_session() -> None:
 
 def test_the_link_starts_a_session_once() -> None:
     access = replace(ACCESS, key="key")
-    guard = Guard(PlainTextResponse("fine"), access)
+    guard = RequestGuard(PlainTextResponse("fine"), access)
     start, *_ = answered(guard, "/", method="GET", query="key=key", cookie="")
     assert start["status"] == 200
     assert dict(start["headers"])[b"set-cookie"].startswith(b"dora_ui_4100=secret; HttpOnly")

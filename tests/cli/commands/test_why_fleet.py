@@ -14,7 +14,7 @@ from support.fleets.daemons import RealFleet, counting, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.access_token import Token
 
 pytestmark = pytest.mark.integration
@@ -89,7 +89,7 @@ def test_a_crash_is_explained_after_restarts_of_coordinator_and_daemon(
         refused = fleet.dora("why", "other", code=1)
         assert refused.stderr == '[ERROR]\nno dataflow with name "other"\n'
         fleet.dora("why", "--archive", "report.tar.gz")
-        with Client(fleet.coordinator.endpoint) as client:
+        with CoordinatorClient(fleet.coordinator.endpoint) as client:
             token = client.endpoint.token
         assert token is not None
         with tarfile.open(workspace.path / "report.tar.gz") as archive:

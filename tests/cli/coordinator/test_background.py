@@ -13,7 +13,7 @@ from dora_cli.coordinator.errors import CoordinatorBusy
 def test_a_process_that_is_not_ready_in_time_is_killed() -> None:
     argv = [sys.executable, "-c", "import signal; signal.pause()"]
     started = background.start("coordinator", argv)
-    with pytest.raises(background.NotStarted, match=r"was not ready within 0.1 s"):
+    with pytest.raises(background.BackgroundNotStarted, match=r"was not ready within 0.1 s"):
         started.wait_until(lambda: False, within=0.1)
     assert started.process.returncode is not None
 

@@ -6,7 +6,7 @@ import pytest
 from support.command_line import Dora
 from support.refusing_coordinator import refusing
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config.access import Endpoint
 from dora_config.protocol.control import ClusterStatus
@@ -15,7 +15,7 @@ from dora_config.protocol.control import ClusterStatus
 def test_the_page_of_another_server_is_not_printed() -> None:
     with (
         refusing(503, "text/html", "<html>\nunavailable") as cluster,
-        Client(Endpoint("127.0.0.1", cluster.coordinator.port)) as client,
+        CoordinatorClient(Endpoint("127.0.0.1", cluster.coordinator.port)) as client,
     ):
         for use in (lambda: client.request(ClusterStatus()), lambda: client.streams):
             with pytest.raises(CoordinatorUnreachable, match=r"no coordinator listens at .* 503$"):

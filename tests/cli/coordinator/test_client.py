@@ -20,7 +20,7 @@ from support.waiting import wait_until
 
 from dora_cli.commands import top
 from dora_cli.coordinator import client as client_module
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import (
     AccessDenied,
     CoordinatorBusy,
@@ -42,7 +42,9 @@ Answer = tuple[int, str, bytes]
 
 
 @contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], Answer | None]) -> Iterator[Client]:
+def serving(
+    answer: Callable[[BaseHTTPRequestHandler], Answer | None],
+) -> Iterator[CoordinatorClient]:
     """A client of a server whose answers are those of ``answer``; None: it hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -73,7 +75,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], Answer | None]) -> Iterat
     with (
         Server(("127.0.0.1", 0), Handler) as server,
         served(server),
-        Client(Endpoint("127.0.0.1", server.server_port)) as client,
+        CoordinatorClient(Endpoint("127.0.0.1", server.server_port)) as client,
     ):
         yield client
 
@@ -161,12 +163,12 @@ def test_a_coordinator_that_hangs_up_or_does_not_answer(monkeypatch: pytest.Monk
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = Endpoint("127.0.0.1", silent.getsockname()[1])
         with (
-            Client(endpoint) as client,
+            CoordinatorClient(endpoint) as client,
             pytest.raises(CoordinatorLost, match=r"did not answer within 0\.05 s"),
         ):
             client.request(ListDataflows())
         with (
-            Client(endpoint) as client,
+            CoordinatorClient(endpoint) as client,
             pytest.raises(CoordinatorLost, match=r"did not answer within 0\.05 s"),
         ):
             top._snapshot(client, Page(), None)
@@ -215,7 +217,7 @@ def test_a_connection_that_is_lost_in_the_handshake_is_opened_again(
 
 def test_without_a_coordinator_the_remedy_is_named() -> None:
     with (
-        Client(Endpoint("127.0.0.1", free_port())) as client,
+        CoordinatorClient(Endpoint("127.0.0.1", free_port())) as client,
         pytest.raises(CoordinatorUnreachable, match="with `dora up`, or name another"),
     ):
         client.request(ListDataflows())
@@ -223,7 +225,7 @@ def test_without_a_coordinator_the_remedy_is_named() -> None:
 
 def test_a_token_without_authority_is_not_sent_to_another_machine() -> None:
     with (
-        Client(Endpoint("192.0.2.1", 6013, "secret")) as client,
+        CoordinatorClient(Endpoint("192.0.2.1", 6013, "secret")) as client,
         suppress(OSError),
         pytest.raises(Untrusted, match="the token was not sent"),
     ):
@@ -240,7 +242,7 @@ def test_the_coordinator_of_this_machines_daemon_is_named(monkeypatch: pytest.Mo
 
     def remedy() -> str:
         with pytest.raises(CoordinatorUnreachable) as raised:
-            Client(Endpoint("127.0.0.1", port)).connect()
+            CoordinatorClient(Endpoint("127.0.0.1", port)).connect()
         return str(raised.value).partition("; ")[2]
 
     start = "start one on this machine with `dora up`, or name another with --coordinator-addr"

@@ -11,7 +11,7 @@ import pytest
 from support.serving import served
 from websockets.sync.server import ServerConnection, serve
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.access import Endpoint
 from dora_config.protocol.control import SERVER_CODEC, Welcome
 from dora_config.protocol.envelope import ProgramVersion
@@ -37,7 +37,7 @@ def mute_coordinator() -> Iterator[Endpoint]:
 
 @pytest.mark.integration  # the oldest `websockets` leaves the pipe of a server open
 def test_a_coordinator_whose_machine_is_gone_is_detected() -> None:
-    with mute_coordinator() as endpoint, Client(endpoint) as client:
+    with mute_coordinator() as endpoint, CoordinatorClient(endpoint) as client:
         connection = client.streams._socket.socket
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15

@@ -8,7 +8,7 @@ from dora_cli.live.watching import (
     MISSING_SECONDS,
     SETTLE_SECONDS,
     Command,
-    Reload,
+    NodeReload,
     ReloadState,
     ReportBroken,
     ReportMissing,
@@ -40,7 +40,7 @@ def test_a_node_is_reloaded_once_its_files_have_settled() -> None:
     assert read(made, 0.0, a="2") == []
     assert read(made, 0.1, a="3") == []
     assert due(made, 0.2) == []
-    assert due(made, 0.1 + SETTLE_SECONDS) == [Reload("camera", (A,))]
+    assert due(made, 0.1 + SETTLE_SECONDS) == [NodeReload("camera", (A,))]
     assert due(made, LATER) == []
 
 
@@ -53,7 +53,7 @@ def test_equal_contents_reload_nothing() -> None:
 def test_a_shared_file_reloads_all_its_nodes() -> None:
     made = state()
     read(made, 0.0, b="2")
-    assert due(made, LATER) == [Reload("camera", (B,)), Reload("plot", (B,))]
+    assert due(made, LATER) == [NodeReload("camera", (B,)), NodeReload("plot", (B,))]
 
 
 def test_changes_during_a_reload_follow_it() -> None:
@@ -63,7 +63,7 @@ def test_changes_during_a_reload_follow_it() -> None:
     assert read(made, 5.0, a="3") == []
     assert due(made, 9.0) == []
     made.ended("camera")
-    assert due(made, 9.0) == [Reload("camera", (A,))]
+    assert due(made, 9.0) == [NodeReload("camera", (A,))]
 
 
 def test_a_rename_over_a_file_is_one_change() -> None:
@@ -71,7 +71,7 @@ def test_a_rename_over_a_file_is_one_change() -> None:
     read(made, 0.0, a=None)
     assert due(made, SETTLE_SECONDS) == []
     read(made, 0.3, a="2")
-    assert due(made, LATER) == [Reload("camera", (A,))]
+    assert due(made, LATER) == [NodeReload("camera", (A,))]
 
 
 def test_a_removed_file_is_reported_once_and_may_come_back() -> None:
@@ -81,7 +81,7 @@ def test_a_removed_file_is_reported_once_and_may_come_back() -> None:
     assert due(made, MISSING_SECONDS) == [ReportMissing("camera", A)]
     assert due(made, 60.0) == []
     read(made, 61.0, a="1")
-    assert due(made, LATER) == [Reload("camera", (A,))]
+    assert due(made, LATER) == [NodeReload("camera", (A,))]
 
 
 def test_new_files_count_as_unchanged() -> None:
@@ -92,7 +92,7 @@ def test_new_files_count_as_unchanged() -> None:
     made.note({new: "1"}, 0.0, {})
     assert due(made, LATER) == []
     made.note({new: "2"}, 0.0, {})
-    assert due(made, LATER) == [Reload("plot", (new,))]
+    assert due(made, LATER) == [NodeReload("plot", (new,))]
 
 
 def test_files_of_a_node_that_was_removed_and_added_again_count_as_unchanged() -> None:
@@ -110,7 +110,7 @@ def test_a_syntax_error_reloads_nothing_and_is_reported_once() -> None:
     assert read(made, 1.0, a="2") == []  # camera also uses the broken file
     assert due(made, LATER) == []
     assert read(made, LATER, b="3") == []
-    assert due(made, 2 * LATER) == [Reload("camera", (A, B)), Reload("plot", (B,))]
+    assert due(made, 2 * LATER) == [NodeReload("camera", (A, B)), NodeReload("plot", (B,))]
 
 
 def test_a_broken_file_that_is_saved_again_broken_is_reported_again() -> None:

@@ -17,7 +17,7 @@ def test_a_file_that_disappears_while_it_is_sent_ends_one_reload(
     def reload(*_: object) -> None:
         raise FileNotFoundError(2, "No such file or directory", "talker.py")
 
-    monkeypatch.setattr(watched_start, "Client", nullcontext)
+    monkeypatch.setattr(watched_start, "CoordinatorClient", nullcontext)
     monkeypatch.setattr(watched_start, "reload", reload)
     problem = watched_start._reload(Endpoint("127.0.0.1", 1), "flow", "talker")
     assert problem == "talker.py: No such file or directory"

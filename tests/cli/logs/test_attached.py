@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.logs.attached import follow
 from dora_config.protocol import control
@@ -36,7 +36,7 @@ class FakeClient:
 
 
 def followed(*frames: control.Answer | control.Failure | type[KeyboardInterrupt]) -> bool:
-    return follow(cast(Client, FakeClient(*frames)), "d1")
+    return follow(cast(CoordinatorClient, FakeClient(*frames)), "d1")
 
 
 @pytest.mark.parametrize("number", [1, 3])

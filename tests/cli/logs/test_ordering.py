@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.logs.log_lines import EntryPrinter, LogEntry
 from dora_cli.logs.remote import LogReader, MergedLogs, TimeOrder
 from dora_config.protocol.control import (
@@ -97,7 +97,8 @@ def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
 
     streams = SimpleNamespace(send=lambda _: 1, next_frame=lambda _: next(frames))
     client = cast(
-        Client, SimpleNamespace(follow=follow, request=lambda _: DataflowList(), streams=streams)
+        CoordinatorClient,
+        SimpleNamespace(follow=follow, request=lambda _: DataflowList(), streams=streams),
     )
     printed: list[str] = []
 
@@ -128,7 +129,7 @@ def test_lines_are_printed_as_they_arrive() -> None:
             seen.append(list(printed))
         return LogsEnd()
 
-    client = cast(Client, SimpleNamespace(follow=follow))
+    client = cast(CoordinatorClient, SimpleNamespace(follow=follow))
     printer = cast(EntryPrinter, SimpleNamespace(print_one=lambda one: printed.append(one.msg)))
     LogReader(ReadLogs(dataflow="u"), printer, one_node=False).read_past(client, follow=False)
     assert seen == [[], ["1", "2", "3"], ["1", "2", "3", "4", "5"]]

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.errors import CommandFailed
 from dora_cli.topics import stream
 from dora_cli.topics.stream import COLUMNS, as_cells, as_json, page
@@ -51,7 +51,7 @@ def show(
 
     monkeypatch.setattr(stream, "watch", watch)
     request = WatchTopics(rates=True)
-    stream.show_rates(cast(Client, None), request, duration, "json")
+    stream.show_rates(cast(CoordinatorClient, None), request, duration, "json")
 
 
 @pytest.mark.parametrize("duration", [None, 5.0])

@@ -21,7 +21,7 @@ from dora_cluster.bundle.dependencies import Platform, WheelsMissing, pins_for
 from dora_cluster.bundle.install import probe
 from dora_cluster.bundle.layout import SYSTEM, USER, Layout, system
 from dora_cluster.bundle.own_packages import NotBundled, own_packages, packages_for_machines
-from dora_cluster.connection import Finished
+from dora_cluster.connection import FinishedCommand
 from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.remote_call import MachineProblem, call
 from dora_cluster.remote_program.protocol import decode_reply, encode_result
@@ -198,12 +198,12 @@ def test_too_small_disk_is_an_error_before_the_transfer(
 ) -> None:
     run = machine.run
 
-    def run_on_small_disk(argv: Sequence[str], **options: Any) -> Finished:
+    def run_on_small_disk(argv: Sequence[str], **options: Any) -> FinishedCommand:
         done = run(argv, **options)
         if argv[-1] not in ("versions.probe", "versions.make_room"):
             return done
         found = decode_reply(done.stdout) | {short: 10 << 20, "archives_device": device}
-        return Finished(0, encode_result(found).decode(), "")
+        return FinishedCommand(0, encode_result(found).decode(), "")
 
     monkeypatch.setattr(machine, "run", run_on_small_disk)
     expected = rf"robot .*{place} has 10 MiB free, dora needs \d+ MiB"
@@ -242,7 +242,7 @@ def test_disk_that_is_full_during_unpacking_keeps_no_file(
     """A limit on the size of files, above the archive's, stands for a full disk."""
     run = machine.run
 
-    def run_with_limit(argv: Sequence[str], **options: Any) -> Finished:
+    def run_with_limit(argv: Sequence[str], **options: Any) -> FinishedCommand:
         if argv[-1] == "versions.unpack":
             argv = ["prlimit", "--fsize=100000", *argv]
         return run(argv, **options)

@@ -7,7 +7,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cluster.commands import fleet
 from dora_config.protocol.fleet import CopyDifference, FleetComparison
 
@@ -22,7 +22,7 @@ def test_labels_that_no_machine_has_are_reported(
 ) -> None:
     (tmp_path / "drive.yml").write_text("nodes: [{id: camera, path: camera}]")
     (tmp_path / "fleet.yml").write_text(FILE)
-    client = create_autospec(Client, instance=True)
+    client = create_autospec(CoordinatorClient, instance=True)
     client.request.return_value = FleetComparison(
         copies=(
             CopyDifference(name="drive@a", machine="a", action="equal"),

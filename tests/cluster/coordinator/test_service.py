@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from support.cluster.machine_facts import machine_facts
 
-from dora_cluster.connection import Connection
+from dora_cluster.connection import MachineConnection
 from dora_cluster.coordinator import installation as module
 from dora_cluster.coordinator.place import CoordinatorMachine
 from dora_cluster.coordinator.service import CoordinatorService
@@ -26,7 +26,7 @@ class FakeService(CoordinatorService):
         coordinator = Coordinator(addr="10.0.0.1", host="station" if remote else None, dora=dora)
         cluster = Cluster(coordinator=coordinator, machines=(Machine(id="robot", host="10.0.0.9"),))
         machine = Machine(id="coordinator", host="station", dora=dora)
-        host = CoordinatorMachine(cluster, machine, cast(Connection, None))
+        host = CoordinatorMachine(cluster, machine, cast(MachineConnection, None))
         self.files: dict[str, bytes | None] = {}
         super().__init__(host, machine_facts(), user=False)
 

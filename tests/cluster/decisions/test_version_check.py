@@ -12,7 +12,7 @@ from dora_cluster.bundle.formats import (
     Formats,
     parse,
 )
-from dora_cluster.decisions.versions import Checked, NewVersion, Versions, check_switch
+from dora_cluster.decisions.versions import NewVersion, VersionCheck, Versions, check_switch
 
 NOW: Formats = {
     RUNNER: (1, 4),
@@ -23,7 +23,7 @@ NOW: Formats = {
 }
 
 
-def checked(*running: str, **changed: tuple[int, int]) -> Checked:
+def checked(*running: str, **changed: tuple[int, int]) -> VersionCheck:
     """Check a switch of a machine whose dora 0.1.0 has the formats ``NOW``."""
     names = {
         "runner": RUNNER,
@@ -44,7 +44,7 @@ def test_neighbouring_minor_versions_may_be_switched() -> None:
     for minor in (3, 4, 5):
         version = (1, minor)
         found = checked("patrol", runner=version, link=version, control=version, records=version)
-        assert found == Checked((), ())
+        assert found == VersionCheck((), ())
 
 
 def test_runners_that_could_not_be_controlled_are_named() -> None:
@@ -54,7 +54,7 @@ def test_runners_that_could_not_be_controlled_are_named() -> None:
         "(runner protocol 1.4 and 1.6); run `dora stop arm`, `dora stop patrol` before, and start "
         "them again afterwards"
     )
-    assert checked(runner=(2, 0)) == Checked((), ()), "nothing runs there"
+    assert checked(runner=(2, 0)) == VersionCheck((), ()), "nothing runs there"
 
 
 def test_links_that_could_not_connect_are_remarked() -> None:
@@ -71,15 +71,15 @@ def test_a_daemon_that_could_not_connect_is_refused() -> None:
 
 
 def test_only_records_of_a_later_major_version_cannot_be_read() -> None:
-    assert checked(records=(2, 0)) == Checked((), ())
-    assert checked(records=(1, 0)) == Checked((), ())
+    assert checked(records=(2, 0)) == VersionCheck((), ())
+    assert checked(records=(1, 0)) == VersionCheck((), ())
     (problem,) = checked(records=(0, 9)).problems
     assert "dora 0.2.0 cannot read what dora 0.1.0 has written there" in problem
     assert "(records of the daemon: version 1.4, it reads 0.x)" in problem
 
 
 def test_dataflows_of_a_later_major_version_cannot_be_read() -> None:
-    assert checked(dataflows=(2, 0)) == Checked((), ())
+    assert checked(dataflows=(2, 0)) == VersionCheck((), ())
     there, from_coordinator = checked(dataflows=(0, 9)).problems
     assert "(format of dataflows: version 1.4, it reads 0.x)" in there
     assert "could not connect to the coordinator (format of dataflows" in from_coordinator
@@ -88,5 +88,5 @@ def test_dataflows_of_a_later_major_version_cannot_be_read() -> None:
 def test_versions_without_known_formats_are_not_refused() -> None:
     there = {"robot": Versions("0.1.0", in_use=("0.1.0",))}
     target = {"robot": NewVersion("0.2.0", OURS)}
-    assert check_switch(there, target, {"robot": ("patrol",)}, {}, {}) == Checked((), ())
+    assert check_switch(there, target, {"robot": ("patrol",)}, {}, {}) == VersionCheck((), ())
     assert parse({RUNNER: [1, 2]}) == {RUNNER: (1, 2)}

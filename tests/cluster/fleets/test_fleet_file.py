@@ -12,7 +12,7 @@ from support.fleets.daemons import RealFleet, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cluster.commands.fleet import operator
 from dora_config.protocol.control import ListNodes
@@ -112,18 +112,18 @@ def fleet(home: Path, workspace: Workspace) -> Iterator[RealFleet]:
 
 def processes(fleet: RealFleet) -> dict[tuple[str, str], int | None]:
     """Return the process id of each running node, by dataflow and node."""
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         rows = client.request(ListNodes()).nodes
     return {(row.dataflow_name or "", row.node): row.pid for row in rows}
 
 
 def report(fleet: RealFleet) -> FleetReport:
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         return client.request(GetFleet())
 
 
 def history(fleet: RealFleet) -> FleetHistory:
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         return client.request(GetFleetHistory())
 
 
@@ -206,7 +206,7 @@ def test_a_killed_coordinator_continues_and_a_second_operator_is_refused(
     fleet: RealFleet,
 ) -> None:
     fleet.dora("cluster", "apply", "fleet.yml", "--yes", "--detach")
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         late = ApplyFleet(fleet=Fleet(), generation=0, by="second@laptop")
         with pytest.raises(RequestFailed) as refused:
             client.request(late)
@@ -240,7 +240,7 @@ def test_an_apply_waits_for_a_node_that_holds_updates(fleet: RealFleet) -> None:
     fleet.dora("node", "hold", "worker", "arm is moving", "--dataflow", "drive@rover-1")
 
     def held() -> str | None:
-        with Client(fleet.coordinator.endpoint) as client:
+        with CoordinatorClient(fleet.coordinator.endpoint) as client:
             rows = client.request(ListNodes()).nodes
         return next(row.held for row in rows if row.node == "worker")
 

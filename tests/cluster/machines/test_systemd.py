@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from dora_cluster.connection import Finished
+from dora_cluster.connection import FinishedCommand
 from dora_cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cluster.machines.daemon_service import DaemonService, SystemdService
 from dora_cluster.machines.remote_machine import RemoteMachine
@@ -23,15 +23,15 @@ class WithoutPolkit:
     def write(self, path: str, _content: bytes, *, mode: int) -> None:
         self.files.add(path)
 
-    def run(self, argv: Sequence[str]) -> Finished:
+    def run(self, argv: Sequence[str]) -> FinishedCommand:
         match list(argv):
             case ["loginctl", "show-user", *_]:
-                return Finished(0, "no\n", "")
+                return FinishedCommand(0, "no\n", "")
             case ["rm", "-f", path]:
                 self.files.discard(path)
-                return Finished(0, "", "")
+                return FinishedCommand(0, "", "")
             case _:
-                return Finished(1, "", "Access denied")
+                return FinishedCommand(1, "", "Access denied")
 
 
 def test_lingering_that_root_must_enable_is_not_marked_as_enabled_here() -> None:

@@ -13,7 +13,7 @@ from support.cluster.scripted_machine import ScriptedMachine
 from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_cluster.bundle.install import Installer, probe
 from dora_cluster.bundle.layout import Layout
-from dora_cluster.connection import Connection
+from dora_cluster.connection import MachineConnection
 from dora_cluster.coordinator import queries
 from dora_cluster.decisions.preflight import NotReady
 from dora_cluster.errors import Unreachable
@@ -46,7 +46,7 @@ class InstalledAlready(Installer):
     version = NEW
 
     def put(
-        self, machine: Connection, layout: Layout, report: Callable[[str], None]
+        self, machine: MachineConnection, layout: Layout, report: Callable[[str], None]
     ) -> tuple[str, dict[str, Any]]:
         facts = probe(machine, layout)
         return f"{facts['prefix']}/{NEW}-py3.11", facts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dora_cli import output
-from dora_cluster.connection import Connection, Finished, Listener
+from dora_cluster.connection import FinishedCommand, Listener, MachineConnection
 from dora_cluster.errors import ConnectionLost
 from dora_cluster.machines import remote_machine
 from dora_cluster.machines.daemon_service import DaemonService
@@ -47,16 +47,18 @@ def test_machines_are_cut_off_when_their_output_cannot_be_printed(
     """As with `dora cluster logs --follow PATH | head`."""
     following = threading.Event()
 
-    class Connected(Connection):
+    class Connected(MachineConnection):
         def __init__(self, target: Machine) -> None:
             super().__init__(target.label)
             self._host = target.host
             self._closed = threading.Event()
 
-        def _execute(self, *_: object) -> Finished:
+        def _execute(self, *_: object) -> FinishedCommand:
             raise NotImplementedError
 
-        def run(self, *_: object, on_output: Listener | None = None, **__: object) -> Finished:
+        def run(
+            self, *_: object, on_output: Listener | None = None, **__: object
+        ) -> FinishedCommand:
             if self._host == "silent":
                 following.set()
                 assert self._closed.wait(30)
@@ -64,7 +66,7 @@ def test_machines_are_cut_off_when_their_output_cannot_be_printed(
             following.wait(30)
             assert on_output is not None
             on_output(b"a line\n")
-            return Finished(0, "", "")
+            return FinishedCommand(0, "", "")
 
         def close(self) -> None:
             self._closed.set()
@@ -95,17 +97,19 @@ def test_an_empty_log_of_a_daemon_in_the_background(
             assert (operation, arguments["lines"]) == ("daemon.tail", 1)
             return {"lines": last, "path": "/srv/r/daemon.log"}
 
-    class Connected(Connection):
+    class Connected(MachineConnection):
         def __init__(self, target: Machine) -> None:
             super().__init__(target.label)
 
-        def _execute(self, *_: object) -> Finished:
+        def _execute(self, *_: object) -> FinishedCommand:
             raise NotImplementedError
 
-        def run(self, *_: object, on_output: Listener | None = None, **__: object) -> Finished:
+        def run(
+            self, *_: object, on_output: Listener | None = None, **__: object
+        ) -> FinishedCommand:
             assert on_output is not None
             on_output("".join(f"{line}\n" for line in last).encode())
-            return Finished(0, "", "")
+            return FinishedCommand(0, "", "")
 
         def close(self) -> None:
             pass

@@ -9,7 +9,7 @@ import pytest
 from support.cluster.local_machine import LocalConnection
 
 from dora_cli.coordinator.errors import CoordinatorUnreachable
-from dora_cluster.connection import Connection
+from dora_cluster.connection import MachineConnection
 from dora_cluster.coordinator import queries
 from dora_cluster.decisions.existing_daemons import ExistingDaemon
 from dora_cluster.errors import Unreachable
@@ -77,7 +77,7 @@ def test_a_machine_that_is_off_is_named_with_the_reason(
     capsys: pytest.CaptureFixture[str],
     coordinator_runs: bool,
 ) -> None:
-    def connect(target: Machine) -> Connection:
+    def connect(target: Machine) -> MachineConnection:
         if target.host == "gpu":
             raise Unreachable("gpu (gpu)", "no SSH server answers")
         return LocalConnection(target.host)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.cluster.machine_facts import machine_facts
 
-from dora_cluster.connection import Finished
+from dora_cluster.connection import FinishedCommand
 from dora_cluster.errors import ConnectionLost, Unreachable
 from dora_cluster.machines import remote_machine
 from dora_cluster.operations import doctor
@@ -40,14 +40,14 @@ class PingedMachine:
         stdin: bytes,
         on_output: Callable[[bytes], None] | None = None,
         **_others: Any,
-    ) -> Finished:
+    ) -> FinishedCommand:
         command, arguments = decode_request(stdin.removeprefix(program()))
         if command == "network.answer":
             assert on_output is not None
             on_output(encode_result({"port": 7000}))
-            return Finished(0, encode_result({}).decode(), "")
+            return FinishedCommand(0, encode_result({}).decode(), "")
         pings = {target[0]: {"seconds": 0.002, "clock": 0.0} for target in arguments["targets"]}
-        return Finished(0, encode_result({"pings": pings}).decode(), "")
+        return FinishedCommand(0, encode_result({"pings": pings}).decode(), "")
 
 
 def connect(target: Machine) -> PingedMachine:
@@ -102,7 +102,7 @@ class StalledMachine(ClosableMachine):
         stdin: bytes,
         on_output: Callable[[bytes], None] | None = None,
         **_others: Any,
-    ) -> Finished:
+    ) -> FinishedCommand:
         command, _ = decode_request(stdin.removeprefix(program()))
         if command == "network.answer":
             return super().run(_argv, stdin=stdin, on_output=on_output)
@@ -131,13 +131,13 @@ class PrintingMachine(PingedMachine):
         stdin: bytes,
         on_output: Callable[[bytes], None] | None = None,
         **_others: Any,
-    ) -> Finished:
+    ) -> FinishedCommand:
         if on_output is not None:
             on_output(b"Welcome to robot\n")
             reply = encode_result({"port": 7000})
             on_output(reply[:9])
             on_output(reply[9:])
-            return Finished(0, encode_result({}).decode(), "")
+            return FinishedCommand(0, encode_result({}).decode(), "")
         return super().run(_argv, stdin=stdin)
 
 
@@ -151,7 +151,7 @@ class SilentMachine(ClosableMachine):
         stdin: bytes,
         on_output: Callable[[bytes], None] | None = None,
         **_others: Any,
-    ) -> Finished:
+    ) -> FinishedCommand:
         if on_output is None:
             return super().run(_argv, stdin=stdin)
         assert self._closed.wait(60)

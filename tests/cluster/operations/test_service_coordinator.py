@@ -12,7 +12,7 @@ import pytest
 from support.cluster.machine_facts import machine_facts
 
 from dora_cluster.bundle.install import Installer
-from dora_cluster.connection import Connection, Finished
+from dora_cluster.connection import FinishedCommand, MachineConnection
 from dora_cluster.coordinator import queries
 from dora_cluster.coordinator.place import CoordinatorMachine
 from dora_cluster.coordinator.service import CoordinatorService
@@ -42,9 +42,9 @@ class FakeHost(CoordinatorMachine):
         programs = SimpleNamespace(
             name="station",
             check=lambda *_, **__: "",
-            run=lambda *_: Finished(0, f"dora {OLD}\n", ""),
+            run=lambda *_: FinishedCommand(0, f"dora {OLD}\n", ""),
         )
-        super().__init__(cluster, machine, cast(Connection, programs))
+        super().__init__(cluster, machine, cast(MachineConnection, programs))
         self.calls: list[str] = []
 
     def call(self, command: str, **options: Any) -> dict[str, Any]:

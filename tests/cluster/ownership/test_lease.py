@@ -12,7 +12,7 @@ import pytest
 from support.cluster.local_machine import LocalConnection
 from support.waiting import wait_until
 
-from dora_cluster.connection import Finished
+from dora_cluster.connection import FinishedCommand
 from dora_cluster.ownership import lease as module
 from dora_cluster.ownership.lease import Lease, this_computer
 
@@ -84,7 +84,7 @@ def test_a_renewal_during_the_end_is_not_a_loss() -> None:
     renewing, given_back = threading.Event(), threading.Event()
     real = first.connection.run
 
-    def run(argv: Sequence[str], **options: Any) -> Finished:
+    def run(argv: Sequence[str], **options: Any) -> FinishedCommand:
         if "touch" in argv[2]:
             renewing.set()
             assert given_back.wait(30)

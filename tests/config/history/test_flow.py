@@ -8,7 +8,7 @@ from support.runner.histories import entry, evidence, machine
 
 from dora_config.history.entries import LinkPeerChanged
 from dora_config.history.evidence import MachineEvidence
-from dora_config.history.flow import Flow
+from dora_config.history.flow import FlowGraph
 from dora_config.protocol.runner import NodeStatus
 from dora_config.protocol.snapshot import EdgeSummary
 
@@ -35,7 +35,7 @@ def robot(*edges: EdgeSummary, **fields: Any) -> MachineEvidence:
 
 
 def found(*machines: MachineEvidence, running_for: float = 60.0) -> list[tuple[str, str]]:
-    known = Flow(evidence(*machines), running_for)
+    known = FlowGraph(evidence(*machines), running_for)
     return [(one.kind, one.text) for one in known.findings()]
 
 
@@ -129,7 +129,7 @@ def test_silence_leads_upstream_to_its_source() -> None:
         flow("camera/image", "detector/image", **silent),
         flow("detector/boxes", "plot/boxes", **silent),
     )
-    (finding,) = Flow(evidence(path), 60.0).findings()
+    (finding,) = FlowGraph(evidence(path), 60.0).findings()
     assert (finding.kind, finding.node) == ("silent", "camera")
     assert finding.text == 'node "camera" on machine "robot" has sent nothing on output "image"'
     assert finding.inputs == ("detector/image", "plot/boxes")

@@ -16,7 +16,7 @@ from support.fleets.coordinator import RunningCoordinator, running_coordinator
 from support.requirements import require_root
 from support.waiting import PATIENCE, wait_until
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.protocol.control import ClusterStatus
 from dora_coordinator.io.listening import _owner, _source
 
@@ -66,7 +66,7 @@ def flood(port: int) -> Iterator[None]:
             process.kill()
 
 
-def answers(client: Client) -> bool:
+def answers(client: CoordinatorClient) -> bool:
     return client.request(ClusterStatus(), timeout=PATIENCE).machines == ()
 
 
@@ -83,7 +83,7 @@ def test_silent_connections_do_not_keep_others_out() -> None:
             limit = ("--set", "max_pending_connections=400")
             coordinator = stack.enter_context(running_coordinator("--store", "memory", *limit))
             resource.prlimit(coordinator.process.pid, resource.RLIMIT_NOFILE, (500, 500))
-            client = stack.enter_context(Client(coordinator.endpoint))
+            client = stack.enter_context(CoordinatorClient(coordinator.endpoint))
             assert answers(client)
             for _ in range(SILENT):
                 address = ("127.0.0.1", coordinator.port)
@@ -100,7 +100,7 @@ def test_unfinished_handshakes_of_another_account_do_not_keep_others_out() -> No
     require_root()
     with running_coordinator("--store", "memory") as coordinator:
         resource.prlimit(coordinator.process.pid, resource.RLIMIT_NOFILE, (1500, 1500))
-        with Client(coordinator.endpoint) as client, flood(coordinator.port):
+        with CoordinatorClient(coordinator.endpoint) as client, flood(coordinator.port):
             for number in range(3):
                 # The flood takes a core: one handshake may take longer than a client waits.
                 wait_until(lambda: lists_dataflows(coordinator), what=f"answer {number}")

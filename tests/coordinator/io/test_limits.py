@@ -6,10 +6,10 @@ import pytest
 
 from dora_coordinator.io import limits as limits_module
 from dora_coordinator.io.limits import (
+    AttemptVerdict,
     ConnectionLimits,
     PendingConnection,
     PendingConnections,
-    Verdict,
     as_ipv4,
     is_loopback,
 )
@@ -19,26 +19,28 @@ def test_failed_authentications_are_limited_by_address() -> None:
     limits = ConnectionLimits(open_at_once=10, untrusted_per_window=2)
     failures = [limits.failed("192.0.2.1", now) for now in (0.0, 1.0, 2.0)]
     assert failures == [
-        Verdict.REPORTED,
-        Verdict.LAST,
-        Verdict.BLOCKED,
+        AttemptVerdict.REPORTED,
+        AttemptVerdict.LAST,
+        AttemptVerdict.BLOCKED,
     ]
-    assert limits.failed("192.0.2.2", 2.0) is Verdict.REPORTED
-    assert limits.failed("192.0.2.1", 60.5) is Verdict.LAST  # the first was a minute ago
+    assert limits.failed("192.0.2.2", 2.0) is AttemptVerdict.REPORTED
+    assert limits.failed("192.0.2.1", 60.5) is AttemptVerdict.LAST  # the first was a minute ago
 
 
 def test_addresses_of_one_ipv6_network_are_counted_together() -> None:
     limits = ConnectionLimits(open_at_once=10, untrusted_per_window=1)
-    assert limits.failed("2001:db8::1", 0.0) is Verdict.LAST
-    assert limits.failed("2001:db8::ffff:2", 0.0) is Verdict.BLOCKED
-    assert limits.failed("2001:db8:0:1::1", 0.0) is Verdict.LAST
-    assert limits.failed("fe80::1%eth0", 0.0) is Verdict.LAST  # all machines of the local network
-    assert limits.failed("fe80::2%eth0", 0.0) is Verdict.LAST
+    assert limits.failed("2001:db8::1", 0.0) is AttemptVerdict.LAST
+    assert limits.failed("2001:db8::ffff:2", 0.0) is AttemptVerdict.BLOCKED
+    assert limits.failed("2001:db8:0:1::1", 0.0) is AttemptVerdict.LAST
+    assert (
+        limits.failed("fe80::1%eth0", 0.0) is AttemptVerdict.LAST
+    )  # all machines of the local network
+    assert limits.failed("fe80::2%eth0", 0.0) is AttemptVerdict.LAST
 
 
 def test_loopback_is_never_blocked() -> None:
     limits = ConnectionLimits(open_at_once=10, untrusted_per_window=1)
-    assert {limits.failed("127.0.0.1", 0.0) for _ in range(5)} == {Verdict.REPORTED}
+    assert {limits.failed("127.0.0.1", 0.0) for _ in range(5)} == {AttemptVerdict.REPORTED}
 
 
 def test_open_connections_are_counted() -> None:

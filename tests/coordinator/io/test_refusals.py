@@ -10,7 +10,7 @@ import pytest
 from support.fleets.coordinator import RunningCoordinator, running_coordinator, token_file
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -109,7 +109,7 @@ def test_invalid_frames_end_their_connection_with_a_message(
             socket.send(text)
             refused = TO_DAEMON.decode(socket.recv(5))
             assert isinstance(refused, RegistrationRefused)
-    with Client(coordinator.endpoint) as client:
+    with CoordinatorClient(coordinator.endpoint) as client:
         assert client.request(ClusterStatus()).machines == ()
 
 

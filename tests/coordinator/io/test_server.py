@@ -16,7 +16,7 @@ from support.fleets.coordinator import running_coordinator, token_file
 from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.access import endpoint
 from dora_config.protocol.control import (
     CLIENT_CODEC,
@@ -57,7 +57,7 @@ def test_the_token_is_created_once_and_private() -> None:
         assert re.fullmatch(r"dora1\.[A-Za-z0-9_-]{43}\.[0-9a-f]{64}\n", token)
     with running_coordinator("--store", "memory") as coordinator:
         assert token_file().read_text() == token
-        with Client(coordinator.endpoint) as client:
+        with CoordinatorClient(coordinator.endpoint) as client:
             assert client.request(ClusterStatus()).machines == ()
 
 
@@ -75,7 +75,7 @@ def test_no_auth_warns_and_is_refused_on_network_addresses() -> None:
     with running_coordinator("--no-auth", "--store", "memory") as coordinator:
         coordinator.process.wait_for("NO AUTHENTICATION")
         assert not token_file().exists()
-        with Client(coordinator.endpoint) as client:
+        with CoordinatorClient(coordinator.endpoint) as client:
             client.request(ClusterStatus())
     insisted = ("--no-auth", "--interface", "0.0.0.0", "--open-to-network", "--store", "memory")
     with running_coordinator(*insisted) as coordinator:
@@ -86,7 +86,7 @@ def test_it_listens_on_the_given_addresses_only() -> None:
     both = ("--interface", "127.0.0.1", "--interface", "127.0.0.2", "--store", "memory")
     with running_coordinator(*both) as coordinator:
         for host in ("127.0.0.1", "127.0.0.2"):
-            with Client(endpoint(host, coordinator.port)) as client:
+            with CoordinatorClient(endpoint(host, coordinator.port)) as client:
                 client.request(ClusterStatus())
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.3", coordinator.port))

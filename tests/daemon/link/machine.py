@@ -27,7 +27,7 @@ from dora_daemon.link.protocol.messages import (
     Configure,
     Finish,
     Finished,
-    Incoming,
+    IncomingStream,
     LineBuffer,
     Listening,
     Outgoing,
@@ -308,7 +308,7 @@ class Machine:
         self.send(
             SetIncoming(
                 streams=tuple(
-                    Incoming(
+                    IncomingStream(
                         machine=key[0], node=key[1], output=key[2],
                         queues=tuple(kept.spec.queue for kept in queues),
                     )

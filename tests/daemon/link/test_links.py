@@ -14,7 +14,7 @@ from support.waiting import wait_until
 
 from dora_config.protocol.links import LINK_PROTOCOL, LINK_VERSION
 from dora_daemon import __version__
-from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming
+from dora_daemon.link.protocol.messages import IncomingStream, PeerChanged, SetIncoming
 from dora_daemon.link.protocol.status import other_security
 from dora_daemon.link.streams.sender import MIN_WINDOW
 from dora_node_api.data import arrow
@@ -231,7 +231,7 @@ def test_a_producer_does_not_wait_for_consumers_that_are_gone(make: Make) -> Non
     sender = a.sender(out)
     for number in range(20):
         sender.send("o", arrow.encode(message(number, 100)))
-    b.send(SetIncoming(streams=(Incoming(machine="a", node="n", output="o"),)))
+    b.send(SetIncoming(streams=(IncomingStream(machine="a", node="n", output="o"),)))
     for number in range(500):
         sender.send("o", arrow.encode(message(number, 100)))
     wait_until(lambda: out.ends.depth() == 0, what="the queue to be empty")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from dora_config.dataflow.types import structure
-from dora_node_api.data.typecheck import TypeCheck
+from dora_node_api.data.typecheck import OutputTypeCheck
 from dora_node_api.errors import InvalidData, SetUpError
 
 DECLARED = {
@@ -34,10 +34,10 @@ PICTURE = pa.struct(
 PIXELS = {**SIZE, "encoding": "rgb8", "data": bytes(6)}
 
 
-def check(monkeypatch: pytest.MonkeyPatch, setting: str) -> tuple[TypeCheck, list[str]]:
+def check(monkeypatch: pytest.MonkeyPatch, setting: str) -> tuple[OutputTypeCheck, list[str]]:
     monkeypatch.setenv("DORA_RUNTIME_TYPE_CHECK", setting)
     warnings: list[str] = []
-    made = TypeCheck.from_environment(DECLARED, STRUCTURES, warnings.append)
+    made = OutputTypeCheck.from_environment(DECLARED, STRUCTURES, warnings.append)
     assert made is not None
     return made, warnings
 
@@ -107,6 +107,6 @@ def test_the_field_that_differs_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for off in ("", "0", "off"):
         monkeypatch.setenv("DORA_RUNTIME_TYPE_CHECK", off)
-        assert TypeCheck.from_environment(DECLARED, STRUCTURES, print) is None
+        assert OutputTypeCheck.from_environment(DECLARED, STRUCTURES, print) is None
     with pytest.raises(SetUpError, match="maybe"):
         check(monkeypatch, "maybe")

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from dora_node_api.errors import ControlClosed, ControlError
-from dora_node_api.frozen import Frozen, replace
+from dora_node_api.frozen import FrozenRecord, replace
 from dora_node_api.protocol import frames, messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
-from dora_node_api.protocol.frames import FrameDecoder, Received, encode
+from dora_node_api.protocol.frames import FrameDecoder, ReceivedFrame, encode
 from dora_node_api.protocol.messages import InputConfig, NodeConfig
 
 CONFIG = NodeConfig(
@@ -82,7 +82,7 @@ def test_message_survives_the_wire(message: control.Message) -> None:
     decoder = FrameDecoder()
     for piece in encode(message):
         decoder.feed(piece.data)
-    assert decoder.next_message() == Received(message)
+    assert decoder.next_message() == ReceivedFrame(message)
     assert decoder.next_message() is None
 
 
@@ -125,7 +125,9 @@ FIELD_NAMES = sorted({name for message in MESSAGES for name in vars(message)})
 )
 def test_wrong_fields_are_a_control_error_and_nothing_else(kind: str, fields: Any) -> None:
     with suppress(ControlError):
-        assert isinstance(frames.decode(json.dumps({**fields, "kind": kind}).encode()), Frozen)
+        assert isinstance(
+            frames.decode(json.dumps({**fields, "kind": kind}).encode()), FrozenRecord
+        )
 
 
 def test_half_of_a_surrogate_pair_is_replaced() -> None:
@@ -133,7 +135,7 @@ def test_half_of_a_surrogate_pair_is_replaced() -> None:
     (piece,) = encode(control.StopDataflow(reason="caf\udce9 \N{GRINNING FACE}"))
     decoder.feed(piece.data)
     message = control.StopDataflow(reason="caf? \N{GRINNING FACE}")
-    assert decoder.next_message() == Received(message)
+    assert decoder.next_message() == ReceivedFrame(message)
 
 
 def test_unknown_queue_policy_is_refused() -> None:

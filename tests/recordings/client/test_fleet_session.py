@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_cli.errors import CommandFailed
 from dora_config.access import Endpoint
@@ -25,7 +25,7 @@ from dora_recordings.client.starting import FleetSession, conclude
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 
 
-def away(*_: object) -> Client:
+def away(*_: object) -> CoordinatorClient:
     raise CoordinatorUnreachable("cannot connect")
 
 

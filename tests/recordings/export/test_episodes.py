@@ -7,7 +7,7 @@ import random
 from hypothesis import given, strategies as st
 
 from dora_recordings.export.episodes import (
-    Command,
+    CommandMessage,
     EpisodeSpan,
     FrameGrid,
     frame_rate,
@@ -20,13 +20,13 @@ SECOND = 1_000_000_000
 
 def test_commands_begin_and_end_episodes() -> None:
     commands = [
-        Command(10, "Start", "pick"),
-        Command(20, "stop"),
-        Command(30, "start"),
-        Command(40, "start"),
-        Command(50, "discard"),
-        Command(60, "hello"),
-        Command(70, "s"),
+        CommandMessage(10, "Start", "pick"),
+        CommandMessage(20, "stop"),
+        CommandMessage(30, "start"),
+        CommandMessage(40, "start"),
+        CommandMessage(50, "discard"),
+        CommandMessage(60, "hello"),
+        CommandMessage(70, "s"),
     ]
     found, unknown = spans(commands, 100, "default")
     assert found == [

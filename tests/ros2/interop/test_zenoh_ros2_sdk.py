@@ -13,11 +13,11 @@ from ros2.conftest import ZENOH_SDK
 from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.types import Types
-from dora_ros2.zenoh.endpoints import Request
+from dora_ros2.zenoh.endpoints import ServiceRequest
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.session import ZenohSession
 from dora_ros2.zenoh.tokens import Attachment
 
 WORKER = Path(__file__).with_name("sdk_worker.py")
@@ -37,7 +37,7 @@ def worker(router: Router, word: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def beside(word: str) -> Iterator[tuple[Session, subprocess.Popen[str]]]:
+def beside(word: str) -> Iterator[tuple[ZenohSession, subprocess.Popen[str]]]:
     """A session of ours, and the worker in one of its roles."""
     with (
         running_router() as router,
@@ -55,7 +55,7 @@ def line(process: subprocess.Popen[str]) -> str:
 def test_messages_from_the_sdk() -> None:
     with beside("talk") as (session, _):
         received: list[tuple[bytes, Attachment | None]] = []
-        node = Node(session, "reader")
+        node = RosNode(session, "reader")
         node.subscription("from_sdk", STRING, lambda *got: received.append(got))
         wait_until(lambda: len(received) >= 40, what="messages of the SDK")
         texts = [STRING.decode(payload).to_pylist()[0]["data"] for payload, _ in received]
@@ -76,7 +76,7 @@ def test_messages_from_the_sdk() -> None:
 def test_messages_to_the_sdk() -> None:
     with beside("listen") as (session, process):
         assert line(process) == "ready"
-        publisher = Node(session, "talker").publisher("to_sdk", STRING)
+        publisher = RosNode(session, "talker").publisher("to_sdk", STRING)
         assert session.wait_for(lambda graph: graph.topics()["/to_sdk"].uses, 30)
         printed = process.stdout
         assert printed is not None
@@ -96,7 +96,7 @@ def test_messages_to_the_sdk() -> None:
 
 def test_requests_to_the_sdk() -> None:
     with beside("serve") as (session, _):
-        client = Node(session, "client").service_client("/robot/add", ADD)
+        client = RosNode(session, "client").service_client("/robot/add", ADD)
         assert client.wait_for_server(60)
         futures = [client.call(ADD.request.encode({"a": n, "b": 40})) for n in range(5)]
         sums = [ADD.response.decode(future.result(30)).to_pylist()[0]["sum"] for future in futures]
@@ -104,11 +104,11 @@ def test_requests_to_the_sdk() -> None:
 
 
 def test_requests_from_the_sdk() -> None:
-    def add(request: Request) -> None:
+    def add(request: ServiceRequest) -> None:
         numbers = ADD.request.decode(request.payload).to_pylist()[0]
         request.reply(ADD.response.encode({"sum": numbers["a"] + numbers["b"]}))
 
     with running_router() as router, router.open() as session:
-        Node(session, "server").service_server("/robot/add", ADD, add)
+        RosNode(session, "server").service_server("/robot/add", ADD, add)
         with worker(router, "call") as process:
             assert [line(process) for _ in range(6)] == ["ready", "40", "41", "42", "43", "44"]

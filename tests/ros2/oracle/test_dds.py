@@ -17,8 +17,8 @@ import pytest
 from support.ros2_values import random_value
 from support.waiting import wait_until
 
-from dora_ros2.connection import Node
-from dora_ros2.dds.participant import DdsSubscription, Participant
+from dora_ros2.connection import RosNode
+from dora_ros2.dds.participant import DdsParticipant, DdsSubscription
 from dora_ros2.errors import SessionError
 from dora_ros2.types import Types
 from dora_ros2.zenoh.graph import Graph
@@ -59,8 +59,8 @@ def echoing(domain: int, names: Sequence[str]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def participant() -> Iterator[Participant]:
-    with echoing(DOMAIN, NAMES), Participant(environ=ENVIRONMENT) as made:
+def participant() -> Iterator[DdsParticipant]:
+    with echoing(DOMAIN, NAMES), DdsParticipant(environ=ENVIRONMENT) as made:
         assert made.wait_for(
             lambda graph: any(node.full_name == "/oracle/echo" for node in graph.nodes()), 60
         )
@@ -68,9 +68,9 @@ def participant() -> Iterator[Participant]:
 
 
 @pytest.fixture(scope="module")
-def early() -> Iterator[Participant]:
+def early() -> Iterator[DdsParticipant]:
     """In a domain of its own: all participants of a process know the same publishers."""
-    with Participant(domain=DOMAIN + 1) as made:
+    with DdsParticipant(domain=DOMAIN + 1) as made:
         yield made
 
 
@@ -82,8 +82,8 @@ def get(received: queue.Queue[bytes]) -> Any:
     return received.get(timeout=30)
 
 
-def test_all_types_both_ways(participant: Participant) -> None:
-    with closing(Node(participant, "both")) as node:
+def test_all_types_both_ways(participant: DdsParticipant) -> None:
+    with closing(RosNode(participant, "both")) as node:
         received: list[queue.Queue[bytes]] = [queue.Queue() for _ in NAMES]
         publishers = []
         for number, name in enumerate(NAMES):
@@ -106,11 +106,11 @@ def test_all_types_both_ways(participant: Participant) -> None:
             wait_until(answered, what=f"an answer of type {name}")
 
 
-def test_first_large_message(early: Participant) -> None:
+def test_first_large_message(early: DdsParticipant) -> None:
     """The first message of a publisher arrives, also in several fragments."""
     image = TYPES.message("sensor_msgs/msg/Image")
     received: queue.Queue[bytes] = queue.Queue()
-    with closing(Node(early, "early")) as node:
+    with closing(RosNode(early, "early")) as node:
         pong = node.subscription("/pong_0", image, partial(keep, received))
         assert isinstance(pong, DdsSubscription)
         ping = node.publisher("/ping_0", image)
@@ -129,8 +129,8 @@ def test_first_large_message(early: Participant) -> None:
             assert len(own) == 1
 
 
-def test_graph(participant: Participant) -> None:
-    with closing(Node(participant, "seen", "/ours")) as node:
+def test_graph(participant: DdsParticipant) -> None:
+    with closing(RosNode(participant, "seen", "/ours")) as node:
         received: queue.Queue[bytes] = queue.Queue()
         node.subscription("/names", TEXT, lambda data, _: received.put(data))
         wait_until(lambda: b"seen" in get(received), what="our node in the graph of rclpy")
@@ -150,10 +150,10 @@ def test_graph(participant: Participant) -> None:
     )
 
 
-def test_history_and_sender(participant: Participant) -> None:
+def test_history_and_sender(participant: DdsParticipant) -> None:
     """Messages from before arrive, there and here."""
     latching = Qos(transient_local=True, depth=3)
-    with closing(Node(participant, "late")) as node:
+    with closing(RosNode(participant, "late")) as node:
         received: queue.Queue[Any] = queue.Queue()
         node.subscription("/latched", TEXT, lambda *both: received.put(both), latching)
         payload, attachment = get(received)
@@ -179,8 +179,8 @@ def test_history_and_sender(participant: Participant) -> None:
         wait_until(answered, what="history in rclpy")
 
 
-def test_mismatched_qos(participant: Participant, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), closing(Node(participant, "strict")) as node:
+def test_mismatched_qos(participant: DdsParticipant, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), closing(RosNode(participant, "strict")) as node:
         received: queue.Queue[bytes] = queue.Queue()
         node.subscription("/picky", TEXT, lambda data, _: received.put(data))
         said = "/picky: no messages from /oracle/echo: the publisher is best effort"
@@ -190,8 +190,8 @@ def test_mismatched_qos(participant: Participant, caplog: pytest.LogCaptureFixtu
         assert get(received)
 
 
-def test_what_dds_cannot_do(participant: Participant) -> None:
-    with closing(Node(participant, "limits")) as node:
+def test_what_dds_cannot_do(participant: DdsParticipant) -> None:
+    with closing(RosNode(participant, "limits")) as node:
         with pytest.raises(SessionError, match="do not work over DDS"):
             node.service_server("/x", TYPES.service("std_srvs/SetBool"), print)
         node.publisher("/typed", TEXT)
@@ -202,10 +202,10 @@ def test_what_dds_cannot_do(participant: Participant) -> None:
         publisher.publish(b"")
 
 
-def test_two_participants(participant: Participant) -> None:
+def test_two_participants(participant: DdsParticipant) -> None:
     """Without ROS: a subscription that is closed receives nothing more."""
-    with Participant(environ=ENVIRONMENT) as other, closing(Node(other, "other")) as there:
-        with closing(Node(participant, "here")) as node:
+    with DdsParticipant(environ=ENVIRONMENT) as other, closing(RosNode(other, "other")) as there:
+        with closing(RosNode(participant, "here")) as node:
             received: queue.Queue[bytes] = queue.Queue()
             subscription = there.subscription("/ours", TEXT, lambda data, _: received.put(data))
             publisher = node.publisher("/ours", TEXT, Qos(transient_local=True))
@@ -220,4 +220,4 @@ def test_two_participants(participant: Participant) -> None:
             assert participant.wait_for(lambda graph: not graph.topics()["/ours"].uses, 30)
         other.close()
         with pytest.raises(SessionError):
-            Node(other, "more")
+            RosNode(other, "more")

@@ -14,7 +14,7 @@ import pytest
 from ros2.routers import Router
 from support.waiting import wait_until
 
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.errors import GoalError, NoReply
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import (
@@ -48,8 +48,8 @@ def client_and_server(router: Router, **options: Any) -> Iterator[Pair]:
     with router.open() as one, router.open() as other:
         goals: list[ServerGoal] = []
         statuses: list[Mapping[bytes, GoalState]] = []
-        server = ActionServer(Node(other, "server"), "fib", FIBONACCI, goals.append, **options)
-        node = Node(one, "client")
+        server = ActionServer(RosNode(other, "server"), "fib", FIBONACCI, goals.append, **options)
+        node = RosNode(one, "client")
 
         def on_status(payload: bytes, _: object) -> None:
             listed = FIBONACCI.status.decode(payload).to_pylist()[0]["status_list"]

@@ -10,7 +10,7 @@ import pytest
 from ros2.routers import Router
 from support.waiting import wait_until
 
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
 from dora_ros2.types import Types
@@ -42,7 +42,7 @@ VALUES: Mapping[str, Value] = {
 }
 
 
-def ask(node: Node, target: str, word: str, **request: Any) -> dict[str, Any]:
+def ask(node: RosNode, target: str, word: str, **request: Any) -> dict[str, Any]:
     """Ask a service of the parameters of another node."""
     client = node.service_client(f"{target}/{word}", parameter_service(TYPES, word))
     client.wait_for_server(SECONDS if target != "/nobody" else 0)
@@ -59,10 +59,10 @@ def test_all_services_of_parameters(router: Router) -> None:
 
     with router.open() as one, router.open() as other:
         events: list[tuple[bytes, Attachment | None]] = []
-        own = Node(one, "tool")
+        own = RosNode(one, "tool")
         event = TYPES.message("rcl_interfaces/msg/ParameterEvent")
         own.subscription("/parameter_events", event, lambda *got: events.append(got))
-        server = ParameterServer(Node(other, "camera", "/robot"), TYPES, VALUES, on_set=on_set)
+        server = ParameterServer(RosNode(other, "camera", "/robot"), TYPES, VALUES, on_set=on_set)
 
         def camera(word: str, **request: Any) -> dict[str, Any]:
             return ask(own, "/robot/camera", word, **request)
@@ -107,7 +107,7 @@ def test_all_services_of_parameters(router: Router) -> None:
 
 def test_setting_several_at_once_is_all_or_nothing(router: Router) -> None:
     with router.open() as session:
-        node = Node(session, "camera")
+        node = RosNode(session, "camera")
         server = ParameterServer(node, TYPES, {"a": 1, "b": 2})
         atomic = TYPES.service("rcl_interfaces/srv/SetParametersAtomically")
         client = node.service_client("~/set_parameters_atomically", atomic)
@@ -137,14 +137,14 @@ def test_a_node_that_is_missing(router: Router) -> None:
         router.open() as session,
         pytest.raises(NoReply, match="/nobody/get_parameters: no server"),
     ):
-        ask(Node(session, "tool"), "/nobody", "get_parameters", names=["a"])
+        ask(RosNode(session, "tool"), "/nobody", "get_parameters", names=["a"])
 
 
 def test_types_described_by_their_users(router: Router) -> None:
     pose = TYPES.description("geometry_msgs/msg/PoseStamped")
     with router.open() as one, router.open() as other:
-        serve_descriptions(Node(other, "talker"), TYPES.description)
-        own = Node(one, "tool")
+        serve_descriptions(RosNode(other, "talker"), TYPES.description)
+        own = RosNode(one, "tool")
         assert one.wait_for(
             lambda graph: "/talker/get_type_description" in graph.services(), SECONDS
         )
@@ -171,9 +171,9 @@ def test_a_subscription_needs_no_definition(router: Router, tmp_path: Path) -> N
     robot_types = Types([tmp_path])
     pose = robot_types.message("robot_msgs/msg/Pose")
     with router.open() as one, router.open() as other:
-        robot = Node(other, "robot")
+        robot = RosNode(other, "robot")
         robot.publisher("pose", pose)
-        own = Node(one, "tool")
+        own = RosNode(one, "tool")
         assert one.wait_for(lambda graph: "/pose" in graph.topics(), SECONDS)
         [endpoint] = one.graph.topics()["/pose"].offers
         with pytest.raises(

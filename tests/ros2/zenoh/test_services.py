@@ -18,10 +18,10 @@ import pytest
 from ros2.routers import Router
 from support.waiting import wait_until
 
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.errors import NoReply, SessionError
 from dora_ros2.types import Types
-from dora_ros2.zenoh.endpoints import Request, ServiceClient
+from dora_ros2.zenoh.endpoints import ServiceClient, ServiceRequest
 from dora_ros2.zenoh.tokens import Attachment
 
 ADD = Types().service("example_interfaces/AddTwoInts")
@@ -30,17 +30,17 @@ ADD = Types().service("example_interfaces/AddTwoInts")
 @contextmanager
 def client_and_server(
     router: Router,
-) -> Iterator[tuple[ServiceClient, list[Request]]]:
+) -> Iterator[tuple[ServiceClient, list[ServiceRequest]]]:
     """A client that sees a server, which keeps its requests."""
-    requests: list[Request] = []
+    requests: list[ServiceRequest] = []
     with router.open() as one, router.open() as other:
-        Node(other, "server", "/robot").service_server("add", ADD, requests.append)
-        client = Node(one, "client").service_client("/robot/add", ADD)
+        RosNode(other, "server", "/robot").service_server("add", ADD, requests.append)
+        client = RosNode(one, "client").service_client("/robot/add", ADD)
         assert client.wait_for_server(30)
         yield client, requests
 
 
-def request_of(requests: list[Request], number: int = 1) -> Request:
+def request_of(requests: list[ServiceRequest], number: int = 1) -> ServiceRequest:
     wait_until(lambda: len(requests) >= number, what="a request")
     return requests[number - 1]
 
@@ -96,12 +96,12 @@ def test_errors_of_a_server(router: Router) -> None:
 
 
 def test_a_callback_that_fails_answers_with_its_error(router: Router) -> None:
-    def on_request(request: Request) -> None:
+    def on_request(request: ServiceRequest) -> None:
         raise ValueError("bad numbers")
 
     with router.open() as one, router.open() as other:
-        Node(other, "server").service_server("add", ADD, on_request)
-        client = Node(one, "client").service_client("add", ADD)
+        RosNode(other, "server").service_server("add", ADD, on_request)
+        client = RosNode(one, "client").service_client("add", ADD)
         assert client.wait_for_server(30)
         assert "bad numbers" in failure(client.call(b""))
 
@@ -131,7 +131,7 @@ def test_a_killed_server_ends_its_requests(router: Router, tmp_path: Path) -> No
         "time.sleep(600)\n"
     )
     with router.open() as session:
-        client = Node(session, "client").service_client("add", ADD)
+        client = RosNode(session, "client").service_client("add", ADD)
         command = [sys.executable, str(program), router.endpoint]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             try:

@@ -14,11 +14,11 @@ import zenoh
 from daemon.link.certificates import Authority
 from ros2.routers import Router, free_port
 
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.errors import InvalidName, SessionError
 from dora_ros2.types import Types
 from dora_ros2.zenoh import ROUTER
-from dora_ros2.zenoh.session import Session, configuration
+from dora_ros2.zenoh.session import ZenohSession, configuration
 
 STRING = Types().message("std_msgs/String")
 
@@ -42,7 +42,7 @@ def test_other_machines_are_reached_as_a_client() -> None:
     override = {"ZENOH_CONFIG_OVERRIDE": 'connect/endpoints=["tls/robot:7447"]'}
     assert setting(override, "mode") == "client"
     with pytest.raises(SessionError, match=r"^no Zenoh router answers at tcp/127\.0\.0\.1:1$"):
-        Session(
+        ZenohSession(
             router="tcp/127.0.0.1:1",
             wait_seconds=0.1,
             environ={"ZENOH_CONFIG_OVERRIDE": 'mode="client"'},
@@ -58,7 +58,7 @@ def test_the_last_attempt_to_connect_ends_with_the_wait(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(zenoh, "open", refuse)
     with pytest.raises(SessionError, match="no Zenoh router answers at tcp/robot:7447"):
-        Session(router="tcp/robot:7447", wait_seconds=0.1, environ={})
+        ZenohSession(router="tcp/robot:7447", wait_seconds=0.1, environ={})
     assert all(1 <= limit <= 100 for limit in limits)
 
 
@@ -110,7 +110,7 @@ def test_a_missing_session_file(tmp_path: Path) -> None:
 
 def test_the_domain() -> None:
     with pytest.raises(InvalidName, match='"x" is not a valid ROS domain'):
-        Session(environ={"ROS_DOMAIN_ID": "x"})
+        ZenohSession(environ={"ROS_DOMAIN_ID": "x"})
 
 
 def test_a_session_listens_on_loopback_only(router: Router) -> None:
@@ -154,11 +154,14 @@ def test_tls_of_the_session_file_works_and_others_are_refused(tmp_path: Path) ->
     running = zenoh.open(zenoh.Config.from_file(router))
     try:
         with (
-            Session(environ={"ZENOH_SESSION_CONFIG_URI": str(peer)}) as one,
-            Session(environ={"ZENOH_SESSION_CONFIG_URI": f"file://{client}"}) as two,
+            ZenohSession(environ={"ZENOH_SESSION_CONFIG_URI": str(peer)}) as one,
+            ZenohSession(environ={"ZENOH_SESSION_CONFIG_URI": f"file://{client}"}) as two,
         ):
             assert (one.waiting, two.waiting) == (None, None)
-            ends = [(Node(one, "one"), Node(two, "two")), (Node(two, "a"), Node(one, "b"))]
+            ends = [
+                (RosNode(one, "one"), RosNode(two, "two")),
+                (RosNode(two, "a"), RosNode(one, "b")),
+            ]
             for number, (sender, receiver) in enumerate(ends):
                 name = f"/topic_{number}"
                 receiver.subscription(name, STRING, lambda payload, _: received.put(payload))
@@ -171,15 +174,15 @@ def test_tls_of_the_session_file_works_and_others_are_refused(tmp_path: Path) ->
                 assert received.get(timeout=20) == b"%d" % number
         refused = tls_config(tmp_path / "refused.json5", bad, mode="client", **connect)
         with pytest.raises(SessionError, match="its certificate is refused: unable to get local"):
-            Session(config=refused, environ={}, wait_seconds=0.1)
+            ZenohSession(config=refused, environ={}, wait_seconds=0.1)
         refused = tls_config(tmp_path / "refused.json5", stranger, **connect)
-        with Session(config=refused, environ={}) as session:
+        with ZenohSession(config=refused, environ={}) as session:
             assert session.waiting is not None
             expected = f"waits for a Zenoh router at {endpoint}: TLS fails: TLSV1_ALERT_UNKNOWN_CA"
             assert session.waiting == expected
         (stranger / "key.pem").unlink()
         with pytest.raises(SessionError, match="cannot read the connect_private_key "):
-            Session(config=refused, environ={}, wait_seconds=0.1, client=True)
+            ZenohSession(config=refused, environ={}, wait_seconds=0.1, client=True)
     finally:
         running.close()  # type: ignore[no-untyped-call]
 

@@ -15,13 +15,13 @@ import pytest
 from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
-from dora_ros2.connection import Node, Publisher
+from dora_ros2.connection import Publisher, RosNode
 from dora_ros2.errors import InvalidName, SessionError
 from dora_ros2.types import Types
 from dora_ros2.zenoh import endpoints
 from dora_ros2.zenoh.endpoints import ZenohPublisher
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.session import ZenohSession
 from dora_ros2.zenoh.tokens import Attachment, Kind, Qos
 
 STRING = Types().message("std_msgs/String")
@@ -29,9 +29,9 @@ LATCHED = Qos(transient_local=True, depth=3)
 Received = list[tuple[bytes, Attachment | None]]
 
 
-def subscribe(session: Session, qos: Qos | None = None, node: str = "reader") -> Received:
+def subscribe(session: ZenohSession, qos: Qos | None = None, node: str = "reader") -> Received:
     received: Received = []
-    Node(session, node).subscription("chatter", STRING, lambda *got: received.append(got), qos)
+    RosNode(session, node).subscription("chatter", STRING, lambda *got: received.append(got), qos)
     return received
 
 
@@ -46,19 +46,19 @@ def arrives(publisher: Publisher, received: Received, payload: bytes = b"x") -> 
     wait_until(publish, what="a message")
 
 
-def publish_on(node: Node, topic: str, qos: Qos | None = None) -> ZenohPublisher:
+def publish_on(node: RosNode, topic: str, qos: Qos | None = None) -> ZenohPublisher:
     publisher = node.publisher(topic, STRING, qos)
     assert isinstance(publisher, ZenohPublisher)
     return publisher
 
 
-def pass_on(publisher: Publisher, reader: Session) -> None:
+def pass_on(publisher: Publisher, reader: ZenohSession) -> None:
     """Wait until a session has received, and ignored, all that was published before.
 
     While the connection of two sessions is new, each sends the other all messages.
     """
     received: Received = []
-    fence = Node(reader, "fence")
+    fence = RosNode(reader, "fence")
     fence.subscription("fence", STRING, lambda *got: received.append(got))
     arrives(publisher.node.publisher("fence", STRING), received)
     fence.close()
@@ -67,7 +67,7 @@ def pass_on(publisher: Publisher, reader: Session) -> None:
 def test_messages_with_number_time_and_sender(router: Router) -> None:
     with router.open() as one, router.open() as other:
         received = subscribe(other)
-        publisher = publish_on(Node(one, "talker", "robot1"), "/chatter")
+        publisher = publish_on(RosNode(one, "talker", "robot1"), "/chatter")
         assert one.wait_for(lambda graph: len(graph.topics()["/chatter"].uses) == 1, 30)
         publisher.publish(b"a")
         arrives(publisher, received)
@@ -92,7 +92,7 @@ def test_types_that_differ_are_logged(router: Router, caplog: pytest.LogCaptureF
     types = Types()
     other_type = types.message("std_msgs/Bool")
     with router.open() as one, router.open() as other:
-        talker, listener = Node(one, "talker"), Node(other, "listener")
+        talker, listener = RosNode(one, "talker"), RosNode(other, "listener")
         talker.publisher("/chatter", STRING)
         listener.subscription("/chatter", other_type, lambda *_: None)
         listener.service_server("/set", types.service("std_srvs/SetBool"), print)
@@ -115,7 +115,7 @@ def test_types_that_differ_are_logged(router: Router, caplog: pytest.LogCaptureF
 
 def test_late_joiners_receive_the_kept_messages(router: Router) -> None:
     with router.open() as one, router.open() as other:
-        publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)
+        publisher = publish_on(RosNode(one, "talker"), "chatter", LATCHED)
         for number in range(5):
             publisher.publish(bytes([number]))
         pass_on(publisher, other)
@@ -133,7 +133,7 @@ def test_late_joiners_receive_the_kept_messages(router: Router) -> None:
 def test_a_late_publisher_is_asked_for_its_messages(router: Router) -> None:
     with router.open() as reader, router.open() as writer:
         received = subscribe(reader, LATCHED)
-        Node(writer, "talker").publisher("chatter", STRING, LATCHED).publish(b"first")
+        RosNode(writer, "talker").publisher("chatter", STRING, LATCHED).publish(b"first")
         wait_until(lambda: received, what="the message that was sent at once")
         assert [payload for payload, _ in received] == [b"first"]
 
@@ -146,7 +146,7 @@ def test_messages_that_overtake_the_kept_ones_wait_for_them(
 
     monkeypatch.setattr("zenoh.ext.declare_advanced_subscriber", without_history)
     with router.open() as one, router.open() as other:
-        publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)
+        publisher = publish_on(RosNode(one, "talker"), "chatter", LATCHED)
         for number in range(5):
             publisher.publish(bytes([number]))
         pass_on(publisher, other)
@@ -161,7 +161,7 @@ def test_messages_that_overtake_the_kept_ones_wait_for_them(
 def test_keep_all_keeps_all(router: Router) -> None:
     qos = Qos(transient_local=True, keep_all=True)
     with router.open() as one, router.open() as other:
-        publisher = Node(one, "talker").publisher("chatter", STRING, qos)
+        publisher = RosNode(one, "talker").publisher("chatter", STRING, qos)
         for number in range(200):
             publisher.publish(bytes([number]))
         received = subscribe(other, qos)
@@ -171,10 +171,10 @@ def test_keep_all_keeps_all(router: Router) -> None:
 def test_domains_and_profiles_are_apart(router: Router) -> None:
     with router.open() as one, router.open(domain=5) as other:
         received = subscribe(other)
-        publisher = Node(one, "talker").publisher("chatter", STRING)
+        publisher = RosNode(one, "talker").publisher("chatter", STRING)
         publisher.publish(b"other domain")
         assert other.graph.topics()["/chatter"].offers == []
-        own = Node(other, "talker").publisher("chatter", STRING)
+        own = RosNode(other, "talker").publisher("chatter", STRING)
         own.publish(b"own domain")
         wait_until(lambda: received, what="the message of the domain")
         assert [payload for payload, _ in received] == [b"own domain"]
@@ -186,8 +186,8 @@ def test_endpoints_follow_the_profile_of_the_others(router: Router) -> None:
         router.open(profile=Profile.HUMBLE) as humble,
         router.open() as ours,
     ):
-        Node(another, "another").publisher("chatter", STRING)
-        bridge = Node(ours, "bridge")
+        RosNode(another, "another").publisher("chatter", STRING)
+        bridge = RosNode(ours, "bridge")
         kept = publish_on(bridge, "map", LATCHED)
         for number in range(5):
             kept.publish(bytes([number]))
@@ -195,7 +195,7 @@ def test_endpoints_follow_the_profile_of_the_others(router: Router) -> None:
         received_here = subscribe(ours)
         assert publisher.key.endswith(STRING.hash)
         received: Received = []
-        robot = Node(humble, "robot")
+        robot = RosNode(humble, "robot")
         robot.subscription("/chatter", STRING, lambda *got: received.append(got))
         arrives(publisher, received)
         assert ours.profile is Profile.HUMBLE
@@ -208,7 +208,7 @@ def test_endpoints_follow_the_profile_of_the_others(router: Router) -> None:
         wait_until(lambda: len(maps) == 3, what="the kept messages")
         assert [payload for payload, _ in maps] == [b"\x02", b"\x03", b"\x04"]
         assert {one.gid for _, one in maps if one} == {kept.gid}
-        late = publish_on(Node(ours, "late"), "chatter")
+        late = publish_on(RosNode(ours, "late"), "chatter")
         assert late.token.humble
         assert humble.wait_for(
             lambda graph: all(one.humble for one in graph.endpoints(Kind.PUBLISHER)), 30
@@ -220,8 +220,8 @@ def test_a_domain_with_both_profiles_is_named(
 ) -> None:
     newer_session = router.open(profile=Profile.REP2016)
     with router.open(profile=Profile.HUMBLE) as humble, newer_session as newer:
-        Node(newer, "newer").publisher("chatter", STRING)
-        Node(humble, "humble").publisher("chatter", STRING)
+        RosNode(newer, "newer").publisher("chatter", STRING)
+        RosNode(humble, "humble").publisher("chatter", STRING)
         assert newer.wait_for(lambda graph: len(graph.endpoints()) == 2, 30)
         with router.open() as session:
             warning = "nodes of ROS 2 Humble and of newer versions share domain 0"
@@ -232,7 +232,7 @@ def test_a_domain_with_both_profiles_is_named(
 def test_a_hundred_nodes(router: Router) -> None:
     with router.open() as one, router.open() as other:
         for number in range(100):
-            node = Node(one, f"node_{number}", f"/robot{number % 7}")
+            node = RosNode(one, f"node_{number}", f"/robot{number % 7}")
             node.publisher("pose", STRING)
             node.subscription("/all", STRING, lambda *got: None)
         complete = other.wait_for(
@@ -270,7 +270,7 @@ def test_old_and_missing_attachments(router: Router, caplog: pytest.LogCaptureFi
 
 def test_closing_at_any_time(router: Router) -> None:
     with router.open() as one, router.open() as other:
-        node = Node(other, "reader")
+        node = RosNode(other, "reader")
         closed = threading.Event()
 
         def on_message(*_: object) -> None:
@@ -278,7 +278,7 @@ def test_closing_at_any_time(router: Router) -> None:
             closed.set()
 
         node.subscription("chatter", STRING, on_message)
-        publisher = Node(one, "talker").publisher("chatter", STRING)
+        publisher = RosNode(one, "talker").publisher("chatter", STRING)
 
         def publish() -> bool:
             publisher.publish(b"close")
@@ -298,7 +298,7 @@ def test_closing_at_any_time(router: Router) -> None:
         for thread in threads:
             thread.join()
         with pytest.raises(SessionError, match="the session is closed"):
-            Node(one, "late")
+            RosNode(one, "late")
 
 
 def test_an_endpoint_that_is_announced_while_its_node_closes(
@@ -312,10 +312,10 @@ def test_an_endpoint_that_is_announced_while_its_node_closes(
 
     monkeypatch.setattr(ZenohPublisher, "_announce", late)
     with router.open() as one, router.open() as other:
-        node = Node(one, "talker")
+        node = RosNode(one, "talker")
         with pytest.raises(SessionError, match="the node /talker is closed"):
             node.publisher("chatter", STRING)
-        Node(one, "later")
+        RosNode(one, "later")
         assert other.wait_for(lambda graph: [node.name for node in graph.nodes()] == ["later"], 30)
 
 
@@ -324,14 +324,14 @@ def test_a_subscription_forgets_the_publishers_of_long_ago(
 ) -> None:
     monkeypatch.setattr(endpoints, "_SENDERS", 2)
     with router.open() as one, router.open() as other:
-        node = Node(other, "reader")
+        node = RosNode(other, "reader")
         received: Received = []
         subscription = node.subscription(
             "chatter", STRING, lambda *got: received.append(got), LATCHED
         )
         assert isinstance(subscription, endpoints.Subscription)
         for _ in range(4):
-            publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)
+            publisher = publish_on(RosNode(one, "talker"), "chatter", LATCHED)
             arrives(publisher, received)
             last = publisher.gid
             publisher.close()
@@ -342,7 +342,7 @@ def test_a_subscription_forgets_the_publishers_of_long_ago(
 def test_closing_while_others_publish(router: Router) -> None:
     with router.open() as one, router.open() as other:
         received = subscribe(other)
-        publisher = Node(one, "talker").publisher("chatter", STRING, Qos(keep_all=True))
+        publisher = RosNode(one, "talker").publisher("chatter", STRING, Qos(keep_all=True))
         ended: list[str] = []
 
         def publish() -> None:
@@ -370,8 +370,8 @@ def test_an_error_in_a_callback_is_logged(router: Router, caplog: pytest.LogCapt
             called.append(1)
             raise ValueError("from the callback")
 
-        Node(other, "reader").subscription("chatter", STRING, on_message)
-        publisher = Node(one, "talker").publisher("chatter", STRING)
+        RosNode(other, "reader").subscription("chatter", STRING, on_message)
+        publisher = RosNode(one, "talker").publisher("chatter", STRING)
 
         def publish() -> bool:
             publisher.publish(b"x")
@@ -384,8 +384,8 @@ def test_an_error_in_a_callback_is_logged(router: Router, caplog: pytest.LogCapt
 def test_invalid_names(router: Router) -> None:
     with router.open() as session:
         with pytest.raises(InvalidName):
-            Node(session, "a/b")
-        node = Node(session, "a")
+            RosNode(session, "a/b")
+        node = RosNode(session, "a")
         with pytest.raises(InvalidName):
             node.publisher("a*", STRING)
         assert node.endpoints == set()
@@ -424,7 +424,7 @@ def test_waiting_for_a_router_that_starts_and_restarts() -> None:
         with router.open(on_state=states.append) as one, router.open() as other:
             assert one.waiting == f"waits for a Zenoh router at {router.endpoint}"
             received = subscribe(other)
-            publisher = publish_on(Node(one, "talker"), "chatter", LATCHED)
+            publisher = publish_on(RosNode(one, "talker"), "chatter", LATCHED)
             router.start()
             wait_until(lambda: one.waiting is None, what="the router")
             arrives(publisher, received)
@@ -455,7 +455,7 @@ def test_clients_have_no_port_and_wait_for_their_router() -> None:
             assert states == [f"waits for a Zenoh router at {router.endpoint}", None]
             started.join()
             received = subscribe(other)
-            publisher = Node(one, "talker").publisher("chatter", STRING)
+            publisher = RosNode(one, "talker").publisher("chatter", STRING)
             arrives(publisher, received)
             router.stop()
             wait_until(lambda: one.waiting, what="the end of the router")

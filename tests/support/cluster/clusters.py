@@ -12,7 +12,7 @@ from support.cluster.hosts import WORKSTATION, Host, Hosts
 from support.dora import DORA, run_dora
 from support.waiting import wait_until
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_config.access import DEFAULT_PORT, current_place, endpoint
 from dora_config.protocol.control import (
@@ -100,7 +100,7 @@ def forget_ticks(hosts: Hosts) -> None:
 def daemons() -> dict[str, DaemonSummary]:
     """Connected daemons by machine id; empty without a coordinator."""
     try:
-        with Client(endpoint(*current_place(WORKSTATION, DEFAULT_PORT))) as client:
+        with CoordinatorClient(endpoint(*current_place(WORKSTATION, DEFAULT_PORT))) as client:
             report = client.request(ClusterStatus())
     except CoordinatorUnavailable:
         return {}
@@ -119,7 +119,7 @@ def coordinator_process() -> int:
 
 
 def dataflows(coordinator: str = WORKSTATION) -> list[DataflowSummary]:
-    with Client(endpoint(coordinator)) as client:
+    with CoordinatorClient(endpoint(coordinator)) as client:
         return list(client.request(ListDataflows()).dataflows)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from support.sources import PACKAGES, ROOT
 
-from dora_cluster.connection import Connection, Finished, Listeners
+from dora_cluster.connection import FinishedCommand, Listeners, MachineConnection
 
 CURRENT = "0.1.0"
 """The version in the sources."""
@@ -104,7 +104,7 @@ def _run(*words: str) -> None:
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
 
 
-class LocalMachine(Connection):
+class LocalMachine(MachineConnection):
     """This machine behind the interface of a connection; its home is a folder.
 
     ``path``: its PATH, by default with the interpreter of the tests.
@@ -126,7 +126,7 @@ class LocalMachine(Connection):
 
     def _execute(
         self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
-    ) -> Finished:
+    ) -> FinishedCommand:
         kept = {name: text for name, text in os.environ.items() if name.startswith("DORA_TESTS_")}
         done = subprocess.run(
             list(argv),
@@ -137,7 +137,7 @@ class LocalMachine(Connection):
             env={"HOME": str(self.home), "PATH": self._path, "LANG": "C.UTF-8", **kept},
             check=False,
         )
-        return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+        return FinishedCommand(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def send(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from dora_cluster.connection import Connection, Finished, Listeners
+from dora_cluster.connection import FinishedCommand, Listeners, MachineConnection
 from dora_cluster.errors import ConnectionLost
 from dora_cluster.remote_call import program
 from dora_cluster.remote_program.__main__ import run
@@ -20,7 +20,7 @@ _one_at_a_time = threading.Lock()
 """The lock of a record is that of a process."""
 
 
-class LocalConnection(Connection):
+class LocalConnection(MachineConnection):
     """Runs commands here; ``cut`` lets them fail, as after a lost connection."""
 
     is_root = True
@@ -34,7 +34,7 @@ class LocalConnection(Connection):
 
     def _execute(
         self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
-    ) -> Finished:
+    ) -> FinishedCommand:
         if self.is_cut.is_set() or self.is_closed.is_set():
             raise ConnectionLost(self.name, "the connection broke")
         stdin = b"".join(pieces)
@@ -45,9 +45,9 @@ class LocalConnection(Connection):
                 answer = run(command, arguments) or {}
             if command == "lease.take":
                 answer |= {"machine": self.machine, "account": self.account}
-            return Finished(0, encode_result(answer).decode(), "")
+            return FinishedCommand(0, encode_result(answer).decode(), "")
         done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False)
-        return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+        return FinishedCommand(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def close(self) -> None:
         self.is_closed.set()

@@ -16,7 +16,7 @@ from typing import Any
 
 from support.cluster.machine_facts import HEALTHY_MACHINE
 
-from dora_cluster.connection import Connection, Finished, Listeners
+from dora_cluster.connection import FinishedCommand, Listeners, MachineConnection
 from dora_cluster.errors import ConnectionLost, Unreachable
 from dora_cluster.remote_call import program
 from dora_cluster.remote_program.__main__ import run
@@ -104,12 +104,14 @@ class ScriptedMachine:
     def was_cut(self) -> bool:
         return self._cut
 
-    def connect(self, *_target: object) -> Connection:
+    def connect(self, *_target: object) -> MachineConnection:
         if self._cut and not self.back:
             raise Unreachable(NAME, "no answer")
         return _ScriptedConnection(self)
 
-    def step(self, connection: _ScriptedConnection, argv: Sequence[str], stdin: bytes) -> Finished:
+    def step(
+        self, connection: _ScriptedConnection, argv: Sequence[str], stdin: bytes
+    ) -> FinishedCommand:
         self.count += 1
         breaks = self.count == self.cut_at
         if breaks and not self.after:
@@ -123,10 +125,10 @@ class ScriptedMachine:
         self._cut = connection.broken = True
         raise ConnectionLost(NAME, "the connection broke")
 
-    def _do(self, argv: Sequence[str], stdin: bytes) -> Finished:
+    def _do(self, argv: Sequence[str], stdin: bytes) -> FinishedCommand:
         if stdin.startswith(program()):
             request = decode_request(stdin.removeprefix(program()))
-            return Finished(0, self._reply(*request).decode(), "")
+            return FinishedCommand(0, self._reply(*request).decode(), "")
         done = subprocess.run(
             list(argv),
             input=stdin,
@@ -139,7 +141,7 @@ class ScriptedMachine:
             },
             check=False,
         )
-        return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+        return FinishedCommand(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def _reply(self, command: str, arguments: dict[str, Any]) -> bytes:
         if command == "daemon.facts":
@@ -160,7 +162,7 @@ class ScriptedMachine:
         }
 
 
-class _ScriptedConnection(Connection):
+class _ScriptedConnection(MachineConnection):
     is_root = True
 
     def __init__(self, machine: ScriptedMachine) -> None:
@@ -173,7 +175,7 @@ class _ScriptedConnection(Connection):
 
     def _execute(
         self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
-    ) -> Finished:
+    ) -> FinishedCommand:
         if self.broken:
             raise ConnectionLost(NAME, "the connection broke")
         return self._machine.step(self, argv, b"".join(pieces))

@@ -13,7 +13,7 @@ from pathlib import Path
 from support.dora import RunningDora, running_dora
 from websockets.sync.client import ClientConnection, connect
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_config.access import Endpoint, endpoint
 from dora_config.control_plane import ControlConnection, websocket_options
@@ -82,7 +82,7 @@ class DataflowReader:
 
     def __init__(self, endpoint: Callable[[], Endpoint]) -> None:
         self._endpoint = endpoint
-        self._client: Client | None = None
+        self._client: CoordinatorClient | None = None
 
     def dataflows(self) -> list[DataflowSummary]:
         """Return all dataflows, over a new connection after a loss; raises DoraError."""
@@ -91,10 +91,10 @@ class DataflowReader:
                 return self._list(self._client)
             except CoordinatorLost:
                 self.close()
-        self._client = Client(self._endpoint())
+        self._client = CoordinatorClient(self._endpoint())
         return self._list(self._client)
 
-    def _list(self, client: Client) -> list[DataflowSummary]:
+    def _list(self, client: CoordinatorClient) -> list[DataflowSummary]:
         return list(client.request(ListDataflows()).dataflows)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
@@ -154,14 +154,14 @@ class RealFleet:
 
     def end_dataflows(self) -> None:
         """Kill the nodes of all dataflows and wait for their end."""
-        with Client(self.coordinator.endpoint) as client:
+        with CoordinatorClient(self.coordinator.endpoint) as client:
             for one in self.listed():
                 if one.status not in ("Finished", "Failed"):
                     stop = StopDataflow(dataflow=one.uuid, force=True)
                     client.request(stop)
 
     def cluster(self) -> ClusterReport:
-        with Client(self.coordinator.endpoint) as client:
+        with CoordinatorClient(self.coordinator.endpoint) as client:
             return client.request(ClusterStatus())
 
     def wait_for_status(self, status: str, *, timeout: float = PATIENCE) -> DataflowSummary:

@@ -44,8 +44,8 @@ from dora_coordinator.state import commands as coordinator_commands
 from dora_coordinator.state.commands import Command
 from dora_coordinator.state.events import Event, FleetStep, FleetStepEnded, StoreLoaded
 from dora_coordinator.state.records import DataflowRecord
-from dora_testing.cluster.fleet import LOOP, Fleet, in_loop
-from dora_testing.cluster.machine import Runner
+from dora_testing.cluster.fleet import LOOP, InProcessFleet, in_loop
+from dora_testing.cluster.machine import InProcessRunner
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class _SimulatedClient(RequestClient):
             self._unwritten.pop(0)()
 
 
-class SimulatedFleet(Fleet[SimulatedDaemon]):
+class SimulatedFleet(InProcessFleet[SimulatedDaemon]):
     """A fleet with roll-outs, crashes between two writes, lost messages, standbys, clients that
     read progress and leave, and single steps of runners.
     """
@@ -231,7 +231,7 @@ class SimulatedFleet(Fleet[SimulatedDaemon]):
         """Advance a runner: its nodes connect, or end after a stop."""
         return runner.work()
 
-    def step_link(self, runner: Runner, daemon: SimulatedDaemon) -> bool:
+    def step_link(self, runner: InProcessRunner, daemon: SimulatedDaemon) -> bool:
         link = runner.link
         if link is not None:
             link.slow = self.slow

@@ -25,14 +25,14 @@ from dora_coordinator.queries.graph_changes import applied
 from dora_daemon.agent import commands as agent_commands
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.service import OFFLINE_AFTER
-from dora_testing.cluster.machine import Machine, Runner
+from dora_testing.cluster.machine import InProcessMachine, InProcessRunner
 
 
 class Crashed(Exception):
     """A process was killed between two writes."""
 
 
-class SimulatedRunner(Runner):
+class SimulatedRunner(InProcessRunner):
     """A runner whose nodes connect at once, and end when they are stopped."""
 
     def __init__(self, record: PartRecord, machine: SimulatedDaemon) -> None:
@@ -90,7 +90,7 @@ class SimulatedRunner(Runner):
 
 
 @dataclass
-class SimulatedDaemon(Machine[SimulatedRunner]):
+class SimulatedDaemon(InProcessMachine[SimulatedRunner]):
     """A machine with a daemon of a chosen version, and faults."""
 
     labels: dict[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PageSource:
     """A coordinator, or with ``local`` the runs on this computer."""
 
     host: str = ""
@@ -24,14 +24,14 @@ class Source:
 
 
 def show(
-    source: Source, *, port: int = 0, read_only: bool = False, open_browser: bool = True
+    source: PageSource, *, port: int = 0, read_only: bool = False, open_browser: bool = True
 ) -> None:
     """Serve the page until SIGINT or SIGTERM. Raises PluginError."""
     serve = plugins.load("dora.pages", "show")
     serve(source, port=port, read_only=read_only, open_browser=open_browser)
 
 
-def beside(source: Source) -> AbstractContextManager[None]:
+def beside(source: PageSource) -> AbstractContextManager[None]:
     """Serve the page in a process of its own for a block. Raises PluginError."""
     found: AbstractContextManager[None] = plugins.load("dora.pages", "beside")(source)
     return found

@@ -67,7 +67,7 @@ def shown(argv: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedCommand:
     """Result of a command; only the last 64 KiB of output that a listener received."""
 
     code: int
@@ -75,13 +75,13 @@ class Finished:
     stderr: str
 
 
-class Connection(ABC):
+class MachineConnection(ABC):
     """A context manager; several threads may use it at once."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> MachineConnection:
         return self
 
     def __exit__(
@@ -99,7 +99,7 @@ class Connection(ABC):
     @abstractmethod
     def _execute(
         self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
-    ) -> Finished:
+    ) -> FinishedCommand:
         """Run a command; see ``run``."""
 
     @cached_property
@@ -115,7 +115,7 @@ class Connection(ABC):
         timeout: float = 60.0,
         on_output: Listener | None = None,
         on_errors: Listener | None = None,
-    ) -> Finished:
+    ) -> FinishedCommand:
         """Run a command without a terminal, regardless of its exit code.
 
         After ``timeout`` seconds the command may continue to run; output that processes in the
@@ -177,12 +177,12 @@ class Connection(ABC):
             raise self._failed(["read", path], done)
         return done.stdout.encode("utf-8", "surrogateescape")
 
-    def _not_written(self, target: str, done: Finished) -> RemoteCommandFailed:
+    def _not_written(self, target: str, done: FinishedCommand) -> RemoteCommandFailed:
         line = (done.stderr.strip() or f"exit code {done.code}").splitlines()[-1]
         reason = line.rpartition(": ")[2]
         return RemoteCommandFailed(self.name, f"{target} cannot be written: {reason}", done.code)
 
-    def _failed(self, argv: Sequence[str], done: Finished) -> RemoteCommandFailed:
+    def _failed(self, argv: Sequence[str], done: FinishedCommand) -> RemoteCommandFailed:
         printed = (done.stderr.strip() or done.stdout.strip()).splitlines()[-8:]
         lines = "".join(f"\n  {line}" for line in printed)
         end = f"failed with exit code {done.code}" if done.code >= 0 else "was ended by a signal"

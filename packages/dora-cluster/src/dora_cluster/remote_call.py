@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any, Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from dora_cluster.connection import Connection, Finished, Listener
+from dora_cluster.connection import FinishedCommand, Listener, MachineConnection
 from dora_cluster.errors import NOT_ENDED, RemoteTimeout
 from dora_cluster.remote_program.protocol import RemoteProblem, decode_reply, encode_request
 from dora_config.errors import DoraError
@@ -82,7 +82,7 @@ def program_input(command: str, arguments: dict[str, Any]) -> bytes:
 
 
 def call(
-    connection: Connection,
+    connection: MachineConnection,
     command: str,
     *,
     sudo: bool = False,
@@ -113,7 +113,7 @@ def call(
         raise MachineProblem(connection.name, _failure(connection, command, done)) from None
 
 
-def too_old(done: Finished) -> str:
+def too_old(done: FinishedCommand) -> str:
     """Return the message for a machine without a Python that is new enough."""
     found = done.stdout.strip() or "no python3"
     return (
@@ -124,7 +124,7 @@ def too_old(done: Finished) -> str:
     )
 
 
-def _failure(connection: Connection, command: str, done: Finished) -> str:
+def _failure(connection: MachineConnection, command: str, done: FinishedCommand) -> str:
     """Return why a request has no reply."""
     if done.code == NO_PYTHON:
         return too_old(done)

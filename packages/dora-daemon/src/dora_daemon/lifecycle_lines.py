@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dora_config.protocol import runner_events as reports
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 
-class LifecycleLine(Frozen):
+class LifecycleLine(FrozenRecord):
     """One line; ``message`` continues a sentence that starts with `node "x"`."""
 
     node: str

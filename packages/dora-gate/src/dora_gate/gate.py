@@ -44,7 +44,7 @@ RESERVED = frozenset((AUTO, NONE, EMERGENCY, *Rest))
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class GateSettings:
     sources: tuple[str, ...]
     """Names by priority, the highest first."""
     hold_after: int
@@ -58,7 +58,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class SourceCommand:
     """The newest command of a source."""
 
     values: tuple[float, ...]
@@ -76,18 +76,18 @@ class Action:
     """Whether a source is obeyed."""
 
 
-class Refused(ValueError):
+class GateRefused(ValueError):
     """A command, a state or a value of `control` cannot be used; the text says why."""
 
 
 class Gate:
     """Takes commands, and returns the action of each cycle."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
         self.control = AUTO
         self._alarm = False
-        self._commands: dict[str, Command] = {}
+        self._commands: dict[str, SourceCommand] = {}
         self._size = len(settings.max_step) if len(settings.max_step) > 1 else None
         """Number of values, once it is known."""
         self._state: tuple[float, ...] | None = None
@@ -100,10 +100,10 @@ class Gate:
         """Where the change to it has begun."""
 
     def select(self, control: object) -> None:
-        """Set `control`. Raises Refused."""
+        """Set `control`. Raises GateRefused."""
         known = (*self.settings.sources, AUTO, NONE)
         if control not in known:
-            raise Refused(f"control is {control!r:.80}; expected one of: {', '.join(known)}")
+            raise GateRefused(f"control is {control!r:.80}; expected one of: {', '.join(known)}")
         self.control = str(control)
 
     def alarm(self) -> None:
@@ -111,10 +111,10 @@ class Gate:
         self._alarm = True
 
     def end_emergency(self, captured: int, now: int) -> None:
-        """Obey the sources again. Raises Refused."""
+        """Obey the sources again. Raises GateRefused."""
         if self.emergency and now - captured > self.settings.hold_after:
             # Sent before the emergency, perhaps, and delivered after a cut.
-            raise Refused(self._too_old("the end of the emergency", captured, now))
+            raise GateRefused(self._too_old("the end of the emergency", captured, now))
         self._alarm = False
         self._commands.pop(EMERGENCY, None)
 
@@ -124,27 +124,27 @@ class Gate:
         return self._alarm or EMERGENCY in self._commands
 
     def add(self, source: str, values: Sequence[float], captured: int, now: int) -> None:
-        """Take the command of a source. Raises Refused; that of `emergency` then is an alarm."""
+        """Take the command of a source. Raises GateRefused; for `emergency` this is an alarm."""
         try:
             checked = self._checked(values, first=source != EMERGENCY)
-        except Refused:
+        except GateRefused:
             if source == EMERGENCY:
                 self.alarm()
             raise
-        command = Command(checked, min(captured, now))
+        command = SourceCommand(checked, min(captured, now))
         known = self._commands.get(source)
         if known is not None and command.captured < known.captured:
-            raise Refused("a command is older than the one before it")
+            raise GateRefused("a command is older than the one before it")
         self._commands[source] = command
         if not self._alive(source, now):
-            raise Refused(self._too_old("a command", captured, now))
+            raise GateRefused(self._too_old("a command", captured, now))
 
     def _too_old(self, what: str, captured: int, now: int) -> str:
         age, limit = (now - captured) / 1e9, self.settings.hold_after / 1e9
         return f"{what} is {age:.3g} s old when it arrives; the limit is {limit:g} s"
 
     def see(self, values: Sequence[float]) -> None:
-        """Take the state of the robot. Raises Refused."""
+        """Take the state of the robot. Raises GateRefused."""
         self._state = self._checked(values)
 
     def cycle(self, now: int) -> Action | None:
@@ -223,10 +223,10 @@ class Gate:
         """Return usable values; with `first`, they may decide how many there are."""
         found = tuple(values)
         if not found or not all(map(math.isfinite, found)):
-            raise Refused("values are not finite numbers" if found else "the message is empty")
+            raise GateRefused("values are not finite numbers" if found else "the message is empty")
         if self._size is None and not first:
-            raise Refused("how many values a command has is not known yet")
+            raise GateRefused("how many values a command has is not known yet")
         self._size = self._size or len(found)
         if len(found) != self._size:
-            raise Refused(f"there are {len(found)} values; expected {self._size}")
+            raise GateRefused(f"there are {len(found)} values; expected {self._size}")
         return found

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dora_gate.gate import EMERGENCY, Action, Gate, Refused, Rest
-from dora_gate.options import CONTROL, ROLES, STATE, TICK, Options, read
+from dora_gate.gate import EMERGENCY, Action, Gate, GateRefused, Rest
+from dora_gate.options import CONTROL, ROLES, STATE, TICK, GateOptions, read
 from dora_node_api import Node
 
 Event = Mapping[str, Any]
@@ -27,7 +27,7 @@ _RESTS = {
 class GateNode:
     """Connects a gate to its node."""
 
-    def __init__(self, node: Node, options: Options, output: str) -> None:
+    def __init__(self, node: Node, options: GateOptions, output: str) -> None:
         self._node = node
         self._output = output
         self._default = options.control
@@ -66,7 +66,7 @@ class GateNode:
                 captured = event.get("captured_ns", time.monotonic_ns())
                 try:
                     self._message(name, value, metadata, captured)
-                except Refused as refused:
+                except GateRefused as refused:
                     alarm = name == EMERGENCY and self.gate.emergency
                     effect = "this is an emergency" if alarm else "ignored"
                     self._warn(name, str(refused), effect)
@@ -91,7 +91,7 @@ class GateNode:
         return False
 
     def _message(self, name: str, value: pa.Array, metadata: dict[str, Any], captured: int) -> None:
-        """Raises Refused."""
+        """Raises GateRefused."""
         if name == CONTROL:
             self._select(value[0].as_py() if len(value) else None)
         elif name == STATE:
@@ -108,7 +108,7 @@ class GateNode:
         try:
             self.gate.select(control)
             self._wrong.pop(CONTROL, None)
-        except Refused as refused:
+        except GateRefused as refused:
             self._wrong[CONTROL] = f"{refused}; it stays {self.gate.control}"
         self._report()
 
@@ -172,9 +172,9 @@ def _is_numeric(value: pa.Array) -> bool:
 
 
 def _numbers(value: pa.Array) -> list[float]:
-    """Raises Refused."""
+    """Raises GateRefused."""
     if not _is_numeric(value):
-        raise Refused(f"a message is {value.type}; expected an array of numbers without null")
+        raise GateRefused(f"a message is {value.type}; expected an array of numbers without null")
     return [float(number) for number in value.to_pylist()]
 
 

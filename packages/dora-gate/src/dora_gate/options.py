@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dora_gate.gate import AUTO, EMERGENCY, NONE, RESERVED, Rest, Settings
+from dora_gate.gate import AUTO, EMERGENCY, NONE, RESERVED, GateSettings, Rest
 
 TICK, CONTROL, STATE = "tick", "control", "state"
 ROLES = (TICK, CONTROL, EMERGENCY, STATE)
@@ -15,13 +15,13 @@ ROLES = (TICK, CONTROL, EMERGENCY, STATE)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    settings: Settings
+class GateOptions:
+    settings: GateSettings
     control: str
     """Start value of `control`."""
 
 
-def read(arguments: Sequence[str], inputs: Collection[str]) -> Options:
+def read(arguments: Sequence[str], inputs: Collection[str]) -> GateOptions:
     """Return the options. Ends the process with a message if they cannot be used."""
     parser = _parser()
     given = parser.parse_args(arguments)
@@ -43,7 +43,7 @@ def read(arguments: Sequence[str], inputs: Collection[str]) -> Options:
         )
     if given.control not in (known := (*sources, AUTO, NONE)):
         parser.error(f"--control is {given.control}; expected one of: {', '.join(known)}")
-    settings = Settings(
+    settings = GateSettings(
         sources=tuple(priority),
         hold_after=_nanoseconds(given.hold_after),
         rest=Rest(given.then),
@@ -51,7 +51,7 @@ def read(arguments: Sequence[str], inputs: Collection[str]) -> Options:
         hand_over=_nanoseconds(given.hand_over),
         needs_state=STATE in inputs,
     )
-    return Options(settings, given.control)
+    return GateOptions(settings, given.control)
 
 
 def _parser() -> argparse.ArgumentParser:

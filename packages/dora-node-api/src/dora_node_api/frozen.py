@@ -1,9 +1,9 @@
 """Frozen records that are faster to declare than dataclasses.
 
 Each node of a dataflow pays for every import at its start, and `import dataclasses` takes longer
-than the rest of this package. So the records that a starting node needs are declared with `Frozen`.
-For a type checker they are frozen dataclasses; at run time they have the same constructor, `==`,
-`hash`, `repr`, positional patterns and `replace`.
+than the rest of this package. So the records that a starting node needs are subclasses of
+`FrozenRecord`. For a type checker they are frozen dataclasses; at run time they have the same
+constructor, `==`, `hash`, `repr`, positional patterns and `replace`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ else:
         return lambda decorated: decorated
 
 
-F = TypeVar("F", bound="Frozen")
+F = TypeVar("F", bound="FrozenRecord")
 
 
 @dataclass_transform(frozen_default=True)
-class Frozen:
+class FrozenRecord:
     """Base of frozen records: annotated class attributes are the fields, in order."""
 
     __match_args__: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Frozen:
         return tuple(self.__dict__[name] for name in self.__match_args__)
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self) or not isinstance(other, Frozen):
+        if type(other) is not type(self) or not isinstance(other, FrozenRecord):
             return NotImplemented
         return self._values() == other._values()
 

@@ -24,7 +24,7 @@ from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
     from dora_node_api.backends.asynchronous import AsyncReceiver
-    from dora_node_api.backends.merged import Subscription
+    from dora_node_api.backends.merged import ValueSource
     from dora_node_api.events import EventStream
     from dora_node_api.joined import JoinedEvents
     from dora_node_api.protocol.messages import InputConfig, NodeConfig
@@ -171,7 +171,7 @@ class Node:
         """
         self._backend.correct_times(inputs)
 
-    def merge_external_events(self, subscription: Subscription) -> None:
+    def merge_external_events(self, subscription: ValueSource) -> None:
         """Receive the messages of a `Ros2Subscription` as well, as events of kind "external".
 
         Such an event has only `kind` and `value`; `events()` does not yield them.

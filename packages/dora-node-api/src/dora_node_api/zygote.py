@@ -145,7 +145,7 @@ def _reseed() -> None:
         random.seed()
 
 
-class Request:
+class ForkRequest:
     """One request, and the descriptors that came with it."""
 
     def __init__(self, data: bytes, descriptors: list[int]) -> None:
@@ -248,7 +248,7 @@ class Zygote:
         """Report that the zygote is ready, what it imports, or why it could not import a module."""
         self._channel.send(json.dumps(facts).encode())
 
-    def serve(self) -> Request | None:
+    def serve(self) -> ForkRequest | None:
         """Answer requests until the runner closes its end; then return None."""
         while requests := self._receive():
             warm = {name: None for request in requests for name in request.warm}
@@ -271,7 +271,7 @@ class Zygote:
         changed = ((now or known) for now, known in lines if now != known)
         return next((line.partition("\0")[0] for line in changed), None)
 
-    def _problem(self, request: Request, facts: Facts) -> str | None:
+    def _problem(self, request: ForkRequest, facts: Facts) -> str | None:
         try:
             with os.scandir(request.folder) as entries:
                 some = list(itertools.islice(entries, MAX_BESIDE + 1))
@@ -286,9 +286,9 @@ class Zygote:
             return str(error)
         return why_not(request.process, beside, begin, facts)
 
-    def _receive(self) -> list[Request]:
+    def _receive(self) -> list[ForkRequest]:
         """Wait for a request; take those that wait already."""
-        requests: list[Request] = []
+        requests: list[ForkRequest] = []
         if not (self._released or select.select([self._channel], (), (), QUIET_SECONDS)[0]):
             release_pages()
             self._released = True
@@ -296,10 +296,10 @@ class Zygote:
             data, numbers, _, _ = socket.recv_fds(self._channel, MAX_REQUEST, 3)
             if not data:
                 break
-            requests.append(Request(data, numbers))
+            requests.append(ForkRequest(data, numbers))
         return requests
 
-    def _fork(self, requests: list[Request]) -> Request | None:
+    def _fork(self, requests: list[ForkRequest]) -> ForkRequest | None:
         """Fork the nodes from a process that ends; return a request in the process of its node."""
         middle = _fork()
         if middle:
@@ -395,7 +395,7 @@ def _state(path: str) -> object:
 # --- a node -------------------------------------------------------------------------------------
 
 
-def _become(request: Request, middle: int, runner: int) -> None:
+def _become(request: ForkRequest, middle: int, runner: int) -> None:
     """Give this process what a new process of the runner would have, and wait for the runner."""
     process = request.process
     try:
@@ -457,7 +457,7 @@ def _overwrite(begin: int, end: int, text: bytes) -> None:
     ctypes.memmove(begin, new, len(new))
 
 
-def _run(request: Request) -> None:
+def _run(request: ForkRequest) -> None:
     """Run a node as Python runs a program. Raises SystemExit or KeyboardInterrupt."""
     argv = list(request.process.argv)
     packages = request.process.env[_PATH].partition(":")[0]

@@ -26,7 +26,7 @@ WINDOW_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RecordedStep:
     """One event of a node, or the start of its process."""
 
     kind: str
@@ -43,7 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ReplayMessage:
     """A message of a recording."""
 
     output: str
@@ -112,13 +112,13 @@ class Recorded:
         """The outputs of which there are messages."""
         return frozenset(message.topic for message in merged(self._recordings))
 
-    def messages(self, outputs: Collection[str]) -> Iterator[Message]:
+    def messages(self, outputs: Collection[str]) -> Iterator[ReplayMessage]:
         """Yield the messages of these outputs in the order they were sent."""
         for message in merged(self._recordings, outputs):
             value, custom = arrow.decode_all(message.schema, message.data)
             own = decode_metadata(custom.get(arrow.OWN_TIMES_KEY, b""))
             sent = own.pop("publish_time", message.publish_time)
-            yield Message(
+            yield ReplayMessage(
                 message.topic,
                 value,
                 decode_metadata(custom.get(arrow.METADATA_KEY, b"")) | own,
@@ -130,7 +130,7 @@ class Recorded:
 
     # --- one node --------------------------------------------------------------------------------
 
-    def sent(self, spec: ResolvedNode, output: str | None = None) -> Iterator[Message]:
+    def sent(self, spec: ResolvedNode, output: str | None = None) -> Iterator[ReplayMessage]:
         """Yield what a node has sent, not what `dora topic pub` has published for it."""
         noted = self.is_noted(spec)
         topics = [f"{spec.id}/{one}" for one in spec.outputs] if output is None else [output]
@@ -147,7 +147,7 @@ class Recorded:
         """Return by how much the clock of its events is ahead of that of the recording."""
         return next((one.ahead for one in self.sent(spec)), 0) if self.is_noted(spec) else 0
 
-    def steps(self, spec: ResolvedNode) -> Iterator[Step]:
+    def steps(self, spec: ResolvedNode) -> Iterator[RecordedStep]:
         """Yield the events of a node, in the order in which it received them."""
         return self._noted_steps(spec) if self.is_noted(spec) else self._steps_by_time(spec)
 
@@ -161,23 +161,23 @@ class Recorded:
             expected = number + 1
         return missing
 
-    def _noted_steps(self, spec: ResolvedNode) -> Iterator[Step]:
+    def _noted_steps(self, spec: ResolvedNode) -> Iterator[RecordedStep]:
         for message in self.sent(spec):
             for kind, *rest in (message.notes or [0])[1:]:
                 match kind:
                     case notes.START:
-                        yield Step(kind, 0)
+                        yield RecordedStep(kind, 0)
                     case notes.INPUT:
                         taken, name, identity = rest
-                        yield Step(kind, taken, name, identity)
+                        yield RecordedStep(kind, taken, name, identity)
                     case notes.EMPTY:
-                        yield Step(kind, rest[0], times=rest[1])
+                        yield RecordedStep(kind, rest[0], times=rest[1])
                     case _:
-                        yield Step(kind, rest[0], event=rest[1])
+                        yield RecordedStep(kind, rest[0], event=rest[1])
 
-    def _steps_by_time(self, spec: ResolvedNode) -> Iterator[Step]:
+    def _steps_by_time(self, spec: ResolvedNode) -> Iterator[RecordedStep]:
         """Yield the inputs of a node by the time they were sent, and the ticks of its timers."""
-        yield Step(notes.START, 0)
+        yield RecordedStep(notes.START, 0)
         readers: dict[str, list[str]] = defaultdict(list)
         ticks: dict[str, tuple[int, int]] = {}
         for name, wanted in spec.inputs.items():
@@ -191,23 +191,23 @@ class Recorded:
                     break
                 at, name = due
                 ticks[name] = at + ticks[name][1], ticks[name][1]
-                yield Step(notes.INPUT, at, name, at)
+                yield RecordedStep(notes.INPUT, at, name, at)
             for name in readers[message.output]:
-                yield Step(notes.INPUT, message.log_time, name, message.identity)
+                yield RecordedStep(notes.INPUT, message.log_time, name, message.identity)
 
 
-class Inputs:
+class RecordedInputs:
     """The messages that a node received, found by what its events name."""
 
     def __init__(self, recorded: Recorded, outputs: Collection[str], ahead: int) -> None:
         """`ahead`: by how much the clock of the steps is ahead of that of the recording."""
         self._window = WINDOW_NS - ahead
         self._messages = recorded.messages(outputs)
-        self._waiting: dict[str, list[Message]] = defaultdict(list)
+        self._waiting: dict[str, list[ReplayMessage]] = defaultdict(list)
         """Messages that were read before others, by output."""
-        self._next: Message | None = next(self._messages, None)
+        self._next: ReplayMessage | None = next(self._messages, None)
 
-    def find(self, output: str, step: Step) -> Message | None:
+    def find(self, output: str, step: RecordedStep) -> ReplayMessage | None:
         """Return a message; older ones of this output were dropped from the queue."""
         waiting = self._waiting[output]
         for place, message in enumerate(waiting):

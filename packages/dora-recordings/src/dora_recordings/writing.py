@@ -17,7 +17,7 @@ BACKLOG_BYTES = 128 << 20
 WAKE_SECONDS = 0.25
 
 
-class Backlog:
+class WriteBacklog:
     """Messages between the two threads; drops and counts the oldest when it is full."""
 
     def __init__(self, max_bytes: int, lost: Counter[str]) -> None:
@@ -69,7 +69,7 @@ class Writing:
         """Log time of the first message, or that of `begin`."""
         self._finished_bytes = 0
         self._file = self._open()
-        self._backlog = Backlog(BACKLOG_BYTES, self.lost)
+        self._backlog = WriteBacklog(BACKLOG_BYTES, self.lost)
         self._changed = threading.Condition()
         """Guards the backlog and the counts."""
         self._closing = False

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from dora_ros2.backlog import KEEP_ALL, Backlog
-from dora_ros2.connection import Connection, Kinds, Node
+from dora_ros2.connection import Kinds, RosConnection, RosNode
 from dora_ros2.definitions.description import full_name
 from dora_ros2.drops import Drops
 from dora_ros2.errors import DefinitionError, GoalError, InvalidName, MalformedMessage, NoReply
@@ -32,11 +32,11 @@ from dora_ros2.zenoh.actions import (
     RESULT_SECONDS,
     ActionClient,
     ActionServer,
+    GoalResult,
     GoalState,
-    Result,
     ServerGoal,
 )
-from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, Request, ServiceClient
+from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, ServiceClient, ServiceRequest
 from dora_ros2.zenoh.node_services import (
     ParameterServer,
     Value,
@@ -224,7 +224,7 @@ class Ros2Node:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: RosConnection,
         types: Types,
         name: str,
         namespace: str,
@@ -234,7 +234,7 @@ class Ros2Node:
             raise InvalidName(f"{_SIM_TIME} cannot be declared; {_NO_CLOCK}")
         self._connection = connection
         self._types = types
-        self._node = Node(connection, name, namespace)
+        self._node = RosNode(connection, name, namespace)
         try:
             if self._node.has_services:
                 serve_descriptions(self._node, types.description)
@@ -329,7 +329,7 @@ def _refusal(values: Mapping[str, Value]) -> str | None:
 class Ros2Publisher:
     """Publishes to a topic."""
 
-    def __init__(self, node: Node, name: str, kind: MessageType, qos: Qos) -> None:
+    def __init__(self, node: RosNode, name: str, kind: MessageType, qos: Qos) -> None:
         self._type = kind
         self._publisher = node.publisher(name, kind, qos)
 
@@ -341,9 +341,9 @@ class Ros2Publisher:
 
 
 class Ros2Subscription:
-    """Receives the messages of a topic; `Node.merge_external_events` takes it."""
+    """Receives the messages of a topic; `RosNode.merge_external_events` takes it."""
 
-    def __init__(self, node: Node, name: str, kind: MessageType, qos: Qos) -> None:
+    def __init__(self, node: RosNode, name: str, kind: MessageType, qos: Qos) -> None:
         self._type = kind
         always = 1 if qos.keep_all else qos.depth
         self._queue: Backlog[bytes] = Backlog(KEEP_ALL if qos.keep_all else always, always=always)
@@ -380,7 +380,7 @@ class Ros2Subscription:
 class Ros2ServiceClient:
     """Sends requests to a service."""
 
-    def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
+    def __init__(self, node: RosNode, types: Types, name: str, kind: str) -> None:
         self._client: ServiceClient = node.service_client(name, types.service(_slashes(kind)))
         if not self._client.wait_for_server(_SERVER_SECONDS):
             self._client.close()
@@ -395,9 +395,9 @@ class Ros2ServiceClient:
 class Ros2ServiceServer:
     """Receives the requests of a service."""
 
-    def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
-        self._requests: SimpleQueue[tuple[Request, pa.StructArray]] = SimpleQueue()
-        self._taken: dict[int, Request] = {}
+    def __init__(self, node: RosNode, types: Types, name: str, kind: str) -> None:
+        self._requests: SimpleQueue[tuple[ServiceRequest, pa.StructArray]] = SimpleQueue()
+        self._taken: dict[int, ServiceRequest] = {}
         self._number = 0
         self._server = node.service_server(name, types.service(_slashes(kind)), self._requested)
 
@@ -418,7 +418,7 @@ class Ros2ServiceServer:
         request.answer(response)
         del self._taken[request_id]
 
-    def _requested(self, request: Request) -> None:
+    def _requested(self, request: ServiceRequest) -> None:
         if self._requests.qsize() >= _QUEUED:
             request.fail("too many requests wait")
         else:
@@ -428,11 +428,11 @@ class Ros2ServiceServer:
 class Ros2ActionClient:
     """Sends goals to an action; goals are known by the texts of their UUIDs."""
 
-    def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
+    def __init__(self, node: RosNode, types: Types, name: str, kind: str) -> None:
         self._client = ActionClient(node, name, types.action(_slashes(kind)))
         self._feedback: dict[str, SimpleQueue[pa.StructArray]] = {}
         """Feedback of the goals that were accepted and have no result yet."""
-        self._results: dict[str, Future[Result]] = {}
+        self._results: dict[str, Future[GoalResult]] = {}
 
     def send_goal(self, goal: pa.Array, timeout_s: float | None = None) -> str:
         """Send a goal and return its id once it is accepted. Raises RuntimeError."""
@@ -491,7 +491,7 @@ class Ros2ActionClient:
 class Ros2ActionServer:
     """Serves an action: accepts goals, up to 8 at once, and requests to cancel them."""
 
-    def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
+    def __init__(self, node: RosNode, types: Types, name: str, kind: str) -> None:
         self._offered: SimpleQueue[tuple[str, pa.StructArray]] = SimpleQueue()
         self._cancelled: SimpleQueue[str] = SimpleQueue()
         self._server = ActionServer(

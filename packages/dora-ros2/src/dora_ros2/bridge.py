@@ -26,7 +26,7 @@ import pyarrow as pa
 from dora_node_api import Node as DoraNode
 from dora_node_api.ids import uuid7
 from dora_ros2.backlog import KEEP_ALL, Backlog
-from dora_ros2.connection import Connection, Node, Payload, Publisher
+from dora_ros2.connection import Payload, Publisher, RosConnection, RosNode
 from dora_ros2.definitions.description import full_name
 from dora_ros2.drops import Drops
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
@@ -39,11 +39,11 @@ from dora_ros2.zenoh.actions import (
     RESULT_SECONDS,
     ActionClient,
     ActionServer,
+    GoalResult,
     GoalState,
-    Result,
     ServerGoal,
 )
-from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, Request, then
+from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, ServiceRequest, then
 from dora_ros2.zenoh.graph import Graph
 from dora_ros2.zenoh.node_services import find_description, serve_descriptions
 from dora_ros2.zenoh.tokens import NO_HASH, Attachment, EndpointToken, Kind, absolute
@@ -79,7 +79,7 @@ _QUEUED = 64
 """Fewest messages of a topic that may wait for the dataflow or for the topic to be opened."""
 
 
-class Sender:
+class BridgeSender:
     """A thread that sends to the dataflow, since a full queue there may block."""
 
     def __init__(self, node: DoraNode) -> None:
@@ -129,7 +129,7 @@ class BridgeChannel:
 
     noun: ClassVar[str]
 
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+    def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         self.name: str = settings[self.noun]
         kind = "message" if self.noun == "topic" else self.noun
         self.type_name: str = settings.get(f"{kind}_type", "")
@@ -139,7 +139,7 @@ class BridgeChannel:
         self.lock = threading.RLock()
         self._drops = Drops()
 
-    def update(self, node: Node, graph: Graph) -> Waiting:
+    def update(self, node: RosNode, graph: Graph) -> Waiting:
         """Open what can be opened; return what the channel waits for. On the keeper thread."""
         raise NotImplementedError
 
@@ -148,7 +148,7 @@ class BridgeChannel:
         with self.lock:
             self.endpoint = None
 
-    def has_met(self, node: Node, graph: Graph) -> bool:
+    def has_met(self, node: RosNode, graph: Graph) -> bool:
         """Whether another process has the other side."""
         return True
 
@@ -184,7 +184,7 @@ class BridgeChannel:
             logger.warning("%s: %s", self.name, text)
 
 
-class Outbox(Generic[_T]):
+class BridgeQueue(Generic[_T]):
     """What waits to be sent to the dataflow; if that is too slow, the oldest is dropped."""
 
     def __init__(
@@ -219,7 +219,7 @@ class Topic(BridgeChannel):
     other: ClassVar[Kind]
     """Kind of endpoints on the other side."""
 
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+    def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
         self.output: str = settings.get("output", "")
         self.qos = qos_of(settings.get("qos") or {})
@@ -230,7 +230,7 @@ class Topic(BridgeChannel):
         self._graph = Graph()
         self._mismatched: set[str] = set()
 
-    def open(self, node: Node, kind: MessageType) -> Any:
+    def open(self, node: RosNode, kind: MessageType) -> Any:
         """Return the publisher or subscription."""
         raise NotImplementedError
 
@@ -238,12 +238,12 @@ class Topic(BridgeChannel):
         with self.lock:
             self.type = self.endpoint = None
 
-    def has_met(self, node: Node, graph: Graph) -> bool:
+    def has_met(self, node: RosNode, graph: Graph) -> bool:
         name = absolute(self.name, node.namespace, node.name)
         others = graph.endpoints(self.other, name=name)
         return any(one.node.zid != node.token.zid for one in others)
 
-    def update(self, node: Node, graph: Graph) -> Waiting:
+    def update(self, node: RosNode, graph: Graph) -> Waiting:
         self._graph = graph
         if self.type is None and self.type_name:
             try:
@@ -267,7 +267,7 @@ class Topic(BridgeChannel):
         held = self.type
         return held is not None and other.type == held.name and other.hash in (NO_HASH, held.hash)
 
-    def _follow(self, node: Node, other: EndpointToken) -> Waiting:
+    def _follow(self, node: RosNode, other: EndpointToken) -> Waiting:
         """Use the type of the other side, whose definition may differ from that here."""
         if self.type is not None and other.hash in self._mismatched:
             return None
@@ -284,7 +284,7 @@ class Topic(BridgeChannel):
                 logger.warning("%s: no messages of %s: %s", self.name, other.node.full_name, error)
         return None
 
-    def _open(self, node: Node, kind: MessageType) -> None:
+    def _open(self, node: RosNode, kind: MessageType) -> None:
         with self.lock:
             if self.endpoint is not None:
                 self.endpoint.close()
@@ -298,11 +298,11 @@ class SubscribedTopic(Topic):
 
     other = Kind.PUBLISHER
 
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+    def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
-        self._outbox = Outbox(self, self.held, self._send)
+        self._outbox = BridgeQueue(self, self.held, self._send)
 
-    def open(self, node: Node, kind: MessageType) -> Any:
+    def open(self, node: RosNode, kind: MessageType) -> Any:
         return node.subscription(self.name, kind, partial(self._received, kind), self.qos)
 
     def _received(self, kind: MessageType, payload: bytes, attachment: Attachment | None) -> None:
@@ -329,7 +329,7 @@ class PublishedTopic(Topic):
     other = Kind.SUBSCRIPTION
     _held_until = 0.0
 
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+    def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
         depth = KEEP_ALL if self.qos.keep_all else self.qos.depth
         self._kept: Backlog[tuple[MessageType, Payload]] = Backlog(
@@ -337,7 +337,7 @@ class PublishedTopic(Topic):
         )
         """What late subscriptions shall receive, also if the type changes for them."""
 
-    def open(self, node: Node, kind: MessageType) -> Any:
+    def open(self, node: RosNode, kind: MessageType) -> Any:
         kept = [before.decode(payload) for before, payload in self._kept]
         publisher = node.publisher(self.name, kind, self.qos)
         self._kept.clear()
@@ -382,11 +382,11 @@ _Answer: TypeAlias = tuple[str, pa.Array, Mapping[str, Any]]
 class _Exchange(BridgeChannel):
     """What clients and servers of services and actions share."""
 
-    def open(self, node: Node) -> Any:
+    def open(self, node: RosNode) -> Any:
         """Return the client or server. Raises DefinitionError."""
         raise NotImplementedError
 
-    def update(self, node: Node, graph: Graph) -> Waiting:
+    def update(self, node: RosNode, graph: Graph) -> Waiting:
         if self.endpoint is None:
             try:
                 self.endpoint = self.open(node)
@@ -416,7 +416,7 @@ class _Caller(_Exchange):
     ordered: bool
     """Whether answers are in the order of the requests, except to those with a ``request_id``."""
 
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+    def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
         self._waiting: deque[tuple[float, pa.Array, Mapping[str, Any]]] = deque()
         """Requests for which no server is known, and until when they wait for one."""
@@ -492,7 +492,7 @@ class ServiceCaller(_Caller):
     limit = MAX_REQUESTS
     ordered = True
 
-    def open(self, node: Node) -> Any:
+    def open(self, node: RosNode) -> Any:
         return node.service_client(self.name, self.types.service(self.type_name))
 
     def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> Future[_Answer]:
@@ -508,13 +508,13 @@ class ServiceHost(_Exchange):
 
     noun = "service"
 
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+    def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
-        self.pending: dict[str, tuple[float, Request]] = {}
+        self.pending: dict[str, tuple[float, ServiceRequest]] = {}
         """Requests that the dataflow has not answered, by id, and until when it may."""
-        self._outbox = Outbox(self, Backlog[tuple[str, pa.Array]](MAX_REQUESTS), self._send)
+        self._outbox = BridgeQueue(self, Backlog[tuple[str, pa.Array]](MAX_REQUESTS), self._send)
 
-    def open(self, node: Node) -> Any:
+    def open(self, node: RosNode) -> Any:
         service = self.types.service(self.type_name)
         return node.service_server(self.name, service, self._requested)
 
@@ -528,7 +528,7 @@ class ServiceHost(_Exchange):
             self.drop(f"no response of the dataflow within {REQUEST_SECONDS:g} s")
         return None
 
-    def _requested(self, request: Request) -> None:
+    def _requested(self, request: ServiceRequest) -> None:
         value = request.value  # an error is the reply
         key = uuid7()
         with self.lock:
@@ -573,15 +573,15 @@ class ActionCaller(_Caller):
     limit = MAX_GOALS
     ordered = False
 
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+    def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
-        self._feedback = Outbox(
+        self._feedback = BridgeQueue(
             self,
             Backlog[tuple[pa.Array, Mapping[str, Any]]](_QUEUED),
             lambda item: self.output(_FEEDBACK, *item),
         )
 
-    def open(self, node: Node) -> Any:
+    def open(self, node: RosNode) -> Any:
         return ActionClient(node, self.name, self.types.action(self.type_name))
 
     def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> Future[_Answer]:
@@ -591,7 +591,7 @@ class ActionCaller(_Caller):
             goal_id = uuid.uuid4()
         known = {**metadata, "goal_id": str(goal_id)}
 
-        def ended(result: Result) -> _Answer:
+        def ended(result: GoalResult) -> _Answer:
             return "result", result.result, {**known, "goal_status": result.state.name.lower()}
 
         accepted = self.endpoint.send_goal(
@@ -611,13 +611,13 @@ class ActionHost(_Exchange):
 
     noun = "action"
 
-    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+    def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
         self._until: dict[str, float] = {}
         """Time by which each goal without a result must have feedback or a result."""
-        self._outbox = Outbox(self, Backlog[ServerGoal](MAX_GOALS), self._send)
+        self._outbox = BridgeQueue(self, Backlog[ServerGoal](MAX_GOALS), self._send)
 
-    def open(self, node: Node) -> Any:
+    def open(self, node: RosNode) -> Any:
         return ActionServer(
             node,
             self.name,
@@ -699,11 +699,11 @@ class Bridge:
         self._node = node
         self._settings = settings
         self._types = Types([Path.cwd()])
-        self._sender = Sender(node)
+        self._sender = BridgeSender(node)
         self._channels = _channels(settings, self._sender, self._types)
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._connection: Connection | None = None
+        self._connection: RosConnection | None = None
         self._router: str | None = None
         self._since = time.monotonic()
         self._waiting: str | None = None
@@ -780,7 +780,7 @@ class Bridge:
             on_graph=self._wake.set,
         )
         name = self._settings.get("node_name") or node_name(self._node.node_id)
-        node = Node(connection, name, self._settings.get("namespace", "/"))
+        node = RosNode(connection, name, self._settings.get("namespace", "/"))
         if choice.kind == "zenoh":
             serve_descriptions(node, self._types.description)
         is_settled, probed_at = not choice.waits, time.monotonic()
@@ -802,7 +802,7 @@ class Bridge:
             self._wake.clear()
         return None
 
-    def _disconnect(self, connection: Connection) -> None:
+    def _disconnect(self, connection: RosConnection) -> None:
         connection.close()
         for _, channel in self._channels:
             channel.reset()
@@ -813,7 +813,7 @@ class Bridge:
             self._show([waiting])
         self._wake.set()
 
-    def _show_graph(self, connection: Connection, name: str) -> None:
+    def _show_graph(self, connection: RosConnection, name: str) -> None:
         """Show the graph on the page, if it has changed and was not shown a moment ago."""
         changes, now = connection.graph.changes, time.monotonic()
         if changes != self._shown_changes and now >= self._shown_at + _GRAPH_SECONDS:
@@ -843,7 +843,7 @@ def _choice(settings: Mapping[str, Any]) -> Choice:
 
 
 def _channels(
-    settings: Mapping[str, Any], sender: Sender, types: Types
+    settings: Mapping[str, Any], sender: BridgeSender, types: Types
 ) -> list[tuple[str, BridgeChannel]]:
     """Return the channels and the input of each: `_ANY`, or empty for none."""
     if "topics" not in settings:

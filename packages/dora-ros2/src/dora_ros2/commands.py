@@ -33,7 +33,7 @@ import zenoh
 from dora_cli import output
 from dora_config.terminal import visible
 from dora_ros2 import __version__
-from dora_ros2.connection import Connection, Node
+from dora_ros2.connection import RosConnection, RosNode
 from dora_ros2.definitions.description import (
     PARTS,
     Structure,
@@ -54,7 +54,7 @@ from dora_ros2.zenoh.node_services import (
     find_description,
     parameter_service,
 )
-from dora_ros2.zenoh.session import Session, open_router
+from dora_ros2.zenoh.session import ZenohSession, open_router
 from dora_ros2.zenoh.tokens import (
     NO_HASH,
     OLD_ATTACHMENT,
@@ -164,8 +164,8 @@ def log_escaped() -> None:
 
 def _open(
     reach: Reach, wait_seconds: float, on_state: Callable[[str | None], None] | None = None
-) -> Session:
-    return Session(
+) -> ZenohSession:
+    return ZenohSession(
         domain=reach.domain,
         router=reach.router,
         config=reach.config,
@@ -178,7 +178,7 @@ def _open(
 
 
 @contextmanager
-def _session(reach: Reach) -> Iterator[Session]:
+def _session(reach: Reach) -> Iterator[ZenohSession]:
     """A session whose graph is complete."""
 
     def on_state(state: str | None) -> None:
@@ -191,13 +191,13 @@ def _session(reach: Reach) -> Iterator[Session]:
 
 
 @contextmanager
-def _node(reach: Reach) -> Iterator[Node]:
+def _node(reach: Reach) -> Iterator[RosNode]:
     """A node for a command, in a session whose graph is complete."""
     with _session(reach) as session:
-        yield Node(session, f"dora_ros2_{reach.word.replace('-', '_')}")
+        yield RosNode(session, f"dora_ros2_{reach.word.replace('-', '_')}")
 
 
-def _settle(session: Connection) -> None:
+def _settle(session: RosConnection) -> None:
     """Wait until the graph stops changing."""
     deadline = time.monotonic() + _GRAPH_SECONDS
     while time.monotonic() < deadline:
@@ -383,7 +383,7 @@ def call(reach: Reach, service: str, text: str, type_name: str | None) -> None:
         output.write(_json(_ask(node, reach, name, type, _value(text))))
 
 
-def _ask(node: Node, reach: Reach, name: str, type: ServiceType, value: Any) -> dict[str, Any]:
+def _ask(node: RosNode, reach: Reach, name: str, type: ServiceType, value: Any) -> dict[str, Any]:
     """Return the answer of a service. Raises MalformedMessage, NoReply."""
     type.request.encode(value)  # a mistake is shown before anything waits
     client: ServiceClient = node.service_client(name, type)
@@ -392,7 +392,7 @@ def _ask(node: Node, reach: Reach, name: str, type: ServiceType, value: Any) -> 
     return answer
 
 
-def _server(node: Node, kind: Kind, name: str, word: str, part: str = "") -> EndpointToken:
+def _server(node: RosNode, kind: Kind, name: str, word: str, part: str = "") -> EndpointToken:
     """Return an endpoint of the server of a service or action. Raises DefinitionError."""
     found = node.connection.graph.endpoints(kind, name=f"{name}{part}")
     if not found:
@@ -438,7 +438,7 @@ def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> 
         output.remark(_CANCELED.get(code, _CANCELED[CancelCode.GOAL_ENDED]))
 
 
-def _served_action(node: Node, types: Types, name: str) -> ActionType:
+def _served_action(node: RosNode, types: Types, name: str) -> ActionType:
     """Return the type of an action, with the definitions of its server. Raises DefinitionError."""
     served: dict[str, Structure] = {}
     for kind, word in (
@@ -487,7 +487,7 @@ def run_router(listen: str) -> None:
 
 
 def _publishers(
-    session: Connection, reach: Reach, name: str, *, wait: bool = True
+    session: RosConnection, reach: Reach, name: str, *, wait: bool = True
 ) -> list[EndpointToken]:
     """Return the publishers of a topic; wait for one, unless the type is given."""
 
@@ -540,7 +540,7 @@ def _json(value: Any, items: int | None = None) -> str:
 
 
 @dataclass
-class Seen:
+class KeyTraffic:
     """Messages of one key while the check watched; size and attachment of the first one."""
 
     count: int = 0
@@ -586,13 +586,13 @@ def check(reach: Reach, capture_file: str, seconds: float) -> int:
     return 0 if graph.nodes() else 1
 
 
-def _watch(session: Session, seconds: float) -> tuple[dict[str, Seen], Counter[int]]:
+def _watch(session: ZenohSession, seconds: float) -> tuple[dict[str, KeyTraffic], Counter[int]]:
     """Return the messages of some seconds by key, and the number of nodes by domain."""
-    seen: dict[str, Seen] = {}
+    seen: dict[str, KeyTraffic] = {}
     everyone = Graph()
 
     def on_sample(sample: zenoh.Sample) -> None:
-        one = seen.setdefault(str(sample.key_expr), Seen())
+        one = seen.setdefault(str(sample.key_expr), KeyTraffic())
         one.count += 1
         if one.attachment is None and sample.attachment is not None:
             one.attachment = sample.attachment.to_bytes().hex()
@@ -609,7 +609,7 @@ def _watch(session: Session, seconds: float) -> tuple[dict[str, Seen], Counter[i
 
 
 def _report(
-    session: Session, seen: Mapping[str, Seen], domains: Mapping[int, int], types: Types
+    session: ZenohSession, seen: Mapping[str, KeyTraffic], domains: Mapping[int, int], types: Types
 ) -> Iterator[tuple[str, str]]:
     graph = session.graph
     if session.waiting:
@@ -678,7 +678,7 @@ def _types(graph: Graph, types: Types) -> tuple[int, list[str]]:
     return known, unknown
 
 
-def _messages(seen: Mapping[str, Seen]) -> str:
+def _messages(seen: Mapping[str, KeyTraffic]) -> str:
     if not seen:
         return "none while watching; publishers with a token may wait for a subscription"
     old = without = 0

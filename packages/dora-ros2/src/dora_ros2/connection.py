@@ -30,13 +30,13 @@ Kinds = Literal["zenoh", "dds"]
 Payload = bytes | bytearray
 OnMessage = Callable[[bytes, Attachment | None], None]
 OnRequest = Callable[[Any], None]
-"""Called with a `dora_ros2.zenoh.endpoints.Request`."""
+"""Called with a `dora_ros2.zenoh.endpoints.ServiceRequest`."""
 _MISMATCH_SECONDS = 2.0
 """Time for a bridge to take the type of the other side, before a mismatch is logged."""
 _logger = logging.getLogger(__name__)
 
 
-class Connection:
+class RosConnection:
     """A ROS domain over Zenoh or DDS, its graph, and nodes in it.
 
     `on_graph` is called when nodes or endpoints appear or disappear.
@@ -44,7 +44,7 @@ class Connection:
 
     kind: ClassVar[Kinds]
     publisher: ClassVar[Callable[..., Publisher]]
-    subscription: ClassVar[Callable[..., Endpoint]]
+    subscription: ClassVar[Callable[..., RosEndpoint]]
     service_server: ClassVar[Callable[..., Any]]
     service_client: ClassVar[Callable[..., Any]]
     """The functions of `dora_ros2.zenoh.endpoints`; over DDS they raise SessionError."""
@@ -59,7 +59,7 @@ class Connection:
         named = environ.get("ROS_DOMAIN_ID", "")
         self.domain = parse_domain(named if domain is None else str(domain))
         self.graph = Graph()
-        self.nodes: dict[Node, Any] = {}
+        self.nodes: dict[RosNode, Any] = {}
         """The nodes of this process, and what announces each."""
         self.closed = False
         self.lock = threading.RLock()
@@ -116,11 +116,11 @@ class Connection:
                         text = f"{name}: no {word} {way} {other.node.full_name}: {reason}"
                         yield (offer, use), text
 
-    def announce(self, node: Node) -> None:
+    def announce(self, node: RosNode) -> None:
         """Add a node to the graph. Raises SessionError."""
         raise NotImplementedError
 
-    def withdraw(self, node: Node) -> None:
+    def withdraw(self, node: RosNode) -> None:
         """Remove a node from the graph."""
         raise NotImplementedError
 
@@ -144,10 +144,10 @@ class Connection:
         self.close()
 
 
-class Node:
+class RosNode:
     """A node in the ROS graph."""
 
-    def __init__(self, connection: Connection, name: str, namespace: str = "/") -> None:
+    def __init__(self, connection: RosConnection, name: str, namespace: str = "/") -> None:
         """Announce the node. Raises InvalidName, SessionError."""
         self.name = check_node_name(name)
         self.namespace = check_namespace(namespace)
@@ -162,7 +162,7 @@ class Node:
         )
         self.closed = False
         self._lock = threading.Lock()
-        self.endpoints: set[Endpoint] = set()
+        self.endpoints: set[RosEndpoint] = set()
         connection.announce(self)
 
     @property
@@ -181,7 +181,7 @@ class Node:
 
     def subscription(
         self, topic: str, type: WireType, on_message: OnMessage, qos: Qos | None = None
-    ) -> Endpoint:
+    ) -> RosEndpoint:
         """Call `on_message` with each message and its attachment. Raises InvalidName, SessionError.
 
         The attachment is None if the message has none that can be read; over DDS it has no number.
@@ -201,7 +201,7 @@ class Node:
         if self.closed:
             raise SessionError(f"the node {self.full_name} is closed")
 
-    def add(self, endpoint: Endpoint) -> None:
+    def add(self, endpoint: RosEndpoint) -> None:
         """Close an endpoint with the node. Raises SessionError: the node is closed already."""
         with self._lock:
             self.check_open()
@@ -218,12 +218,12 @@ class Node:
         self.connection.withdraw(self)
 
 
-class Endpoint:
+class RosEndpoint:
     """A publisher, subscription, server or client."""
 
     kind: ClassVar[Kind]
 
-    def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
+    def __init__(self, node: RosNode, name: str, type: WireType, qos: Qos) -> None:
         node.check_open()
         self.node = node
         self.name = absolute(name, node.namespace, node.name)
@@ -265,7 +265,7 @@ class Endpoint:
             raise SessionError(f"the {self.kind.name.lower()} of {self.name} is closed")
 
 
-class Publisher(Endpoint):
+class Publisher(RosEndpoint):
     """Publishes messages to a topic."""
 
     kind = Kind.PUBLISHER

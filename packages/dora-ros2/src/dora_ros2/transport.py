@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dora_ros2.connection import Connection, Kinds
+from dora_ros2.connection import Kinds, RosConnection
 from dora_ros2.errors import SessionError
 from dora_ros2.zenoh import ROUTER
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.session import ZenohSession
 from dora_ros2.zenoh.tokens import INFINITE, SECOND, Qos
 
 CYCLONE = "cyclonedds>=11.0.1"
@@ -70,13 +70,13 @@ def connect(
     profile: str | None = None,
     on_state: Callable[[str | None], None] | None = None,
     on_graph: Callable[[], None] | None = None,
-) -> Connection:
+) -> RosConnection:
     """Open a session, or join a DDS domain. `on_state`: as that of a Zenoh session.
 
     Raises SessionError, InvalidName.
     """
     if kind == "zenoh":
-        return Session(
+        return ZenohSession(
             domain=domain,
             config=config.removeprefix("file://"),
             profile=None if profile is None else Profile(profile),
@@ -85,9 +85,9 @@ def connect(
         )
     if find_spec("cyclonedds") is None:
         raise SessionError(f'the transport dds needs Cyclone DDS: pip install "{CYCLONE}"')
-    from dora_ros2.dds.participant import Participant
+    from dora_ros2.dds.participant import DdsParticipant
 
-    return Participant(domain=domain, on_graph=on_graph)
+    return DdsParticipant(domain=domain, on_graph=on_graph)
 
 
 def qos_of(written: Mapping[str, Any]) -> Qos:

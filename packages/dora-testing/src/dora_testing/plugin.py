@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from dora_testing.cluster.cluster import Cluster
+    from dora_testing.cluster.cluster import InProcessCluster
     from dora_testing.flow import Flow
     from dora_testing.replaying import Check
 
-CLUSTERS = pytest.StashKey[list["Cluster"]]()
+CLUSTERS = pytest.StashKey[list["InProcessCluster"]]()
 """Clusters that a test has made."""
 OWN = frozenset(
     f"dora_{name}" for name in ["testing", "config", "daemon", "coordinator", "recordings"]
@@ -87,22 +87,22 @@ def dora_replay(request: pytest.FixtureRequest) -> RecordingChecker:
 
 
 class ClusterMaker:
-    """The fixture `dora_cluster`: makes a `Cluster`."""
+    """The fixture `dora_cluster`: makes an `InProcessCluster`."""
 
     def __init__(self, item: pytest.Item, seed: int | None) -> None:
         self._item = item
         self._seed = seed or 0
         item.stash[CLUSTERS] = []
 
-    def __call__(self, machines: Sequence[str], *, seed: int | None = None) -> Cluster:
+    def __call__(self, machines: Sequence[str], *, seed: int | None = None) -> InProcessCluster:
         """Make a cluster of these machines; a coordinator runs on the first one.
 
         `seed`: of the order of messages and of random faults, by default that of `--shuffle`, or 0.
         A failed test prints it. Relative paths of dataflows count from the folder of the test.
         """
-        from dora_testing.cluster.cluster import Cluster
+        from dora_testing.cluster.cluster import InProcessCluster
 
-        cluster = Cluster(
+        cluster = InProcessCluster(
             machines, seed=self._seed if seed is None else seed, folder=self._item.path.parent
         )
         self._item.stash[CLUSTERS].append(cluster)

@@ -18,7 +18,7 @@ from dora_node_api.backends import event_notes as notes
 from dora_node_api.data.metadata import captured_ns
 from dora_node_api.protocol import lockstep as wire, messages
 from dora_recordings.message_file import MessageFile
-from dora_recordings.received import Inputs, Message, Recorded, Step
+from dora_recordings.received import Recorded, RecordedInputs, RecordedStep, ReplayMessage
 from dora_testing.children import Child, output_of, shown
 from dora_testing.comparison import Tolerance, differing
 from dora_testing.errors import FlowError
@@ -36,7 +36,7 @@ _IDS = ("request_id", "goal_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class MessageDifference:
     """The first message of a node that is not as recorded."""
 
     output: str
@@ -61,7 +61,7 @@ class Check:
 
     equal: dict[str, int] = field(default_factory=dict)
     """Messages that were as recorded, by output."""
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[MessageDifference] = field(default_factory=list)
     """The first one of each node that has one, by time."""
     remarks: list[str] = field(default_factory=list)
     """Why the check cannot be exact."""
@@ -196,10 +196,10 @@ class NodeCheck:
         }
         self.equal = dict.fromkeys(sorted(self._compared), 0)
         self._steps = recorded.steps(spec)
-        self._step: Step | None = next(self._steps, None)
+        self._step: RecordedStep | None = next(self._steps, None)
         self._last = "its start"
         self._ahead = recorded.ahead(spec)
-        self._inputs = Inputs(recorded, self._sources(), self._ahead)
+        self._inputs = RecordedInputs(recorded, self._sources(), self._ahead)
         self._expected = {name: recorded.sent(spec, name) for name in self._compared}
         self._now = wire.START_NS
         self._offset = recorded.first.log_time - wire.START_NS
@@ -213,13 +213,13 @@ class NodeCheck:
         self._stopped = self._beyond = False
         """STOP was sent, and was not in the recording."""
         self._after_end = 0
-        self._difference: Difference | None = None
+        self._difference: MessageDifference | None = None
 
     def _sources(self) -> list[str]:
         sources = [wanted.source for wanted in self._spec.inputs.values()]
         return [str(source) for source in sources if isinstance(source, OutputSource)]
 
-    def run(self) -> Difference | None:
+    def run(self) -> MessageDifference | None:
         """Run the node and return its first difference."""
         restarts = 0
         while self._kind() == notes.START:
@@ -332,7 +332,7 @@ class NodeCheck:
         self._stopped = self._beyond = True
         return {"type": "STOP", "id": "MANUAL", "kind": "dora"}, b""
 
-    def _take(self, step: Step) -> Answer | None:
+    def _take(self, step: RecordedStep) -> Answer | None:
         if step.kind == notes.START:
             return None
         self._advance()
@@ -358,7 +358,7 @@ class NodeCheck:
             )
         return self._input(message, values)
 
-    def _input(self, message: Message, values: dict[str, Any]) -> Answer:
+    def _input(self, message: ReplayMessage, values: dict[str, Any]) -> Answer:
         self._last = f"a message of {message.output} on `{values['id']}`"
         metadata = dict(message.metadata)
         for key in _IDS:
@@ -395,15 +395,15 @@ class NodeCheck:
         else:
             self._differs(output, self._seconds(expected), str(mismatch))
 
-    def _seconds(self, message: Message) -> float:
+    def _seconds(self, message: ReplayMessage) -> float:
         return (message.log_time - self._recorded.first.log_time) / 1e9
 
     def _differs(self, output: str, seconds: float, what: str, after: str | None = None) -> None:
         after = f"sent after {self._last}" if after is None else after
         number = self.equal[output] + 1
-        self._difference = Difference(output, number, seconds, what, after)
+        self._difference = MessageDifference(output, number, seconds, what, after)
 
-    def _missing(self) -> Difference | None:
+    def _missing(self) -> MessageDifference | None:
         """Return the first recorded message that was not sent."""
         left = [(output, next(self._expected[output], None)) for output in sorted(self._compared)]
         missing = [(message, output) for output, message in left if message is not None]

@@ -11,7 +11,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
 from dora_cli.coordinator.stream_socket import StreamSocket, request_failed
 from dora_config.access import Endpoint
@@ -64,7 +64,7 @@ class CoordinatorConnection:
         self.name = name
         """What the page shows as its source."""
         self.endpoint = endpoint
-        self._idle: list[Client] = []
+        self._idle: list[CoordinatorClient] = []
 
     async def run(self) -> None:
         """Keep connections until cancelled."""
@@ -93,7 +93,7 @@ class CoordinatorConnection:
     async def request(self, request: Request[A]) -> A:
         """Return the answer to a request; raises as `open`."""
         endpoint = await self._reach()
-        client = self._idle.pop() if self._idle else Client(endpoint)
+        client = self._idle.pop() if self._idle else CoordinatorClient(endpoint)
         try:
             # a thread of its own until it is answered
             ask = partial(client.request, request)

@@ -20,7 +20,7 @@ from tempfile import NamedTemporaryFile
 from typing import Final
 
 from dora_cli import output
-from dora_cli.page import Source
+from dora_cli.page import PageSource
 from dora_config.access import address_text, endpoint
 from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
@@ -105,7 +105,7 @@ def _written(content: str, folder: Path | None) -> Path:
 
 
 def show(
-    source: Source,
+    source: PageSource,
     *,
     port: int = 0,
     read_only: bool = False,
@@ -141,7 +141,7 @@ def show(
 
 
 @contextmanager
-def page_beside(source: Source) -> Iterator[None]:
+def page_beside(source: PageSource) -> Iterator[None]:
     """Serve the page in a process of its own for the block; it ends with this process."""
     process = subprocess.Popen(
         [*run_module("dora_ui"), dumps(asdict(source))],
@@ -162,4 +162,4 @@ def page_beside(source: Source) -> Iterator[None]:
 
 def main(argument: str) -> None:
     """Serve the page for `page_beside`."""
-    show(Source(**loads(argument)), until_input_ends=True)
+    show(PageSource(**loads(argument)), until_input_ends=True)

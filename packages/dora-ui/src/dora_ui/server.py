@@ -43,7 +43,7 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class HttpRefusal:
     """Status and text of a refused request."""
 
     status: int
@@ -98,35 +98,35 @@ class Access:
         self.key = None
         return True
 
-    def refuse_host(self, headers: Mapping[str, str]) -> Refusal | None:
+    def refuse_host(self, headers: Mapping[str, str]) -> HttpRefusal | None:
         """Return why the name or origin of a request is not accepted."""
         host = headers.get("host", "")
         port = "" if self.port == 80 else f":{self.port}"  # browsers leave out the usual one
         if host not in (f"{LOOPBACK}{port}", f"localhost{port}"):
-            return Refusal(421, f"this server is http://{LOOPBACK}:{self.port}")
+            return HttpRefusal(421, f"this server is http://{LOOPBACK}:{self.port}")
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
-            return Refusal(403, "requests of other pages are not accepted")
+            return HttpRefusal(403, "requests of other pages are not accepted")
         return None
 
     def refuse(
         self, method: str, headers: Mapping[str, str], *, websocket: bool = False
-    ) -> Refusal | None:
+    ) -> HttpRefusal | None:
         """Return why a request is not accepted; ``headers`` have lower-case names."""
         refused = self.refuse_host(headers)
         if refused is not None:
             return refused
         if not self._has_session(headers.get("cookie", "")):
-            return Refusal(403, _NO_SESSION)
+            return HttpRefusal(403, _NO_SESSION)
         changes = method not in SAFE_METHODS
         if (websocket or changes) and "origin" not in headers:
-            return Refusal(403, "the header Origin is missing")
+            return HttpRefusal(403, "the header Origin is missing")
         if not changes:
             return None
         if self.read_only:
-            return Refusal(403, "changes are disabled: `dora ui` runs with --read-only")
+            return HttpRefusal(403, "changes are disabled: `dora ui` runs with --read-only")
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return Refusal(415, "expected Content-Type: application/json")
+            return HttpRefusal(415, "expected Content-Type: application/json")
         return None
 
     def _has_session(self, cookies: str) -> bool:
@@ -139,7 +139,7 @@ class Access:
         )
 
 
-class Guard:
+class RequestGuard:
     """Checks every request before the application, and adds headers to every response."""
 
     def __init__(self, application: ASGIApp, access: Access) -> None:
@@ -234,7 +234,7 @@ def application(access: Access, coordinator: CoordinatorConnection) -> ASGIApp:
         Mount("/static", StaticFiles(directory=page.STATIC)),
     ]
     below = Mount(access.root.rstrip("/"), routes=routes)
-    return Guard(Starlette(routes=[below], lifespan=lifespan), access)
+    return RequestGuard(Starlette(routes=[below], lifespan=lifespan), access)
 
 
 def listen(port: int) -> socket.socket:

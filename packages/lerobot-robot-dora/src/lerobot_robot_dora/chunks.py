@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lerobot_robot_dora.messages import Refused
+from lerobot_robot_dora.messages import MessageUnusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,20 @@ class Chunk:
     number: int = 0
 
     def __post_init__(self) -> None:
-        """Raises Refused."""
+        """Raises MessageUnusable."""
         if self.dt <= 0:
-            raise Refused(f"`dt` is {self.dt / 1e9:g} s; expected the seconds between two steps")
+            raise MessageUnusable(
+                f"`dt` is {self.dt / 1e9:g} s; expected the seconds between two steps"
+            )
         if not self.steps:
-            raise Refused("the chunk has no steps")
+            raise MessageUnusable("the chunk has no steps")
         for step in self.steps:
             if len(step) != len(self.names):
-                raise Refused(
+                raise MessageUnusable(
                     f"a step has {len(step)} numbers, but there are {len(self.names)} names"
                 )
             if not all(map(math.isfinite, step)):
-                raise Refused("a step has numbers that are not finite")
+                raise MessageUnusable("a step has numbers that are not finite")
 
     @property
     def end(self) -> int:
@@ -72,20 +74,20 @@ class Steps:
         self._arrived = 0
 
     def add(self, chunk: Chunk, now: int) -> None:
-        """Use a chunk from now on. Raises Refused."""
+        """Use a chunk from now on. Raises MessageUnusable."""
         if chunk.observed > now:
-            raise Refused(
+            raise MessageUnusable(
                 f"the observation is {(chunk.observed - now) / 1e9:.3g} s in the future; run this"
                 " node on the machine of the robot"
             )
         if chunk.end <= now:
-            raise Refused(
+            raise MessageUnusable(
                 f"all {len(chunk.steps)} steps are past: the observation is"
                 f" {(now - chunk.observed) / 1e9:.3g} s old, and the steps last"
                 f" {len(chunk.steps) * chunk.dt / 1e9:.3g} s"
             )
         if self._chunk is not None and chunk.observed < self._chunk.observed:
-            raise Refused("the observation is older than that of the chunk before it")
+            raise MessageUnusable("the observation is older than that of the chunk before it")
         self._chunk, self._arrived = chunk, now
 
     def due(self, now: int) -> Step | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lerobot_robot_dora.observations import Features, Observations, Received
-from lerobot_robot_dora.session import Session, acquire, release
+from lerobot_robot_dora.session import RobotSession, acquire, release
 
 
 class Config(Protocol):
@@ -21,12 +21,12 @@ class Client:
     def __init__(self, config: Config, *, leader: bool) -> None:
         self._config = config
         self._leader = leader
-        self._session: Session | None = None
+        self._session: RobotSession | None = None
         self._features: Features | None = None
         self.connected = False
 
     @property
-    def session(self) -> Session:
+    def session(self) -> RobotSession:
         if self._session is None:
             self._session = acquire(self._config.node, self._config.dataflow)
         return self._session

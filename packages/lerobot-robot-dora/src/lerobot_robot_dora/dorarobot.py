@@ -9,7 +9,7 @@ from lerobot.robots import Robot
 from lerobot_robot_dora import pictures
 from lerobot_robot_dora.client import Client
 from lerobot_robot_dora.config import DoraRobotConfig
-from lerobot_robot_dora.messages import NAMES, Refused, array, difference, named
+from lerobot_robot_dora.messages import NAMES, MessageUnusable, array, difference, named
 from lerobot_robot_dora.session import ACTION
 
 
@@ -71,7 +71,7 @@ class DoraRobot(Robot):
     def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
         names = self._client.features.actions
         if action.keys() != set(names):
-            raise Refused(difference(list(action), names))
+            raise MessageUnusable(difference(list(action), names))
         values = array([float(action[name]) for name in names])
         self._client.session.send(ACTION, values, {NAMES: list(names)})
         return action

@@ -20,7 +20,7 @@ MAX_AGE = 0.2
 Metadata = Mapping[str, Any]
 
 
-class Refused(ValueError):
+class MessageUnusable(ValueError):
     """A message cannot be used; the text says why."""
 
 
@@ -29,52 +29,52 @@ def is_picture(metadata: Metadata) -> bool:
 
 
 def size(metadata: Metadata) -> tuple[int, int]:
-    """Return height and width of a picture. Raises Refused."""
+    """Return height and width of a picture. Raises MessageUnusable."""
     height, width = (metadata.get(key) for key in ("height", "width"))
     if type(height) is not int or type(width) is not int or min(height, width) <= 0:
-        raise Refused(f"a picture of {width!r} x {height!r} pixels is not valid")
+        raise MessageUnusable(f"a picture of {width!r} x {height!r} pixels is not valid")
     return height, width
 
 
 def names(metadata: Metadata, key: str = NAMES) -> tuple[str, ...]:
-    """Return the names of numbers. Raises Refused."""
+    """Return the names of numbers. Raises MessageUnusable."""
     found = metadata.get(key)
     if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
-        raise Refused(
+        raise MessageUnusable(
             f"the metadata has no list `{key}`; send the numbers with their names, such as"
             ' {"names": ["shoulder_pan.pos"]}'
         )
     if len(set(found)) != len(found):
-        raise Refused(f"`{key}` has a name twice: {', '.join(found)}")
+        raise MessageUnusable(f"`{key}` has a name twice: {', '.join(found)}")
     return tuple(found)
 
 
 def action_names(metadata: Metadata) -> tuple[str, ...]:
-    """Return the names of the actions of the robot that sent a state. Raises Refused."""
+    """Return the names of the actions of the robot that sent a state. Raises MessageUnusable."""
     return names(metadata, ACTION_NAMES if ACTION_NAMES in metadata else NAMES)
 
 
 def numbers(value: pa.Array) -> list[float]:
-    """Raises Refused."""
+    """Raises MessageUnusable."""
     kind = value.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)) or value.null_count:
-        raise Refused(f"the message is {kind}; expected numbers without null")
+        raise MessageUnusable(f"the message is {kind}; expected numbers without null")
     return [float(number) for number in value.to_pylist()]
 
 
 def named(value: pa.Array, metadata: Metadata) -> dict[str, float]:
-    """Return the numbers of a message by name. Raises Refused."""
+    """Return the numbers of a message by name. Raises MessageUnusable."""
     found, values = names(metadata), numbers(value)
     if len(found) != len(values):
-        raise Refused(f"there are {len(values)} numbers, but {len(found)} names")
+        raise MessageUnusable(f"there are {len(values)} numbers, but {len(found)} names")
     return dict(zip(found, values, strict=True))
 
 
 def action(value: pa.Array, metadata: Metadata, expected: Sequence[str]) -> dict[str, float]:
-    """Return an action with exactly the expected names, in that order. Raises Refused."""
+    """Return an action with exactly the expected names, in that order. Raises MessageUnusable."""
     found = named(value, metadata)
     if found.keys() != set(expected):
-        raise Refused(difference(list(found), expected))
+        raise MessageUnusable(difference(list(found), expected))
     return {name: found[name] for name in expected}
 
 

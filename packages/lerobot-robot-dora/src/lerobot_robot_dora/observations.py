@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from lerobot_robot_dora.messages import (
+    MessageUnusable,
     Metadata,
-    Refused,
     action_names,
     is_picture,
     named,
@@ -54,13 +54,13 @@ class Observations:
     """Metadata of the first message of each input."""
 
     def add(self, name: str, message: Received) -> None:
-        """Take a message of an input. Raises Refused."""
+        """Take a message of an input. Raises MessageUnusable."""
         found = _shape(message.metadata)
         if not is_picture(message.metadata):
             named(message.value, message.metadata)
         expected = _shape(self._first.setdefault(name, dict(message.metadata)))
         if found != expected:
-            raise Refused(f"this message has {found}, but the first one had {expected}")
+            raise MessageUnusable(f"this message has {found}, but the first one had {expected}")
         self.newest[name] = message
 
     def missing(self) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class Observations:
         )
 
     def features(self) -> Features:
-        """Return what the first messages had; each input must have had one. Raises Refused."""
+        """Return what the first messages had; each input needs one. Raises MessageUnusable."""
         numbers, cameras, actions = {}, {}, list[str]()
         for name in self.inputs:
             metadata = self._first[name]
@@ -88,7 +88,7 @@ class Observations:
         _unique(cameras, numbers.values())
         _unique((), (tuple(actions),))
         if not actions:
-            raise Refused(
+            raise MessageUnusable(
                 "no input has the state of the robot, numbers with `names` in their metadata;"
                 f" inputs: {', '.join(self.inputs) or 'none'}"
             )
@@ -96,7 +96,7 @@ class Observations:
 
 
 def _shape(metadata: Metadata) -> str:
-    """Return what must stay the same, in words. Raises Refused."""
+    """Return what must stay the same, in words. Raises MessageUnusable."""
     if is_picture(metadata):
         height, width = size(metadata)
         return f"a picture of {width} x {height} pixels"
@@ -104,12 +104,12 @@ def _shape(metadata: Metadata) -> str:
 
 
 def _unique(cameras: Iterable[str], groups: Iterable[tuple[str, ...]]) -> None:
-    """Raises Refused."""
+    """Raises MessageUnusable."""
     known = set(cameras)
     for group in groups:
         for name in group:
             if name in known:
-                raise Refused(
+                raise MessageUnusable(
                     f"two inputs have `{name}`; name the numbers of one of them differently,"
                     f" `left_{name}`, for example"
                 )

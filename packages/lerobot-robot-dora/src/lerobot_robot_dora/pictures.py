@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lerobot_robot_dora.messages import Metadata, Refused, size
+from lerobot_robot_dora.messages import MessageUnusable, Metadata, size
 
 RAW = {"rgb8": (3, "RGB"), "bgr8": (3, "BGR"), "rgba8": (4, "RGBA"), "mono8": (1, "L")}
 """Channels and order of raw pictures."""
@@ -19,27 +19,27 @@ Picture = NDArray[np.uint8]
 
 
 def read(value: pa.Array, metadata: Metadata) -> Picture:
-    """Return the picture of a message, in memory of its own. Raises Refused."""
+    """Return the picture of a message, in memory of its own. Raises MessageUnusable."""
     height, width = size(metadata)
     encoding = str(metadata.get("encoding", "rgb8")).lower()
     if value.type != pa.uint8() or value.null_count:
-        raise Refused(f"the picture is {value.type}; expected uint8 without null")
+        raise MessageUnusable(f"the picture is {value.type}; expected uint8 without null")
     data: Picture = value.to_numpy()
     if encoding in COMPRESSED:
         found = _decoded(data.tobytes())
         if found.shape != (height, width, 3):
-            raise Refused(
+            raise MessageUnusable(
                 f"the picture has {found.shape[1]} x {found.shape[0]} pixels, but the metadata"
                 f" {width} x {height}"
             )
         return found
     if encoding not in RAW:
-        raise Refused(
+        raise MessageUnusable(
             f'the encoding "{encoding}" is not known; expected {", ".join((*RAW, *COMPRESSED))}'
         )
     channels, order = RAW[encoding]
     if len(data) != height * width * channels:
-        raise Refused(
+        raise MessageUnusable(
             f"a picture of {width} x {height} pixels in {encoding} has"
             f" {height * width * channels} bytes, this one {len(data)}"
         )
@@ -57,13 +57,13 @@ def _decoded(data: bytes) -> Picture:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image.convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
-        raise Refused(f"the picture cannot be decoded: {error}") from error
+        raise MessageUnusable(f"the picture cannot be decoded: {error}") from error
 
 
 def write(picture: Picture, quality: int = 0) -> tuple[pa.Array, dict[str, Any]]:
-    """Return a message: raw, or JPEG of a quality from 1 to 100. Raises Refused."""
+    """Return a message: raw, or JPEG of a quality from 1 to 100. Raises MessageUnusable."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise Refused(
+        raise MessageUnusable(
             f"a picture is {picture.dtype} of shape {picture.shape}; expected uint8 of height,"
             " width and 3"
         )

@@ -17,8 +17,8 @@ from lerobot_robot_dora.events import Warnings, lerobot_needed
 from lerobot_robot_dora.messages import (
     NAMES,
     OBSERVED_AT,
+    MessageUnusable,
     Metadata,
-    Refused,
     action_names,
     numbers,
 )
@@ -73,7 +73,7 @@ class PolicyNode:
                     self._predict(
                         {name: (one.value, one.metadata) for name, one in messages.items()}
                     )
-                except Refused as refused:
+                except MessageUnusable as refused:
                     self._warnings.warn(STATE, str(refused))
             case {"type": "PARAM_UPDATE", "id": name, "value": value} if name == TASK:
                 self._begin(str(value))
@@ -87,22 +87,24 @@ class PolicyNode:
         self._node.log_info(f"task: {task}")
 
     def _predict(self, messages: dict[str, tuple[pa.Array, Metadata]]) -> None:
-        """Raises Refused."""
+        """Raises MessageUnusable."""
         value, metadata = messages[STATE]
         state = np.array(numbers(value), np.float32)
         if self._policy.state_size not in (None, len(state)):
-            raise Refused(
+            raise MessageUnusable(
                 f"the state has {len(state)} numbers, the policy was trained with"
                 f" {self._policy.state_size}"
             )
         actions = action_names(metadata)
         if len(actions) != self._policy.action_size:
-            raise Refused(
+            raise MessageUnusable(
                 f"the robot has {len(actions)} actions ({', '.join(actions)}), the policy was"
                 f" trained with {self._policy.action_size}"
             )
         if OBSERVED_AT not in metadata:
-            raise Refused(f"the metadata has no `{OBSERVED_AT}`; dora-lerobot-robot sends it")
+            raise MessageUnusable(
+                f"the metadata has no `{OBSERVED_AT}`; dora-lerobot-robot sends it"
+            )
         images = {name: pictures.read(*messages[name]) for name in self._policy.cameras}
         steps = self._policy.predict(state, images, self._task)[: self._given.steps]
         self._number += 1

@@ -15,7 +15,7 @@ from lerobot_robot_dora.messages import (
     MAX_AGE,
     NAMES,
     OBSERVED_AT,
-    Refused,
+    MessageUnusable,
     action,
     array,
 )
@@ -63,7 +63,7 @@ class RobotNode:
             try:
                 self._check_age(event)
                 wanted = action(event["value"], event["metadata"], self._actions)
-            except Refused as refused:
+            except MessageUnusable as refused:
                 self._warnings.warn(ACTION, str(refused))
             else:
                 self._execute(wanted, event["metadata"])
@@ -71,11 +71,11 @@ class RobotNode:
             self._observe()
 
     def _check_age(self, event: Event) -> None:
-        """Refuse what a link delivers after a cut. Raises Refused."""
+        """Refuse what a link delivers after a cut. Raises MessageUnusable."""
         now = time.monotonic_ns()
         age = (now - event.get("captured_ns", now)) / 1e9
         if age > self._max_age:
-            raise Refused(
+            raise MessageUnusable(
                 f"an action is {age:.3g} s old when it arrives; the limit is {self._max_age:g} s"
             )
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from dora_node_api import Node
-from lerobot_robot_dora.messages import Refused
+from lerobot_robot_dora.messages import MessageUnusable
 from lerobot_robot_dora.observations import Observations, Received
 
 ACTION, FEEDBACK = "action", "feedback"
@@ -21,7 +21,7 @@ _PATIENCE = 0.1
 _log = logging.getLogger(__name__)
 
 
-class Session:
+class RobotSession:
     """Reads the messages of a node in a thread, and keeps the newest of each input."""
 
     def __init__(self, node: Node) -> None:
@@ -57,7 +57,7 @@ class Session:
             try:
                 group.add(name, Received(event["value"], event["metadata"], captured))
                 self._problems.pop(name, None)
-            except Refused as refused:
+            except MessageUnusable as refused:
                 if name not in self._problems:
                     _log.warning("input `%s`: %s; ignored (reported once)", name, refused)
                 self._problems[name] = str(refused)
@@ -113,17 +113,17 @@ class Session:
         self._node.close()
 
 
-_open: dict[tuple[str | None, str | None], Session] = {}
+_open: dict[tuple[str | None, str | None], RobotSession] = {}
 _lock = threading.Lock()
 
 
-def acquire(node_id: str | None, dataflow: str | None = None) -> Session:
+def acquire(node_id: str | None, dataflow: str | None = None) -> RobotSession:
     """Return the session of a node; None: of the node as which a dataflow started this process."""
     with _lock:
         session = _open.get((node_id, dataflow))
         if session is None:
             node = Node(node_id, dataflow=dataflow) if node_id else Node()
-            session = _open[node_id, dataflow] = Session(node)
+            session = _open[node_id, dataflow] = RobotSession(node)
         session.users += 1
         return session
 

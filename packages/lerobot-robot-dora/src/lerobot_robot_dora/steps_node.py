@@ -11,7 +11,7 @@ import pyarrow as pa
 from dora_node_api import Node
 from lerobot_robot_dora.chunks import Chunk, Steps
 from lerobot_robot_dora.events import Event, Warnings, batches, newest
-from lerobot_robot_dora.messages import OBSERVED_AT, Metadata, Refused, array, names
+from lerobot_robot_dora.messages import OBSERVED_AT, MessageUnusable, Metadata, array, names
 
 TICK, CHUNK, ACTION = "tick", "chunk", "action"
 PATIENCE_NS = 1_000_000_000
@@ -19,19 +19,21 @@ PATIENCE_NS = 1_000_000_000
 
 
 def read_chunk(value: pa.Array, metadata: Metadata) -> Chunk:
-    """Return the chunk of a message. Raises Refused."""
+    """Return the chunk of a message. Raises MessageUnusable."""
     kind = value.type
     if not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
-        raise Refused(f"the message is {kind}; expected a FixedSizeList of floats, one per step")
+        raise MessageUnusable(
+            f"the message is {kind}; expected a FixedSizeList of floats, one per step"
+        )
     if value.null_count or value.flatten().null_count:
-        raise Refused("the message has nulls")
+        raise MessageUnusable("the message has nulls")
     observed, dt = metadata.get(OBSERVED_AT), metadata.get("dt")
     if type(observed) is not int:
-        raise Refused(
+        raise MessageUnusable(
             f"the metadata has no whole number `{OBSERVED_AT}`; return that of the state unchanged"
         )
     if not isinstance(dt, int | float):
-        raise Refused("the metadata has no number `dt`, the seconds between two steps")
+        raise MessageUnusable("the metadata has no number `dt`, the seconds between two steps")
     return Chunk(
         names=names(metadata),
         steps=tuple(tuple(step) for step in value.to_pylist()),
@@ -58,7 +60,7 @@ class StepsNode:
             try:
                 chunk = read_chunk(event["value"], event["metadata"])
                 self._steps.add(chunk, time.monotonic_ns())
-            except Refused as refused:
+            except MessageUnusable as refused:
                 self._warnings.warn(CHUNK, str(refused))
         if TICK in events:
             self._send()

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from dora_node_api import Node
 from lerobot_robot_dora.events import Event, Warnings, batches, lerobot_needed, newest
-from lerobot_robot_dora.messages import NAMES, Refused, array, named
+from lerobot_robot_dora.messages import NAMES, MessageUnusable, array, named
 from lerobot_robot_dora.robot_node import check_outputs
 
 TICK, FEEDBACK, ACTION = "tick", "feedback", "action"
@@ -34,7 +34,7 @@ class TeleoperatorNode:
         if (event := events.get(FEEDBACK)) is not None:
             try:
                 feedback = named(event["value"], event["metadata"])
-            except Refused as refused:
+            except MessageUnusable as refused:
                 self._warnings.warn(FEEDBACK, str(refused))
             else:
                 self._teleoperator.send_feedback(feedback)

@@ -25,7 +25,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 from websockets.exceptions import InvalidStatus
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.access import TOKEN_VARIABLE, state_dir
 from dora_config.access_token import Token
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
@@ -224,7 +224,7 @@ def test_a_copy_that_is_said_to_be_kept_counts_for_standbys_only(
 ) -> None:
     standby = Standby(machine="base", address="127.0.0.2:6013")
     with hostile_machine(fleet.coordinator, tmp_path / "robot") as robot:
-        with Client(fleet.coordinator.endpoint) as client:
+        with CoordinatorClient(fleet.coordinator.endpoint) as client:
             request = SetStandbys(address="127.0.0.1:6013", standbys=(standby,))
             client.request(request)
         robot.send(CopyKept(epoch=1, number=1 << 62))
@@ -356,7 +356,7 @@ def test_a_daemon_with_the_token_of_a_machine_gets_the_next_one(fleet: RealFleet
     assert at.token is not None
     machine = Token.parse(at.token).for_machine
     daemon = fleet.start_daemon("robot", env={TOKEN_VARIABLE: str(machine)})
-    with Client(at) as client:
+    with CoordinatorClient(at) as client:
         client.request(RotateToken(grace=0.0))
     daemon.wait_for("received the new token of the cluster")
     text = (state_dir() / "daemon" / "robot" / "token").read_text().split()[0]

@@ -10,7 +10,7 @@ from support.fleets.daemons import RealFleet, real_fleet
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.protocol.control import ListNodes
 
 pytestmark = pytest.mark.integration
@@ -37,7 +37,7 @@ OTHER = """
 
 def arm(fleet: RealFleet) -> tuple[int | None, str | None]:
     """Return process id and hold of the node."""
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         rows = client.request(ListNodes()).nodes
     return next((row.pid, row.held) for row in rows if row.node == "arm")
 

@@ -14,7 +14,7 @@ from support.fleets.linked_fleet import crossing, wait_until_connected
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.access import state_dir
 from dora_config.protocol.control import RemoveMachines
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 
 def remove(fleet: RealFleet, *machines: str) -> tuple[str, ...]:
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         return client.request(RemoveMachines(machines=machines)).machines
 
 

@@ -15,7 +15,7 @@ from support.runner.linked import children
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
@@ -223,7 +223,10 @@ def test_recovery_uses_the_build_of_the_first_start(
         "deploy": {"machine": "robot"},
     }
     flow = workspace.dataflow({"nodes": [node]})
-    with real_fleet(workspace, "robot") as fleet, Client(fleet.coordinator.endpoint) as client:
+    with (
+        real_fleet(workspace, "robot") as fleet,
+        CoordinatorClient(fleet.coordinator.endpoint) as client,
+    ):
         with pytest.raises(RequestFailed, match=r"git source.* was not cloned for this machine"):
             client.request(StartDataflow(spec=from_elsewhere(flow)))
         built = client.request(BuildDataflow(spec=from_elsewhere(flow)))
@@ -245,7 +248,7 @@ def test_recovery_uses_the_build_of_the_first_start(
 def test_a_build_that_is_gone_is_named(fleet: RealFleet, workspace: Workspace) -> None:
     workspace.node("left", SHOWS_WHERE)
     flow = workspace.dataflow({"nodes": [on("robot", "left", build="touch built")]})
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         missing = "01234567-89ab-cdef-0123-456789abcdef"
         spec = from_elsewhere(flow, build_id=missing, built_on={"left": "robot"})
         with pytest.raises(RequestFailed, match=f"build {missing} is not on this machine"):

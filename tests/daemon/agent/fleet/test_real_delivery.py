@@ -20,7 +20,7 @@ from support.workspace import Workspace
 
 from dora_cli.build.remote import deliver
 from dora_cli.coordinator.calls import describe
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
@@ -87,7 +87,7 @@ def unseen(path: Path, name: str | None = None) -> DataflowSpec:
 
 def start(fleet: RealFleet, path: Path, name: str | None = None) -> str:
     """Send the code and start; return the dataflow's id."""
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         spec = deliver(client, unseen(path, name))
         return client.request(StartDataflow(spec=spec)).uuid
 
@@ -375,7 +375,7 @@ def test_code_that_the_coordinator_lost_comes_from_a_machine(
     fleet: RealFleet, workspace: Workspace, tmp_path: Path
 ) -> None:
     """A standby that takes over has the records, not the files."""
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         spec = deliver(client, unseen(project(workspace)))
         client.request(StartDataflow(spec=spec))
         fleet.wait_for_status("Finished")
@@ -412,7 +412,7 @@ def test_a_reload_sends_the_changed_files_first(fleet: RealFleet, workspace: Wor
     uuid = start(fleet, path)
     wait_until(lambda: printed(fleet, uuid) == ["hello robot True"], what="the first version")
     (path.parent / "words.py").write_text('GREETING = "hi"\n')
-    with Client(fleet.coordinator.endpoint) as client:
+    with CoordinatorClient(fleet.coordinator.endpoint) as client:
         reload(client, uuid, "reader", 1.0)
         found = describe(client, uuid)
     texts = ["hello robot True", "hi robot True"]

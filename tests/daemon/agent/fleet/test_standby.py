@@ -14,7 +14,7 @@ from support.fleets.daemons import counting, is_running, pids, real_fleet, wait_
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.access import Endpoint, state_dir
 from dora_config.protocol.control import (
     ClusterReport,
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 
 def ask(at: Endpoint) -> ClusterReport:
-    with Client(at) as client:
+    with CoordinatorClient(at) as client:
         return client.request(ClusterStatus())
 
 
@@ -56,7 +56,7 @@ def test_a_standby_takes_over(workspace: Workspace, tmp_path: Path) -> None:
     on_a: dict[str, object] = {"machine": "a"}
     with real_fleet(workspace, "a", "base", settings=("--set", "heartbeat_interval=0.5")) as fleet:
         old, new = f"127.0.0.1:{fleet.port}", f"127.0.0.2:{fleet.port}"
-        with Client(fleet.coordinator.endpoint) as client:
+        with CoordinatorClient(fleet.coordinator.endpoint) as client:
             standbys = (Standby(machine="base", address=new),)
             client.request(SetStandbys(address=old, standbys=standbys))
         dataflow = fleet.start(counting(workspace, counter=on_a, collector=on_a))
@@ -87,7 +87,7 @@ def test_a_standby_takes_over(workspace: Workspace, tmp_path: Path) -> None:
             claim = ask(at).claim
             assert claim is not None
             assert claim.rank == (2, "base")
-            with Client(at) as client:
+            with CoordinatorClient(at) as client:
                 (one,) = client.request(ListDataflows()).dataflows
             assert (one.uuid, one.status) == (dataflow, "Running")
             assert all(map(is_running, nodes))
@@ -141,7 +141,7 @@ def test_a_coordinator_is_shown_its_successor_and_gives_its_state(workspace: Wor
         successor = signed(authority, 2, "base", "10.0.0.2:6013")
         assert show_claim(at, successor) == successor
         assert present_copy(at) is None
-        with Client(at) as client:
+        with CoordinatorClient(at) as client:
             wait_until(lambda: successor_of(client) is not None, what="the coordinator to stand")
             client.request(Destroy(force=True))
         assert fleet.coordinator.process.wait().code == 0
@@ -152,6 +152,6 @@ def test_a_coordinator_is_shown_its_successor_and_gives_its_state(workspace: Wor
         assert daemon.process.poll() is None, "the daemon runs on"
 
 
-def successor_of(client: Client) -> str | None:
+def successor_of(client: CoordinatorClient) -> str | None:
     client.request(ClusterStatus())
     return client.successor

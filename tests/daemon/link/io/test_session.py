@@ -19,11 +19,11 @@ from support.waiting import wait_until
 from dora_daemon.link.errors import CannotConnect
 from dora_daemon.link.io.connect_errors import probed
 from dora_daemon.link.io.session import LinkSession, _open
-from dora_daemon.link.protocol.access import Channel, channel
+from dora_daemon.link.protocol.access import PeerKeys, channel
 from dora_daemon.link.protocol.priority import Priority
 
 
-def between(machine: str, peer: str) -> Channel:
+def between(machine: str, peer: str) -> PeerKeys:
     """Keys of a machine; tests name certificates as machines."""
     return channel("dora/test/flow", machine, peer, peer)
 

@@ -10,13 +10,13 @@ from contextlib import suppress
 import pytest
 from support.waiting import wait_until
 
-from dora_daemon.link.io.tcp_state import Connection, connection_of, ports_of, read
+from dora_daemon.link.io.tcp_state import TcpConnection, connection_of, ports_of, read
 
 Pair = tuple[socket.socket, socket.socket]
 
 
-def made_of(opened: socket.socket) -> Connection:
-    return Connection(opened.fileno(), os.fstat(opened.fileno()).st_ino)
+def made_of(opened: socket.socket) -> TcpConnection:
+    return TcpConnection(opened.fileno(), os.fstat(opened.fileno()).st_ino)
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])

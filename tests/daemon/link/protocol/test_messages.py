@@ -11,7 +11,7 @@ from dora_daemon.link.protocol.messages import (
     Failed,
     Finish,
     Finished,
-    Incoming,
+    IncomingStream,
     LineBuffer,
     Listening,
     Note,
@@ -51,7 +51,7 @@ TO_LINK: list[tuple[ToLink, str]] = [
         '"compress":null}]}',
     ),
     (
-        SetIncoming(streams=(Incoming(machine="m", node="n", output="o", queues=(3,)),)),
+        SetIncoming(streams=(IncomingStream(machine="m", node="n", output="o", queues=(3,)),)),
         '{"kind":"set_incoming","streams":[{"machine":"m","node":"n","output":"o","queues":[3]}]}',
     ),
     (Finish(seconds=1.5), '{"kind":"finish","seconds":1.5}'),

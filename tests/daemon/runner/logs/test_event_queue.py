@@ -17,7 +17,7 @@ from dora_config.protocol.runner_events import (
     RunOutput,
 )
 from dora_daemon.runner.logs.event_queue import EventQueue
-from dora_daemon.runner.logs.logs import Gate
+from dora_daemon.runner.logs.logs import OutputGate
 
 
 def line(number: int) -> LogLine:
@@ -129,7 +129,7 @@ def test_error_of_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) ->
     events.close()
 
 
-async def _puts(events: EventQueue, gate: Gate, count: int) -> int:
+async def _puts(events: EventQueue, gate: OutputGate, count: int) -> int:
     """Put lines as long as the gate is open; the number of those that went in."""
     for number in range(count):
         if not gate.is_open:
@@ -140,7 +140,7 @@ async def _puts(events: EventQueue, gate: Gate, count: int) -> int:
 
 def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
     async def scenario() -> None:
-        gate, reads = Gate(), threading.Semaphore(0)
+        gate, reads = OutputGate(), threading.Semaphore(0)
         received: list[RunOutput] = []
 
         def slow(event: RunOutput) -> None:
@@ -168,7 +168,7 @@ def test_a_gate_is_shut_while_many_lines_wait_and_no_line_is_shed() -> None:
 
 def test_a_stuck_reader_does_not_hold_back_nodes_that_stop() -> None:
     async def scenario() -> None:
-        gate, go_on = Gate(), threading.Event()
+        gate, go_on = OutputGate(), threading.Event()
         received: list[RunOutput] = []
 
         def stuck(event: RunOutput) -> None:
@@ -192,7 +192,7 @@ def test_a_stuck_reader_does_not_hold_back_nodes_that_stop() -> None:
 
 def test_a_failed_reader_does_not_hold_back_output() -> None:
     async def scenario() -> None:
-        gate = Gate()
+        gate = OutputGate()
 
         def gone(event: RunOutput) -> None:
             raise BrokenPipeError

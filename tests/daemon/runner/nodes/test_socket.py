@@ -15,7 +15,7 @@ from support.runner.runs import open_descriptors
 from support.waiting import wait_until_async
 
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import AddSegment, Hello, SegmentFd, SetParam, StopNode
@@ -25,14 +25,14 @@ class Recorder:
     """Records the events of connections."""
 
     def __init__(self) -> None:
-        self.messages: list[Frozen] = []
+        self.messages: list[FrozenRecord] = []
         self.connections: list[NodeConnection] = []
         self.descriptors: list[int] = []
         self.disconnects = 0
         self.warnings: list[str] = []
 
     def received(
-        self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
+        self, connection: NodeConnection, message: FrozenRecord, descriptors: tuple[int, ...]
     ) -> None:
         self.messages.append(message)
         self.connections.append(connection)
@@ -170,7 +170,7 @@ def test_closing_sends_what_is_queued(tmp_path: Path) -> None:
         connection.send(StopNode())
         connection.close_when_sent()
         node.send(HELLO)  # not read any more
-        received: list[Frozen] = []
+        received: list[FrozenRecord] = []
         while not received or received[-1] != StopNode():
             found = node.receive(timeout=0.0)
             if found is None:

@@ -25,7 +25,7 @@ from dora_daemon.runner.process.environment import with_packages
 from dora_daemon.runner.process.injection import LaunchFacts, make_package_folder
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import NodeProcess, spawn
-from dora_daemon.runner.process.zygote import Zygote
+from dora_daemon.runner.process.zygote import ZygoteProcess
 from dora_node_api.protocol.spawn_request import SpawnRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
@@ -41,7 +41,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.packages = make_package_folder(folder / "packages")
-        self.zygote = Zygote(lambda *words: self.warnings.append(words))
+        self.zygote = ZygoteProcess(lambda *words: self.warnings.append(words))
         self.reasons: list[str] = []
         self.warnings: list[tuple[str, str]] = []
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from support.queues import free_bytes
 
 from dora_node_api.transport.producer import pool as pool_module
-from dora_node_api.transport.producer.pool import Block, Pool, default_pool_cap, size_class
+from dora_node_api.transport.producer.pool import Pool, PoolBlock, default_pool_cap, size_class
 from dora_node_api.transport.shared import limits
 
 
@@ -28,14 +28,14 @@ def test_a_size_class_holds_the_size_and_wastes_little(nbytes: int) -> None:
         assert size - nbytes < max(4096, nbytes / 8 + 1)
 
 
-def take(pool: Pool, nbytes: int) -> Block:
+def take(pool: Pool, nbytes: int) -> PoolBlock:
     block = pool.take(nbytes)
     assert block is not None
     block.refs = 1
     return block
 
 
-def give(pool: Pool, block: Block) -> None:
+def give(pool: Pool, block: PoolBlock) -> None:
     block.refs = 0
     pool.give(block)
 
@@ -45,7 +45,7 @@ def give(pool: Pool, block: Block) -> None:
 def test_blocks_never_overlap_and_everything_comes_back(seed: int, sizes: list[int]) -> None:
     chance = random.Random(seed)
     pool = Pool(4 << 20)
-    live: list[tuple[Block, int]] = []
+    live: list[tuple[PoolBlock, int]] = []
     for mark, size in enumerate(sizes):
         block = pool.take(size)
         if block is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dora_cli import output
 from dora_cli.build.local import LockChoice
 from dora_cli.build.progress import build_progress
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.errors import explained_interrupt
 from dora_cli.shipping.sending import send
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def build_on_daemons(
-    client: Client,
+    client: CoordinatorClient,
     loaded: LoadedDataflow,
     *,
     uv: bool,
@@ -59,7 +59,9 @@ def build_on_daemons(
     return built.build_id
 
 
-def deliver(client: Client, spec: DataflowSpec, replaces: str | None = None) -> DataflowSpec:
+def deliver(
+    client: CoordinatorClient, spec: DataflowSpec, replaces: str | None = None
+) -> DataflowSpec:
     """Send the code of nodes and build those on their machines, as preparation of a start.
 
     ``replaces``: the running dataflow to which the nodes belong. Raises CollectionError,
@@ -81,7 +83,7 @@ def deliver(client: Client, spec: DataflowSpec, replaces: str | None = None) -> 
     return sent.model_copy(update={"delivered_by": built.build_id})
 
 
-def _built(client: Client, request: BuildDataflow, *, verbose: bool = False) -> Built:
+def _built(client: CoordinatorClient, request: BuildDataflow, *, verbose: bool = False) -> Built:
     return client.follow(request, RemoteBuildProgress(verbose=verbose).show)
 
 

@@ -11,7 +11,7 @@ from dora_cli.build.local import LockChoice, needs_build, prepare_nodes
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.dataflow.loader import LoadedDataflow
 
 
@@ -75,7 +75,7 @@ def build(
     output.write(f"build finished successfully: {build_id}")
 
 
-def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Client | None:
+def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> CoordinatorClient | None:
     """Connect to the coordinator whose daemons build; None: build on this machine.
 
     A coordinator that the user gives must answer; otherwise it is optional.

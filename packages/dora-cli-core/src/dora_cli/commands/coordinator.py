@@ -19,7 +19,7 @@ from dora_config.protocol.reports import ClusterReport, ClusterStatus, DaemonSum
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.background import BackgroundProcess
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.access import Endpoint
 
 
@@ -40,7 +40,7 @@ def up(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Start a coordinator and a daemon on this machine, unless they are running."""
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_cli.coordinator.errors import AccessDenied, CoordinatorUnreachable
     from dora_config.access import endpoint
     from dora_config.control_plane import Untrusted
@@ -51,7 +51,7 @@ def up(
     _warn_of_other_address(target)
     daemon = None
     try:
-        with Client(target) as client:
+        with CoordinatorClient(target) as client:
             daemons = _default_daemons(client)
         output.write("coordinator: already running")
         if recreate_store:
@@ -95,8 +95,8 @@ def _warn_of_other_address(target: Endpoint) -> None:
         )
 
 
-def _default_daemons(client: Client) -> int:
-    """Return the number of connected daemons without machine id; raises what `Client` raises."""
+def _default_daemons(client: CoordinatorClient) -> int:
+    """Return the number of daemons without machine id. Raises what `CoordinatorClient` raises."""
     machines = client.request(ClusterStatus()).machines
     return sum(one.connected and one.machine_id is None for one in machines)
 
@@ -115,7 +115,7 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> BackgroundProcess
     try:
         listener = socket.create_server((target.host, target.port), backlog=BACKLOG)
     except OSError as error:
-        raise background.NotStarted(
+        raise background.BackgroundNotStarted(
             f"cannot listen on {target}: {error.strerror}; choose another --coordinator-port"
         ) from error
     with listener:
@@ -124,14 +124,14 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> BackgroundProcess
 
 def _wait_for_coordinator(process: BackgroundProcess, target: Endpoint) -> None:
     from dora_cli.coordinator.background import warn_unless_exported
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import endpoint
 
     def answers() -> bool:
         try:
             # reads the token again: the coordinator may have created it
-            with Client(endpoint(target.host, target.port)) as client:
+            with CoordinatorClient(endpoint(target.host, target.port)) as client:
                 _default_daemons(client)
         except CoordinatorUnreachable:
             return False
@@ -158,16 +158,16 @@ def _is_new(daemon: BackgroundProcess | None, target: Endpoint) -> bool:
 
     A daemon that lost its coordinator pauses for up to 25 s between attempts to connect.
     """
-    from dora_cli.coordinator.background import NotStarted
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.background import BackgroundNotStarted
+    from dora_cli.coordinator.client import CoordinatorClient
 
     deadline = time.monotonic() + DAEMON_TIMEOUT
-    with Client(target) as client:
+    with CoordinatorClient(target) as client:
         while daemon is None and (daemon := _start_daemon(target)) is None:
             if _default_daemons(client):
                 return False
             if time.monotonic() > deadline:
-                raise NotStarted(
+                raise BackgroundNotStarted(
                     f"a daemon runs on this machine and has not connected to the coordinator at "
                     f"{target} within {DAEMON_TIMEOUT:g} s; if it belongs to another coordinator, "
                     "end it, or start a second one with `dora daemon --local-listen-port PORT`"
@@ -314,14 +314,14 @@ def ui(
     Serves a page on this computer only, until Ctrl-C. The printed link works once. If no
     coordinator is named or runs on this computer, the page shows its runs of `dora run`.
     """
-    from dora_cli.page import Source, show
+    from dora_cli.page import PageSource, show
     from dora_config.access import endpoint
 
     if local and (coordinator_addr is not None or coordinator_port is not None):
         raise typer.BadParameter("--local cannot be used with the address of a coordinator")
     target = endpoint(coordinator_addr, coordinator_port)
     chosen = is_named(coordinator_addr, coordinator_port)
-    source = Source(
+    source = PageSource(
         host=target.host,
         port=target.port,
         local=local or (not chosen and not _listens(target.host, target.port) and _has_runs()),

@@ -35,9 +35,9 @@ from dora_config.yaml.quantities import show_age
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_cli.live.watching import NodeWatcher
-    from dora_cli.page import Source
+    from dora_cli.page import PageSource
     from dora_config.protocol.dataflow import DataflowSpec, StartDataflow, StartTriggered
 
 
@@ -141,9 +141,9 @@ def start(
         attached = watch or (attach if attach is not None else sys.stdin.isatty())
         page = None
         if ui:
-            from dora_cli.page import Source, show
+            from dora_cli.page import PageSource, show
 
-            page = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
+            page = PageSource(client.endpoint.host, client.endpoint.port, dataflow=uuid)
         if attached:
             _follow(client, uuid, page, watcher)
         elif page is not None:
@@ -156,7 +156,9 @@ def _watcher_of(path: Path, spec: DataflowSpec) -> NodeWatcher:
     return make_watcher(path, spec)
 
 
-def _follow(client: Client, uuid: str, page: Source | None, watcher: NodeWatcher | None) -> None:
+def _follow(
+    client: CoordinatorClient, uuid: str, page: PageSource | None, watcher: NodeWatcher | None
+) -> None:
     """Show logs until the end; raises CommandFailed if the dataflow failed."""
     from dora_cli.logs.attached import follow
 
@@ -173,7 +175,7 @@ def _follow(client: Client, uuid: str, page: Source | None, watcher: NodeWatcher
             raise CommandFailed
 
 
-def deliver_code(client: Client, request: StartDataflow) -> StartDataflow:
+def deliver_code(client: CoordinatorClient, request: StartDataflow) -> StartDataflow:
     """Deliver the code of nodes with `distribute: http` or `scp`; return the request for it."""
     if all(node.deploy.distribute == "local" for node in request.spec.resolved.nodes):
         return request
@@ -182,7 +184,7 @@ def deliver_code(client: Client, request: StartDataflow) -> StartDataflow:
     return request.model_copy(update={"spec": deliver(client, request.spec)})
 
 
-def start_dataflow(client: Client, request: StartDataflow) -> str:
+def start_dataflow(client: CoordinatorClient, request: StartDataflow) -> str:
     """Start a dataflow and return its UUID; raises RequestFailed and CommandFailed."""
     from dora_cli.coordinator.errors import RequestFailed
     from dora_cli.logs.ended_report import report_ended

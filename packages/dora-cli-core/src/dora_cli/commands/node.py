@@ -22,7 +22,7 @@ from dora_config.protocol.reports import ListNodes, NodeSummary
 from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.protocol.control import Described
     from dora_config.protocol.runner import (
         ConnectInput,
@@ -197,7 +197,9 @@ def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[
     return inputs, outputs
 
 
-def _change(client: Client, dataflow: str | None, change: StopNode | RestartNode) -> None:
+def _change(
+    client: CoordinatorClient, dataflow: str | None, change: StopNode | RestartNode
+) -> None:
     """Stop or restart a node; unless forced, wait for holds to end first."""
     from dora_cli.live import holds
     from dora_config.protocol.runner import Done
@@ -208,7 +210,9 @@ def _change(client: Client, dataflow: str | None, change: StopNode | RestartNode
 
 
 def _send(
-    client: Client, dataflow: str | None, change: RemoveNode | ConnectInput | DisconnectInput
+    client: CoordinatorClient,
+    dataflow: str | None,
+    change: RemoveNode | ConnectInput | DisconnectInput,
 ) -> None:
     """Change the edges or the nodes of a running dataflow."""
     from dora_cli.live import sending

@@ -19,13 +19,13 @@ from dora_cli.coordinator.options import (
 from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
 
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Name of the parameter.")]
 
 
-def parameters(client: Client, dataflow: str | None, node: str) -> dict[str, object]:
+def parameters(client: CoordinatorClient, dataflow: str | None, node: str) -> dict[str, object]:
     """Return the parameters of a running node."""
     from dora_config.protocol.runner import GetParams, Params
 

@@ -98,9 +98,9 @@ def run(
 
 
 def _show_page(stack: ExitStack, directory: Path, dataflow_id: str) -> None:
-    from dora_cli.page import Source, beside
+    from dora_cli.page import PageSource, beside
 
-    stack.enter_context(beside(Source(local=True, dataflow=dataflow_id)))
+    stack.enter_context(beside(PageSource(local=True, dataflow=dataflow_id)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from dora_cli.monitor import (
 from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.protocol.snapshot import Snapshot
 
 
@@ -80,7 +80,7 @@ def top(
         _print(page, found, output_format)
 
 
-def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
+def _snapshot(client: CoordinatorClient, page: Page, dataflow: str | None) -> Snapshot:
     from dora_config.protocol.control import GetSnapshot
 
     edges = page.view != "nodes"
@@ -88,7 +88,9 @@ def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
     return client.request(request)
 
 
-def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[str]) -> Tables:
+def _measure(
+    client: CoordinatorClient, page: Page, dataflow: str | None, names: frozenset[str]
+) -> Tables:
     from dora_config.protocol.snapshot import REUSED_SECONDS
 
     before = _snapshot(client, page, dataflow)
@@ -107,7 +109,11 @@ def _check_names(snapshot: Snapshot, names: frozenset[str]) -> None:
 
 
 def _live(
-    client: Client, page: Page, dataflow: str | None, names: frozenset[str], interval: float
+    client: CoordinatorClient,
+    page: Page,
+    dataflow: str | None,
+    names: frozenset[str],
+    interval: float,
 ) -> None:
     from dora_cli.screen import screen
 

@@ -15,7 +15,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, Dataf
 from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.protocol.control import Described
     from dora_config.protocol.runner import EdgeStatus
 
@@ -117,7 +117,7 @@ def _flow(edge: EdgeStatus, before: EdgeStatus | None, seconds: float) -> tuple[
     )
 
 
-def _edges_of(client: Client, uuid: str, data: str) -> dict[str, EdgeStatus]:
+def _edges_of(client: CoordinatorClient, uuid: str, data: str) -> dict[str, EdgeStatus]:
     return {edge.target: edge for edge in calls.edges(client, uuid) if edge.source == data}
 
 

@@ -12,7 +12,7 @@ from dora_cli import options, output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.history.explanation import Explanation
     from dora_config.protocol.control import Explained
 
@@ -108,7 +108,7 @@ def _explain(
     return found
 
 
-def _archive(client: Client, answer: Explained, path: Path, last: float) -> None:
+def _archive(client: CoordinatorClient, answer: Explained, path: Path, last: float) -> None:
     from dora_cli.why import archive
     from dora_cli.why.archive import remote_report
     from dora_config.access_token import Token
@@ -155,7 +155,7 @@ def _explain_here(dataflow: str | None, archive: Path | None, last: float) -> Ex
     return explain(known)
 
 
-def _adopted(client: Client, uuid: str) -> Explained | None:
+def _adopted(client: CoordinatorClient, uuid: str) -> Explained | None:
     """Return the explanation once the runner has answered; None if it has not in time."""
     from dora_cli.coordinator.errors import RequestFailed
     from dora_config.protocol.control import Explain

@@ -20,7 +20,7 @@ BUSY_INTERVAL = 0.5
 """Seconds between two requests to a busy coordinator."""
 
 
-class NotStarted(DoraError):
+class BackgroundNotStarted(DoraError):
     """A background process ended, or was not ready in time."""
 
 
@@ -51,12 +51,14 @@ class BackgroundProcess:
                     busy = error
                 code = self.process.poll()
                 if code is not None:
-                    raise NotStarted(f"the {self.what} ended with code {code}:\n{self._tail()}")
+                    raise BackgroundNotStarted(
+                        f"the {self.what} ended with code {code}:\n{self._tail()}"
+                    )
                 if time.monotonic() > deadline:
                     break
                 time.sleep(POLL_INTERVAL if busy is None else BUSY_INTERVAL)
             if busy is None:
-                raise NotStarted(
+                raise BackgroundNotStarted(
                     f"the {self.what} was not ready within {within:g} s:\n{self._tail()}"
                 )
         except BaseException:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dora_cli import output
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.protocol.calls import NodeRequest
     from dora_config.protocol.control import Described
     from dora_config.protocol.runner import EdgeStatus, RunnerReply
@@ -16,7 +16,11 @@ T = TypeVar("T", bound="RunnerReply")
 
 
 def call(
-    client: Client, dataflow: str | None, node: str, request: NodeRequest, expected: type[T]
+    client: CoordinatorClient,
+    dataflow: str | None,
+    node: str,
+    request: NodeRequest,
+    expected: type[T],
 ) -> T:
     """Send a request to the runner of ``node``; return its reply. Raises RequestFailed."""
     from dora_config.protocol.control import CallRunner
@@ -27,14 +31,14 @@ def call(
     return answer.reply
 
 
-def describe(client: Client, dataflow: str | None) -> Described:
+def describe(client: CoordinatorClient, dataflow: str | None) -> Described:
     """Return the dataflow as it was started."""
     from dora_config.protocol.control import DescribeDataflow
 
     return client.request(DescribeDataflow(dataflow=dataflow))
 
 
-def edges(client: Client, uuid: str) -> list[EdgeStatus]:
+def edges(client: CoordinatorClient, uuid: str) -> list[EdgeStatus]:
     """Return the counters of all edges; warns of daemons that do not answer."""
     from dora_config.protocol.control import CallRunner
     from dora_config.protocol.runner import GetStatistics, Statistics

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.stream_socket import StreamSocket
 
 
-class Client:
+class CoordinatorClient:
     """Connections to the coordinator, opened by the first request; a context manager."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Client:
         """Address of the coordinator that has replaced this one, once that was reported."""
         self._streams: StreamSocket | None = None
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> CoordinatorClient:
         return self
 
     def __exit__(self, *exception: object) -> None:

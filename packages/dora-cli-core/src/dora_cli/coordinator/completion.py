@@ -73,12 +73,12 @@ def _dataflow_of(ctx: Any) -> str | None:
 
 def _answer(ctx: Any, query: Query[A]) -> A | None:
     """Return the answer to a query; None if it fails."""
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.access import endpoint
 
     try:
         at = endpoint(ctx.params.get("coordinator_addr"), ctx.params.get("coordinator_port"))
-        with Client(at, timeout=TIMEOUT) as client:
+        with CoordinatorClient(at, timeout=TIMEOUT) as client:
             return client.request(query)
     except (DoraError, OSError):
         return None

@@ -19,7 +19,7 @@ import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.polling import wait_until
 from dora_config.access import Endpoint
@@ -88,13 +88,13 @@ def adopted(find: FindRuns, machines: Iterable[str | None] | None = None) -> Ite
 
 
 @contextmanager
-def client_of_run(dataflow: str) -> Iterator[Client]:
+def client_of_run(dataflow: str) -> Iterator[CoordinatorClient]:
     """Return a client of a coordinator that adopts a run during the block."""
-    with adopted(partial(local_runs, dataflow)) as endpoint, Client(endpoint) as client:
+    with adopted(partial(local_runs, dataflow)) as endpoint, CoordinatorClient(endpoint) as client:
         yield client
 
 
-def client_of_this_machine() -> Client:
+def client_of_this_machine() -> CoordinatorClient:
     """Return a client of a coordinator that adopts the runs of this machine."""
     daemons = away_daemons()
     for _, one in daemons:
@@ -117,7 +117,7 @@ def _of_machine(find: FindRuns, machine: str | None) -> list[tuple[Path, IndexEn
     return [(path, entry) for path, entry in find() if entry.machine_id == machine]
 
 
-class _ClientOfThisMachine(Client):
+class _ClientOfThisMachine(CoordinatorClient):
     """Also lists and stops the parts of which nothing runs yet."""
 
     def __init__(
@@ -190,7 +190,7 @@ class _ClientOfThisMachine(Client):
         return [part for _, _, part, waits in chosen if waits]
 
 
-def _wait_until_listed(client: Client, parts: Counter[str]) -> None:
+def _wait_until_listed(client: CoordinatorClient, parts: Counter[str]) -> None:
     """Wait until the runners of these dataflows have answered, a few seconds at most."""
 
     def listed() -> bool:

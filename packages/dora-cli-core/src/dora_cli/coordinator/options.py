@@ -14,7 +14,7 @@ from dora_cli.coordinator import completion
 from dora_cli.options import duration
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_config.cluster.models import Coordinator
 
 CoordinatorAddr = Annotated[
@@ -78,18 +78,18 @@ def is_named(addr: str | None, port: int | None) -> bool:
     return addr is not None or port is not None or bool(os.environ.get("DORA_COORDINATOR_ADDR"))
 
 
-def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:
+def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> CoordinatorClient:
     """Return a client, which connects with its first request.
 
     ``or_here``: unless an option names the coordinator, it connects now. If none answers, and the
     coordinator of this machine's daemon is away, its requests are about the dataflows on this
     machine.
     """
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import endpoint
 
-    client = Client(endpoint(addr, port))
+    client = CoordinatorClient(endpoint(addr, port))
     if or_here and addr is None and port is None:
         try:
             client.connect()
@@ -135,7 +135,7 @@ def _coordinator_of(file: Path | None) -> Coordinator | None:
     return None if known is None else known.coordinator
 
 
-def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:
+def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) -> CoordinatorClient:
     """Return a connected client, as `connect`; raises CoordinatorUnavailable."""
     client = connect(addr, port, or_here=or_here)
     client.connect()
@@ -143,7 +143,9 @@ def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) ->
 
 
 @contextmanager
-def connect_of(file: Path | None, addr: str | None, port: int | None) -> Iterator[Client]:
+def connect_of(
+    file: Path | None, addr: str | None, port: int | None
+) -> Iterator[CoordinatorClient]:
     """Yield a client of a cluster or fleet file's coordinator, unless options name another one."""
     with (
         place_in(file, _coordinator_of(file), addr, port) as (at, at_port),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_config.protocol.holds import HOLD_LIMIT
 from dora_config.protocol.reports import ListNodes
 
@@ -13,7 +13,7 @@ HOLD_POLL = 0.5
 """Seconds between looks whether a node still holds updates."""
 
 
-def wait_for_release(client: Client, dataflow: str | None, node: str) -> None:
+def wait_for_release(client: CoordinatorClient, dataflow: str | None, node: str) -> None:
     """Wait while a node holds updates, up to HOLD_LIMIT, and print why."""
     deadline, noted = time.monotonic() + HOLD_LIMIT, None
     while time.monotonic() < deadline:

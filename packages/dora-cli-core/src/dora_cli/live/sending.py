@@ -11,7 +11,7 @@ from typing import Any
 
 from dora_cli.build.remote import deliver
 from dora_cli.coordinator import calls
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.dataflow_file import print_warnings
 from dora_cli.errors import explained_interrupt
 from dora_cli.live.holds import wait_for_release
@@ -143,12 +143,12 @@ def reporting_interrupt() -> AbstractContextManager[None]:
     )
 
 
-def change(client: Client, uuid: str, request: GraphChange) -> GraphChanged:
+def change(client: CoordinatorClient, uuid: str, request: GraphChange) -> GraphChanged:
     """Change a running dataflow. Raises RequestFailed with the reason if nothing was changed."""
     return client.request(ChangeGraph(dataflow=uuid, change=request))
 
 
-def add(client: Client, dataflow: str | None, path: Path) -> tuple[str, GraphChanged]:
+def add(client: CoordinatorClient, dataflow: str | None, path: Path) -> tuple[str, GraphChanged]:
     """Add the node in a file; return its id."""
     found = calls.describe(client, dataflow)
     node = _load(path, found)
@@ -158,7 +158,7 @@ def add(client: Client, dataflow: str | None, path: Path) -> tuple[str, GraphCha
 
 
 def replace(
-    client: Client,
+    client: CoordinatorClient,
     dataflow: str | None,
     name: str,
     path: Path,
@@ -172,7 +172,7 @@ def replace(
     return _replace(client, found, node, grace, force=force)
 
 
-def reload(client: Client, uuid: str, name: str, grace: float) -> None:
+def reload(client: CoordinatorClient, uuid: str, name: str, grace: float) -> None:
     """Run the changed files of a node: send them, then replace it or reload its operators."""
     found = calls.describe(client, uuid)
     node = next((one for one in found.spec.resolved.nodes if one.id == name), None)
@@ -194,7 +194,12 @@ def _load(path: Path, running: Described, *, replaces: str | None = None) -> Res
 
 
 def _replace(
-    client: Client, found: Described, node: ResolvedNode, grace: float, *, force: bool = False
+    client: CoordinatorClient,
+    found: Described,
+    node: ResolvedNode,
+    grace: float,
+    *,
+    force: bool = False,
 ) -> GraphChanged:
     old = next((one for one in found.spec.resolved.nodes if one.id == node.id), None)
     if old is None or (old.build, old.git) != (node.build, node.git):
@@ -220,7 +225,7 @@ def _require_built(node: ResolvedNode) -> None:
         )
 
 
-def _sent(client: Client, found: Described, node: ResolvedNode) -> str:
+def _sent(client: CoordinatorClient, found: Described, node: ResolvedNode) -> str:
     """Send and build the code of a node on its machine if it has `distribute: http` or `scp`.
 
     Return the digest of the code.

@@ -14,7 +14,7 @@ from anyio.from_thread import start_blocking_portal
 
 from dora_cli import output
 from dora_cli.coordinator.calls import describe as describe_dataflow
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.errors import describe
 from dora_cli.live.sending import reload
 from dora_cli.live.watching import GRACE, NodeWatcher
@@ -79,13 +79,13 @@ async def _follow_nodes(watcher: NodeWatcher, endpoint: Endpoint, uuid: str, bas
 
 
 def _nodes(endpoint: Endpoint, uuid: str) -> tuple[ResolvedNode, ...]:
-    with Client(endpoint) as client:
+    with CoordinatorClient(endpoint) as client:
         return describe_dataflow(client, uuid).spec.resolved.nodes
 
 
 def _reload(endpoint: Endpoint, uuid: str, name: str) -> str | None:
     try:
-        with Client(endpoint) as client:
+        with CoordinatorClient(endpoint) as client:
             reload(client, uuid, name, GRACE)
     except (DoraError, OSError) as error:  # a file may be replaced while it is sent
         return describe(error)[0]

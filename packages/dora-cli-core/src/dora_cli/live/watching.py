@@ -34,7 +34,7 @@ MISSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reload:
+class NodeReload:
     """Run the new contents of these files in a node."""
 
     node: str
@@ -58,7 +58,7 @@ class ReportBroken:
     nodes: tuple[str, ...]
 
 
-Command = Reload | ReportMissing | ReportBroken
+Command = NodeReload | ReportMissing | ReportBroken
 
 
 class ReloadState:
@@ -164,7 +164,7 @@ class ReloadState:
                 continue
             files = tuple(sorted(self._changed.pop(node)))
             self._reloading.add(node)
-            yield Reload(node, files)
+            yield NodeReload(node, files)
 
 
 class NodeWatcher:
@@ -182,7 +182,7 @@ class NodeWatcher:
         self._state.set_files("", _digests({dataflow_file}))
         for name, found in nodes.items():
             self._state.set_files(name, _digests(files_of(*found)))
-        self._waiting: list[Reload] = []
+        self._waiting: list[NodeReload] = []
         self._queued = anyio.Event()
         self._refollow = anyio.Event()
 
@@ -270,7 +270,7 @@ class NodeWatcher:
     def _execute(self) -> None:
         for command in self._state.due(anyio.current_time()):
             match command:
-                case Reload():
+                case NodeReload():
                     self._waiting.append(command)
                     self._queued.set()
                 case ReportMissing(node=node, file=file):
@@ -292,7 +292,7 @@ class NodeWatcher:
             self._queued = anyio.Event()
             await self._queued.wait()
 
-    async def _run(self, command: Reload, reload: ReloadNode) -> None:
+    async def _run(self, command: NodeReload, reload: ReloadNode) -> None:
         shown = ", ".join(self._shown(path) for path in command.files)
         if not command.node:
             output.remark(

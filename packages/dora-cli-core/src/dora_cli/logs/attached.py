@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.ended_report import report_ended
 from dora_cli.logs.log_lines import EntryPrinter
 from dora_config.protocol import control
 
 
-def follow(client: Client, uuid: str) -> bool:
+def follow(client: CoordinatorClient, uuid: str) -> bool:
     """Print log lines until the end; Ctrl-C stops the dataflow, a second one kills it.
 
     Return whether the dataflow succeeded. Raises RequestFailed if it cannot be stopped.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import (
     CoordinatorUnavailable,
     CoordinatorUnreachable,
@@ -160,7 +160,7 @@ class LogReader:
     def __post_init__(self) -> None:
         self._order = TimeOrder(0.0 if self.one_node else HOLD)
 
-    def read_past(self, client: Client, *, follow: bool) -> Sequence[str]:
+    def read_past(self, client: CoordinatorClient, *, follow: bool) -> Sequence[str]:
         """Print the lines of all daemons by time, as they arrive; return the problems.
 
         ``follow``: the last ones wait, because the daemons read their files at different times.
@@ -189,7 +189,7 @@ class LogReader:
         self._order.add(held, time.monotonic())
         return answer.problems
 
-    def follow(self, client: Client) -> None:
+    def follow(self, client: CoordinatorClient) -> None:
         """Print new lines until the dataflow, the request or the connection ends."""
         try:
             problems = self._follow(client)
@@ -215,7 +215,7 @@ class LogReader:
             if error.code != "not_found" or time.monotonic() > self._lost_at + STORE_LOST:
                 raise
 
-    def _follow(self, client: Client) -> tuple[str, ...]:
+    def _follow(self, client: CoordinatorClient) -> tuple[str, ...]:
         """Print new lines until the request ends; return its problems."""
         number = client.streams.send(
             self.request.model_copy(

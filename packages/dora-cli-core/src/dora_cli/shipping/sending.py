@@ -34,7 +34,7 @@ from dora_config.transfers import Source, UploadFailed, Uploads, source_size
 from dora_config.yaml.quantities import show_size
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
 
 MAX_NAMES = 6
 """Most files that one note lists."""
@@ -416,7 +416,7 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> None:
             uploads.send(digest, sources[digest])
 
 
-def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
+def send(client: CoordinatorClient, spec: DataflowSpec) -> DataflowSpec:
     """Send the files that are missing on the machines; return the spec with their digests.
 
     Raises CollectionError with all nodes that cannot be sent, and RequestFailed if a start would be

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from dora_cli import options, output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.errors import CommandFailed
@@ -37,7 +37,10 @@ DASH = "-"
 
 
 def show_rates(
-    client: Client, request: WatchTopics, duration: float | None, style: options.TableFormat
+    client: CoordinatorClient,
+    request: WatchTopics,
+    duration: float | None,
+    style: options.TableFormat,
 ) -> None:
     """Show rates for ``duration``, or until q, Escape, Ctrl-C or the end of the dataflow.
 
@@ -175,12 +178,12 @@ def message_row(text: str) -> str:
 
 
 def watch(
-    client: Client, request: WatchTopics, seconds: float | None, *, tick: float
+    client: CoordinatorClient, request: WatchTopics, seconds: float | None, *, tick: float
 ) -> Iterator[TopicUpdate | None]:
     """Yield updates for ``seconds`` from the first one, or until the dataflow has ended.
 
     Yields None at least every ``tick`` seconds. Raises CommandFailed when the coordinator reported
-    why no more updates can come, and what `Client` raises.
+    why no more updates can come, and what `CoordinatorClient` raises.
     """
     number = client.streams.send(request)
     until = math.inf if seconds is None else time.monotonic() + seconds + BEGIN_WITHIN

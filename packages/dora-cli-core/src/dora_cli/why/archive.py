@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from dora_cli import output
 from dora_cli._version import __version__
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.logs.files import LocalLog, RecordedRun
 from dora_cli.why.local import read_machines
@@ -211,7 +211,7 @@ def own_versions() -> dict[str, Any]:
     }
 
 
-def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
+def remote_report(client: CoordinatorClient, answer: Explained, seconds: float) -> Report:
     """Return what a coordinator and its daemons have; ``seconds``: time span of the logs."""
     assert answer.evidence is not None, "requested with it"
     explained = answer.explanation
@@ -238,7 +238,7 @@ def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
     return report
 
 
-def _snapshots(client: Client, uuid: str, *, twice: bool) -> list[Any]:
+def _snapshots(client: CoordinatorClient, uuid: str, *, twice: bool) -> list[Any]:
     """Return machines, nodes and edges; ``twice``: also a moment later, for rates."""
     found = [client.request(GetSnapshot(dataflow=uuid)).model_dump(mode="json")]
     if twice:
@@ -247,7 +247,7 @@ def _snapshots(client: Client, uuid: str, *, twice: bool) -> list[Any]:
     return found
 
 
-def _remote_logs(client: Client, uuid: str, since: float) -> dict[str, list[str]]:
+def _remote_logs(client: CoordinatorClient, uuid: str, since: float) -> dict[str, list[str]]:
     found: dict[str, deque[str]] = {}
 
     def receive(lines: LogLines) -> None:

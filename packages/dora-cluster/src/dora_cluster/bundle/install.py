@@ -22,7 +22,7 @@ from dora_cluster.bundle.dependencies import Platform, UnknownPlatform, install,
 from dora_cluster.bundle.formats import OURS, Formats
 from dora_cluster.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
 from dora_cluster.bundle.own_packages import OwnPackages, packages_for_machines
-from dora_cluster.connection import Connection
+from dora_cluster.connection import MachineConnection
 from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.remote_call import MachineProblem, call
 from dora_config.errors import DoraError
@@ -315,7 +315,9 @@ class Installer:
         """The version to install; raises NotBundled."""
         return self._archives.own().version
 
-    def ensure_installed(self, machine: Connection, layout: Layout, report: Report) -> Installed:
+    def ensure_installed(
+        self, machine: MachineConnection, layout: Layout, report: Report
+    ) -> Installed:
         """Install the running version, test it and switch to it, unless this was done already.
 
         Raises DoraError, and leaves the machine as it was before.
@@ -326,7 +328,7 @@ class Installer:
         return installed
 
     def put(
-        self, machine: Connection, layout: Layout, report: Report
+        self, machine: MachineConnection, layout: Layout, report: Report
     ) -> tuple[str, dict[str, Any]]:
         """Install and test the running version without switching; return its tree and the facts."""
         facts = probe(machine, layout)
@@ -363,7 +365,7 @@ class Installer:
         return tree, facts
 
     def switch(
-        self, machine: Connection, layout: Layout, tree: str, facts: dict[str, Any]
+        self, machine: MachineConnection, layout: Layout, tree: str, facts: dict[str, Any]
     ) -> Installed:
         """Make a tree the current one."""
         link = layout.link_for(str(facts["home"]))
@@ -373,18 +375,18 @@ class Installer:
         )
         return Installed(link, tree)
 
-    def collect(self, machine: Connection, layout: Layout) -> list[str]:
+    def collect(self, machine: MachineConnection, layout: Layout) -> list[str]:
         """Remove versions that are neither current nor previous and that nothing runs from."""
         answer = call(machine, "versions.collect", prefix=layout.prefix, sudo=layout.sudo)
         return list(answer["removed"])
 
-    def remove(self, machine: Connection, layout: Layout) -> None:
+    def remove(self, machine: MachineConnection, layout: Layout) -> None:
         """Remove all versions and the link; raises MachineProblem while processes run from one."""
         link = layout.link_for(str(probe(machine, layout)["home"]))
         call(machine, "versions.remove", prefix=layout.prefix, link=link, sudo=layout.sudo)
 
 
-def probe(machine: Connection, layout: Layout) -> dict[str, Any]:
+def probe(machine: MachineConnection, layout: Layout) -> dict[str, Any]:
     """Return what is installed; raises MachineProblem if that is in another folder."""
     facts = call(machine, "versions.probe", prefix=layout.prefix, link=layout.link)
     if facts["elsewhere"] is not None:
@@ -403,12 +405,12 @@ def probe(machine: Connection, layout: Layout) -> dict[str, Any]:
     return facts
 
 
-def self_test(machine: Connection, tree: str) -> None:
+def self_test(machine: MachineConnection, tree: str) -> None:
     """Run the self-test of a tree; raises MachineProblem with its output."""
     _try(machine, tree, ["bin/dora", "self", "test"])
 
 
-def load_test(machine: Connection, tree: str) -> None:
+def load_test(machine: MachineConnection, tree: str) -> None:
     """Import what a machine needs from a tree; raises MachineProblem with the output.
 
     Enough where no other version runs: the daemon is started from it next.
@@ -416,7 +418,7 @@ def load_test(machine: Connection, tree: str) -> None:
     _try(machine, tree, ["bin/python", "-I", "-c", f"import {', '.join(LOADED)}"])
 
 
-def _try(machine: Connection, tree: str, words: Sequence[str]) -> None:
+def _try(machine: MachineConnection, tree: str, words: Sequence[str]) -> None:
     done = machine.run([f"{tree}/{words[0]}", *words[1:]], timeout=SELF_TEST_TIMEOUT)
     if done.code != 0:
         lines = (done.stdout + done.stderr).strip().splitlines()[-12:]
@@ -428,7 +430,7 @@ def _try(machine: Connection, tree: str, words: Sequence[str]) -> None:
         )
 
 
-def _require_room(machine: Connection, archive: Archive, facts: dict[str, Any]) -> None:
+def _require_room(machine: MachineConnection, archive: Archive, facts: dict[str, Any]) -> None:
     unpacked = archive.manifest.unpacked * 3 // 2  # with byte code
     if facts["device"] == facts["archives_device"]:
         needed = [(facts["prefix"], facts["free"], unpacked + archive.size)]
@@ -446,7 +448,7 @@ def _require_room(machine: Connection, archive: Archive, facts: dict[str, Any]) 
             )
 
 
-def _send(machine: Connection, archive: Archive, layout: Layout, report: Report) -> str:
+def _send(machine: MachineConnection, archive: Archive, layout: Layout, report: Report) -> str:
     """Send what is missing of an archive and unpack it; return its tree."""
     there = call(machine, "versions.partial", sha256=archive.sha256)
     path, size = str(there["path"]), int(there["size"])

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
+from dora_cli.coordinator.client import QUERY_TIMEOUT, CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
@@ -164,7 +164,9 @@ def _runs_file(spec: DataflowSpec, node: ResolvedNode) -> bool:
     return any(name and (folder / name).is_file() for name in files)
 
 
-def compare(client: Client, read_fleet: ReadFleet, only: tuple[str, ...]) -> FleetComparison:
+def compare(
+    client: CoordinatorClient, read_fleet: ReadFleet, only: tuple[str, ...]
+) -> FleetComparison:
     """Compare a fleet with what runs; raises ConfigError for machines that do not exist."""
     found = client.request(CompareFleet(fleet=read_fleet.fleet, only=only))
     read_fleet.loaded.require_known(found.machines)
@@ -193,7 +195,7 @@ def show_differences(found: FleetComparison, standbys: StandbyChange | None) -> 
 # ------------------------------------------------------------------------------- following
 
 
-def follow(client: Client, started: FleetReport) -> FleetReport:
+def follow(client: CoordinatorClient, started: FleetReport) -> FleetReport:
     """Print the progress of a roll-out until it ends; raises CoordinatorUnavailable."""
     printed: dict[str, str] = {}
     report = started
@@ -209,7 +211,7 @@ def follow(client: Client, started: FleetReport) -> FleetReport:
         report = _report(client)
 
 
-def _report(client: Client) -> FleetReport:
+def _report(client: CoordinatorClient) -> FleetReport:
     """Return the report; wait for a coordinator that is being restarted."""
     deadline = time.monotonic() + RECONNECT_SECONDS
     while True:
@@ -235,7 +237,7 @@ def line_of(one: ObservedCopy) -> str:
     return f"{one.name}: {text}{detail}"
 
 
-def finish(client: Client, started: FleetReport, *, detach: bool) -> None:
+def finish(client: CoordinatorClient, started: FleetReport, *, detach: bool) -> None:
     """Follow a roll-out to its end unless ``detach``; raises CommandFailed if it failed."""
     output.write(f"applying generation {started.generation}")
     if detach:
@@ -259,7 +261,7 @@ def finish(client: Client, started: FleetReport, *, detach: bool) -> None:
         output.write(f"generation {number}: {report.outcome}")
 
 
-def _outcome(client: Client, number: int) -> str:
+def _outcome(client: CoordinatorClient, number: int) -> str:
     entries = client.request(GetFleetHistory()).generations
     return next((one.outcome for one in entries if one.generation == number), "failed")
 
@@ -270,7 +272,7 @@ def _outcome(client: Client, number: int) -> str:
 @contextmanager
 def _compared(
     path: Path, only: list[str] | None, addr: str | None, port: int | None
-) -> Iterator[tuple[Client, ReadFleet, FleetComparison, StandbyChange | None]]:
+) -> Iterator[tuple[CoordinatorClient, ReadFleet, FleetComparison, StandbyChange | None]]:
     """Compare a file with what runs, by the coordinator of the file or of the options."""
     names = tuple(only or ())
     read = read_fleet(path, names)
@@ -397,6 +399,6 @@ def resume(
         _pause(client, paused=False)
 
 
-def _pause(client: Client, *, paused: bool) -> None:
+def _pause(client: CoordinatorClient, *, paused: bool) -> None:
     client.request(PauseFleet(paused=paused, by=operator()))
     output.write(f"the fleet is {'paused' if paused else 'resumed'}")

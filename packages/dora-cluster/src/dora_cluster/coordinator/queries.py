@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
+from dora_cli.coordinator.client import QUERY_TIMEOUT, CoordinatorClient
 from dora_cli.coordinator.errors import (
     CoordinatorBusy,
     CoordinatorLost,
@@ -45,9 +45,9 @@ def machine_token(cluster: Cluster) -> str | None:
     return None if token is None else str(Token.parse(token).for_machine)
 
 
-def open_client(cluster: Cluster) -> Client:
-    """Connect to the coordinator; raises what `Client` raises."""
-    return Client(endpoint_of(cluster))
+def open_client(cluster: Cluster) -> CoordinatorClient:
+    """Connect to the coordinator; raises what `CoordinatorClient` raises."""
+    return CoordinatorClient(endpoint_of(cluster))
 
 
 def report_if_running(cluster: Cluster) -> control.ClusterReport | None:
@@ -186,7 +186,7 @@ class StandbyChange:
     after: str
 
 
-def standby_change(client: Client, file: Cluster) -> StandbyChange | None:
+def standby_change(client: CoordinatorClient, file: Cluster) -> StandbyChange | None:
     """Compare the standbys of a file with those of the coordinator; None: they are the same.
 
     Raises CoordinatorUnavailable.

@@ -21,7 +21,7 @@ class NewVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class VersionCheck:
     """``problems`` prevent the switch; ``remarks`` say what it does not allow later."""
 
     problems: tuple[str, ...]
@@ -34,7 +34,7 @@ def check_switch(
     dataflows: Mapping[str, Sequence[str]],
     linked: Mapping[str, Sequence[str]],
     coordinator: Formats,
-) -> Checked:
+) -> VersionCheck:
     """``dataflows``: names of those that run, by machine; ``linked``: of those that exchange
     messages with other machines; ``coordinator``: of the one that the daemons connect to.
     """
@@ -43,7 +43,7 @@ def check_switch(
     for name, target in targets.items():
         problems += _problems(name, machines[name], target, dataflows.get(name, ()), coordinator)
         remarks += _remarks(name, machines[name], target, linked.get(name, ()))
-    return Checked(tuple(problems), tuple(remarks))
+    return VersionCheck(tuple(problems), tuple(remarks))
 
 
 def _problems(

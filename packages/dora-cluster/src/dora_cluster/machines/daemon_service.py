@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from dora_cluster.connection import Finished
+from dora_cluster.connection import FinishedCommand
 from dora_cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cluster.decisions.units import (
     STOP_TIMEOUT,
@@ -254,11 +254,11 @@ class SystemdService:
         if done.code != 0:
             raise self._failure(f"`systemctl {' '.join(words)}`", done)
 
-    def _failure(self, what: str, done: Finished) -> RemoteCommandFailed:
+    def _failure(self, what: str, done: FinishedCommand) -> RemoteCommandFailed:
         lines = "".join(f"\n  {line}" for line in done.stderr.strip().splitlines()[-8:])
         return RemoteCommandFailed(self.remote.connection.name, f"{what} failed:{lines}", done.code)
 
-    def _run(self, *words: str, timeout: float = 60.0, sudo: bool = True) -> Finished:
+    def _run(self, *words: str, timeout: float = 60.0, sudo: bool = True) -> FinishedCommand:
         argv: Sequence[str] = ["systemctl", *words]
         if self.user:
             argv = ["sh", "-c", _USER_CTL, "sh", "systemctl", "--user", *words]

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dora_cluster.connection import Connection, Finished, Listeners, shown
+from dora_cluster.connection import FinishedCommand, Listeners, MachineConnection, shown
 from dora_cluster.errors import NOT_ENDED, RemoteTimeout
 
 NAME = "this machine"
 
 
-class LocalConnection(Connection):
+class LocalConnection(MachineConnection):
     """Commands run in the user's home, with the Python that runs dora first on PATH."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class LocalConnection(Connection):
 
     def _execute(
         self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
-    ) -> Finished:
+    ) -> FinishedCommand:
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         try:
             done = subprocess.run(
@@ -44,14 +44,14 @@ class LocalConnection(Connection):
         except FileNotFoundError as error:
             if str(error.filename) == str(Path.home()):
                 raise
-            return Finished(127, "", f"{argv[0]}: not found")
+            return FinishedCommand(127, "", f"{argv[0]}: not found")
         except subprocess.TimeoutExpired:
             raise RemoteTimeout(NAME, f"`{shown(argv)}` {NOT_ENDED}") from None
         for listener, data in zip(listeners, (done.stdout, done.stderr), strict=True):
             if listener is not None:
                 listener(data)
         out, err = (data.decode("utf-8", "surrogateescape") for data in (done.stdout, done.stderr))
-        return Finished(done.returncode, out, err)
+        return FinishedCommand(done.returncode, out, err)
 
     def _without_sudo(self, reason: str, remedy: str) -> str:
         return (

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from dora_cli import output
 from dora_cli.screen import RedrawnLines, can_redraw
 from dora_cluster.bundle.layout import USER, Layout, system
-from dora_cluster.connection import Connection
+from dora_cluster.connection import MachineConnection
 from dora_cluster.decisions.preflight import MachineFacts
 from dora_cluster.decisions.units import service_name
 from dora_cluster.remote_call import call
@@ -31,7 +31,7 @@ Report = Callable[[str], None]
 """Shows the current step."""
 
 
-def connect_to(machine: Machine) -> Connection:
+def connect_to(machine: Machine) -> MachineConnection:
     """Log in to a machine; raises SshError."""
     return connect(machine)
 
@@ -44,7 +44,7 @@ def layout_of(machine: Machine, *, user: bool) -> Layout:
 class RemoteMachine:
     """A connection to a machine of a cluster."""
 
-    def __init__(self, cluster: Cluster, machine: Machine, connection: Connection) -> None:
+    def __init__(self, cluster: Cluster, machine: Machine, connection: MachineConnection) -> None:
         self.cluster = cluster
         self.machine = machine
         self.connection = connection
@@ -119,7 +119,7 @@ class ProgressLines:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class MachineOutcome(Generic[T]):
     """The result of the work on one machine, or why it failed."""
 
     machine: Machine
@@ -143,9 +143,9 @@ class Connections:
     """The connections of one command; all are closed when it is interrupted."""
 
     def __init__(self) -> None:
-        self._kept: dict[MachineKey, Connection | DoraError] = {}
+        self._kept: dict[MachineKey, MachineConnection | DoraError] = {}
         """Connections until `close`, and why machines have none."""
-        self._open: set[Connection] = set()
+        self._open: set[MachineConnection] = set()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -154,7 +154,7 @@ class Connections:
         in_parallel(self, machines, self._connect)
 
     def _connect(self, machine: Machine) -> None:
-        found: Connection | DoraError
+        found: MachineConnection | DoraError
         try:
             found = connect_to(machine)
         except DoraError as error:
@@ -176,7 +176,7 @@ class Connections:
             kept.close()
 
     @contextmanager
-    def open(self, machine: Machine) -> Iterator[Connection]:
+    def open(self, machine: Machine) -> Iterator[MachineConnection]:
         """Use the connection of `connect`, or a new one for the block; raises DoraError."""
         kept = self._kept.get(key_of(machine))
         if isinstance(kept, DoraError):
@@ -230,7 +230,7 @@ def on_machines(
     machines: Sequence[Machine] | None = None,
     describe: Callable[[T], str] = lambda result: str(result or "OK"),
     connections: Connections | None = None,
-) -> list[Outcome[T]]:
+) -> list[MachineOutcome[T]]:
     """Do ``work`` on all machines in parallel; return the outcomes in the order of the file.
 
     ``label`` begins each line, with ``{name}`` (or ``{id}`` and ``{target}``) for the machine, and
@@ -242,7 +242,7 @@ def on_machines(
         [label.format(name=one.label, id=one.id, target=one.target) for one in chosen]
     )
 
-    def work_on(numbered: tuple[int, Machine]) -> Outcome[T]:
+    def work_on(numbered: tuple[int, Machine]) -> MachineOutcome[T]:
         number, machine = numbered
 
         def report(text: str) -> None:
@@ -257,13 +257,13 @@ def on_machines(
         except (DoraError, OSError) as error:
             reason = error_text(error).removeprefix(f"{machine.label}: ")
             lines.end(number, f"FAILED: {reason}")
-            return Outcome(machine, None, reason)
+            return MachineOutcome(machine, None, reason)
         lines.end(number, describe(result))
-        return Outcome(machine, result)
+        return MachineOutcome(machine, result)
 
     return in_parallel(used, list(enumerate(chosen)), work_on)
 
 
-def success_count(outcomes: Sequence[Outcome[T]]) -> str:
+def success_count(outcomes: Sequence[MachineOutcome[T]]) -> str:
     """Return the number of successes, as in `2/2 succeeded.`"""
     return f"{sum(one.ok for one in outcomes)}/{len(outcomes)} succeeded."

@@ -26,7 +26,7 @@ from dora_cluster.machines.daemon_service import DaemonService
 from dora_cluster.machines.port_listener import PortListener
 from dora_cluster.machines.remote_machine import (
     Connections,
-    Outcome,
+    MachineOutcome,
     RemoteMachine,
     Report,
     in_parallel,
@@ -255,7 +255,7 @@ def _examine(
 
 
 def _write_machines(
-    cluster: Cluster, outcomes: list[Outcome[Examined]], findings: Findings
+    cluster: Cluster, outcomes: list[MachineOutcome[Examined]], findings: Findings
 ) -> None:
     columns = ("MACHINE", "SSH", "PYTHON", "DISK", "MEMORY", "CLOCK", "DAEMON", "COORDINATOR")
     rows = []

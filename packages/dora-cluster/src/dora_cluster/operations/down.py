@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnavailable, CoordinatorUnreachable
 from dora_cluster.bundle.install import Installer
 from dora_cluster.bundle.layout import USER
@@ -87,9 +87,9 @@ def _all_ended(left: frozenset[str]) -> bool:
 def _destroy(address: Endpoint) -> frozenset[str]:
     """End it with its daemons, and print what has ended; return daemons that did not answer.
 
-    Raises what `Client` raises.
+    Raises what `CoordinatorClient` raises.
     """
-    with Client(address) as client:
+    with CoordinatorClient(address) as client:
         ended = client.request(Destroy(force=True))
         client.wait_until_gone()
     for dataflow in ended.dataflows:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from dora_cli import output
-from dora_cluster.connection import Finished
+from dora_cluster.connection import FinishedCommand
 from dora_cluster.machines.daemon_service import DaemonService
 from dora_cluster.machines.remote_machine import Connections, RemoteMachine, in_parallel
 from dora_config.cluster.models import Cluster, Machine
@@ -103,7 +103,7 @@ def _run(
     *,
     sudo: bool = False,
     timeout: float = FOREVER,
-) -> Finished:
+) -> FinishedCommand:
     return remote.connection.run(
         argv, sudo=sudo, timeout=timeout, on_output=lines.take_output, on_errors=lines.take_errors
     )

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.polling import wait_until
 from dora_cluster.bundle.install import Installer
@@ -178,7 +178,7 @@ class Promotion:
         place = target.cluster.coordinator
         at = Endpoint(place.addr, place.port, self._token)
         claims = [one.claim for one in survey.found.values() if one.claim is not None]
-        with suppress(CoordinatorUnavailable), Client(at) as client:
+        with suppress(CoordinatorUnavailable), CoordinatorClient(at) as client:
             claim = _claim(client)
             if client.successor is None and leads(claim, survey.found.values()):
                 return claim
@@ -337,12 +337,12 @@ def _target(file: Cluster, cluster: Cluster, machine_id: str | None) -> NewPlace
     return NewPlace(promoted(cluster, moved), machine)
 
 
-def _claim(client: Client) -> Claim:
+def _claim(client: CoordinatorClient) -> Claim:
     report = client.request(ClusterStatus())
     return report.claim or Claim(epoch=0)
 
 
-def _end(client: Client, claim: Claim) -> None:
+def _end(client: CoordinatorClient, claim: Claim) -> None:
     """End a coordinator that was replaced by the one with a claim; nothing else ends with it."""
     show_claim(client.endpoint, claim)
 

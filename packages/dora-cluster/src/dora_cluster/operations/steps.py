@@ -16,7 +16,7 @@ from dora_cli.polling import wait_until
 from dora_cluster.coordinator import queries
 from dora_cluster.coordinator.queries import Nodes
 from dora_cluster.decisions.preflight import NotReady
-from dora_cluster.machines.remote_machine import Outcome
+from dora_cluster.machines.remote_machine import MachineOutcome
 from dora_config.cluster.models import Cluster
 from dora_config.errors import DoraError
 
@@ -156,7 +156,7 @@ class DaemonResult:
         return self.text
 
 
-def print_remarks(outcomes: Iterable[Outcome[DaemonResult]]) -> None:
+def print_remarks(outcomes: Iterable[MachineOutcome[DaemonResult]]) -> None:
     for one in outcomes:
         for remark in one.result.remarks if one.result is not None else ():
             output.warn(f"{one.machine.label}: {remark}")

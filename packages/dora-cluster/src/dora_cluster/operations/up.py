@@ -29,7 +29,7 @@ from dora_cluster.machines.daemon_service import (
     start_daemon,
 )
 from dora_cluster.machines.remote_machine import (
-    Outcome,
+    MachineOutcome,
     RemoteMachine,
     Report,
     layout_of,
@@ -94,7 +94,9 @@ def bring_up(
 
 
 def _summarize(
-    cluster: Cluster, failed: Sequence[Outcome[DaemonResult]], late: Sequence[Outcome[DaemonResult]]
+    cluster: Cluster,
+    failed: Sequence[MachineOutcome[DaemonResult]],
+    late: Sequence[MachineOutcome[DaemonResult]],
 ) -> bool:
     count = len(cluster.machines)
     if not failed and not late:
@@ -200,7 +202,7 @@ def _require_coordinator(remote: RemoteMachine, report: Report) -> None:
         )
 
 
-def _explain_late(cluster: Cluster, late: Sequence[Outcome[DaemonResult]]) -> None:
+def _explain_late(cluster: Cluster, late: Sequence[MachineOutcome[DaemonResult]]) -> None:
     """Print the last lines of daemons that were started and did not connect."""
 
     def work(remote: RemoteMachine, report: Report) -> list[str]:

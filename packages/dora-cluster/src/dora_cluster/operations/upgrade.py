@@ -25,7 +25,7 @@ from dora_cluster.decisions.versions import (
 )
 from dora_cluster.machines.daemon_service import DaemonService
 from dora_cluster.machines.remote_machine import (
-    Outcome,
+    MachineOutcome,
     RemoteMachine,
     Report,
     layout_of,
@@ -59,7 +59,7 @@ SETTLE_TIMEOUT = 10.0
 
 def look_at_versions(
     cluster: Cluster,
-) -> tuple[list[Outcome[Versions | None]], dict[str, Versions]]:
+) -> tuple[list[MachineOutcome[Versions | None]], dict[str, Versions]]:
     """Return the versions on each machine; without those whose program the cluster file names."""
     done = on_machines(cluster, "Looking at {name}", _look, describe=_describe)
     return done, {one.machine.id: one.result for one in done if one.result is not None}
@@ -218,7 +218,7 @@ def _require_installed(
 
 
 def _nothing_to_do(
-    versions: Mapping[str, Versions], absent: Sequence[Outcome[Any]], to: str | None
+    versions: Mapping[str, Versions], absent: Sequence[MachineOutcome[Any]], to: str | None
 ) -> bool:
     """Print why no machine is returned; return whether that is a success."""
     if absent:

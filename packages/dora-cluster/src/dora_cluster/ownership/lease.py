@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cluster.connection import Connection
+from dora_cluster.connection import MachineConnection
 from dora_cluster.remote_call import call
 from dora_config.errors import DoraError
 
@@ -33,7 +33,7 @@ class Lease:
     """Between ``take`` and ``end``; calls ``lost`` if another command may have the machine."""
 
     def __init__(
-        self, connection: Connection, info: Mapping[str, Any], lost: Callable[[], None]
+        self, connection: MachineConnection, info: Mapping[str, Any], lost: Callable[[], None]
     ) -> None:
         """``info``: shown to other commands; all leases of one command have the same ``key``."""
         self._connection = connection

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_cli import output
-from dora_cluster.connection import Connection
+from dora_cluster.connection import MachineConnection
 from dora_cluster.decisions.existing_daemons import (
     Conflict,
     ExistingDaemon,
@@ -244,7 +244,7 @@ class Reservation:
             )
 
 
-def survey(connection: Connection) -> list[ExistingDaemon]:
+def survey(connection: MachineConnection) -> list[ExistingDaemon]:
     """Return the daemons of a machine; raises DoraError."""
     found = call(connection, "existing_daemons.survey")["daemons"]
     return [ExistingDaemon.model_validate(one) for one in found]

@@ -17,7 +17,7 @@ from typing import Any
 import paramiko
 from paramiko.auth_strategy import AuthFailure
 
-from dora_cluster.connection import Connection, Finished, Listener, Listeners, shown
+from dora_cluster.connection import FinishedCommand, Listener, Listeners, MachineConnection, shown
 from dora_cluster.errors import NOT_ENDED, ConnectionLost, RemoteTimeout, Unreachable
 from dora_cluster.ssh.host_keys import KnownHosts
 from dora_cluster.ssh.login import Keys, reason, refusal
@@ -42,7 +42,7 @@ _KEPT_LINES = 8
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # its errors are raised as well
 
 
-def connect(machine: Machine) -> Connection:
+def connect(machine: Machine) -> MachineConnection:
     """Log in; raises SshError (Unreachable, HostKeyRefused, LoginRefused) and ConfigProblem."""
     settings = settings_for(machine.host, machine.user, machine.port)
     with ExitStack() as stack:
@@ -50,7 +50,7 @@ def connect(machine: Machine) -> Connection:
         return SshConnection(machine.label, transport, stack.pop_all())
 
 
-class SshConnection(Connection):
+class SshConnection(MachineConnection):
     """A connection with its jump hosts; ``close`` closes them all."""
 
     def __init__(self, name: str, transport: paramiko.Transport, closing: ExitStack) -> None:
@@ -63,7 +63,7 @@ class SshConnection(Connection):
 
     def _execute(
         self, argv: Sequence[str], pieces: Iterator[bytes], timeout: float, listeners: Listeners
-    ) -> Finished:
+    ) -> FinishedCommand:
         deadline = time.monotonic() + timeout
         with ExitStack() as stack:
             try:
@@ -88,7 +88,7 @@ class SshConnection(Connection):
                 channel.shutdown_write()
             code = channel.recv_exit_status()
             # processes in the background may keep the output open until the time limit
-            done = Finished(code, *(output.result() for output in outputs))
+            done = FinishedCommand(code, *(output.result() for output in outputs))
         if code != -1:
             return done
         if not self._transport.is_active() or self._transport.saved_exception is not None:

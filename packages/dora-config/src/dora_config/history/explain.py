@@ -9,7 +9,7 @@ from typing import Final
 from dora_config.history import entries as happened
 from dora_config.history.evidence import Evidence, TimedEvent, merged
 from dora_config.history.explanation import Cause, Explanation, FlowProblem, Occurrence, Role
-from dora_config.history.flow import Flow
+from dora_config.history.flow import FlowGraph
 from dora_config.history.troubles import (
     LINK_SILENCE,
     PRIMARY,
@@ -365,7 +365,7 @@ def _role(one: Occurrence, index: int, cause: int) -> Role:
 def _findings(evidence: Evidence, events: Sequence[TimedEvent]) -> tuple[FlowProblem, ...]:
     began = [timed.at for timed in events if isinstance(timed.event, DataflowStarted)]
     running_for = evidence.now - min(began) if began else 0.0
-    return Flow(evidence, running_for).findings()
+    return FlowGraph(evidence, running_for).findings()
 
 
 def _summary(

@@ -40,7 +40,7 @@ class _Root:
     text: str
 
 
-class Flow:
+class FlowGraph:
     """Edges with their counters, and the nodes between them."""
 
     def __init__(self, evidence: Evidence, running_for: float) -> None:

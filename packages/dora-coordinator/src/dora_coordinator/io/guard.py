@@ -20,9 +20,9 @@ from dora_config.protocol.code import FILES_PATH
 from dora_config.protocol.rest.paths import UPLOADS_PATH, is_rest
 from dora_coordinator.io.connections import Renewal
 from dora_coordinator.io.limits import (
+    AttemptVerdict,
     ConnectionLimits,
     PendingConnection,
-    Verdict,
     as_ipv4,
     is_loopback,
 )
@@ -104,7 +104,7 @@ class Guard:
         if self._tokens is None and (is_rest(scope["path"]) or _is_code(scope["path"])):
             return None  # several requests may share a connection
         if self._tokens is None:
-            too_fast = self._limits.failed(address, anyio.current_time()) is Verdict.BLOCKED
+            too_fast = self._limits.failed(address, anyio.current_time()) is AttemptVerdict.BLOCKED
             return (429, "too many connections from your address\n") if too_fast else None
         if not _is_private(scope):
             return 426, _needs_tls(scope)
@@ -121,10 +121,10 @@ class Guard:
     def _failure(self, address: str) -> tuple[int, str]:
         """Count and log a failed authentication."""
         failure = self._limits.failed(address, anyio.current_time())
-        if failure is Verdict.BLOCKED:
+        if failure is AttemptVerdict.BLOCKED:
             return 429, "too many failed authentications from your address; wait a minute\n"
         logger.warning("refused a connection from %s: missing or wrong token", address)
-        if failure is Verdict.LAST:
+        if failure is AttemptVerdict.LAST:
             logger.warning(
                 "%s: too many failed authentications; further ones are refused without a line here "
                 "until there have been fewer within a minute",

@@ -16,7 +16,7 @@ MAX_ADDRESSES = 10_000
 """Addresses and networks remembered at once; the least recent one is forgotten."""
 
 
-class Verdict(Enum):
+class AttemptVerdict(Enum):
     """What to do about a failed authentication."""
 
     REPORTED = auto()
@@ -34,13 +34,13 @@ class ConnectionLimits:
         self._open = 0
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def failed(self, address: str, now: float) -> Verdict:
+    def failed(self, address: str, now: float) -> AttemptVerdict:
         """Count a connection without a valid token; loopback is never blocked.
 
         A valid token is accepted from a blocked address too: others may share it.
         """
         if is_loopback(address):
-            return Verdict.REPORTED
+            return AttemptVerdict.REPORTED
         client = network(address)
         times = self._recent.setdefault(client, deque())
         self._recent.move_to_end(client)
@@ -49,9 +49,13 @@ class ConnectionLimits:
         while times and times[0] <= now - WINDOW:
             times.popleft()
         if len(times) >= self._untrusted_per_window:
-            return Verdict.BLOCKED
+            return AttemptVerdict.BLOCKED
         times.append(now)
-        return Verdict.LAST if len(times) == self._untrusted_per_window else Verdict.REPORTED
+        return (
+            AttemptVerdict.LAST
+            if len(times) == self._untrusted_per_window
+            else AttemptVerdict.REPORTED
+        )
 
     def opened(self) -> bool:
         """Count one more open connection; False, and not counted, at the limit."""

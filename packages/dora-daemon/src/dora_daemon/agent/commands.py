@@ -7,34 +7,34 @@ from typing import Literal
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.runner import RunnerRequest
 from dora_daemon.agent.records import PartRecord
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 
-class SavePart(Frozen):
+class SavePart(FrozenRecord):
     """Write the record to disk before any later command is executed."""
 
     record: PartRecord
 
 
-class DropPart(Frozen):
+class DropPart(FrozenRecord):
     dataflow_id: str
 
 
-class SendToCoordinator(Frozen):
+class SendToCoordinator(FrozenRecord):
     """Dropped without a connection: a registration contains the same facts."""
 
     message: DaemonMessage
 
 
-class Connect(Frozen):
+class Connect(FrozenRecord):
     """Connect to the coordinator: the state of all adopted runners is known."""
 
 
-class StartRunner(Frozen):
+class StartRunner(FrozenRecord):
     record: PartRecord
 
 
-class StartLater(Frozen):
+class StartLater(FrozenRecord):
     """Post ``PartDue`` after some seconds."""
 
     dataflow_id: str
@@ -42,43 +42,43 @@ class StartLater(Frozen):
     seconds: float
 
 
-class AdoptRunner(Frozen):
+class AdoptRunner(FrozenRecord):
     """Connect to a runner that an earlier daemon process started."""
 
     record: PartRecord
 
 
-class SendToRunner(Frozen):
+class SendToRunner(FrozenRecord):
     dataflow_id: str
     request: RunnerRequest
 
 
-class SetRunnerLinks(Frozen):
+class SetRunnerLinks(FrozenRecord):
     """Send the links of a part to its runner."""
 
     record: PartRecord
 
 
-class ReadNodes(Frozen):
+class ReadNodes(FrozenRecord):
     """Request the nodes of a runner; ``NodesRead`` follows."""
 
     dataflow_id: str
     attempt: int
 
 
-class EndRunner(Frozen):
+class EndRunner(FrozenRecord):
     """Stop the nodes of a runner that takes no requests, with SIGTERM; ``RunnerEnded`` follows."""
 
     dataflow_id: str
 
 
-class KillRunner(Frozen):
+class KillRunner(FrozenRecord):
     """``RunnerEnded`` follows once all its processes have ended."""
 
     dataflow_id: str
 
 
-class StartRecorders(Frozen):
+class StartRecorders(FrozenRecord):
     """Answered with ``RecorderSettled``; recorders that run already are left alone."""
 
     record: PartRecord
@@ -86,12 +86,12 @@ class StartRecorders(Frozen):
     """The nodes are being started, not recorded already."""
 
 
-class WriteLog(Frozen):
+class WriteLog(FrozenRecord):
     level: Literal["info", "warning"]
     text: str
 
 
-class ExitDaemon(Frozen):
+class ExitDaemon(FrozenRecord):
     """End the process after queued messages were sent; the last command."""
 
 

@@ -9,28 +9,28 @@ from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import LinkPart
 from dora_config.protocol.runner import NodeDefinitions, RunnerState
 from dora_daemon.agent.records import PartRecord
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 
-class DaemonStarted(Frozen):
+class DaemonStarted(FrozenRecord):
     """The first event: runners of an earlier daemon process can be adopted."""
 
 
-class CoordinatorConnected(Frozen):
+class CoordinatorConnected(FrozenRecord):
     """The daemon is registered: the coordinator decides what starts."""
 
 
-class CoordinatorLost(Frozen):
+class CoordinatorLost(FrozenRecord):
     """The connection to the coordinator ended."""
 
 
-class CoordinatorAway(Frozen):
+class CoordinatorAway(FrozenRecord):
     """There was no connection for ``seconds``: the machine starts its parts alone."""
 
     seconds: float
 
 
-class PartDue(Frozen):
+class PartDue(FrozenRecord):
     """The pause before another start of a part without the coordinator has passed."""
 
     dataflow_id: str
@@ -38,13 +38,13 @@ class PartDue(Frozen):
     """Starts in its record when the pause began."""
 
 
-class RunFound(Frozen):
+class RunFound(FrozenRecord):
     """A `dora run` can be adopted."""
 
     record: PartRecord
 
 
-class RunnerPlaced(Frozen):
+class RunnerPlaced(FrozenRecord):
     """A runner has its directory and is about to be spawned."""
 
     dataflow_id: str
@@ -58,21 +58,21 @@ class RunnerPlaced(Frozen):
     """Where the runner writes its events."""
 
 
-class RunnerChanged(Frozen):
+class RunnerChanged(FrozenRecord):
     """A runner has reported another state; the first one after its connection."""
 
     dataflow_id: str
     state: RunnerState
 
 
-class RunnerRefused(Frozen):
+class RunnerRefused(FrozenRecord):
     """A runner of another version does not take requests; its nodes run on."""
 
     dataflow_id: str
     reason: str
 
 
-class NodesRead(Frozen):
+class NodesRead(FrozenRecord):
     """The nodes that a runner has now, after a change."""
 
     dataflow_id: str
@@ -82,7 +82,7 @@ class NodesRead(Frozen):
     """Folder of each node's log file, by node id."""
 
 
-class NodeNotAdded(Frozen):
+class NodeNotAdded(FrozenRecord):
     """A node could not be started; its log remains."""
 
     dataflow_id: str
@@ -92,30 +92,30 @@ class NodeNotAdded(Frozen):
     """Folder of its log file."""
 
 
-class RunnerEnded(Frozen):
+class RunnerEnded(FrozenRecord):
     """A runner and all processes that it started have ended; a result was reported before."""
 
     dataflow_id: str
     reason: str
 
 
-class RecordingRequested(Frozen):
+class RecordingRequested(FrozenRecord):
     """The outputs of a dataflow on this machine are to be recorded."""
 
     dataflow_id: str
 
 
-class RecorderSettled(Frozen):
+class RecorderSettled(FrozenRecord):
     """The recorders of a part record, or could not be started."""
 
     dataflow_id: str
 
 
-class MachineStopping(Frozen):
+class MachineStopping(FrozenRecord):
     """End the nodes; their dataflows continue here when the machine is back."""
 
 
-class HandoverRequested(Frozen):
+class HandoverRequested(FrozenRecord):
     """End, and leave the runners to the next daemon process."""
 
 

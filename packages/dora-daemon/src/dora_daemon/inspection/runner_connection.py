@@ -12,7 +12,7 @@ from dora_config.errors import DoraError
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol import messages
 from dora_node_api.protocol.control_socket import ControlSocket
-from dora_node_api.protocol.frames import Received, close_all
+from dora_node_api.protocol.frames import ReceivedFrame, close_all
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.queue import QueueEnds
@@ -116,14 +116,14 @@ class InspectorConnection:
 
     def _request(
         self, message: messages.Hello | messages.WatchOutput | messages.OpenSegment
-    ) -> Received:
+    ) -> ReceivedFrame:
         try:
             self._control.send(message)
         except (ControlClosed, ControlError) as error:
             raise RunnerDisconnected from error
         return self._receive()
 
-    def _receive(self) -> Received:
+    def _receive(self) -> ReceivedFrame:
         """Return the next message that is not StopNode."""
         deadline = time.monotonic() + ANSWER_TIMEOUT
         while True:
@@ -138,7 +138,7 @@ class InspectorConnection:
             self.stopping = True
 
 
-def _refusal(answer: Received) -> str:
+def _refusal(answer: ReceivedFrame) -> str:
     close_all(answer.descriptors)
     if isinstance(answer.message, messages.Refused):
         return answer.message.message

@@ -30,7 +30,7 @@ from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.peers.reports import Reports
 from dora_daemon.link.peers.router import FrameRouter
 from dora_daemon.link.peers.stream_table import StreamTable
-from dora_daemon.link.protocol.access import Channel
+from dora_daemon.link.protocol.access import PeerKeys
 from dora_daemon.link.protocol.messages import (
     Configure,
     Failed,
@@ -167,7 +167,7 @@ class Link:
         session.watch(self._on_transport)
         self._prepare(session, machine)
 
-    def _channel(self, machine: str) -> Channel:
+    def _channel(self, machine: str) -> PeerKeys:
         return self._router.channel(machine, self._names.get(machine, ""))
 
     def _on_transport(self, session: LinkSession, zid: str, opened: bool) -> None:
@@ -202,7 +202,7 @@ class Link:
         return session
 
     def _listen_for_low_latency(
-        self, ports: list[int], channels: list[Channel]
+        self, ports: list[int], channels: list[PeerKeys]
     ) -> LinkSession | None:
         config = self._config
         chosen = low_latency_ports(ports)

@@ -31,7 +31,7 @@ from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.history import record_failed_start
-from dora_daemon.runner.logs.logs import Gate
+from dora_daemon.runner.logs.logs import OutputGate
 from dora_daemon.runner.machine.events import RunStopRequested, StateEvent
 from dora_daemon.runner.process.injection import make_package_folder
 from dora_daemon.runner.process.prepare import Preparer
@@ -64,7 +64,7 @@ def run(
     task of the runner until the dataflow ends. Raises PreparationError if a node cannot be
     prepared; then no node was spawned.
     """
-    gate = Gate() if lossless else None
+    gate = OutputGate() if lossless else None
     events = EventQueue(on_event, gate=gate)
     directory = RuntimeDir.create(runtime_root(os.environ))
     try:

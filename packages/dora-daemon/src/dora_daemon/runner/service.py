@@ -24,7 +24,7 @@ from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET, PORT_VARIABLE, IndexEntry
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, own_identity
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.logs.logs import Gate
+from dora_daemon.runner.logs.logs import OutputGate
 from dora_daemon.runner.machine import commands, state as machine
 from dora_daemon.runner.machine.commands import ArmTimer
 from dora_daemon.runner.machine.events import Prepared, StateEvent, TimerFired, TimerName
@@ -150,7 +150,7 @@ class Runner:
         on_event: Callable[[RunOutput], None],
         foreground: bool,
         keep_result: Callable[[DataflowResult], None] = lambda result: None,
-        gate: Gate | None = None,
+        gate: OutputGate | None = None,
     ) -> None:
         """``keep_result`` is called before the result is reported.
 

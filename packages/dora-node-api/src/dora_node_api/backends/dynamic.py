@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from dora_node_api.errors import SetUpError
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
 SERVICES = Path("/run")
 """Where systemd makes the runtime directories of services."""
 
 
-class RunnerAddress(Frozen):
+class RunnerAddress(FrozenRecord):
     """A running runner, as described by its index file."""
 
     socket: str

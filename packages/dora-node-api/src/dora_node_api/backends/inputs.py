@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from dora_node_api.backends.backend import Backend, timed_out, until
 from dora_node_api.data.arrow import load_pyarrow
 from dora_node_api.errors import ControlError
-from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
-from dora_node_api.protocol.frames import Received, close_all
+from dora_node_api.protocol.connection import PUMP_EVERY_NS, ConnectionToRunner
+from dora_node_api.protocol.frames import ReceivedFrame, close_all
 from dora_node_api.protocol.messages import AddInput, RemoveInput
 from dora_node_api.protocol.session import Session
 from dora_node_api.transport.consumer.receiving import Receiver
@@ -30,9 +30,9 @@ VALIDATE_VARIABLE = "DORA_VALIDATE_ARRAYS"
 
 
 class Inputs(Backend):
-    """Joins a `Session` (order of events), receivers (messages) and a `Connection`."""
+    """Joins a `Session` (order of events), receivers (messages) and a `ConnectionToRunner`."""
 
-    def start_inputs(self, connection: Connection) -> None:
+    def start_inputs(self, connection: ConnectionToRunner) -> None:
         """Prepare to receive, without inputs yet."""
         self._connection = connection
         self._integrity = connection.integrity
@@ -217,7 +217,7 @@ class Inputs(Backend):
             # A socket at its end stays readable.
             self._waiter.remove_fd(self._connection.fileno())
 
-    def apply(self, received: Received) -> None:
+    def apply(self, received: ReceivedFrame) -> None:
         """Process one control message."""
         match received.message:
             case AddInput() as message:

@@ -12,7 +12,7 @@ from dora_node_api.backends.backend import Backend, timed_out
 from dora_node_api.backends.outputs import delivery_flags
 from dora_node_api.data.arrow import encode
 from dora_node_api.data.metadata import utc_datetime
-from dora_node_api.data.typecheck import TypeCheck
+from dora_node_api.data.typecheck import OutputTypeCheck
 from dora_node_api.errors import (
     BackpressureDeadlock,
     InvalidData,
@@ -92,7 +92,7 @@ class LockstepBackend(Backend):
         self._signal = os.pipe()
         self._watched = False
         """A task waits for events."""
-        self._types = TypeCheck.from_environment(
+        self._types = OutputTypeCheck.from_environment(
             config.output_types, config.output_structures, self.warn
         )
         virtual_time.idle = self._idle

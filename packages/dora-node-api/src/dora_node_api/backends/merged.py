@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.05
 """Interval at which a backend without a descriptor is asked."""
 
 
-class Subscription(Protocol):
+class ValueSource(Protocol):
     """A source of values."""
 
     def next(self) -> Any:
@@ -36,13 +36,13 @@ class MergedBackend:
         self._epoll = select.epoll()
         self._epoll.register(self._signal, select.EPOLLIN)
         self._watched = -1
-        self._sources: list[Subscription] = []
+        self._sources: list[ValueSource] = []
         self._turn = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def add(self, source: Subscription) -> None:
+    def add(self, source: ValueSource) -> None:
         """Merge the values of a subscription."""
         self._sources.append(source)
         source.notify(self._signal)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from dora_node_api.backends.backend import Backend
 from dora_node_api.data.arrow import encode
 from dora_node_api.data.metadata import encode_metadata
-from dora_node_api.data.typecheck import TypeCheck
+from dora_node_api.data.typecheck import OutputTypeCheck
 from dora_node_api.errors import DoraNodeError, InvalidData, UnknownOutput
-from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
+from dora_node_api.protocol.connection import PUMP_EVERY_NS, ConnectionToRunner
 from dora_node_api.protocol.messages import CloseOutputs, SendOutput
 from dora_node_api.transport.shared.interruption import interrupting
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
@@ -28,14 +28,14 @@ PROTECTED_KEYS = ("request_id", "goal_id", "goal_status")
 class Outputs(Backend):
     """Sends on the declared outputs of a node."""
 
-    def start_outputs(self, connection: Connection) -> None:
+    def start_outputs(self, connection: ConnectionToRunner) -> None:
         """Prepare to send."""
         self._connection = connection
         self._sender = connection.sender
         self._calls = connection.calls
         self._open = frozenset(connection.config.outputs)
         self._warn = connection.warn
-        self._types = TypeCheck.from_environment(
+        self._types = OutputTypeCheck.from_environment(
             connection.config.output_types, connection.config.output_structures, self._warn
         )
         connection.publish = self._publish

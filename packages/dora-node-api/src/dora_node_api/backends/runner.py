@@ -19,10 +19,10 @@ from dora_node_api.errors import (
     SetUpError,
     StartCancelled,
 )
-from dora_node_api.protocol.connection import Connection
+from dora_node_api.protocol.connection import ConnectionToRunner
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.extensions import Extensions
-from dora_node_api.protocol.frames import Received
+from dora_node_api.protocol.frames import ReceivedFrame
 from dora_node_api.protocol.messages import (
     AddRoute,
     Go,
@@ -89,9 +89,9 @@ def _shake_hands(
     )
     received = control.receive()
     match received:
-        case Received(Welcome() as welcome, descriptors):
+        case ReceivedFrame(Welcome() as welcome, descriptors):
             backend = RunningBackend(control, welcome, descriptors, path=path)
-        case Received(Refused() as refused):
+        case ReceivedFrame(Refused() as refused):
             raise _error(refused, incarnation)
         case other:
             raise ControlError(f"expected Welcome, not {other}")
@@ -128,7 +128,7 @@ class RunningBackend(Inputs, Outputs):
         self._closed = False
         self._state: Any = None
         """State that the former process saved."""
-        connection = Connection(control, welcome, board, segment)
+        connection = ConnectionToRunner(control, welcome, board, segment)
         self.start_inputs(connection)
         self.start_outputs(connection)
         self.connect_inputs(welcome.queues, ends)

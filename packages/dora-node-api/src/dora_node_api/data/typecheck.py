@@ -29,7 +29,7 @@ _NAMES: Final[Mapping[str, frozenset[str]]] = {
 """Names that Arrow and numpy use for these types. Bytes may be an array of UInt8."""
 
 
-class TypeCheck:
+class OutputTypeCheck:
     """Compares the type of an array with the declared one."""
 
     def __init__(
@@ -48,7 +48,7 @@ class TypeCheck:
         declared: Mapping[str, Any],
         structures: Mapping[str, Any],
         warn: Callable[[str], None],
-    ) -> TypeCheck | None:
+    ) -> OutputTypeCheck | None:
         """Return the check that the environment selects. Raises SetUpError if it is invalid."""
         setting = os.environ.get(VARIABLE, "").strip().lower()
         if setting in ("", "0", "false", "off"):

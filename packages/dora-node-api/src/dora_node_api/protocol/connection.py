@@ -20,7 +20,7 @@ from dora_node_api.errors import BackpressureDeadlock, ControlClosed, ControlErr
 from dora_node_api.protocol import messages
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.extensions import Extensions
-from dora_node_api.protocol.frames import Received, close_all
+from dora_node_api.protocol.frames import ReceivedFrame, close_all
 from dora_node_api.transport.consumer.delivery import MappedSegment
 from dora_node_api.transport.producer.pool import Pool, pool_size
 from dora_node_api.transport.producer.sending import Sender
@@ -38,7 +38,7 @@ DEADLOCK_AFTER = 5.0
 """Seconds a sender waits on a cycle of full backpressure queues before it gives up."""
 
 
-class Connection:
+class ConnectionToRunner:
     """The control socket and what depends on it: board, pool, sender."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Connection:
         self.board = Board.attach(board_fd, welcome.board_size)
         self.integrity = Integrity()
         """Broken if a signal handler's exception ended a call of the node halfway."""
-        self.inbox: deque[Received | ControlError] = deque()
+        self.inbox: deque[ReceivedFrame | ControlError] = deque()
         self.sent = False
         """Whether the node has sent a message since its last wait."""
         self.pumped = 0
@@ -68,7 +68,7 @@ class Connection:
         self.extensions = Extensions(self._use_extension, self.pump)
         self._awaited = 0
         """Number of the last request; other answers are late and dropped."""
-        self._answer: Received | None = None
+        self._answer: ReceivedFrame | None = None
         self._warned: set[str] = set()
         self.gone = False
         """The control socket is unusable."""
@@ -148,7 +148,7 @@ class Connection:
                 self._take(received)
         self.pumped = time.monotonic_ns()
 
-    def _receive(self) -> Received | None:
+    def _receive(self) -> ReceivedFrame | None:
         if self.gone:
             return None
         try:
@@ -159,7 +159,7 @@ class Connection:
             self._lost()
             return None
 
-    def _take(self, received: Received) -> None:
+    def _take(self, received: ReceivedFrame) -> None:
         match received.message:
             case messages.AddRoute(output, spec):
                 self.add_route(output, spec, received.descriptors)
@@ -189,7 +189,7 @@ class Connection:
         """Send `output` to this queue too."""
         self.sender.add_route(output, spec, QueueEnds.from_producer_fds(descriptors))
 
-    def _to_inbox(self, received: Received | ControlError) -> None:
+    def _to_inbox(self, received: ReceivedFrame | ControlError) -> None:
         self.inbox.append(received)
         self.wake()
 
@@ -214,7 +214,7 @@ class Connection:
         if not self.gone:
             self.gone = True
             self.halt()
-            self._to_inbox(Received(messages.StopNode("MANUAL")))
+            self._to_inbox(ReceivedFrame(messages.StopNode("MANUAL")))
 
     def add_segment(self, segment: messages.SourceSegment, descriptor: int) -> None:
         """Map the segment of a source; takes over the descriptor."""
@@ -254,7 +254,7 @@ class Connection:
             raise ExtensionError(answer.message.problem)
         return None if answer.message.value is None else a2b_base64(answer.message.value)
 
-    def _request(self, message: Callable[[int], messages.Message]) -> Received | None:
+    def _request(self, message: Callable[[int], messages.Message]) -> ReceivedFrame | None:
         """Send a request with a number, and return its answer; None without one."""
         with self._pumping:
             self._drop_answer()
@@ -329,7 +329,7 @@ class Connection:
             self.sender.close()
             self._control.close()
             for received in self.inbox:
-                if isinstance(received, Received):
+                if isinstance(received, ReceivedFrame):
                     close_all(received.descriptors)
             self.board.close()
             close_all((self.wake_read, self._wake_write, self._halt_read, self._halt_write))

@@ -21,7 +21,7 @@ from dora_node_api.protocol.frames import (
     DESCRIPTORS_PER_PIECE,
     FrameDecoder,
     Piece,
-    Received,
+    ReceivedFrame,
     close_all,
     encode,
 )
@@ -157,7 +157,7 @@ class ControlSocket:
                     raise  # a TimeoutError of a signal handler, for example
                 raise ControlClosed(f"the control socket is closed: {error}") from error
 
-    def receive(self, *, timeout: float | None = None) -> Received | None:
+    def receive(self, *, timeout: float | None = None) -> ReceivedFrame | None:
         """Return the next message; None after `timeout` seconds (0: do not wait).
 
         Raises ControlClosed at end-of-file, and ControlError for a malformed message.

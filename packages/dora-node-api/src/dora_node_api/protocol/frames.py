@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from dora_node_api.errors import ControlError
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.protocol.messages import Message, message_from_json, to_json
 
 HEADER = struct.Struct("!IH")
@@ -35,14 +35,14 @@ def without_surrogates(text: str) -> str:
     return json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
-class Piece(Frozen):
+class Piece(FrozenRecord):
     """Bytes to send in one call, and the descriptors that go beside their first byte."""
 
     data: bytes
     descriptors: tuple[int, ...] = ()
 
 
-class Received(Frozen):
+class ReceivedFrame(FrozenRecord):
     """A message and its descriptors, which the receiver must close."""
 
     message: Message
@@ -94,7 +94,7 @@ class FrameDecoder:
         self._data += data
         self._descriptors += descriptors
 
-    def next_message(self) -> Received | None:
+    def next_message(self) -> ReceivedFrame | None:
         """Return the next message, or None until more bytes come. Raises ControlError."""
         data = self._data
         if len(data) < HEADER.size:
@@ -113,7 +113,7 @@ class FrameDecoder:
                 " this process may have reached its limit (ulimit -n)"
             )
         message = decode(bytes(data[HEADER.size : end]))
-        received = Received(message, tuple(self._descriptors[:count]))
+        received = ReceivedFrame(message, tuple(self._descriptors[:count]))
         del data[:end], self._descriptors[:count]
         return received
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from dora_node_api import _version
 from dora_node_api.errors import ControlError, SetUpError
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.protocol.messages import (
     PROTOCOL_VERSION,
     OperatorConfig,
@@ -19,7 +19,7 @@ _WRITER = "python"
 """Value of `dora`: distinguishes this variable from the one of other programs of that name."""
 
 
-class LaunchConfig(Frozen):
+class LaunchConfig(FrozenRecord):
     """Content of DORA_NODE_CONFIG: where the node connects, and as which node."""
 
     socket: str

@@ -21,7 +21,7 @@ from types import GenericAlias, UnionType
 from typing import Any, ClassVar
 
 from dora_node_api.errors import ControlError
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.shared.specs import QueueSpec
 
@@ -32,7 +32,7 @@ RECORDER = "dora/recorder"
 """Node id in the Hello of a recorder, which may read outputs of any dataflow of its user."""
 
 
-class InputConfig(Frozen):
+class InputConfig(FrozenRecord):
     """One input of the node: its source and its queue."""
 
     id: str
@@ -49,7 +49,7 @@ class InputConfig(Frozen):
     """Seconds without a message after which the input counts as closed; None: no timeout."""
 
 
-class OperatorConfig(Frozen):
+class OperatorConfig(FrozenRecord):
     """One operator of a runtime node. The node has its ports as `operator/port`."""
 
     id: str
@@ -58,7 +58,7 @@ class OperatorConfig(Frozen):
     outputs: tuple[str, ...] = ()
 
 
-class NodeConfig(Frozen):
+class NodeConfig(FrozenRecord):
     """Configuration of a node and its dataflow, sent by the runner."""
 
     dataflow_id: str
@@ -83,7 +83,7 @@ class NodeConfig(Frozen):
     After the ids follow, as `consumer/input`, the cycle's queues to other machines."""
 
 
-class Message(Frozen):
+class Message(FrozenRecord):
     """Base of the messages. `kind` names the message in JSON."""
 
     kind: ClassVar[str]
@@ -367,7 +367,7 @@ class UnknownMessage(Message, kind="unknown"):
 
 def to_json(value: Any) -> Any:
     """Return a message or record as a JSON object, other values as they are."""
-    if isinstance(value, Frozen):
+    if isinstance(value, FrozenRecord):
         kind = {"kind": value.kind} if isinstance(value, Message) else {}
         return kind | {name: to_json(value.__dict__[name]) for name in value.__match_args__}
     return [to_json(item) for item in value] if isinstance(value, tuple | list) else value
@@ -382,7 +382,7 @@ def message_from_json(values: dict[str, Any]) -> Message:
     return message
 
 
-def record_from_json(record: type[Frozen], values: Any, where: str) -> Any:
+def record_from_json(record: type[FrozenRecord], values: Any, where: str) -> Any:
     """Return a record from a JSON object. Raises ControlError, which names the field."""
     if not isinstance(values, dict):
         raise ControlError(f"{where} is {type(values).__name__}, expected an object")
@@ -405,7 +405,7 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
         return value
     inner = kind.__args__[0] if isinstance(kind, GenericAlias) else None
     kind = kind if inner is None else kind.__origin__
-    if issubclass(kind, Frozen):
+    if issubclass(kind, FrozenRecord):
         return record_from_json(kind, value, where)
     if issubclass(kind, StrEnum):
         if value not in list(kind):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.protocol.messages import to_json
 
 
@@ -30,7 +30,7 @@ def lead_group() -> None:
             os.close(terminal)
 
 
-class SpawnRequest(Frozen):
+class SpawnRequest(FrozenRecord):
     """Program and environment. ``cwd`` exists; ``env`` is complete."""
 
     argv: tuple[str, ...]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.recordings import FleetRecording
 from dora_config.access import private_dir
 from dora_config.atomic_write import write_file
@@ -83,7 +83,7 @@ class PartialFetch:
             )
         return found
 
-    def fetch(self, client: Client, machine: str, state: RecordingState) -> None:
+    def fetch(self, client: CoordinatorClient, machine: str, state: RecordingState) -> None:
         """Copy what is missing of a machine's files; raises RecordingError and CoordinatorLost."""
         _check_names(machine, state)
         folder = self.path / MACHINES / machine
@@ -145,7 +145,7 @@ def check_target(target: Path, recording: str) -> None:
 
 
 def fetch(
-    client: Client, recording: FleetRecording, target: Path, *, allow_missing: bool
+    client: CoordinatorClient, recording: FleetRecording, target: Path, *, allow_missing: bool
 ) -> list[FetchedMachine]:
     """Copy all files beside ``target``; return the machines in order.
 
@@ -205,7 +205,7 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> tuple[bool
     return complete, not merged.damage
 
 
-def remove_from_machines(client: Client, recording: FleetRecording) -> None:
+def remove_from_machines(client: CoordinatorClient, recording: FleetRecording) -> None:
     """Remove the files that were fetched from the machines; raises RecordingError."""
     for machine, state in recording.states.items():
         request = RemoveRecording(recording=recording.recording, files=state.files)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.recordings import FleetRecording, collect
 from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
@@ -62,13 +62,17 @@ class RecordingError(DoraError):
     """A recording cannot be started, found or fetched."""
 
 
-def call(client: Client, request: RecorderRequest, daemons: Sequence[str] = ()) -> RecorderReplies:
+def call(
+    client: CoordinatorClient, request: RecorderRequest, daemons: Sequence[str] = ()
+) -> RecorderReplies:
     """Send a request to daemons, by default to all that are connected."""
     message = CallRecorders(daemons=tuple(daemons), request=request)
     return client.request(message)
 
 
-def call_one(client: Client, daemon: str, request: RecorderRequest, expected: type[T]) -> T:
+def call_one(
+    client: CoordinatorClient, daemon: str, request: RecorderRequest, expected: type[T]
+) -> T:
     """Return the reply of one daemon; raises RecordingError."""
     replies = call(client, request, (daemon,))
     for problem in replies.problems.values():
@@ -101,13 +105,16 @@ def choose(recordings: Sequence[FleetRecording], text: str | None) -> FleetRecor
     raise RecordingError(f"the connected machines have no recording{wanted}; they have: {known}")
 
 
-def find(client: Client, text: str | None) -> FleetRecording:
+def find(client: CoordinatorClient, text: str | None) -> FleetRecording:
     """Return the chosen recording of the connected machines; raises RecordingError."""
     return choose(collect(call(client, ListRecordings())), text)
 
 
 def end_recording(
-    client: Client, text: str | None, kind: type[StopRecording | RemoveRecording], done: str
+    client: CoordinatorClient,
+    text: str | None,
+    kind: type[StopRecording | RemoveRecording],
+    done: str,
 ) -> None:
     """Stop or remove a recording on its machines and print which have ``done`` so.
 

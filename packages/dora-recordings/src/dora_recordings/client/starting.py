@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.coordinator.recordings import FleetRecording, collect, new_plan
 from dora_cli.errors import CommandFailed
@@ -47,7 +47,7 @@ class FleetSession:
         self._warned: set[str] = set()
         self._unreachable: Mapping[str, str] = {}
 
-    def begin(self, client: Client) -> None:
+    def begin(self, client: CoordinatorClient) -> None:
         """Start recorders on all machines; raises RecordingError if none records."""
         self._update(client, RecordPart(plan=self.plan))
         for problem in self._unreachable.values():
@@ -57,7 +57,7 @@ class FleetSession:
         machines = ", ".join(sorted(self._seen.states))
         output.remark(f"recording {self.plan.recording[:SHORT]} on {machines}")
 
-    def follow(self, client: Client) -> None:
+    def follow(self, client: CoordinatorClient) -> None:
         """Return when the dataflow has ended or all machines have; Ctrl-C stops the recording."""
         try:
             self._follow(client)
@@ -69,7 +69,7 @@ class FleetSession:
                 self._warn_of_recorders()
                 raise
 
-    def _follow(self, client: Client) -> None:
+    def _follow(self, client: CoordinatorClient) -> None:
         lost = False
         while True:
             try:
@@ -84,7 +84,7 @@ class FleetSession:
                 lost = True
             time.sleep(INTERVAL)
 
-    def _watch(self, client: Client) -> bool:
+    def _watch(self, client: CoordinatorClient) -> bool:
         """Return whether the recording has ended; raises CoordinatorUnavailable."""
         rows = client.request(ListDataflows()).dataflows
         mine = [row for row in rows if row.uuid == self.plan.dataflow_id]
@@ -94,14 +94,14 @@ class FleetSession:
         self._update(client, RecordPart(plan=self.plan))
         return self._ended(may_resume=bool(mine))
 
-    def _stop(self, client: Client) -> None:
+    def _stop(self, client: CoordinatorClient) -> None:
         self._update(client, StopRecording(recording=self.plan.recording))
         self._finish(client)
 
-    def _over_new_connection(self, work: Callable[[Client], None]) -> None:
+    def _over_new_connection(self, work: Callable[[CoordinatorClient], None]) -> None:
         """Do ``work``; without a coordinator, warn that the machines may still record."""
         try:
-            with Client(self._endpoint) as client:
+            with CoordinatorClient(self._endpoint) as client:
                 work(client)
         except CoordinatorUnavailable as error:
             self._unreachable = {name: f"{name}: {error}" for name in self._seen.states}
@@ -115,7 +115,7 @@ class FleetSession:
         """Wait until all connected machines have finished their files."""
         self._over_new_connection(self._finish)
 
-    def _finish(self, client: Client) -> None:
+    def _finish(self, client: CoordinatorClient) -> None:
         deadline = time.monotonic() + FINISH_SECONDS
         while True:
             self._update(client, ListRecordings())
@@ -123,7 +123,7 @@ class FleetSession:
                 return
             time.sleep(INTERVAL / 10)
 
-    def _update(self, client: Client, request: RecorderRequest) -> None:
+    def _update(self, client: CoordinatorClient, request: RecorderRequest) -> None:
         """Send a request to all machines and note their states."""
         replies = call(client, request, self.plan.machines)
         self._unreachable = replies.problems
@@ -207,7 +207,7 @@ class RecordSettings:
         )
 
 
-def session_of_started(client: Client, uuid: str, plan: RecordingPlan) -> FleetSession:
+def session_of_started(client: CoordinatorClient, uuid: str, plan: RecordingPlan) -> FleetSession:
     """Return a session for a dataflow that was started with a recording."""
     from dora_cli.coordinator.calls import describe
 
@@ -216,7 +216,7 @@ def session_of_started(client: Client, uuid: str, plan: RecordingPlan) -> FleetS
     return FleetSession(client.endpoint, known)
 
 
-def session_of(client: Client, dataflow: str, settings: RecordSettings) -> FleetSession:
+def session_of(client: CoordinatorClient, dataflow: str, settings: RecordSettings) -> FleetSession:
     """Return a session that records a running dataflow on all its machines."""
     from dora_cli.coordinator.calls import describe
 
@@ -226,7 +226,7 @@ def session_of(client: Client, dataflow: str, settings: RecordSettings) -> Fleet
     return FleetSession(client.endpoint, plan)
 
 
-def _uuid(client: Client, text: str) -> str:
+def _uuid(client: CoordinatorClient, text: str) -> str:
     """Return the UUID of the running dataflow that begins with ``text``, else the text."""
 
     rows = client.request(ListDataflows()).dataflows
@@ -235,7 +235,9 @@ def _uuid(client: Client, text: str) -> str:
     return found[0] if len(found) == 1 and text not in [row.name for row in running] else text
 
 
-def conclude(connect: Callable[[], Client], session: FleetSession, target: Path | None) -> None:
+def conclude(
+    connect: Callable[[], CoordinatorClient], session: FleetSession, target: Path | None
+) -> None:
     """Fetch into ``target`` if given, else print how; raises CommandFailed for lost messages.
 
     Without a coordinator, the last report of each machine is printed.

@@ -20,7 +20,7 @@ from dora_config.yaml.quantities import parse_size
 from dora_recordings.plugin import HEADING
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.client import CoordinatorClient
     from dora_recordings.client.starting import RecordSettings
 
 
@@ -188,7 +188,11 @@ def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
 
 
 def _attach(
-    dataflow: str, settings: RecordSettings, connect: Callable[[], Client], *, named: bool
+    dataflow: str,
+    settings: RecordSettings,
+    connect: Callable[[], CoordinatorClient],
+    *,
+    named: bool,
 ) -> None:
     """Record here a dataflow that runs only here, any other on its machines."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable
@@ -220,7 +224,7 @@ def _attach(
 def _run_on_cluster(
     path: Path,
     settings: RecordSettings,
-    connect: Callable[[], Client],
+    connect: Callable[[], CoordinatorClient],
     overrides: dict[str, str],
     *,
     uv: bool,

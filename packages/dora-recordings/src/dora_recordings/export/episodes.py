@@ -16,7 +16,7 @@ TIMER_TOLERANCE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CommandMessage:
     """A message of the command output."""
 
     time: int
@@ -36,7 +36,9 @@ class EpisodeSpan:
     """Whether it ends with the action of another source."""
 
 
-def spans(commands: Iterable[Command], end: int, task: str) -> tuple[list[EpisodeSpan], list[str]]:
+def spans(
+    commands: Iterable[CommandMessage], end: int, task: str
+) -> tuple[list[EpisodeSpan], list[str]]:
     """Return the episodes that commands begin and end, and the words that are not commands.
 
     A start ends the episode before it; the last one ends with the recording, at ``end``.

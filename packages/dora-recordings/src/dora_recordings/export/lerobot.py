@@ -32,7 +32,7 @@ from dora_recordings.export.dataset_writer import (
     Feature,
 )
 from dora_recordings.export.episodes import (
-    Command,
+    CommandMessage,
     EpisodeSpan,
     FrameGrid,
     frame_rate,
@@ -177,7 +177,7 @@ class _Survey:
         self._others: set[str] = set()
         """Outputs that are not part of the dataset."""
         self._times: dict[str, list[int]] = {}
-        self._commands: list[Command] = []
+        self._commands: list[CommandMessage] = []
         self._values: list[tuple[int, str]] = []
         """Times of actions, and their values of `split_by`."""
         self._first: int | None = None
@@ -419,10 +419,10 @@ def _decoded(decoder: VisualDecoder, message: RecordedMessage) -> DecodedMessage
         raise CannotConvert(f"output {message.topic}: {error}") from error
 
 
-def _command(decoded: DecodedMessage) -> Command:
+def _command(decoded: DecodedMessage) -> CommandMessage:
     values = decoded.array.to_pylist()
     task = decoded.metadata.get("task")
-    return Command(
+    return CommandMessage(
         decoded.message.log_time,
         str(values[0]) if values else "",
         None if task is None else str(task),

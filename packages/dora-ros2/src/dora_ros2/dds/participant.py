@@ -42,7 +42,7 @@ from cyclonedds.pub import DataWriter
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
-from dora_ros2.connection import Connection, Endpoint, Node, OnMessage, Payload, Publisher
+from dora_ros2.connection import OnMessage, Payload, Publisher, RosConnection, RosEndpoint, RosNode
 from dora_ros2.errors import MalformedMessage, SessionError
 from dora_ros2.types import Types
 from dora_ros2.zenoh.tokens import (
@@ -193,11 +193,11 @@ def _receive_from_loopback(domain: int) -> None:
                         held.setsockopt(socket.SOL_SOCKET, device, b"lo")
 
 
-class DdsEndpoint(Endpoint):
+class DdsEndpoint(RosEndpoint):
     """What publishers and subscriptions share."""
 
-    def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
-        self._participant: Participant = node.connection  # type: ignore[assignment]
+    def __init__(self, node: RosNode, name: str, type: WireType, qos: Qos) -> None:
+        self._participant: DdsParticipant = node.connection  # type: ignore[assignment]
         super().__init__(node, name, type, qos)
 
     def refresh(self) -> None:
@@ -237,7 +237,7 @@ class DdsSubscription(DdsEndpoint):
     kind = Kind.SUBSCRIPTION
 
     def __init__(
-        self, node: Node, name: str, type: WireType, qos: Qos, on_message: OnMessage
+        self, node: RosNode, name: str, type: WireType, qos: Qos, on_message: OnMessage
     ) -> None:
         self._on_message = on_message
         self._senders: dict[int, UUID] = {}
@@ -309,7 +309,7 @@ class DdsSubscription(DdsEndpoint):
         self._condition = self._reader = self._second = None
 
 
-def _made(kind: Any, participant: Participant, topic: Any, qos: Any) -> Any:
+def _made(kind: Any, participant: DdsParticipant, topic: Any, qos: Any) -> Any:
     try:
         return kind(participant.dds, topic, qos)
     except DDSException as error:
@@ -323,7 +323,7 @@ def _no_services(*_: object) -> Any:
     )
 
 
-class Participant(Connection):
+class DdsParticipant(RosConnection):
     """All nodes of this process in one domain."""
 
     kind = "dds"
@@ -399,20 +399,20 @@ class Participant(Connection):
     def unwatch(self, condition: ReadCondition | None) -> None:
         self._wait.detach(condition)
 
-    def announce(self, node: Node) -> None:
+    def announce(self, node: RosNode) -> None:
         if self.closed:
             raise SessionError("the participant is closed")
         self.nodes[node] = None
         self.publish_nodes()
 
-    def withdraw(self, node: Node) -> None:
+    def withdraw(self, node: RosNode) -> None:
         del self.nodes[node]
         self.publish_nodes()
 
     def publish_nodes(self) -> None:
         """Publish which endpoints belong to which node."""
 
-        def keys(node: Node, kind: Kind) -> list[dict[str, bytes]]:
+        def keys(node: RosNode, kind: Kind) -> list[dict[str, bytes]]:
             found: list[Any] = [one for one in list(node.endpoints) if one.kind is kind]
             return [{"data": one.key.bytes} for one in found]
 

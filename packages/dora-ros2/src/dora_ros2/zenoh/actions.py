@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from dora_ros2.cdr.writer import as_dictionary
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.errors import GoalError, MalformedMessage, NoReply
 from dora_ros2.types import ActionType
-from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, Request, ServiceClient, then
+from dora_ros2.zenoh.endpoints import REQUEST_SECONDS, ServiceClient, ServiceRequest, then
 from dora_ros2.zenoh.tokens import SECOND, Attachment, Qos, absolute, stamp
 
 Message: TypeAlias = pa.StructArray | pa.StructScalar | dict[str, Any]
@@ -131,7 +131,7 @@ class ServerGoal:
     was accepted, `ended_at` on the clock of the caller.
     """
 
-    def __init__(self, server: ActionServer, request: Request) -> None:
+    def __init__(self, server: ActionServer, request: ServiceRequest) -> None:
         self.id = request.payload[_ID]
         self.goal = request.value.field("goal")
         self.key = str(uuid.UUID(bytes=self.id))
@@ -141,7 +141,7 @@ class ServerGoal:
         self.ended_at: float | None = None
         self.result: bytes | bytearray = b""
         """The encoded response to requests for the result, once the goal ended."""
-        self.waiting: list[Request] = []
+        self.waiting: list[ServiceRequest] = []
         """Requests for the result."""
         self.fetched = threading.Event()
         """Set once a client has received the result."""
@@ -201,7 +201,7 @@ class ActionServer:
 
     def __init__(
         self,
-        node: Node,
+        node: RosNode,
         name: str,
         type: ActionType,
         on_goal: Callable[[ServerGoal], None],
@@ -259,14 +259,14 @@ class ActionServer:
             if not self._status.closed:
                 self._status.publish(self.type.status.encode({"status_list": statuses}))
 
-    def _goal_requested(self, request: Request) -> None:
+    def _goal_requested(self, request: ServiceRequest) -> None:
         goal = ServerGoal(self, request)
         if goal.id in self.goals.goals:
             goal.reject()
         else:
             self._on_goal(goal)
 
-    def _cancel_requested(self, request: Request) -> None:
+    def _cancel_requested(self, request: ServiceRequest) -> None:
         asked = request.value[0].as_py()["goal_info"]
         until = asked["stamp"]["sec"] * SECOND + asked["stamp"]["nanosec"]
         with self.lock:
@@ -287,7 +287,7 @@ class ActionServer:
             self.goals.move(goal.id, GoalState.CANCELING, time.monotonic())
         return True
 
-    def _result_requested(self, request: Request) -> None:
+    def _result_requested(self, request: ServiceRequest) -> None:
         goal_id = bytes(request.value[0].as_py()["goal_id"]["uuid"])
         with self.lock:
             self.goals.expire(time.monotonic())
@@ -304,7 +304,7 @@ class ActionServer:
 
 
 @dataclass(frozen=True)
-class Result:
+class GoalResult:
     """How a goal ended: SUCCEEDED, CANCELED or ABORTED, and its result."""
 
     state: GoalState
@@ -314,7 +314,7 @@ class Result:
 class ActionClient:
     """Sends goals to the server of an action."""
 
-    def __init__(self, node: Node, name: str, type: ActionType) -> None:
+    def __init__(self, node: RosNode, name: str, type: ActionType) -> None:
         """Announce the client. Raises InvalidName, SessionError."""
         self.name = absolute(name, node.namespace, node.name)
         self.type = type
@@ -370,14 +370,14 @@ class ActionClient:
         future.add_done_callback(forget_failed)
         return future
 
-    def result(self, goal_id: bytes, *, timeout: float | None = None) -> Future[Result]:
+    def result(self, goal_id: bytes, *, timeout: float | None = None) -> Future[GoalResult]:
         """Return a future of the result of an accepted goal; any number may wait.
 
         It fails with NoReply: after `timeout` seconds (None: never), if the server disappears, or
         if it does not know the goal.
         """
 
-        def answered(answer: pa.StructArray) -> Result:
+        def answered(answer: pa.StructArray) -> GoalResult:
             self._on_feedback.pop(goal_id, None)
             status = answer.field("status")[0].as_py()
             if status == GoalState.UNKNOWN:
@@ -387,7 +387,7 @@ class ActionClient:
                 )
             if status not in ENDS.values():
                 raise NoReply(f"{self.name}: a result with status {status}, which is not an end")
-            return Result(GoalState(status), answer.field("result"))
+            return GoalResult(GoalState(status), answer.field("result"))
 
         return then(self._get.ask({"goal_id": _uuid(goal_id)}, timeout=timeout), answered)
 

@@ -21,7 +21,7 @@ import zenoh
 import zenoh.ext
 
 from dora_ros2.backlog import KEEP_ALL, Backlog
-from dora_ros2.connection import Connection, Endpoint, Node, OnMessage, Payload, Publisher
+from dora_ros2.connection import OnMessage, Payload, Publisher, RosConnection, RosEndpoint, RosNode
 from dora_ros2.errors import MalformedMessage, NoReply, SessionError
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.tokens import (
@@ -103,7 +103,7 @@ class _Declared(Protocol):
     def undeclare(self) -> Any: ...
 
 
-class ZenohConnection(Connection):
+class ZenohConnection(RosConnection):
     """What endpoints use of their session."""
 
     profile: Profile
@@ -125,10 +125,10 @@ class ZenohConnection(Connection):
             self._changed.notify_all()
 
 
-class ZenohEndpoint(Endpoint):
+class ZenohEndpoint(RosEndpoint):
     """What publishers, subscriptions, servers and clients share: key, token and GID."""
 
-    def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
+    def __init__(self, node: RosNode, name: str, type: WireType, qos: Qos) -> None:
         self.session: ZenohConnection = node.connection  # type: ignore[assignment]
         self._sequence = count(1)
         self._warned = False
@@ -197,7 +197,7 @@ class ZenohPublisher(ZenohEndpoint, Publisher):
     Only a reliable publisher that keeps all messages waits for slow connections.
     """
 
-    def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
+    def __init__(self, node: RosNode, name: str, type: WireType, qos: Qos) -> None:
         session: ZenohConnection = node.connection  # type: ignore[assignment]
         keeps = qos.transient_local and session.follows
         self._kept: Backlog[tuple[Payload, Attachment]] = Backlog(_samples(qos) if keeps else 0)
@@ -253,7 +253,7 @@ class Subscription(ZenohEndpoint):
     kind = Kind.SUBSCRIPTION
 
     def __init__(
-        self, node: Node, name: str, type: WireType, qos: Qos, on_message: OnMessage
+        self, node: RosNode, name: str, type: WireType, qos: Qos, on_message: OnMessage
     ) -> None:
         self._on_message = on_message
         self._joining: dict[bytes, _Joining] = {}
@@ -356,7 +356,7 @@ class _Joining:
     messages: dict[int, tuple[bytes, Attachment | None]] = field(default_factory=dict)
 
 
-class Request:
+class ServiceRequest:
     """A request to a service; reply once, from any thread, or close it."""
 
     def __init__(self, server: ServiceServer, query: zenoh.Query) -> None:
@@ -407,10 +407,10 @@ class ServiceServer(ZenohEndpoint):
     kind = Kind.SERVER
 
     def __init__(
-        self, node: Node, name: str, type: WireType, on_request: Callable[[Request], None]
+        self, node: RosNode, name: str, type: WireType, on_request: Callable[[ServiceRequest], None]
     ) -> None:
         self._on_request = on_request
-        self.pending: set[Request] = set()
+        self.pending: set[ServiceRequest] = set()
         super().__init__(node, name, type, _SERVICE_QOS)
 
     def _end_requests(self) -> None:
@@ -421,7 +421,7 @@ class ServiceServer(ZenohEndpoint):
         return [session.declare_queryable(self.key, direct(self._received), complete=True)]
 
     def _received(self, query: zenoh.Query) -> None:
-        request = Request(self, query)
+        request = ServiceRequest(self, query)
         if self.closed:
             request.close()
             return
@@ -440,7 +440,7 @@ class ServiceClient(ZenohEndpoint):
 
     kind = Kind.CLIENT
 
-    def __init__(self, node: Node, name: str, type: WireType) -> None:
+    def __init__(self, node: RosNode, name: str, type: WireType) -> None:
         self._pending: set[Future[bytes]] = set()
         self._cancellation = zenoh.CancellationToken()
         super().__init__(node, name, type, _SERVICE_QOS)
@@ -543,7 +543,7 @@ class ServiceClient(ZenohEndpoint):
         return self.mismatch or "no server, or it ended before it replied"
 
 
-def answering(answer: Callable[[Any], Mapping[str, Any]]) -> Callable[[Request], None]:
+def answering(answer: Callable[[Any], Mapping[str, Any]]) -> Callable[[ServiceRequest], None]:
     """Return a callback that answers each request, a dictionary, with a dictionary."""
     return lambda request: request.answer(answer(request.value[0].as_py()))
 

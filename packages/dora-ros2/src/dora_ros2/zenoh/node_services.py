@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, TypeAlias
 
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
 from dora_ros2.types import ServiceType, Types
@@ -66,7 +66,7 @@ class ParameterServer:
 
     def __init__(
         self,
-        node: Node,
+        node: RosNode,
         types: Types,
         values: Mapping[str, Value],
         *,
@@ -154,7 +154,7 @@ def parameter_service(types: Types, word: str) -> ServiceType:
     return types.service(f"rcl_interfaces/srv/{name}")
 
 
-def fetch_description(node: Node, target: str, name: str, type_hash: str) -> TypeDescription:
+def fetch_description(node: RosNode, target: str, name: str, type_hash: str) -> TypeDescription:
     """Request the description of a type from the node `target`, which uses it.
 
     Not from a callback. Raises NoReply; DefinitionError: the node refuses, or sends another type;
@@ -183,7 +183,7 @@ def fetch_description(node: Node, target: str, name: str, type_hash: str) -> Typ
     return described
 
 
-def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeDescription:
+def find_description(node: RosNode, types: Types, endpoint: EndpointToken) -> TypeDescription:
     """Return the description of an endpoint's type: one that is installed, or that of its node.
 
     Not from a callback. Raises DefinitionError: none has the endpoint's hash.
@@ -213,7 +213,7 @@ def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeD
         ) from None
 
 
-def serve_descriptions(node: Node, describe: Callable[[str], TypeDescription]) -> None:
+def serve_descriptions(node: RosNode, describe: Callable[[str], TypeDescription]) -> None:
     """Answer requests for types of our node; `describe` may raise DefinitionError."""
     answer = answering(partial(_answer, describe))
     node.service_server(f"~/{DESCRIBE}", _describe_type(), answer)

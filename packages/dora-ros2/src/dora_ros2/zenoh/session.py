@@ -20,7 +20,7 @@ from typing import Any
 
 import zenoh
 
-from dora_ros2.connection import Node
+from dora_ros2.connection import RosNode
 from dora_ros2.errors import SessionError
 from dora_ros2.zenoh import ROUTER
 from dora_ros2.zenoh.endpoints import (
@@ -128,7 +128,7 @@ def open_router(listen: str = ROUTER) -> zenoh.Session:
         raise SessionError(f"cannot listen at {listen}: {_text(error)}") from None
 
 
-class Session(ZenohConnection):
+class ZenohSession(ZenohConnection):
     """A session in one ROS domain.
 
     `on_state` is called with a text while the session waits for a router, and with None when it is
@@ -193,10 +193,10 @@ class Session(ZenohConnection):
             self._add_tls_problem(made)
         self._report()
 
-    def announce(self, node: Node) -> None:
+    def announce(self, node: RosNode) -> None:
         self.nodes[node] = self.raw.liveliness().declare_token(str(node.token))
 
-    def withdraw(self, node: Node) -> None:
+    def withdraw(self, node: RosNode) -> None:
         undeclare(self.nodes.pop(node))
 
     def _disconnect(self) -> None:

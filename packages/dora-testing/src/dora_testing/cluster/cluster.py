@@ -1,4 +1,4 @@
-"""`Cluster`: coordinator, daemons and runners of several machines in one process."""
+"""`InProcessCluster`: coordinator, daemons and runners of several machines in one process."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ RECOVERY_SECONDS = 200.0
 T = TypeVar("T")
 
 
-class Dataflow:
+class InProcessDataflow:
     """A dataflow of a cluster: what commands show, and the messages of its nodes."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: InProcessCluster, name: str) -> None:
         self._cluster = cluster
         self.name = name
 
@@ -121,7 +121,7 @@ class Dataflow:
         return self._cluster.traffic_of(self.name)
 
 
-class Cluster:
+class InProcessCluster:
     """Machines, a coordinator on the first one, and the network between them.
 
     Made by the fixture `dora_cluster`. The daemons, the coordinator and the runners take the
@@ -150,7 +150,7 @@ class Cluster:
 
     def start(
         self, dataflow: Path | str, nodes: Mapping[str, Node] | None = None, *, name: str = ""
-    ) -> Dataflow:
+    ) -> InProcessDataflow:
         """Start a dataflow, as `dora start` does.
 
         ``nodes``: a function `(event, send_output)` for each node, a class of operators, or a
@@ -170,16 +170,16 @@ class Cluster:
             exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
         )
         self.request(control.StartDataflow(spec=spec))
-        return Dataflow(self, name)
+        return InProcessDataflow(self, name)
 
     def stop(self, name: str) -> None:
         """Stop a dataflow, as `dora stop` does."""
         self.request(control.StopDataflow(dataflow=name))
 
-    def dataflow(self, name: str) -> Dataflow:
+    def dataflow(self, name: str) -> InProcessDataflow:
         """Return a dataflow by its name: that in the file, or the name of the file."""
         self.traffic_of(name)
-        return Dataflow(self, name)
+        return InProcessDataflow(self, name)
 
     def request(self, request: control.ControlRequest, kind: type[T] | None = None) -> T:
         """Let time pass until the coordinator answers a request. Raises FlowError."""

@@ -36,7 +36,7 @@ from dora_coordinator.state.records import DataflowRecord
 from dora_coordinator.telemetry.spans import SpanEvent
 from dora_daemon.agent import events as agent_events
 from dora_testing.cluster.link import SimulatedLink, Wall
-from dora_testing.cluster.machine import Machine, Runner
+from dora_testing.cluster.machine import InProcessMachine, InProcessRunner
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -73,10 +73,10 @@ async def _turns() -> None:
 COORDINATOR = ProgramVersion(program="coordinator", release="1")
 DAEMON = ProgramVersion(program="daemon", release="1")
 
-M = TypeVar("M", bound=Machine[Any])
+M = TypeVar("M", bound=InProcessMachine[Any])
 
 
-class Fleet(Generic[M]):
+class InProcessFleet(Generic[M]):
     """A coordinator, its store, the daemons of machines, and the network between them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -331,7 +331,7 @@ class Fleet(Generic[M]):
         self._agent(daemon, daemon.runner_events.popleft())
         return True
 
-    def step_link(self, runner: Runner, daemon: M) -> bool:
+    def step_link(self, runner: InProcessRunner, daemon: M) -> bool:
         """Advance a link: it listens or tries its peers; return whether it reported anything."""
         link = runner.link
         if link is None or not runner.lives or link.problem is not None:

@@ -21,7 +21,7 @@ from dora_daemon.agent.state import AgentState
 from dora_testing.cluster.link import SimulatedLink
 
 
-class Runner(ABC):
+class InProcessRunner(ABC):
     """A simulated runner process, as its machine sees it."""
 
     def __init__(self, record: PartRecord) -> None:
@@ -77,11 +77,11 @@ class Runner(ABC):
         return agent_events.NodesRead(self.dataflow_id, self.attempt, self.definitions, {})
 
 
-R = TypeVar("R", bound=Runner)
+R = TypeVar("R", bound=InProcessRunner)
 
 
 @dataclass
-class Machine(ABC, Generic[R]):
+class InProcessMachine(ABC, Generic[R]):
     """One machine: its disk, its runners, and the daemon process while it runs."""
 
     name: str
@@ -158,7 +158,7 @@ class Machine(ABC, Generic[R]):
         runner.phase = "dead"
         self._ended(runner, "its runner was killed")
 
-    def report_runner(self, runner: Runner) -> None:
+    def report_runner(self, runner: InProcessRunner) -> None:
         """Let a runner report its state."""
         if self.agent is not None:
             self.runner_events.append(runner.changed())

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from dora_config.protocol.control import StopDataflow
 from dora_daemon.agent.records import PartRecord
 from dora_node_api.protocol import lockstep as wire
-from dora_testing.cluster.fleet import Fleet
+from dora_testing.cluster.fleet import InProcessFleet
 from dora_testing.cluster.link import Wall
-from dora_testing.cluster.machine import Machine
+from dora_testing.cluster.machine import InProcessMachine
 from dora_testing.cluster.runner import NodeRunner, Traffic
 from dora_testing.errors import FlowError
 from dora_testing.schedule import Schedule
@@ -21,7 +21,7 @@ _MOST_STEPS = 10_000
 
 
 @dataclass
-class NodeMachine(Machine[NodeRunner]):
+class NodeMachine(InProcessMachine[NodeRunner]):
     """A machine whose runners have nodes."""
 
     network: Network = field(kw_only=True)
@@ -30,7 +30,7 @@ class NodeMachine(Machine[NodeRunner]):
         return NodeRunner(record, self, self.network)
 
 
-class Network(Fleet[NodeMachine]):
+class Network(InProcessFleet[NodeMachine]):
     """Delivers messages of the control plane and of nodes, unless there is a wall between."""
 
     def __init__(self, home: str, seed: int) -> None:

@@ -25,7 +25,7 @@ from dora_daemon.runner.machine.edges import Edge
 from dora_node_api.operators import DoraStatus
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_testing.cluster.machine import Machine, Runner
+from dora_testing.cluster.machine import InProcessMachine, InProcessRunner
 from dora_testing.directing import Director
 from dora_testing.errors import FlowError
 from dora_testing.messages import Opened, lifecycle
@@ -68,13 +68,15 @@ class World(Timeline, Protocol):
     def stop(self, dataflow_id: str) -> None: ...
 
 
-class NodeRunner(Runner, Director):
+class NodeRunner(InProcessRunner, Director):
     """The runner of one part of a dataflow."""
 
-    def __init__(self, record: PartRecord, machine: Machine[NodeRunner], network: World) -> None:
+    def __init__(
+        self, record: PartRecord, machine: InProcessMachine[NodeRunner], network: World
+    ) -> None:
         self._machine, self._network = machine, network
         self.traffic = network.traffic[record.spec.name or ""]
-        Runner.__init__(self, record)
+        InProcessRunner.__init__(self, record)
         plan = RunPlan(
             **{name: getattr(record.spec, name) for name in DataflowSetup.model_fields},
             dataflow_id=record.dataflow_id,

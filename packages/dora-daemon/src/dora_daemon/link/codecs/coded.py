@@ -17,7 +17,7 @@ from typing import Final
 
 from dora_daemon.link.errors import LinkProcessError
 from dora_daemon.link.protocol.frames import MAX_CODED
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 _HEAD: Final = struct.Struct("<BBxxII4xQQ")
 CODED_AT: Final = _HEAD.size
@@ -32,7 +32,7 @@ class NotDecoded(LinkProcessError):
     """A compressed message must be dropped; the text is the reason."""
 
 
-class Shape(Frozen):
+class Shape(FrozenRecord):
     """Size and encoding of a picture."""
 
     width: int
@@ -45,7 +45,7 @@ class Shape(Frozen):
         return self.width * self.height * PIXEL_BYTES[self.encoding]
 
 
-class CodedHead(Frozen):
+class CodedHead(FrozenRecord):
     """What a decoder needs to know before the bytes."""
 
     codec: str

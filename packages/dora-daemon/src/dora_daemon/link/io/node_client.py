@@ -12,7 +12,7 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.link.errors import LinkProcessError
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol.control_socket import ControlSocket
-from dora_node_api.protocol.frames import Received, close_all
+from dora_node_api.protocol.frames import ReceivedFrame, close_all
 from dora_node_api.protocol.messages import (
     AddInput,
     AddRoute,
@@ -51,7 +51,7 @@ class NodeClient:
         """Receivers of removed queues, closed once their stream has ended."""
         self.on_warning: Callable[[str], None] = lambda sentence: None
         self.gone = False
-        self._answers: dict[int, Received | None] = {}
+        self._answers: dict[int, ReceivedFrame | None] = {}
         self._answered = threading.Condition()
         self._requests = 0
         self._inputs: dict[str, int] = {}
@@ -107,7 +107,7 @@ class NodeClient:
             changed = self._handle(received) or changed
         return changed
 
-    def _handle(self, received: Received) -> bool:
+    def _handle(self, received: ReceivedFrame) -> bool:
         match received.message:
             case AddRoute(output, spec):
                 self.forwarder.add_route(
@@ -178,7 +178,7 @@ class NodeClient:
         return answer.descriptors[0], answer.message.size
 
 
-def _reason(first: Received | None) -> str:
+def _reason(first: ReceivedFrame | None) -> str:
     if first is None:
         return f"no answer within {_WELCOME_SECONDS:g} s"
     close_all(first.descriptors)

@@ -29,8 +29,8 @@ from dora_daemon.link.io.connect_errors import (
     why_not,
     without_brackets,
 )
-from dora_daemon.link.io.tcp_state import Connection, connection_of, ports_of
-from dora_daemon.link.protocol.access import Channel, access_control
+from dora_daemon.link.io.tcp_state import TcpConnection, connection_of, ports_of
+from dora_daemon.link.protocol.access import PeerKeys, access_control
 from dora_daemon.link.protocol.priority import Priority
 
 # Settings that differ from Zenoh's defaults, measured on two machines with 2 cores: with two
@@ -99,7 +99,7 @@ class LinkSession:
         host: str,
         ports: list[int],
         credentials: Path | None,
-        channels: Sequence[Channel] | None = None,
+        channels: Sequence[PeerKeys] | None = None,
         *,
         insecure_ok: bool = False,
         low_latency: bool = False,
@@ -138,7 +138,7 @@ class LinkSession:
         cls,
         endpoint: str,
         credentials: Path | None,
-        channel: Channel | None = None,
+        channel: PeerKeys | None = None,
         *,
         seconds: float = CONNECT_SECONDS,
         low_latency: bool = False,
@@ -233,7 +233,7 @@ class LinkSession:
         except zenoh.ZError:
             return []
 
-    def connection(self, zid: str) -> Connection | None:
+    def connection(self, zid: str) -> TcpConnection | None:
         """Return the connection to the session of this Zenoh id."""
         try:
             links = self._session.info.links()
@@ -268,7 +268,7 @@ def _open(
     listen: str | None,
     dial: str | None,
     credentials: Path | None,
-    channels: Sequence[Channel] | None,
+    channels: Sequence[PeerKeys] | None,
     connect_seconds: float = CONNECT_SECONDS,
     low_latency: bool = False,
 ) -> zenoh.Session:

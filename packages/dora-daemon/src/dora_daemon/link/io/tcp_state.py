@@ -23,7 +23,7 @@ _INFO: Final = struct.Struct("=16xI4xIIII28xI48xQ16xI52xQQ")
 """The fields of `struct tcp_info` that are read."""
 
 
-class Connection(NamedTuple):
+class TcpConnection(NamedTuple):
     """A socket of this process, which Zenoh may close at any time."""
 
     descriptor: int
@@ -31,7 +31,7 @@ class Connection(NamedTuple):
     """Number of the socket: the kernel reuses descriptors at once."""
 
 
-def read(connection: Connection) -> TcpState:
+def read(connection: TcpConnection) -> TcpState:
     """Return the state of a connection.
 
     Raises OSError if it was closed, also if its descriptor is that of another socket now, and if
@@ -67,7 +67,7 @@ def ports_of(source: str, destination: str) -> tuple[int, int] | None:
     return int(found[0][1]), int(found[1][1])
 
 
-def connection_of(ports: tuple[int, int]) -> Connection | None:
+def connection_of(ports: tuple[int, int]) -> TcpConnection | None:
     """Return this process's connection with these ports."""
     for connection in _sockets():
         with suppress(OSError):
@@ -81,8 +81,8 @@ def connection_of(ports: tuple[int, int]) -> Connection | None:
     return None
 
 
-def _sockets() -> Iterator[Connection]:
+def _sockets() -> Iterator[TcpConnection]:
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             if found := _SOCKET.fullmatch(str(entry.readlink())):
-                yield Connection(int(entry.name), int(found[1]))
+                yield TcpConnection(int(entry.name), int(found[1]))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from dora_daemon.link.io import tcp_state
 from dora_daemon.link.io.session import LinkSession
-from dora_daemon.link.io.tcp_state import Connection
+from dora_daemon.link.io.tcp_state import TcpConnection
 from dora_daemon.link.protocol.path_queue import PIECE, PathQueue
 
 
@@ -43,7 +43,7 @@ class BulkPath:
             time.sleep(pause / 1e9)
         return most
 
-    def _look(self, connection: Connection) -> int:
+    def _look(self, connection: TcpConnection) -> int:
         """Return the nanoseconds until the next look; 0: the path takes more."""
         try:
             state = tcp_state.read(connection)

@@ -20,7 +20,7 @@ from dora_daemon.link.io.connect_errors import is_open, probed, split_address
 from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.peer import PeerLink
-from dora_daemon.link.protocol.access import Channel
+from dora_daemon.link.protocol.access import PeerKeys
 from dora_daemon.link.protocol.status import other_security
 
 _ATTEMPTS: Final = RetryPolicy(first=0.1, longest=1.0)
@@ -53,7 +53,7 @@ class LowLatencyDialer:
 
     _peer: PeerLink
     _credentials: Path | None
-    _channel: Callable[[], Channel]
+    _channel: Callable[[], PeerKeys]
     _prepare: Callable[[LinkSession], None]
     _ordinary: LinkSession | None = None
     _session: LinkSession | None = None
@@ -135,7 +135,7 @@ class Dialer:
     ports: Sequence[int]
     """Where links listen. While the coordinator is away, a peer whose port was taken after a reboot
     is found at another one of them."""
-    channel: Callable[[], Channel]
+    channel: Callable[[], PeerKeys]
     prepare: Callable[[LinkSession], None]
     changed: Callable[[PeerLink], None]
     note: Callable[[str], None]

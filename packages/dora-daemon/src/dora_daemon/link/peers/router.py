@@ -9,7 +9,7 @@ from dora_daemon.link.errors import WireError
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol import access, frames, hello
-from dora_daemon.link.protocol.access import Channel
+from dora_daemon.link.protocol.access import PeerKeys
 from dora_daemon.link.protocol.frames import HELLO_KIND
 
 
@@ -33,7 +33,7 @@ class FrameRouter:
         """Return the key of frames from this link to a machine's link."""
         return access.key(self._prefix, machine, self._machine)
 
-    def channel(self, machine: str, name: str) -> Channel:
+    def channel(self, machine: str, name: str) -> PeerKeys:
         """Return the keys shared with a machine; ``name``: common name in its certificate."""
         return access.channel(self._prefix, self._machine, machine, name)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from dora_daemon.link.io.node_client import NodeClient
 from dora_daemon.link.peers.peer import PeerLink
-from dora_daemon.link.protocol.messages import Incoming, Outgoing, StreamCount, ToRunner
+from dora_daemon.link.protocol.messages import IncomingStream, Outgoing, StreamCount, ToRunner
 from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_daemon.link.streams.sender import StreamSender
 from dora_daemon.link.streams.sender_thread import SenderThread
@@ -36,7 +36,7 @@ class StreamTable:
         self._send = send
         self._note = note
         self._wanted_out: tuple[Outgoing, ...] = ()
-        self._wanted_in: tuple[Incoming, ...] = ()
+        self._wanted_in: tuple[IncomingStream, ...] = ()
         self._numbers = 0
         self.outgoing: dict[Key, StreamSender] = {}
         self.incoming: dict[Key, StreamReceiver] = {}
@@ -48,7 +48,7 @@ class StreamTable:
         """Set the list of streams that leave; `settle` applies it."""
         self._wanted_out = tuple(streams)
 
-    def want_incoming(self, streams: Iterable[Incoming]) -> None:
+    def want_incoming(self, streams: Iterable[IncomingStream]) -> None:
         """Set the list of streams that enter; `settle` applies it."""
         self._wanted_in = tuple(streams)
 

@@ -16,7 +16,7 @@ _NOT_KNOWN: Final = "not known yet"
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class PeerKeys:
     """The two keys of this link and one peer."""
 
     name: str
@@ -30,12 +30,12 @@ def key(prefix: str, receiver: str, sender: str) -> str:
     return f"{prefix}/link/{quote(receiver, safe='')}/{quote(sender, safe='')}"
 
 
-def channel(prefix: str, machine: str, peer: str, name: str) -> Channel:
+def channel(prefix: str, machine: str, peer: str, name: str) -> PeerKeys:
     """Return the channel of two machines; ``name``: common name of the peer, or empty."""
-    return Channel(name or _NOT_KNOWN, key(prefix, machine, peer), key(prefix, peer, machine))
+    return PeerKeys(name or _NOT_KNOWN, key(prefix, machine, peer), key(prefix, peer, machine))
 
 
-def access_control(channels: Iterable[Channel]) -> dict[str, Any]:
+def access_control(channels: Iterable[PeerKeys]) -> dict[str, Any]:
     """Return the value of Zenoh's setting ``access_control``."""
     rules: list[dict[str, Any]] = []
     subjects = []

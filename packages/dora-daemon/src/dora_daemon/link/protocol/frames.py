@@ -44,7 +44,7 @@ from enum import IntEnum
 from typing import Final
 
 from dora_daemon.link.errors import WireError
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 from dora_node_api.transport.shared.payload import Payload
 
@@ -115,7 +115,7 @@ Ack = tuple[int, int]
 
 
 class Data:
-    """First, and often only, frame of a message. Not `Frozen`: one is made for every message."""
+    """First, and often only, frame of a message. Not a `FrozenRecord`: each message has one."""
 
     __slots__ = ("coded", "data", "flags", "parts", "previous", "sent_ns", "sequence", "whole")
 
@@ -144,7 +144,7 @@ class Data:
         """Whether the data area is compressed."""
 
 
-class LifecycleEvent(Frozen):
+class LifecycleEvent(FrozenRecord):
     """Event that ends or changes the stream, in its place among the messages."""
 
     sequence: int
@@ -153,7 +153,7 @@ class LifecycleEvent(Frozen):
     error: str
 
 
-class Pong(Frozen):
+class Pong(FrozenRecord):
     """Answer to a ping."""
 
     ping_sent_ns: int

@@ -98,7 +98,7 @@ class SetOutgoing(Frozen, kind="set_outgoing"):
     streams: tuple[Outgoing, ...]
 
 
-class Incoming(Frozen):
+class IncomingStream(Frozen):
     """A stream from a machine into local queues."""
 
     machine: str
@@ -113,7 +113,7 @@ class Incoming(Frozen):
 class SetIncoming(Frozen, kind="set_incoming"):
     """All streams that enter this machine."""
 
-    streams: tuple[Incoming, ...]
+    streams: tuple[IncomingStream, ...]
 
 
 class Finish(Frozen, kind="finish"):

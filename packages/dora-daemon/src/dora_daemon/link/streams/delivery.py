@@ -14,7 +14,7 @@ from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.assembly import Assembly
 from dora_daemon.link.streams.images import ImageMessage
 from dora_daemon.link.streams.validation import is_plain
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.shared.layout import RecordKind
@@ -34,7 +34,7 @@ class SourceEnded:
     """The source's part has ended and does not restart; its link may not have sent an event."""
 
 
-class NewRun(Frozen):
+class NewRun(FrozenRecord):
     """The source's part was started anew."""
 
     run_id: str

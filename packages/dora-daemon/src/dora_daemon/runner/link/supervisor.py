@@ -19,7 +19,7 @@ from dora_config.spawn_argv import run_module
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol import messages
 from dora_daemon.link.protocol.messages import (
-    Incoming,
+    IncomingStream,
     LineBuffer,
     Outgoing,
     SetIncoming,
@@ -140,7 +140,7 @@ class RunnerChannel:
             self._socket.close()
 
 
-class LogReader:
+class LogStreamReader:
     """Reader of one stream of log lines."""
 
     def __init__(
@@ -195,7 +195,7 @@ class StreamQueues:
         self._router = services.router
         self._segments = services.segments
         self._logs = services.logs
-        self._log_readers: dict[Edge, LogReader] = {}
+        self._log_readers: dict[Edge, LogStreamReader] = {}
         self._readers_of_logs: dict[Edge, tuple[tuple[str, str], ...]] = {}
         """Node and input of each reader of a stream of log lines; they change while it is read."""
         self.streams = MachineStreams()
@@ -238,7 +238,7 @@ class StreamQueues:
             forward = partial(self._forward, edge)
             board = self._registry.board
             try:
-                self._log_readers[edge] = LogReader(board, entry, self._segments, forward)
+                self._log_readers[edge] = LogStreamReader(board, entry, self._segments, forward)
             except OSError as error:
                 self._router.drop(entry)
                 raise QueueUnavailable(f"cannot read edge {edge}: {error}") from error
@@ -274,7 +274,7 @@ class StreamQueues:
         ]
         return SetIncoming(
             streams=tuple(
-                Incoming(machine=s.machine, node=s.node, output=s.output, queues=numbers)
+                IncomingStream(machine=s.machine, node=s.node, output=s.output, queues=numbers)
                 for s, numbers in found
             )
         )

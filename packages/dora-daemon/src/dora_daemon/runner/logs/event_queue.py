@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dora_config.protocol import runner_events as reports
-from dora_daemon.runner.logs.logs import Gate
+from dora_daemon.runner.logs.logs import OutputGate
 
 MAX_LINES = 20_000
 """Lines queued before some are dropped, without a gate."""
@@ -37,7 +37,7 @@ class EventQueue:
         self,
         on_event: Callable[[reports.RunOutput], None] | None,
         *,
-        gate: Gate | None = None,
+        gate: OutputGate | None = None,
         max_lines: int | None = None,
         held_lines: int = HELD_LINES,
         stopping_lines: int = STOPPING_LINES,
@@ -72,7 +72,7 @@ class EventQueue:
         if self._gate is not None:
             self._hold_back(event, self._gate)
 
-    def _hold_back(self, event: reports.RunOutput, gate: Gate) -> None:
+    def _hold_back(self, event: reports.RunOutput, gate: OutputGate) -> None:
         if isinstance(event, reports.DataflowStopping):
             self._held = max(self._held, self._stopping_lines)
             self._open(gate)
@@ -84,12 +84,12 @@ class EventQueue:
                     gate.shut()
                     self._reopens = lambda: _call_on(loop, self._open, gate)
 
-    def _open(self, gate: Gate) -> None:
+    def _open(self, gate: OutputGate) -> None:
         with self._changed:
             self._reopens = None
         gate.open()
 
-    def _look_again(self, gate: Gate, taken_before: int) -> None:
+    def _look_again(self, gate: OutputGate, taken_before: int) -> None:
         """While stopping: stop blocking nodes once the reader is stuck."""
         if not gate.is_open and self._taken == taken_before:
             self._held = self._max_lines + 1
@@ -156,6 +156,8 @@ class EventQueue:
             raise self._failure
 
 
-def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[Gate], None], gate: Gate) -> None:
+def _call_on(
+    loop: asyncio.AbstractEventLoop, function: Callable[[OutputGate], None], gate: OutputGate
+) -> None:
     with suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(function, gate)

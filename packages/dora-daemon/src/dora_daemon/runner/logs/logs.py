@@ -32,7 +32,7 @@ _LINES_A_TURN = 200
 Stream = Literal["stdout", "stderr"]
 
 
-class Gate:
+class OutputGate:
     """While it is closed, the output of nodes stays in their pipes."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ def now_text() -> str:
 class LogDestinations(Protocol):
     """Where entries of nodes go beside their files."""
 
-    gate: Gate | None
+    gate: OutputGate | None
 
     def show(self, entry: LogLine) -> bool: ...
     def send(self, output: str, text: str) -> None: ...
@@ -82,7 +82,7 @@ class NodeLog:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """Last lines on stderr of the current process."""
 
-    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
+    def take(self, stream: Stream, lines: list[str]) -> OutputGate | None:
         """Log printed lines; return the gate that further ones must wait for."""
         ts = now_text()
         kept = []
@@ -141,7 +141,7 @@ class NodeLog:
 class LineHandler(Protocol):
     """Receiver of lines, such as a NodeLog."""
 
-    def take(self, stream: Stream, lines: list[str]) -> Gate | None:
+    def take(self, stream: Stream, lines: list[str]) -> OutputGate | None:
         """Process lines; return the gate that further ones must wait for."""
 
 
@@ -192,7 +192,7 @@ class OutputReader:
             self._paused = False
             self._loop.add_reader(self._descriptor, self._readable)
 
-    def _pass_on(self, most: int) -> Gate | None:
+    def _pass_on(self, most: int) -> OutputGate | None:
         count = min(most, len(self._lines))
         if not count:
             return None

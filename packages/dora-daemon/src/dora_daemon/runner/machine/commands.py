@@ -6,40 +6,40 @@ from typing import Literal
 
 from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine.events import TimerName
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 Signal = Literal["SIGTERM", "SIGKILL"]
 
 
-class SpawnNode(Frozen):
+class SpawnNode(FrozenRecord):
     """Start the process of a node; the outcome is NodeSpawned or SpawnFailed."""
 
     node: str
     incarnation: int
 
 
-class SignalNode(Frozen):
+class SignalNode(FrozenRecord):
     """Signal the node's whole process group."""
 
     node: str
     signal: Signal
 
 
-class StageReplacement(Frozen):
+class StageReplacement(FrozenRecord):
     """Start the replacement of a node's program beside its running process."""
 
     node: str
     incarnation: int
 
 
-class PromoteReplacement(Frozen):
+class PromoteReplacement(FrozenRecord):
     """Make the staged process the node's process, after the end of the former one."""
 
     node: str
     incarnation: int
 
 
-class Admit(Frozen):
+class Admit(FrozenRecord):
     """Reply to a Hello with Welcome and the node's routes."""
 
     node: str
@@ -47,7 +47,7 @@ class Admit(Frozen):
     restarts: int
 
 
-class Refuse(Frozen):
+class Refuse(FrozenRecord):
     """Reply to a Hello, or to a node at the start barrier, with an error."""
 
     node: str
@@ -56,19 +56,19 @@ class Refuse(Frozen):
     """The dataflow does not start, for no fault of the process."""
 
 
-class SendGo(Frozen):
+class SendGo(FrozenRecord):
     """Release nodes from the start barrier."""
 
     nodes: tuple[str, ...]
 
 
-class SendStop(Frozen):
+class SendStop(FrozenRecord):
     """Send STOP to a node."""
 
     node: str
 
 
-class ArmTimer(Frozen):
+class ArmTimer(FrozenRecord):
     """Emit TimerFired at the time ``at``; replace an armed timer of the same name."""
 
     node: str | None
@@ -76,53 +76,53 @@ class ArmTimer(Frozen):
     at: float
 
 
-class CancelTimer(Frozen):
+class CancelTimer(FrozenRecord):
     """Cancel a timer if it is armed."""
 
     node: str | None
     timer: TimerName
 
 
-class AnnounceClosed(Frozen):
+class AnnounceClosed(FrozenRecord):
     """Announce to consumers that these outputs (``None``: all) have ended."""
 
     node: str
     outputs: tuple[str, ...] | None = None
 
 
-class AnnounceRestarted(Frozen):
+class AnnounceRestarted(FrozenRecord):
     """Announce to consumers that the node restarts."""
 
     node: str
 
 
-class AnnounceFailed(Frozen):
+class AnnounceFailed(FrozenRecord):
     """Announce to consumers that the node failed permanently."""
 
     node: str
     error: str
 
 
-class RepeatClosed(Frozen):
+class RepeatClosed(FrozenRecord):
     """Announce to a new process of a node which of its inputs have already ended."""
 
     node: str
     inputs: tuple[str, ...]
 
 
-class DropInputs(Frozen):
+class DropInputs(FrozenRecord):
     """Remove the queues of a node that will not read again."""
 
     node: str
 
 
-class ReportEvent(Frozen):
+class ReportEvent(FrozenRecord):
     """Report an event to the connected daemon, or to `dora run`."""
 
     event: reports.RunnerEvent
 
 
-class EmitLog(Frozen):
+class EmitLog(FrozenRecord):
     """Log a line of the runner; ``node`` is its subject."""
 
     level: reports.LogLevel
@@ -130,31 +130,31 @@ class EmitLog(Frozen):
     node: str | None = None
 
 
-class SpawnLink(Frozen):
+class SpawnLink(FrozenRecord):
     """Start the link process; the outcome is LinkSpawned or LinkExited."""
 
     incarnation: int
 
 
-class AdmitLink(Frozen):
+class AdmitLink(FrozenRecord):
     """Reply to the link's Hello with Welcome and its routes."""
 
     incarnation: int
 
 
-class FinishLink(Frozen):
+class FinishLink(FrozenRecord):
     """Make the link deliver queued messages for at most ``seconds`` and end."""
 
     seconds: float
 
 
-class SignalLink(Frozen):
+class SignalLink(FrozenRecord):
     """Signal the link's whole process group."""
 
     signal: Signal
 
 
-class FinishDataflow(Frozen):
+class FinishDataflow(FrozenRecord):
     """Store the result after the end of every node; a ReportEvent with it follows."""
 
     result: reports.DataflowResult

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.ids import RESERVED_NODE_ID
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 
-class Edge(Frozen):
+class Edge(FrozenRecord):
     """Edge from an output of ``source`` to an input of ``target``."""
 
     source: str

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.runner.machine.edges import Edge
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 TimerName = Literal[
     "startup",
@@ -24,7 +24,7 @@ TimerName = Literal[
 ``notice``, and another ``backoff`` and ``kill``, of the link."""
 
 
-class Exit(Frozen):
+class Exit(FrozenRecord):
     """Exit code of a process, or the signal that ended it."""
 
     code: int | None = None
@@ -41,7 +41,7 @@ class Exit(Frozen):
 # ------------------------------------------------------------------------- one node's process
 
 
-class NodeSpawned(Frozen):
+class NodeSpawned(FrozenRecord):
     """The process of a node was started."""
 
     node: str
@@ -49,7 +49,7 @@ class NodeSpawned(Frozen):
     pid: int
 
 
-class SpawnFailed(Frozen):
+class SpawnFailed(FrozenRecord):
     """The process of a node could not be started."""
 
     node: str
@@ -57,7 +57,7 @@ class SpawnFailed(Frozen):
     error: str
 
 
-class NodeConnected(Frozen):
+class NodeConnected(FrozenRecord):
     """The process of a node sent Hello. ``incarnation`` is ``None`` for a dynamic node."""
 
     node: str
@@ -65,7 +65,7 @@ class NodeConnected(Frozen):
     pid: int
 
 
-class NodeExited(Frozen):
+class NodeExited(FrozenRecord):
     """The process of a node was reaped and its output was read completely."""
 
     node: str
@@ -78,14 +78,14 @@ class NodeExited(Frozen):
     """Probable cause if it failed."""
 
 
-class NodeDetached(Frozen):
+class NodeDetached(FrozenRecord):
     """A dynamic node ended or closed its connection."""
 
     node: str
     incarnation: int
 
 
-class NodeStalled(Frozen):
+class NodeStalled(FrozenRecord):
     """The process of a connected node could not run for ``seconds``, longer than allowed."""
 
     node: str
@@ -93,7 +93,7 @@ class NodeStalled(Frozen):
     seconds: float
 
 
-class NodeCorrupted(Frozen):
+class NodeCorrupted(FrozenRecord):
     """The process of a node has overwritten shared memory that other nodes read."""
 
     node: str
@@ -101,7 +101,7 @@ class NodeCorrupted(Frozen):
     problem: str
 
 
-class TimerFired(Frozen):
+class TimerFired(FrozenRecord):
     """A timer armed by ArmTimer fired. ``node`` is ``None`` for timers of the dataflow."""
 
     node: str | None
@@ -114,15 +114,15 @@ class TimerFired(Frozen):
 # -------------------------------------------------------------------------------- the dataflow
 
 
-class Prepared(Frozen):
+class Prepared(FrozenRecord):
     """Queues and sockets exist: nodes may be spawned."""
 
 
-class BarrierReleased(Frozen):
+class BarrierReleased(FrozenRecord):
     """All nodes on all machines have connected, as reported by the coordinator."""
 
 
-class RunStopRequested(Frozen):
+class RunStopRequested(FrozenRecord):
     """Stop the dataflow; ``grace`` ``None`` selects the plan's."""
 
     reason: str
@@ -132,7 +132,7 @@ class RunStopRequested(Frozen):
     """This part will be started again, so the link leaves without a notice to its peers."""
 
 
-class NodeStopRequested(Frozen):
+class NodeStopRequested(FrozenRecord):
     """Stop one node."""
 
     node: str
@@ -141,20 +141,20 @@ class NodeStopRequested(Frozen):
     """Remove the node after its end, which then does not end the dataflow on this machine."""
 
 
-class NodeRestartRequested(Frozen):
+class NodeRestartRequested(FrozenRecord):
     """Restart one node, regardless of its policy."""
 
     node: str
     grace: float
 
 
-class ReplacementPrepared(Frozen):
+class ReplacementPrepared(FrozenRecord):
     """A new program of a running node can be started."""
 
     node: str
 
 
-class ReplacementConnected(Frozen):
+class ReplacementConnected(FrozenRecord):
     """The staged process of a node has connected and waits for the former one to end."""
 
     spec: ResolvedNode
@@ -162,7 +162,7 @@ class ReplacementConnected(Frozen):
     grace: float
 
 
-class ReplacementAbandoned(Frozen):
+class ReplacementAbandoned(FrozenRecord):
     """The staged process of a node was ended before it had to take over; the former one runs on.
 
     It could not be started or did not connect in time, or the request was cancelled.
@@ -172,7 +172,7 @@ class ReplacementAbandoned(Frozen):
     incarnation: int
 
 
-class ReplacementLost(Frozen):
+class ReplacementLost(FrozenRecord):
     """The staged process of a node ended by itself, found when it had to take over.
 
     The former one has ended, so the node has no process.
@@ -182,7 +182,7 @@ class ReplacementLost(Frozen):
     incarnation: int
 
 
-class ProgramChanged(Frozen):
+class ProgramChanged(FrozenRecord):
     """The program of a node without a process was replaced: start it."""
 
     spec: ResolvedNode
@@ -197,13 +197,13 @@ ReplacementEvent = (
 )
 
 
-class NodeAdded(Frozen):
+class NodeAdded(FrozenRecord):
     """A node joins the running dataflow."""
 
     spec: ResolvedNode
 
 
-class NodeRemoved(Frozen):
+class NodeRemoved(FrozenRecord):
     """An ended node leaves the dataflow."""
 
     node: str
@@ -212,40 +212,40 @@ class NodeRemoved(Frozen):
 # ----------------------------------------------------------------------------------- edges
 
 
-class OutputsClosed(Frozen):
+class OutputsClosed(FrozenRecord):
     """A node that still runs closed these outputs (``None``: all)."""
 
     node: str
     outputs: tuple[str, ...] | None = None
 
 
-class EdgeAdded(Frozen):
+class EdgeAdded(FrozenRecord):
     """An input was connected."""
 
     edge: Edge
 
 
-class EdgeRemoved(Frozen):
+class EdgeRemoved(FrozenRecord):
     """An input was disconnected."""
 
     edge: Edge
 
 
-class SourceClosed(Frozen):
+class SourceClosed(FrozenRecord):
     """An output on another machine ended; the link has announced it to the readers."""
 
     node: str
     output: str
 
 
-class SourceReopened(Frozen):
+class SourceReopened(FrozenRecord):
     """A node on another machine restarted; the link has announced it to the readers."""
 
     node: str
     output: str
 
 
-class SourceLost(Frozen):
+class SourceLost(FrozenRecord):
     """The machine of an output has ended permanently."""
 
     node: str
@@ -257,25 +257,25 @@ EdgeEvent = OutputsClosed | EdgeAdded | EdgeRemoved | SourceClosed | SourceReope
 # ------------------------------------------------------------------------------------ the link
 
 
-class OutgoingStreamsSet(Frozen):
+class OutgoingStreamsSet(FrozenRecord):
     """The streams that leave this machine, as edges to LINK_NODE; a link must run."""
 
     edges: tuple[Edge, ...]
 
 
-class LinkSpawned(Frozen):
+class LinkSpawned(FrozenRecord):
     """The link process was started."""
 
     incarnation: int
 
 
-class LinkConnected(Frozen):
+class LinkConnected(FrozenRecord):
     """The link process sent Hello."""
 
     incarnation: int
 
 
-class LinkExited(Frozen):
+class LinkExited(FrozenRecord):
     """The link process was reaped, or (``error``) could not be started."""
 
     incarnation: int

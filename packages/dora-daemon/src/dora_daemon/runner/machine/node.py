@@ -29,7 +29,7 @@ from dora_daemon.runner.machine.verdict import (
     judge,
     overwritten,
 )
-from dora_node_api.frozen import Frozen, replace
+from dora_node_api.frozen import FrozenRecord, replace
 
 REQUESTED = "restart requested"
 
@@ -58,7 +58,7 @@ _WITHOUT_PROCESS = (NodeState.PLANNED, NodeState.BACKING_OFF)
 _FORCED = "the stop was forced"
 
 
-class StopOrder(Frozen):
+class StopOrder(FrozenRecord):
     """Send STOP, after ``grace`` SIGTERM, half as long later SIGKILL; grace 0 kills at once."""
 
     grace: float

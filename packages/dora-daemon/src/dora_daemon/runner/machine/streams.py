@@ -13,7 +13,7 @@ from dora_config.dataflow.compression import Compression, shared
 from dora_config.protocol.links import LinkPlan, RemoteEdge
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine.edges import Edge
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.queue_policy import QueuePolicy
 
 LOGS = "dora"
@@ -26,7 +26,7 @@ LOG_LINES = 1000
 """Log lines that may be queued for another machine."""
 
 
-class OutgoingStreamSpec(Frozen):
+class OutgoingStreamSpec(FrozenRecord):
     """A stream that leaves this machine."""
 
     machine: str
@@ -49,7 +49,7 @@ class OutgoingStreamSpec(Frozen):
         return _edge_to_link(self.node, self.output, self.machine)
 
 
-class IncomingStreamSpec(Frozen):
+class IncomingStreamSpec(FrozenRecord):
     """A stream that enters this machine."""
 
     machine: str
@@ -67,7 +67,7 @@ class IncomingStreamSpec(Frozen):
         return Edge(self.node, self.output, RUNNER_NODE, self.output)
 
 
-class MachineStreams(Frozen):
+class MachineStreams(FrozenRecord):
     """All streams of one machine."""
 
     outgoing: tuple[OutgoingStreamSpec, ...] = ()

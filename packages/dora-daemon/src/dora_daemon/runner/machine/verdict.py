@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from dora_daemon.runner.machine.events import Exit
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 
 STOP_EXIT_CODES = {"SIGTERM": 143, "SIGINT": 130}
 """Signals, and the exit codes that stand for them, that count as success after a stop."""
 
 
-class Ending(Frozen):
+class Ending(FrozenRecord):
     """Facts about an ended process."""
 
     exit: Exit
@@ -25,7 +25,7 @@ class Ending(Frozen):
     """Probable cause of the failure."""
 
 
-class Verdict(Frozen):
+class Verdict(FrozenRecord):
     """Outcome; ``message`` follows ``node "x"`` in a sentence."""
 
     outcome: Literal["success", "failed"]

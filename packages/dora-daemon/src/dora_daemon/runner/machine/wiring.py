@@ -14,7 +14,7 @@ from dora_daemon.runner.machine.left_over import LeftOver
 
 
 @dataclass(slots=True)
-class Inputs:
+class NodeInputs:
     """Inputs of one node."""
 
     timers: set[str] = field(default_factory=set)
@@ -40,7 +40,7 @@ class Wiring:
 
     def __init__(self, nodes: Iterable[ResolvedNode], *, only_data_counts: bool = False) -> None:
         """``only_data_counts`` (``exit_when_nodes_finish``): timers and logs keep no node open."""
-        self._inputs: dict[str, Inputs] = {}
+        self._inputs: dict[str, NodeInputs] = {}
         self._only_data_counts = only_data_counts
         for node in nodes:
             self.add_node(node)
@@ -77,7 +77,7 @@ class Wiring:
 
     def add_node(self, node: ResolvedNode) -> None:
         """Add a node whose inputs are all open."""
-        inputs = Inputs()
+        inputs = NodeInputs()
         for input_id, wanted in node.inputs.items():
             source = wanted.source
             if isinstance(source, OutputSource):
@@ -90,7 +90,7 @@ class Wiring:
 
     def set_reader(self, reader: str, edges: Iterable[Edge]) -> None:
         """Set the edges of a reader that is not a node; ended ones stay ended."""
-        inputs = self._inputs.setdefault(reader, Inputs())
+        inputs = self._inputs.setdefault(reader, NodeInputs())
         inputs.edges = {edge.input: edge for edge in edges}
         inputs.closed &= inputs.edges.keys()
 

@@ -19,7 +19,7 @@ from dora_daemon.runner.process.spawn import NodeProcess
 from dora_node_api.protocol.messages import Message, RestoreState, SaveState
 
 
-class Participant:
+class QueueUser:
     """Who reads and writes queues, over all its processes: a node or the link."""
 
     def __init__(self, name: str) -> None:
@@ -81,7 +81,7 @@ class Replacement:
             self.process.signal_group("SIGKILL")
 
 
-class LocalNode(Participant):
+class LocalNode(QueueUser):
     """Everything that the runner has of one node; it is dropped with the node."""
 
     def __init__(
@@ -158,7 +158,7 @@ class LocalNodes(dict[str, LocalNode]):
         super().__init__()
         self.revision = revision
         """Number of changes of the nodes and their parameters."""
-        self.link = Participant(LINK_NODE)
+        self.link = QueueUser(LINK_NODE)
 
     def add(self, node: LocalNode) -> None:
         self[node.id] = node
@@ -198,7 +198,7 @@ class LocalNodes(dict[str, LocalNode]):
         self.revision += 1
         self.pop(node).close()
 
-    def participant(self, name: str) -> Participant | None:
+    def participant(self, name: str) -> QueueUser | None:
         """Return a node or the link; None if it does not exist."""
         return self.link if name == LINK_NODE else self.get(name)
 

@@ -12,7 +12,7 @@ from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.runner.logs.history import KeptHistory
 from dora_daemon.runner.logs.log_entries import message_text
 from dora_daemon.runner.logs.log_files import LogFile
-from dora_daemon.runner.logs.logs import Gate, NodeLog, now_text
+from dora_daemon.runner.logs.logs import NodeLog, OutputGate, now_text
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.publishing import RunnerOutputs, log_route
 from dora_daemon.runner.process.prepare import PreparedNode
@@ -28,7 +28,7 @@ class LogRouter:
     _outputs: RunnerOutputs
     _on_event: Callable[[RunOutput], None]
     history: KeptHistory
-    gate: Gate | None = None
+    gate: OutputGate | None = None
     """Holds back the output of nodes while ``on_event`` is overloaded."""
     _lifecycle_lines: LifecycleLines = field(default_factory=LifecycleLines, init=False)
     _warned: bool = False

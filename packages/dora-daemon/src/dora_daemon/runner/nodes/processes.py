@@ -17,7 +17,7 @@ from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import NodeProcess, fork, raise_open_files, spawn, why_not
-from dora_daemon.runner.process.zygote import Zygote, is_forkable
+from dora_daemon.runner.process.zygote import ZygoteProcess, is_forkable
 from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.protocol.spawn_request import SpawnRequest
 
@@ -40,7 +40,7 @@ class Processes:
         self._sessions = services.sessions
         self._open_files = raise_open_files()
         self._memory_kills = MemoryKills()
-        self._zygote = Zygote(lambda node, text: services.logs.emit("warn", text, node))
+        self._zygote = ZygoteProcess(lambda node, text: services.logs.emit("warn", text, node))
         self._starting: dict[LocalNode, str] = {}
         """Nodes without a process yet, and the last signal that was sent to them."""
         self._waiting: deque[tuple[LocalNode, int]] = deque()

@@ -12,7 +12,7 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import LOGS, RUNNER_NODE, OutgoingStreamSpec
-from dora_daemon.runner.nodes.local_nodes import LocalNodes, Participant
+from dora_daemon.runner.nodes.local_nodes import LocalNodes, QueueUser
 from dora_daemon.runner.nodes.node_config import input_config, link_input
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
 from dora_daemon.runner.nodes.queues import (
@@ -169,7 +169,7 @@ class QueueRouter:
             self._on_link_queues()
 
 
-def send_route(writer: Participant, entry: QueueEntry) -> None:
+def send_route(writer: QueueUser, entry: QueueEntry) -> None:
     """Send a queue to its producer."""
     edge = entry.edge
     output = f"{edge.source}/{edge.output}" if entry.writer == LINK_NODE else edge.output

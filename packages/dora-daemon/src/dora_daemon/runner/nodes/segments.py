@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
-from dora_daemon.runner.nodes.local_nodes import LocalNodes, Participant
+from dora_daemon.runner.nodes.local_nodes import LocalNodes, QueueUser
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.protocol.messages import OpenSegment, SegmentFd, SegmentUnknown, SourceSegment
 from dora_node_api.transport.producer.pool import FIRST_SEGMENT
@@ -35,7 +35,7 @@ class SegmentTable:
             undo.pop_all()
         return descriptor, FIRST_SEGMENT
 
-    def send_first(self, reader: Participant, incarnations: Iterable[int]) -> None:
+    def send_first(self, reader: QueueUser, incarnations: Iterable[int]) -> None:
         """Send the first segments of the sources of a process that waits for Go."""
         for incarnation in incarnations:
             if (segment := self._segments.get((incarnation, 0))) is not None:

@@ -15,7 +15,7 @@ from dora_daemon.out_dir import history_file
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.logs.history import KeptHistory, beginning
 from dora_daemon.runner.logs.log_entries import as_level
-from dora_daemon.runner.logs.logs import Gate, now_text
+from dora_daemon.runner.logs.logs import OutputGate, now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
 from dora_daemon.runner.machine.events import OutputsClosed, RunStopRequested
 from dora_daemon.runner.machine.streams import crossing_cycles
@@ -48,7 +48,7 @@ class NodeServices:
         *,
         socket: Path,
         on_event: Callable[[RunOutput], None],
-        gate: Gate | None,
+        gate: OutputGate | None,
         summary_in_node_log: bool,
     ) -> None:
         """``resources`` closes the parts.

@@ -26,7 +26,7 @@ from dora_daemon.runner.machine.events import (
     NodeExited,
 )
 from dora_daemon.runner.machine.verdict import overwritten
-from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes, Participant
+from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes, QueueUser
 from dora_daemon.runner.nodes.node_config import link_input, node_config
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter, send_route
@@ -78,7 +78,7 @@ class NodeSessions:
             self._dispatcher.emit(LinkConnected(incarnation or 0))
 
     def _problem(
-        self, connection: NodeConnection, hello: messages.Hello, sender: Participant | None
+        self, connection: NodeConnection, hello: messages.Hello, sender: QueueUser | None
     ) -> str | None:
         """Return why a process is refused regardless of the state of the dataflow."""
         if connection.node is not None:
@@ -140,7 +140,7 @@ class NodeSessions:
         if self._admit(link, incarnation, config):
             link.send(messages.Go(time.monotonic_ns()))
 
-    def _admit(self, who: Participant, incarnation: int, config: messages.NodeConfig) -> bool:
+    def _admit(self, who: QueueUser, incarnation: int, config: messages.NodeConfig) -> bool:
         connection, board = who.admit(incarnation), self._registry.board
         node = who if isinstance(who, LocalNode) else None
         try:
@@ -226,7 +226,7 @@ class NodeSessions:
             )
         )
 
-    def process_ended(self, who: Participant, incarnation: int) -> None:
+    def process_ended(self, who: QueueUser, incarnation: int) -> None:
         """Free what a reaped process held; call this before the state machine gets the event."""
         connection = who.connection
         if connection is not None and connection.incarnation == incarnation:

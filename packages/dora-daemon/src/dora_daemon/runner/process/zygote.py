@@ -70,7 +70,7 @@ class _Fork:
     timer: asyncio.TimerHandle | None = None
 
 
-class Zygote:
+class ZygoteProcess:
     """Forks nodes for a runner. Create it inside the event loop."""
 
     def __init__(self, warn: Callable[[str, str], object]) -> None:

@@ -6,11 +6,11 @@ import sys
 from collections import deque
 from typing import Any
 
-from dora_node_api.transport.producer.pool import Block
+from dora_node_api.transport.producer.pool import PoolBlock
 from dora_node_api.transport.shared.errors import SampleError
 
 
-class HeapBlock(Block):
+class HeapBlock(PoolBlock):
     """Private memory, for a sample that is copied when it is sent."""
 
     __slots__ = ()
@@ -24,8 +24,8 @@ class Hold:
 
     __slots__ = ("block", "returned")
 
-    def __init__(self, returned: deque[Block]) -> None:
-        self.block: Block | None = None
+    def __init__(self, returned: deque[PoolBlock]) -> None:
+        self.block: PoolBlock | None = None
         self.returned = returned
 
     def __del__(self) -> None:
@@ -49,7 +49,7 @@ class SampleMemory:
         self.total = data_offset + nbytes
 
     @property
-    def block(self) -> Block:
+    def block(self) -> PoolBlock:
         """The block of a sample that is neither sent nor discarded. Raises SampleError."""
         if self._hold is None or self._hold.block is None:
             raise SampleError("this sample has already been sent or discarded")

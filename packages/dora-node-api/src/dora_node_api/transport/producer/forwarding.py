@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 
 from dora_node_api.transport.producer.blocks import Hold
-from dora_node_api.transport.producer.pool import Block
+from dora_node_api.transport.producer.pool import PoolBlock
 from dora_node_api.transport.producer.route import OutputRoutes, Route
 from dora_node_api.transport.producer.sending import Sender
 from dora_node_api.transport.shared import layout
@@ -74,7 +74,7 @@ class Forwarder(Sender):
             block.pinned = True
         return hold
 
-    def _take_at_once(self, routes: Iterable[Route], total: int) -> Block | None:
+    def _take_at_once(self, routes: Iterable[Route], total: int) -> PoolBlock | None:
         for route in routes:
             if route.order:
                 route.collect(self.pool)

@@ -126,7 +126,7 @@ class Segment:
             self.close()
 
 
-class Block:
+class PoolBlock:
     """Memory of one payload.
 
     `refs` counts the records that point at it; `pinned` is True while a sample or a long copy owns
@@ -153,8 +153,8 @@ class SizeClass:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.free: list[Block] = []
-        self.cold: list[Block] = []  # without pages
+        self.free: list[PoolBlock] = []
+        self.cold: list[PoolBlock] = []  # without pages
         self.idle = 0  # how many of `free` were not needed since the last trim
 
 
@@ -185,7 +185,7 @@ class Pool:
             with contextlib.suppress(MemoryError):  # reported when a message needs memory
                 self.segments.append(Segment(0, first[1], first[0]))
 
-    def take(self, nbytes: int, *, grow: bool = True) -> Block | None:
+    def take(self, nbytes: int, *, grow: bool = True) -> PoolBlock | None:
         """Return a block of at least ``nbytes``; None when that would exceed the cap.
 
         Without ``grow``, only a free block that was used before. Raises MemoryError when the system
@@ -213,7 +213,7 @@ class Pool:
         self._homes[nbytes] = home
         return home
 
-    def give(self, block: Block) -> None:
+    def give(self, block: PoolBlock) -> None:
         """Take back a block that has no refs and is not pinned."""
         block.home.free.append(block)
 
@@ -226,7 +226,9 @@ class Pool:
             run = max(size, _RUN)
             segment = self._segment_with(run)
             start = segment.used
-            new = [Block(home, segment, start + at, size) for at in range(0, run - size + 1, size)]
+            new = [
+                PoolBlock(home, segment, start + at, size) for at in range(0, run - size + 1, size)
+            ]
             segment.used = start + run
             home.cold.extend(reversed(new))
         # Small ones are never cold again, so a page is reserved with the first of them.

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Literal
 
-from dora_node_api.transport.producer.pool import Block, Pool
+from dora_node_api.transport.producer.pool import Pool, PoolBlock
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.interruption import OwnedLock
@@ -69,11 +69,11 @@ class Route:
         # Slots whose last generation was not released belong to records of an earlier incarnation.
         self.inherited = {s for s in slots if self.assigned[s] != self.ledger[s]}
         self.start = self.words[_P_SENT]
-        self.blocks: list[Block | None] = [None] * spec.ledger_slots
+        self.blocks: list[PoolBlock | None] = [None] * spec.ledger_slots
         self.sequences = [0] * spec.ledger_slots
         self.free_slots = [s for s in reversed(slots) if s not in self.inherited]
         self.order: deque[int] = deque()
-        self.slotless: deque[tuple[int, Block]] = deque()
+        self.slotless: deque[tuple[int, PoolBlock]] = deque()
         self.sweep_at = 64
         self.first_drop = False
         """A message was dropped for the first time, which was not reported yet."""
@@ -94,7 +94,7 @@ class Route:
         self,
         record: bytearray,
         word: int,
-        block: Block,
+        block: PoolBlock,
         length: int,
         now: int,
         flags: int,
@@ -167,7 +167,7 @@ class Route:
         return fd
 
     def _push_again(
-        self, record: bytearray, word: int, block: Block, length: int, now: int, flags: int
+        self, record: bytearray, word: int, block: PoolBlock, length: int, now: int, flags: int
     ) -> bool:
         """Push a record whose pipe was full: it holds less than the bound."""
         if self.backpressure:
@@ -189,7 +189,7 @@ class Route:
             return sequence | _URGENT
         return sequence
 
-    def _unsend(self, slot: int, block: Block, length: int) -> None:
+    def _unsend(self, slot: int, block: PoolBlock, length: int) -> None:
         """Undo the stores for a record that the pipe did not take."""
         own = self.words
         if slot != NO_SLOT:
@@ -324,7 +324,7 @@ class Route:
 
     def _collect_slotless(self, pool: Pool) -> None:
         own = self.words
-        kept: deque[tuple[int, Block]] = deque()
+        kept: deque[tuple[int, PoolBlock]] = deque()
         for marked, block in self.slotless:
             settled = own[layout.C_SETTLED]
             if self._void(marked) or (marked & _SEQUENCE) <= settled <= own[_P_SENT]:

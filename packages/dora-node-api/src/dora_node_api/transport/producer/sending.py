@@ -16,7 +16,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from dora_node_api.transport.producer.blocks import Hold, SampleMemory
-from dora_node_api.transport.producer.pool import Block, Pool
+from dora_node_api.transport.producer.pool import Pool, PoolBlock
 from dora_node_api.transport.producer.route import OutputRoutes, Route, RouteTable
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
@@ -98,7 +98,7 @@ class Sender(ForkAware):
         self._outputs = self._table.outputs
         self._lock = OwnedLock()
         self._owned = self._lock.owned
-        self._returned: deque[Block] = deque()
+        self._returned: deque[PoolBlock] = deque()
         """Blocks of holds that were dropped, to be given back to the pool."""
         self._trim_at = 0
         self._drops: list[Route] = []
@@ -212,7 +212,7 @@ class Sender(ForkAware):
             layout.WORD.pack_into(hold.block.view, layout.BLOCK_WALL, _time_ns())
         return self._deliver(known, hold, payload.total, flags)
 
-    def _take_or_grow(self, total: int) -> Block | None:
+    def _take_or_grow(self, total: int) -> PoolBlock | None:
         """Return a free block, or a new one if it is small; None without one."""
         try:
             return self.pool.take(total, grow=total <= _GROW_AT_ONCE)
@@ -246,7 +246,12 @@ class Sender(ForkAware):
         return taken
 
     def _deliver_in_order(
-        self, known: OutputRoutes, waiting: Iterable[Route], block: Block, total: int, flags: int
+        self,
+        known: OutputRoutes,
+        waiting: Iterable[Route],
+        block: PoolBlock,
+        total: int,
+        flags: int,
     ) -> int:
         if known.order.owned():
             raise interrupting()
@@ -257,7 +262,7 @@ class Sender(ForkAware):
         finally:
             known.waiting.discard(get_ident())
 
-    def _push(self, route: Route, block: Block, total: int, now: int, flags: int) -> bool:
+    def _push(self, route: Route, block: PoolBlock, total: int, now: int, flags: int) -> bool:
         word = self._segment_base | block.segment.number
         done = route.push(self._record, word, block, total, now, flags)
         if route.first_drop:
@@ -265,7 +270,7 @@ class Sender(ForkAware):
         return done
 
     def _try_push(
-        self, route: Route, block: Block, total: int, flags: int, sent_ns: int | None
+        self, route: Route, block: PoolBlock, total: int, flags: int, sent_ns: int | None
     ) -> bool:
         self._check()
         with self._lock, self._integrity:
@@ -277,7 +282,7 @@ class Sender(ForkAware):
             return self._push(route, block, total, now, flags)
 
     def _push_or_wait(
-        self, route: Route, block: Block, total: int, flags: int, sent_ns: int | None = None
+        self, route: Route, block: PoolBlock, total: int, flags: int, sent_ns: int | None = None
     ) -> bool:
         """Write the record once there is room; False when the message was given up.
 
@@ -380,7 +385,7 @@ class Sender(ForkAware):
             if not self._wait_for_room(full.spec, full.ends.room_read, 0.005):
                 raise PoolExhausted(total, self.pool.cap_bytes, self.held_bytes())
 
-    def _take_or_evict(self, total: int, known: OutputRoutes | None) -> Block | None:
+    def _take_or_evict(self, total: int, known: OutputRoutes | None) -> PoolBlock | None:
         pool = self.pool
         if known is not None:
             _collect(known.routes, pool)

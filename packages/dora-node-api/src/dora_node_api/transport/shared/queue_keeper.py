@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.layout import RecordKind
@@ -17,7 +17,7 @@ from dora_node_api.transport.shared.queue import QueueEnds, bytes_waiting
 from dora_node_api.transport.shared.specs import QueueSpec
 
 
-class EdgeStatistics(Frozen):
+class EdgeStatistics(FrozenRecord):
     """Counters of one edge since it was made. `sent == received + dropped + queued`."""
 
     sent: int
@@ -120,7 +120,7 @@ _IN_HAND, _IN_JOURNAL = 256, 4096
 between two checks."""
 
 
-class Contradiction(Frozen):
+class Contradiction(FrozenRecord):
     """Words of an edge that cannot be true."""
 
     by: Literal["producer", "consumer"] | None

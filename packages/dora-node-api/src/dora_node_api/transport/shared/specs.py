@@ -1,11 +1,11 @@
 """Description of a queue, shared by its ends and the runner."""
 
-from dora_node_api.frozen import Frozen
+from dora_node_api.frozen import FrozenRecord
 from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.shared.layout import journal_size
 
 
-class QueueSpec(Frozen):
+class QueueSpec(FrozenRecord):
     """One input's queue: its producer, its consumer, and the place of its counters."""
 
     queue: int
