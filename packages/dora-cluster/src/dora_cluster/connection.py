@@ -28,7 +28,7 @@ _SEND_SECONDS = 3600.0
 Progress = Callable[[int], None]
 Listener = Callable[[bytes], None]
 Listeners = tuple[Listener | None, Listener | None]
-"""They get stdout and stderr."""
+"""Receivers of stdout and of stderr."""
 
 SUDO = ("env", "LC_ALL=C.UTF-8", "LANGUAGE=", "sudo", "-n", "--")
 """Begins a command; sudo prints the texts below."""
@@ -148,7 +148,7 @@ class MachineConnection(ABC):
         return done.stdout
 
     def script(self, text: str, *arguments: str, sudo: bool = False) -> str:
-        """Like ``check``, for a script of the POSIX shell, independent of the login shell."""
+        """Run a script of the POSIX shell as ``check`` does, whatever the login shell is."""
         return self.check(["sh", "-c", text, "sh", *arguments], sudo=sudo)
 
     def send(

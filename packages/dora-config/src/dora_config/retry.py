@@ -1,4 +1,4 @@
-"""When something that has failed is tried again, and when it is given up; pure.
+"""Delays between attempts, and the end of the attempts; pure.
 
 Nodes, links, parts, repairs and roll-outs differ only in the numbers of their policy.
 """
@@ -25,7 +25,7 @@ class RetryPolicy:
     window: float | None = None
     """Time since the first failure after which they are counted from 0 again."""
     stable: float | None = None
-    """What has held for so long before it fails is counted from 0 again."""
+    """Seconds of success after which failures are counted from 0 again."""
 
     def delay(self, failures: int) -> float:
         """Return the delay after this number of earlier failures."""

@@ -95,7 +95,7 @@ class Gate:
         """The last action; None before the first and after a pause."""
         self._obeyed: str | None = None
         self._begin = 0
-        """When that source was obeyed first."""
+        """Time at which that source was obeyed first."""
         self._from: tuple[float, ...] | None = None
         """Where the change to it has begun."""
 

@@ -83,7 +83,7 @@ class Joiner(Generic[T]):
         self._decided: int | None = None
         """Capture of the leader's message that was decided last."""
         self.due: int | None = None
-        """When `next` may return a match although nothing arrives; None: never."""
+        """Time at which `next` may return a match although nothing arrives; None: never."""
         self.dropped = dict.fromkeys(names, 0)
         """Messages that were in no match, by input."""
         self.missing: Missing | None = None

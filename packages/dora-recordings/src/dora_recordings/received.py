@@ -34,7 +34,7 @@ class RecordedStep:
     """CLOCK_REALTIME of the node's machine."""
     input: str = ""
     identity: int | str = 0
-    """What tells the message of an input apart."""
+    """Number or text that identifies a message among those of its input."""
     event: Mapping[str, Any] | None = None
     times: int = 1
 

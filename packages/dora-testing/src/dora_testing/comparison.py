@@ -17,7 +17,7 @@ SHOWN = 80
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """When numbers count as equal, and which fields are not compared."""
+    """Tolerances of numbers, and the fields that are not compared."""
 
     atol: float = 0.0
     rtol: float = 0.0

@@ -40,7 +40,7 @@ class Participant:
     answer: Answer | None = None
     """What it gets once `check_at` has come: it is sleeping, or is busy with an event."""
     check_at: int | None = None
-    """When it may be able to go on; None: something must happen first."""
+    """Earliest time at which it may go on; None: something must happen first."""
     check_order: int = 0
     cost_ns: int = 0
     blocked_ns: int | None = None

@@ -96,7 +96,7 @@ class Feed:
         self._changed = anyio.Event()
         self._viewers = 0
         self._left: float | None = None
-        """When the last viewer left; None while there are viewers."""
+        """Time at which the last viewer left; None while there are viewers."""
         self._is_stale = False
         """Whether the state is from before a time without viewers."""
         self._wanted = anyio.Event()

@@ -49,7 +49,7 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """When the last step expires."""
+        """Time at which the last step expires."""
         return self.observed + len(self.steps) * self.dt
 
 

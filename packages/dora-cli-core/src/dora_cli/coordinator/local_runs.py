@@ -118,7 +118,7 @@ def _of_machine(find: FindRuns, machine: str | None) -> list[tuple[Path, IndexEn
 
 
 class _ClientOfThisMachine(CoordinatorClient):
-    """Also lists and stops the parts of which nothing runs yet."""
+    """Client whose lists and stops include the parts of which nothing runs yet."""
 
     def __init__(
         self,

@@ -26,11 +26,11 @@ from dora_daemon.build.pip_lines import uv_settings
 from dora_daemon.build.python_env import find_uv
 
 LOCK: Final = "requirements.lock"
-"""Beside this module: every dependency of a release with the hashes of its wheels."""
+"""File beside this module: every dependency of a release with the hashes of its wheels."""
 FOR_MACHINES: Final = "for_machines.txt"
-"""Beside it: the names of those that machines need."""
+"""File beside this module: the names of the dependencies that machines need."""
 CODECS_LOCK: Final = "codecs.lock"
-"""Beside it: the libraries of codecs, which machines get if this computer has them."""
+"""File beside this module: libraries of codecs. Machines get those of this computer."""
 FETCH_TIMEOUT: Final = 1800.0
 """Seconds for all downloads of a platform."""
 

@@ -30,7 +30,7 @@ def this_computer() -> str:
 
 
 class Lease:
-    """Between ``take`` and ``end``; calls ``lost`` if another command may have the machine."""
+    """Right to change a machine, from ``take`` to ``end``; ``lost`` is called if it has passed."""
 
     def __init__(
         self, connection: MachineConnection, info: Mapping[str, Any], lost: Callable[[], None]

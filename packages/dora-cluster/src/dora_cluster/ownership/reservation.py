@@ -44,7 +44,7 @@ from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
 
 POLL_INTERVAL = 1.0
-"""Between requests for the lease of a machine that another command has."""
+"""Seconds between requests for the lease of a machine that another command has."""
 
 Answer = Mapping[str, Any]
 

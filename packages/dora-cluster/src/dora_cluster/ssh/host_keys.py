@@ -72,7 +72,7 @@ class KnownHosts(paramiko.MissingHostKeyPolicy):
         files = [*settings.known_hosts, *settings.global_known_hosts]
         self._lines = list(lines_of(files, self._name))
         self._at_port_22 = [one for one in lines_of(files, host) if port != 22 and not one.mark]
-        """They count if the key is the same."""
+        """Lines for port 22, which count for another port if the key is the same."""
 
     def prefer_known(self, options: paramiko.SecurityOptions) -> None:
         """Request a key of a known kind if the server has one."""

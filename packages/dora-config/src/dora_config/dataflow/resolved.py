@@ -81,7 +81,7 @@ class GitSource(Frozen):
 
 
 class RestartSettings(Frozen):
-    """When a node is restarted. Times in seconds; `max_restarts` 0 means no limit."""
+    """Conditions for a restart of a node. Times in seconds; `max_restarts` 0 means no limit."""
 
     policy: RestartPolicy = "never"
     max_restarts: int = 0

@@ -35,7 +35,7 @@ class Cause(Message):
     stderr: tuple[str, ...] = ()
     """Last lines of the failed process."""
     resolved_at: float | None = None
-    """When it was over; ``None``: it is not."""
+    """Time of its end; ``None``: it goes on."""
 
 
 class FlowProblem(Message):

@@ -39,7 +39,7 @@ class Trouble:
     """Identifies it, together with ``kind``: it can be over and begin again."""
     begins: float
     at: float
-    """When it was detected."""
+    """Time of its detection."""
     text: str
     """A full sentence."""
     node: str | None = None

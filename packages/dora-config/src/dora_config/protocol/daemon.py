@@ -316,7 +316,7 @@ class SendCode(Message, kind="send_code"):
     call: str
     digests: tuple[Digest, ...]
     upload: bool = False
-    """Also upload them, to their paths below `FILES_PATH`."""
+    """Upload the files that are found, too, to their paths below `FILES_PATH`."""
 
 
 class Registered(Message, kind="registered"):

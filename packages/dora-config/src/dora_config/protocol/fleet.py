@@ -258,7 +258,7 @@ class ApplyFleet(Message, Request[FleetReport], kind="apply_fleet"):
     """The generation with which the fleet was compared."""
     by: str = ""
     force: bool = False
-    """Also change nodes that hold updates."""
+    """Change nodes that hold updates, too."""
 
 
 class RollBackFleet(Message, Request[FleetReport], kind="roll_back_fleet"):

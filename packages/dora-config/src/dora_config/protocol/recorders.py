@@ -20,7 +20,7 @@ RecordingId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a
 
 
 class RecordingLimits(Message):
-    """When a recording ends, and when its next file begins; None: no limit."""
+    """Limits of a recording and of each of its files; None: no limit."""
 
     max_bytes: int | None = None
     """Size of all files."""
@@ -63,7 +63,7 @@ class RecordingRequest(Message):
     working_dir: str | None = None
     """Folder of the dataflow file; by default that of the runner."""
     count_on: bool = False
-    """When writing fails, count the lost messages until the recording would have ended."""
+    """Count the lost messages after a failed write, until the recording would have ended."""
     none_is_fine: bool = False
     """Record nothing if no output matches, instead of failing."""
 

@@ -103,7 +103,7 @@ class RecordingState(Message):
     started: UnixTime = 0.0
     phase: RecordingPhase
     resumes: bool = False
-    """If the nodes of this machine are started again, the recording continues."""
+    """Whether the recording continues when the nodes of this machine are started again."""
     files: tuple[RecordedFile, ...] = ()
     recorded: dict[str, Count] = Field(default_factory=dict)
     """Messages in the files, by output."""

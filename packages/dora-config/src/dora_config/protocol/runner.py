@@ -339,7 +339,7 @@ class EdgeStatus(EdgeCounters):
 class Statistics(Frozen, kind="statistics"):
     edges: tuple[EdgeStatus, ...] = ()
     at: Quantity = 0.0
-    """When they were read, in seconds of CLOCK_MONOTONIC."""
+    """Time of reading, in seconds of CLOCK_MONOTONIC."""
 
 
 class NodeDefinitions(Frozen, kind="nodes"):

@@ -44,7 +44,7 @@ class PartSample(Message):
 
     dataflow_id: DataflowUuid
     at: Quantity = 0.0
-    """When they were read, in seconds of that machine's CLOCK_MONOTONIC."""
+    """Time of reading, in seconds of that machine's CLOCK_MONOTONIC."""
     edges: tuple[EdgeStatus, ...] = ()
 
 
@@ -120,7 +120,7 @@ class EdgeSummary(EdgeCounters, Message):
     latency: LatencyCounts = ()
     """Latencies from send to receipt, with the clock offset between machines."""
     at: float = 0.0
-    """When the counters were read, in seconds of the target machine's CLOCK_MONOTONIC."""
+    """Time of reading the counters, in seconds of the target machine's CLOCK_MONOTONIC."""
 
     @property
     def newest_only(self) -> bool:

@@ -1,4 +1,4 @@
-"""When a dataflow ends by itself, and its result over all daemons; pure."""
+"""End of a dataflow without a request, and its result over all daemons; pure."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ class DataflowData:
         """Its stop was requested: parts that are found later are stopped too."""
         self.replaces = record.replaces
         self.start_retry = Retry()
-        """When it is started again after its restart has failed."""
+        """Time of the next start after a restart that has failed."""
         self.begun = record.begun
         self.changes = record.changes
         self.restart_as = record.restart_as

@@ -50,7 +50,7 @@ class Part:
     recovered_at: float | None = None
     """Time of the last recovery by the coordinator's clock."""
     retry: Retry = field(default_factory=Retry)
-    """When it may be spawned again."""
+    """Earliest time of the next spawn."""
 
     @property
     def ended(self) -> bool:

@@ -99,7 +99,7 @@ class Reconciler:
     _tracks: dict[str, dict[Key, _Track]] = field(default_factory=dict, init=False)
     """Tracks by dataflow id."""
     wake_at: float | None = None
-    """When something is due next."""
+    """Time of the next thing to do."""
 
     def compare(self, data: DataflowData, daemon: str, now: float) -> list[Difference]:
         """Compare one part, or all of a dataflow without ``daemon``; return what is to be repaired

@@ -71,7 +71,7 @@ class DataflowRegistry(DataflowIndex):
         """Dataflows and daemons to compare after the present event; no daemon: all of them."""
         self._swept_at = float("-inf")
         self._armed_at: float | None = None
-        """When the next comparison of everything takes place."""
+        """Time of the next comparison of everything."""
 
     # ------------------------------------------------------------------ dataflows
 

@@ -21,12 +21,12 @@ Frame = tuple[str, Callable[[], None] | None]
 
 
 class Renewal(Enum):
-    """When the current token is sent to a daemon on a connection."""
+    """Time at which a daemon gets the current token on its connection."""
 
     NOW = auto()
     """It used an earlier one, or one without the hash of the authority."""
     LATER = auto()
-    """When the token is replaced."""
+    """The token is sent when it is replaced."""
 
 
 class DaemonConnection:

@@ -47,7 +47,7 @@ class Member:
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
     resumed_at: float = float("-inf")
-    """When its last long silence was reported."""
+    """Time of the report of its last long silence."""
     rebooted: bool = False
     """Its machine has another boot id than at the registration before."""
     left: bool = False

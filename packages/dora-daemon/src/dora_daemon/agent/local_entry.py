@@ -32,7 +32,7 @@ class LocalEntry:
     _parts: PartTable
     _connected: bool = False
     _changed_at: float = field(default_factory=daemon_entry.boot_time)
-    """When ``_connected`` changed."""
+    """Time of the last change of ``_connected``."""
     _noted: list[tuple[PartRecord, float]] = field(default_factory=list)
     """Waiting parts in the file."""
 

@@ -62,7 +62,7 @@ class Sampler:
     _runners: RunnerRegistry
     _send: Callable[[DaemonMessage], None]
     _silent: dict[str, float] = field(default_factory=dict, init=False)
-    """When a runner that has not answered gets another request."""
+    """Time of the next request to each runner that has not answered."""
 
     async def answer(self, request: snapshots.SampleMachine) -> None:
         """Send the sample once all runners have answered or the time is over."""

@@ -166,7 +166,7 @@ class Cut:
         self.shortened = False
 
     def values(self, array: Any) -> list[Any]:
-        """Like ``to_pylist``, of as many elements as there is room for."""
+        """Return what ``to_pylist`` does, of as many elements as there is room for."""
         kind = array.type
         if isinstance(array, pa.ExtensionArray):
             return self.values(array.storage)

@@ -149,7 +149,7 @@ class InputState:
         """Number of the next tick of a timer."""
         self.timeout = None if config.input_timeout is None else int(config.input_timeout * 1e9)
         self.deadline: int | None = None
-        """When the input breaks; None until its first message."""
+        """Time at which the input breaks; None until its first message."""
         self.corrected = False
         """Its events have the time of the capture."""
         self.offset = SendOffset()

@@ -28,7 +28,7 @@ from dora_recordings.mcap_file import McapFile
 NODE, EPISODE = "lerobot", "episode"
 INFO = Path("meta/info.json")
 GAP_NS = 1_000_000_000
-"""Between two episodes."""
+"""Nanoseconds between two episodes."""
 _OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 """Features that count or time frames."""
 

@@ -42,7 +42,7 @@ START_SECONDS = 5.0
 
 
 RETRY_SECONDS = 1.0
-"""Between two attempts, and between two checks of a connection."""
+"""Seconds between two attempts, and between two checks of a connection."""
 
 
 class OperatingMode(StrEnum):

@@ -67,7 +67,7 @@ class PeerSender:
         self._ack_due_ns = 0
         self._keepalive = Keepalive()
         self._watch_ns = 0
-        """When `soon` is called next; 0 if it is not scheduled."""
+        """Time of the next call of `soon`; 0 if it is not scheduled."""
 
     @property
     def their_link(self) -> int:
@@ -293,7 +293,7 @@ class PeerLink:
         self._rounds = StreamRounds()
         self._pinged_ns = 0
         self._bye_ns = 0
-        """When our part's end was sent first; 0 before it."""
+        """Time at which the end of this part was sent first; 0 before it."""
         self._bye_received = False
         self._lock = threading.RLock()
 

@@ -1,4 +1,4 @@
-"""When to ping a connection only to make it write out what it still buffers.
+"""Times of pings that only make a connection write out what it still buffers.
 
 Zenoh (1.10) over TLS sometimes keeps the end of a large message, with the sockets empty at both
 ends, until something else is sent: its own keep-alive, a quarter of the lease later. While messages

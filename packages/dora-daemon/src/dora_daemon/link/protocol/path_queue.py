@@ -68,7 +68,7 @@ class PathQueue:
         self._target = 0
         """Where `TcpState.written` is once the last piece is written."""
         self._next_ns = 0
-        """When the next piece may follow: they do not come in bursts."""
+        """Earliest time of the next piece: pieces do not come in bursts."""
         self._base = 0
         """Shortest mean round trip of this epoch and the one before."""
         self._next_base = 0

@@ -43,7 +43,7 @@ class LoadMeter:
         self._before: tuple[float, float] | None = None
         """CPU seconds and time of the last sample."""
         self._shares: dict[int, tuple[float, int, int]] = {}
-        """When the share of a process was read, its resident bytes then, and the share, by pid."""
+        """Time of reading, resident bytes and the share of each process, by pid."""
         self._load: ProcessLoad | None = None
         self._taken = float("-inf")
 

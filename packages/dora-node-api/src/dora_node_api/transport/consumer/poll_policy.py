@@ -1,4 +1,4 @@
-"""When a waiting consumer polls before it sleeps; pure.
+"""Policy of polling before a waiting consumer sleeps; pure.
 
 Waking a sleeping process on another core is the largest part of a message's latency. When recent
 sleeps ended soon, the next wait first polls the inputs' counters for a while, yielding the

@@ -38,7 +38,7 @@ class Waiter(ForkAware):
         self.looked_at_fds = 0
         """CLOCK_MONOTONIC ns of the last look at every descriptor."""
         self._slept_from = 0
-        """When the last sleep began; 0 once the policy has it."""
+        """Start of the last sleep; 0 once the policy has it."""
         self._epoll = select.epoll()
 
     def add(self, receiver: Receiver) -> None:
