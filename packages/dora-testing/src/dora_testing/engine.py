@@ -38,6 +38,7 @@ SIGNAL_SECONDS = 2.0
 MOST_WITHOUT_END = 100_000
 """Events after which a flow without an end of its own fails."""
 _LOOK_AGAIN_NS = 1_000_000_000
+"""Nanoseconds of virtual time between two checks of a node that full queues block."""
 
 
 class Engine(Director):

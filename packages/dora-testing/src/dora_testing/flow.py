@@ -24,6 +24,7 @@ Duration = float | str
 """Seconds, or a text such as `40ms`."""
 
 PATIENCE = 30.0
+"""Default of `patience`, in real seconds."""
 
 
 class Flow:

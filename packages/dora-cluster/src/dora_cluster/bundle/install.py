@@ -39,6 +39,7 @@ LOADED = (
 SPARE = 64 * 1024 * 1024
 """Bytes that must stay free on a machine's disk."""
 KEPT_ARCHIVES = 8
+"""Newest archives in the cache of this computer; older ones are removed."""
 
 Report = Callable[[str], None]
 

@@ -37,6 +37,7 @@ from dora_config.spawn_argv import run_module
 
 START_TIMEOUT = 30.0
 LAST_LINES = 12
+"""Lines of the journal in the error of a coordinator that does not start."""
 POLL_INTERVAL = 0.2
 END_TIMEOUT = 5.0
 

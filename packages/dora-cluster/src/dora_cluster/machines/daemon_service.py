@@ -20,6 +20,7 @@ from dora_cluster.errors import RemoteCommandFailed
 from dora_cluster.machines.remote_machine import RemoteMachine
 
 LAST_LINES = 20
+"""Lines of the journal in the error of a daemon that does not start."""
 HAND_OVER_TIMEOUT = 20.0
 
 

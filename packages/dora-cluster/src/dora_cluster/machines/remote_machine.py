@@ -24,6 +24,7 @@ from dora_config.errors import DoraError, error_text
 from dora_config.terminal import one_line
 
 MAX_AT_ONCE = 16
+"""Threads of one operation: machines that it works on at the same time."""
 
 S = TypeVar("S")
 T = TypeVar("T")

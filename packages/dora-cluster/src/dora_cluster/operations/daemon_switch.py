@@ -26,6 +26,7 @@ from dora_config.errors import DoraError
 from dora_config.protocol.snapshot import NodeSummary
 
 LAST_LINES = 8
+"""Lines of the daemon's log in the error of a failed switch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from dora_config.cluster.models import Cluster
 from dora_config.protocol.snapshot import DaemonSummary
 
 LAST_LINES = 20
+"""Lines of the log that are shown of a daemon that did not connect."""
 
 
 def bring_up(

@@ -27,6 +27,7 @@ from dora_cluster.remote_program.protocol import RemoteProblem
 _OF_SERVICE = ".of-service"
 """Marker in the coordinator's folder: `uninstall` may remove the folder."""
 KEPT_COPIES = 3
+"""Newest copies of a coordinator's state that a machine keeps; older ones are removed."""
 
 
 END_TIMEOUT = 20.0

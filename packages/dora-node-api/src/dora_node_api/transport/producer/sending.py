@@ -49,9 +49,10 @@ _GROW_AT_ONCE = 256 * 1024
 # Mask of a block's stamp: blocks of small messages are collected at every eighth stamp.
 _COLLECT_MASK = 7
 """Used blocks are collected at each eighth message."""
-# How long a sender waits for the consumer of an empty backpressure queue to release memory.
 _PATIENCE_NS = 1_000_000_000
-_LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
+"""Nanoseconds that a sender waits for the reader of an empty queue to release memory."""
+_LOOK_AGAIN = 0.1
+"""Seconds between two checks of a full queue; the doorbell wakes the sender earlier."""
 _TRIM_EVERY_NS = 5_000_000_000
 """Interval at which unused memory is given back."""
 _monotonic_ns = time.monotonic_ns
