@@ -31,7 +31,7 @@ class Coordinator:
 def test_a_rotation_is_printed_before_the_connection_is_lost(
     dora: Dora, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "Client", lambda _: Coordinator())
+    monkeypatch.setattr(client, "CoordinatorClient", lambda _: Coordinator())
     shown = dora("cluster", "rotate-token")
     assert shown.code == 1
     assert shown.out == "New token sent to 1 connected daemon\nThe old token expires after 24h\n"

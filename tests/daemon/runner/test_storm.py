@@ -101,6 +101,7 @@ def test_random_kills(workspace: Workspace) -> None:
         run.wait_for_phase("running")
         settled(run)
         before = descriptors(run)
+        killed: set[int | None] = set()
         for _ in range(ROUNDS):
             victims = [n.pid for n in run.status().nodes if n.pid is not None]
             if not victims:
@@ -113,6 +114,11 @@ def test_random_kills(workspace: Workspace) -> None:
                 os.kill(victim, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+            killed.add(victim)
+        wait_until(
+            lambda: killed.isdisjoint(n.pid for n in run.status().nodes),
+            what="the runner to notice the last kill",
+        )
         settled(run)
         failures = [n.error for n in run.status().nodes if n.error]
         assert failures == []

@@ -32,7 +32,7 @@ def away(*_: object) -> CoordinatorClient:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> FleetSession:
     """A session that one machine has reported to."""
-    monkeypatch.setattr(starting, "Client", away)
+    monkeypatch.setattr(starting, "CoordinatorClient", away)
     session = FleetSession(Endpoint("127.0.0.1", 1), RecordingPlan(recording=ID))
     state = RecordingState(recording=ID, dataflow_id="flow", phase="recording")
     reply = MachineReply(daemon="robot", reply=RecordingStates(recordings=(state,)))
