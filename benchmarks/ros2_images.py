@@ -37,13 +37,13 @@ session.close()
 CAMERA = """
 import time
 from dora_ros2.types import Types
-from dora_ros2.connection import Node
-from dora_ros2.zenoh.session import Session
+from dora_ros2.connection import RosNode
+from dora_ros2.zenoh.session import ZenohSession
 
 image = Types().message("sensor_msgs/Image")
 payload = bytes(image.encode({"encoding": "rgb8", "step": 5760, "data": bytes(5760 * 1080)}))
-with Session() as session:
-    publisher = Node(session, "camera").publisher("/image", image)
+with ZenohSession() as session:
+    publisher = RosNode(session, "camera").publisher("/image", image)
     session.wait_for(lambda graph: graph.topics()["/image"].uses, 60)
     print("ready", flush=True)
     due = time.monotonic()
@@ -55,9 +55,9 @@ with Session() as session:
 BARE = """
 import sys
 from dora_ros2.zenoh.endpoints import direct
-from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.session import ZenohSession
 
-with Session() as session:
+with ZenohSession() as session:
     subscriber = session.raw.declare_subscriber("0/image/**", direct(lambda sample: None))
     print("ready", flush=True)
     sys.stdin.read()

@@ -122,10 +122,10 @@ def test_a_killed_server_ends_its_requests(router: Router, tmp_path: Path) -> No
     program.write_text(
         "import sys, time\n"
         "from dora_ros2.types import Types\n"
-        "from dora_ros2.connection import Node\n"
-        "from dora_ros2.zenoh.session import Session\n"
+        "from dora_ros2.connection import RosNode\n"
+        "from dora_ros2.zenoh.session import ZenohSession\n"
         "kept = []\n"
-        "node = Node(Session(router=sys.argv[1]), 'server')\n"
+        "node = RosNode(ZenohSession(router=sys.argv[1]), 'server')\n"
         "keep = lambda request: (kept.append(request), print(flush=True))\n"
         "node.service_server('add', Types().service('example_interfaces/AddTwoInts'), keep)\n"
         "time.sleep(600)\n"

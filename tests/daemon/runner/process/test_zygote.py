@@ -190,7 +190,11 @@ def test_a_node_finds_what_a_program_finds(use: Use[None]) -> None:
     async def check(bench: Bench) -> None:
         bench.expect()
         request = bench.request(FACTS, "--word", "two words", MARK="DORA é", TZ="Asia/Tokyo")
-        (exit, out, err), (_, expected, _) = await bench.both(request)
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored with `nohup pytest`
+        try:
+            (exit, out, err), (_, expected, _) = await bench.both(request)
+        finally:
+            signal.signal(signal.SIGHUP, before)
         assert (exit, err) == (Exit(code=0), "")
         assert json.loads(out) == json.loads(expected)
 
