@@ -192,6 +192,14 @@ def test_a_defect_of_a_command_names_the_plug_in(dora: Dora, wheels: PluginWheel
     assert "unexpected error in the plug-in a 0.3; please report it to its author\n" in shown.err
 
 
+def test_a_missing_file_of_a_command_is_one_line(dora: Dora, wheels: PluginWheels) -> None:
+    module = "def hello() -> None:\n    open('nothing-here')\n"
+    wheels.install("a", {"dora.commands": {"hello": "plug_function:hello"}}, plug_function=module)
+    shown = dora("hello")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err == "[ERROR]\nnothing-here: No such file or directory\n"
+
+
 def test_commands_of_plug_ins_are_completed(
     wheels: PluginWheels, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ A name of two words is a command of a group: `self wheels`.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from functools import partial
 from typing import Any
 
 from dora_config import plugins
@@ -22,9 +23,7 @@ def find(name: str, build: Build) -> Any:
     """Return a command, None if it does not exist. Raises PluginError."""
     found = plugins.installed().find("dora.commands", name)
     if found is not None:
-        entry = found.load()
-        with found.blamed("be used"):
-            return build(name.rpartition(" ")[2], entry)
+        return found.use(partial(build, name.rpartition(" ")[2]))
     if (sentence := plugins.missing("dora.commands", name)) is not None:
         raise PluginError(sentence)
     return None

@@ -17,19 +17,21 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from dora_config.errors import DoraError
 from dora_config.installation import extra_command, uninstall_command, wheel_command
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
 
 INTERFACE = "1"
 """Version of the interface; a plug-in that states another one is refused."""
@@ -115,6 +117,12 @@ class Addition:
                 found = getattr(found, name)
         return found
 
+    def use(self, build: Callable[[Any], T]) -> T:
+        """Import the object, and return what is built of it. Raises PluginError."""
+        found = self.load()
+        with self.blamed("be used"):
+            return build(found)
+
     @contextmanager
     def blamed(self, action: str) -> Iterator[None]:
         """Raise PluginError for what its code raises; `action` completes "it cannot ..."."""
@@ -152,7 +160,7 @@ class Plugins:
         self._ignored: list[str] = [*problems]
         found: dict[tuple[Group, str], list[Addition]] = defaultdict(list)
         for one in sorted(additions, key=lambda one: (one.group, one.name, one.wheel)):
-            refusal = _of_another_version(one, interfaces.get(one.wheel, ()))
+            refusal = _refusal(one, interfaces.get(one.wheel, ()))
             if refusal is not None:
                 self._refused[one.group, one.name] = refusal
             elif one.group in FIXED and one.name not in known_names(one.group):
@@ -207,7 +215,7 @@ def _unread(group: str, by: str, read: Iterable[str], name: str = "") -> str:
     return f"{subject} of the plug-in {by} is not read; the {kind} are {', '.join(read)}"
 
 
-def _of_another_version(addition: Addition, stated: Sequence[str]) -> str | None:
+def _refusal(addition: Addition, stated: Sequence[str]) -> str | None:
     if addition.folder:
         return (
             f"the {what(addition.group, addition.name)} ({addition.value}) is of a wheel in"
@@ -248,10 +256,11 @@ def installed() -> Plugins:
             folder = "" if wheel or dist is None else str(dist.locate_file(""))
             additions.append(Addition(group, point.name, point.value, wheel, version, folder))
     unread = {
-        (group, _wheel(point))
+        (group, wheel)
         for group in points.groups
         if group.startswith("dora.") and group not in (*GROUPS, INTERFACE_GROUP)
         for point in points.select(group=group)
+        if (wheel := _wheel(point))
     }
     groups = [group for group in GROUPS if group not in FIXED]
     return Plugins(additions, interfaces, [_unread(*one, groups) for one in sorted(unread)])
@@ -271,20 +280,12 @@ def packages_of_others() -> dict[str, str]:
     return {package: one.by for package, one in by_package.items() if one.wheel not in ours}
 
 
-def load(group: Group, name: str) -> Any:
-    """Return an object of a plug-in. Raises PluginError, also if it is not installed."""
+def load(group: Group, name: str, build: Callable[[Any], Any] | None = None) -> Any:
+    """Return a plug-in's object, or what is built of it. Raises PluginError."""
     found = installed().find(group, name)
     if found is None:
         raise PluginError(missing(group, name) or f"no plug-in has the {what(group, name)}")
-    return found.load()
-
-
-@contextmanager
-def blamed(group: Group, name: str, action: str) -> Iterator[None]:
-    """Raise PluginError for what the code of an addition raises, as `Addition.blamed`."""
-    addition = installed().find(group, name)
-    with nullcontext() if addition is None else addition.blamed(action):
-        yield
+    return found.load() if build is None else found.use(build)
 
 
 def missing(group: Group, name: str) -> str | None:
@@ -341,9 +342,9 @@ def problems(
             yield ignored(addition)
             continue
         try:
-            found = addition.load()
-            if (use := build.get(addition.group)) is not None:
-                with addition.blamed("be used"):
-                    use(addition.name, found)
+            if (use := build.get(addition.group)) is None:
+                addition.load()
+            else:
+                addition.use(partial(use, addition.name))
         except PluginError as error:
             yield str(error)

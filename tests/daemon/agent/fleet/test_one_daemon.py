@@ -37,7 +37,7 @@ def test_starts_on_one_machine(fleet: RealFleet, workspace: Workspace) -> None:
     workspace.node("bad", "from dora import Node\nNode()\nraise SystemExit(3)")
     failing = workspace.dataflow({"nodes": [{"id": "bad", "path": "bad.py"}]}, "failing.yml")
     refused = fleet.dora("start", missing, "--detach", code=1).stderr
-    assert f"there is no file at {workspace.path}/gone.py" in refused
+    assert f"{workspace.path}/gone.py does not exist" in refused
     assert f"(relative paths start at {workspace.path}: the folder of the dataflow" in refused
 
     words = ("start", flow, "--attach", "--coordinator-port", str(fleet.port))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from hypothesis import given, strategies as st
 
@@ -46,17 +47,21 @@ class World:
                     if fresh:
                         self.pairs[1 - side].add((other.round, us.round))
 
+    def run_until(self, holds: Callable[[LinkHandshake], bool]) -> None:
+        """Step until this holds for both sides."""
+        for _ in range(2000):
+            self.step()
+            if all(map(holds, self.sides)):
+                return
+        raise AssertionError("it never holds")
+
 
 @given(st.integers(0, 10_000), st.floats(0, 0.7))
 def test_both_sides_confirm_each_round_whatever_is_lost(seed: int, loss: float) -> None:
     world = World(seed, loss)
     for _ in range(4):
         world.sides[world.dice.randrange(2)].begin_round()
-        for _ in range(2000):
-            world.step()
-            if all(side.confirmed for side in world.sides):
-                break
-        assert all(side.confirmed for side in world.sides)
+        world.run_until(lambda side: side.confirmed)
         a, b = world.sides
         assert (a.round, b.round) in world.pairs[0]
         assert (b.round, a.round) in world.pairs[1]
@@ -64,8 +69,7 @@ def test_both_sides_confirm_each_round_whatever_is_lost(seed: int, loss: float) 
 
 def test_a_silent_peer_is_noticed() -> None:
     world = World(1, 0)
-    while not all(side.confirmed for side in world.sides):
-        world.step()
+    world.run_until(lambda side: side.confirmed)
     assert not world.sides[0].silent(world.now)
     assert world.sides[0].silent(world.now + 20_000_000_000)
 
@@ -85,11 +89,7 @@ def test_a_change_is_seen_whatever_is_lost_and_then_nothing_more_is_sent(
     world = World(seed, loss)
     for _ in range(4):
         world.sides[world.dice.randrange(2)].hello_changed()
-        for _ in range(2000):
-            world.step()
-            if all(side.seen for side in world.sides):
-                break
-        assert all(side.seen for side in world.sides)
+        world.run_until(lambda side: side.seen)
     for _ in range(20):
         world.step()
     counts = [side.count for side in world.sides]

@@ -96,6 +96,18 @@ def writer_node(name: str, workspace: Workspace, out: Path, source: str) -> Reso
     )
 
 
+def connect_input(source: str) -> protocol.ConnectInput:
+    """Return the request for the input `b/number`."""
+    return protocol.ConnectInput(
+        source=source,
+        output="number",
+        target="b",
+        input="number",
+        queue_size=100,
+        queue_policy="backpressure",
+    )
+
+
 def test_an_input_is_connected_to_another_machine(programs: Workspace) -> None:
     out = programs.path / "out.txt"
     content = flow_of(
@@ -105,14 +117,7 @@ def test_an_input_is_connected_to_another_machine(programs: Workspace) -> None:
     )
     with linked(programs, content, {"a": "one", "other": "one", "b": "two"}) as flow:
         wait_until(lambda: numbers(out, "first"), what="the first input")
-        wanted = protocol.ConnectInput(
-            source="a",
-            output="number",
-            target="b",
-            input="number",
-            queue_size=100,
-            queue_policy="backpressure",
-        )
+        wanted = connect_input("a")
         assert "does not exist" in refused(flow, "two", wanted)
         set_links(flow, edge("a/number", "b/number", "one two"))
         ask(flow, "two", wanted)
@@ -171,18 +176,7 @@ def test_an_added_node_is_read_on_another_machine(programs: Workspace) -> None:
     )
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         set_links(flow, edge("new/number", "b/number", "one two"))
-        ask(
-            flow,
-            "two",
-            protocol.ConnectInput(
-                source="new",
-                output="number",
-                target="b",
-                input="number",
-                queue_size=100,
-                queue_policy="backpressure",
-            ),
-        )
+        ask(flow, "two", connect_input("new"))
         added = ResolvedNode(
             id="new",
             path=str(programs.path / "counter.py"),
@@ -198,7 +192,10 @@ def test_an_added_node_is_read_on_another_machine(programs: Workspace) -> None:
     assert numbers(out) == list(range(200))
 
 
-def test_an_input_is_connected_once_the_other_machine_sends(programs: Workspace) -> None:
+@pytest.mark.parametrize("target", ["b", "late"])
+def test_an_input_is_connected_once_the_other_machine_sends(
+    programs: Workspace, target: str
+) -> None:
     """Before, that one drops what has no consumer, and a node that is added next loses messages."""
     out = programs.path / "out.txt"
     content = flow_of(
@@ -206,20 +203,14 @@ def test_an_input_is_connected_once_the_other_machine_sends(programs: Workspace)
         node("b", "writer", out, inputs={"first": reads("a/number")}),
     )
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
-        set_links(flow, edge("new/number", "b/number", "one two"))
+        set_links(flow, edge("new/number", f"{target}/number", "one two"))
         flow.wait_until_connected()
-        wanted = protocol.ConnectInput(
-            source="new",
-            output="number",
-            target="b",
-            input="number",
-            queue_size=100,
-            queue_policy="backpressure",
-        )
+        late = writer_node("late", programs, programs.path / "late.txt", "new/number")
+        change = connect_input("new") if target == "b" else protocol.AddNode(node=late)
         os.kill(flow["one"].link_pid(), signal.SIGSTOP)
         with ThreadPoolExecutor() as pool:
-            connected = pool.submit(ask, flow, "two", wanted)
-            assert not wait([connected], timeout=0.5).done
+            connected = pool.submit(ask, flow, "two", change)
+            assert not wait([connected], timeout=1.0).done
             os.kill(flow["one"].link_pid(), signal.SIGCONT)
             connected.result()
         stop(flow)

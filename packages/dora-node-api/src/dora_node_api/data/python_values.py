@@ -10,7 +10,7 @@ _NOT_REPRESENTABLE = (ValueError, OverflowError, LookupError)  # LookupError: un
 
 
 def python_values(array: pa.Array) -> list[Any]:
-    """Return ``to_pylist``; times with nanoseconds or beyond the year 9999 become text.
+    """Return what ``to_pylist`` does; times with nanoseconds or beyond the year 9999 become text.
 
     Raises ValueError.
     """
@@ -22,7 +22,7 @@ def python_values(array: pa.Array) -> list[Any]:
 
 
 def python_value(scalar: pa.Scalar) -> Any:
-    """Return ``as_py``; times that Python cannot represent become text."""
+    """Return what ``as_py`` does; times that Python cannot represent become text."""
     try:
         return scalar.as_py()
     except _NOT_REPRESENTABLE as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,15 @@ class FormatCommand(TyperCommand):
 
     def of(self, name: str) -> Any:
         """Return the command of a format. Raises PluginError if it is not usable."""
-        function = plugins.load(self._group, name)
-        with plugins.blamed(self._group, name, "be used"):
-            command = function_command(self.name or "", function, cls=_Format)
-            if not any(isinstance(one, TyperArgument) for one in command.params):
-                raise TypeError("its function has no argument for files")
+        command = plugins.load(self._group, name, self._command)
         command.params.append(self._option())
         command.help = f"{self.help}\n\n`{name}`: {command.help or ''}"
+        return command
+
+    def _command(self, function: Callable[..., None]) -> Any:
+        command = function_command(self.name or "", function, cls=_Format)
+        if not any(isinstance(one, TyperArgument) for one in command.params):
+            raise TypeError("its function has no argument for files")
         return command
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:

@@ -211,7 +211,7 @@ class Preparer:
             if not is_file(file):
                 raise RunnerError(
                     f'Could not find source path `{operator.python}` of operator "{operator.id}":'
-                    f" there is no file at {file}"
+                    f" {file} does not exist"
                 )
         interpreter = self._python.choose(place.python, variables, cwd)
         argv = (*interpreter.words, "-u", "-m", OPERATOR_HOST)

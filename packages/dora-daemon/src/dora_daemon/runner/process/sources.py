@@ -53,34 +53,28 @@ def find_program(
     if is_file(in_working_dir):
         # links are not resolved, because a script imports modules beside the link
         return Path(os.path.normpath(in_working_dir))
+    problem = f"Could not find source path `{path}`: {in_working_dir} "
+    # Path.is_dir raises if a name is too long
+    problem += "is a directory" if os.path.isdir(in_working_dir) else "does not exist"  # noqa: PTH112
     if "/" in expanded:
-        # Path.is_dir raises if a name is too long
-        is_folder = os.path.isdir(in_working_dir)  # noqa: PTH112
-        where = "a directory" if is_folder else "no file"
-        raise SourceNotFound(
-            f"Could not find source path `{path}`: there is {where} at {in_working_dir}"
-            " (paths are relative to the node's working directory)"
-        )
+        raise SourceNotFound(f"{problem} (paths are relative to the node's working directory)")
     if managed_python is not None:
         beside = Path(managed_python).parent / expanded
         if os.access(beside, os.X_OK):
             return beside
+    if expanded.endswith(".py"):
+        raise SourceNotFound(problem)
     found = shutil.which(expanded, path=variables.get("PATH"))
-    if found is not None and not expanded.endswith(".py"):
+    if found is not None:
         return Path(found)
     own = Path(sys.executable if own_python is None else own_python).parent / expanded
-    if os.access(own, os.X_OK) and own.suffix != ".py":
+    if os.access(own, os.X_OK):
         return own
-    if own.suffix == ".py":
-        raise SourceNotFound(
-            f"Could not find source path `{path}`: there is no file at {in_working_dir}"
-        )
     remedy = missing_node(expanded) or (
         "install the package that has it beside dora, or by `build` of the node"
     )
     raise SourceNotFound(
-        f"Could not find source path `{path}`: there is no file at {in_working_dir}, and no"
-        f" program of that name on PATH or in {own.parent}; {remedy}"
+        f"{problem}, and PATH and {own.parent} have no program of that name; {remedy}"
     )
 
 
