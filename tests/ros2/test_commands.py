@@ -183,6 +183,21 @@ def test_publish_call_and_goals(robot: RosNode, run: Run) -> None:
     assert run("send-goal", "/sim/count", '{"order": -1}', code=1) == aborted
 
 
+def test_commands_wait_for_a_server(robot: RosNode, run: Run) -> None:
+    def accept(goal: ServerGoal) -> None:
+        goal.accept()
+        goal.finish(GoalState.SUCCEEDED, {"sequence": []})
+
+    def serve() -> None:
+        robot.connection.wait_for(lambda graph: "send_goal" in str(graph.nodes()), 30)
+        ActionServer(robot, "late", FIBONACCI, accept)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    assert run("send-goal", "/sim/late", "{}") == ['succeeded {"sequence": []}']
+    serving.join()
+
+
 def test_types_of_the_other_side(robot: RosNode, run: Run, tmp_path: Path) -> None:
     """Neither side of these has a definition in a folder of the command."""
     (tmp_path / "own" / "msg").mkdir(parents=True)
@@ -297,8 +312,12 @@ def test_rates(robot: RosNode, run: Run) -> None:
         (("pub", "/none", "std_msgs/String", "{}", "--timeout", "1"), "has no subscription"),
         (("echo", "/none", "--timeout", "1"), "no publisher of /none within 1 s"),
         (("pub", "/none", "std_msgs/String", "{}", "--timeout", "1"), "waits for a subscription"),
-        (("call", "/none", "{}"), "no server of /none; `dora ros2 services`"),
-        (("send-goal", "/none", "{}"), "no server of /none; `dora ros2 actions`"),
+        (("call", "/none", "{}", "--timeout", "1"), "no server of /none; `dora ros2 services`"),
+        (("call", "/none", "{}", "--timeout", "1"), "dora ros2 waits for a server of /none"),
+        (
+            ("send-goal", "/none", "{}", "--timeout", "1"),
+            "no server of /none; `dora ros2 actions`",
+        ),
         (("type", "/none"), "no topic or service /none"),
         (("topics", "--domain", "999"), '"999" is not a valid ROS domain'),
         (("topics", "--timeout", "0.1", "--router", "tcp/127.0.0.1:9"), "no Zenoh router answers"),

@@ -186,6 +186,7 @@ def _session(reach: Reach) -> Iterator[ZenohSession]:
             output.remark(f"dora ros2 {state}; {_NO_ROUTER}")
 
     with _open(reach, reach.timeout, on_state) as session:
+        session.load_graph(_GRAPH_SECONDS)
         _settle(session)
         yield session
 
@@ -378,7 +379,7 @@ def call(reach: Reach, service: str, text: str, type_name: str | None) -> None:
         if type_name:
             type = reach.types.service(type_name)
         else:
-            server = _server(node, Kind.SERVER, name, "services")
+            server = _server(node, reach, Kind.SERVER, name, "services")
             type = ServiceType(find_description(node, reach.types, server))
         output.write(_json(_ask(node, reach, name, type, _value(text))))
 
@@ -392,21 +393,29 @@ def _ask(node: RosNode, reach: Reach, name: str, type: ServiceType, value: Any) 
     return answer
 
 
-def _server(node: RosNode, kind: Kind, name: str, word: str, part: str = "") -> EndpointToken:
-    """Return an endpoint of the server of a service or action. Raises DefinitionError."""
-    found = node.connection.graph.endpoints(kind, name=f"{name}{part}")
-    if not found:
-        raise DefinitionError(f"no server of {name}", remedy=f"`dora ros2 {word}`")
-    return found[0]
+def _server(
+    node: RosNode, reach: Reach, kind: Kind, name: str, word: str, part: str = ""
+) -> EndpointToken:
+    """Return an endpoint of the server of a service or action; wait for it.
+
+    Raises DefinitionError.
+    """
+
+    def found(graph: Graph) -> list[EndpointToken]:
+        return graph.endpoints(kind, name=f"{name}{part}")
+
+    if not found(node.connection.graph):
+        output.remark(f"dora ros2 waits for a server of {name}")
+        if not node.connection.wait_for(found, min(reach.timeout, _GRAPH_SECONDS)):
+            raise DefinitionError(f"no server of {name}", remedy=f"`dora ros2 {word}`")
+    return found(node.connection.graph)[0]
 
 
 def send_goal(reach: Reach, action: str, text: str, type_name: str | None) -> int:
     with _node(reach) as node:
         name = absolute(action)
-        if type_name:
-            type = reach.types.action(type_name)
-        else:
-            type = _served_action(node, reach.types, name)
+        types = reach.types
+        type = types.action(type_name) if type_name else _served_action(node, reach, name)
         client = ActionClient(node, name, type)
         client.wait_for_server(min(reach.timeout, _GRAPH_SECONDS))
         goal_id, answered = uuid.uuid4().bytes, threading.Event()
@@ -438,7 +447,7 @@ def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> 
         output.remark(_CANCELED.get(code, _CANCELED[CancelCode.GOAL_ENDED]))
 
 
-def _served_action(node: RosNode, types: Types, name: str) -> ActionType:
+def _served_action(node: RosNode, reach: Reach, name: str) -> ActionType:
     """Return the type of an action, with the definitions of its server. Raises DefinitionError."""
     served: dict[str, Structure] = {}
     for kind, word in (
@@ -446,8 +455,8 @@ def _served_action(node: RosNode, types: Types, name: str) -> ActionType:
         (Kind.SERVER, "get_result"),
         (Kind.SERVER, "send_goal"),
     ):
-        endpoint = _server(node, kind, name, "actions", f"/_action/{word}")
-        described = find_description(node, types, endpoint)
+        endpoint = _server(node, reach, kind, name, "actions", f"/_action/{word}")
+        described = find_description(node, reach.types, endpoint)
         served |= described.structures
     action = described.name.removesuffix("_SendGoal")
     parts = [served[f"{action}_{part}"] for part in ("Goal", "Result", "Feedback")]

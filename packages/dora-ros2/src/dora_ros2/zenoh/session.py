@@ -175,6 +175,7 @@ class ZenohSession(ZenohConnection):
         self.router = " or ".join(str(endpoint) for endpoint in endpoints)
         waits = self.router and not is_router
         self._missing = f"waits for a Zenoh router at {self.router}" if waits else None
+        self._tokens = f"{SPACE}/{self.domain}/**"
         self._zenoh = self._open(made, wait_seconds)
         self.id = str(self._zenoh.zid())
         self._watchers: list[Any] = [
@@ -182,7 +183,7 @@ class ZenohSession(ZenohConnection):
                 direct(self._transport_changed), history=True
             ),
             self._zenoh.liveliness().declare_subscriber(
-                f"{SPACE}/{self.domain}/**", direct(self._token_changed), history=True
+                self._tokens, direct(self._token_changed), history=True
             ),
         ]
         with self._changed:
@@ -192,6 +193,16 @@ class ZenohSession(ZenohConnection):
         if not found:
             self._add_tls_problem(made)
         self._report()
+
+    def load_graph(self, seconds: float) -> None:
+        """Wait until the router has sent what it has, at most for `seconds`.
+
+        Its answer to a query follows the history of the subscriber over the same connection.
+
+        Raises SessionError: the session is closed.
+        """
+        for _ in self.raw.liveliness().get(self._tokens, timeout=seconds):
+            pass
 
     def announce(self, node: RosNode) -> None:
         self.nodes[node] = self.raw.liveliness().declare_token(str(node.token))
