@@ -131,7 +131,8 @@ SAME_NAMES = {
 
 PIECE = re.compile(
     r"(Of|By|As|Or:?|And|Behind|Since|In|For|From|To|With|Without|On|After|At|Not|So|Until|Before|"
-    r"Through|Else|Those|That of|The same|Also|Beside|Between|Like|When|If|They)\b(?!-)"
+    r"Through|Else|Those|That of|The same|Also|Beside|Between|Like|When|If|They|What|How|Which|"
+    r"Where|It|Its|Their|Everything|Something)\b(?!-)"
 )
 """Beginnings of docstrings that are neither sentences nor names of what they describe."""
 

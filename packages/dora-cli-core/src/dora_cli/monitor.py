@@ -189,7 +189,7 @@ SortKey = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One order of rows; None: it leaves a table as it is."""
+    """One order of rows; None: the order of the table is kept."""
 
     key: str
     """Key of the keyboard."""
@@ -221,7 +221,7 @@ _BY_KEY = {order.key: name for name, order in ORDERS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What one snapshot contributes to the page."""
+    """Rows and counts of the page that come from one snapshot."""
 
     machines: int
     nodes: tuple[NodeSummary, ...]

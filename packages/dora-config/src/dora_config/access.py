@@ -132,12 +132,12 @@ def endpoint(
 
 
 class Moved(NamedTuple):
-    """Where a coordinator is since `dora cluster promote`."""
+    """New address of a coordinator after `dora cluster promote`."""
 
     host: str
     port: int
     machine: str
-    """Its id in the cluster file."""
+    """Machine id in the cluster file."""
     former: tuple[str, ...] = ()
     """Addresses at which it was before, as HOST:PORT."""
 

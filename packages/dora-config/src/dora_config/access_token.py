@@ -74,7 +74,7 @@ class Token(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Hash by which a successor recognizes it; that of a machine has the same."""
+        """Hash by which a successor recognizes the token; tokens of machines have the same one."""
         return hashlib.sha256(b"dora token\0" + self.for_machine.secret.encode()).hexdigest()
 
     def has_secret(self, given: str) -> bool:

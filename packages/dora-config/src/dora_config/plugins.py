@@ -146,7 +146,7 @@ def what(group: Group, name: str) -> str:
 
 
 class Plugins:
-    """What plug-ins add, and why some of them are refused."""
+    """Additions of all plug-ins, and the reasons of refused ones."""
 
     def __init__(
         self,

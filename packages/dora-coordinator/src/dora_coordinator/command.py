@@ -73,7 +73,7 @@ class CoordinatorError(DoraError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line chooses."""
+    """Options of the command line."""
 
     interfaces: tuple[str, ...]
     port: int

@@ -42,9 +42,9 @@ class Settings:
     archived_dataflows: int = 200
     """Ended dataflows that are kept; the oldest is removed first."""
     ended_daemon_shown: float = 600.0
-    """How long `cluster status` lists a daemon after its regular end."""
+    """Seconds for which `cluster status` lists a daemon after its regular end."""
     lost_daemon_shown: float = 24 * 3600.0
-    """How long it lists a lost daemon, unless a dataflow waits for it."""
+    """Seconds for which `cluster status` lists a lost daemon, unless a dataflow waits for it."""
     streams_per_client: int = 16
     max_message_bytes: int = 16 * MIB
     max_connections: int = 4096
@@ -53,7 +53,7 @@ class Settings:
     new_connections_per_minute: int = 20
     """Connections without a valid token, per address; loopback is exempt."""
     fleet_checks: int = 0
-    """1: `rollout: {check: COMMAND}` may run commands on the coordinator's machine."""
+    """Whether `rollout: {check: COMMAND}` may run commands on the coordinator's machine."""
     metrics_edges: int = 2000
     """Edges in `GET /metrics` and in exported metrics; each has about 20 series."""
     max_code_bytes: int = 16384 * MIB

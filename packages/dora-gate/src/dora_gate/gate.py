@@ -1,4 +1,4 @@
-"""Which of several commands a robot obeys, and how fast; pure.
+"""Choice of the command that a robot obeys, and limit of its speed; pure.
 
 Each cycle has at most one action, of one source:
 
@@ -31,12 +31,12 @@ NONE = "none"
 
 
 class Rest(StrEnum):
-    """What the robot gets without a source."""
+    """Action for the robot while no source is obeyed."""
 
     HOLD = "hold"
     ZERO = "zero"
     STOP = "stop"
-    """No action: the robot's own time-out stops it."""
+    """No action: the time-out of the robot stops it."""
 
 
 RESERVED = frozenset((AUTO, NONE, EMERGENCY, *Rest))
@@ -52,7 +52,7 @@ class GateSettings:
     max_step: tuple[float, ...] = ()
     """Largest change of each value in a cycle; one for all of them, or none: unlimited."""
     hand_over: int = 0
-    """How long a change from one source to another takes."""
+    """Nanoseconds of a change from one source to another."""
     needs_state: bool = False
     """Whether to wait for the state of the robot before the first action."""
 
@@ -67,7 +67,7 @@ class SourceCommand:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What the robot gets in a cycle."""
+    """Action for the robot in one cycle."""
 
     values: tuple[float, ...]
     source: str
@@ -97,7 +97,7 @@ class Gate:
         self._begin = 0
         """Time at which that source was obeyed first."""
         self._from: tuple[float, ...] | None = None
-        """Where the change to it has begun."""
+        """Values at the begin of the change to that source."""
 
     def select(self, control: object) -> None:
         """Set `control`. Raises GateRefused."""

@@ -16,7 +16,7 @@ from dora_node_api import Node
 Event = Mapping[str, Any]
 
 PATIENCE_NS = 1_000_000_000
-"""Sources may be absent for so long, also after the start, before that is shown."""
+"""Nanoseconds that sources may be absent, also after the start, before lists show that."""
 _RESTS = {
     Rest.HOLD: "holds the last action",
     Rest.ZERO: "sends zeros",
@@ -38,13 +38,13 @@ class GateNode:
         self._obeyed = ""
         """The source that was obeyed last."""
         self._shown = ""
-        """Source that is obeyed, or why there is none."""
+        """Source that is obeyed, or why no source is obeyed."""
         self._absent = False
-        """No source is obeyed, or an emergency, and that is shown in lists."""
+        """Whether lists show that no source is obeyed, or an emergency."""
         self._wrong: dict[str, str] = {}
-        """What is wrong with parameters, by their names; shown in lists."""
+        """Problems of parameters, by name; shown in lists."""
         self._reported: str | None = None
-        """What lists show."""
+        """Text that lists show."""
         self._obeyed_at = time.monotonic_ns()
         self._warned: set[tuple[str, str]] = set()
         known = node.node_config()["inputs"]

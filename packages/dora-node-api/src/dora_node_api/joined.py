@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Join:
-    """Which inputs are joined to samples: arguments of `Node.joined`, `joined` of an operator."""
+    """Inputs that are joined to samples: arguments of `Node.joined`, `joined` of an operator."""
 
     inputs: tuple[str, ...]
     within: float

@@ -1,4 +1,4 @@
-"""Which messages of several inputs are of the same instant; pure.
+"""Matching of messages of several inputs by their time; pure.
 
 Messages go in with the time of their capture, matches come out: one for each message of the first
 input (the leader), with the nearest message of each other input. The rules:

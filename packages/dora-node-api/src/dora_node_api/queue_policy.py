@@ -1,4 +1,4 @@
-"""What happens to a message at a full queue."""
+"""Policies for messages at a full queue."""
 
 from __future__ import annotations
 

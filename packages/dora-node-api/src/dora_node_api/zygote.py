@@ -54,8 +54,8 @@ MODULES = (
     "dora_node_api.protocol.launch_config",
     "random",
 )
-"""What every node imports, and `random`, which many do. Of libraries only pyarrow, which imports
-numpy, and what the dataflow lists in `warm`."""
+"""Modules that every node imports, and `random`, which many do. Of libraries only pyarrow, which
+imports numpy, and what the dataflow lists in `warm`."""
 READ_BY_LIBRARIES = (
     *("OMP_", "KMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "NUMPY_", "NPY_", "ARROW_"),
     *("JE_ARROW_", "MIMALLOC_"),
@@ -85,7 +85,7 @@ _C_WITH_GIL = ctypes.PyDLL(None)
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What decides whether this process can become a node."""
+    """Facts that decide whether this process can become a node."""
 
     environ: Mapping[str, str]
     """Environment of this process."""
@@ -94,7 +94,7 @@ class Facts:
     changed: str | None = None
     """A file or folder of these modules that has changed since."""
     strange: str | None = None
-    """What its start-up files did that a fork does not carry over."""
+    """Effect of the start-up files that a fork does not carry over."""
 
 
 def why_not(process: SpawnRequest, beside: Iterable[str], begin: bytes, facts: Facts) -> str | None:

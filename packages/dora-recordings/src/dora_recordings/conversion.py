@@ -1,4 +1,4 @@
-"""What imports and exports of recordings have in common."""
+"""Steps that imports and exports of recordings share."""
 
 from __future__ import annotations
 

@@ -218,4 +218,4 @@ class _Whole:
         return self._size
 
     def flush(self) -> None:
-        """Nothing is buffered."""
+        """Do nothing: the stream has no buffer."""

@@ -104,7 +104,7 @@ class ClockCorrection:
 
 @dataclass(frozen=True, slots=True)
 class MachineFiles:
-    """What one machine has recorded."""
+    """Files that one machine has recorded."""
 
     machine: str
     files: tuple[Path, ...]
@@ -118,7 +118,7 @@ class Merged:
     uncorrected: tuple[str, ...]
     """Machines without clock samples, whose times are those of their own clocks."""
     damage: tuple[str, ...]
-    """What could not be read, each with its file."""
+    """Unreadable parts, each with its file."""
 
 
 def merge(
@@ -245,5 +245,5 @@ class _MachineStream:
 
 
 def _numbers(path: Path) -> list[int | str]:
-    """Sort key: the files of a machine in the order in which they were begun."""
+    """Return the sort key of a machine's files by the order in which they were begun."""
     return [int(word) if word.isdigit() else word for word in _NUMBER.split(path.name)]

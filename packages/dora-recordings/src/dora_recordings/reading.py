@@ -42,7 +42,7 @@ _INVALID = (
     *(McapError, ZstdError, struct.error, ValueError, KeyError),
     *(EOFError, OverflowError, MemoryError, RuntimeError),
 )
-"""What the libraries raise for invalid bytes."""
+"""Exceptions of the libraries for invalid bytes."""
 _HEAD = struct.Struct("<BQ")
 _CHUNK_HEAD = struct.Struct("<QQQII")
 """Start and end time, size and CRC of the content, length of the name of the compression."""
@@ -87,7 +87,7 @@ class Damage:
 
 @dataclass(slots=True)
 class RecordingFacts:
-    """What a file holds beside its messages."""
+    """Content of a file beside its messages."""
 
     source: dict[str, str] = field(default_factory=dict)
     clocks: list[dict[str, str]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a recording says about a node: its events in their order, and its messages."""
+"""Events that a node received, in their order, and messages that it sent, from a recording."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dora_recordings import arrow_messages as arrow
 from dora_recordings.reading import Recording, UnreadableRecording, merged
 
 WINDOW_NS = 10_000_000_000
-"""How much later than its event a message may be in the recording, by the clocks of two nodes."""
+"""Nanoseconds by which a message may follow its event, by the clocks of two nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class ReplayMessage:
     """`node/output`."""
     value: Array
     metadata: dict[str, Any]
-    """Its times are of the sender's clock, as `publish_time` is."""
+    """Metadata; its times are of the sender's clock, as `publish_time` is."""
     log_time: int
     publish_time: int
     ahead: int
@@ -59,7 +59,7 @@ class ReplayMessage:
 
     @property
     def identity(self) -> int | str:
-        """What the event of the node that received it has."""
+        """Identity that the event of the receiving node has as well."""
         stamp = self.metadata.get("timestamp")
         if stamp is None:
             return self.publish_time // 1000 * 1000

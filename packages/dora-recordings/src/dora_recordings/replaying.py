@@ -24,13 +24,13 @@ class CannotReplay(DoraError):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What the players do."""
+    """Settings of the players."""
 
     files: tuple[str, ...]
     python: str
     """Interpreter of the players."""
     speed: float
-    """0: as fast as the readers accept."""
+    """Factor of the recorded speed; 0: as fast as the readers accept."""
     loop: bool
     start: int
     """Log time of the first message; all players count from it."""

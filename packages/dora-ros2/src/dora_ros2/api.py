@@ -73,7 +73,7 @@ class Ros2Durability(Enum):
 
 
 class Ros2Liveliness(Enum):
-    """How a publisher shows that it is alive."""
+    """Liveliness of a publisher: the way in which it shows that it is alive."""
 
     Automatic = "automatic"
     ManualByParticipant = "manual_by_participant"
@@ -126,7 +126,7 @@ class Ros2QosPolicies:
 
 
 class Ros2Transport:
-    """How ROS is reached: `Ros2Transport.zenoh()` or `Ros2Transport.dds()`."""
+    """Transport to ROS: `Ros2Transport.zenoh()` or `Ros2Transport.dds()`."""
 
     kind: Kinds
 

@@ -105,7 +105,7 @@ class Ros2BridgeTopic(Written):
 
 
 class Ros2BridgeTransport(Written):
-    """How a bridge reaches ROS 2."""
+    """Transport of a bridge to ROS 2."""
 
     kind: Literal["zenoh", "dds"] | None = optional(
         "zenoh (rmw_zenoh) or dds; by default zenoh if it is configured, if a router answers, or"
@@ -218,7 +218,7 @@ _SIDES = {
     ("action", "client"): ("goals", "results", "result"),
     ("action", "server"): ("results", "goals", "goal"),
 }
-"""What is received and sent; the output with the last name is used, else the first one."""
+"""Received inputs and sent outputs; the output with the last name is used, else the first one."""
 _FIELDS_OF: dict[str, tuple[str, ...]] = {
     "topic": ("message_type", "direction"),
     "service": ("service_type", "role"),

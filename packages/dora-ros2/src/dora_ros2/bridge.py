@@ -107,7 +107,7 @@ class BridgeSender:
 
 
 Waiting: TypeAlias = str | DefinitionError | None
-"""What a channel waits for; a definition is found by the user, and the rest by itself."""
+"""Condition that a channel waits for; the user provides a definition, the bridge finds the rest."""
 
 
 def waiting_text(found: Iterable[Waiting]) -> str | None:
@@ -185,7 +185,7 @@ class BridgeChannel:
 
 
 class BridgeQueue(Generic[_T]):
-    """What waits to be sent to the dataflow; if that is too slow, the oldest is dropped."""
+    """Messages that wait for the dataflow; if it is too slow, the oldest one is dropped."""
 
     def __init__(
         self, channel: BridgeChannel, backlog: Backlog[_T], send: Callable[[_T], None]
@@ -225,7 +225,7 @@ class Topic(BridgeChannel):
         self.qos = qos_of(settings.get("qos") or {})
         limit = KEEP_ALL if self.qos.keep_all else max(self.qos.depth, _QUEUED)
         self.held: Backlog[Any] = Backlog(limit, always=1 if self.qos.keep_all else self.qos.depth)
-        """What waits for the dataflow or for the topic to be opened."""
+        """Messages that wait for the dataflow, or until the topic is open."""
         self.type: MessageType | None = None
         self._graph = Graph()
         self._mismatched: set[str] = set()
@@ -335,7 +335,7 @@ class PublishedTopic(Topic):
         self._kept: Backlog[tuple[MessageType, Payload]] = Backlog(
             depth if self.qos.transient_local else 0
         )
-        """What late subscriptions shall receive, also if the type changes for them."""
+        """Messages for late subscriptions, also if the type changes for them."""
 
     def open(self, node: RosNode, kind: MessageType) -> Any:
         kept = [before.decode(payload) for before, payload in self._kept]
@@ -380,7 +380,7 @@ _Answer: TypeAlias = tuple[str, pa.Array, Mapping[str, Any]]
 
 
 class _Exchange(BridgeChannel):
-    """What clients and servers of services and actions share."""
+    """Base of clients and servers of services and actions."""
 
     def open(self, node: RosNode) -> Any:
         """Return the client or server. Raises DefinitionError."""
@@ -410,7 +410,7 @@ class _Exchange(BridgeChannel):
 
 
 class _Caller(_Exchange):
-    """What clients of services and actions share: requests that wait for their server."""
+    """Base of clients of services and actions: requests that wait for their server."""
 
     limit: int
     ordered: bool

@@ -86,7 +86,7 @@ _ITEMS = 16
 _WINDOW = 1000
 """Messages that `hz` counts."""
 _at_signal: list[Callable[[], None]] = []
-"""What a thread calls before a signal ends the process: the cancellation of a goal."""
+"""Functions that a thread calls before a signal ends the process: they cancel goals."""
 _interrupted = threading.Event()
 _PROFILES = {
     frozenset(): "unknown without nodes of ROS itself",
@@ -105,7 +105,7 @@ _NO_ROUTER = (
 
 @dataclass(frozen=True)
 class Reach:
-    """Where the graph of a command is, and how long it waits there."""
+    """Place of the graph that a command reads, and the time that it waits for the graph."""
 
     word: str
     domain: int | None

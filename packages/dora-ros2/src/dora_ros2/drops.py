@@ -1,4 +1,4 @@
-"""What is logged about dropped messages (pure)."""
+"""Log lines about dropped messages (pure)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _STANDARD_TYPES = {
     "geometry_msgs/msg/Quaternion": "std/math/v1/Quaternion",
     "nav_msgs/msg/Odometry": "std/control/v1/Odometry",
 }
-"""What is displayed and exported as another type."""
+"""Types that are displayed and exported as another type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Choice:
     kind: Kinds
     reason: str
     waits: str = ""
-    """What it waits for if it is DDS only because no router answers yet."""
+    """Missing condition, if DDS is used only because no router answers yet."""
 
 
 def choose_transport(environ: Mapping[str, str], *, config: str = "") -> Choice:

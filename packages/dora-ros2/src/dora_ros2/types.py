@@ -52,7 +52,7 @@ _MODULE = re.compile(r"^\s*module\s+\w+\s*\{", re.MULTILINE)
 
 @dataclass(frozen=True)
 class _InterfaceType:
-    """What messages, services and actions share."""
+    """Base of messages, services and actions."""
 
     description: TypeDescription
 

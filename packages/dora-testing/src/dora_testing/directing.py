@@ -34,7 +34,7 @@ class Director(ABC):
     """The nodes of one runner, its state machine, its timers and the queues between nodes."""
 
     record: ClassVar[type[Opened]] = Opened
-    """What waits in queues for a message."""
+    """Class of the records that wait in queues."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class Participant:
 
     spec: ResolvedNode
     place: int
-    """Its place in the dataflow file."""
+    """Position in the dataflow file."""
     queues: dict[str, InputQueue]
     source: Source | None = None
     emissions: Iterator[Emission] | None = None
@@ -38,7 +38,7 @@ class Participant:
     """The process runs; otherwise it waits for the answer to `request`."""
     request: tuple[list[Any], bytes] | None = None
     answer: Answer | None = None
-    """What it gets once `check_at` has come: it is sleeping, or is busy with an event."""
+    """Answer for the node once `check_at` has come: it is sleeping, or is busy with an event."""
     check_at: int | None = None
     """Earliest time at which it may go on; None: something must happen first."""
     check_order: int = 0
@@ -48,7 +48,7 @@ class Participant:
     started_ns: int = 0
     """Time of its Go."""
     state: tuple[str, bytes] | None = None
-    """What its process has saved for the next one."""
+    """State that the process has saved for the next one."""
     lines: list[str] = field(default_factory=list)
     now: int = 0
     clock_ns: int = 0

@@ -1,4 +1,4 @@
-"""What the nodes of a dataflow start: its plan, and the program of each node."""
+"""Plan of a dataflow, and the program of each node."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ from dora_testing.programs import plan_of, prepare
 
 EMPTY_POLL_NS = 1_000
 LOOP_GRACE_NS = 5_000_000
-"""How much later than a timer of an event loop an event may be and still come before it: work takes
-no virtual time."""
+"""Nanoseconds by which an event may be later than a timer of an event loop and still come before
+it: work takes no virtual time."""
 MOST_AFTER_END = 10_000
 """Requests after STOP; a node that goes on is ended."""
 _IDS = ("request_id", "goal_id")

@@ -1,4 +1,4 @@
-"""What a flow has sent and dropped."""
+"""Results of a flow: messages that were sent and dropped."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ class Output(Sequence[Sent]):
 
 @dataclass(frozen=True)
 class Result:
-    """Everything that a flow has sent, printed and dropped."""
+    """Result of a flow: messages that were sent and dropped, and printed lines."""
 
     _outputs: Mapping[str, Output]
     _drops: Mapping[str, int]
     _lines: Mapping[str, list[str]]
     nodes: Mapping[str, NodeResult]
-    """How each node ended."""
+    """End of each node."""
     seconds: float
     """Virtual seconds from the start of the dataflow to its end."""
     stop_reason: str | None

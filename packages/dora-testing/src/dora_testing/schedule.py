@@ -1,4 +1,4 @@
-"""What happens at which virtual time; pure."""
+"""Schedule of events in virtual time; pure."""
 
 from __future__ import annotations
 

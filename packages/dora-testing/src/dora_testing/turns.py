@@ -1,4 +1,4 @@
-"""Which node goes on next, and when."""
+"""Choice of the node that continues next, and of the time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import count
 from dora_testing.participants import Answer, Participant
 from dora_testing.schedule import Schedule
 
-NODES_FIRST = 1 << 20
-"""Order of what nodes do at a time of their own; what has arrived comes after it."""
+FIRST_ARRIVAL = 1 << 20
+"""First order number of arrived messages; lower ones are places of nodes, which go first."""
 
 
 class Turns:
@@ -20,7 +20,7 @@ class Turns:
         self._time = time
         self._nodes = tuple(nodes)
         self._random = None if shuffle is None else random.Random(shuffle)
-        self._order = count(NODES_FIRST)
+        self._order = count(FIRST_ARRIVAL)
 
     def ready(self) -> list[Participant]:
         """Return the nodes to look at now, the one first that could go on first."""

@@ -62,7 +62,7 @@ class CoordinatorConnection:
     def __init__(self, name: str, endpoint: Callable[[], Endpoint]) -> None:
         """``endpoint`` returns address and token, which may have been rotated meanwhile."""
         self.name = name
-        """What the page shows as its source."""
+        """Name of the source that the page shows."""
         self.endpoint = endpoint
         self._idle: list[CoordinatorClient] = []
 

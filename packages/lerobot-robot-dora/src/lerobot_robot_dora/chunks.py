@@ -1,4 +1,4 @@
-"""Which step of a policy's newest chunk is due on the robot; pure.
+"""Choice of the step of a policy's newest chunk that is due on the robot; pure.
 
 A chunk is a list of actions. Its first one is for the moment of the observation, each next one for
 `dt` later. All times are those of one clock, the monotonic one of the robot's machine: a chunk

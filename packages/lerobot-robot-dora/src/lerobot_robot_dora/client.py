@@ -1,4 +1,4 @@
-"""What `DoraRobot` and `DoraTeleoperator` have in common: the session, and its features."""
+"""Session and features, which `DoraRobot` and `DoraTeleoperator` share."""
 
 from __future__ import annotations
 

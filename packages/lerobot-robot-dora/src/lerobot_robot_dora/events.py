@@ -1,4 +1,4 @@
-"""What the nodes share: events that wait, warnings that come once, what must be installed."""
+"""Waiting events, warnings that come once, and checks of installed packages, for all nodes."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a robot observes, and what it can do."""
+    """Observations of a robot, and its actions."""
 
     numbers: dict[str, tuple[str, ...]]
     """Names by input."""

@@ -105,7 +105,7 @@ def _show_page(stack: ExitStack, directory: Path, dataflow_id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a dataflow runs in the foreground."""
+    """Settings of a run in the foreground."""
 
     uv: bool = False
     stop_after: float | None = None

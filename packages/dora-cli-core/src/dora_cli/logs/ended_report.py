@@ -1,4 +1,4 @@
-"""How a dataflow ended on daemons, and the failure of one node."""
+"""Report of the end of a dataflow on daemons, and the failure of one node."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""dora for machines that have none: a tree made here for a platform, put there, switched to."""
+"""Installation of dora on machines: a tree is built here for each platform and sent there."""

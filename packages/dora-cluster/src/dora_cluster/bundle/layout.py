@@ -1,4 +1,4 @@
-"""Where dora is installed on a machine: in the user's home, or for the whole system; pure."""
+"""Paths of an installation on a machine, in the user's home or for the whole system; pure."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class OwnPackages:
 
     version: str
     files: tuple[OwnFile, ...]
-    """Sorted by path."""
+    """Files, sorted by path."""
 
     def nodes(self) -> dict[str, str]:
         """Return the functions of nodes by name (`MODULE:FUNCTION`)."""

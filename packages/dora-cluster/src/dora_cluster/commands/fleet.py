@@ -69,7 +69,7 @@ CHANGES = 2
 
 POLL_SECONDS = 0.5
 RECONNECT_SECONDS = 120.0
-"""How long a coordinator that was lost is waited for while a roll-out is followed."""
+"""Seconds that a command which follows a roll-out waits for a lost coordinator."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class CoordinatorProcess:
 
     @property
     def state(self) -> Path:
-        """Its state folder."""
+        """State folder of the coordinator."""
         return Path(self.directory) / state_dir(self.environ)
 
 

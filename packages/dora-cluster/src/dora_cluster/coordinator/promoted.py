@@ -34,7 +34,10 @@ RESTORE_TIMEOUT = 120.0
 
 
 def copy_own_store(cluster: Cluster, installer: Installer, token: str) -> CoordinatorCopy:
-    """Return a copy of the store on the coordinator's machine, where none runs; raises DoraError"""
+    """Return a copy of the store of the coordinator's machine. Raises DoraError.
+
+    No coordinator may run there.
+    """
     with open_place(cluster) as host:
         words = program_words(host, installer, user=True)
         printed = host.connection.check(

@@ -1,4 +1,4 @@
-"""What is wrong with a machine and its daemon, with the remedy of each problem; pure."""
+"""Problems of a machine and its daemon, each with its remedy; pure."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class MachineFacts(Frozen):
     memory_files: bool
     systemd: bool
     address: str | None
-    """Its own address on the route to the coordinator."""
+    """Address of the machine on the route to the coordinator."""
     daemon: RunningDaemon | None
     environment: str | None
     """SHA-256 of the variables that a daemon of `up` was started with."""

@@ -1,4 +1,4 @@
-"""Which copy of the coordinator's state is used, and what the cluster is afterwards; pure.
+"""Choice of the copy of the coordinator's state that is used, and the cluster afterwards; pure.
 
 What machines report counts if the authority of the cluster has signed it.
 """

@@ -1,4 +1,4 @@
-"""What runs where, and which machines may switch to which version; pure."""
+"""Versions that run in the cluster, and machines that may switch to another one; pure."""
 
 from __future__ import annotations
 

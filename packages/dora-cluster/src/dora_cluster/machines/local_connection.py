@@ -1,4 +1,4 @@
-"""This machine as one that commands of a cluster use."""
+"""Connection to this machine, with the interface of one over SSH."""
 
 from __future__ import annotations
 

@@ -59,12 +59,12 @@ STAND_ASIDE_TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class NewPlace:
-    """Where the coordinator is to be."""
+    """New place of the coordinator."""
 
     cluster: Cluster
-    """The cluster with its coordinator there."""
+    """The cluster with its coordinator at the new place."""
     machine: Machine | None
-    """None: where the file names it."""
+    """Machine of the new place; None: the place that the file names."""
 
     @property
     def id(self) -> str:
@@ -84,7 +84,7 @@ class NewPlace:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the reachable machines have, by id."""
+    """Copies and stores of the reachable machines, by machine id."""
 
     authority: str
     found: dict[str, StandbyFacts]

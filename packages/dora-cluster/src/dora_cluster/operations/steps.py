@@ -27,14 +27,14 @@ FAULTS = (DoraError, OSError)
 
 
 class VersionSwitch(ABC):
-    """The switch of one process; the subclasses know how it is started and restored."""
+    """Switch of one process to another version; subclasses start and restore the process."""
 
     WHAT: ClassVar[str]
-    """coordinator, daemon"""
+    """Process that is switched, as in messages: ``coordinator`` or ``daemon``."""
     ANSWER: ClassVar[str]
-    """What the new version did not do, if it fails: ``answer``, ``connect``."""
+    """Verb that ends "the new version did not ...": ``answer`` or ``connect``."""
     REMEDY: ClassVar[str]
-    """What to do if the old version could not be started either."""
+    """Remedy if the old version could not be started either."""
 
     def __init__(self, place: str, old: str) -> None:
         """``place``: the machine's name in messages; ``old``: empty if nothing answers."""
@@ -147,7 +147,7 @@ class VersionSwitch(ABC):
 
 @dataclass(frozen=True, slots=True)
 class DaemonResult:
-    """How the daemon of one machine was installed or started."""
+    """Result of the installation or start of one machine's daemon."""
 
     text: str
     remarks: tuple[str, ...] = ()
@@ -164,7 +164,7 @@ def print_remarks(outcomes: Iterable[MachineOutcome[DaemonResult]]) -> None:
 
 @dataclass(slots=True)
 class Findings:
-    """What `dora doctor` has found: problems with their remedies, and notes."""
+    """Findings of `dora doctor`: problems with their remedies, and notes."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

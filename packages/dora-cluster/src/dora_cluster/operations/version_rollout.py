@@ -31,7 +31,7 @@ from dora_config.protocol.snapshot import NodeSummary
 
 @dataclass(frozen=True, slots=True)
 class Waves:
-    """How a new version reaches the machines."""
+    """Settings of the roll-out of a version."""
 
     rollout: Rollout
     keep_going: bool = False
@@ -71,13 +71,13 @@ class _Unit:
 
 @dataclass(slots=True)
 class _Present:
-    """What the coordinator reports."""
+    """Report of the coordinator."""
 
     nodes: queries.Nodes = field(default_factory=dict)
     daemons: dict[str, str] = field(default_factory=dict)
     """Versions of the connected daemons, by machine."""
     problem: str = ""
-    """Why it gave no report."""
+    """Why the coordinator gave no report."""
     pause: str | None = None
 
 
@@ -103,7 +103,7 @@ class VersionRollOut:
             one.id: _Unit(one, "" if one.id in alone else f"{one.id} | ") for one in machines
         }
         self._noted: dict[str, str] = {}
-        """What was printed last about each machine that waits."""
+        """Last printed line of each machine that waits."""
         self._pause: str | None = None
         self._spent = 0.0
         """Seconds of steps, which have limits of their own: no deadline runs meanwhile."""
@@ -174,7 +174,7 @@ class VersionRollOut:
     # ------------------------------------------------------------------- observing
 
     def _look(self) -> _Present:
-        """Ask the coordinator, unless no machine is far enough."""
+        """Get a report of the coordinator; leave it empty until a machine is prepared."""
         present = _Present(pause=self._pause)  # the last one, if no answer comes
         try:
             present.pause = queries.operators_pause(self._cluster)

@@ -32,7 +32,7 @@ KEPT_COPIES = 3
 
 END_TIMEOUT = 20.0
 _HEAD = ("authority", "epoch", "machine", "number")
-"""What is not encrypted of a copy."""
+"""Fields of a copy that are not encrypted."""
 
 
 def _known(name: str) -> Path:

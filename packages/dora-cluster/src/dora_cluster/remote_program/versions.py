@@ -41,7 +41,7 @@ _SUFFIX = ".part"
 
 
 _TARGET = "/current/bin/dora"
-"""What the link of users and services leads to, below the prefix."""
+"""Target of the link that users and services use, below the prefix."""
 
 
 def platform_facts() -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ConfigProblem(DoraError):
 
 
 class HostSettings:
-    """How to connect to a host; empty texts are settings that no file has."""
+    """SSH settings of a host; empty texts are settings that no file has."""
 
     def __init__(self, found: SSHConfigDict) -> None:
         self._found = found

@@ -135,7 +135,7 @@ OnFailureField = Annotated[
 
 
 class Rollout(Frozen):
-    """How a change reaches the machines. Times in seconds."""
+    """Settings of a roll-out; times in seconds."""
 
     first: MachineIdsField = optional("Machines that change first.", ())
     then: BatchField = optional(

@@ -77,7 +77,7 @@ def _valid(read: _Read | None, problems: list[Problem]) -> tuple[_Read, tuple[Pr
 
 @dataclass(frozen=True)
 class LoadedFleet:
-    """What a file says that a fleet runs."""
+    """Content of a fleet file."""
 
     file: Cluster | DataflowsFile
     """`DataflowsFile`: its machines are in the coordinator's store only."""
@@ -96,7 +96,7 @@ class LoadedFleet:
 
     @property
     def rollout(self) -> Rollout:
-        """How a change reaches the machines."""
+        """Settings of the roll-out; defaults if the file has none."""
         return Rollout() if self.file.rollout is None else Rollout(**dict(self.file.rollout))
 
     def location(self, name: str) -> str:

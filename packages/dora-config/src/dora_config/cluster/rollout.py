@@ -19,7 +19,7 @@ REFUSED = RetryPolicy(first=2.0, longest=2.0)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What changes, as it is observed: a dataflow, its copy on a machine, a machine's software."""
+    """Observed unit of a roll-out: a dataflow, its copy on a machine, or a machine's software."""
 
     name: str
     machine: str | None
@@ -27,23 +27,23 @@ class Seen:
     affected: bool = True
     """Whether this roll-out changes it; others follow without waves."""
     removed: bool = False
-    """It is to be stopped."""
+    """Whether the unit is to be stopped."""
     differs: bool = False
     connected: bool = True
     ended: bool = False
-    """It has run as desired and ended with success."""
+    """Whether the unit has run as desired and ended with success."""
     processes: object = None
-    """Identifies its processes while all of them are ready; None: they are not."""
+    """Identity of the unit's processes while all of them are ready; None: not all are ready."""
     unready: str = ""
-    """Why they are not."""
+    """Why the processes are not ready."""
     trouble: str | None = None
-    """What failed since it was changed."""
+    """Failure since the change."""
     held: str | None = None
-    """Which node holds updates, so that a step in progress waits, and why."""
+    """Node that holds updates, with its reason; a step in progress waits for it."""
     healthy: bool = False
-    """It has become healthy."""
+    """Whether the unit has become healthy in this roll-out."""
     failed: str | None = None
-    """Why it has failed."""
+    """Why the unit has failed."""
 
     @property
     def unit(self) -> str:
@@ -53,23 +53,23 @@ class Seen:
 
 @dataclass(slots=True)
 class Track:
-    """What is remembered of one of them, while the process of the caller lives."""
+    """State of one unit that is kept only in memory."""
 
     busy: bool = False
-    """A step of it is being carried out."""
+    """Whether a step of the unit is being carried out."""
     refusal: str = ""
     """Why the last step was refused for now."""
     held: str | None = None
-    """What prevents the next step."""
+    """Node that prevents the next step because it holds updates."""
     stepped_at: float = float("-inf")
     retry: Retry = field(default_factory=Retry)
     checked: bool = False
-    """The command of the roll-out has succeeded."""
+    """Whether the check command of the roll-out has succeeded."""
     processes: object = None
     since: float = 0.0
-    """Time since when it has these processes."""
+    """Time at which these processes were first seen."""
     open_since: float | None = None
-    """Time since when it may change and its machine is connected."""
+    """Time since which the unit may change and its machine is connected."""
 
 
 @dataclass(slots=True)
@@ -82,11 +82,11 @@ class Decision:
     """Copies whose check is to be run."""
     healthy: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """Why each one failed that has not failed before."""
+    """Reason of each failure that was not reported before."""
     is_done: bool = False
-    """All machines that are connected have changed."""
+    """Whether all connected machines have changed."""
     is_stuck: bool = False
-    """Only machines that are off are waited for."""
+    """Whether only disconnected machines are left."""
     gives_up: str | None = None
     """Why the roll-out has failed."""
     waits_for: str = ""

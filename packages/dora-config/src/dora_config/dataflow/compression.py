@@ -24,7 +24,7 @@ _MODULES: Final[Mapping[str, str]] = {"h264": "av"}
 
 
 class Compression(Frozen):
-    """How messages are compressed between machines."""
+    """Compression of messages between machines."""
 
     codec: CodecName
     quality: int | None = None

@@ -61,7 +61,7 @@ DistributeField = Annotated[
 
 
 class Deploy(Written):
-    """Where a node runs."""
+    """Placement of a node."""
 
     machine: MachineIdField | None = optional("Id of the machine to run on.")
     labels: LabelsField = optional("Labels the machine must have, all of them.", {})

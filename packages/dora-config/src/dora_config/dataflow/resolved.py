@@ -105,7 +105,7 @@ class ResolvedDeploy(Frozen):
 
 
 class ResolvedProgram(Frozen):
-    """What nodes and operators share."""
+    """Fields that nodes and operators share."""
 
     id: str
     name: str | None = None

@@ -1,1 +1,1 @@
-"""What happened to dataflows: kept events, and their explanation for users."""
+"""History of dataflows: kept events, and their explanation for users."""

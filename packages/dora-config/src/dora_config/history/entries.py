@@ -107,7 +107,7 @@ class InputRecovered(Frozen, kind="input_recovered"):
 
 
 class NodeWaits(Frozen, kind="node_waits"):
-    """What a node reported to wait for outside of the dataflow; None: it is over."""
+    """A node waits for something outside of the dataflow; None: the wait is over."""
 
     node: str
     text: str | None = None

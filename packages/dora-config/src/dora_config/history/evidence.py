@@ -1,4 +1,4 @@
-"""What is known about a dataflow when it is to be explained: events, states, counters; pure."""
+"""Evidence for the explanation of a dataflow: events, states and counters of all machines; pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dora_config.protocol.snapshot import EdgeSummary
 
 
 class MachineEvidence(Frozen):
-    """What one machine reported, or why it did not."""
+    """Report of one machine, or why there is no report."""
 
     machine: str
     """Empty for a run without a coordinator."""
@@ -25,7 +25,7 @@ class MachineEvidence(Frozen):
     node_ids: tuple[str, ...] = ()
     """Nodes that are placed here."""
     nodes: tuple[NodeStatus, ...] = ()
-    """Their present state; empty: unknown, or they have ended."""
+    """Present states of the nodes; empty: unknown, or the nodes have ended."""
     edges: tuple[EdgeSummary, ...] = ()
     """Edges that end here."""
     connected: bool = True
@@ -56,7 +56,7 @@ class Evidence(Frozen):
     edges: tuple[EdgeEnds, ...] = ()
     """All edges between nodes."""
     waits_for: tuple[str, ...] = ()
-    """What the coordinator waits for, as sentences."""
+    """Conditions that the coordinator waits for, as sentences."""
     notes: tuple[str, ...] = ()
 
     @property

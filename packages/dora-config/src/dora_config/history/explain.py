@@ -61,7 +61,7 @@ class Line:
     node: str | None = None
     machine: str | None = None
     problem: bool = False
-    """Something went wrong; otherwise the system or a user acted."""
+    """Whether this is a failure; otherwise the system or a user acted."""
 
 
 @dataclass(slots=True)
@@ -264,7 +264,7 @@ def _unresolved(incident: list[Trouble]) -> list[Trouble]:
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """Which nodes are upstream of others."""
+    """Graph of the nodes, to find those upstream of another one."""
 
     evidence: Evidence
 

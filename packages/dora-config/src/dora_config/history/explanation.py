@@ -25,7 +25,7 @@ class Occurrence(Message):
 
 
 class Cause(Message):
-    """What failed first."""
+    """First failure."""
 
     at: float
     machine: str | None = None
@@ -68,4 +68,4 @@ class Explanation(Message):
     waits_for: tuple[str, ...] = ()
     """Full sentences."""
     notes: tuple[str, ...] = ()
-    """What is missing in this explanation, and what may surprise, as full sentences."""
+    """Gaps and surprises of this explanation, as full sentences."""

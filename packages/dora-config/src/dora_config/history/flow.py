@@ -33,7 +33,7 @@ _STATES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """Where a silent or slow path begins."""
+    """Node at which a silent or slow path begins."""
 
     kind: str
     node: str

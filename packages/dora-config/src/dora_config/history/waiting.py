@@ -1,4 +1,4 @@
-"""What a dataflow waits for now; pure."""
+"""Conditions that a dataflow waits for now; pure."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from dora_config.protocol.envelope import DataflowUuid, FollowedRequest, Message
 
 
 class BuildSettings(Message):
-    """How nodes are prepared; ``uv`` is part of the specification."""
+    """Settings of a build; ``uv`` is part of the specification."""
 
     offline: bool = False
     parallel: bool = False

@@ -101,7 +101,7 @@ class LinkPart(Message, kind="link_part"):
     attempt: int
     links: PartLinks
     whole: WholeDataflow | None = None
-    """What the machine keeps about all parts; None: it has not changed."""
+    """Description of all parts for the machine to keep; None: unchanged."""
 
 
 class ChangePart(Message, kind="change_part"):

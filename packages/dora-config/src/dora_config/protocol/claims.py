@@ -1,4 +1,4 @@
-"""What the authority of a cluster has signed, so that any machine can pass it on; pure.
+"""Claims that the authority of a cluster has signed, so that any machine can forward them; pure.
 
 The signature is made with the key of the authority, which the coordinator has, and a standby once
 it takes over. ECDSA with SHA-256; `text` of a claim is what is signed.
@@ -23,7 +23,7 @@ class Signature(Message):
 
 
 class Claim(Message):
-    """Which coordinator leads a cluster. Without a valid signature it counts for nothing."""
+    """Statement that a coordinator leads a cluster. It is ignored without a valid signature."""
 
     cluster: str = ""
     """SHA-256 of the certificate of the cluster's authority, in hexadecimal digits."""
@@ -47,7 +47,7 @@ class Claim(Message):
 
     @property
     def text(self) -> bytes:
-        """What is signed."""
+        """Bytes that are signed."""
         facts = [self.cluster, self.epoch, self.machine, self.address, self.time]
         return b"dora coordinator claim\n" + json.dumps(facts).encode()
 

@@ -120,7 +120,7 @@ class TokenRotated(Message, kind="token_rotated"):
 class Explained(Message, kind="explained"):
     explanation: Explanation
     evidence: Evidence | None = None
-    """What it was derived from, if requested."""
+    """Evidence for the explanation, if requested."""
 
 
 class GraphChanged(Message, kind="graph_changed"):
@@ -193,7 +193,7 @@ class Standby(Message):
 
     machine: str
     address: str
-    """Where the coordinator is then, as HOST:PORT."""
+    """Address of the coordinator once the standby has taken over, as HOST:PORT."""
 
 
 class SetStandbys(Message, Request[StandbysSet], kind="set_standbys"):

@@ -99,7 +99,7 @@ class Register(Message, kind="register"):
     host: str = ""
     boot_id: str = ""
     plain_links: bool = False
-    """Its links are not encrypted (`links: plain`)."""
+    """Whether links of the machine are not encrypted (`links: plain`)."""
     parts: tuple[PartReport, ...] = ()
     stored_ends: tuple[PartReport, ...] = ()
     """Parts whose end a coordinator has stored, for one that has taken over with an older copy."""
@@ -108,7 +108,7 @@ class Register(Message, kind="register"):
     link_version: tuple[int, int] = LINK_VERSION
     """Version of the protocol of the links that it starts."""
     dataflow_format: tuple[int, int] = DATAFLOW_FORMAT
-    """It reads dataflows of this major version and of earlier ones."""
+    """Newest format of dataflows that the daemon reads; it reads earlier ones, too."""
 
     @field_validator("machine_id")
     @classmethod
@@ -209,7 +209,7 @@ class PartDescribed(Message, kind="part_described"):
     spec: DataflowSpec
     revision: int = 0
     lost: bool = False
-    """Nothing of it runs."""
+    """Whether no process of the part runs."""
     whole: WholeDataflow = WholeDataflow()
 
 
@@ -244,7 +244,7 @@ class PartHistory(Message, kind="part_history"):
     """Empty once the part has ended."""
     edges: tuple[EdgeStatus, ...] = ()
     folder: str = ""
-    """Where logs and events are written."""
+    """Folder of the logs and the event history."""
     free_bytes: int | None = None
     """Space on the disk of that folder."""
     problem: str | None = None
@@ -300,12 +300,12 @@ class CoordinatorCopy(Message, kind="coordinator_copy"):
 
     @property
     def head(self) -> bytes:
-        """What is not encrypted of the copy."""
+        """Fields of the copy that are not encrypted."""
         return f"{self.authority} {self.epoch} {self.machine} {self.number}".encode()
 
     @property
     def text(self) -> bytes:
-        """What is signed."""
+        """Bytes that are signed."""
         digest = sha256(self.sealed.encode()).hexdigest()
         return b"dora coordinator copy\n" + self.head + f" {digest}".encode()
 

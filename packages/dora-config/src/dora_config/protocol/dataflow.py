@@ -33,7 +33,7 @@ class Origin(Message):
 
 
 class DataflowSpec(DataflowSetup, Message):
-    """Everything needed to start a dataflow, also a second time."""
+    """Complete description of a dataflow, from which it can be started again."""
 
     name: str | None = Field(default=None, min_length=1, max_length=256)
     origin: Origin = Origin()
@@ -53,8 +53,7 @@ class DataflowSpec(DataflowSetup, Message):
     allow_unlinked: bool = False
     """Start although machines with shared edges cannot reach each other."""
     offline: Literal["run", "wait"] = "run"
-    """What a machine does with its nodes after a boot without the coordinator: start them alone, or
-    wait for the coordinator."""
+    """Whether a machine that boots without the coordinator starts its nodes alone, or waits."""
     generation: int = 0
     """Generation of the fleet file that last changed it; 0: started by hand."""
     recording: RecordingPlan | None = None
@@ -103,7 +102,7 @@ class DataflowSpec(DataflowSetup, Message):
 
 
 class StartIdentity(Message):
-    """Which start of a dataflow a part belongs to; comparison needs no store.
+    """Identity of one start of a dataflow; starts are comparable without the store.
 
     A coordinator makes its starts later than all that it has seen, whatever its clock shows.
     """
@@ -132,7 +131,7 @@ UNPROVEN: Final = -(1 << 40)
 
 
 class WholeDataflow(Message):
-    """What each machine keeps about all parts: a coordinator without its store needs one of them.
+    """Description of all parts that each machine keeps for a coordinator without its store.
 
     Each machine is the source of its own nodes; those of the others may be older here.
     """
@@ -175,7 +174,7 @@ def updated(code: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, st
 class StartTriggered(Message, kind="start_triggered"):
     uuid: str
     waits_for: str | None = None
-    """What the start is waiting for; sent again when it changes."""
+    """Condition that the start waits for; sent again when it changes."""
 
 
 class Placed(Message):
@@ -239,7 +238,7 @@ Rotations rename files, which changes neither.
 
 
 class LogSelection(Message):
-    """Which lines are read."""
+    """Selection of log lines."""
 
     nodes: tuple[str, ...] = ()
     """Empty: all nodes."""

@@ -1,4 +1,4 @@
-"""What a fleet should run, what it runs, and how it came to it; no I/O.
+"""Desired and observed state of a fleet, and its history; no I/O.
 
 Desired and observed are two records: :class:`Fleet` with a generation, and :class:`ObservedCopy`.
 """
@@ -105,7 +105,7 @@ def with_env(spec: DataflowSpec, env: Mapping[str, str]) -> DataflowSpec:
 
 
 class Fleet(Message):
-    """What a fleet should run."""
+    """Dataflows that a fleet should run."""
 
     dataflows: tuple[DesiredDataflow, ...] = ()
     rollout: Rollout = Rollout()
@@ -130,7 +130,7 @@ NodeAction = Literal["added", "removed", "replaced", "rewired", "parameters", "s
 
 
 class NodeDifference(Message):
-    """What an apply changes in one node; all others run on."""
+    """Change of one node by an apply; all other nodes continue."""
 
     node: str
     action: NodeAction
@@ -142,7 +142,7 @@ class NodeDifference(Message):
 
 
 class CopyDifference(Message):
-    """What an apply changes in one dataflow, or in its copy on one machine."""
+    """Change of one dataflow, or of its copy on one machine, by an apply."""
 
     name: str
     machine: str | None = None
@@ -151,7 +151,7 @@ class CopyDifference(Message):
     why: str = ""
     nodes: tuple[NodeDifference, ...] = ()
     by_hand: tuple[NodeDifference, ...] = ()
-    """What was changed by hand since the present generation, and is undone."""
+    """Changes by hand since the present generation, which the apply undoes."""
     by_hand_at: str = ""
 
     def lines(self) -> list[str]:
@@ -189,7 +189,7 @@ class StoredGeneration(Message):
 
 
 class CopyRecord(Message):
-    """What the coordinator must not forget of one dataflow or copy."""
+    """State of one dataflow or copy that the coordinator stores."""
 
     reached: int = 0
     """Last generation of it that ran."""

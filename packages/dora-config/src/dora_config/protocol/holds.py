@@ -1,4 +1,4 @@
-"""How long changes wait for nodes that hold updates; imported by commands that import no models."""
+"""Limit of the wait for nodes that hold updates; for commands that import no models."""
 
 from typing import Final
 

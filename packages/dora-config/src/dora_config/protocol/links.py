@@ -57,7 +57,7 @@ class LinkPlan(Frozen):
     """Configuration of the link of one part; the peers' endpoints are sent later."""
 
     machine: str
-    """This machine."""
+    """Machine of this link."""
     network: str = "dora"
     """Part of the Zenoh keys; always this value, because the dataflow's UUID is unique."""
     run_id: str
@@ -90,7 +90,7 @@ class PeerEndpoint(Frozen):
     endpoints: tuple[str, ...]
     """``HOST:PORT``, IPv6 in brackets."""
     plain: bool = False
-    """It listens without TLS."""
+    """Whether the peer listens without TLS."""
     name: str = ""
     """Common name in its certificate; empty: not known yet."""
 
@@ -103,7 +103,7 @@ class PeerReport(Frozen):
     """Run of the peer to which this refers."""
     state: PeerState = "connecting"
     reason: str | None = None
-    """What was tried, and the error, if ``connecting`` or ``lost``."""
+    """Last attempt and its error, if ``connecting`` or ``lost``."""
     endpoint: str | None = None
     """Endpoint of the peer that is connected or was last tried."""
     slow: bool = False
@@ -121,7 +121,7 @@ class LinkReport(Frozen):
     endpoints: tuple[str, ...] = ()
     """Addresses at which it listens; empty until it listens."""
     plain: bool = False
-    """It listens without TLS."""
+    """Whether the link listens without TLS."""
     problem: str | None = None
     """Why it cannot listen, as a sentence (no free port...)."""
     peers: tuple[PeerReport, ...] = ()

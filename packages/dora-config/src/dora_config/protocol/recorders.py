@@ -48,7 +48,7 @@ def _reached(limit: float | None, value: float) -> bool:
 
 
 class RecordingRequest(Message):
-    """What to record, and into which file."""
+    """Outputs to record, and the file."""
 
     dataflow_id: str
     patterns: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class RecorderStatus(Message):
 
 
 class RecordingPlan(Message):
-    """What all machines of a recording have in common."""
+    """Settings that all machines of a recording share."""
 
     recording: RecordingId
     dataflow_id: str = ""

@@ -1,4 +1,4 @@
-"""What the coordinator reports of dataflows, nodes, machines and the fleet, and requests for it.
+"""Reports of the coordinator about dataflows, nodes, machines and the fleet, and requests for them.
 
 These need no messages about the content of dataflows, so that commands such as `dora list` start
 quickly. No I/O.
@@ -88,7 +88,7 @@ class DataflowList(Message, kind="dataflows"):
 
 
 class EndedDataflow(Message):
-    """How one dataflow ended."""
+    """End of one dataflow."""
 
     uuid: str
     name: str | None = None
@@ -119,7 +119,7 @@ class DaemonSummary(Message):
     release: str = ""
     connected: bool = True
     ended: bool = False
-    """It was shut down normally and is not connected."""
+    """Whether the daemon ended normally and is not connected."""
     heartbeat_age: float = 0.0
     """Seconds since the last heartbeat."""
     clock_offset: float | None = None
@@ -131,7 +131,7 @@ class DaemonSummary(Message):
     input_timeouts: int = 0
     input_recoveries: int = 0
     plain_links: bool = False
-    """Its links are not encrypted (`links: plain`)."""
+    """Whether links of the machine are not encrypted (`links: plain`)."""
     links: tuple[LinkSummary, ...] = ()
     """Links of the dataflows on that machine, as reported by it."""
 
@@ -141,13 +141,13 @@ class StandbyReport(Message):
 
     machine: str
     address: str
-    """Where the coordinator is if it takes over there."""
+    """Address of the coordinator if this machine takes over."""
     number: int | None = None
     """Number of changes in the copy; None: this coordinator has not sent one yet."""
     age: float | None = None
     """Seconds since the machine confirmed it."""
     current: bool = False
-    """Nothing has changed since."""
+    """Whether the copy has all changes."""
     problem: str | None = None
     """Why the machine could not keep the last copy."""
 
@@ -159,7 +159,7 @@ class ClusterReport(Message, kind="cluster"):
     machines: tuple[DaemonSummary, ...] = ()
     active_dataflows: int = 0
     differences: tuple[str, ...] = ()
-    """What the machines report and the coordinator does not expect, with the command that helps."""
+    """Differences between reports and the coordinator's records, with the command that helps."""
     claim: Claim | None = None
     """Claim of the answering coordinator."""
     standbys: tuple[StandbyReport, ...] = ()
@@ -180,7 +180,7 @@ CopyState = Literal[
 
 
 class ObservedCopy(Message):
-    """One dataflow or copy: the generation that it should run, and what it does."""
+    """One dataflow or copy: the generation that it should run, and its state."""
 
     name: str
     machine: str | None = None

@@ -15,7 +15,7 @@ from dora_config.protocol.links import LinkPlan
 
 
 class LogSettings(Frozen):
-    """Which lines become :class:`LogLine` events; log files use the level of the node alone."""
+    """Levels of :class:`LogLine` events; log files use the level of the node alone."""
 
     level: LogLevel = "stdout"
     per_node: dict[str, LogLevel] = Field(default_factory=dict)
@@ -23,7 +23,7 @@ class LogSettings(Frozen):
 
 
 class RunPlan(DataflowSetup):
-    """Everything a runner needs to run its part of one dataflow, the nodes in ``resolved``."""
+    """Complete plan for a runner, with the nodes of its part of one dataflow in ``resolved``."""
 
     dataflow_id: str
     working_dir: str

@@ -32,7 +32,7 @@ def passes(level: str, wanted: str | None) -> bool:
 
 
 class DataflowResult(Frozen):
-    """How a dataflow ended on this machine."""
+    """End of a dataflow on this machine."""
 
     dataflow_id: str
     name: str | None = None
@@ -183,4 +183,4 @@ RunnerEvent = Annotated[
     Field(discriminator="kind"),
 ]
 RunOutput = RunnerEvent | LogLine | LogLinesDropped
-"""What `dora run` gets of its runner; daemons read log lines from files."""
+"""Events that `dora run` gets from its runner; daemons read log lines from files."""

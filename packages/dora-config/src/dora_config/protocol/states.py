@@ -66,7 +66,7 @@ class NodeStatus(Frozen):
 
 
 class NodeResult(Frozen):
-    """How one node ended; ``message`` is a full sentence for failures, else empty."""
+    """End of one node; ``message`` is a full sentence for failures, else empty."""
 
     node: str
     outcome: Literal["success", "failed", "cascading"]

@@ -44,7 +44,7 @@ class TopicRate(Message):
 
 
 class TopicSelection(Message):
-    """What is watched, and how much of it is sent."""
+    """Outputs that are watched, and limits of what is sent about them."""
 
     topics: Annotated[tuple[str, ...], Field(max_length=MAX_TOPICS)] = ()
     """Outputs as ``node/output``; empty: every output of the dataflow."""

@@ -1,4 +1,4 @@
-"""What machines know of a dataflow whose record is missing or older; pure."""
+"""Adoption of a dataflow that machines run and whose record is missing or older; pure."""
 
 from __future__ import annotations
 

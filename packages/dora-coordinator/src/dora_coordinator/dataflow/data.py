@@ -190,7 +190,7 @@ def _with_name(endpoint: PeerEndpoint, membership: Membership) -> PeerEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class DataflowContext:
-    """What all dataflows share."""
+    """State and settings that all dataflows share."""
 
     membership: Membership
     settings: Settings
@@ -224,7 +224,7 @@ class DataflowData:
         """Position in the order of starts."""
         self.spec = spec
         self._whole: tuple[DataflowSpec, WholeDataflow] | None = None
-        """What machines keep, and the specification that it contains."""
+        """Description for machines to keep, and the specification that it was made from."""
         self.parts = Parts(record, spec, None if earlier is None else earlier.links)
         for part in () if earlier is None else earlier.parts.values():
             if part.daemon in self.parts:
@@ -250,7 +250,7 @@ class DataflowData:
         self.grace = record.grace
         self.force = record.force
         self.stop_requested = record.stop_requested
-        """Its stop was requested: parts that are found later are stopped too."""
+        """Whether the stop was requested: parts that are found later are stopped too."""
         self.replaces = record.replaces
         self.start_retry = Retry()
         """Time of the next start after a restart that has failed."""
@@ -264,9 +264,9 @@ class DataflowData:
         self.not_restarted: NotRestarted | None = None
         """Why it has not been started again yet although that was requested."""
         self.released = False
-        """Its nodes were released since this coordinator started."""
+        """Whether nodes were released since this coordinator started."""
         self.warnings: tuple[str, ...] = ()
-        """What the start left undone."""
+        """Problems that did not prevent the start."""
 
     @property
     def label(self) -> str:

@@ -222,7 +222,7 @@ class Dataflow(DataflowData):
 
     @property
     def waits_for(self) -> str | None:
-        """What delays the start, once that takes long."""
+        """Condition that delays the start, once the delay is long."""
         loading = self.loading if self.phase is Phase.PREPARING else ""
         return loading or self.missing_links
 
@@ -292,7 +292,7 @@ class Dataflow(DataflowData):
         return ("Degraded", reason) if reason else ("Recovering", "machines are being linked")
 
     def ended(self) -> EndedDataflow:
-        """How it ended, over all daemons."""
+        """Return the end of the dataflow, over all daemons."""
         ok = self.phase is Phase.FINISHED
         reason = self._failure_reason()
         return ended_dataflow(self.id, self.name, self.parts.values(), ok=ok, reason=reason)

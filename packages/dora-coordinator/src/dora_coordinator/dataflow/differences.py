@@ -1,4 +1,4 @@
-"""What differs between the records of a coordinator and the reports of machines; pure.
+"""Differences between the records of a coordinator and the reports of machines; pure.
 
 Everything is compared, however it came about: events only let the comparison take place earlier.
 """
@@ -80,7 +80,7 @@ _SENTENCES: Final[Mapping[Kind, str]] = {
     "unconnected": 'machine "{machine}" does not know where "{other}" listens',
     "node": 'node "{other}" has failed: {why}; `dora node restart {other}` starts it again',
 }
-"""What differs in a part, and the command that helps."""
+"""Sentences about a difference, each with the command that helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Difference:
     other: str = ""
     """Node, or machine at the other end of a link."""
     text: str = ""
-    """What differs, and the command that helps."""
+    """Sentence about the difference, with the command that helps."""
 
     @property
     def key(self) -> Key:

@@ -33,7 +33,7 @@ class PartReported:
     report: PartReport
     registering: bool = False
     rebooted: bool = False
-    """Its machine was rebooted since the last registration."""
+    """Whether the machine was rebooted since the last registration."""
     end_stored: bool = False
     """An earlier coordinator has stored its end."""
 
@@ -52,7 +52,7 @@ class PartAbsent:
 
     daemon: str
     rebooted: bool = False
-    """Its machine was rebooted since the last registration."""
+    """Whether the machine was rebooted since the last registration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class DaemonLost:
 
 @dataclass(frozen=True, slots=True)
 class RepairDue:
-    """Something differs in a part; it is repaired now."""
+    """A difference in a part is to be repaired now."""
 
     daemon: str
     kind: Kind
@@ -82,7 +82,7 @@ class StopRequested:
     restart_as: str | None = None
     """Id of the dataflow that is started afterwards."""
     restart_spec: DataflowSpec | None = None
-    """Its specification; None: the same."""
+    """Specification of the dataflow that is started afterwards; None: the one that ends."""
     reason: str | None = None
     """Why, unless a user requested it."""
 

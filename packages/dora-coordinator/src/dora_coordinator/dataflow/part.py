@@ -34,9 +34,9 @@ class Part:
     claimed: bool = False
     """Known from the record of another machine only; its own has not reported it yet."""
     fresh: bool = False
-    """It was added to the running dataflow and has not run yet."""
+    """Whether the part was added to the running dataflow and has not run yet."""
     revived: bool = False
-    """It had ended, was started again by a user and has not run yet."""
+    """Whether the part had ended, was started again by a user, and has not run yet."""
     only_virtual_left: bool = False
     """Last report: only nodes with timers or logs as inputs still run."""
     problem: str | None = None

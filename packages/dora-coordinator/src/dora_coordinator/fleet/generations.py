@@ -19,7 +19,7 @@ _IN_PROGRESS: Final = fleets.FleetEntry(generation=0).outcome
 
 @dataclass(eq=False)
 class Generations:
-    """What is stored of the fleet. Methods that change it return the commands that store that."""
+    """Stored generations of the fleet. Methods that change them return commands to store them."""
 
     status: fleets.FleetStatus = field(default_factory=fleets.FleetStatus, init=False)
     _stored: dict[int, fleets.StoredGeneration] = field(default_factory=dict, init=False)

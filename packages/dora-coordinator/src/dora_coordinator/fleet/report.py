@@ -1,4 +1,4 @@
-"""What each dataflow of the fleet should run and what it runs, for operators; pure."""
+"""Report of what each dataflow of the fleet should run and runs, for operators; pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT_REST: Final = ("Running", "Finished", "Stopped")
 
 @dataclass(slots=True)
 class View:
-    """Everything that one tick observes."""
+    """Observations of one tick."""
 
     copies: dict[str, Copy] = field(default_factory=dict)
     differences: dict[str, fleets.CopyDifference] = field(default_factory=dict)

@@ -24,9 +24,9 @@ class Renewal(Enum):
     """Time at which a daemon gets the current token on its connection."""
 
     NOW = auto()
-    """It used an earlier one, or one without the hash of the authority."""
+    """Now: the daemon used an earlier token, or one without the hash of the authority."""
     LATER = auto()
-    """The token is sent when it is replaced."""
+    """Later: the token is sent when it is replaced."""
 
 
 class DaemonConnection:
@@ -37,11 +37,11 @@ class DaemonConnection:
         self.address = address
         self.renewal = renewal
         self.of_machine = False
-        """It has shown the token of a machine."""
+        """Whether the daemon has shown the token of a machine."""
         self.daemon: str | None = None
         """Key of the daemon at the other end, once it is admitted."""
         self.same_host = False
-        """It is a daemon on the machine of this coordinator."""
+        """Whether the daemon runs on the machine of this coordinator."""
         send, self._frames = anyio.create_memory_object_stream[Frame](QUEUE)
         self._queue: MemoryObjectSendStream[Frame] = send
 

@@ -158,7 +158,7 @@ class _Early(asyncio.Protocol):
 
 
 class _Outgoing:
-    """What one connection has not given to the kernel yet."""
+    """Bytes of one connection that the kernel does not have yet."""
 
     def __init__(self, layers: Sequence[asyncio.Transport], connection: socket.socket) -> None:
         self._layers = layers

@@ -17,7 +17,7 @@ MAX_ADDRESSES = 10_000
 
 
 class AttemptVerdict(Enum):
-    """What to do about a failed authentication."""
+    """Reaction to a failed authentication."""
 
     REPORTED = auto()
     LAST = auto()
@@ -73,7 +73,7 @@ class PendingConnection:
     """A connection whose client has not shown a valid token yet."""
 
     source: str
-    """Its address or network; within this machine, the account of the client."""
+    """Address or network of the client; on this machine, its account."""
     drop: Callable[[], None]
     """Closes the connection."""
     _all: PendingConnections
@@ -97,7 +97,7 @@ class PendingConnections:
     """
 
     total: int
-    """One source may have a quarter of it."""
+    """Most pending connections; one source may have a quarter of them."""
     _by_source: dict[str, dict[PendingConnection, None]] = field(default_factory=dict)
     _trusted: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _count: int = 0

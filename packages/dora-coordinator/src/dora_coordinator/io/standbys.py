@@ -31,7 +31,7 @@ logger = logging.getLogger("dora.coordinator")
 
 
 class Standbys:
-    """Its two loops run beside the service, until they are cancelled."""
+    """Sender of copies to the standbys. Its two loops run beside the service, until cancelled."""
 
     def __init__(
         self,

@@ -146,7 +146,7 @@ def unseal(copy: CoordinatorCopy, secret: str) -> bytes:
 
 
 class _Content(BaseModel):
-    """What a copy has; field names are keys of the JSON."""
+    """Content of a copy; field names are keys of the JSON."""
 
     store: str
     """The file of the store (base64)."""

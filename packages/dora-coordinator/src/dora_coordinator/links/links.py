@@ -34,7 +34,7 @@ class Unlinked:
 
     pair: Pair
     lost: bool
-    """It was linked before."""
+    """Whether the two were linked before."""
     reason: str | None
     slow: bool = False
     """Connections between the two succeed but take long; waiting may help."""
@@ -237,7 +237,7 @@ class Links:
         return None if end is None else end.report
 
     def endpoint(self, machine: str) -> PeerEndpoint | None:
-        """Where the machine listens, if it does."""
+        """Return the address at which the machine listens; None: it does not listen."""
         report = self.report_of(machine)
         if report is None or not report.endpoints:
             return None

@@ -23,7 +23,7 @@ SendText = Callable[[str, Callable[[], None] | None], None]
 
 
 class RequestClient:
-    """Where the answer to one request is sent, and its progress before."""
+    """Destination of the answer to one request, and of its progress before."""
 
     def __init__(self, number: int = 1, send: SendText | None = None) -> None:
         """``send`` None: progress is dropped, and the answer is `frame`."""
@@ -31,7 +31,7 @@ class RequestClient:
         self.frame: Answer | Failure | None = None
         """The answer, if it was not lost."""
         self.scope = anyio.CancelScope()
-        """Cancel it to drop the request."""
+        """Scope of the request; cancelling it drops the request."""
         self._send = send
         self._shown: dict[int, anyio.Event] = {}
         """Events for updates that were not acknowledged, by stream."""

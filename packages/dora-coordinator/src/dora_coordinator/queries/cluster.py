@@ -1,4 +1,4 @@
-"""What queries see of the coordinator, and what they may cause."""
+"""Access of queries to the coordinator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dora_coordinator.telemetry.spans import Outcome, SpanEvent, SpanKey, span
 
 @dataclass(frozen=True, slots=True)
 class QueryContext:
-    """What queries read of the coordinator, and how they change it."""
+    """State of the coordinator that queries read, and the functions that change it."""
 
     state: CoordinatorState
     calls: DaemonCalls

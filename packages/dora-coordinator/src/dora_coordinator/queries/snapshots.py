@@ -46,7 +46,7 @@ class Snapshots:
         self._release = release
         self._max_edges = max(1, max_message_bytes // EDGE_BYTES)
         self._kept: dict[str | None, _Kept] = {}
-        """Kept snapshots by dataflow."""
+        """Snapshots by dataflow."""
 
     async def get(
         self, cluster: CoordinatorState, dataflow: Dataflow | None, *, edges: bool

@@ -46,19 +46,19 @@ the reader drops and counts it.
 
 
 class _Reader:
-    """One watch of a stream: what it has not displayed yet, and what it has missed."""
+    """One watch of a stream, with the update that waits and the messages that were missed."""
 
     def __init__(self, stream: _Stream, client: RequestClient) -> None:
         self.busy = False
-        """It has not displayed the last update that it was sent."""
+        """Whether the client has not displayed the last update yet."""
         self.skips = stream.in_message
-        """It does not receive the pieces of the message that is being sent."""
+        """Whether this reader does not get the message that is being sent in pieces."""
         self.end: TopicChunk | None = None
         """The last message of its stream; None: the connection to the daemon was lost."""
         self._torn = False
-        """It has received the first pieces of a message whose rest it does not get."""
+        """Whether this reader got the first pieces of a message and does not get the rest."""
         self._counts = False
-        """It counts the message that is being sent as dropped."""
+        """Whether the message that is being sent was counted as dropped."""
         self._dropped = 0
         self._notes: tuple[str, ...] = ()
         self._stream = stream

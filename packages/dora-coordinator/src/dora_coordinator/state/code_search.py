@@ -1,4 +1,4 @@
-"""Which machine uploads which files of code that the coordinator lacks; pure."""
+"""Choice of the machine that uploads files of code which the coordinator lacks; pure."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class AppendHistory:
 
 
 Change = SaveRecord | DeleteRecord | SaveMachine | SaveFleet
-"""What is written to the store."""
+"""Changes of the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class FleetStep:
 
     copy: str
     generation: int
-    """0: it is to be stopped."""
+    """Generation of the fleet; 0: the dataflow is to be stopped."""
     request: control.ControlRequest
     build: BuildDataflow | None = None
     """Build that precedes the request."""

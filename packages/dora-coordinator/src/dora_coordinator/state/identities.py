@@ -18,7 +18,7 @@ _REMOVED: Final = (
 
 
 class MachineRecord(BaseModel):
-    """What a coordinator stores about a machine; field names are keys of the JSON."""
+    """Stored record of a machine; field names are keys of the JSON."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -28,19 +28,19 @@ class MachineRecord(BaseModel):
     former: str = ""
     """Digest of the key that the next enrolled one may replace; empty: none."""
     local: bool = False
-    """It was enrolled from the coordinator's own machine."""
+    """Whether the machine was enrolled from the coordinator's own machine."""
     removed: tuple[str, ...] = ()
     """Digests of earlier keys, which are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a daemon proved when it connected."""
+    """Facts that a daemon proved when it connected."""
 
     digest: str
     """Digest of the public key whose private key it has."""
     local: bool = False
-    """It connected from the coordinator's own machine."""
+    """Whether the daemon connected from the coordinator's own machine."""
 
 
 class Identities:

@@ -49,11 +49,11 @@ class Member:
     resumed_at: float = float("-inf")
     """Time of the report of its last long silence."""
     rebooted: bool = False
-    """Its machine has another boot id than at the registration before."""
+    """Whether the machine has another boot id than at the registration before."""
     left: bool = False
-    """It announced its end."""
+    """Whether the daemon announced its end."""
     parts: dict[str, PartReport] = field(default_factory=dict)
-    """What it reported last, by dataflow id."""
+    """Last report of each part, by dataflow id."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
     """Metrics of the last heartbeat by dataflow id."""
     metrics_at: float = 0.0
@@ -95,7 +95,7 @@ def _other_boot(known: Register, register: Register) -> bool:
 
 
 class Membership:
-    """Each event costs the same however many daemons there are."""
+    """All known daemons. The cost of an event does not depend on their number."""
 
     def __init__(self, settings: Settings) -> None:
         self._answering_within = settings.daemon_silence_warning

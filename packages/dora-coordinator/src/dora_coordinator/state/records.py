@@ -82,11 +82,11 @@ class DataflowRecord(Message):
     grace: float | None = None
     force: bool = False
     stop_requested: bool = False
-    """Its stop was requested: parts that are found later are stopped too."""
+    """Whether the stop was requested: parts that are found later are stopped too."""
     restart_as: str | None = None
     """Id of the dataflow that is started once this one has ended."""
     restart_spec: DataflowSpec | None = None
-    """Its specification; None: the same."""
+    """Specification of the dataflow that is started then; None: the one of this dataflow."""
     replaces: str | None = None
     """Id of the dataflow that ran and was stopped for this one. If the start fails, what ran is
     started again; with the same specification only if a machine has failed meanwhile."""

@@ -1,4 +1,4 @@
-"""Which coordinator leads the cluster, and the copies of its state on other machines; pure.
+"""Choice of the leading coordinator, and copies of its state on other machines; pure.
 
 Each coordinator has a *claim* with an *epoch*; one that takes over has a higher one than its
 predecessor. Daemons obey the highest epoch that they have seen, and of equal ones that of the
@@ -25,12 +25,12 @@ FAILED_PAUSE: Final = 10.0
 
 
 class SuccessionRecord(BaseModel):
-    """What a coordinator stores about its place; field names are keys of the JSON."""
+    """Stored claims of a coordinator, and its standbys; field names are keys of the JSON."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     claim: Claim = Claim()
-    """Its own, with its epoch, machine and address."""
+    """Claim of this coordinator, with its epoch, machine and address."""
     standbys: tuple[Standby, ...] = ()
     successor: Claim | None = None
     """Claim of the coordinator that has replaced this one."""
@@ -41,13 +41,13 @@ class SuccessionRecord(BaseModel):
 
     @property
     def leading(self) -> Claim:
-        """Its own claim, or that of the coordinator that has replaced it."""
+        """Claim of this coordinator, or of the one that has replaced it."""
         return self.successor or self.claim
 
 
 @dataclass(slots=True)
 class _Copy:
-    """What is known of the copy on one machine; times are readings of the coordinator's clock."""
+    """State of the copy on one machine; times are readings of the coordinator's clock."""
 
     sent: int = -1
     sent_at: float = float("-inf")

@@ -1,4 +1,4 @@
-"""Which tokens a coordinator accepts: the current one, and replaced ones for a while; pure.
+"""Tokens that a coordinator accepts: the current one, and replaced ones for a while; pure.
 
 Times are Unix times: a grace period continues over restarts.
 """
@@ -27,7 +27,7 @@ class RetiredToken(BaseModel):
 
 
 class TokenRecord(BaseModel):
-    """What a coordinator stores about its tokens; field names are keys of the JSON."""
+    """Stored record of the tokens; field names are keys of the JSON."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""Where the daemon finds its coordinator: addresses, token, and the claim that it obeys."""
+"""Access of the daemon to its coordinator: addresses, token, and the claim that it obeys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("dora.daemon")
 
 
 class KnownCoordinators(Frozen):
-    """What a daemon has seen of a cluster; `dora cluster promote` writes it, too."""
+    """Coordinators of a cluster that a daemon has seen; also written by `dora cluster promote`."""
 
     authority: str = ""
     """SHA-256 of the certificate of the cluster's authority, in hexadecimal digits."""

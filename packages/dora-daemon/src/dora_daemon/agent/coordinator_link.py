@@ -132,7 +132,7 @@ class CoordinatorLink:
                 await anyio.sleep(spread(delay, random.random()))
 
     async def _session(self) -> None:
-        """One connection, until it ends; raises :class:`_Lost`."""
+        """Run one connection until it ends; raises :class:`_Lost`."""
         try:
             endpoint = self._endpoint = self._access.endpoint()
         except DoraError as error:  # the token file has become unreadable

@@ -1,4 +1,4 @@
-"""How the daemon ends: after its dataflows, with its machine, or leaving them to the next; pure."""
+"""End of the daemon: after its dataflows, with its machine, or while its runners continue; pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SHUTDOWN_GRACE = 10.0
 
 @dataclass(slots=True)
 class Departure:
-    """What the daemon waits for before it ends."""
+    """Conditions that the daemon waits for before it ends."""
 
     ending: bool = False
-    """Its dataflows are being stopped; it ends after them."""
+    """Whether the dataflows are being stopped; the daemon ends after them."""
     left_with_machine: set[str] | None = None
     """Parts whose runners have not ended yet, when the machine stops."""
 

@@ -55,7 +55,7 @@ class RunnerPlaced(FrozenRecord):
     where: str = ""
     """Sentence about the folder at which relative paths start."""
     history_file: str = ""
-    """Where the runner writes its events."""
+    """File of the runner's events."""
 
 
 class RunnerChanged(FrozenRecord):

@@ -37,33 +37,33 @@ class PartRecord(Message):
     recovers: str | None = None
     links: PartLinks = PartLinks()
     revision: int = 0
-    """Number of changes of its nodes."""
+    """Number of changes of the part's nodes."""
     whole: WholeDataflow = WholeDataflow()
-    """What it knows about the other parts of the dataflow."""
+    """Description of all parts of the dataflow, for a coordinator without its store."""
     relinked: bool = False
-    """Its links were changed after its runner had started."""
+    """Whether the links were changed after the start of the runner."""
     phase: PartPhase = "preparing"
     result: DataflowResult | None = None
     ran: bool = False
-    """Its nodes have run: the machine may start them without the coordinator."""
+    """Whether the nodes have run, so that the machine may start them without the coordinator."""
     starts: int = 0
     """Starts of this attempt that the machine made without the coordinator."""
     former: FormerNodes | None = None
-    """What it returns to if it fails again and again while the coordinator is away."""
+    """Nodes to return to if the part fails repeatedly while the coordinator is away."""
     peers: tuple[PeerEndpoint, ...] = ()
-    """Where its link's peers listened last."""
+    """Last endpoints of the peers of its link."""
     ended_peers: tuple[str, ...] = ()
     """Machines whose part of the dataflow has ended."""
     link_endpoint: str = ""
     """``HOST:PORT`` where its link listened last, so that peers find the next one there."""
     stopping: bool = False
     forgotten: bool = False
-    """It is not reported any more; ``log_dirs`` is still needed."""
+    """Whether the part is no longer reported; ``log_dirs`` is still needed."""
     end_stored: bool = False
     """A coordinator has stored its end. One that took over with an older copy may not have."""
     borrowed: bool = False
-    """Its runner belongs to `dora run` or to a daemon; an agent of a command shows it, never starts
-    it again, and leaves its result and its files to the owner."""
+    """Whether the runner belongs to `dora run` or to a daemon. The agent of a command shows such a
+    part, never starts it again, and leaves its result and files to the owner."""
     runtime_dir: str = ""
     """Directory of its runner; empty before it exists."""
     runtime_token: str = ""
@@ -73,7 +73,7 @@ class PartRecord(Message):
     where: str = ""
     """Sentence about the folder at which relative paths start."""
     history_file: str = ""
-    """Where its runner writes events; empty before it is placed."""
+    """File of the runner's events; empty before the part is placed."""
     ended_at: float = 0.0
     """Unix time."""
 

@@ -71,14 +71,14 @@ class AgentOptions:
     base_dir: Path
     allow_shell: bool = False
     listen: Listen = field(default_factory=Listen)
-    """Where links to other machines listen."""
+    """Addresses and ports at which links to other machines listen."""
     offline_after: float = OFFLINE_AFTER
     """Seconds without the coordinator after which the machine starts its nodes alone."""
     spare_runner: bool = False
 
 
 class Agent:
-    """Everything runs on one event loop; :meth:`post` may be called from it at any time."""
+    """Agent of a machine, on one event loop; :meth:`post` may be called there at any time."""
 
     def __init__(
         self,

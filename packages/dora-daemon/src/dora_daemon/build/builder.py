@@ -119,7 +119,7 @@ class _Run:
 
 @dataclass(slots=True)
 class _Build:
-    """What the nodes of one build share."""
+    """State that the nodes of one build share."""
 
     base_dir: Path
     options: BuildOptions

@@ -36,7 +36,7 @@ class Checkout:
     directory: Path
     commit: str
     cloned: bool
-    """It was cloned now; otherwise it existed before."""
+    """Whether the clone is new."""
 
 
 def repository_dir(base: Path, url: str) -> Path:

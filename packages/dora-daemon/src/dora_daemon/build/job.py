@@ -14,7 +14,7 @@ class BuildJob(Message):
 
     resolved: ResolvedDataflow
     root: str
-    """Where the build makes its runtime directory."""
+    """Folder for the build's runtime directory."""
     base_dir: str
     """Absolute; created if it is missing."""
     uv: bool = False

@@ -45,7 +45,7 @@ class _TokenBucket:
 
 
 class Pace:
-    """Which messages a viewer's rate admits, for each output."""
+    """Limit of the rate at which a viewer gets messages, for each output."""
 
     def __init__(self, per_second: float | None) -> None:
         self._interval = 0.0 if per_second is None else 1 / per_second

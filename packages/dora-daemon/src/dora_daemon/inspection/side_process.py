@@ -1,4 +1,4 @@
-"""What the processes of inspectors, recorders and builds have in common.
+"""Main function of the processes of inspectors, recorders and builds.
 
 Arguments: the runner's socket, unless it is a build, and the descriptor of an inherited file with
 the request. Messages are written to standard output, a line of JSON each; the end of standard input

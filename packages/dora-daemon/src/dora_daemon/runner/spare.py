@@ -29,7 +29,7 @@ LATE_MODULES = (
     "dora_daemon.runner.link.supervisor",
     "dora_daemon.runner.process.download",
 )
-"""What a runner needs later."""
+"""Modules that a runner imports later."""
 MODULES = ("dora_daemon.runner.background", *LATE_MODULES, "anyio._backends._asyncio")
 MODELS = (
     "dora_config.protocol.run_plan.RunPlan",

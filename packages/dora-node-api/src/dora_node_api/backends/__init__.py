@@ -1,1 +1,1 @@
-"""Where a node gets its events: a runner, a test file, a terminal."""
+"""Sources of a node's events: a runner, a test file, a terminal."""

@@ -13,7 +13,7 @@ from dora_node_api.frozen import FrozenRecord
 
 PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
 SERVICES = Path("/run")
-"""Where systemd makes the runtime directories of services."""
+"""Folder in which systemd makes the runtime directories of services."""
 
 
 class RunnerAddress(FrozenRecord):

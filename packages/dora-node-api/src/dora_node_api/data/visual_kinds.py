@@ -1,4 +1,4 @@
-"""What messages show, and its schemas in Foxglove: one table for all that display.
+"""Kinds of messages that viewers display, and their schemas in Foxglove, in one table.
 
 A message's kind follows from the metadata `primitive`, which nodes of the dora hub set, else from
 the declared type of its output, else from its metadata and Arrow type. Imports no viewer.
@@ -36,7 +36,7 @@ class VisualKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """How one kind is displayed."""
+    """Display of one kind."""
 
     kind: VisualKind
     types: tuple[str, ...]

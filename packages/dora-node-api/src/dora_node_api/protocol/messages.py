@@ -151,13 +151,13 @@ class StopDataflow(Message, kind="stop_dataflow"):
 
 
 class ReportWaiting(Message, kind="waiting"):
-    """What the node waits for outside of the dataflow. None: nothing any more."""
+    """A node waits for something outside of the dataflow; None: the wait is over."""
 
     text: str | None = None
 
 
 class ReportDetails(Message, kind="details"):
-    """What the program of a kind of nodes shows about itself; replaces an earlier report."""
+    """Details that the program of a plug-in's node shows; replaces an earlier report."""
 
     details: dict[str, Any]
 

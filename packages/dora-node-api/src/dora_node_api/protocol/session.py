@@ -143,7 +143,7 @@ class InputState:
         """A message that waits behind the INPUT_RECOVERED event it caused."""
         self.open = True
         self.broken = False
-        """Nothing came for `input_timeout`: reported as closed, but may recover."""
+        """Whether no message came for `input_timeout`: reported as closed, but may recover."""
         self.interval = config.interval_ns if config.source_kind == "timer" else None
         self.tick = 0
         """Number of the next tick of a timer."""
@@ -151,10 +151,10 @@ class InputState:
         self.deadline: int | None = None
         """Time at which the input breaks; None until its first message."""
         self.corrected = False
-        """Its events have the time of the capture."""
+        """Whether events of the input have the time of the capture."""
         self.offset = SendOffset()
         self.timed = self.timeout is not None
-        """The time of its messages matters."""
+        """Whether the time of the input's messages matters."""
         self.restarts = 0
         self.failures = 0
 

@@ -1,4 +1,4 @@
-"""What a process gets before it runs the program of a node, whether executed or forked."""
+"""Request to run the program of a node in a process, which is executed or forked."""
 
 from __future__ import annotations
 

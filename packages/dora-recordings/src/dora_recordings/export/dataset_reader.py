@@ -64,7 +64,7 @@ class Dataset:
         if any(one["dtype"] == "video" for one in self._features.values()):
             require_video()
         self.messages: dict[str, int] = {}
-        """How many there were, by output."""
+        """Number of messages by output."""
         self._videos: dict[str, _Video] = {}
         """The file in progress of each camera."""
         self._encoder = MessageEncoder()

@@ -1,4 +1,4 @@
-"""Which messages become frames of which episode of a LeRobot dataset; pure."""
+"""Selection of the messages that become frames of episodes of a LeRobot dataset; pure."""
 
 from __future__ import annotations
 

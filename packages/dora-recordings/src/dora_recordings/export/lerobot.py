@@ -151,7 +151,7 @@ def _notes_on_length(long_episodes: list[int]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What a first pass over the recording has found."""
+    """Layout of the dataset, from a first pass over the recording."""
 
     features: dict[str, tuple[Feature, ...]]
     """Features by output; one may be both state and action."""

@@ -1,4 +1,4 @@
-"""What the messages of a recording show, by the dataflow's types and their metadata."""
+"""Kinds of a recording's messages for viewers, from the dataflow's types and their metadata."""
 
 from __future__ import annotations
 

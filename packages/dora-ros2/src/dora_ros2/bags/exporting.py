@@ -33,7 +33,7 @@ class RosbagExport:
     dataflow: Mapping[str, Any] | None
     """Description as recorded."""
     working_dir: str
-    """May have definitions of types."""
+    """Working directory of the dataflow, which may have definitions of types."""
     topics: dict[tuple[str, str], Converted] = field(default_factory=dict)
     """Topics by output and type."""
     others: dict[str, None] = field(default_factory=dict)

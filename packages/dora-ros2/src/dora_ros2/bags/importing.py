@@ -45,7 +45,7 @@ class Bag:
     def __init__(self, path: Path) -> None:
         """Raises CannotConvert and OSError."""
         self.problems: list[str] = []
-        """What is missing or damaged, complete after a pass over the messages."""
+        """Missing or damaged parts, complete after a pass over the messages."""
         self.left_out: dict[tuple[str, str], tuple[int, str]] = {}
         """Messages that are not CDR by topic and type: how many, and why they were left out."""
         if not path.is_dir():

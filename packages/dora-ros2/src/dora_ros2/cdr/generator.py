@@ -1,4 +1,4 @@
-"""What generated readers and writers share: lines of code, and what is known of the position.
+"""Base of the generators of readers and writers: lines of code, and the known part of the position.
 
 Numbers that follow each other are collected in a group, which one call packs or unpacks. Padding
 within a group is part of its format; elsewhere it is computed when the code is generated if the
@@ -136,7 +136,7 @@ class Generator:
         self.description = description
         self.order = order
         self.names: dict[str, Any] = {"malformed": malformed, "LONG": LONG}
-        """What the generated code refers to."""
+        """Objects that the generated code uses, by name."""
         self._lines: list[str] = []
         self._depth = 1
         self._modulus, self._residue = 8, 0

@@ -27,7 +27,7 @@ Writer = Callable[[Mapping[str, Any], bytearray], None]
 """Appends a message to a byte array that holds the header."""
 
 REFUSALS: Final = (struct.error, TypeError, AttributeError, LookupError, ValueError, OverflowError)
-"""What a writer raises for a value that does not fit."""
+"""Exceptions of a writer for a value that does not fit."""
 
 _BOOLEANS: Final = {False: b"\0", True: b"\1"}
 

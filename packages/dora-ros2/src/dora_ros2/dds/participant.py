@@ -194,7 +194,7 @@ def _receive_from_loopback(domain: int) -> None:
 
 
 class DdsEndpoint(RosEndpoint):
-    """What publishers and subscriptions share."""
+    """Base of publishers and subscriptions."""
 
     def __init__(self, node: RosNode, name: str, type: WireType, qos: Qos) -> None:
         self._participant: DdsParticipant = node.connection  # type: ignore[assignment]

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 ROUTER = "tcp/localhost:7447"
-"""Where the router of a computer listens."""
+"""Default address of the router of a computer."""

@@ -23,9 +23,9 @@ from dora_ros2.zenoh.tokens import SECOND, Attachment, Qos, absolute, stamp
 
 Message: TypeAlias = pa.StructArray | pa.StructScalar | dict[str, Any]
 KEEP_SECONDS = 10.0
-"""How long a server keeps results, as rclpy does."""
+"""Seconds for which a server keeps results, as rclpy does."""
 RESULT_SECONDS = 300.0
-"""How long nodes of dora wait for results, and keep them."""
+"""Seconds for which nodes of dora wait for results, and keep them."""
 MAX_GOALS = 8
 """Goals without a result of one client or server of dora."""
 _STATUS_QOS = Qos(transient_local=True, depth=1)
@@ -305,7 +305,7 @@ class ActionServer:
 
 @dataclass(frozen=True)
 class GoalResult:
-    """How a goal ended: SUCCEEDED, CANCELED or ABORTED, and its result."""
+    """End of a goal: SUCCEEDED, CANCELED or ABORTED, and its result."""
 
     state: GoalState
     result: pa.StructArray

@@ -104,7 +104,7 @@ class _Declared(Protocol):
 
 
 class ZenohConnection(RosConnection):
-    """What endpoints use of their session."""
+    """Session as its endpoints use it."""
 
     profile: Profile
     """Profile of the user, else of the other nodes; announced endpoints follow a change."""
@@ -126,7 +126,7 @@ class ZenohConnection(RosConnection):
 
 
 class ZenohEndpoint(RosEndpoint):
-    """What publishers, subscriptions, servers and clients share: key, token and GID."""
+    """Base of publishers, subscriptions, servers and clients: key, token and GID."""
 
     def __init__(self, node: RosNode, name: str, type: WireType, qos: Qos) -> None:
         self.session: ZenohConnection = node.connection  # type: ignore[assignment]

@@ -27,7 +27,7 @@ _HIDDEN = re.compile(
     r"/(rosout|parameter_events|get_type_description|describe_parameters|get_parameters"
     r"|get_parameter_types|list_parameters|set_parameters|set_parameters_atomically)$"
 )
-"""What every node of ROS has, and a summary leaves out."""
+"""Topics and services that every node of ROS has, and a summary omits."""
 _ROWS = 1000
 """Nodes, and rows, of a summary."""
 _NAMES = 20
@@ -35,7 +35,7 @@ _NAMES = 20
 
 
 class Profile(StrEnum):
-    """How types are identified: by hashes (Jazzy and newer), or not at all (Humble)."""
+    """Identification of types: by hashes (Jazzy and newer), or not at all (Humble)."""
 
     REP2016 = "rep2016"
     HUMBLE = "humble"

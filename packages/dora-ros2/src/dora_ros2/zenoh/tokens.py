@@ -43,7 +43,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class WireType(Protocol):
-    """What rmw_zenoh needs of a message or service type."""
+    """Message or service type as rmw_zenoh uses it."""
 
     @property
     def dds_name(self) -> str: ...
@@ -238,7 +238,7 @@ def gid(token: str) -> bytes:
 
 
 class Kind(StrEnum):
-    """What a token announces."""
+    """Kind of the entity that a token announces."""
 
     NODE = "NN"
     PUBLISHER = "MP"

@@ -47,7 +47,7 @@ _RETRY_SECONDS = 0.01
 
 @dataclass
 class Traffic:
-    """What the nodes of one dataflow are, have sent and received."""
+    """Nodes of one dataflow, and the messages that they have sent and received."""
 
     nodes: Mapping[str, Node]
     specs: Mapping[str, ResolvedNode]

@@ -12,7 +12,7 @@ from .viewer_node import CannotShow, run_viewer
 LIBRARIES = ('"foxglove-sdk>=0.22"', '"foxglove-schemas-protobuf>=0.3"', '"protobuf>=5"')
 """Libraries of the extra `foxglove` of this wheel, quoted for a shell."""
 _RECORDINGS = "dora_recordings"
-"""Has the messages of Foxglove, which exported recordings contain as well."""
+"""Package with the messages of Foxglove, which exported recordings contain as well."""
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ class OperatingMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a viewer listens."""
+    """Address of a viewer."""
 
     host: str
     port: int

@@ -56,7 +56,7 @@ MAX_BATCH: Final = 500
 
 
 class BuildEventQueue:
-    """One batch is unacknowledged at a time."""
+    """Events of a build that wait for the coordinator; one batch is unacknowledged at a time."""
 
     def __init__(self) -> None:
         self._events: deque[NodeBuildEvent] = deque()

@@ -32,7 +32,7 @@ class NotAnswered(DoraError):
 
 @dataclass(eq=False)
 class RunnerRegistry:
-    """One client and one task per runner."""
+    """Runners of this machine, with one client and one task each."""
 
     _tasks: TaskGroup
     _root: Path

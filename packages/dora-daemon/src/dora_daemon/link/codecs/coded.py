@@ -21,7 +21,7 @@ from dora_node_api.frozen import FrozenRecord
 
 _HEAD: Final = struct.Struct("<BBxxII4xQQ")
 CODED_AT: Final = _HEAD.size
-"""Where the bytes of the codec begin."""
+"""Offset of the codec's bytes."""
 NUMBERS: Final = {"jpeg": 1, "h264": 2, "lz4": 3, "zstd": 4}
 _NAMES: Final = {number: name for name, number in NUMBERS.items()}
 FORMS: Final = ("", "rgb8", "bgr8", "mono8")
@@ -46,7 +46,7 @@ class Shape(FrozenRecord):
 
 
 class CodedHead(FrozenRecord):
-    """What a decoder needs to know before the bytes."""
+    """Head that a decoder reads before the bytes."""
 
     codec: str
     size: int

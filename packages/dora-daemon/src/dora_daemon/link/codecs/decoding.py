@@ -1,4 +1,4 @@
-"""What the receiving end of a stream does: restores messages, and never shows a wrong picture."""
+"""Receiving end of a stream: restores messages, and never shows a wrong picture."""
 
 from __future__ import annotations
 

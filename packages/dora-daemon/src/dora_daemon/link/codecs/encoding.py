@@ -1,4 +1,4 @@
-"""What the sending end of a stream does: compresses messages that its codec is for."""
+"""Sending end of a stream: compresses the messages that its codec accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lz4 and zstd of Arrow, for any array."""
+"""Compression of arrays of any type with lz4 and zstd."""
 
 from __future__ import annotations
 

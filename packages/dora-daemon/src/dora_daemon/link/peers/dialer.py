@@ -133,8 +133,8 @@ class Dialer:
     credentials: Path | None
     plain: bool
     ports: Sequence[int]
-    """Where links listen. While the coordinator is away, a peer whose port was taken after a reboot
-    is found at another one of them."""
+    """Ports of links. While the coordinator is away, a peer whose port was taken after a reboot is
+    found at another one of them."""
     channel: Callable[[], PeerKeys]
     prepare: Callable[[LinkSession], None]
     changed: Callable[[PeerLink], None]

@@ -36,7 +36,7 @@ def low_latency_ports(ports: Collection[int]) -> list[int]:
 
 
 class LowLatencyPath:
-    """Which frames go over the low-latency connection. One thread at a time calls `take`."""
+    """Choice of frames for the low-latency connection. One thread at a time calls `take`."""
 
     def __init__(self, unacknowledged: Callable[[], int]) -> None:
         """``unacknowledged`` returns the bytes of small messages in flight to the peer."""

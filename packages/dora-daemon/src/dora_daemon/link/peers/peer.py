@@ -229,7 +229,7 @@ class PeerSender:
 
 
 class PeerHost(Protocol):
-    """What a peer needs of its link."""
+    """Interface of a link for its peers."""
 
     machine: str
     run_id: str
@@ -262,7 +262,7 @@ class PeerLink:
         self.run_id = run_id
         self.endpoints = endpoints
         self.plain = False
-        """It listens without TLS."""
+        """Whether the peer listens without TLS."""
         self.endpoint = ""
         """Address dialed last."""
         self.slow = False

@@ -65,10 +65,10 @@ _LIFECYCLE: Final = struct.Struct("<QQQ")
 _LOW_LATENCY: Final = struct.Struct("<B")
 DATA_AT: Final = HEAD.size + _DATA.size
 CHUNK_AT: Final = HEAD.size + _CHUNK.size
-"""Where the data of a CHUNK frame begins."""
+"""Offset of the data in a CHUNK frame."""
 _unpack_chunk = _CHUNK.unpack_from
 IMAGE_AT: Final = HEAD.size + _ONE.size
-"""Where the image of an IMAGE frame begins."""
+"""Offset of the image in an IMAGE frame."""
 
 MAX_MESSAGE: Final = 4 << 30
 """Largest data area in bytes."""

@@ -55,7 +55,7 @@ class EnteringStream(_Part):
 
 
 class LinkIdentity(_Part):
-    """What links of every version send."""
+    """Identity of a link, in the format that links of every version send."""
 
     protocol: tuple[int, int] = LINK_VERSION
     release: str = Field(default=__version__, max_length=_MAX_NAME)

@@ -1,4 +1,4 @@
-"""How many bytes of large messages may be on the way, so that they fill the path and no queue.
+"""Limit of the bytes of large messages in flight, which fills the path but not its queues.
 
 A network takes more than it carries: the rest waits in the queue before its slowest part, and every
 other message of the two machines behind it, also one of another connection. The round trips that
@@ -66,7 +66,7 @@ class PathQueue:
         self._starts = True
         """Whether no queue was seen yet."""
         self._target = 0
-        """Where `TcpState.written` is once the last piece is written."""
+        """Value that `TcpState.written` has once the last piece is written."""
         self._next_ns = 0
         """Earliest time of the next piece: pieces do not come in bursts."""
         self._base = 0

@@ -1,4 +1,4 @@
-"""How much of a stream's large messages may be in flight: what its path takes in a short time.
+"""Limit of a stream's large messages in flight: the bytes that its path carries in a short time.
 
 What is more waits in link, kernel and network, and is old when it arrives; the queue before them
 drops old messages as its policy says. The path ends where the peer acknowledges: decoding and the

@@ -18,7 +18,7 @@ class PeerStatus:
         self.incompatible: str | None = None
         """Why the versions of the two links do not work together."""
         self.difference: str | None = None
-        """How the two sides' lists of streams differ."""
+        """Difference between the two sides' lists of streams."""
         self._was_connected = False
 
     def dialing(self) -> None:

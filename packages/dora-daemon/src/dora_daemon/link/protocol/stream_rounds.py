@@ -1,4 +1,4 @@
-"""Which streams of a peer begin a round, and which may send in it."""
+"""Rounds of a peer's streams: the streams that begin a round, and those that may send in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StreamRounds:
         self._resumed: dict[int, tuple[int, int, int, bool]] = {}
 
     def interrupt(self) -> None:
-        """Every outgoing stream is paused until the next pair of rounds."""
+        """Pause every outgoing stream until the next pair of rounds."""
         self._resumed.clear()
 
     def forget(self) -> None:

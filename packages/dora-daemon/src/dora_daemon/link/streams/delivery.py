@@ -41,7 +41,7 @@ class NewRun(FrozenRecord):
 
 
 Item = ImageMessage | LifecycleEvent | Assembly | SourceEnded | NewRun
-"""What a stream delivers, in order."""
+"""Items that a stream delivers, in order."""
 
 
 class LocalDelivery:

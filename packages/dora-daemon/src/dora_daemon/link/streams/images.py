@@ -58,12 +58,13 @@ class ImageReader:
         self._size = -1
         """Bytes of the last image of numbers without nulls and metadata; -1 before the first."""
         self._head = 0
-        """Its bytes before its data area."""
+        """Bytes of that image before its data area."""
         self._data_at = 0
         self._before = b""
-        """Its bytes up to the stamp, which differs, as the time of the send does."""
+        """Bytes of that image before its stamp, which differs in each image, as the time of the
+        send does."""
         self._after = b""
-        """Its bytes from there to the data area."""
+        """Bytes of that image between the stamp and the data area."""
 
     def read(self, frame: bytes, start: int, end: int, sent_ns: int, flags: int) -> ImageMessage:
         """Check the image between ``start`` and ``end``. Raises WireError."""

@@ -76,7 +76,7 @@ class AckSink(Protocol):
 
 
 class StreamPeer(Protocol):
-    """What a stream needs of the peer that sends it."""
+    """Interface of the sending peer for a stream."""
 
     clock: ClockOffset
 

@@ -53,10 +53,10 @@ class FrameSink(Protocol):
 
 
 class Turn(Enum):
-    """What a stream waits for after its turn."""
+    """Event that a stream waits for after its turn."""
 
     AGAIN = auto()
-    """Nothing: there may be more to do."""
+    """No event: the stream may have more to do."""
     MESSAGE = auto()
     WAKE = auto()
     """A call from another thread: the window is full, or the session is missing."""

@@ -35,7 +35,7 @@ class ControlClient:
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.follows = False
-        """It gets events, after its handshake."""
+        """Whether the client gets events, which it does after its handshake."""
         self.unanswered = 0
         """Requests in progress."""
         self._is_finished = False

@@ -325,7 +325,7 @@ class LinkSupervisor:
         self._channel: RunnerChannel | None = None
         """Channel to the running process."""
         self._finishing = False
-        """It was ordered to deliver queued messages and end."""
+        """Whether the link was ordered to deliver queued messages and end."""
         self._tail: deque[str] = deque(maxlen=5)
         """Last lines on stderr."""
         self._fed: frozenset[int] = frozenset()

@@ -90,7 +90,7 @@ class EventQueue:
         gate.open()
 
     def _look_again(self, gate: OutputGate, taken_before: int) -> None:
-        """While stopping: stop blocking nodes once the reader is stuck."""
+        """Stop blocking nodes if the reader is stuck while the dataflow stops."""
         if not gate.is_open and self._taken == taken_before:
             self._held = self._max_lines + 1
             self._open(gate)

@@ -33,7 +33,7 @@ Stream = Literal["stdout", "stderr"]
 
 
 class OutputGate:
-    """While it is closed, the output of nodes stays in their pipes."""
+    """Gate for the output of nodes, which stays in their pipes while the gate is closed."""
 
     def __init__(self) -> None:
         self.is_open = True
@@ -60,7 +60,7 @@ def now_text() -> str:
 
 
 class LogDestinations(Protocol):
-    """Where entries of nodes go beside their files."""
+    """Destinations of log entries other than the nodes' files."""
 
     gate: OutputGate | None
 

@@ -1,4 +1,4 @@
-"""Which nodes the start of a dataflow waits for; pure."""
+"""Barrier at the start of a dataflow: nodes that the start waits for; pure."""
 
 from __future__ import annotations
 

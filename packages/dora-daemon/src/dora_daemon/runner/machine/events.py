@@ -29,7 +29,7 @@ class Exit(FrozenRecord):
 
     code: int | None = None
     signal: str | None = None
-    """Its name, or its number if it has no name."""
+    """Name of the signal, or its number if it has no name."""
     out_of_memory: bool = False
     """The kernel killed the process or a child of it for lack of memory."""
 
@@ -129,7 +129,7 @@ class RunStopRequested(FrozenRecord):
     grace: float | None = None
     force: bool = False
     recovering: bool = False
-    """This part will be started again, so the link leaves without a notice to its peers."""
+    """Whether this part will be started again, so that the link sends no notice to its peers."""
 
 
 class NodeStopRequested(FrozenRecord):
@@ -281,7 +281,7 @@ class LinkExited(FrozenRecord):
     incarnation: int
     exit: Exit
     drained: bool
-    """Its queues are empty."""
+    """Whether the queues of the node are empty."""
     error: str = ""
     last_line: str = ""
     """Last line on stderr."""

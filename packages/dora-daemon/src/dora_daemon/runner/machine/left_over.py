@@ -16,7 +16,7 @@ other are stopped."""
 
 @dataclass(frozen=True, slots=True)
 class LeftOver:
-    """What wakes the remaining nodes."""
+    """Sources of events for the remaining nodes."""
 
     timers: tuple[str, ...] = ()
     """Nodes that read a timer."""
@@ -25,7 +25,7 @@ class LeftOver:
     waiting: tuple[str, ...] = ()
     """Nodes that read outputs of the others."""
     each_other: bool = False
-    """Each node that they read waits for one of them, too, as a service and its client do."""
+    """Whether each node that they read waits for another one, as a service and its client do."""
 
     @property
     def notice(self) -> str:

@@ -74,7 +74,7 @@ class StopSequence:
     node: str
     dynamic: bool
     order: StopOrder | None = None
-    """What was ordered last; None while the process is to run."""
+    """Last order; None while the process is to run."""
     kill_reason: str | None = None
     """Why SIGKILL was sent."""
 
@@ -176,7 +176,8 @@ class NodeLifecycle:
     pid: int | None = None
     connected: bool = False
     steady: bool = False
-    """Its process, a program without ports that need not connect, has run for `STEADY` seconds."""
+    """Whether the process, a program without ports that need not connect, has run for `STEADY`
+    seconds."""
     ended_unconnected: bool = False
     """The last process ended before it connected."""
     restarts: int = 0

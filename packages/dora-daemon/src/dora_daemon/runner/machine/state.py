@@ -47,9 +47,9 @@ class RunnerMachine:
         self._log_dir = log_dir
         self.phase: Phase = "starting"
         self.only_virtual_left = False
-        """Only nodes that keep no dataflow running are left; of a part of a dataflow."""
+        """Whether the nodes left in a part of a dataflow do not keep the dataflow running."""
         self.result: reports.DataflowResult | None = None
-        """How the dataflow ended; None before."""
+        """End of the dataflow; None before."""
         self._stop_reason: str | None = None
         self._wiring = Wiring(nodes, only_data_counts=plan.exit_when_nodes_finish)
         self._incarnations = count(1)

@@ -53,7 +53,7 @@ class IncomingStreamSpec(FrozenRecord):
     """A stream that enters this machine."""
 
     machine: str
-    """Origin."""
+    """Machine of the node that sends the output."""
     node: str
     output: str
     readers: tuple[tuple[str, str], ...] = ()

@@ -82,7 +82,7 @@ class Replacement:
 
 
 class LocalNode(QueueUser):
-    """Everything that the runner has of one node; it is dropped with the node."""
+    """State of one node in the runner; it is dropped with the node."""
 
     def __init__(
         self,

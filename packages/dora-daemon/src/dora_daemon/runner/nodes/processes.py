@@ -45,7 +45,7 @@ class Processes:
         """Nodes without a process yet, and the last signal that was sent to them."""
         self._waiting: deque[tuple[LocalNode, int]] = deque()
         self._alive: dict[NodeProcess, Callable[[events.Exit], None]] = {}
-        """Every process that was not waited for yet, and what is called with its exit."""
+        """Processes that have not ended, each with the function that is called with its exit."""
         self._loop = asyncio.get_running_loop()
         self._watches_children = False
         """SIGCHLD is handled, because process descriptors do not exist here."""

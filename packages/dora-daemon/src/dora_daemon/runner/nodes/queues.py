@@ -82,7 +82,7 @@ class QueueEntry:
     """Node whose process writes into it: the link if the source is a node of another machine, the
     runner for log entries and lines that are sent as samples."""
     log_source: LogSource | None = None
-    """It takes log lines of these nodes and levels, as the runner sends them."""
+    """Nodes and levels whose log lines the runner sends to this queue."""
     _noted: tuple[int, int] = (0, 0)
     """Messages sent and dropped up to the last `note`."""
     _recent: tuple[int, int] = (0, 0)

@@ -38,7 +38,7 @@ from dora_node_api.transport.shared.board import Board
 
 
 class NodeServices:
-    """What a runner has for its nodes; handler of their connections and that of the link."""
+    """Services of a runner for its nodes; handler of the connections of nodes and link."""
 
     def __init__(
         self,

@@ -68,9 +68,9 @@ class NodeConnection:
         self.holds = ""
         """Why the process must not be changed now."""
         self.waits: str | None = None
-        """What the process waits for outside of the dataflow."""
+        """Condition outside of the dataflow that the process waits for."""
         self.details: dict[str, Any] | None = None
-        """What the process has reported of itself."""
+        """Details that the process has reported about itself."""
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)

@@ -35,7 +35,7 @@ _MANAGED = "the node's own environment"
 _NEEDED = ("pyarrow",)
 """Modules that every node needs."""
 _INSTALLED = {"pyarrow": "pyarrow numpy"}
-"""What dora-node-api installs for a module: `to_numpy` of pyarrow needs NumPy."""
+"""Packages to install for a missing module: `to_numpy` of pyarrow needs NumPy."""
 
 
 class PythonUnusable(RunnerError):

@@ -29,7 +29,7 @@ _PRCTL: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 class ForkedProcess:
-    """What a NodeProcess needs of a Popen, for a child that this process or the zygote forked."""
+    """Child that this process or the zygote forked; has what NodeProcess uses of Popen."""
 
     def __init__(self, pid: int, stdout: int, stderr: int) -> None:
         self.pid = pid

@@ -53,7 +53,7 @@ class _Process:
     pid: int
     channel: socket.socket
     early: bool
-    """It was started before there was a runner."""
+    """Whether the zygote was started before there was a runner."""
     ready: bool = False
     importing: str = ""
     """Module that it imports."""

@@ -1,4 +1,4 @@
-"""What signal handlers and finalizers, which interrupt a call at any point, must find in order.
+"""Protection of state against signal handlers and finalizers, which interrupt a call at any point.
 
 There only `close()` of a node works, after the call that was interrupted (`Calls`); any other call
 raises. An exception that a handler raises may end a change halfway: then later uses are refused

@@ -141,7 +141,7 @@ class BlockImage:
         """Head, descriptor and metadata."""
         self.data = data
         self.data_at = data_at
-        """Where the data area begins in a block."""
+        """Offset of the data area in a block."""
         self.total = data_at + len(data)
         """Bytes of a block that it takes."""
 
