@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dora_config.ids import file_stem
+from dora_config.ids import RESERVED_NODE_ID, RUNNER_LOG, file_stem, log_file_name
 
 if TYPE_CHECKING:
     from dora_config.protocol.run_plan import RunPlan
 
+_HISTORY = "history"
 OUT_DIR = "out"
 GIT_DIR = "git"
 HIDDEN = ".dora"
@@ -67,5 +68,13 @@ def prepare_out_dir(directory: Path) -> None:
 def history_file(plan: RunPlan) -> Path:
     """Return the file of the events of a run, one for each daemon that shares the directory."""
     machine = plan.machine_id or plan.daemon_id
-    name = "history.jsonl" if machine is None else f"history_{file_stem(machine)}.jsonl"
+    name = f"{_HISTORY}.jsonl" if machine is None else f"{_HISTORY}_{file_stem(machine)}.jsonl"
     return log_dir(Path(plan.working_dir), plan.dataflow_id) / name
+
+
+def runner_log_file(history: Path) -> Path:
+    """Return the log file of the runner itself, by the file of its events."""
+    machine = history.stem.removeprefix(_HISTORY).removeprefix("_")
+    return history.with_name(
+        log_file_name(f"{RUNNER_LOG}{machine}" if machine else RESERVED_NODE_ID)
+    )

@@ -250,3 +250,47 @@ def test_a_new_authority_reaches_links_that_run(workspace: Workspace) -> None:
             kill_link(machine)
             fleet.wait_for_messages(uuid, 50)
             wait_until_connected(fleet)
+
+
+def test_lines_of_a_link_are_in_the_log_of_the_dataflow(workspace: Workspace) -> None:
+    workspace.node(
+        "camera",
+        """
+        from dora import Node
+
+        node = Node()
+        for event in node:
+            if event["type"] == "INPUT":
+                node.send_output("image", bytes(300_000))
+        """,
+    )
+    workspace.node(
+        "plot",
+        """
+        from dora import Node
+
+        for event in Node():
+            if event["type"] == "INPUT":
+                print("got", len(event["value"]), flush=True)
+        """,
+    )
+    timer = {"tick": "dora/timer/millis/100"}
+    image = {"image": {"source": "camera/image", "compress": "jpeg"}}
+    flow = workspace.dataflow(
+        {
+            "nodes": [
+                {"id": "camera", "path": "camera.py", "deploy": ROBOT, "inputs": timer}
+                | {"outputs": ["image"]},
+                {"id": "collector", "path": "plot.py", "deploy": STATION, "inputs": image},
+            ]
+        }
+    )
+    line = "WARN   [dora]: camera/image: messages cross uncompressed (jpeg): its metadata has no"
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(flow)
+        fleet.wait_for_messages(uuid, more=1)
+        assert line in fleet.dora("logs", uuid).stdout
+        assert line in fleet.dora("logs", uuid, "--local").stdout
+        assert line not in fleet.dora("logs", uuid, "--node", "camera").stdout
+        fleet.dora("stop", uuid)
+        assert line in fleet.dora("logs", uuid).stdout

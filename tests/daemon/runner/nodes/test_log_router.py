@@ -20,7 +20,9 @@ from dora_daemon.runner.logs.logs import TAIL_LINES, NodeLog
 from dora_daemon.runner.nodes.log_router import LogRouter
 
 
-def test_warning_about_a_program_belongs_to_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warning_about_a_program_belongs_to_its_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     added: list[Any] = []
     logged: list[Any] = []
     plan = RunPlan(dataflow_id="d", resolved=ResolvedDataflow(nodes=()), working_dir="/")
@@ -30,6 +32,7 @@ def test_warning_about_a_program_belongs_to_its_node(monkeypatch: pytest.MonkeyP
         cast("Any", SimpleNamespace(log_queues={})),
         logged.append,
         cast("Any", SimpleNamespace(add=added.append)),
+        LogFile(tmp_path / "d" / "log"),
     )
     log = SimpleNamespace(create_file=lambda: None)
     monkeypatch.setattr(router, "new_log", lambda prepared: log)
@@ -41,7 +44,7 @@ def test_warning_about_a_program_belongs_to_its_node(monkeypatch: pytest.MonkeyP
     assert line.message == 'node "n": core 9 does not exist'
 
 
-def test_a_runner_without_free_descriptors_warns_once() -> None:
+def test_a_runner_without_free_descriptors_warns_once(tmp_path: Path) -> None:
     def send_text(output: str, text: str) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -53,6 +56,7 @@ def test_a_runner_without_free_descriptors_warns_once() -> None:
         cast("Any", SimpleNamespace(send_text=send_text, log_queues={})),
         logged.append,
         cast("Any", SimpleNamespace(add=lambda event: None)),
+        LogFile(tmp_path / "d" / "log"),
     )
     router.forward((("viewer", "logs"),), "line")
     router.forward((("viewer", "logs"),), "line")

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 import anyio
 
+from dora_config.ids import RUNNER_LOG
 from dora_config.protocol.control import LogLines, LogsEnd, ReadLogs
 from dora_config.protocol.daemon import EndStream, LogChunk, ReadOn, StreamLogs
 from dora_config.protocol.envelope import clean_lines
@@ -33,6 +34,8 @@ async def read_logs(request: ReadLogs, cluster: QueryContext, client: RequestCli
         async with anyio.create_task_group() as streams:
             for part in dataflow.parts.values():
                 nodes = tuple(n for n in part.nodes if not request.nodes or n in request.nodes)
+                if not request.nodes and nodes:
+                    nodes += (f"{RUNNER_LOG}{part.daemon}",)
                 if not (nodes := nodes + unknown):
                     continue
                 if cluster.membership.is_connected(part.daemon):

@@ -17,12 +17,13 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.errors import os_error_text
-from dora_config.ids import log_file_name
+from dora_config.ids import RUNNER_LOG, log_file_name
 from dora_config.protocol.daemon import LogChunk, StreamLogs
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.inspection.process import chunks, inspector_process
+from dora_daemon.out_dir import runner_log_file
 
 POLL = 0.2
 """Seconds between reads of a followed file."""
@@ -85,9 +86,9 @@ class Streams:
 
     async def _send_logs(self, stream: _Stream, request: StreamLogs, record: PartRecord) -> None:
         nodes = {
-            node: NodeLogReader(Path(record.log_dirs[node]) / log_file_name(node))
+            node: NodeLogReader(file)
             for node in request.nodes
-            if node in record.log_dirs
+            if (file := _log_file(record, node)) is not None
         }
         with closing(PartLogReader(nodes, request.filter, request.after)) as log:
             problem = await self._send_lines(stream, request, log)
@@ -134,6 +135,13 @@ class Streams:
         except OSError as error:
             problem = f"cannot start an inspector: {error}"
         self._send(TopicChunk(stream=request.stream, done=True, problem=problem))
+
+
+def _log_file(record: PartRecord, node: str) -> Path | None:
+    if node.startswith(RUNNER_LOG):
+        return runner_log_file(Path(record.history_file)) if record.history_file else None
+    folder = record.log_dirs.get(node)
+    return None if folder is None else Path(folder) / log_file_name(node)
 
 
 def _without_log(request: StreamLogs, nodes: Mapping[str, NodeLogReader]) -> tuple[str, ...]:

@@ -188,7 +188,6 @@ class Runner:
                 socket=directory.path / NODE_SOCKET,
                 on_event=on_event,
                 gate=gate,
-                summary_in_node_log=not foreground,
             )
             warn = services.logs.warn
             self.files = RunnerFiles(directory, plan, services.nodes, foreground, warn)

@@ -10,7 +10,7 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent, RunOutput, passes
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.runner.logs.history import KeptHistory
-from dora_daemon.runner.logs.log_entries import message_text
+from dora_daemon.runner.logs.log_entries import file_line, message_text
 from dora_daemon.runner.logs.log_files import LogFile
 from dora_daemon.runner.logs.logs import NodeLog, OutputGate, now_text
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
@@ -28,6 +28,8 @@ class LogRouter:
     _outputs: RunnerOutputs
     _on_event: Callable[[RunOutput], None]
     history: KeptHistory
+    _file: LogFile
+    """For entries that belong to no node."""
     gate: OutputGate | None = None
     """Holds back the output of nodes while ``on_event`` is overloaded."""
     _lifecycle_lines: LifecycleLines = field(default_factory=LifecycleLines, init=False)
@@ -81,6 +83,8 @@ class LogRouter:
         if entry.node is not None and (node := self._nodes.get(entry.node)) is not None:
             node.log.log(entry)
             return
+        if (problem := self._file.write([file_line(entry)])) is not None:
+            self.warn(problem)
         self.show(entry)
         self.to_subscribers(entry)
 

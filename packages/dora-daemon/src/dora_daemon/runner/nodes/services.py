@@ -11,10 +11,11 @@ from dora_config.history.entries import NodeWaits
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine, RunOutput
 from dora_daemon.link import LINK_NODE
-from dora_daemon.out_dir import history_file
+from dora_daemon.out_dir import history_file, runner_log_file
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.logs.history import KeptHistory, beginning
 from dora_daemon.runner.logs.log_entries import as_level
+from dora_daemon.runner.logs.log_files import LogFile
 from dora_daemon.runner.logs.logs import OutputGate, now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
 from dora_daemon.runner.machine.events import OutputsClosed, RunStopRequested
@@ -36,6 +37,9 @@ from dora_node_api.protocol.extensions import ExtensionTable
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.transport.shared.board import Board
 
+MAX_OWN_LOG = 1_000_000
+"""Bytes at which the log file of the runner is rotated."""
+
 
 class NodeServices:
     """Services of a runner for its nodes; handler of the connections of nodes and link."""
@@ -49,13 +53,8 @@ class NodeServices:
         socket: Path,
         on_event: Callable[[RunOutput], None],
         gate: OutputGate | None,
-        summary_in_node_log: bool,
     ) -> None:
-        """``resources`` closes the parts.
-
-        ``summary_in_node_log``: write the summary of dropped messages into the log of a node, since
-        no terminal shows the log of the runner.
-        """
+        """``resources`` closes the parts."""
         self.plan = plan
         self.dispatcher = dispatcher
         self.socket = socket
@@ -63,13 +62,14 @@ class NodeServices:
         self.nodes = nodes = LocalNodes(plan.revision)
         resources.callback(nodes.close)
         self._emit = dispatcher.emit
-        self._summary_in_node_log = summary_in_node_log
         board = Board.create()
         self.segments = SegmentTable(nodes)
         resources.callback(self.segments.close)
         outputs = RunnerOutputs(board, self.segments)
         history = KeptHistory(history_file(plan), beginning(plan))
-        self.logs = LogRouter(plan, nodes, outputs, on_event, history, gate)
+        file = LogFile(runner_log_file(history_file(plan)), max_size=MAX_OWN_LOG)
+        resources.callback(file.close)
+        self.logs = LogRouter(plan, nodes, outputs, on_event, history, file, gate)
         self.registry = QueueRegistry(board, self.segments, self.logs.warn_in_node_log)
         resources.callback(self.registry.close)
         resources.callback(outputs.close)
@@ -176,8 +176,7 @@ class NodeServices:
         )
 
     def _summarize(self, message: str, first: LogLine) -> None:
-        node = first.node if self._summary_in_node_log else None
-        line = {"ts": now_text(), "node": node, "message": message, "fields": None}
+        line = {"ts": now_text(), "node": None, "message": message, "fields": None}
         self.logs.log(first.model_copy(update=line))
 
 
