@@ -51,10 +51,10 @@ def test_the_plugin_in_its_own_environment(copy_example: CopyExample, python: Pa
     assert "hello" not in _run(dora, "--help", folder=folder)
 
 
-@pytest.mark.parametrize("file", ["src/dora_hello/command.py", "src/dora_hello/csv_export.py"])
-def test_the_page_has_the_files(file: str) -> None:
+@pytest.mark.parametrize("name", ["command", "csv_export", "arguments"])
+def test_the_page_has_the_files(name: str) -> None:
     page = (EXAMPLES.parent / "docs/howto/plugins.md").read_text()
-    assert (PLUGIN / file).read_text() in page
+    assert (PLUGIN / f"src/dora_hello/{name}.py").read_text() in page
 
 
 def test_what_the_page_calls_stable_exists() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from dora_config.dataflow.loader import load_dataflow
+from dora_config.errors import ConfigError
 from dora_gate.node import run
 from dora_node_api.testing import MockNode
 
@@ -221,14 +225,32 @@ def test_a_message_that_does_not_fit_is_reported_once() -> None:
     ],
 )
 def test_arguments_that_cannot_be_used(
-    inputs: tuple[str, ...],
-    arguments: list[str],
-    problem: str,
-    capsys: pytest.CaptureFixture[str],
+    inputs: tuple[str, ...], arguments: list[str], problem: str
 ) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=f"^dora-gate: .*{re.escape(problem)}"):
         gate([], *arguments, inputs=inputs)
-    assert problem in capsys.readouterr().err
+
+
+def test_arguments_are_checked_with_the_dataflow_file(tmp_path: Path) -> None:
+    path = tmp_path / "dataflow.yml"
+    path.write_text(
+        dedent("""\
+            nodes:
+              - id: gate
+                path: dora-gate
+                args: --control polcy
+                inputs: {tick: dora/timer/millis/20, policy: policy/action}
+                outputs: [action]
+              - {id: policy, path: policy.py, outputs: [action]}
+        """)
+    )
+    with pytest.raises(ConfigError) as error:
+        load_dataflow(path)
+    known = "expected one of: policy, auto, none"
+    assert str(error.value) == f'{path}:4:11: node "gate": --control is polcy; {known}'
+    path.write_text(path.read_text().replace("polcy", "policy").replace("[action]\n  ", "[]\n  "))
+    with pytest.raises(ConfigError, match="expected one output, the action; found none"):
+        load_dataflow(path)
 
 
 def test_why_no_source_is_obeyed_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,36 @@ def test_the_schema_has_the_field_of_the_plug_in() -> None:
     assert definitions["Camera"]["required"] == ["device"]
 
 
+NODE = """
+def problems(arguments, inputs, outputs):
+    if len(arguments) != len(inputs):
+        yield f"{len(inputs)} inputs have {len(arguments)} arguments"
+    for word in arguments:
+        yield f"{int(word)} goes to {outputs[0]}"
+"""
+
+
+def test_a_plug_in_checks_the_arguments_of_its_node(wheels: PluginWheels, load: Load) -> None:
+    sys.modules.pop("plotter", None)
+    additions = {"dora.node_arguments": {"plot": "plotter:problems"}}
+    wheels.install("dora-plot", additions, plotter=NODE)
+    with pytest.raises(
+        ConfigError, match=r':1:37: node "eye": 0 inputs have 1 arguments\n'
+    ) as error:
+        load("path: plot, args: '7', outputs: [image]")
+    assert 'node "eye": 7 goes to image' in str(error.value)
+    with pytest.raises(ConfigError, match=r':1:25: node "eye": 1 inputs have 0 arguments'):
+        load("path: plot, inputs: {tick: dora/timer/secs/1}")
+    for other in ("path: plot.py, args: '7'", "path: ./plot, args: '7'", "path: plot"):
+        assert load(other).resolved.nodes
+    broken = "inputs: {tick: dora/timer/secs/1}, path: plot, args: x"
+    [warning] = [one.message for one in load(broken).warnings if "plug-in" in one.message]
+    assert warning.startswith(
+        "the check of the arguments of the node `plot` of the plug-in dora-plot 0.3 cannot be used"
+        " (ValueError: "
+    )
+
+
 def test_a_missing_plug_in_is_named(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "installed", lambda: Plugins([], {}))
     with pytest.raises(ConfigError) as error:

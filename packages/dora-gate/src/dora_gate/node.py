@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dora_gate.gate import EMERGENCY, Action, Gate, GateRefused, Rest
-from dora_gate.options import CONTROL, ROLES, STATE, TICK, GateOptions, read
+from dora_gate.options import CONTROL, ROLES, STATE, TICK, GateOptions, OptionsRefused, read
 from dora_node_api import Node
 
 Event = Mapping[str, Any]
@@ -194,9 +194,10 @@ _MOST = 100
 def run(node: Node, arguments: list[str]) -> None:
     """Decide until the node stops."""
     config = node.node_config()
-    options = read(arguments, config["inputs"])
-    if len(config["outputs"]) != 1:
-        sys.exit(f"dora-gate has one output, the action; found {config['outputs']}")
+    try:
+        options = read(arguments, config["inputs"], config["outputs"])
+    except OptionsRefused as refused:
+        sys.exit(f"dora-gate: {refused}")
     gate = GateNode(node, options, config["outputs"][0])
     for batch in _batches(node):
         ticks = [event for event in batch if gate.handle(event)]
@@ -210,7 +211,7 @@ def main() -> None:
     """The script `dora-gate`."""
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        read(arguments, ROLES)
+        read(arguments, ROLES, ())
     run(Node(), arguments)
 
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 from dora_gate.gate import AUTO, EMERGENCY, NONE, RESERVED, GateSettings, Rest
 
@@ -21,8 +22,28 @@ class GateOptions:
     """Start value of `control`."""
 
 
-def read(arguments: Sequence[str], inputs: Collection[str]) -> GateOptions:
-    """Return the options. Ends the process with a message if they cannot be used."""
+class OptionsRefused(Exception):
+    """Arguments, inputs or outputs cannot be used."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionsRefused(message)
+
+
+def problems(
+    arguments: Sequence[str], inputs: Collection[str], outputs: Sequence[str]
+) -> list[str]:
+    """Return what is wrong, for `dora validate`."""
+    try:
+        read(arguments, inputs, outputs)
+    except OptionsRefused as refused:
+        return [str(refused)]
+    return []
+
+
+def read(arguments: Sequence[str], inputs: Collection[str], outputs: Sequence[str]) -> GateOptions:
+    """Return the options. Raises OptionsRefused."""
     parser = _parser()
     given = parser.parse_args(arguments)
     sources = [name for name in inputs if name not in ROLES]
@@ -43,6 +64,8 @@ def read(arguments: Sequence[str], inputs: Collection[str]) -> GateOptions:
         )
     if given.control not in (known := (*sources, AUTO, NONE)):
         parser.error(f"--control is {given.control}; expected one of: {', '.join(known)}")
+    if len(outputs) != 1:
+        parser.error(f"expected one output, the action; found {', '.join(outputs) or 'none'}")
     settings = GateSettings(
         sources=tuple(priority),
         hold_after=_nanoseconds(given.hold_after),
@@ -54,8 +77,8 @@ def read(arguments: Sequence[str], inputs: Collection[str]) -> GateOptions:
     return GateOptions(settings, given.control)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="dora-gate",
         description="Decides which of several commands a robot obeys; started by a dataflow.",
     )

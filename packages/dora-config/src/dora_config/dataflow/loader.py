@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from dora_config import plugins
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.expand import describe_dataflow
 from dora_config.dataflow.fields import FreeTextField, Text, TextField, Written
@@ -26,7 +28,6 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.types import TypeCheck, TypeDefinition
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
-from dora_config.plugins import missing_node
 from dora_config.yaml.document import Document, Place
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
@@ -157,6 +158,8 @@ def parse_dataflow(
     if strict_types is not None:
         dataflow = dataflow.model_copy(update={"strict_types": strict_types})
     _check_graph(loading, resolution)
+    for flat, node in zip(resolution.nodes, dataflow.nodes, strict=True):
+        _check_arguments(loading, flat, node)
     if typed:
         check = TypeCheck(dataflow, file.place, resolution.nodes, user_types)
         dataflow = check.run()
@@ -350,6 +353,30 @@ def _check_graph(loading: _Loading, found: Resolution) -> None:
     loading.problems.extend(check_graph(found.dataflow.nodes, found.nodes, found.unused_inputs))
 
 
+def _check_arguments(loading: _Loading, flat: FlatNode, node: ResolvedNode) -> None:
+    """Check the arguments of a node by name, if its plug-in brings a check."""
+    if node.kind != "standard" or node.path is None or node.git is not None:
+        return
+    if "/" in node.path or node.path.endswith(".py") or is_file(loading.base / node.path):
+        return
+    place = flat.at("args" if node.args else "path")
+    try:
+        found = plugins.installed().find("dora.node_arguments", node.path)
+        problems = [] if found is None else found.use(partial(_argument_problems, node))
+    except plugins.PluginError as error:
+        loading.problems.append(place.problem(str(error), severity="warning"))
+        return
+    for text in problems:
+        loading.problems.append(place.problem(f'node "{flat.id}": {text}'))
+
+
+def _argument_problems(
+    node: ResolvedNode,
+    check: Callable[[Sequence[str], Sequence[str], Sequence[str]], Iterable[str]],
+) -> list[str]:
+    return [str(text) for text in check(node.args, tuple(node.inputs), node.outputs)]
+
+
 def _check_program(
     loading: _Loading, flat: FlatNode, node: ResolvedNode, environ: Mapping[str, str]
 ) -> None:
@@ -367,7 +394,7 @@ def _check_program(
             looked = f"looked in {loading.base.resolve()}" + (
                 "" if "/" in path or path.endswith(".py") else " and in PATH"
             )
-            hint = missing_node(path) or looked
+            hint = plugins.missing_node(path) or looked
             warn(flat.at("path"), f'could not find source path "{path}"', hint)
     for operator in node.operators:
         if operator.python and not is_file(loading.base / operator.python):
