@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_config.access_token import REPLACED, Successor, Token
+from dora_config.access_token import MAX_REPLACED, Successor, Token
 
 AUTHORITY = bytes(range(32))
 
@@ -44,10 +44,10 @@ def test_a_successor_is_text_too() -> None:
 
 def test_a_successor_remembers_a_limited_number_of_tokens() -> None:
     successor = Successor(Token("0"))
-    for number in range(1, 3 * REPLACED):
+    for number in range(1, 3 * MAX_REPLACED):
         successor = Successor(Token(str(number))).following(successor)
-    assert len(successor.replaced) == REPLACED
-    assert successor.replace(str(3 * REPLACED - 2)) == str(3 * REPLACED - 1)
+    assert len(successor.replaced) == MAX_REPLACED
+    assert successor.replace(str(3 * MAX_REPLACED - 2)) == str(3 * MAX_REPLACED - 1)
     assert successor.replace("0") == "0"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dora_config import disk_space
-from dora_config.disk_space import SPARE, DiskFull, existing, require_room
+from dora_config.disk_space import SPARE_BYTES, DiskFull, existing, require_room
 
 
 def test_files_that_fit_are_accepted(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_files_that_fit_are_accepted(tmp_path: Path) -> None:
 def test_folders_on_one_disk_share_its_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_space, "free_space", lambda folder: SPARE + 1000)
+    monkeypatch.setattr(disk_space, "free_space", lambda folder: SPARE_BYTES + 1000)
     require_room([(tmp_path / "a", 500), (tmp_path / "b", 500)])
     with pytest.raises(DiskFull) as problem:
         require_room([(tmp_path / "a", 500), (tmp_path / "b", 501)])

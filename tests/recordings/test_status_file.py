@@ -8,7 +8,7 @@ import pytest
 
 from dora_config.protocol.recorders import RecorderEnd
 from dora_recordings.status_file import (
-    ALLOCATED,
+    ALLOCATED_BYTES,
     StatusFile,
     identified,
     is_recording,
@@ -33,7 +33,7 @@ def test_the_last_report_is_read_also_if_it_is_shorter(tmp_path: Path) -> None:
 
 def test_space_for_reports_is_allocated_before_the_disk_is_full(tmp_path: Path) -> None:
     StatusFile(tmp_path / "0.status").close()
-    assert (tmp_path / "0.status").stat().st_blocks * 512 >= ALLOCATED
+    assert (tmp_path / "0.status").stat().st_blocks * 512 >= ALLOCATED_BYTES
 
 
 def test_a_process_that_has_ended_does_not_record(tmp_path: Path) -> None:

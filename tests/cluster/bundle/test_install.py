@@ -69,7 +69,7 @@ def test_first_version_that_does_not_load_is_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(install, "load_test", LOAD_TEST)
-    monkeypatch.setattr(install, "LOADED", ("dora_config.errors", "absent_library"))
+    monkeypatch.setattr(install, "TESTED_MODULES", ("dora_config.errors", "absent_library"))
     with pytest.raises(MachineProblem, match="does not pass its self-test") as problem:
         put(small_installer(old_version), machine)
     assert "absent_library" in str(problem.value)

@@ -9,7 +9,12 @@ from dora_config.history import entries as happened
 from dora_config.history.entries import HistoryEntry, HistoryEvent, split_dropped
 from dora_config.protocol.control import ForgetEnded, StopDataflow
 from dora_coordinator.coordinator import CoordinatorState
-from dora_coordinator.dataflow.history import FIRST, LAST, REFUSED, ClusterHistory
+from dora_coordinator.dataflow.history import (
+    FIRST_ENTRIES,
+    LAST_ENTRIES,
+    MAX_REFUSED,
+    ClusterHistory,
+)
 from dora_coordinator.state.events import StoreLoaded
 from dora_coordinator.state.records import Phase
 from dora_testing.cluster.fleet import COORDINATOR
@@ -89,20 +94,20 @@ def test_events_survive_a_restart_of_the_coordinator() -> None:
 
 def test_refused_starts_are_kept_by_name_up_to_a_limit() -> None:
     history = ClusterHistory(100.0)
-    for number in range(REFUSED + 1):
+    for number in range(MAX_REFUSED + 1):
         history.start_refused(f"name {number}", "placement", "no daemon", float(number))
     assert history.refused("name 0") is None
     last = history.refused()
     assert last is not None
-    assert last.at == 100.0 + REFUSED
-    assert len(history.saved()) == REFUSED
+    assert last.at == 100.0 + MAX_REFUSED
+    assert len(history.saved()) == MAX_REFUSED
 
 
 def test_the_number_of_dropped_events_survives_a_restart() -> None:
     returned = happened.MachineReturned(machine="robot")
     entries = [
         HistoryEntry(at=float(number), event=returned, dataflow="a")
-        for number in range(FIRST + LAST + 7)
+        for number in range(FIRST_ENTRIES + LAST_ENTRIES + 7)
     ]
     history, again = ClusterHistory(0.0), ClusterHistory(0.0)
     history.load(entries, {"a": None})

@@ -72,7 +72,7 @@ def test_an_upload_without_room_is_refused_before_it_begins(
     path.write_bytes(content)
     part = Collected(CodeSet(files=()), {digest: path})
     with monkeypatch.context() as patch:
-        patch.setattr(sending, "SPARE", 1 << 60)
+        patch.setattr(sending, "SPARE_BYTES", 1 << 60)
         with pytest.raises(
             UploadFailed, match=r"not enough space for the code .*: .*/files on the"
         ):
@@ -123,7 +123,7 @@ def test_a_refused_upload_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.touch()
     os.truncate(path, 1 << 40)
     part = Collected(CodeSet(files=()), {digest: path})
-    monkeypatch.setattr(sending, "SPARE", -(1 << 60))
+    monkeypatch.setattr(sending, "SPARE_BYTES", -(1 << 60))
     with running_coordinator("--set", "max_code_bytes=1000000") as coordinator:
         with pytest.raises(UploadFailed, match=r"413 larger than 1000000 bytes"):
             sending.upload(coordinator.endpoint, [part])

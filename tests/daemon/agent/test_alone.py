@@ -50,7 +50,7 @@ from dora_daemon.agent.events import (
     RunnerEnded,
     RunnerPlaced,
 )
-from dora_daemon.agent.parts.part import HEALTHY
+from dora_daemon.agent.parts.part import HEALTHY_SECONDS
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.state import AgentState
 
@@ -254,7 +254,7 @@ def test_a_part_that_fails_again_and_again_is_started_less_often() -> None:
         assert len(starts(machine.post(PartDue(ID, later.starts)))) == 1
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
     machine.post(placed())
-    machine.now += HEALTHY
+    machine.now += HEALTHY_SECONDS
     assert len(starts(machine.post(GONE))) == 1  # it had run long enough
 
 
@@ -294,7 +294,7 @@ def operate(machine: Machine, revision: int) -> list[Command]:
 def test_what_an_operator_did_there_outlives_a_power_cut() -> None:
     machine = running()
     machine.post(CoordinatorLost(), AWAY)
-    machine.now += HEALTHY
+    machine.now += HEALTHY_SECONDS
     saved, sent = operate(machine, revision=1)
     assert saved == SavePart(machine.record)
     (described,) = messages([sent])
@@ -318,7 +318,7 @@ def test_nodes_that_fail_are_tried_again_until_they_have_run_for_long() -> None:
     machine.post(AWAY)
     assert [len(run_again(machine)) for _ in range(5)] == [1] * 5
     machine.post(placed(), runner("running"))
-    machine.now += HEALTHY
+    machine.now += HEALTHY_SECONDS
     machine.post(failed())
     assert machine.record.phase == "ended"
 
@@ -334,7 +334,7 @@ def test_a_later_attempt_that_never_ran_is_started_alone() -> None:
 
 def test_after_three_failures_the_nodes_before_the_change_are_started() -> None:
     machine = running()
-    machine.now += HEALTHY
+    machine.now += HEALTHY_SECONDS
     change_nodes(machine)
     operate(machine, revision=2)
     machine = machine.rebooted()
@@ -352,7 +352,7 @@ def test_after_three_failures_the_nodes_before_the_change_are_started() -> None:
 
 def test_a_change_soon_after_another_keeps_no_nodes_that_hardly_ran() -> None:
     machine = running()
-    machine.now += HEALTHY - 1
+    machine.now += HEALTHY_SECONDS - 1
     change_nodes(machine)
     assert machine.record.former is None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dora_node_api.backends.backend import Backend, timed_out
-from dora_node_api.backends.event_notes import MOST, note_events
+from dora_node_api.backends.event_notes import MAX_EVENTS, note_events
 from dora_node_api.data.metadata import (
     EVENTS_KEY,
     decode_metadata,
@@ -82,13 +82,13 @@ def test_events_since_the_last_message() -> None:
 
 
 def test_only_the_newest_of_many_events_are_kept() -> None:
-    backend = Scripted(*(message("scan", 1000 * number) for number in range(MOST + 5)))
-    for _ in range(MOST + 5):
+    backend = Scripted(*(message("scan", 1000 * number) for number in range(MAX_EVENTS + 5)))
+    for _ in range(MAX_EVENTS + 5):
         backend.next_event(None)
     backend.send("out", b"", None)
     notes = backend.notes()
-    assert len(notes) == MOST + 1
-    assert notes[-1] == ["INPUT", "scan", 1000 * (MOST + 4)]
+    assert len(notes) == MAX_EVENTS + 1
+    assert notes[-1] == ["INPUT", "scan", 1000 * (MAX_EVENTS + 4)]
 
 
 def test_nodes_do_not_get_notes() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_recordings.recorders.service import KEPT, ClockSamples
+from dora_recordings.recorders.service import KEPT_SAMPLES, ClockSamples
 
 SECOND = 1_000_000_000
 
@@ -29,4 +29,4 @@ def test_a_new_recording_gets_the_last_samples() -> None:
     assert [one.monotonic_ns for one in samples.recent()] == [5]
     for number in range(1, 300):
         samples.add(number * 11 * SECOND, number * 11 * SECOND + 10, 5)
-    assert len(samples.recent()) in (KEPT, KEPT + 1)
+    assert len(samples.recent()) in (KEPT_SAMPLES, KEPT_SAMPLES + 1)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow
 
 DOWNLOAD_TIMEOUT = 30.0
+"""Seconds without a byte after which a download fails."""
 MAX_DOWNLOAD = 16 * 1024 * 1024
+"""Most bytes of a downloaded dataflow file."""
 
 
 class DataflowFileError(DoraError):

@@ -31,6 +31,7 @@ from dora_daemon.build.arrow_versions import CURE, find_conflict
 MAX_PIPE = 1 << 20
 """Bytes of the pipe of the largest queue; the usual limit of an unprivileged user."""
 ENOUGH_FILES = 4096
+"""Limit of open files per process below which `dora doctor` warns."""
 ENOUGH_MEMORY = 512 << 20
 """Less is reported: open files, and bytes of shared memory."""
 

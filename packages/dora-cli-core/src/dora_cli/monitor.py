@@ -301,7 +301,9 @@ class Page:
         node_lines, edge_lines = len(found.nodes) + _FRAME, len(found.edges) + _FRAME
         if node_lines + edge_lines <= left:
             return node_lines
-        return min(node_lines, left if left < 2 * _SMALLEST else max(left // 2, left - edge_lines))
+        return min(
+            node_lines, left if left < 2 * _MIN_TABLE_LINES else max(left // 2, left - edge_lines)
+        )
 
     def _head(self, found: Tables, width: int) -> str:
         shown = output.counted(found.machines, "machine")
@@ -322,7 +324,7 @@ _MAX_PROBLEMS = 3
 """Problems that are shown."""
 _FRAME = 2
 """Lines of a table besides its rows: an empty one and the titles."""
-_SMALLEST = _FRAME + 2
+_MIN_TABLE_LINES = _FRAME + 2
 """Lines of the smallest table; with less room for two, the nodes get all of it."""
 
 

@@ -19,6 +19,7 @@ from dora_config.errors import DoraError
 
 PACKAGE: Final = "dora_cluster.remote_program"
 NO_PYTHON: Final = 97
+"""Exit code of a machine without a usable Python."""
 
 _FIND_PYTHON: Final = """\
 for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/local/bin/python3 \\

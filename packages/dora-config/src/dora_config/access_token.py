@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 PREFIX: Final = "dora1."
 MACHINE: Final = "machine-"
 """Beginning of the secret of a machine's token."""
-REPLACED: Final = 16
+MAX_REPLACED: Final = 16
 """Number of replaced secrets that a successor lists."""
 _HASH_LENGTH: Final = 43
 """Characters of a SHA-256 in base64."""
@@ -121,4 +121,4 @@ class Successor(NamedTuple):
         else:
             earlier = (*before.replaced, before.token.digest)
         digests = tuple(dict.fromkeys((*earlier, *self.replaced)))
-        return Successor(self.token, digests[-REPLACED:])
+        return Successor(self.token, digests[-MAX_REPLACED:])

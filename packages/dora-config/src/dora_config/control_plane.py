@@ -36,6 +36,7 @@ UNREAD_LIMIT: Final = 60.0
 """Seconds without progress of sent data after which the kernel ends a connection: without
 acknowledgement, or while the peer has no room for more."""
 _MAX_CERTIFICATE: Final = 64 * 1024
+"""Most bytes of a certificate that a server sends."""
 _COPY: Final = (
     "copy the token file of the coordinator's account (~/.config/dora/token, mode 0600) to this "
     "account, or set DORA_AUTH_TOKEN"

@@ -10,7 +10,7 @@ from typing import Final
 from dora_config.errors import DoraError
 from dora_config.yaml.quantities import show_size
 
-SPARE: Final = 16 << 20
+SPARE_BYTES: Final = 16 << 20
 """Bytes that stay free, since a full disk breaks more than one transfer."""
 
 
@@ -20,7 +20,7 @@ class DiskFull(DoraError):
     def __init__(self, place: str, free: int, needed: int) -> None:
         super().__init__(
             f"{place}: its disk has {show_size(free)} free, {show_size(needed)} are needed "
-            f"(plus a reserve of {show_size(SPARE)}); make room there"
+            f"(plus a reserve of {show_size(SPARE_BYTES)}); make room there"
         )
 
 
@@ -37,7 +37,7 @@ def require_room(wanted: Iterable[tuple[Path, int]]) -> None:
             needs[device] = first, before + size
     for folder, size in needs.values():
         free = free_space(folder)
-        if size + SPARE > free:
+        if size + SPARE_BYTES > free:
             raise DiskFull(str(folder), free, size)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 # Positions in /proc/PID/stat behind the command's name, see proc_pid_stat(5).
 _STATE = 0
 _START_TIME = 19
+"""Positions of state and start time in `/proc/PID/stat`, counted after the name."""
 
 
 def boot_id() -> str:

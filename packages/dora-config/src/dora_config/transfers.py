@@ -36,6 +36,7 @@ from dora_config.retry import Retry, RetryPolicy
 TIMEOUT: Final = 20.0
 """Seconds without a byte after which a connection is replaced."""
 UPLOAD_TIMEOUT: Final = 30.0
+"""Seconds without a byte after which the connection of an upload is replaced."""
 BROKEN: Final = RetryPolicy(first=0.2, longest=1.0, limit=4)
 """Broken connections of a download since its last new byte; failed attempts to upload a file."""
 BUSY: Final = RetryPolicy(first=0.2, longest=1.0, limit=119)

@@ -182,12 +182,12 @@ def _batches(node: Node) -> Iterator[list[Event]]:
     """Yield what waits, together: a tick comes after the commands that were sent before it."""
     for event in node:
         batch: list[Event] = [event]
-        while len(batch) < _MOST and (more := node.try_recv()) is not None:
+        while len(batch) < _MAX_EVENTS and (more := node.try_recv()) is not None:
             batch.append(more)
         yield batch
 
 
-_MOST = 100
+_MAX_EVENTS = 100
 """Events before a cycle, however fast they come."""
 
 

@@ -33,7 +33,9 @@ PROFILE = "dora"
 DATAFLOW, SOURCE, CLOCK, LOST = "dataflow.yml", "source.json", "clock.json", "lost.json"
 """Names of attachments, which have a CRC; records of metadata have none."""
 CHUNK_BYTES = 1 << 20
+"""Uncompressed bytes of a full chunk."""
 FLUSH_SECONDS = 0.5
+"""Seconds after the first message of a chunk until the chunk is written."""
 
 
 class McapFile:

@@ -40,6 +40,7 @@ from dora_recordings.writing import Writing
 CHECK_MS = 100
 """Interval at which limits and problems of the writing thread are noticed."""
 REPORT_SECONDS = 1.0
+"""Seconds between two reports of the recorder."""
 SOCKET_POLL = 0.05
 """Seconds between two checks whether a runner that starts has its socket."""
 

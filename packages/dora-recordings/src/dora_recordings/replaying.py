@@ -14,7 +14,7 @@ from dora_config.errors import DoraError
 from dora_config.ids import RESERVED_NODE_ID
 
 PLAYER_MODULE = "dora_recordings.player"
-_KEPT = ("name", "description", "outputs", "output_types")
+_KEPT_FIELDS = ("name", "description", "outputs", "output_types")
 """Fields of a recorded node that its player keeps."""
 
 
@@ -81,7 +81,7 @@ def _player(node: Mapping[str, Any], replay: Replay) -> dict[str, Any]:
         "id": node["id"],
         "path": escape_variables(replay.python),
         "args": escape_variables(shlex.join([*words, *replay.files])),
-        **{key: node[key] for key in _KEPT if key in node},
+        **{key: node[key] for key in _KEPT_FIELDS if key in node},
     }
 
 

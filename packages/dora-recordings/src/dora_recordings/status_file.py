@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from dora_config.process_identity import boot_id, is_alive, start_time
 from dora_config.protocol.recorders import RecorderStatus
 
-ALLOCATED = 64 * 1024
+ALLOCATED_BYTES = 64 * 1024
+"""Bytes of disk space that a status file allocates, so that a full disk does not prevent
+reports."""
 _ATTEMPTS = 20
 """Reads that may meet a report that is being written."""
 
@@ -27,7 +29,7 @@ class StatusFile:
         """Create the file. Raises OSError."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(self._descriptor, 0, ALLOCATED)
+            os.posix_fallocate(self._descriptor, 0, ALLOCATED_BYTES)
             self.write(identified())
         except BaseException:
             os.close(self._descriptor)

@@ -54,7 +54,7 @@ _TYPE_SECONDS = 5.0
 """Limit for a publisher that describes a type to appear."""
 _MAX_DEPTH = 10_000
 """Largest `keep_last`."""
-_QUEUED = 1000
+_MAX_QUEUED = 1000
 """Feedback messages of a goal, or requests of a service, that wait to be taken."""
 _SIM_TIME = "use_sim_time"
 _NO_CLOCK = "it is always false: a node of dora has no clock; subscribe to /clock instead"
@@ -419,7 +419,7 @@ class Ros2ServiceServer:
         del self._taken[request_id]
 
     def _requested(self, request: ServiceRequest) -> None:
-        if self._requests.qsize() >= _QUEUED:
+        if self._requests.qsize() >= _MAX_QUEUED:
             request.fail("too many requests wait")
         else:
             self._requests.put((request, request.value))
@@ -567,7 +567,7 @@ def _slashes(kind: str) -> str:
 
 def _put(queue: SimpleQueue[_T], item: _T) -> None:
     """Add an item; the oldest is dropped if too many wait."""
-    if queue.qsize() >= _QUEUED:
+    if queue.qsize() >= _MAX_QUEUED:
         with contextlib.suppress(Empty):
             queue.get_nowait()
     queue.put(item)

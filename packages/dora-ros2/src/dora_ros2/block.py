@@ -22,6 +22,7 @@ from dora_config.yaml.document import KeyPath, Place
 from dora_ros2.topics import default_port
 
 MAX_TOPICS = 64
+"""Most topics of one bridge."""
 MODES = ("topic", "topics", "service", "action")
 _PART = r"[A-Za-z_][A-Za-z0-9_]*"
 _NAME = rf"^(/|~/)?{_PART}(/{_PART})*$"

@@ -73,9 +73,9 @@ _CLOSE_SECONDS = 2.0
 """Time for the last messages at the end."""
 _PROBE_SECONDS = 1.0
 """Interval at which a bridge over DDS looks for a router."""
-_LISTED = 3
+_MAX_LISTED = 3
 """Items of a text that are listed, of any number."""
-_QUEUED = 64
+_MIN_QUEUED = 64
 """Fewest messages of a topic that may wait for the dataflow or for the topic to be opened."""
 
 
@@ -115,9 +115,9 @@ def waiting_text(found: Iterable[Waiting]) -> str | None:
     present = {str(one): one for one in found if one is not None}.values()
     texts = [one for one in present if isinstance(one, str)]
     missing = [one for one in present if not isinstance(one, str)]
-    parts = texts[:_LISTED]
-    if len(texts) > _LISTED:
-        parts.append(f"and {len(texts) - _LISTED} more")
+    parts = texts[:_MAX_LISTED]
+    if len(texts) > _MAX_LISTED:
+        parts.append(f"and {len(texts) - _MAX_LISTED} more")
     if missing:
         more = f" (and {len(missing) - 1} more types)" if len(missing) > 1 else ""
         parts.append(f"waits for a definition{more}: {missing[0]}")
@@ -223,7 +223,7 @@ class Topic(BridgeChannel):
         super().__init__(settings, sender, types)
         self.output: str = settings.get("output", "")
         self.qos = qos_of(settings.get("qos") or {})
-        limit = KEEP_ALL if self.qos.keep_all else max(self.qos.depth, _QUEUED)
+        limit = KEEP_ALL if self.qos.keep_all else max(self.qos.depth, _MIN_QUEUED)
         self.held: Backlog[Any] = Backlog(limit, always=1 if self.qos.keep_all else self.qos.depth)
         """Messages that wait for the dataflow, or until the topic is open."""
         self.type: MessageType | None = None
@@ -577,7 +577,7 @@ class ActionCaller(_Caller):
         super().__init__(settings, sender, types)
         self._feedback = BridgeQueue(
             self,
-            Backlog[tuple[pa.Array, Mapping[str, Any]]](_QUEUED),
+            Backlog[tuple[pa.Array, Mapping[str, Any]]](_MIN_QUEUED),
             lambda item: self.output(_FEEDBACK, *item),
         )
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 _FIRST_PAUSE = 10.0
+"""Seconds between the first two log lines about drops."""
 _LONGEST_PAUSE = 320.0
 """Seconds between two log lines."""
 _REASONS = 3

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-SHOWN = 80
+MAX_SHOWN = 80
 """Characters of a value that an error shows."""
 
 
@@ -121,4 +121,4 @@ def _without_indexes(path: str) -> str:
 
 def _shown(value: Any) -> str:
     text = value.isoformat() if isinstance(value, datetime) else repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

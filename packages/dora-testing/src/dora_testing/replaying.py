@@ -27,10 +27,11 @@ from dora_testing.participants import NOTHING, Answer
 from dora_testing.programs import plan_of, prepare
 
 EMPTY_POLL_NS = 1_000
+"""Virtual nanoseconds that a poll without an event takes."""
 LOOP_GRACE_NS = 5_000_000
 """Nanoseconds by which an event may be later than a timer of an event loop and still come before
 it: work takes no virtual time."""
-MOST_AFTER_END = 10_000
+MAX_AFTER_END = 10_000
 """Requests after STOP; a node that goes on is ended."""
 _IDS = ("request_id", "goal_id")
 
@@ -328,7 +329,7 @@ class NodeCheck:
         """Stop a node that has had all recorded events."""
         if self._stopped:
             self._after_end += 1
-            return NOTHING if self._after_end < MOST_AFTER_END else None
+            return NOTHING if self._after_end < MAX_AFTER_END else None
         self._stopped = self._beyond = True
         return {"type": "STOP", "id": "MANUAL", "kind": "dora"}, b""
 

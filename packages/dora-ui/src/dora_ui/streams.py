@@ -41,12 +41,13 @@ LONG_LINE: Final = 16_384
 
 _TEXTS: Final = ("ts", "msg")
 """Fields of every log line."""
-_SHORT: Final = ("level", "node", "stream", "target", "file", "line")
+_KEPT_FIELDS: Final = ("level", "node", "stream", "target", "file", "line")
 """Fields that are kept of a line that is cut."""
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MAX_STREAMS = 32
+"""Most streams of one page."""
 PROTOCOL_ERROR = 1008
 """Status that closes the WebSocket of a page with an unknown frame."""
 WRITE_SECONDS = 20.0
@@ -313,7 +314,7 @@ def _cut(entry: dict[str, Any]) -> dict[str, Any]:
     short = {
         key: value[:LONG_LINE] if isinstance(value, str) else value
         for key, value in entry.items()
-        if key in _SHORT and isinstance(value, str | int | float)
+        if key in _KEPT_FIELDS and isinstance(value, str | int | float)
     }
     return {**short, "ts": entry["ts"][:64], "msg": message}
 

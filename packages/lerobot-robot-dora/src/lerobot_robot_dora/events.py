@@ -11,7 +11,7 @@ from dora_node_api import Node
 
 Event = Mapping[str, Any]
 
-_MOST = 100
+_MAX_EVENTS = 100
 """Events in a batch, however fast they come."""
 
 
@@ -19,7 +19,7 @@ def batches(node: Node) -> Iterator[list[Event]]:
     """Yield what waits, together, until the node is stopped."""
     for event in node:
         batch: list[Event] = [event]
-        while len(batch) < _MOST and (more := node.try_recv()) is not None:
+        while len(batch) < _MAX_EVENTS and (more := node.try_recv()) is not None:
             batch.append(more)
         yield batch
         if any(one["type"] == "STOP" for one in batch):

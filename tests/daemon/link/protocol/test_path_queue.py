@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from dora_daemon.link.protocol.path_queue import (
-    INITIAL,
-    LARGEST,
+    INITIAL_LIMIT,
+    MAX_LIMIT,
+    MIN_LIMIT,
     PIECE,
-    SMALLEST,
     PathQueue,
     TcpState,
 )
@@ -98,7 +98,7 @@ def test_a_path_is_full_and_its_queue_is_short(mbit: int, round_trip_ms: float) 
     path.delays.clear()
     share = path.run(6)
     assert share > 0.9
-    smallest = SMALLEST * SECOND // path.rate
+    smallest = MIN_LIMIT * SECOND // path.rate
     assert path.waits(0.5) < 10 * MILLISECOND + path.round_trip // 6 + smallest
     assert path.waits() < 20 * MILLISECOND + path.round_trip // 4 + smallest
 
@@ -107,9 +107,9 @@ def test_a_path_is_full_and_its_queue_is_short(mbit: int, round_trip_ms: float) 
 def test_the_queue_at_the_start_is_short_soon(round_trip_ms: float) -> None:
     path = Path(20 * 125_000, int(round_trip_ms * MILLISECOND))
     path.run(5)
-    assert path.waits(1) < 2 * path.round_trip + 3 * INITIAL * SECOND // path.rate
+    assert path.waits(1) < 2 * path.round_trip + 3 * INITIAL_LIMIT * SECOND // path.rate
     late = sum(wait > path.round_trip // 2 + 15 * MILLISECOND for wait in path.delays)
-    assert late * PACKET < 5 * INITIAL + 4 * path.rate * path.round_trip // SECOND
+    assert late * PACKET < 5 * INITIAL_LIMIT + 4 * path.rate * path.round_trip // SECOND
 
 
 def test_it_follows_a_path_that_becomes_slow_and_fast_again() -> None:
@@ -166,7 +166,7 @@ def test_tcp_that_sends_less_than_the_path_takes_gets_little_ahead() -> None:
     before = path.acknowledged
     path.run(10)
     assert path.acknowledged - before > 10 * 0.9 * 20_000 / 0.1
-    assert path.written - path.sent < 2 * SMALLEST
+    assert path.written - path.sent < 2 * MIN_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_it_never_stops_whatever_the_kernel_reports(
         now, arrived = now + passed, arrived + more
         state = TcpState(arrived, flying, unsent, arrived + flying + unsent, round_trip)
         assert 0 <= queue.pause(state, now) < SECOND // 10
-        assert SMALLEST <= queue.limit <= LARGEST
+        assert MIN_LIMIT <= queue.limit <= MAX_LIMIT
         assert queue.piece() >= PIECE
         idle = state._replace(flying=0, unsent=0, written=arrived)
         later = now + SECOND // 10

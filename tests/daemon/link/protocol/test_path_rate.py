@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_daemon.link.protocol.path_rate import ALWAYS, TARGET_NS, PathRate
+from dora_daemon.link.protocol.path_rate import MIN_IN_FLIGHT, TARGET_NS, PathRate
 from dora_daemon.link.protocol.windows import SendWindow
 
 SECOND = 1_000_000_000
@@ -19,7 +19,7 @@ class Path:
         self.rate = rate
         self.round_trip = round_trip
         self.window: SendWindow[int] = SendWindow(256, 32 << 20)
-        self.window.restrict(ALWAYS)
+        self.window.restrict(MIN_IN_FLIGHT)
         self.flow = PathRate()
         self.now = 0
         self.ages: list[int] = []
@@ -72,7 +72,7 @@ def test_a_path_is_filled_and_its_messages_are_new(
     transfer = size * SECOND // path.rate
     assert (
         max(path.ages)
-        <= 2 * transfer + 3 * path.round_trip + TARGET_NS + ALWAYS * SECOND // path.rate
+        <= 2 * transfer + 3 * path.round_trip + TARGET_NS + MIN_IN_FLIGHT * SECOND // path.rate
     )
     alone = transfer / (transfer + path.round_trip)
     assert share > min(0.9, alone * 0.99)

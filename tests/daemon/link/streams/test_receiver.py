@@ -19,7 +19,12 @@ from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import FrameKind, LifecycleEvent
 from dora_daemon.link.protocol.hello import LeavingStream
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
-from dora_daemon.link.streams.receiver import LARGE, MAX_BYTES, AckPolicy, StreamReceiver
+from dora_daemon.link.streams.receiver import (
+    ACK_AT_ONCE_BYTES,
+    MAX_BYTES,
+    AckPolicy,
+    StreamReceiver,
+)
 from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.shared.errors import PoolExhausted
 from dora_node_api.transport.shared.layout import RecordKind
@@ -273,9 +278,13 @@ def test_a_small_window_never_waits() -> None:
 def test_large_messages_and_many_bytes_do_not_wait() -> None:
     policy = AckPolicy()
     policy.begin_round(1000)
-    assert acknowledged(policy, LARGE, LARGE + 1, LARGE) == [False, True, False]
-    count = MAX_BYTES // LARGE - 2
-    assert acknowledged(policy, *[LARGE] * (count + 1))[-2:] == [False, True]
+    assert acknowledged(policy, ACK_AT_ONCE_BYTES, ACK_AT_ONCE_BYTES + 1, ACK_AT_ONCE_BYTES) == [
+        False,
+        True,
+        False,
+    ]
+    count = MAX_BYTES // ACK_AT_ONCE_BYTES - 2
+    assert acknowledged(policy, *[ACK_AT_ONCE_BYTES] * (count + 1))[-2:] == [False, True]
 
 
 class Restored:
@@ -312,7 +321,7 @@ def test_a_compressed_message_is_acknowledged_at_once_although_it_is_small(made:
     parts, data = payload(picture(1))
     coded = encoder.encode(1, parts, data)
     assert coded is not None
-    assert len(coded) < LARGE < parts.nbytes
+    assert len(coded) < ACK_AT_ONCE_BYTES < parts.nbytes
     made.stream.data(frames.read_data(coded_frame(1, coded, parts)))
     wait_until(lambda: made.peer.acknowledged, what="an acknowledgement")
     assert made.peer.acknowledged == [(1, True)], "its sender keeps the whole picture"

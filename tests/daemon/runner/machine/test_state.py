@@ -14,7 +14,7 @@ from dora_config.protocol.runner_events import (
     NodeRestarting,
 )
 from dora_daemon.runner.machine import commands as c, events as e
-from dora_daemon.runner.machine.node import STEADY, NodeState
+from dora_daemon.runner.machine.node import STEADY_SECONDS, NodeState
 
 # --- the start barrier
 
@@ -89,16 +89,16 @@ def test_dynamic_nodes_and_programs_without_ports_need_not_connect() -> None:
     ).start()
     sim.connect("a")
     assert not sim.started
-    sim.pass_time(STEADY)
+    sim.pass_time(STEADY_SECONDS)
     assert sim.started
     assert "d" not in sim.processes
 
 
 def test_a_program_without_ports_is_ready_once_it_has_run_for_a_moment() -> None:
     sim = Simulation([node("a")], hold_at_barrier=True).start()
-    sim.pass_time(STEADY * 0.9)
+    sim.pass_time(STEADY_SECONDS * 0.9)
     early = sim.state.phase
-    sim.pass_time(STEADY * 0.2)
+    sim.pass_time(STEADY_SECONDS * 0.2)
     assert (early, sim.state.phase) == ("starting", "ready")
     sim.handle(e.BarrierReleased())
     sim.connect("a")  # it may be a dora node without ports
@@ -118,9 +118,9 @@ def test_a_start_waits_for_the_restart_of_a_program_without_ports() -> None:
     sim = Simulation([node("p", restart=ON_FAILURE)]).start()
     sim.exit("p", 1)
     assert sim.node("p").state is NodeState.BACKING_OFF
-    sim.pass_time(STEADY)
+    sim.pass_time(STEADY_SECONDS)
     assert not sim.started
-    sim.pass_time(STEADY + 10)
+    sim.pass_time(STEADY_SECONDS + 10)
     assert sim.started
 
 
@@ -132,7 +132,7 @@ def test_a_program_without_ports_that_fails_stops_only_an_unfinished_start(kind:
     early.connect("a")
     assert '"p" exited before connecting' in early.processes["a"].refusals[0]
     late.connect("a")
-    late.pass_time(STEADY)
+    late.pass_time(STEADY_SECONDS)
     late.exit("p", 3)
     assert late.started
     assert late.result is None

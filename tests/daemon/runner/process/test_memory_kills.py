@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dora_daemon.runner.machine.events import Exit
-from dora_daemon.runner.process.memory_kills import RECENT, MemoryKills
+from dora_daemon.runner.process.memory_kills import RECENT_SECONDS, MemoryKills
 
 SIGKILL = Exit(signal="SIGKILL")
 
@@ -30,7 +30,7 @@ def test_a_kill_is_claimed_once_and_soon(tmp_path: Path) -> None:
     assert not kills.explain(SIGKILL, 2.0).out_of_memory
     count(8)
     kills.explain(Exit(code=0), 10.0)
-    assert not kills.explain(SIGKILL, 10.0 + RECENT + 1).out_of_memory, "another was killed"
+    assert not kills.explain(SIGKILL, 10.0 + RECENT_SECONDS + 1).out_of_memory, "another was killed"
 
 
 def test_without_a_cgroup_nothing_is_claimed(tmp_path: Path) -> None:

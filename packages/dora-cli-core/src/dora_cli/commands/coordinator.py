@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 COORDINATOR_TIMEOUT = 30.0
+"""Seconds for a started coordinator to answer."""
 DAEMON_TIMEOUT = 30.0
+"""Seconds for a started daemon to connect."""
 BACKLOG = 4096
 """Connections that may wait, as for a coordinator that listens itself."""
 

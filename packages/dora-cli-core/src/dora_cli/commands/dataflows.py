@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 
 MAX_NAME = 256
+"""Most characters of the name of a dataflow."""
 
 
 def parse_name(text: str) -> str:

@@ -163,6 +163,7 @@ def pub(
 
 
 MAX_JSON = 65_536
+"""Most bytes of a message that `--format json` shows."""
 MAX_ROW = 2048
 """Most characters of one message."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ADOPTION_SECONDS = 5.0
 """Time for a run to answer; then its files are read."""
 ADOPTION_POLL = 0.1
+"""Seconds between two requests while the runner has not answered."""
 
 
 def why(

@@ -16,6 +16,7 @@ from dora_config.errors import DoraError
 from dora_coordinator.telemetry.export_settings import export_problem
 
 POLL_INTERVAL = 0.02
+"""Seconds between two checks of the condition."""
 BUSY_INTERVAL = 0.5
 """Seconds between two requests to a busy coordinator."""
 

@@ -51,6 +51,7 @@ A = TypeVar("A", bound=Message)
 ADOPTION_SECONDS = 5.0
 """Time for runners to answer."""
 ADOPTION_POLL = 0.1
+"""Seconds between two requests while a runner is adopted or left."""
 STOP_SECONDS = 5.0
 """Time for a daemon to store a stop."""
 

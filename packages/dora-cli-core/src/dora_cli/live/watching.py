@@ -17,7 +17,9 @@ from dora_cli.live.node_files import files_of, syntax_problem
 from dora_config.dataflow.resolved import ResolvedNode
 
 STEP_MS = 50
+"""Milliseconds between two looks at the files."""
 DEBOUNCE_MS = 400
+"""Milliseconds for which further changes are collected."""
 TICK_MS = 250
 """Interval at which times are checked while no file changes."""
 

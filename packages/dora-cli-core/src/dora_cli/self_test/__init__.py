@@ -25,6 +25,7 @@ TIMEOUT: Final = 90.0
 """Seconds for each step; generous for small machines under load."""
 EXPECTED: Final = "self-test: 100 messages arrived"
 RECEIVERS: Final = 2
+"""Receivers in the dataflow of the self-test."""
 _FILES: Final = ("dataflow.yml", "sender.py", "receiver.py")
 _PATIENT: Final = ("--set", f"link_timeout={TIMEOUT:g}", "--set", f"start_timeout={TIMEOUT:g}")
 

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from dora_cli import output
 from dora_config.access import Endpoint
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.disk_space import SPARE, DiskFull
+from dora_config.disk_space import SPARE_BYTES, DiskFull
 from dora_config.errors import DoraError
 from dora_config.protocol.code import MAX_FILES, CodeFile, CodeLink, CodeSet
 from dora_config.protocol.dataflow import DataflowSpec, PlanDataflow
@@ -405,7 +405,7 @@ def upload(endpoint: Endpoint, parts: Iterable[Collected]) -> None:
         missing, room = uploads.missing(sorted(sources))
         sizes = {digest: source_size(sources[digest]) for digest in missing}
         total = sum(sizes.values())
-        if room is not None and total > room.free - SPARE:
+        if room is not None and total > room.free - SPARE_BYTES:
             problem = DiskFull(f"{room.place} on the coordinator's machine", room.free, total)
             raise UploadFailed(
                 f"not enough space for the code on the coordinator at {endpoint}: {problem}"

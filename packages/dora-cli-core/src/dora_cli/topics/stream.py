@@ -31,7 +31,7 @@ HINT_AFTER = 5.0
 DROPS_EVERY = 5.0
 """Seconds between two remarks about messages that were not shown."""
 COLUMNS = ("TOPIC", "AVG (HZ)", "AVG (MS)", "MIN (MS)", "MAX (MS)", "STD (MS)", "MESSAGES")
-EVERY = 1.0
+REPORT_INTERVAL = 1.0
 """Seconds between two reports without a terminal."""
 DASH = "-"
 
@@ -55,7 +55,7 @@ def show_rates(
             if terminal is not None:
                 _follow_live(updates, rates, terminal)
             else:
-                _follow(updates, rates, every=EVERY if duration is None else math.inf)
+                _follow(updates, rates, every=REPORT_INTERVAL if duration is None else math.inf)
     except KeyboardInterrupt:
         pass  # the normal end
     finally:

@@ -47,7 +47,7 @@ MAX_LOG_LINES: Final = 20_000
 FOLDER: Final = "dora-report"
 
 REDACTED: Final = "<redacted>"
-SHORTEST: Final = 6
+MIN_SECRET_LENGTH: Final = 6
 """Characters of a value that is removed wherever it occurs; shorter ones are too common."""
 
 _STRICT: Final = frozenset({"env", "env_overrides", "params"})
@@ -119,7 +119,7 @@ class Redactor:
 
     def add(self, value: str) -> None:
         """Remove a value wherever it occurs from now on."""
-        if len(value) >= SHORTEST:
+        if len(value) >= MIN_SECRET_LENGTH:
             self._secrets.add(value)
 
     def add_variables(self, variables: Mapping[str, str]) -> None:

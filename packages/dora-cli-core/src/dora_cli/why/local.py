@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dora_cli.logs.files import RecordedRun, choose_run
-from dora_config.disk_space import SPARE, free_space
+from dora_config.disk_space import SPARE_BYTES, free_space
 from dora_config.history.entries import HistoryEntry, RunBegan, RunEnded, RunnerDied, split_dropped
 from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.history.file import read_history
@@ -76,7 +76,7 @@ def _machine(
         entries=entries,
         dropped=dropped,
         node_ids=() if began is None else began.nodes,
-        full_disk=str(folder) if free_space(folder) < SPARE else None,
+        full_disk=str(folder) if free_space(folder) < SPARE_BYTES else None,
     )
 
 

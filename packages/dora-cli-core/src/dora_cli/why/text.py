@@ -13,7 +13,7 @@ from dora_config.yaml.quantities import show_age
 
 MAX_EVENTS: Final = 40
 """Lines of the timeline; the last ones are shown."""
-FOLDED: Final = 4
+MIN_FOLDED: Final = 4
 """Equal events of one node of which only the first and the last are shown."""
 
 
@@ -86,7 +86,7 @@ def _folded(occurrences: Sequence[Occurrence]) -> Iterator[Occurrence | str]:
     hidden: dict[int, int] = {}
     """Number of the equal events that are not shown, by the index of each."""
     for found in places.values():
-        if len(found) > FOLDED:
+        if len(found) > MIN_FOLDED:
             middle = [index for index in found[1:-1] if occurrences[index].role != "cause"]
             hidden |= dict.fromkeys(middle, len(middle))
     reported: set[tuple[str | None, str | None, str]] = set()

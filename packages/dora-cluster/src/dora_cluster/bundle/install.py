@@ -29,14 +29,16 @@ from dora_config.errors import DoraError
 from dora_config.installation import MANIFEST
 
 UNPACK_TIMEOUT = 300.0
+"""Seconds to unpack an archive on a machine."""
 SELF_TEST_TIMEOUT = 420.0
-LOADED = (
+"""Seconds for the self-test on a machine."""
+TESTED_MODULES = (
     *("dora_daemon.agent.service", "dora_daemon.runner.background", "dora_daemon.link.process"),
     *("dora_node_api", "pyarrow", "numpy", "zenoh", "psutil", "cryptography.x509", "websockets"),
     "PIL.Image",
 )
 """Modules of daemon, runner, link and node, and every compiled library."""
-SPARE = 64 * 1024 * 1024
+SPARE_BYTES = 64 * 1024 * 1024
 """Bytes that must stay free on a machine's disk."""
 KEPT_ARCHIVES = 8
 """Newest archives in the cache of this computer; older ones are removed."""
@@ -46,7 +48,7 @@ Report = Callable[[str], None]
 _SHOWN_IN_MIB: Final = 10 << 20
 """Bytes from which on sizes are shown in MiB."""
 
-ABANDONED: Final = 24 * 3600.0
+ABANDONED_SECONDS: Final = 24 * 3600.0
 """Seconds after which an unfinished archive is removed."""
 
 COMPRESSION: Final = 3
@@ -206,7 +208,7 @@ def remove_old(folder: Path, *, keep: int) -> None:
     for path in archives[keep:]:
         path.unlink(missing_ok=True)
     for leftover in folder.glob(".making-*"):
-        if time.time() - leftover.stat().st_mtime > ABANDONED:
+        if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -416,7 +418,7 @@ def load_test(machine: MachineConnection, tree: str) -> None:
 
     Enough where no other version runs: the daemon is started from it next.
     """
-    _try(machine, tree, ["bin/python", "-I", "-c", f"import {', '.join(LOADED)}"])
+    _try(machine, tree, ["bin/python", "-I", "-c", f"import {', '.join(TESTED_MODULES)}"])
 
 
 def _try(machine: MachineConnection, tree: str, words: Sequence[str]) -> None:
@@ -441,11 +443,11 @@ def _require_room(machine: MachineConnection, archive: Archive, facts: dict[str,
             (facts["archives"], facts["archives_free"], archive.size),
         ]
     for place, free, size in needed:
-        if free < size + SPARE:
+        if free < size + SPARE_BYTES:
             raise MachineProblem(
                 machine.name,
                 f"the disk of {place} has {free >> 20} MiB free, dora needs "
-                f"{(size + SPARE) >> 20} MiB; make room there",
+                f"{(size + SPARE_BYTES) >> 20} MiB; make room there",
             )
 
 

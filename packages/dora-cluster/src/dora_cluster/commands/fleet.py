@@ -68,6 +68,7 @@ CHANGES = 2
 """Exit code if the file differs from what runs."""
 
 POLL_SECONDS = 0.5
+"""Seconds between two requests while a roll-out is followed."""
 RECONNECT_SECONDS = 120.0
 """Seconds that a command which follows a roll-out waits for a lost coordinator."""
 

@@ -27,7 +27,9 @@ PRINT_STORE = (
     "from dora_coordinator.io.store_format import SCHEMA_VERSION; print('%d.%d' % SCHEMA_VERSION)"
 )
 START_TIMEOUT = 30.0
+"""Seconds for a started coordinator to answer."""
 END_TIMEOUT = 20.0
+"""Seconds from SIGTERM to the end of the coordinator."""
 
 
 class DoesNotEnd(NotReady):

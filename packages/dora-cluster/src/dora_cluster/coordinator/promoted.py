@@ -31,6 +31,7 @@ from dora_config.protocol.daemon import CoordinatorCopy
 from dora_coordinator.io.succession import Restoration, Restored
 
 RESTORE_TIMEOUT = 120.0
+"""Seconds to copy or restore a store on another machine."""
 
 
 def copy_own_store(cluster: Cluster, installer: Installer, token: str) -> CoordinatorCopy:

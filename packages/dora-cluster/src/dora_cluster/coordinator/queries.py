@@ -30,6 +30,7 @@ BUSY_TIMEOUT = 10.0
 CHECK_TIMEOUT = 90.0
 """Seconds for the command of a roll-out, which has 60."""
 POLL_INTERVAL = 0.5
+"""Seconds between two requests while a command waits."""
 Nodes = Mapping[tuple[str, str], NodeSummary]
 """Nodes with a process, by dataflow and node id."""
 

@@ -36,10 +36,13 @@ from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
 
 START_TIMEOUT = 30.0
+"""Seconds for a started service to answer."""
 LAST_LINES = 12
 """Lines of the journal in the error of a coordinator that does not start."""
 POLL_INTERVAL = 0.2
+"""Seconds between two looks at the service."""
 END_TIMEOUT = 5.0
+"""Seconds for the service to end by itself."""
 
 
 class CoordinatorService(SystemdService):

@@ -15,7 +15,9 @@ from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.snapshot import DaemonSummary
 
 MIN_DISK = 64 << 20
+"""Free bytes on the disk below which a machine is refused."""
 ENOUGH_DISK = 512 << 20
+"""Free bytes on the disk below which a machine gets a warning."""
 ENOUGH_MEMORY = 256 << 20
 """Bytes: less than the first is an error, less than the others a warning."""
 MAX_SILENCE = 9.0

@@ -22,6 +22,7 @@ from dora_cluster.machines.remote_machine import RemoteMachine
 LAST_LINES = 20
 """Lines of the journal in the error of a daemon that does not start."""
 HAND_OVER_TIMEOUT = 20.0
+"""Seconds for a daemon to leave its runners and end."""
 
 
 _USER_CTL = 'XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}" exec "$@"'

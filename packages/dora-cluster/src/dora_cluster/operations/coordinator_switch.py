@@ -41,6 +41,7 @@ from dora_config.cluster.models import Cluster
 from dora_config.spawn_argv import run_module
 
 START_TIMEOUT = 20.0
+"""Seconds for the new version to answer."""
 
 
 @dataclass(frozen=True, slots=True)

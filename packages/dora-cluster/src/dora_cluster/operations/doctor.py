@@ -42,6 +42,7 @@ from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 START_TIMEOUT = 8.0
 """Seconds in which all machines must have opened a port for pings."""
 MAX_LATENCY = 0.1
+"""Seconds of a round trip between machines above which `dora doctor` warns."""
 
 
 def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings: Findings) -> None:

@@ -13,6 +13,7 @@ from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text
 
 FOREVER = 10 * 365 * 24 * 3600.0
+"""Seconds of a command without a timeout: ten years."""
 _writing = threading.Lock()
 
 

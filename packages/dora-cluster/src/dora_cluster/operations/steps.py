@@ -21,7 +21,9 @@ from dora_config.cluster.models import Cluster
 from dora_config.errors import DoraError
 
 RECONNECT_TIMEOUT = 30.0
+"""Seconds for a started process to connect."""
 POLL_INTERVAL = 0.5
+"""Seconds between two looks while a command waits."""
 
 FAULTS = (DoraError, OSError)
 

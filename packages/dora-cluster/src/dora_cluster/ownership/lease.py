@@ -17,7 +17,9 @@ from dora_config.errors import DoraError
 LEASE = 60.0
 """Seconds after the last renewal for which other commands wait."""
 RENEW_INTERVAL = 10.0
+"""Seconds between two renewals."""
 _ANSWER_TIMEOUT = 10.0
+"""Seconds for a machine to renew or release a lease."""
 _RENEW = 'grep -qs "$1" "$2" && touch -c "$2"'
 
 

@@ -31,6 +31,7 @@ KEPT_COPIES = 3
 
 
 END_TIMEOUT = 20.0
+"""Seconds from SIGTERM to the end of the coordinator."""
 _HEAD = ("authority", "epoch", "machine", "number")
 """Fields of a copy that are not encrypted."""
 

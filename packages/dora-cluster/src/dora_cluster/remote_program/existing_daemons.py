@@ -27,6 +27,7 @@ from dora_cluster.remote_program.paths import (
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEFAULT_PORT = "6013"
 DEFAULT_LISTEN_PORT = 53291
+"""Default of `dora daemon --local-listen-port`."""
 OWNER = "owner.json"
 _UNITS = "dora-daemon-*.service"
 

@@ -14,7 +14,9 @@ from typing import Any
 from dora_cluster.remote_program.protocol import RemoteProblem, send_result
 
 ANSWER_TIMEOUT = 3.0
+"""Seconds for another machine to answer."""
 PINGS = 5
+"""Round trips of which the shortest counts."""
 MAX_CONNECTIONS = 64
 """Connections at once to a machine that answers pings; more are closed."""
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 VERSION = 1
+"""Version of requests and answers of the remote program."""
 
 
 class RemoteProblem(Exception):

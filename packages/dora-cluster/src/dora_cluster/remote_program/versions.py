@@ -35,7 +35,7 @@ from dora_cluster.remote_program.protocol import RemoteProblem
 _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
 """Folders of modules that dora rarely imports."""
 
-ABANDONED = 24 * 3600.0
+ABANDONED_SECONDS = 24 * 3600.0
 """Seconds after which an unfinished transfer or tree is removed."""
 _SUFFIX = ".part"
 
@@ -311,7 +311,7 @@ def begin_transfer(folder: Path, name: str) -> tuple[Path, int]:
         if begun:
             with begun[-1].open("rb") as before:
                 shutil.copyfileobj(before, file)
-    old = [one for one in folder.glob(f"*{_SUFFIX}") if _age(one) > ABANDONED]
+    old = [one for one in folder.glob(f"*{_SUFFIX}") if _age(one) > ABANDONED_SECONDS]
     for one in (*begun, *old):
         if os.path.realpath(one) not in opened:
             one.unlink(missing_ok=True)

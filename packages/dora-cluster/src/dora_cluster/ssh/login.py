@@ -16,6 +16,7 @@ from dora_cluster.errors import LoginRefused
 from dora_cluster.ssh.settings import HostSettings, complete
 
 _AGENT_TIMEOUT = 10.0
+"""Seconds for the SSH agent to answer."""
 _LOCKED = "needs its passphrase, and dora does not prompt for it; unlock it with ssh-add"
 _DISCONNECTED = (
     "then the server disconnected (after too many keys? Set IdentityFile and IdentitiesOnly in "

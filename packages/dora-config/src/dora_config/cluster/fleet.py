@@ -30,7 +30,9 @@ from dora_config.yaml.quantities import check_seconds, parse_duration
 from dora_config.yaml.wording import show
 
 DEFAULT_HEALTHY = 10.0
+"""Seconds for which a machine must be healthy before the next batch."""
 DEFAULT_DEADLINE = 300.0
+"""Seconds for a machine to become healthy."""
 _DATAFLOW_NAME = r"^[^@\x00-\x1f\x7f]{1,128}$"
 _BATCH_PATTERN = r"^[1-9][0-9]?%$|^100%$"
 

@@ -45,6 +45,7 @@ DEFAULT_DAEMON_PORT = 53291
 
 _ENDPOINT_PATTERN = r"^tcp/(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})$"
 MAX_STANDBYS = 3
+"""Most standbys of a cluster."""
 _SHELL = r"""'"`$;&<>|(){}"""
 """Special characters of shells, since `~/.ssh/config` may insert host and user in a command."""
 _HOST_PATTERN = rf"^(?!-)[^\s@{_SHELL}]+$"

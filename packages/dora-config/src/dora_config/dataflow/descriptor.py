@@ -45,6 +45,7 @@ from dora_config.dataflow.resolved import (
 
 MAX_ROTATED_FILES = 100
 _MAX_CORES = 4096
+"""Largest number of a core in `cpu_affinity`."""
 
 ParamField = Annotated[Any, WithJsonSchema({"type": SCALAR_TYPES})]
 _CHECKSUM_PATTERN = r"^[0-9a-fA-F]{64}$"

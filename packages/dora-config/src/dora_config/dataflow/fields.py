@@ -157,6 +157,7 @@ def _source(value: str) -> str:
 
 
 _MAX_ARGS = 128 * 1024
+"""Most characters of `args`."""
 
 
 def split_words(text: str, what: str) -> tuple[str, ...]:

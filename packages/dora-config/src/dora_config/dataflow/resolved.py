@@ -21,8 +21,11 @@ MAX_QUEUE_SIZE = 16_000
 """Records of 64 bytes in a pipe of 1 MiB, the largest for unprivileged users."""
 
 DEFAULT_QUEUE_SIZE = 10
+"""Messages in the queue of an input."""
 DEFAULT_HEALTH_CHECK_INTERVAL = 5.0
+"""Seconds between two health checks."""
 DEFAULT_FINISH_GRACE = 120.0
+"""Seconds for a node to end after its last input was closed."""
 DEFAULT_ROTATED_FILES = 5
 SINGLE_OPERATOR_ID = "op"
 

@@ -24,6 +24,7 @@ MODULE_PORT_PREFIX = "_mod/"
 
 _UNIT_NANOSECONDS = {"secs": 10**9, "millis": 10**6, "micros": 10**3, "nanos": 1}
 _MAX_INTERVAL_NS = 10**18
+"""Longest interval of a timer in nanoseconds: about 32 years."""
 _HZ_TEXT = re.compile(
     r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$|^[+-]?(inf|nan|infinity)$", re.I
 )

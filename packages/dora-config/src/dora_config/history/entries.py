@@ -33,10 +33,10 @@ STDERR_CHARACTERS: Final = 240
 """Lines of a failed process's stderr that are kept, and characters of each."""
 TEXT_CHARACTERS: Final = 2000
 """Characters of a sentence that are kept."""
-FIRST: Final = 200
+FIRST_ENTRIES: Final = 200
 """Entries of a dataflow that are kept from its beginning."""
-LAST: Final = 400
-"""Events that are kept of the beginning, and of the end."""
+LAST_ENTRIES: Final = 400
+"""Entries of a dataflow that are kept from its end."""
 
 # ------------------------------------------------------------------------------- of a runner
 
@@ -287,7 +287,11 @@ class KeptEvents:
     """Keeps the beginning as well as the end, because a crash loop must not hide its cause."""
 
     def __init__(
-        self, entries: Iterable[SavedEntry] = (), *, first: int = FIRST, last: int = LAST
+        self,
+        entries: Iterable[SavedEntry] = (),
+        *,
+        first: int = FIRST_ENTRIES,
+        last: int = LAST_ENTRIES,
     ) -> None:
         self._max_first = first
         self._first: list[HistoryEntry] = []

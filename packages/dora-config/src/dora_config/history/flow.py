@@ -15,9 +15,9 @@ from dora_config.protocol.runner import NodeStatus
 from dora_config.protocol.runner_events import RECENT_SECONDS
 from dora_config.protocol.snapshot import EdgeSummary
 
-SILENT: Final = 10.0
+SILENT_SECONDS: Final = 10.0
 """Seconds without a message after which an input is reported as silent."""
-DROPPED: Final = 0.01
+DROPPED_SHARE: Final = 0.01
 """Part of the messages of an edge that must be dropped before its reader is reported as slow."""
 
 _STATES: Final[Mapping[str, str]] = {
@@ -45,7 +45,7 @@ class FlowGraph:
 
     def __init__(self, evidence: Evidence, running_for: float) -> None:
         """``running_for``: seconds since the nodes were started."""
-        self._young = running_for <= SILENT
+        self._young = running_for <= SILENT_SECONDS
         self._machine_of = evidence.machine_of
         self._lost = {
             one.machine for one in evidence.machines if not one.connected or one.silent is not None
@@ -204,9 +204,9 @@ def _lost_each_other(flow: EdgeSummary) -> str:
 
 def _drops(flow: EdgeSummary) -> bool:
     """Return whether an edge loses messages now: its queue is full, or was again and again."""
-    if flow.recent_dropped > DROPPED * max(flow.recent_sent, 1):
+    if flow.recent_dropped > DROPPED_SHARE * max(flow.recent_sent, 1):
         return True
-    return flow.full and flow.dropped > DROPPED * max(flow.sent, 1)
+    return flow.full and flow.dropped > DROPPED_SHARE * max(flow.sent, 1)
 
 
 def _is_silent(flow: EdgeSummary) -> bool:
@@ -214,7 +214,7 @@ def _is_silent(flow: EdgeSummary) -> bool:
 
 
 def _is_idle(flow: EdgeSummary) -> bool:
-    return flow.idle_seconds is None or flow.idle_seconds > SILENT
+    return flow.idle_seconds is None or flow.idle_seconds > SILENT_SECONDS
 
 
 def _node(port: str) -> str:

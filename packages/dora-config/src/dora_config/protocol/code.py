@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from dora_config.protocol.envelope import Message
 
 MAX_FILES = 50_000
+"""Most files, and most links, of a node's code."""
 MAX_FOLLOWED = 40
 """Links that the kernel follows in one path."""
 

@@ -15,6 +15,7 @@ from dora_config.frozen import Count, Frozen
 from dora_config.protocol.states import PeerState as PeerState
 
 FIRST_PORT: Final = 7450
+"""First port at which links try to listen."""
 LAST_PORT: Final = 7549
 """Default range of ports for links; each dataflow uses one port per machine."""
 

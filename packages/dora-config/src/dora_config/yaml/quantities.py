@@ -9,6 +9,7 @@ from collections.abc import Mapping
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 _PART = re.compile(rf"({_NUMBER})\s*([A-Za-z]*)", re.ASCII)
 _MAX_DIGITS = 30
+"""Most digits of a number; further ones are refused."""
 
 _SIZE_UNITS = {
     "": 1,

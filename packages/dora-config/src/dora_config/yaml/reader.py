@@ -33,7 +33,9 @@ from dora_config.yaml.scalars import (
 )
 
 MAX_DEPTH = 60
+"""Most levels of nested values."""
 MAX_VALUES = 200_000
+"""Most values of a file after its aliases are expanded."""
 
 _SCALAR_TAGS = {STR, NULL, BOOL, INT, FLOAT, MERGE}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from dora_config.errors import ConfigError, Problem
 
 MAX_FILE_BYTES = 16 << 20
+"""Most bytes of a text file that is read."""
 
 
 def read_text(path: Path, limit: int) -> str:

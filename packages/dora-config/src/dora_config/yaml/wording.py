@@ -9,6 +9,7 @@ from dora_config.yaml.document import Place
 from dora_config.yaml.scalars import written
 
 _SHOWN_CHARACTERS = 60
+"""Characters of an offending value that an error shows."""
 
 
 def show(value: Any) -> str:

@@ -14,7 +14,7 @@ from dora_config.yaml.suggest import closest
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.membership import Member
 
-_LISTED = 10
+_MAX_LISTED = 10
 """Daemons that a sentence names; further ones are counted."""
 
 
@@ -65,8 +65,8 @@ def _shared(member: Member, wanted: Mapping[str, str]) -> int:
 def _connected(members: Sequence[Member]) -> str:
     if not members:
         return "; no daemon is connected"
-    shown = ", ".join(_described(member) for member in members[:_LISTED])
-    more = f" and {len(members) - _LISTED} more" if len(members) > _LISTED else ""
+    shown = ", ".join(_described(member) for member in members[:_MAX_LISTED])
+    more = f" and {len(members) - _MAX_LISTED} more" if len(members) > _MAX_LISTED else ""
     return f"; connected: {shown}{more}"
 
 

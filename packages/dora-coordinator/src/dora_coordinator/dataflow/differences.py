@@ -14,7 +14,7 @@ from dora_config.protocol.runner import NodeStatus
 from dora_config.yaml.quantities import show_age
 from dora_coordinator.state.records import PartState
 
-LASTS: Final = 30.0
+MAX_DIFFERENCE_SECONDS: Final = 30.0
 """Seconds after which a difference is repaired or named at the latest."""
 
 Kind = Literal[
@@ -54,12 +54,12 @@ REPAIRED_AFTER: Final[Mapping[Kind, float]] = {
     "unknown": 5.0,
     "unnoticed": 5.0,
     "unprepared": 15.0,
-    "unreported": LASTS,
+    "unreported": MAX_DIFFERENCE_SECONDS,
 }
 """Seconds for which a difference lasts before it is repaired: messages may be under way. The other
 kinds are only named."""
 NAMED_AFTER: Final[Mapping[Kind, float]] = {"unconfirmed": 0.0, "node": 0.0}
-"""Seconds for which a difference lasts before it is named; `LASTS` for other kinds."""
+"""Seconds until a difference is named; `MAX_DIFFERENCE_SECONDS` for other kinds."""
 _DOCTOR: Final = "`dora doctor cluster.yml` checks machines and ports"
 _AGAIN: Final = "`dora restart {label}` starts all again"
 _OUTPUT: Final = "`dora logs {label}` shows their output"

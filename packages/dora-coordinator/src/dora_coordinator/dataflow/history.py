@@ -29,11 +29,11 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.state.commands import AppendHistory, Command
 from dora_coordinator.state.records import PartState, Phase
 
-FIRST: Final = 50
+FIRST_ENTRIES: Final = 50
 """Entries of a dataflow that are kept from its beginning."""
-LAST: Final = 150
-"""Events kept of one dataflow."""
-REFUSED: Final = 50
+LAST_ENTRIES: Final = 150
+"""Entries of a dataflow that are kept from its end."""
+MAX_REFUSED: Final = 50
 """Names whose last refused start is kept."""
 
 
@@ -155,11 +155,11 @@ class ClusterHistory:
             case HistoryEntry(event=StartRefused(name=name)):
                 self._refused[name or ""] = entry
                 self._refused.move_to_end(name or "")
-                if len(self._refused) > REFUSED:
+                if len(self._refused) > MAX_REFUSED:
                     self._refused.popitem(last=False)
             case _:
                 kept = self._by_dataflow.setdefault(
-                    entry.dataflow, KeptEvents(first=FIRST, last=LAST)
+                    entry.dataflow, KeptEvents(first=FIRST_ENTRIES, last=LAST_ENTRIES)
                 )
                 kept.add(entry)
 

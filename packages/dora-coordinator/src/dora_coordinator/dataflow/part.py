@@ -15,7 +15,7 @@ from dora_config.retry import Retry
 from dora_coordinator.state.commands import SendToDaemon
 from dora_coordinator.state.records import PartState, StoredPart
 
-_NAMED: Final = 8
+_MAX_LISTED: Final = 8
 """Daemons that a sentence names; further ones are counted."""
 
 
@@ -128,6 +128,6 @@ class Part:
 def names(parts: Iterable[Part]) -> str:
     """Return the parts' daemons, for a sentence."""
     daemons = [f'daemon "{part.daemon}"' for part in parts]
-    shown = ", ".join(daemons[:_NAMED])
-    further = len(daemons) - _NAMED
+    shown = ", ".join(daemons[:_MAX_LISTED])
+    further = len(daemons) - _MAX_LISTED
     return f"{shown} and {further} more" if further > 0 else shown

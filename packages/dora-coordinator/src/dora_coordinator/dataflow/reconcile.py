@@ -12,7 +12,7 @@ from typing import Final
 from dora_config.retry import Retry, RetryPolicy
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.differences import (
-    LASTS,
+    MAX_DIFFERENCE_SECONDS,
     NAMED_AFTER,
     REPAIRED_AFTER,
     Difference,
@@ -27,9 +27,9 @@ from dora_coordinator.dataflow.part import Part
 from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import Phase
 
-SWEEP: Final = 10.0
+SWEEP_SECONDS: Final = 10.0
 """Seconds between comparisons of everything; events let that of one part take place at once."""
-OFTEN: Final = 3
+MAX_REPAIRS: Final = 3
 """Tries of a repair after which the difference is named, however short it lasts each time."""
 _WANTED: Final[Mapping[Phase, Wanted]] = {
     Phase.PREPARING: "starts",
@@ -194,7 +194,8 @@ class Reconciler:
         return [
             track.text
             for (kind, _, _), track in self._tracks.get(dataflow_id, {}).items()
-            if now - track.since >= NAMED_AFTER.get(kind, LASTS) or track.retry.failures >= OFTEN
+            if now - track.since >= NAMED_AFTER.get(kind, MAX_DIFFERENCE_SECONDS)
+            or track.retry.failures >= MAX_REPAIRS
         ]
 
 

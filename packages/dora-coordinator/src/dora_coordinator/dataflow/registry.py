@@ -21,7 +21,7 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.differences import Difference
 from dora_coordinator.dataflow.history import Before, ClusterHistory, daemon_of
 from dora_coordinator.dataflow.index import DataflowIndex
-from dora_coordinator.dataflow.reconcile import SWEEP, Reconciler
+from dora_coordinator.dataflow.reconcile import SWEEP_SECONDS, Reconciler
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     ArmTimer,
@@ -41,7 +41,7 @@ _ROUNDS: Final = 3
 """Comparisons after one event: what one repair leads to is repaired as well."""
 _PAUSE: Final = 0.5
 """Seconds at least between two comparisons of everything."""
-_LATER: Final = 1e-5
+_CLOCK_STEP: Final = 1e-5
 """Seconds by which a start is later than one whose clock was ahead."""
 
 
@@ -105,7 +105,7 @@ class DataflowRegistry(DataflowIndex):
 
         ``restarts``: the one that it replaces.
         """
-        self._latest = max(now + self._context.wall_offset, self._latest + _LATER)
+        self._latest = max(now + self._context.wall_offset, self._latest + _CLOCK_STEP)
         begun = StartIdentity(time=self._latest, epoch=self._epoch(), number=self._next_number)
         failed_try = restarts is not None and restarts.replaces and _failed_to_start(restarts)
         replaces = None if restarts is None else restarts.replaces if failed_try else restarts.id
@@ -432,7 +432,7 @@ class DataflowRegistry(DataflowIndex):
 
     def _arm(self, now: float) -> list[Command]:
         """Arm the timer of the next comparison; machines may have nodes without any record."""
-        at = max(self._swept_at + SWEEP, now)
+        at = max(self._swept_at + SWEEP_SECONDS, now)
         if self._reconciler.wake_at is not None:
             at = min(at, max(self._reconciler.wake_at, now + _PAUSE))
         if self._armed_at is not None and self._armed_at <= at:

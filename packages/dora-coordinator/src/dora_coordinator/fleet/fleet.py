@@ -32,6 +32,7 @@ from dora_coordinator.state.records import Phase
 TICK: Final = 0.5
 """Seconds between decisions during a roll-out."""
 IDLE_TICK: Final = 2.0
+"""Seconds between decisions otherwise."""
 _LATER: Final = frozenset({"conflict", "placement", "unavailable", "ambiguous"})
 """Codes of refusals that do not fail a roll-out."""
 

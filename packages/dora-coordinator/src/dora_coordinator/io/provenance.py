@@ -20,15 +20,15 @@ from dora_coordinator.io.authority import Authority
 
 logger = logging.getLogger("dora.coordinator")
 
-CACHED: Final = 16_384
+MAX_CACHED: Final = 16_384
 """Texts whose signature is remembered: heartbeats repeat them."""
 
 
 class Provenance:
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
-        self._signature = lru_cache(CACHED)(lambda text: authority.sign_text(text).signature)
-        self._is_signed = lru_cache(CACHED)(self._verify)
+        self._signature = lru_cache(MAX_CACHED)(lambda text: authority.sign_text(text).signature)
+        self._is_signed = lru_cache(MAX_CACHED)(self._verify)
         self._logged: set[tuple[str, str]] = set()
 
     def _verify(self, text: bytes, signature: str) -> bool:
@@ -105,7 +105,7 @@ class Provenance:
         return WholeDataflow(begun=begun, changes=UNPROVEN)
 
     def _log(self, machine: str, dataflow_id: str) -> None:
-        if (machine, dataflow_id) in self._logged or len(self._logged) > CACHED:
+        if (machine, dataflow_id) in self._logged or len(self._logged) > MAX_CACHED:
             return
         self._logged.add((machine, dataflow_id))
         logger.error(

@@ -38,6 +38,7 @@ SUCCESSION_PATH: Final = "/api/succession"
 COPY_PATH: Final = "/api/succession/copy"
 """Route of a `CoordinatorCopy` of the present state, for a promotion that is not urgent."""
 ASK_TIMEOUT: Final = 5.0
+"""Seconds for another coordinator to answer."""
 MAX_COPY: Final = 32 << 20
 """Bytes of an encrypted copy: a message to a daemon has at most 64 MiB."""
 _NONCE_BYTES: Final = 12

@@ -11,6 +11,7 @@ from dora_config.protocol.fleet import Checked, CheckMachine
 from dora_coordinator.state.commands import RequestRefused
 
 CHECK_SECONDS = 60.0
+"""Seconds for the check command of a roll-out."""
 
 
 async def check(request: CheckMachine) -> Checked:

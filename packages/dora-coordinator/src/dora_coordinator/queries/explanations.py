@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import anyio
 
-from dora_config.disk_space import SPARE
+from dora_config.disk_space import SPARE_BYTES
 from dora_config.history.entries import HistoryEntry, StartRefused, edges_of
 from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.history.explain import explain
@@ -135,7 +135,7 @@ class _Collection:
             edges=tuple(edges),
             connected=self._membership.is_connected(part.daemon),
             silent=self._silence(member, now),
-            full_disk=history.folder if free is not None and free < SPARE else None,
+            full_disk=history.folder if free is not None and free < SPARE_BYTES else None,
             problem=replies.problems.get(part.daemon),
         )
 

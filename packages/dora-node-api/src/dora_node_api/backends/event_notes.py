@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dora_node_api.transport.producer.blocks import SampleMemory
 
 START, INPUT, EMPTY, TIMED_OUT = "START", "INPUT", "EMPTY", "TIMED_OUT"
-MOST = 10_000
+MAX_EVENTS = 10_000
 """Events before one message; of more, the oldest are left out."""
 
 _dumps = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -70,7 +70,7 @@ class _Notes:
 
     def __init__(self, restarts: int) -> None:
         self._number = 0
-        self._notes: deque[list[Any]] = deque([[START, restarts]], MOST)
+        self._notes: deque[list[Any]] = deque([[START, restarts]], MAX_EVENTS)
         self._lock = Lock()
 
     def add(self, note: list[Any]) -> None:

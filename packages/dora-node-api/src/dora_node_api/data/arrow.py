@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # the array's offset in bits for bitmaps that do not begin at a whole byte.
 FLAT = 1
 IPC = 2
+"""Layouts of a payload: buffers of a flat array, or an Arrow IPC stream."""
 
 _NO_BUFFER = (1 << 64) - 1
 """Position in a descriptor of a buffer that the array does not have."""

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dora_node_api.errors import ExtensionError
 
 MAX_ENTRIES = 8192
+"""Most keys of a node's parameters."""
 MAX_VALUE = 32 << 20
+"""Most bytes of one value."""
 MAX_BYTES = 256 << 20
 """Limits for a dataflow on one machine: keys, bytes of one value, bytes of all."""
 

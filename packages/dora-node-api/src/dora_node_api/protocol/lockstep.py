@@ -53,7 +53,7 @@ UNMATCHED = "unmatched"
 WAITING = frozenset((HELLO, NEXT, POLL, EMPTY, SLEEP, SEND_WAITING))
 
 _HEAD = struct.Struct("=IQ")
-_COPIED = 65536
+_MAX_COPIED = 65536
 """Bytes of a block that are copied into one frame."""
 
 
@@ -67,7 +67,7 @@ def write_frame(end: socket.socket, values: Any, block: Any = b"") -> None:
     text = json.dumps(values, separators=(",", ":")).encode()
     frame = _HEAD.pack(len(text), len(block)) + text
     try:
-        if len(block) <= _COPIED:
+        if len(block) <= _MAX_COPIED:
             end.sendall(frame + block)  # one call, so that the reader wakes up once
         else:
             end.sendall(frame)

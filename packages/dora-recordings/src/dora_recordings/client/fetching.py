@@ -26,7 +26,7 @@ from dora_config.protocol.recordings import (
 from dora_config.protocol.rest import paths
 from dora_config.transfers import DownloadFailed, Downloads, PlainFile
 from dora_recordings.client.fleet import (
-    SHORT,
+    SHORT_ID,
     RecordingError,
     call_one,
     write_report,
@@ -60,8 +60,8 @@ class PartialFetch:
         marker = self.path / ID
         if marker.exists() and marker.read_text() != recording:
             raise RecordingError(
-                f"{self.path} holds parts of recording {marker.read_text()[:SHORT]}; choose another"
-                " file with -o, or remove that folder"
+                f"{self.path} holds parts of recording {marker.read_text()[:SHORT_ID]}; choose"
+                " another file with -o, or remove that folder"
             )
 
     def create(self, recording: str) -> None:
@@ -157,7 +157,7 @@ def fetch(
         if state.phase != "ended":
             raise RecordingError(
                 f"{machine} still records; end it with `dora recording stop"
-                f" {recording.recording[:SHORT]}`"
+                f" {recording.recording[:SHORT_ID]}`"
             )
     parts = PartialFetch(target)
     parts.create(recording.recording)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=RecorderReply)
 
-SHORT = 8
+SHORT_ID = 8
 """Characters of a recording's id that commands print."""
 
 
@@ -100,7 +100,7 @@ def choose(recordings: Sequence[FleetRecording], text: str | None) -> FleetRecor
     if fitting:
         ids = ", ".join(one.recording for one in fitting)
         raise RecordingError(f'"{text}" is the start of {len(fitting)} ids: {ids}')
-    known = ", ".join(f"{one.recording[:SHORT]} ({one.label})" for one in recordings) or "none"
+    known = ", ".join(f"{one.recording[:SHORT_ID]} ({one.label})" for one in recordings) or "none"
     wanted = "" if text is None else f' "{text}"'
     raise RecordingError(f"the connected machines have no recording{wanted}; they have: {known}")
 
@@ -123,7 +123,7 @@ def end_recording(
     found = find(client, text)
     replies = call(client, kind(recording=found.recording), sorted(found.machines))
     for answer in sorted(replies.replies, key=lambda one: one.daemon):
-        output.write(f"{answer.daemon}: {done} recording {found.recording[:SHORT]}")
+        output.write(f"{answer.daemon}: {done} recording {found.recording[:SHORT_ID]}")
     for problem in replies.problems.values():
         output.failure(problem)
     if replies.problems:

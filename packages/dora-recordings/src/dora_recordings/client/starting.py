@@ -23,7 +23,7 @@ from dora_config.protocol.recordings import (
     StopRecording,
 )
 from dora_recordings.client.fleet import (
-    SHORT,
+    SHORT_ID,
     RecordingError,
     call,
     find,
@@ -55,7 +55,7 @@ class FleetSession:
         if not self._seen.states:
             raise RecordingError("no machine records: " + "; ".join(self._unreachable.values()))
         machines = ", ".join(sorted(self._seen.states))
-        output.remark(f"recording {self.plan.recording[:SHORT]} on {machines}")
+        output.remark(f"recording {self.plan.recording[:SHORT_ID]} on {machines}")
 
     def follow(self, client: CoordinatorClient) -> None:
         """Return when the dataflow has ended or all machines have; Ctrl-C stops the recording."""
@@ -108,7 +108,7 @@ class FleetSession:
             self._warn_of_recorders()
 
     def _warn_of_recorders(self) -> None:
-        short = self.plan.recording[:SHORT]
+        short = self.plan.recording[:SHORT_ID]
         output.warn(f"machines may still record; end it with `dora recording stop {short}`")
 
     def finish(self) -> None:
@@ -244,7 +244,7 @@ def conclude(
     """
     from dora_recordings.client.fetching import fetch, merge_fetched
 
-    fetching = f"fetch it with: dora recording fetch {session.plan.recording[:SHORT]} -o"
+    fetching = f"fetch it with: dora recording fetch {session.plan.recording[:SHORT_ID]} -o"
     if target is None:
         output.write(f"{fetching} FILE")
         complete = session.report()

@@ -29,7 +29,7 @@ NODE, EPISODE = "lerobot", "episode"
 INFO = Path("meta/info.json")
 GAP_NS = 1_000_000_000
 """Nanoseconds between two episodes."""
-_OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 """Features that count or time frames."""
 
 
@@ -51,7 +51,7 @@ class Dataset:
                 f"{folder} is a dataset of the version {version or 'unknown'}; expected v3."
                 " LeRobot converts older ones"
             )
-        kept = {name: one for name, one in features.items() if name not in _OWN}
+        kept = {name: one for name, one in features.items() if name not in _INDEX_FEATURES}
         self.outputs = {
             name: re.sub(r"\W", "_", name.removeprefix("observation.").removeprefix("images."))
             for name, one in kept.items()

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 SPAN_NS: Final = 10_000_000_000
 """Span of which the sample with the shortest round trip is stored."""
-KEPT: Final = 30
+KEPT_SAMPLES: Final = 30
 """Samples that a recording gets when it begins."""
 
 
@@ -54,7 +54,7 @@ class ClockSamples:
 
     def __init__(self, boot_id: str) -> None:
         self._boot_id = boot_id
-        self._kept: deque[recordings.ClockSample] = deque(maxlen=KEPT)
+        self._kept: deque[recordings.ClockSample] = deque(maxlen=KEPT_SAMPLES)
         self._best: recordings.ClockSample | None = None
         self._since = 0
 

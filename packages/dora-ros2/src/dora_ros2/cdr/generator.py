@@ -26,7 +26,7 @@ _NUMBERS: Final = {
     "?": pa.bool_(),
 }  # fmt: skip
 
-_SMALL: Final = 4096
+_SMALL_BYTES: Final = 4096
 """Bytes below which conversion to Python objects is faster than looking for memory views."""
 
 View = tuple[tuple[int, ...], int | pa.Array, int]
@@ -95,7 +95,7 @@ def values(array: pa.Array) -> Any:
     Lists of numbers without nulls share the memory of the array. A list of bytes may also be
     written as Arrow binary.
     """
-    if array.nbytes < _SMALL:
+    if array.nbytes < _SMALL_BYTES:
         return array.to_pylist()[0]
     kind = array.type
     if pa.types.is_struct(kind):

@@ -15,6 +15,7 @@ from dora_ros2.errors import InvalidName, MalformedMessage
 SPACE = "@ros2_lv"
 """First part of every token; wildcards do not match it."""
 _NODE_PARTS = 9
+"""Parts of the token of a node."""
 _ENDPOINT_PARTS = 13
 """Fewest parts of the token of a node, and of an endpoint."""
 

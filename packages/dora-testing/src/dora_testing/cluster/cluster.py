@@ -25,6 +25,7 @@ ANSWER_SECONDS = 120.0
 SERVICE_SECONDS = 5.0
 """Time after which the service of a killed daemon or coordinator starts it again."""
 BOOT_SECONDS = 30.0
+"""Virtual seconds that a machine takes to boot."""
 RECOVERY_SECONDS = 200.0
 """Time in which a cluster recovers from its faults."""
 

@@ -31,6 +31,7 @@ END_SECONDS = 3.0
 
 
 MAX_MESSAGES = 1000
+"""Messages that wait for the viewer at most."""
 MAX_BYTES = 32 << 20
 """Size of the messages of one input. Its newest message is kept in any case."""
 

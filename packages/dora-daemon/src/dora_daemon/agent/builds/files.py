@@ -14,7 +14,7 @@ from dora_config.errors import DoraError
 from dora_config.protocol.envelope import DataflowUuid, Message
 from dora_daemon.agent.records import RecordFormat
 
-KEPT: Final = 100
+MAX_KEPT: Final = 100
 """Records that are kept besides those that parts use."""
 
 
@@ -42,7 +42,7 @@ class BuildFiles:
         kept = {record.build_id, *in_use}  # after a clock change the new one may be the oldest
         spare = [path for path in self._directory.glob("*.json") if path.stem not in kept]
         spare.sort(key=lambda path: path.stat().st_mtime)
-        for path in spare[: max(0, len(spare) - KEPT + 1)]:
+        for path in spare[: max(0, len(spare) - MAX_KEPT + 1)]:
             path.unlink()
 
     def places(self, build_id: str) -> dict[str, NodeLocation] | None:

@@ -15,7 +15,7 @@ from dora_daemon.agent import commands as do
 from dora_daemon.agent.events import NodeNotAdded, NodesRead
 from dora_daemon.agent.records import FormerNodes, PartRecord
 
-HEALTHY = 120.0
+HEALTHY_SECONDS = 120.0
 """A loss of the part within these seconds after a start without the coordinator is a failure.
 Nodes that ran for so long are kept when they are changed."""
 ALONE = RetryPolicy(longest=60.0)
@@ -86,7 +86,7 @@ class LocalPart:
 
     def fails_soon(self, now: float) -> bool:
         """Whether its end would be a failure of its last start without the coordinator."""
-        return self.started_alone > 0 and now - self.started_alone < HEALTHY
+        return self.started_alone > 0 and now - self.started_alone < HEALTHY_SECONDS
 
     def note_failure(self, now: float) -> float:
         """Return the seconds until the next start without the coordinator.
@@ -114,7 +114,7 @@ class LocalPart:
     def _kept(self, now: float) -> dict[str, FormerNodes]:
         """Return the change of the record that keeps the present nodes, if they ran for long."""
         since, self.same_since = self.same_since, now
-        if not since or now - since < HEALTHY:
+        if not since or now - since < HEALTHY_SECONDS:
             return {}
         former = FormerNodes(spec=self.record.spec, links=self.record.links)
         return {"former": former}

@@ -34,6 +34,7 @@ from dora_daemon.link.streams.sender import StreamSender
 
 _monotonic_ns = time.monotonic_ns
 _PING_NS = 1_000_000_000
+"""Nanoseconds between two pings."""
 _NO_ACK = (0, 0)
 _PARTED = (IMAGE_KIND, int(FrameKind.IMAGES))
 """Kinds of frames that are sent in parts."""

@@ -13,6 +13,7 @@ from dora_daemon.link.streams.sender import StreamSender
 from dora_daemon.link.streams.sender_thread import SenderThread
 
 _END_SECONDS = 1.0
+"""Seconds for the threads of streams to end."""
 
 Key = tuple[str, str, str]
 """Machine, node, output."""

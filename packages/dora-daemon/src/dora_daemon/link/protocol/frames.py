@@ -74,13 +74,17 @@ MAX_MESSAGE: Final = 4 << 30
 """Largest data area in bytes."""
 MAX_DESCRIPTOR: Final = 16 << 20
 MAX_METADATA: Final = 16 << 20
+"""Most bytes of descriptor and metadata of a message."""
 MAX_PARTED: Final = 128 << 10
 """Largest frame that is sent in parts, in bytes."""
 _FIRST: Final = 1
 _LAST: Final = 2
+"""Flags of the first and the last part of a message."""
 _MAX_NUMBER: Final = 1 << 62
+"""Limit of numbers and times in frames."""
 _FLAGS: Final = FLAG_PROTECTED | FLAG_FLUSH
 FLAG_CODED: Final = 128
+"""Flag of a message that is compressed."""
 MAX_CODED: Final = 256 << 20
 """Largest data area that is sent compressed, in bytes."""
 

@@ -31,6 +31,7 @@ from dora_config.frozen import Frozen
 from dora_config.protocol.links import PeerEndpoint, PeerReport
 
 VERSION: Final = 1
+"""Version of the messages between runner and link."""
 MAX_LINE: Final = 16 * 1024 * 1024
 """Largest message in bytes."""
 

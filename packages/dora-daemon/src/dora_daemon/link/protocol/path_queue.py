@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-INITIAL: Final = 64 * 1024
+INITIAL_LIMIT: Final = 64 * 1024
 """Bytes that may be on the way at first."""
-SMALLEST: Final = 6 * 1024
+MIN_LIMIT: Final = 6 * 1024
 """Bytes that may always be on the way."""
-LARGEST: Final = 64 << 20
+MAX_LIMIT: Final = 64 << 20
+"""Bytes that may be on the way at most."""
 PIECE: Final = 2 * 1448
 """Bytes of the smallest piece: two packets."""
-_FEW: Final = 2 * PIECE
+_MIN_QUEUED: Final = 2 * PIECE
 """Bytes that may always wait in queues."""
-_FAST: Final = 150_000_000
+_FAST_RATE: Final = 150_000_000
 """Bytes in a second from which on nothing is held back: on such paths the processor is the limit,
 and longer round trips are those of busy processors. A cable of 1 Gbit/s carries less."""
-_SLOWEST: Final = 50_000
+_MIN_RATE: Final = 50_000
 """Bytes in a second of a path that carries nothing at present."""
 _PIECE_NS: Final = 2_000_000
 """Time that the path needs for one piece."""
@@ -57,7 +58,7 @@ class PathQueue:
     """Decides for one connection. Times are nanoseconds of CLOCK_MONOTONIC."""
 
     def __init__(self) -> None:
-        self.limit = INITIAL
+        self.limit = INITIAL_LIMIT
         """Bytes that may be on the way now."""
         self._rate = 0
         """Bytes in a second that arrived during the last round; 0: not known yet."""
@@ -84,7 +85,11 @@ class PathQueue:
 
     def piece(self) -> int:
         """Return the bytes of the next piece."""
-        return max(PIECE, self._rate * _PIECE_NS // 1_000_000_000) if self._rate else INITIAL // 4
+        return (
+            max(PIECE, self._rate * _PIECE_NS // 1_000_000_000)
+            if self._rate
+            else INITIAL_LIMIT // 4
+        )
 
     def put(self, state: TcpState, nbytes: int, now: int) -> None:
         """Note a piece, which will be written to the connection."""
@@ -97,12 +102,12 @@ class PathQueue:
         waiting = state.unsent + max(0, self._target - state.written)
         on_the_way = state.flying + waiting
         self._follow(state, on_the_way, now)
-        if self._fastest > _FAST:
+        if self._fastest > _FAST_RATE:
             return 0
         limit = self.limit // 2 if self._drains else self.limit
-        ahead = max(SMALLEST, self._fastest * _AHEAD_NS // 1_000_000_000)
+        ahead = max(MIN_LIMIT, self._fastest * _AHEAD_NS // 1_000_000_000)
         if not self._rate:
-            ahead = INITIAL
+            ahead = INITIAL_LIMIT
         if now < self._next_ns:
             return self._next_ns - now
         too_many = on_the_way - limit
@@ -137,7 +142,7 @@ class PathQueue:
             return
         self._next_base = min(self._next_base, self._shortest)
         self._base = min(self._base, self._next_base)
-        rate = max(_SLOWEST, (state.arrived - self._begin_bytes) * 1_000_000_000 // took)
+        rate = max(_MIN_RATE, (state.arrived - self._begin_bytes) * 1_000_000_000 // took)
         if self._limited or rate > self._rate:
             self._rate = rate
         self._next_fastest = max(self._next_fastest, rate)
@@ -161,14 +166,14 @@ class PathQueue:
         if self._drains:
             self._drains -= 1
             return
-        few_packets = _FEW * 1_000_000_000 // self._fastest
+        few_packets = _MIN_QUEUED * 1_000_000_000 // self._fastest
         allowed = self._base + max(_QUEUE_NS, self._base // 16, few_packets)
         if round_trip > allowed:
             # Most of what fills an empty path remains: the round trips may be longer without us.
             least = self._fastest * self._base * 3 // 4_000_000_000
             fewer = self._most * max(allowed, round_trip // 2) // round_trip
-            self.limit = max(SMALLEST, least, fewer)
+            self.limit = max(MIN_LIMIT, least, fewer)
             self._starts = False
         elif self._limited:
             more = 2.0 if self._starts else min(1.25, allowed / round_trip)
-            self.limit = min(LARGEST, int(self.limit * more))
+            self.limit = min(MAX_LIMIT, int(self.limit * more))

@@ -12,7 +12,7 @@ from typing import Final
 
 TARGET_NS: Final = 50_000_000
 """Time for which messages are in flight beyond the round trips of the path."""
-ALWAYS: Final = 128 * 1024
+MIN_IN_FLIGHT: Final = 128 * 1024
 """Bytes that may be in flight on any path."""
 
 
@@ -42,7 +42,7 @@ class PathRate:
             return None
         sent_at, before = last
         delivered, elapsed = self._acknowledged - before, max(1, now - sent_at)
-        return max(ALWAYS, delivered * (TARGET_NS + 2 * round_trip_ns) // elapsed)
+        return max(MIN_IN_FLIGHT, delivered * (TARGET_NS + 2 * round_trip_ns) // elapsed)
 
     def restart(self) -> None:
         """Forget what was sent: a cut was between."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-SMALL = 64 * 1024
+SMALL_BYTES = 64 * 1024
 """Largest small message, in bytes."""
 MIDDLE_BYTES = 1024 * 1024
 """Size up to which a message is neither small nor large."""
@@ -21,6 +21,6 @@ class Priority(Enum):
 
 def priority_for(nbytes: int) -> Priority:
     """Return the priority of a message of ``nbytes``."""
-    if nbytes <= SMALL:
+    if nbytes <= SMALL_BYTES:
         return Priority.SMALL
     return Priority.MIDDLE if nbytes <= MIDDLE_BYTES else Priority.LARGE

@@ -30,8 +30,9 @@ from dora_node_api.transport.shared.errors import PoolExhausted
 from dora_node_api.transport.shared.layout import RecordKind
 
 _RETRY_SECONDS = 0.02
+"""Seconds between attempts to write to local queues."""
 _MESSAGES: Final = (ImageMessage, Assembly)
-LARGE: Final = 64 * 1024
+ACK_AT_ONCE_BYTES: Final = 64 * 1024
 """A larger message is acknowledged at once: its sender keeps memory for it."""
 MAX_BYTES: Final = 1024 * 1024
 """Bytes of smaller messages after which an acknowledgement does not wait."""
@@ -56,7 +57,11 @@ class AckPolicy:
         self._messages += 1
         self._bytes += nbytes
         self._waiting = True
-        if nbytes > LARGE or self._messages >= self._max_messages or self._bytes >= MAX_BYTES:
+        if (
+            nbytes > ACK_AT_ONCE_BYTES
+            or self._messages >= self._max_messages
+            or self._bytes >= MAX_BYTES
+        ):
             self._at_once = True
             self._messages = self._bytes = 0
 

@@ -11,7 +11,7 @@ from dora_config.dataflow.compression import Compression
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
-from dora_daemon.link.protocol.path_rate import ALWAYS, PathRate
+from dora_daemon.link.protocol.path_rate import MIN_IN_FLIGHT, PathRate
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.large_message import LargeSender
@@ -350,7 +350,7 @@ class StreamSender:
             if delivery.kind is RecordKind.DATA:
                 if self._rate is None:
                     self._rate = PathRate()
-                    self.window.restrict(ALWAYS)
+                    self.window.restrict(MIN_IN_FLIGHT)
                 self._rate.sent(delivery.sequence, delivery.nbytes, time.monotonic_ns())
             self.window.add(delivery.sequence, delivery.nbytes, item)
         self._send_alone(delivery, previous, flags)

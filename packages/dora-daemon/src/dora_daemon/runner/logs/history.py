@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dora_config.history.entries import (
-    FIRST,
-    LAST,
+    FIRST_ENTRIES,
+    LAST_ENTRIES,
     HistoryEntry,
     HistoryEvent,
     KeptEvents,
@@ -25,7 +25,7 @@ from dora_config.protocol import runner_events as reports
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
 
-MAX_LINES = 2 * (FIRST + LAST)
+MAX_LINES = 2 * (FIRST_ENTRIES + LAST_ENTRIES)
 """Lines appended to the file before it is replaced by the events that are kept."""
 
 

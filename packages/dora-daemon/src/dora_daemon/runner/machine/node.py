@@ -49,7 +49,7 @@ class NodeState(Enum):
 
 _CONNECTED = (NodeState.WAITING, NodeState.RUNNING)
 _STARTED = (NodeState.CONNECTING, *_CONNECTED)
-STEADY: Final = 1.0
+STEADY_SECONDS: Final = 1.0
 """Seconds after which a program without inputs and outputs has started: nothing waits for its
 connection, but a failure at once is one of the start."""
 _WITHOUT_PROCESS = (NodeState.PLANNED, NodeState.BACKING_OFF)
@@ -176,8 +176,8 @@ class NodeLifecycle:
     pid: int | None = None
     connected: bool = False
     steady: bool = False
-    """Whether the process, a program without ports that need not connect, has run for `STEADY`
-    seconds."""
+    """Whether the process, a program without ports that need not connect, has run for
+    `STEADY_SECONDS`."""
     ended_unconnected: bool = False
     """The last process ended before it connected."""
     restarts: int = 0
@@ -214,7 +214,7 @@ class NodeLifecycle:
     @property
     def up(self) -> bool:
         """Whether it has started: it has connected, or has no ports and its process has run for
-        `STEADY` seconds.
+        `STEADY_SECONDS` seconds.
         """
         return self.connected or self.steady
 
@@ -306,7 +306,7 @@ class NodeLifecycle:
         if self.state is not NodeState.STOPPING and self.spec.startup_timeout is not None:
             commands.append(do.ArmTimer(self.id, "startup", now + self.spec.startup_timeout))
         if not self.spec.has_ports:
-            commands.append(do.ArmTimer(self.id, "steady", now + STEADY))
+            commands.append(do.ArmTimer(self.id, "steady", now + STEADY_SECONDS))
         return commands
 
     def _hello(self, event: events.NodeConnected) -> list[do.Command]:

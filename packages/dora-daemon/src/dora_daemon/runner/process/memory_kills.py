@@ -14,7 +14,7 @@ from dora_node_api.frozen import replace
 
 KILLED: Final = 137
 """Exit code by which a shell reports that its command ended by SIGKILL."""
-RECENT: Final = 5.0
+RECENT_SECONDS: Final = 5.0
 """Seconds for which a kill waits for the process that it ended."""
 _COUNTER: Final = "oom_kill "
 
@@ -40,7 +40,7 @@ class MemoryKills:
         if counted > self._counted:
             self._unclaimed += counted - self._counted
             self._last = now
-        elif now - self._last > RECENT:
+        elif now - self._last > RECENT_SECONDS:
             self._unclaimed = 0
         self._counted = counted
         if self._unclaimed == 0 or (status.signal != "SIGKILL" and status.code != KILLED):

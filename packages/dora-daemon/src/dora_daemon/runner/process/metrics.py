@@ -21,7 +21,7 @@ SHARE_UNTIL = 1 << 30
 """Resident bytes up to which shared pages are shared out: that reads the whole page table."""
 SHARE_FOR = 60.0
 """Seconds for which the share of shared pages is reused, unless the resident bytes change."""
-OLDEST = 1.0
+MAX_SAMPLE_AGE = 1.0
 """Seconds for which a sample is reused."""
 
 
@@ -48,8 +48,8 @@ class LoadMeter:
         self._taken = float("-inf")
 
     def sample(self, now: float) -> ProcessLoad | None:
-        """Return the load, at most OLDEST seconds old; None if it cannot be read."""
-        if now - self._taken >= OLDEST:
+        """Return the load, at most MAX_SAMPLE_AGE seconds old; None if it cannot be read."""
+        if now - self._taken >= MAX_SAMPLE_AGE:
             self._taken = now
             self._load = self._read(now)
         return self._load

@@ -15,7 +15,7 @@ from shlex import quote
 from dora_config.installation import wheel_source
 from dora_daemon.runner.errors import RunnerError
 
-OLDEST = (3, 11)
+OLDEST_PYTHON = (3, 11)
 """Oldest version of Python that runs nodes."""
 _CHECK = """
 import sys
@@ -155,10 +155,10 @@ def _examine(
             return f"{interpreter} does not work: {output[-1] if output else 'it printed nothing'}"
         version = (int(facts[1]), int(facts[2]))
         missing = facts[3].split()
-    if version < OLDEST:
+    if version < OLDEST_PYTHON:
         return (
             f"{interpreter} is Python {version[0]}.{version[1]}, but nodes need"
-            f" {OLDEST[0]}.{OLDEST[1]} or newer; {_newer(interpreter)}"
+            f" {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer; {_newer(interpreter)}"
         )
     if missing:
         return f"{interpreter} has no {missing[0]}; {_remedy(interpreter, missing[0], cwd)}"
@@ -166,7 +166,7 @@ def _examine(
 
 
 def _newer(interpreter: Interpreter) -> str:
-    oldest = f"{OLDEST[0]}.{OLDEST[1]}"
+    oldest = f"{OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]}"
     if interpreter.origin == _MANAGED:
         folder = Path(interpreter.words[0]).parent.parent
         return (

@@ -33,6 +33,7 @@ FIRST_SEGMENT = 64 << 20
 """Bytes of the first segment, for which a runner prepares the memory."""
 _SEGMENT_SIZES = (FIRST_SEGMENT, 256 << 20, 1 << 30)
 MIN_DEFAULT_CAP = 256 << 20
+"""Smallest default limit of a producer's shared memory, in bytes."""
 POOL_SIZE_VARIABLE = "DORA_NODE_SHM_POOL_SIZE"
 _LIMITS = {
     errno.ENOMEM: "address space for {size:,} bytes more (`ulimit -v`)",

@@ -111,9 +111,9 @@ _COPIED = (layout.C_LAST_DATA, layout.C_LAST_URGENT)
 """Numbers of records, as they came out of the pipes."""
 _OF_PRODUCER = (layout.P_SENT, *_GIVEN)
 _OF_CONSUMER = (*_TAKEN, *_COPIED)
-_ABSURD = 1 << 48
+_MAX_COUNT = 1 << 48
 """More messages than a queue ever has."""
-_UNSEEN = 1 << 20
+_MAX_UNSEEN = 1 << 20
 """More messages than a producer sends between two checks."""
 _IN_HAND, _IN_JOURNAL = 256, 4096
 """More records than a consumer has taken and not handed out, or handed out twice as a link does,
@@ -192,7 +192,7 @@ class QueueKeeper:
         given = [(words[word], good[word]) for word in _GIVEN]
         # Last: the others never overtake it. A record that its pipe has not taken lowers it by one.
         sent, before = words[layout.P_SENT], good[layout.P_SENT]
-        if not before <= sent + 1 <= _ABSURD:
+        if not before <= sent + 1 <= _MAX_COUNT:
             return Contradiction("producer", f"{sent} messages sent after {before}")
         if any(not last <= now <= sent for now, last in given) or words[layout.P_BLOCKED] > 1:
             return Contradiction("producer", f"more messages dropped than the {sent} sent")
@@ -205,7 +205,7 @@ class QueueKeeper:
         if taken[0] > sent + 1 + self._slack:
             return Contradiction("producer", text)
         # Numbers that the consumer copies come from records, which the producer has written.
-        if any(now > sent + 1 for now in taken) or any(words[one] >= _ABSURD for one in _COPIED):
+        if any(now > sent + 1 for now in taken) or any(words[one] >= _MAX_COUNT for one in _COPIED):
             return Contradiction(None, f"{text}, the last one with number {max(taken[1:])}")
         self._good = words.tolist()
         return None
@@ -240,14 +240,14 @@ class QueueKeeper:
         found = self.check()
         own = _OF_PRODUCER if producer else _OF_CONSUMER
         # `check` names one end, also if both are wrong.
-        wrong = any(not good[word] <= words[word] + 1 <= _ABSURD for word in own)
+        wrong = any(not good[word] <= words[word] + 1 <= _MAX_COUNT for word in own)
         other = "consumer" if producer else "producer"
         if not wrong and (found is None or found.by == other):
             return
         if producer:
             taken = (words[word] for word in _TAKEN)
-            last = max(good[layout.P_SENT], *(word for word in taken if word < _ABSURD), 0)
-            gap = 0 if self.spec.backpressure else _UNSEEN
+            last = max(good[layout.P_SENT], *(word for word in taken if word < _MAX_COUNT), 0)
+            gap = 0 if self.spec.backpressure else _MAX_UNSEEN
             words[layout.P_SENT :] = array.array("Q", good[layout.P_SENT :])
             words[layout.P_SENT] = sent = last + depth + gap
             left = sent - good[layout.P_REFUSED] - words[layout.C_RECEIVED] - depth
