@@ -29,7 +29,7 @@ _REMEDIES: Mapping[int, str] = {
     errno.EDQUOT: "; free space, or raise the quota on this computer",
     errno.EAGAIN: f"; possible cause: {_NO_PROCESS}",
 }
-"""Remedies of system errors whose text has none."""
+"""Remedies of system errors whose text has no remedy."""
 
 
 STOPPED_BY_USER = 130

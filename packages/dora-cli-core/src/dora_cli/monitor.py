@@ -325,7 +325,7 @@ _MAX_PROBLEMS = 3
 _FRAME = 2
 """Lines of a table besides its rows: an empty one and the titles."""
 _MIN_TABLE_LINES = _FRAME + 2
-"""Lines of the smallest table; with less room for two, the nodes get all of it."""
+"""Lines of the smallest table; with less room for two tables, the nodes get all lines."""
 
 
 def _section(columns: Sequence[Column[T]], rows: Sequence[T], width: int, height: int) -> list[str]:

@@ -86,7 +86,8 @@ def write(text: str = "") -> None:
 
 
 def shown(text: str, stream: TextIO) -> str:
-    """Return ``text`` as it is written to ``stream``: colours as it wants them, nothing else."""
+    """Return ``text`` as it is written to ``stream``: with colours if the stream shows them,
+    without other control characters."""
     return text if text.isprintable() else visible(text, colour=wants_colour(stream))
 
 

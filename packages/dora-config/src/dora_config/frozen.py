@@ -9,7 +9,7 @@ from pydantic_core import SchemaError
 
 # What machines report is bounded, so that arithmetic with it cannot overflow.
 Count = Annotated[int, Field(gt=-(10**30), lt=10**30)]
-"""Far above counters of 64 bits and differences of them."""
+"""Count, with limits far above counters of 64 bits and their differences."""
 Quantity = Annotated[float, Field(gt=-1e30, lt=1e30)]
 UnixTime = Annotated[float, Field(ge=0, le=1e11)]
 """A date that the C library can format."""

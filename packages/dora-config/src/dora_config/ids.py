@@ -9,7 +9,7 @@ from dora_config.errors import InvalidId
 RESERVED_NODE_ID = "dora"
 """First segment of timers and logs, hence not allowed for nodes."""
 RUNNER_LOG = "dora~"
-"""Begins the name of the runner's log in requests of logs of nodes; that of the machine follows."""
+"""Prefix of the name of a runner's log in requests for logs; the name of the machine follows."""
 
 NODE_ID_PATTERN = r"^(?!dora$)[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
 DATA_ID_PATTERN = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"

@@ -89,7 +89,7 @@ _READERS: Mapping[Group, str] = {
     "dora.imports": "recording",
     "dora.replay_checks": "replay",
 }
-"""Commands of plug-ins that read a group; others read nothing of it."""
+"""Commands of plug-ins that read a group; no other command of a plug-in reads it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class InputEvent:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Make the value of a tick, which has none before it is read."""
+            """Make the value of a tick when it is first read."""
             if name != "value":
                 raise AttributeError(f"'InputEvent' object has no attribute {name!r}")
             object.__setattr__(self, "value", null_array())

@@ -60,7 +60,7 @@ class Missing:
     distance: int | None
     """Time by which its nearest capture is later; None: nothing has arrived."""
     silent: int
-    """Time since its last arrival, or that of the leader's message if nothing has arrived."""
+    """Time since the last arrival, or since the leader's message if nothing has arrived."""
     ended: bool
 
 

@@ -63,7 +63,7 @@ class MockNode(Node):
         self._answers = {name: deque(data) for name, data in (service_responses or {}).items()}
         self._state = state
         self.outputs = backend.outputs
-        """Sent data by output, in order, with those of requests and responses."""
+        """Sent data by output, in order, including requests and responses."""
         self.output_metadata = backend.output_metadata
         """Sent metadata by output, in order."""
         self.logs: list[dict[str, Any]] = []

@@ -266,7 +266,7 @@ class Zygote:
         return None
 
     def _changed(self) -> str | None:
-        """Return an imported file or a folder of them that has changed."""
+        """Return an imported file or folder that has changed."""
         lines = itertools.zip_longest(snapshot(self._files), self._known, fillvalue="")
         changed = ((now or known) for now, known in lines if now != known)
         return next((line.partition("\0")[0] for line in changed), None)

@@ -34,7 +34,7 @@ class Converted:
     refused: int = 0
     """Messages that could not be converted and were left out."""
     reason: str = ""
-    """Why the first of them was."""
+    """Why the first message was refused."""
 
     def refuse(self, reason: object, count: int = 1) -> None:
         """Count messages that are left out."""

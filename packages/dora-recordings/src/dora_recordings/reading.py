@@ -125,7 +125,7 @@ class Recording:
         self._damage: dict[int, Damage] = {}
         self._chunks: list[_Record] = []
         self._counts: dict[int, int] = {}
-        """Messages by the begin of a chunk or damage, as the indexes behind it say."""
+        """Messages by the begin of a chunk or damage, from the indexes behind it."""
         self._checks: dict[int, list[int]] = {}
         """Checksums of messages by the begin of their chunk."""
         self._summary: list[Schema | Channel] = []
@@ -135,7 +135,7 @@ class Recording:
 
     @property
     def damage(self) -> list[Damage]:
-        """Damage found so far; all of it after a pass over all messages."""
+        """Damage found so far; complete after a pass over all messages."""
         found = sorted(self._damage.values(), key=lambda one: one.begin)
         return [self._counted(one) if one.messages is None else one for one in found]
 

@@ -54,7 +54,7 @@ class ReplayMessage:
     log_time: int
     publish_time: int
     ahead: int
-    """Lead of the sender's clock over that of the recording."""
+    """Nanoseconds by which the sender's clock is ahead of the recording's clock."""
     notes: list[Any] | None
 
     @property
@@ -144,7 +144,8 @@ class Recorded:
         return self._noted[spec.id]
 
     def ahead(self, spec: ResolvedNode) -> int:
-        """Return by how much the clock of its events is ahead of that of the recording."""
+        """Return the nanoseconds by which the clock of the node's events is ahead of the
+        recording's clock."""
         return next((one.ahead for one in self.sent(spec)), 0) if self.is_noted(spec) else 0
 
     def steps(self, spec: ResolvedNode) -> Iterator[RecordedStep]:
@@ -200,7 +201,7 @@ class RecordedInputs:
     """The messages that a node received, found by what its events name."""
 
     def __init__(self, recorded: Recorded, outputs: Collection[str], ahead: int) -> None:
-        """`ahead`: by how much the clock of the steps is ahead of that of the recording."""
+        """`ahead`: nanoseconds by which the clock of the steps is ahead of the recording's."""
         self._window = WINDOW_NS - ahead
         self._messages = recorded.messages(outputs)
         self._waiting: dict[str, list[ReplayMessage]] = defaultdict(list)

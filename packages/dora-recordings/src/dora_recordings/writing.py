@@ -67,7 +67,7 @@ class Writing:
         self.limit_reached = threading.Event()
         """All further messages are ignored."""
         self._first_ns: int | None = None
-        """Log time of the first message, or that of `begin`."""
+        """Log time of the first message, or of `begin`."""
         self._finished_bytes = 0
         self._file = self._open()
         self._backlog = WriteBacklog(BACKLOG_BYTES, self.lost)

@@ -213,7 +213,7 @@ class BridgeQueue(Generic[_T]):
 
 
 class Topic(BridgeChannel):
-    """A topic; its type may be that of the other side."""
+    """Topic whose type may come from the other side."""
 
     noun = "topic"
     other: ClassVar[Kind]
@@ -401,7 +401,7 @@ class _Exchange(BridgeChannel):
         return None
 
     def output(self, name: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
-        """Send to the output of a name, or to the first one that has no name of its own."""
+        """Send to the output of a name, or to the first one without a name of its own."""
         if name not in self.sender.outputs:
             if name in _EXTRA_OUTPUTS:
                 return

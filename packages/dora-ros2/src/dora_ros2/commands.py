@@ -78,7 +78,7 @@ _CANCELED = {
     CancelCode.GOAL_ENDED: "the goal has ended, or the server did not accept it",
 }
 _QUIET_SECONDS = 0.5
-"""The graph is complete after so long without a change."""
+"""Seconds without a change after which the graph counts as complete."""
 _GRAPH_SECONDS = 5.0
 """Longest wait for a graph that changes without end, or for a server."""
 _ITEMS = 16

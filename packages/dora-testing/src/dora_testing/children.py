@@ -133,7 +133,7 @@ class Child:
         os.close(self._printed)
 
     def new_lines(self, *, last: bool = False) -> list[str]:
-        """Return what it has printed since the last call."""
+        """Return the lines that the process has printed since the last call."""
         data = b""
         while chunk := os.pread(self._printed, 65536, self._read_to):
             data += chunk

@@ -209,7 +209,7 @@ class NodeCheck:
         """Added to the time of the run, the time of the node's machine."""
         self._corrected: set[str] = set()
         self._ids: dict[str, str] = {}
-        """Ids of requests of this run, by those of the recorded one."""
+        """Ids of requests of this run, by the ids in the recording."""
         self._state: tuple[str, bytes] = ("", b"")
         self._stopped = self._beyond = False
         """STOP was sent, and was not in the recording."""

@@ -297,7 +297,7 @@ def _objects(texts: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _loaded(text: str) -> Any:
-    """Parse JSON; that of browsers has no NaN and no infinity, which become texts."""
+    """Parse JSON; NaN and infinity, which browsers do not parse, become texts."""
     return json.loads(text, parse_constant=str, parse_float=_finite)
 
 

@@ -41,7 +41,7 @@ class CoordinatorUnreachable(CoordinatorUnavailable):
         self.problem = problem
 
     def of_file(self, file: Path) -> CoordinatorUnreachable:
-        """Return the error of a command whose coordinator is that of a cluster file."""
+        """Return the error for a command that uses the coordinator of a cluster file."""
         command = f"dora cluster up {shlex.quote(str(file))}"
         return CoordinatorUnreachable(
             self.problem, f"start it and the daemons of the file with `{command}`"
@@ -97,7 +97,7 @@ def unreachable(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
 
 
 def refused(endpoint: Endpoint, status: int, media_type: str, body: str) -> DoraError:
-    """Return the error for an HTTP status that is not of an operation.
+    """Return the error for an HTTP status that no operation returns.
 
     A media type that the coordinator does not use is that of another program.
     """

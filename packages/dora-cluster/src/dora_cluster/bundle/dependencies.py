@@ -30,7 +30,7 @@ LOCK: Final = "requirements.lock"
 FOR_MACHINES: Final = "for_machines.txt"
 """File beside this module: the names of the dependencies that machines need."""
 CODECS_LOCK: Final = "codecs.lock"
-"""File beside this module: libraries of codecs. Machines get those of this computer."""
+"""File beside this module: libraries of codecs. Machines get the versions of this computer."""
 FETCH_TIMEOUT: Final = 1800.0
 """Seconds for all downloads of a platform."""
 

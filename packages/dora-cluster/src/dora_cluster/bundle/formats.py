@@ -18,7 +18,7 @@ from dora_daemon.agent.records import RECORD_FORMAT
 Version = tuple[int, int]
 """Major and minor."""
 Formats = Mapping[str, Version]
-"""Versions by the names below; those of a tree are in its ``bundle.json``."""
+"""Versions by the names below; ``bundle.json`` of a tree has the versions of the tree."""
 
 CONTROL_PLANE: Final = "control plane protocol"
 RUNNER: Final = "runner protocol"

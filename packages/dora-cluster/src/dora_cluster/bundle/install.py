@@ -87,7 +87,7 @@ class Manifest:
     unpacked: int
     """Bytes of all files."""
     formats: Formats
-    """Versions of what it sends and stores."""
+    """Versions of the messages and files that the installed version sends and stores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def open_coordinator_machine(cluster: Cluster) -> Iterator[CoordinatorMachine | 
 
 
 def this_machine(cluster: Cluster) -> CoordinatorMachine:
-    """Return this machine as that of the coordinator."""
+    """Return this machine as the machine of the coordinator."""
     here = Machine(id="coordinator", host=socket.gethostname())
     return CoordinatorMachine(cluster, here, LocalConnection())
 

@@ -188,7 +188,7 @@ class StandbyChange:
 
 
 def standby_change(client: CoordinatorClient, file: Cluster) -> StandbyChange | None:
-    """Compare the standbys of a file with those of the coordinator; None: they are the same.
+    """Compare the standbys of a file with the standbys of the coordinator; None: they are the same.
 
     Raises CoordinatorUnavailable.
     """

@@ -55,7 +55,7 @@ class ExistingDaemon(Frozen):
     user_service: bool
     since: float
     token: str | None
-    """Fingerprint; None if it has no token or the token is unreadable."""
+    """Fingerprint of the token; None if the daemon has no readable token."""
     owner: Mapping[str, Any] | None
     """The owner record (see ``UserAccount.record``) with ``since``; None: not known."""
     dataflows: tuple[str, ...]

@@ -123,7 +123,7 @@ def leads(claim: Claim, found: Iterable[StandbyFacts]) -> bool:
 
 
 def next_epoch(found: Iterable[StandbyFacts], copy: CoordinatorCopy) -> int:
-    """Return an epoch above all that any machine has seen, and that of the copy."""
+    """Return an epoch above that of the copy and above all that any machine has seen."""
     seen = [one.claim.epoch for one in found if one.claim is not None]
     return max(1, copy.epoch, *seen) + 1
 

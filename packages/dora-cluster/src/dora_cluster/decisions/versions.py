@@ -140,7 +140,7 @@ def installed_versions(found: Mapping[str, Any], running: str) -> Versions:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """The versions of dora on one machine, or those of the coordinator."""
+    """Versions of dora on one machine, or of the coordinator."""
 
     now: str
     before: str | None = None

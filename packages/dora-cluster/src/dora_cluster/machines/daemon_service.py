@@ -279,7 +279,7 @@ def stop_and_clean(remote: RemoteMachine) -> None:
 
 
 def stop_for_service(remote: RemoteMachine) -> None:
-    """End the daemon; its dataflows keep running, and its state stays for that of the service."""
+    """End the daemon; its dataflows keep running, and the service continues with its state."""
     _stop(remote, hand_over=True)
     remote.call("daemon.clean", name=remote.machine.daemon, keep_state=True)
 
@@ -305,7 +305,7 @@ def start_daemon(remote: RemoteMachine, dora: str, *, token: str | None = None) 
 
 
 def changed_settings(remote: RemoteMachine, facts: MachineFacts) -> str:
-    """Return which settings of the file differ from those of the running daemon; may be empty."""
+    """Return the settings of the file that the running daemon does not have; may be empty."""
     if facts.daemon is None or not facts.daemon.words:
         return ""
     found = []
@@ -338,7 +338,7 @@ class DaemonService(SystemdService):
 
     @classmethod
     def find_all(cls, remote: RemoteMachine, facts: MachineFacts) -> list[DaemonService]:
-        """Return the installed services: that of the machine, and that of the user."""
+        """Return the installed services: of the machine, and of the user."""
         kinds = ((False, facts.service), (True, facts.user_service))
         return [cls(remote, facts, user=user) for user, installed in kinds if installed]
 

@@ -145,7 +145,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._kept: dict[MachineKey, MachineConnection | DoraError] = {}
-        """Connections until `close`, and why machines have none."""
+        """Connections until `close`, or why a machine has no connection."""
         self._open: set[MachineConnection] = set()
         self._lock = threading.Lock()
         self._closed = False

@@ -65,7 +65,7 @@ class ManagedCoordinator(VersionSwitch):
     REMEDY = "Start it with `dora cluster up`"
 
     def __init__(self, host: CoordinatorMachine, store: str | None) -> None:
-        """``store``: its file; empty: that of the account; None: in memory."""
+        """``store``: file of the store; empty: the store of the account; None: in memory."""
         super().__init__(host.connection.name, queries.release_of(host.cluster))
         self.host = host
         self._store = store
@@ -154,7 +154,7 @@ class ManagedCoordinator(VersionSwitch):
             self._copy = found["copy"]
 
     def _restore_store(self) -> None:
-        """Restore the store; the old version may still run with that of the new one."""
+        """Restore the store; the old version may still run with the store of the new one."""
         if self._copy is None:
             return
         try:

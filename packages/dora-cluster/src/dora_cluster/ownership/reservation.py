@@ -77,7 +77,7 @@ class ClusterCommand:
     refuses: bool = True
     """Whether machines of others are an error; otherwise they are left unchanged."""
     surveys_all: bool = False
-    """Whether it concerns all daemons of a machine, not only those of the file."""
+    """Whether the command concerns all daemons of a machine, not only those of the file."""
 
 
 class Reservation:

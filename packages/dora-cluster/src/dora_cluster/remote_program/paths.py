@@ -115,7 +115,7 @@ def command_line(pid: int | str | None) -> list[str]:
 def wait_for_end(
     program: str, pid: int, runs: Callable[[], bool], within: float, there: str = "there"
 ) -> None:
-    """Wait until a process has ended; raises RemoteProblem after so many seconds."""
+    """Wait until a process has ended; raises RemoteProblem after ``within`` seconds."""
     deadline = time.monotonic() + within
     while runs():
         if time.monotonic() > deadline:

@@ -22,7 +22,7 @@ UserKnownHostsFile {home}/.ssh/known_hosts {home}/.ssh/known_hosts2
 ConnectTimeout 10
 ServerAliveInterval 10
 """
-"""The home is that of the environment, as elsewhere in dora."""
+"""``{home}`` is the home of the environment, as elsewhere in dora."""
 
 
 class ConfigProblem(DoraError):

@@ -160,7 +160,7 @@ class Rollout(Frozen):
     on_failure: OnFailureField = "pause"
 
     def for_return(self) -> Rollout:
-        """Return how machines return to what they had before a failure: all at once."""
+        """Return the settings for a return to the state before a failure: all machines at once."""
         return Rollout(deadline=self.deadline)
 
     def batch_size(self, machines: int) -> int:

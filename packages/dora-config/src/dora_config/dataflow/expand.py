@@ -105,7 +105,7 @@ _DIFFERENT = {"args", "build", "deploy", "env", "git", "inputs", "operators"}
 _SAME_FIELDS = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _DIFFERENT
 _SAME_OF_OPERATOR = ResolvedOperator.model_fields.keys() - _DIFFERENT
 _SAME_OF_RUNTIME = SHARED_FIELDS - _DIFFERENT
-"""Further fields of a runtime node are those of its operators."""
+"""Further fields of a runtime node that are fields of its operators."""
 _RESTART_FIELDS = {
     "policy": "restart_policy",
     "max_restarts": "max_restarts",

@@ -47,7 +47,7 @@ class FlowProblem(Message):
     text: str
     """A full sentence."""
     inputs: tuple[str, ...] = ()
-    """Inputs that receive nothing because of it, as ``node/input``."""
+    """Inputs that receive nothing because of this, as ``node/input``."""
 
 
 class Explanation(Message):

@@ -91,7 +91,7 @@ class PartLinks(Message):
     names: dict[str, str] = Field(default_factory=dict)
     """Common names in the certificates of these daemons."""
     whole: bool = True
-    """Whether the dataflow has no other parts."""
+    """Whether this part has all nodes of the dataflow."""
 
 
 class LinkPart(Message, kind="link_part"):

@@ -192,7 +192,7 @@ class PartChanged(Message, kind="part_changed"):
 
 
 class PartLost(Message, kind="part_lost"):
-    """A part was lost or could not be prepared; nothing of it runs on this machine."""
+    """A part was lost or could not be prepared; no process of it runs on this machine."""
 
     dataflow_id: DataflowUuid
     attempt: int

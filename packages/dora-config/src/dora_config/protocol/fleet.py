@@ -192,9 +192,9 @@ class CopyRecord(Message):
     """State of one dataflow or copy that the coordinator stores."""
 
     reached: int = 0
-    """Last generation of it that ran."""
+    """Last generation that ran."""
     healthy: int = 0
-    """Last generation of it that was healthy."""
+    """Last generation that was healthy."""
     failed: str | None = None
     """Why it failed in the present generation."""
     by_hand_at: UnixTime | None = None

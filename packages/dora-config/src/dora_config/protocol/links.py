@@ -67,7 +67,7 @@ class LinkPlan(Frozen):
     listen_host: str
     """Address of this machine to listen on."""
     port: int | None = None
-    """Port of the part's link before, which is tried first: its peers know it."""
+    """Port of the part's previous link, tried first because the peers have this address."""
     first_port: int = Field(default=FIRST_PORT, ge=1, le=65535)
     last_port: int = Field(default=LAST_PORT, ge=1, le=65535)
     edges: tuple[RemoteEdge, ...]

@@ -61,7 +61,7 @@ class RecordingRequest(Message):
     dataflow: str | None = None
     """YAML of the whole dataflow, of which the runner has a part."""
     working_dir: str | None = None
-    """Folder of the dataflow file; by default that of the runner."""
+    """Folder of the dataflow file; by default the one of the runner."""
     count_on: bool = False
     """Count the lost messages after a failed write, until the recording would have ended."""
     none_is_fine: bool = False

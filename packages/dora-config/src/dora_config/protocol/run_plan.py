@@ -38,7 +38,7 @@ class RunPlan(DataflowSetup):
     stop_grace: float = 10.0
     """Seconds between the STOP event and SIGTERM; SIGKILL follows after half of that time."""
     whole: bool = True
-    """All nodes of the dataflow run here, so decisions about all of them are made here."""
+    """Whether all nodes run here, so that the runner decides when the dataflow ends."""
     hold_at_barrier: bool = False
     """Wait for :class:`Release` once all local nodes have connected."""
     machine_id: str | None = None

@@ -148,7 +148,7 @@ class LogLinesDropped(Frozen, kind="lines_shed"):
 
 
 class RunnerState(Frozen, kind="state"):
-    """State of a runner without that of its nodes; an event whenever it has changed."""
+    """State of a runner without the state of its nodes; an event whenever it has changed."""
 
     phase: Literal["starting", "ready", "running", "stopping", "finished"]
     """``ready``: all local nodes have connected, and with ``hold_at_barrier`` the runner waits for

@@ -116,7 +116,7 @@ class EdgeSummary(EdgeCounters, Message):
     wire_bytes: int = 0
     """Size that they had between the machines, compressed."""
     uncompressed: str = ""
-    """Why they cross as they are although the input has ``compress``, as a sentence."""
+    """Why messages cross uncompressed although the input has ``compress``, as a sentence."""
     latency: LatencyCounts = ()
     """Latencies from send to receipt, with the clock offset between machines."""
     at: float = 0.0

@@ -21,7 +21,7 @@ def nodes_of_others(known: Dataflow, daemon: str, spec: DataflowSpec) -> list[st
 
 
 def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[StoredPart, ...]:
-    """Return the parts of a dataflow as the machine of one of them knows them."""
+    """Return the parts of a dataflow from the description that one machine keeps."""
     own = StoredPart(
         daemon=daemon,
         nodes=tuple(node.id for node in message.spec.resolved.nodes),
@@ -48,7 +48,7 @@ def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[Store
 
 
 def described_spec(daemon: str, message: messages.PartDescribed) -> DataflowSpec:
-    """Return the specification of the whole dataflow as one machine knows it."""
+    """Return the specification of a whole dataflow from the description that a machine keeps."""
     known = message.whole.unpack()
     if known is None:
         return message.spec
@@ -81,9 +81,7 @@ def adopted(daemon: str, message: messages.PartDescribed, number: int) -> Datafl
 def extended(
     known: Dataflow, daemon: str, message: messages.PartDescribed
 ) -> tuple[DataflowRecord, DataflowSpec, tuple[str, ...]]:
-    """Return the record and specification of a dataflow as a machine knows it, and the daemons
-    that have no part any more.
-    """
+    """Return record and specification from a machine's newer description, and the former daemons."""
     parts = {part.daemon: part for part in described_parts(daemon, message)}
     record = known.record()
     kept = {part.daemon: part for part in record.parts}

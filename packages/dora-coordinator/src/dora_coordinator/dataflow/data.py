@@ -132,14 +132,14 @@ class Parts(Mapping[str, Part]):
     def prepare(
         self, part: Part, spec: DataflowSpec, whole: WholeDataflow, membership: Membership
     ) -> SendToDaemon:
-        """Return the message to spawn a part; ``spec`` is that of the whole dataflow."""
+        """Return the message to spawn a part; ``spec``: specification of the whole dataflow."""
         own = spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
         return part.prepare(own, self.links_of(part, membership), whole)
 
     def links_of(
         self, part: Part, membership: Membership, edges: tuple[RemoteEdge, ...] | None = None
     ) -> PartLinks:
-        """Return the links of a part, or what they would be with other ``edges``."""
+        """Return the links of a part, or those that other ``edges`` would give it."""
         edges = self.links.edges_of(part.daemon) if edges is None else edges
         addresses, names = {}, {}
         for peer in sorted({edge.peer_of(part.daemon) for edge in edges}):
@@ -303,7 +303,7 @@ class DataflowData:
         return self.parts.prepare(part, self.spec, self.whole(), self.context.membership)
 
     def relink(self, part: Part) -> list[Command]:
-        """Return the messages with a part's links and what it is to know about the others."""
+        """Return the messages with a part's links and the description of the other parts."""
         return self.parts.relink(part, self.whole(), self.context.membership)
 
     def whole(self) -> WholeDataflow:

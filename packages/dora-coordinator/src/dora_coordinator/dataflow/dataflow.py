@@ -129,7 +129,7 @@ class Dataflow(DataflowData):
                 return []
 
     def _was_released(self, event: events.PartReported) -> bool:
-        """Whether nodes ran although the store, from the time of the start, has no release."""
+        """Whether nodes ran although the record, from the time of the start, has no release."""
         interrupted = self.was_interrupted and not self.stop_requested
         return interrupted and event.report.phase in ("running", "lost")
 
@@ -186,7 +186,7 @@ class Dataflow(DataflowData):
             self.parts.mark(part)
 
     def _compare(self, event: events.PartReported) -> list[Command]:
-        """Request the nodes of a part that was changed, or all that its machine knows."""
+        """Request the nodes of a changed part, or the whole description that its machine keeps."""
         part, report = self.parts[event.daemon], event.report
         if part.ended or report.phase == "ended" or report.attempt < part.attempt:
             return []
@@ -238,7 +238,7 @@ class Dataflow(DataflowData):
 
     @property
     def has_ended_everywhere(self) -> bool:
-        """Whether it has ended and no daemon may still have nodes of it."""
+        """Whether the dataflow has ended and no daemon may still have nodes of it."""
         return self.has_ended and all(part.ended for part in self.parts.values())
 
     @property

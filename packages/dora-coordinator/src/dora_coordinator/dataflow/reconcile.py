@@ -28,7 +28,7 @@ from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import Phase
 
 SWEEP_SECONDS: Final = 10.0
-"""Seconds between comparisons of everything; events let that of one part take place at once."""
+"""Seconds between comparisons of all parts; an event causes the comparison of one part at once."""
 MAX_REPAIRS: Final = 3
 """Tries of a repair after which the difference is named, however short it lasts each time."""
 _WANTED: Final[Mapping[Phase, Wanted]] = {
@@ -152,7 +152,7 @@ class Reconciler:
         return self._due(found, now, known)
 
     def _forget(self, dataflow_id: str, keys: Iterable[Key], kept: set[Key]) -> None:
-        """Remove those of the keys that do not differ any more."""
+        """Remove the keys that do not differ any more."""
         tracks = self._tracks.get(dataflow_id, {})
         for key in keys:
             if key not in kept:

@@ -369,7 +369,7 @@ class DataflowRegistry(DataflowIndex):
     def _extend(
         self, known: Dataflow, daemon: str, message: messages.PartDescribed, now: float
     ) -> list[Command]:
-        """Take over what a machine knows of a dataflow whose stored record is older."""
+        """Use a machine's newer description of a dataflow instead of the stored record."""
         record, spec, removed = extended(known, daemon, message)
         before = tuple(known.parts)
         dataflow = Dataflow(record, spec, self._context, known)

@@ -50,7 +50,7 @@ def add_part(data: DataflowData, event: PartAdded) -> list[Command]:
 
 
 def change_ended_part(data: DataflowData, event: EndedPartChanged) -> list[Command]:
-    """Change the nodes of a part of which no runner is left, and start some of them."""
+    """Change the nodes of a part that has no runner any more, and start some of them."""
     part = data.parts.get(event.daemon)
     if part is None or not part.ended:
         return []

@@ -57,7 +57,7 @@ class Generations:
         return [one for _, one in sorted(self._stored.items())]
 
     def wants(self, fleet: fleets.Fleet) -> bool:
-        """Return whether the present generation wants the same."""
+        """Return whether the present generation desires the same fleet."""
         present = {one.name: one.content() for one in self.fleet.dataflows}
         return present == {one.name: one.content() for one in fleet.dataflows}
 

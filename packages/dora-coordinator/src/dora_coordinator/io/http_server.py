@@ -256,7 +256,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 def _report_lost(client: tuple[str, int] | None, reason: Exception | None) -> None:
-    """Log that the kernel has ended a connection; other ends are those of the client."""
+    """Log that the kernel has ended a connection; the client causes all other ends."""
     if isinstance(reason, OSError) and reason.errno == errno.ETIMEDOUT and client is not None:
         host, port = client
         logger.warning(

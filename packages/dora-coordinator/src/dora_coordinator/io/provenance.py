@@ -37,7 +37,7 @@ class Provenance:
     def signed(
         self, message: messages.PreparePart | LinkPart, name: str | None
     ) -> messages.PreparePart | LinkPart:
-        """Return a message to a machine with signatures; ``name``: that of the dataflow."""
+        """Return a message to a machine with signatures; ``name``: name of the dataflow."""
         whole, dataflow_id = message.whole, message.dataflow_id
         if whole is None:
             return message
@@ -64,7 +64,7 @@ class Provenance:
         )
 
     def message(self, machine: str, message: messages.DaemonMessage) -> messages.DaemonMessage:
-        """Return a message of a machine with what was signed of it."""
+        """Return a message of a machine with only those parts that were signed."""
         match message:
             case messages.Heartbeat(parts=parts):
                 return message.model_copy(update={"parts": self._reports(machine, parts)})

@@ -23,7 +23,7 @@ RETRY = 5.0
 COPY_PAUSE = 0.2
 """Seconds in which changes are collected for one copy."""
 COPY_SHARE = 4.0
-"""A pause is at least so many times as long as making the last copy took."""
+"""A pause is at least this many times as long as making the last copy took."""
 ASK_EVERY = 5.0
 """Seconds between questions to the standbys whether one has taken over."""
 

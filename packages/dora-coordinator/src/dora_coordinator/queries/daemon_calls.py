@@ -50,7 +50,7 @@ WAITING: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class CallProblems:
-    """Why a daemon has no reply; ``{0}`` is the daemon, ``{1}`` the limit in seconds."""
+    """Errors about a daemon without a reply; ``{0}``: the daemon, ``{1}``: the limit in seconds."""
 
     unconnected: str = 'no connection to daemon "{0}"'
     lost: str = 'the connection to daemon "{0}" was lost'

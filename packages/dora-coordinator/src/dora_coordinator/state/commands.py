@@ -144,7 +144,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class AnswerClient:
-    """Answer a request, once what it changed is stored."""
+    """Answer a request, once its changes are stored."""
 
     client: int
     answer: Begun | control.ControlAnswer

@@ -75,7 +75,7 @@ class Tokens:
 
     @property
     def successor(self) -> Successor:
-        """The current token with what it replaces, for the files of clients and daemons."""
+        """The current token with digests of the replaced ones, for files of clients and daemons."""
         return self._successor
 
     def check(self, given: str, now: float) -> Accepted | None:

@@ -125,7 +125,7 @@ class SpanSender:
         self._unix_offset = time.time() - time.monotonic()
 
     def handle(self, events: Iterable[SpanEvent]) -> None:
-        """Begin and end spans; times are those of the monotonic clock."""
+        """Begin and end spans; times are readings of the monotonic clock."""
         for event in events:
             match event:
                 case SpanBegun():

@@ -46,7 +46,7 @@ class KnownCoordinators(Frozen):
         return KnownCoordinators(authority=authority, claim=found.claim, standbys=found.standbys)
 
     def addresses(self, given: str) -> list[str]:
-        """Return the addresses to try, in order; ``given``: that of the command line.
+        """Return the addresses to try, in order; ``given``: address of the command line.
 
         The coordinator first: until one has taken over, it is the one that was given.
         """

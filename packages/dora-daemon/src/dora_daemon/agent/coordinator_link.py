@@ -25,7 +25,7 @@ from dora_config.retry import Retry, RetryPolicy
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for TCP; the next address may be that of a coordinator that has taken over."""
+"""Seconds for TCP; the next address may have a coordinator that has taken over."""
 OPEN_TIMEOUT = 20.0
 """Seconds for TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
 REGISTRATION_TIMEOUT = 30.0
@@ -102,7 +102,7 @@ class CoordinatorLink:
             self._queue = None
 
     def send_heartbeat_soon(self) -> None:
-        """Send the next heartbeat soon, because what it reports has changed."""
+        """Send the next heartbeat soon, because its content has changed."""
         self._changed.set()
 
     def finish(self) -> None:

@@ -84,7 +84,7 @@ class Credentials:
         self._write_key(self._key)
 
     async def usable(self, *, within: float, alone: bool = False) -> bool:
-        """Wait for a certificate that the present coordinator trusts, for at most so long.
+        """Wait at most ``within`` seconds for a certificate that the present coordinator trusts.
 
         ``alone``: without the coordinator, the one that an earlier daemon process stored is used.
         """

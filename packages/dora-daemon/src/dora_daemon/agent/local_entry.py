@@ -1,4 +1,4 @@
-"""The file by which commands on this machine find the daemon, and what they request in files."""
+"""File by which commands on this machine find the daemon, and files with their requests."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def local_runs(dataflow: str | None = None) -> list[tuple[Path, IndexEntry]]:
 
 
 def record_of(directory: Path, entry: IndexEntry) -> PartRecord | None:
-    """Return the record of a run; None if it has no plan that this version can read."""
+    """Return the record of a run; None if this version cannot read the plan of the run."""
     try:
         plan = RunPlan.model_validate_json((directory / PLAN).read_bytes())
         token = (directory / OWNER).read_text()

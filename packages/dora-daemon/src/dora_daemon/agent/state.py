@@ -273,7 +273,7 @@ class AgentState:
     def _changed(
         self, part: LocalPart, state: protocol.RunnerState, now: float
     ) -> list[do.Command]:
-        """Follow the state of a runner; the first one is that of a new connection."""
+        """Follow the state of a runner; the first state follows a new connection."""
         before, part.runner = part.runner, state
         if state.result is not None:
             return self._finish(part, state.result, now)

@@ -15,7 +15,7 @@ from dora_config.protocol.builds import FailedNode
 
 
 class StepFailed(DoraError):
-    """One step failed; what it printed was reported before."""
+    """One step failed; its output was reported before."""
 
 
 class BuildError(DoraError):

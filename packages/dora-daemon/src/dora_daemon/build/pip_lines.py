@@ -156,7 +156,7 @@ def _installed_at(folder: Path, python: Path | None) -> int | None:
 
 
 def site_directories(python: Path | None) -> list[Path]:
-    """Return the folders of the packages of an interpreter; None: that of dora."""
+    """Return the package folders of an interpreter; None: of the interpreter that runs dora."""
     if python is None:
         return [Path(sysconfig.get_path("purelib"))]
     return list(python.parent.parent.glob("lib/python*/site-packages"))

@@ -71,7 +71,7 @@ DEPTH: Final[Mapping[str, Any]] = {
 }
 """Little-endian; shown from black for 0 to white for the largest value."""
 MIN_DEPTH: Final = 1e-30
-"""Shown as white; smaller values have no reciprocal."""
+"""Depth that is shown as white; smaller values have no reciprocal."""
 YUV: Final[Mapping[str, tuple[int, int, int]]] = {
     "yuyv": (0, 1, 3),
     "uyvy": (1, 0, 2),

@@ -159,7 +159,7 @@ def render(name: str, delivery: Delivery, limit: int, pictures: PictureLimits | 
 
 
 class Cut:
-    """Converts values of arrays to Python objects, at most ``room`` of them."""
+    """Converts values of arrays to Python objects, at most ``room`` objects."""
 
     def __init__(self, room: int) -> None:
         self._left = room

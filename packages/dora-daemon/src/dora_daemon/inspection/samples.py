@@ -75,7 +75,7 @@ class Samples:
         self._long = ""
         """Message that is sent in pieces."""
         self._taken = 0
-        """Characters of it that were taken."""
+        """Characters of the present message that were taken."""
         self._count = _TokenBucket(MAX_PER_SECOND)
         self._bytes = _TokenBucket(BYTES_PER_SECOND)
         self._waiting: deque[tuple[str, str, int]] = deque()

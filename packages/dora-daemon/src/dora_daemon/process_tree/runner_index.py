@@ -33,7 +33,7 @@ class IndexEntry:
     machine_id: str | None = None
     socket: str = NODE_SOCKET
     whole: bool = True
-    """The dataflow has no nodes on other machines."""
+    """Whether the dataflow has no nodes on other machines."""
     daemon_port: int | None = None
     """``--local-listen-port`` of the daemon that started it, by which dynamic nodes select it."""
 

@@ -23,7 +23,7 @@ def attach(
     daemon_port: int | None = None,
     dataflow: str | None = None,
 ) -> Backend:
-    """Return a new backend, or that of the `living` nodes which has the same connection.
+    """Return a new backend, or the backend of the `living` nodes which has the same connection.
 
     `daemon_port` and `dataflow` select as in `Node`. Raises SetUpError with what is missing and
     what to do.

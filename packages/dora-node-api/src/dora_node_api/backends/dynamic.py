@@ -83,7 +83,7 @@ def _is_named(runner: RunnerAddress, dataflow: str) -> bool:
 
 
 def _of_daemon(runners: list[RunnerAddress], port: int) -> list[RunnerAddress]:
-    """Return the runners of a daemon; if it has none, those without a daemon."""
+    """Return the runners of a daemon; if it has no runner, the runners without a daemon."""
     own = [runner for runner in runners if runner.daemon_port == port]
     return own or [runner for runner in runners if runner.daemon_port is None]
 

@@ -105,7 +105,7 @@ class LockstepBackend(Backend):
         return self._ended
 
     def _event(self, answer: Any, content: bytearray) -> Event | None:
-        """Return the event of an answer; that of `next`, as `Session` makes it."""
+        """Return the event of an answer, in the form that `Session` gives it."""
         if answer is None:
             return None
         if answer["type"] == "STOP":

@@ -21,7 +21,7 @@ class ValueSource(Protocol):
     """A source of values."""
 
     def next(self) -> Any:
-        """Return the next value; None if there is none. Never blocks."""
+        """Return the next value; None if no value waits. Never blocks."""
 
     def notify(self, descriptor: int) -> None:
         """Write to this eventfd for each value that arrives."""

@@ -464,7 +464,7 @@ def _joints(array: pa.Array, metadata: Mapping[str, Any], struct: dict[str, Any]
 
 
 def _names(metadata: Mapping[str, Any], key: str, count: int) -> tuple[str, ...]:
-    """Return the names of so many numbers from the metadata ``key`` or ``names``, () without."""
+    """Return the names of ``count`` numbers from the metadata ``key`` or ``names``, () without."""
     names = metadata.get(key) or metadata.get("names")
     if not isinstance(names, Sequence) or isinstance(names, str) or len(names) != count:
         return ()

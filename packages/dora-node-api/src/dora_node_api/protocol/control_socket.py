@@ -174,7 +174,7 @@ class ControlSocket:
             self._take_in()
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait until something can be received, at most so many seconds; return whether it can."""
+        """Wait until something can be received, at most ``seconds``; return whether it can."""
         import select
 
         # poll, not select: the descriptor may exceed 1023.

@@ -37,7 +37,7 @@ class SpawnRequest(FrozenRecord):
     cwd: str
     env: Mapping[str, str]
     cpus: tuple[int, ...] = ()
-    """Processor cores; empty: those of the runner."""
+    """Processor cores; empty: the cores of the runner."""
     open_files: tuple[int, int] | None = None
     """RLIMIT_NOFILE of the node, soft and hard, instead of the raised limits of the runner."""
     inherited: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""A command whose options are those of the format that is named."""
+"""Command whose options depend on the format that is named."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class FormatCommand(TyperCommand):
         return self.of(name)
 
     def _of_file(self, args: list[str]) -> str:
-        """Return the format that says it reads one of the files, else the one that says nothing."""
+        """Return the format that reads one of the files, else the one without a condition."""
         if self._default or not args:
             return ""
         silent = []

@@ -109,7 +109,7 @@ class ZenohConnection(RosConnection):
     profile: Profile
     """Profile of the user, else of the other nodes; announced endpoints follow a change."""
     follows: bool
-    """Whether it is that of the other nodes."""
+    """Whether the profile follows the other nodes."""
     _zenoh: zenoh.Session
 
     @property
@@ -135,7 +135,7 @@ class ZenohEndpoint(RosEndpoint):
         super().__init__(node, name, type, qos)
 
     def refresh(self) -> None:
-        """Announce the endpoint again if it shall have a hash and has none, or vice versa."""
+        """Announce the endpoint again if its token must get or lose the hash."""
         with self._lock:
             if not self.closed and self.token.hash != self._hash():
                 for declared in reversed(self._declared):

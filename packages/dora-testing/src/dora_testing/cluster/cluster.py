@@ -226,7 +226,7 @@ class InProcessCluster:
             self._network.walls.add(Wall((machine, other)))
 
     def slow(self, machine: str, *others: str, latency: Duration) -> None:
-        """Let messages of nodes between a machine and others take so long."""
+        """Delay messages of nodes between a machine and others by ``latency``."""
         names = ", ".join(map(repr, (machine, *others)))
         self._note(f"slow({names}, latency={latency!r})")
         for other in self._others(machine, others):

@@ -269,7 +269,7 @@ class InProcessFleet(Generic[M]):
     # ----------------------------------------------------------------------- steps
 
     def handle(self, event: events.Event, then: Callable[[], None] | None = None) -> None:
-        """Let the coordinator handle an event; ``then``: what queries see of it."""
+        """Let the coordinator handle an event; ``then``: the event as queries receive it."""
         if isinstance(event, events.DaemonMessageReceived) and isinstance(event.message, Reply):
             daemon = self._connections.get(event.connection)
             if daemon is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 
 def py_main() -> None:
-    """Run the node `dora-rerun`; the name is that of the replaced package."""
+    """Run the node `dora-rerun`; the function has the name that it has in the replaced package."""
     from .rerun_node import main
 
     main()

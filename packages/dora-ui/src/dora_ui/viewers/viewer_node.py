@@ -52,7 +52,7 @@ class ViewerInput:
 
 @dataclass(frozen=True, slots=True)
 class ViewerMessage:
-    """A message with what it shows."""
+    """A message and its content for viewers."""
 
     input: ViewerInput
     array: Any

@@ -35,9 +35,9 @@ class LocalPart:
     """Why its runner, of another version, takes no requests."""
     stop: messages.StopPart | None = None
     next: messages.PreparePart | None = None
-    """Replaces it once nothing of it is left."""
+    """Part that replaces this one once no process of this one is left."""
     lost: str | None = None
-    """Why nothing of it runs; the coordinator, or in its absence the machine, starts it again."""
+    """Why no process of the part runs, until the coordinator, or the machine alone, starts it."""
     due: float = 0.0
     """Unix time of its next start without the coordinator; 0: when that has been away for long."""
     cause: str = ""

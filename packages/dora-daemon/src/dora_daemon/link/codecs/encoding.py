@@ -30,13 +30,13 @@ class StreamEncoder:
         note: Callable[[str], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """``note``: report once why messages cross as they are."""
+        """``note``: report once why messages cross uncompressed."""
         self.compression = compression
         self._note = note
         self._clock = clock
         self._noted = False
         self.uncompressed = ""
-        """Why the last message crossed as it is; empty if it did not, or would not get smaller."""
+        """Why the last message crossed uncompressed; empty also if it would not get smaller."""
         self._jpeg: Any = None
         self._h264: Any = None
         self._key_at = 0
@@ -48,7 +48,7 @@ class StreamEncoder:
         self._h264, self._last = None, 0
 
     def encode(self, sequence: int, parts: Payload, data: memoryview) -> bytes | None:
-        """Return a compressed data area; None: the message crosses as it is."""
+        """Return a compressed data area; None: the message crosses uncompressed."""
         codec = self.compression.codec
         try:
             if parts.nbytes > MAX_CODED:

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from dora_daemon.link.codecs.coded import NotDecoded, Shape
 
 _RAW_MODES: Final = {"rgb8": ("RGB", "RGB"), "bgr8": ("RGB", "BGR"), "mono8": ("L", "L")}
-"""Mode of the image, and that of its bytes in memory."""
+"""Mode of the image, and mode of its bytes in memory."""
 
 
 class JpegEncoder:

@@ -26,8 +26,8 @@ from dora_daemon.link.protocol.status import other_security
 _ATTEMPTS: Final = RetryPolicy(first=0.1, longest=1.0)
 """Attempts to connect to all endpoints."""
 _TIMEOUTS: Final = RetryPolicy(first=CONNECT_SECONDS, longest=12.0)
-"""Seconds for one step of connecting, after so many failures: a network with 30 % loss often needs
-more than CONNECT_SECONDS."""
+"""Seconds for one step of connecting, by the number of failures: a network with 30 % loss often
+needs more than CONNECT_SECONDS."""
 _WAIT_FOR_PEER = 1.5
 """Seconds that the second of two links waits for a connection of the first."""
 _INCOMPATIBLE_PAUSE = 30.0
@@ -60,7 +60,7 @@ class LowLatencyDialer:
     _retry: Retry = field(default_factory=Retry)
 
     def wanted(self, ordinary: LinkSession | None) -> None:
-        """Connect beside this session, from the next `dial` on."""
+        """Request a connection beside this session, from the next `dial` on."""
         self._ordinary = ordinary
         self._retry.reset()
 
@@ -206,7 +206,7 @@ class Dialer:
         return any(self._connect(endpoint, CONNECT_SECONDS) is None for endpoint in self._others())
 
     def _connect(self, endpoint: str, timeout: float) -> str | None:
-        """Return why there is no connection; None if there is one, or none is needed any more."""
+        """Return why the connection is missing; None if it exists, or is not needed any more."""
         peer = self.peer
         try:
             with probed(endpoint, timeout) as took:

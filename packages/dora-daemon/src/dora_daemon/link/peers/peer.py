@@ -327,7 +327,7 @@ class PeerLink:
     # --- run, address and streams -----------------------------------------------------------------
 
     def set_run(self, run_id: str, endpoints: tuple[str, ...]) -> None:
-        """Set the peer's run and addresses; those of an earlier run are ignored."""
+        """Set the peer's run and addresses; reports of an earlier run are ignored."""
         with self._lock:
             if run_id < self.run_id:
                 return
@@ -536,7 +536,7 @@ class PeerLink:
             self._acknowledged((ack,), now)
 
     def _opened_low_latency(self, session: LinkSession, frame: bytes) -> None:
-        """Send small messages over this session from now on: the peer receives what it sends."""
+        """Send small messages over this session from now on, because the peer receives over it."""
         wants_answer, zid = frames.read_low_latency(frame)
         if wants_answer:
             with contextlib.suppress(ConnectionError):

@@ -145,7 +145,7 @@ class StreamTable:
 
     @property
     def overdue(self) -> bool:
-        """Whether one of them has ended, so that `settle` can replace it."""
+        """Whether a stream has ended, so that `settle` can replace it."""
         return any(stream.ended for _, stream in self._ending)
 
     def source_ended(self, machine: str) -> None:

@@ -143,7 +143,7 @@ class Data:
         self.data = data
         """The first bytes of the data area."""
         self.whole = whole
-        """Whether `data` is all of it."""
+        """Whether `data` is the whole data area."""
         self.coded = coded
         """Whether the data area is compressed."""
 

@@ -52,7 +52,7 @@ class SendWindow(Generic[T]):
         return count
 
     def restrict(self, nbytes: int) -> None:
-        """Let so many bytes be in flight from now on."""
+        """Set the bytes that may be in flight."""
         self.limit = min(nbytes, self.nbytes)
         left = len(self._out)
         self.open = not left or (self.bytes_out < self.limit and left < self.messages)

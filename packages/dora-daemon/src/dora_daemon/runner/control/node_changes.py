@@ -31,7 +31,7 @@ HOLD_POLL = 0.2
 CONNECT_SECONDS = 10.0
 """Time for an added node to connect; it may take longer, but then its failure is not reported."""
 DRAIN_SECONDS = 2.0
-"""Time for the readers of a removed node to read what it sent."""
+"""Seconds for the readers of a removed node to read its last messages."""
 DRAIN_INTERVAL = 0.02
 """Seconds between two looks at their queues."""
 LINK_SECONDS = 5.0
@@ -276,7 +276,7 @@ class NodeChanges:
         return added.up or added.ended or phase in ("stopping", "finished")
 
     async def remove(self, node: str, grace: float) -> None:
-        """Stop a node and remove it with its edges; its readers first receive what it sent."""
+        """Stop a node and remove it with its edges; its readers first receive its last messages."""
         await self.stop(node, grace, leaves=True)
         with anyio.move_on_after(DRAIN_SECONDS):
             await self._dispatcher.until(lambda: self._is_drained(node), DRAIN_INTERVAL)

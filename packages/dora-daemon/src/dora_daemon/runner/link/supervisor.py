@@ -280,7 +280,7 @@ class StreamQueues:
         )
 
     def status(self, entry: QueueEntry, view: LinkView) -> EdgeStatus:
-        """Return the counters of a queue, with those of the link for an edge between machines."""
+        """Return the counters of a queue; for an edge between machines with the link's counters."""
         status, edge = entry.status(), entry.edge
         machine = self.streams.sources.get((edge.source, edge.output))
         if (stream := self.streams.outgoing_at(edge)) is not None:
@@ -549,11 +549,11 @@ class LinkSupervisor:
         return self._view.report()
 
     def edge_status(self, entry: QueueEntry) -> EdgeStatus:
-        """Return the counters of a queue, with those of the link."""
+        """Return the counters of a queue, with the link's counters."""
         return self._queues.status(entry, self._view)
 
     def close(self) -> None:
-        """Close queues and the channel; its process was killed with those of the nodes."""
+        """Close queues and the channel; the process was killed together with those of the nodes."""
         self._queues.close()
         if self._channel is not None:
             self._channel.close()

@@ -21,7 +21,7 @@ from dora_daemon.runner.logs.log_files import LogFile
 TAIL_LINES = 500
 """Last lines of stderr kept for the report of a failure."""
 TAIL_CHARACTERS = 2000
-"""Length to which each of them is cut."""
+"""Characters to which each line is cut."""
 _CHUNK = 32768
 """Bytes that are read from a pipe at once."""
 _MAX_IN_A_PIPE = 1 << 20

@@ -31,7 +31,7 @@ class Exit(FrozenRecord):
     signal: str | None = None
     """Name of the signal, or its number if it has no name."""
     out_of_memory: bool = False
-    """The kernel killed the process or a child of it for lack of memory."""
+    """Whether the kernel killed the process or a child of it for lack of memory."""
 
     @property
     def ok(self) -> bool:

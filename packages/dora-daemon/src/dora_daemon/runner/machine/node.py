@@ -213,9 +213,8 @@ class NodeLifecycle:
 
     @property
     def up(self) -> bool:
-        """Whether it has started: it has connected, or has no ports and its process has run for
-        `STEADY_SECONDS` seconds.
-        """
+        """Whether the node has started: it has connected, or has no ports and its process has run
+        for `STEADY_SECONDS`."""
         return self.connected or self.steady
 
     @property

@@ -155,7 +155,7 @@ class Wiring:
         return bool(inputs.logs) and not inputs.timers and not inputs.open_sources()
 
     def only_virtual(self, nodes: Collection[str]) -> bool:
-        """Return whether these nodes keep no dataflow running.
+        """Return whether none of these nodes keeps the dataflow running.
 
         Readers of logs do not; those of timers do not if only data counts.
         """

@@ -1,4 +1,4 @@
-"""The nodes of this runner: what it has of each, beside its state machine (`machine/node.py`)."""
+"""Nodes of this runner: all that it has of each beside the state machine (`machine/node.py`)."""
 
 from __future__ import annotations
 

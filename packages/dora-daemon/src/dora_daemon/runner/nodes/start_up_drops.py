@@ -1,4 +1,4 @@
-"""Warnings about full inputs: those of the start-up become one line with counts.
+"""Warnings about full inputs; warnings of the start-up become one line with counts.
 
 While nodes load their models, the inputs of slower ones fill up. An input that continues to drop
 messages afterwards gets a warning of its own.

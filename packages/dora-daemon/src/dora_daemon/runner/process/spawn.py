@@ -64,7 +64,7 @@ class NodeProcess:
         self._readers: tuple[OutputReader, ...] = ()
 
     def read_into(self, log: LineHandler) -> None:
-        """Pass on what it prints, until it is closed."""
+        """Pass on the output of the process until it is closed."""
         out, err = self.stdout, self.stderr
         self._readers = (OutputReader(out, "stdout", log), OutputReader(err, "stderr", log))
 

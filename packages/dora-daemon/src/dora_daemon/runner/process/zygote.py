@@ -40,7 +40,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PRCTL: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 Done = Callable[[NodeProcess | None, str], None]
-"""Called with the process, or without it and with the reason why there is none."""
+"""Called with the process, or with None and the reason."""
 
 
 def is_forkable(node: PreparedNode) -> bool:

@@ -371,7 +371,7 @@ class Receiver(ForkAware):
         return delivery
 
     def _open(self, record: memoryview, word: int) -> MappedSegment:
-        """Map a segment on first use, and unmap those of earlier incarnations."""
+        """Map a segment on first use, and unmap segments of earlier incarnations."""
         incarnation, number = word >> 32, word & 0xFFFFFFFF
         shared = self._board.segments
         segment = shared.get((incarnation, number))

@@ -106,7 +106,7 @@ def pipe_capacity(fd: int) -> int:
 
 
 def _make_pipe(records: int) -> tuple[int, int]:
-    """Return a non-blocking pipe for so many records; small, because of the user's limit."""
+    """Return a non-blocking pipe for ``records``; small, because of the user's limit."""
     read, write = os.pipe()
     for end in (read, write):
         os.set_blocking(end, False)
