@@ -81,7 +81,7 @@ def adopted(daemon: str, message: messages.PartDescribed, number: int) -> Datafl
 def extended(
     known: Dataflow, daemon: str, message: messages.PartDescribed
 ) -> tuple[DataflowRecord, DataflowSpec, tuple[str, ...]]:
-    """Return record and specification from a machine's newer description, and the former daemons."""
+    """Return record and specification from a machine's newer description, and former daemons."""
     parts = {part.daemon: part for part in described_parts(daemon, message)}
     record = known.record()
     kept = {part.daemon: part for part in record.parts}
