@@ -54,7 +54,7 @@ COORDINATOR_SILENCE: Final = 20.0
 """Seconds without a message after which a daemon reconnects."""
 
 PartPhase = Literal["preparing", "prepared", "running", "stopping", "lost", "ended"]
-"""``lost``: nothing of it runs, until the coordinator, or in its absence the machine, starts it."""
+"""``lost``: no process of the part runs, until the coordinator, or the machine alone, starts it."""
 
 # ------------------------------------------------------------------- daemon -> coordinator
 

@@ -36,9 +36,9 @@ Kind = Literal[
 """``away``: the machine is not connected. ``unconfirmed``: only other machines have a record of the
 part. ``unreported``: the machine does not report the part. ``unnoticed``: it reports another state
 than the recorded one. ``unprepared``: it has not begun to start the part.
-``starting``: its nodes have not connected yet. ``missing``: nothing of it runs.
-``outdated``: the machine knows an earlier state of the whole dataflow. ``unconnected``: a link does
-not know where its peer listens. ``unlinked``: two links do not reach each other. ``node``: a node
+``starting``: its nodes have not connected yet. ``missing``: no process of it runs.
+``outdated``: the machine keeps an earlier description of the whole dataflow. ``unconnected``: a link
+lacks the address of its peer. ``unlinked``: two links do not reach each other. ``node``: a node
 has failed. ``unknown``: a machine reports a part without a record."""
 
 Key = tuple[Kind, str, str]

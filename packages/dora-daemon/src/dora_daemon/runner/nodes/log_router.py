@@ -29,7 +29,7 @@ class LogRouter:
     _on_event: Callable[[RunOutput], None]
     history: KeptHistory
     _file: LogFile
-    """For entries that belong to no node."""
+    """Log of dora itself, for entries that belong to no node."""
     gate: OutputGate | None = None
     """Holds back the output of nodes while ``on_event`` is overloaded."""
     _lifecycle_lines: LifecycleLines = field(default_factory=LifecycleLines, init=False)
