@@ -37,9 +37,9 @@ Kind = Literal[
 part. ``unreported``: the machine does not report the part. ``unnoticed``: it reports another state
 than the recorded one. ``unprepared``: it has not begun to start the part.
 ``starting``: its nodes have not connected yet. ``missing``: no process of it runs.
-``outdated``: the machine keeps an earlier description of the whole dataflow. ``unconnected``: a link
-lacks the address of its peer. ``unlinked``: two links do not reach each other. ``node``: a node
-has failed. ``unknown``: a machine reports a part without a record."""
+``outdated``: the machine keeps an earlier description of the whole dataflow. ``unconnected``: a
+link lacks the address of its peer. ``unlinked``: two links do not reach each other. ``node``: a
+node has failed. ``unknown``: a machine reports a part without a record."""
 
 Key = tuple[Kind, str, str]
 """Identity of a difference within one dataflow: kind, machine, and node or other machine."""
