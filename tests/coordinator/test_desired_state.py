@@ -265,6 +265,7 @@ def test_observed_becomes_desired_after_random_faults() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seeds", chunks(QUICK, SLOW), ids=str)
 def test_observed_becomes_desired_after_many_random_faults(seeds: range) -> None:
     run(seeds)

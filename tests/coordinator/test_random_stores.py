@@ -417,6 +417,7 @@ def test_each_node_runs_once_or_is_named_after_random_faults(first: int) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seeds", chunks(QUICK, SLOW), ids=str)
 def test_each_node_runs_once_or_is_named_after_many_random_faults(seeds: range) -> None:
     run(seeds)
