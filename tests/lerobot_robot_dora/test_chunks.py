@@ -69,7 +69,7 @@ def test_an_old_chunk_after_a_cut_is_refused() -> None:
         "all 20 steps are past: the observation is 1 s old, and the steps last 0.667 s"
     )
     steps.add(chunk(SECOND), SECOND)
-    with pytest.raises(MessageUnusable, match="older than that of the chunk before it"):
+    with pytest.raises(MessageUnusable, match="older than the previous chunk's"):
         steps.add(chunk(SECOND - DT), SECOND + 1)
     assert value(steps, SECOND + 1) == 0
 

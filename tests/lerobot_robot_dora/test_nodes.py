@@ -115,7 +115,7 @@ def test_wrong_names_are_one_sentence() -> None:
     short = message("action", [1.0], NAMES)
     made = robot([wrong, wrong, short, TICK])
     assert warnings(made) == [
-        "input `action`: the names are not those of the robot: without grip.pos; unknown"
+        "input `action`: the names differ from the robot's: without grip.pos; unknown"
         " wrist.pos; ignored (reported once)",
         "input `action`: there are 1 numbers, but 2 names; ignored (reported once)",
     ]
@@ -194,7 +194,7 @@ def test_the_time_of_day_has_no_influence(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        (chunk(None), "no whole number `observed_at`; return that of the state unchanged"),
+        (chunk(None), "no whole number `observed_at`; copy it unchanged from the state"),
         (chunk(0, dt="1"), "no number `dt`"),
         (chunk(0, names=["a"]), "a step has 2 numbers, but there are 1 names"),
         (chunk(0, steps=1), "all 1 steps are past"),

@@ -131,7 +131,7 @@ def test_an_action_with_other_names_is_refused(names: list[str], others: list[st
     if set(names) == set(others):
         assert action(value, {"names": others}, names).keys() == set(names)
         return
-    with pytest.raises(MessageUnusable, match="the names are not those of the robot: ") as refused:
+    with pytest.raises(MessageUnusable, match="the names differ from the robot's: ") as refused:
         action(value, {"names": others}, names)
     for name in set(names) ^ set(others):
         assert name in str(refused.value)

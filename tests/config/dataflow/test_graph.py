@@ -54,7 +54,7 @@ def test_nodes_that_only_wait_for_each_other_are_a_remark() -> None:
 def test_variables_in_arguments_are_a_warning() -> None:
     node = "nodes: [{id: a, path: PATH, args: 'ARGS'}]"
     (warning,) = warnings(node.replace("PATH", "p").replace("ARGS", "--model ${HOME}/m"))
-    assert '1:32: warning: node "a": $HOME in `args` is passed as it is' in warning
+    assert '1:32: warning: node "a": $HOME in `args` is not expanded' in warning
     for path, args in (("shell", "echo $HOME"), ("p", "costs $$5"), ("p", "a $ b")):
         assert warnings(node.replace("PATH", path).replace("ARGS", args)) == []
 

@@ -293,9 +293,9 @@ def test_a_large_message_of_the_other_byte_order() -> None:
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
-        (b"", "the header (empty) is not that of plain CDR"),
+        (b"", "(empty) is not a header of plain CDR"),
         (b"\0\1\0", "the payload ends within its header"),
-        (b"\0\7\0\0", "the header 0007 is not that of plain CDR"),
+        (b"\0\7\0\0", "0007 is not a header of plain CDR"),
         (b"\0\1\0\0\5\0\0\0abc\0", "std_msgs/msg/String: the payload ends within data"),
         (b"\0\1\0\0\3\0\0\0abc\0", "data does not end with a NUL"),
         (b"\0\1\0\0\3\0\0\0\xff\xff\0", "a string is not valid"),

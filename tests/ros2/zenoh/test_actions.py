@@ -159,7 +159,7 @@ def test_an_expired_result_is_an_error(router: Router) -> None:
         pair.goal().accept()
         sent.result(SECONDS)
         pair.goal().finish(GoalState.ABORTED)
-        with pytest.raises(NoReply, match="does not know goal"):
+        with pytest.raises(NoReply, match="the server has no goal"):
             pair.client.result(goal_id).result(SECONDS)
         assert pair.goal().state is GoalState.UNKNOWN
         with pytest.raises(GoalError, match="is unknown"):

@@ -178,7 +178,7 @@ OfflineAfter = Annotated[
         "--offline-after",
         parser=checked(parse_seconds),
         metavar="SECONDS",
-        help="Without the coordinator for so long, start the nodes here that a reboot or "
+        help="After this time without the coordinator, start the nodes here that a reboot or "
         "crash ended.",
     ),
 ]

@@ -225,7 +225,7 @@ class Gate:
         if not found or not all(map(math.isfinite, found)):
             raise GateRefused("values are not finite numbers" if found else "the message is empty")
         if self._size is None and not first:
-            raise GateRefused("how many values a command has is not known yet")
+            raise GateRefused("the number of values of a command is not known yet")
         self._size = self._size or len(found)
         if len(found) != self._size:
             raise GateRefused(f"there are {len(found)} values; expected {self._size}")

@@ -52,8 +52,8 @@ class GateNode:
         self.gate.select(options.control)
         if node.is_restart() and EMERGENCY in known:
             self._node.log_error(
-                "restarted, and messages of `emergency` may be lost: this is an emergency until"
-                " `False` comes"
+                "restarted, and messages of `emergency` may be lost; this is an emergency until"
+                " the input receives `False`"
             )
             self.gate.alarm()
 

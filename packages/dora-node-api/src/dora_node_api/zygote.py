@@ -116,10 +116,10 @@ def why_not(process: SpawnRequest, beside: Iterable[str], begin: bytes, facts: F
     ours = _read_at_start(facts.environ)
     for name in sorted({*own, *ours}):
         if own.get(name) != ours.get(name):
-            return f"its {name} differs from that of its runner"
+            return f"its {name} differs from the runner's"
     first, _, rest = variables.get(_PATH, "").partition(":")
     if rest != facts.environ.get(_PATH, "") or not first.startswith("/"):
-        return f"its {_PATH} differs from that of its runner"
+        return f"its {_PATH} differs from the runner's"
     if rest and not all(entry.startswith("/") for entry in rest.split(":")):
         return f"its {_PATH} has relative entries"
     shadowing = sorted(set(beside) & set(facts.loaded))

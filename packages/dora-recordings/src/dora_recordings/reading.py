@@ -486,7 +486,7 @@ def _of_chunk(stream: ReadDataStream, record: _Record) -> list[McapRecord]:
     records = breakup_chunk(Chunk.read(stream), validate_crc=True)
     times = [one.log_time for one in records if isinstance(one, Message)]
     if times and (min(times), max(times)) != (record.start_time, record.end_time):
-        raise ValueError("the times of the chunk are not those of its messages")
+        raise ValueError("the times of the chunk do not fit its messages")
     return records
 
 

@@ -83,7 +83,7 @@ class Ros2BridgeTopic(Written):
 
     topic: _RosName = Field(description="Name of the topic.")
     message_type: _MessageType | None = optional(
-        "Type of the messages (default: that of the other side)."
+        "Type of the messages (default: the type of the other side)."
     )
     direction: _Direction | None = optional("subscribe (default) or publish.")
     output: OutputIdField | None = optional(
@@ -113,9 +113,9 @@ class Ros2BridgeTransport(Written):
         " without DDS."
     )
     compatibility: Literal["humble", "rep2016"] | None = optional(
-        "Of zenoh: humble, or rep2016 for newer versions (default: that of the other nodes)."
+        "For zenoh: humble, or rep2016 for newer versions (default: as the other nodes)."
     )
-    config_uri: TextField | None = optional("Of zenoh: path of a session file.")
+    config_uri: TextField | None = optional("For zenoh: path of a session file.")
 
 
 class Ros2(Written):
@@ -123,7 +123,7 @@ class Ros2(Written):
 
     topic: _RosName | None = optional("Name of a topic.")
     message_type: _MessageType | None = optional(
-        "Type of the topic's messages (default: that of the other side)."
+        "Type of the topic's messages (default: the type of the other side)."
     )
     direction: _Direction | None = optional("Of the topic: subscribe (default) or publish.")
     topics: list[Ros2BridgeTopic] | None = optional(f"Up to {MAX_TOPICS} topics.")

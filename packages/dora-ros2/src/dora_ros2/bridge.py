@@ -552,7 +552,7 @@ class ServiceHost(_Exchange):
             key = metadata.get("request_id", first)
             found = self.pending.pop(str(key), None)
         if found is None:
-            known = f"the `request_id` {key} is not that of a request that waits"
+            known = f"no request with the `request_id` {key} waits"
             self.drop("no request waits for a response" if first is None else known)
             return
         try:
@@ -662,7 +662,7 @@ class ActionHost(_Exchange):
         key = str(metadata.get("goal_id"))
         goal = self._running().get(key)
         if goal is None:
-            self.drop(f"the `goal_id` {key} is not that of a goal without a result")
+            self.drop(f"no goal without a result has the `goal_id` {key}")
             return
         try:
             if port == _FEEDBACK:

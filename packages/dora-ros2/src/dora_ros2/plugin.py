@@ -135,10 +135,10 @@ def echo(
     context: typer.Context,
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
     type_name: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="Default: that of the topic.")
+        str | None, typer.Argument(metavar="[TYPE]", help="Default: the type of the topic.")
     ] = None,
     count: Annotated[
-        int, typer.Option("--count", "-n", metavar="N", help="End after so many messages.")
+        int, typer.Option("--count", "-n", metavar="N", help="End after N messages.")
     ] = 0,
     full: Annotated[bool, typer.Option("--full", help="Do not shorten long lists.")] = False,
 ) -> None:
@@ -153,7 +153,7 @@ def hz(
     context: typer.Context,
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
     count: Annotated[
-        int, typer.Option("--count", "-n", metavar="N", help="End after so many lines.")
+        int, typer.Option("--count", "-n", metavar="N", help="End after N lines.")
     ] = 0,
 ) -> None:
     """Measure the rate of a topic, each second."""
@@ -180,7 +180,7 @@ def pub(
         float, typer.Option("--rate", parser=parse_number, help="Repeat so often per second.")
     ] = 0.0,
     count: Annotated[
-        int, typer.Option("--count", "-n", metavar="N", help="End after so many messages.")
+        int, typer.Option("--count", "-n", metavar="N", help="End after N messages.")
     ] = 0,
 ) -> None:
     """Publish a message."""
@@ -195,7 +195,7 @@ def call(
     service: Annotated[str, typer.Argument(metavar="SERVICE")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The request as JSON.")],
     type_name: Annotated[
-        str | None, typer.Option("--type", metavar="TYPE", help="Default: that of the server.")
+        str | None, typer.Option("--type", metavar="TYPE", help="Default: the type of the server.")
     ] = None,
 ) -> None:
     """Call a service and print the response."""
@@ -210,7 +210,7 @@ def send_goal(
     action: Annotated[str, typer.Argument(metavar="ACTION")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="The goal as JSON.")],
     type_name: Annotated[
-        str | None, typer.Option("--type", metavar="TYPE", help="Default: that of the server.")
+        str | None, typer.Option("--type", metavar="TYPE", help="Default: the type of the server.")
     ] = None,
 ) -> None:
     """Send a goal, print feedback and result."""

@@ -105,7 +105,7 @@ class MessageType(_InterfaceType):
                 order = ">"
             case other:
                 raise MalformedMessage(
-                    f"{self.name}: the header {other.hex() or '(empty)'} is not that of plain CDR"
+                    f"{self.name}: {other.hex() or '(empty)'} is not a header of plain CDR"
                 )
         if len(held) < 4:
             raise MalformedMessage(f"{self.name}: the payload ends within its header")

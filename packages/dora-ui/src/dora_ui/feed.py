@@ -159,7 +159,7 @@ class Feed:
         except TimeoutError:
             problem = f"{self._coordinator.name} has not answered for {ANSWER_SECONDS:g} s"
             if not self._coordinator.is_local:
-                problem += "; if its version is older than that of this command, upgrade it"
+                problem += "; if its version is older than this command's, upgrade it"
         except DoraError as error:
             problem = str(error)
         self._snapshot = self._before = None

@@ -87,7 +87,7 @@ class Steps:
                 f" {len(chunk.steps) * chunk.dt / 1e9:.3g} s"
             )
         if self._chunk is not None and chunk.observed < self._chunk.observed:
-            raise MessageUnusable("the observation is older than that of the chunk before it")
+            raise MessageUnusable("the observation is older than the previous chunk's")
         self._chunk, self._arrived = chunk, now
 
     def due(self, now: int) -> Step | None:

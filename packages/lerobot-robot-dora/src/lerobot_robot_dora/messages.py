@@ -87,7 +87,7 @@ def difference(found: Sequence[str], expected: Sequence[str]) -> str:
         for word, which in (("without", missing), ("unknown", unknown))
         if which
     ]
-    return f"the names are not those of the robot: {'; '.join(parts)}"
+    return f"the names differ from the robot's: {'; '.join(parts)}"
 
 
 def array(values: Sequence[float]) -> pa.Array:

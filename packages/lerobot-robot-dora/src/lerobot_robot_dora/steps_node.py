@@ -30,7 +30,7 @@ def read_chunk(value: pa.Array, metadata: Metadata) -> Chunk:
     observed, dt = metadata.get(OBSERVED_AT), metadata.get("dt")
     if type(observed) is not int:
         raise MessageUnusable(
-            f"the metadata has no whole number `{OBSERVED_AT}`; return that of the state unchanged"
+            f"the metadata has no whole number `{OBSERVED_AT}`; copy it unchanged from the state"
         )
     if not isinstance(dt, int | float):
         raise MessageUnusable("the metadata has no number `dt`, the seconds between two steps")

@@ -58,7 +58,7 @@ def require_reachable(
     if len(apart) == len(done):
         raise NotReady(
             f"no other machine reaches {address} ({', '.join(apart)}), so a coordinator there "
-            "would lead none of them; mend the network, or promote another standby; nothing was "
+            "would have no machines; mend the network, or promote another standby; nothing was "
             "changed"
         )
     if apart:

@@ -146,7 +146,7 @@ def _standard_problems(node: Node, place: Place, where: str) -> Iterator[Problem
         yield place.at("path").problem(message)
     variables = [one for one in find_variables(node.args or "") if not one.startswith("PARAM_")]
     if variables and program not in ("shell", "dynamic"):
-        message = f"{where}: ${variables[0]} in `args` is passed as it is, not its value"
+        message = f"{where}: ${variables[0]} in `args` is not expanded; the node gets this text"
         hint = "variables are replaced in `env`, where the node can read them, and in shell nodes"
         yield place.at("args").problem(message, hint, severity="warning")
     if program == "dynamic":
@@ -165,7 +165,7 @@ def _misplaced_fields(kind: str, present: set[str], place: Place, where: str) ->
         if kind == "module":
             hint = f"module nodes accept only inputs, params and build beside {shared}"
         elif kind not in KINDS:
-            hint = f"the program of a {kind} node is that of its plug-in"
+            hint = f"a {kind} node runs the program of its plug-in"
         elif field in _OPERATOR_FIELDS:
             hint = f"move it into the `{kind}` block"
         else:

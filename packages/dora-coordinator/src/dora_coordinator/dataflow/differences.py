@@ -76,8 +76,8 @@ _SENTENCES: Final[Mapping[Kind, str]] = {
     "unreleased": 'nodes on machine "{machine}" wait to be released',
     "unstopped": 'nodes {nodes} still run on machine "{machine}"; '
     "`dora stop {label} --force` kills them",
-    "outdated": 'machine "{machine}" does not know the last change of the dataflow',
-    "unconnected": 'machine "{machine}" does not know where "{other}" listens',
+    "outdated": 'machine "{machine}" keeps an earlier description of the dataflow',
+    "unconnected": 'machine "{machine}" lacks the address of "{other}"',
     "node": 'node "{other}" has failed: {why}; `dora node restart {other}` starts it again',
 }
 """Sentences about a difference, each with the command that helps."""

@@ -377,7 +377,7 @@ class DataflowRegistry(DataflowIndex):
             del self._live_by_name[known.name]
         self._put(dataflow, before)
         self._touched[dataflow.id, ""] = None
-        text = f'took over {dataflow.label} as daemon "{daemon}" knows it: the store is older'
+        text = f'took over {dataflow.label} from daemon "{daemon}": the store is older'
         commands: list[Command] = [SaveRecord(record, spec, removed), Log("warning", text)]
         if known.phase is Phase.STOPPING or known.stop_requested:
             restart_as = None if known.has_ended else known.restart_as

@@ -189,7 +189,7 @@ def _load(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate
         raise AuthorityError(f"{directory / _KEY_FILE}: not an elliptic curve key")
     if key.public_key() != certificate.public_key():
         raise AuthorityError(
-            f"{directory}: the key is not that of the certificate; move the folder aside and a new "
+            f"{directory}: the key does not fit the certificate; move the folder aside and a new "
             "authority is created; daemons then request new certificates"
         )
     return key, certificate

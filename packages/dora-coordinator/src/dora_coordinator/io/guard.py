@@ -99,7 +99,7 @@ class Guard:
         if self._tokens is None and _is_of_renamed_site(scope):
             return 403, (
                 "without authentication, requests must name this host by address, localhost or "
-                f'"{socket.gethostname()}"; others may be of a page (DNS rebinding)\n'
+                f'"{socket.gethostname()}"; other names may come from a web page (DNS rebinding)\n'
             )
         if self._tokens is None and (is_rest(scope["path"]) or _is_code(scope["path"])):
             return None  # several requests may share a connection

@@ -37,7 +37,7 @@ def given_token(authority: Authority) -> str:
     given, made = ensure_token(authority.sha256)
     if Token.parse(given).is_of_machine:
         raise TokenFileError(
-            "the token of this account is that of a machine, and a coordinator needs that of its "
+            "the token of this account is for a machine, and a coordinator needs the one of its "
             "cluster; copy ~/.config/dora/token of the account that ran `dora cluster up`, or "
             "delete the token here to get a new one"
         )

@@ -123,7 +123,7 @@ MACHINES: tuple[_Definition[snapshots.MachineSummary], ...] = (
     ),
     _gauge(
         "dora_machine_clock_offset_seconds",
-        "Time by which the clock of the machine is ahead of that of the coordinator.",
+        "Time by which the machine's clock is ahead of the coordinator's.",
         lambda machine: machine.clock_offset,
     ),
     _gauge("dora_machine_cpus", "Number of CPUs.", _of_load(lambda load: load.cpus)),
@@ -154,7 +154,7 @@ LINKS: tuple[_Definition[snapshots.LinkSummary], ...] = (
     ),
     _gauge(
         "dora_link_clock_offset_seconds",
-        "Time by which the clock of the peer is ahead of that of the machine.",
+        "Time by which the peer's clock is ahead of the machine's.",
         lambda link: _seconds(link.clock_offset_us),
     ),
 )

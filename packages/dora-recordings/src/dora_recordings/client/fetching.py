@@ -191,7 +191,7 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> tuple[bool
     parts = [MachineFiles(one.machine, one.files, one.described.clock) for one in fetched]
     merged = merge(parts, fetched[0].described.plan, whole.lost, target)
     for machine in merged.uncorrected:
-        output.warn(f"{machine}: no clock samples; its times are those of its own clock")
+        output.warn(f"{machine}: no clock samples; its times are of its own clock")
     PartialFetch(target).remove()
     lost = dict(whole.lost)
     for topic, count in whole.recorded.items():

@@ -382,7 +382,7 @@ class ActionClient:
             status = answer.field("status")[0].as_py()
             if status == GoalState.UNKNOWN:
                 raise NoReply(
-                    f"{self.name}: the server does not know goal {goal_id.hex()}; it keeps results"
+                    f"{self.name}: the server has no goal {goal_id.hex()}; it keeps results"
                     " for a limited time"
                 )
             if status not in ENDS.values():

@@ -88,7 +88,7 @@ class Graph:
         except ValueError as error:
             self.skipped.add(text)
             if len(self.skipped) == 1:
-                return f"ignored a token that is not of a known rmw_zenoh: {text}: {error}"
+                return f"ignored a token of an unknown rmw_zenoh: {text}: {error}"
         return None
 
     def remove(self, text: str) -> None:

@@ -163,11 +163,11 @@ def incompatibility(offered: Qos, requested: Qos) -> str | None:
     if requested.transient_local and not offered.transient_local:
         return "the publisher is volatile, the subscription transient local"
     if (requested.deadline or INFINITE) < (offered.deadline or INFINITE):
-        return "the deadline of the subscription is shorter than that of the publisher"
+        return "the subscription's deadline is shorter than the publisher's"
     if requested.manual_liveliness and not offered.manual_liveliness:
-        return "the liveliness of the publisher is automatic, that of the subscription manual"
+        return "the publisher's liveliness is automatic, the subscription's manual"
     if (requested.lease or INFINITE) < (offered.lease or INFINITE):
-        return "the lease of the subscription is shorter than that of the publisher"
+        return "the subscription's lease is shorter than the publisher's"
     return None
 
 
