@@ -48,7 +48,7 @@ def read(value: pa.Array, metadata: Metadata) -> Picture:
         return np.ascontiguousarray(pixels[:, :, ::-1])
     if order == "L":
         return np.repeat(pixels, 3, axis=2)
-    # LeRobot makes tensors of it, and those of memory that is shared with others are read-only.
+    # LeRobot makes tensors of it, and tensors of shared memory are read-only.
     return pixels[:, :, :3].copy()
 
 

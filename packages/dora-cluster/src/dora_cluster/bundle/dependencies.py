@@ -240,7 +240,7 @@ def download(platform: Platform, target: Path) -> int:
         words += ["--platform", tag]
     listed.write_text("".join(f"{pin}\n" for pin in pins))
     try:
-        # the lock is exact; an empty value would leave that of pip.conf
+        # the lock is exact; an empty value would leave the one of pip.conf
         environment = dict(os.environ) | {"PIP_CONSTRAINT": os.devnull}
         done = _run(words, platform, environment, cwd=target)
     finally:

@@ -55,7 +55,7 @@ class _Agent(AgentSSH):
         self._link.settimeout(_AGENT_TIMEOUT)
         with suppress(OSError, paramiko.SSHException):
             self._link.connect(path)
-            # `Agent` of paramiko uses the socket of SSH_AUTH_SOCK only, not that of `ssh -G`
+            # `Agent` of paramiko uses the socket in SSH_AUTH_SOCK only, not the one in `ssh -G`
             self._connect(self._link)  # type: ignore[attr-defined]
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ def load(path: str) -> paramiko.PKey:
     except FileNotFoundError:
         raise NotAccepted("no such file") from None
     except Exception as error:  # noqa: BLE001 - paramiko and cryptography raise many kinds
-        # older versions say only that it may be encrypted
+        # older versions report only that it may be encrypted
         may_be = "encrypted" in str(error) and b" PRIVATE KEY-" in Path(path).read_bytes()
         locked = isinstance(error, TypeError) or may_be
         text = _LOCKED if locked else f"not a usable key: {reason(error)}"

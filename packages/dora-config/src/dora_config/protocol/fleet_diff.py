@@ -136,7 +136,7 @@ def _comparable(node: ResolvedNode) -> dict[str, object]:
     values = {name: getattr(node, name) for name in type(node).model_fields}
     values["operators"] = tuple(
         one.model_copy(update={"inputs": {}}) for one in node.operators
-    )  # their inputs are those of the node
+    )  # the node has the inputs of its operators
     return {name: value for name, value in values.items() if name not in _NOT_COMPARED}
 
 

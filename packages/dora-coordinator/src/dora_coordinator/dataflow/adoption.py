@@ -25,7 +25,7 @@ def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[Store
     own = StoredPart(
         daemon=daemon,
         nodes=tuple(node.id for node in message.spec.resolved.nodes),
-        state=PartState.RUNNING,  # its report, which follows, says more
+        state=PartState.RUNNING,  # until its report, which follows
         attempt=message.attempt,
         revision=message.revision,
     )

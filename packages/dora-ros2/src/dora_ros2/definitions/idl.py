@@ -132,7 +132,7 @@ class _Parser:
         self._found[name] = structure(name, fields)
 
     def _default(self, kind: FieldType, written: str | None) -> object:
-        if written is None or kind.kind != "single":  # IDL cannot express those of lists
+        if written is None or kind.kind != "single":  # IDL cannot express defaults of lists
             return None
         try:
             return value_of(kind, written)

@@ -190,7 +190,7 @@ def _become(
             for number, descriptor in enumerate((null.fileno(), *outputs)):
                 os.dup2(descriptor, number)
         for number in set(map(int, os.listdir("/proc/self/fd"))) - {0, 1, 2, *request.inherited}:
-            with suppress(OSError):  # that of the listing is closed already
+            with suppress(OSError):  # the descriptor of the listing is closed already
                 os.close(number)
         os.chdir(request.cwd)
         request.apply()

@@ -12,7 +12,7 @@ from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 from dora_node_api.transport.shared.limits import usable_cores
 
-_FEW_INPUTS = 8  # up to so many inputs, reading their counters is cheaper than a system call
+_FEW_INPUTS = 8  # with up to 8 inputs, reading their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
 """Interval at which a node with messages looks at its other descriptors."""
 _COARSE_NS = 2_000_000  # epoll rounds timeouts up to milliseconds; select does not

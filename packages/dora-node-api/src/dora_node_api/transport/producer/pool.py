@@ -28,7 +28,7 @@ from dora_node_api.transport.shared.memory import (
 
 _MIN_BLOCK = 256
 """Bytes of the smallest block."""
-_RUN = 4 * PAGE  # small blocks are cut from a segment so many bytes at a time
+_RUN = 4 * PAGE  # bytes that are cut from a segment at a time for small blocks
 FIRST_SEGMENT = 64 << 20
 """Bytes of the first segment, for which a runner prepares the memory."""
 _SEGMENT_SIZES = (FIRST_SEGMENT, 256 << 20, 1 << 30)

@@ -79,7 +79,7 @@ class Route:
         """A message was dropped for the first time, which was not reported yet."""
         self._cause: Cause | None = None
         """Cause of the first drop."""
-        # With `queue_size: 1` the reader wants the newest message only.
+        # With `queue_size: 1` the reader gets the newest message only.
         self._if_full: Cause | None = None if spec.bound == 1 else "full"
         self.words[layout.P_BLOCKED] = 0
 

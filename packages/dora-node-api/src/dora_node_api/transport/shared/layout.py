@@ -55,7 +55,7 @@ BLOCK_WALL = 24  # offset of the CLOCK_REALTIME word
 WORD = struct.Struct("=Q")
 BLOCK_MAGIC = 0x6472_626B
 ALIGNMENT = 64
-# Data areas of at least so many bytes begin at a page. If the target of a copy has nearly the same
+# Bytes from which on a data area begins at a page. If the target of a copy has nearly the same
 # offset in its page as the source, a little behind, x86 processors mistake each load for one of the
 # preceding store ("4K aliasing"), and the copy takes two to three times as long. Large sources
 # usually begin a few bytes into a page.
@@ -108,7 +108,7 @@ P_SOURCE_RUN = P_SENT + 10  # the run of the source that these numbers belong to
 P_NOTICE_LENGTH = P_SENT + 11  # bytes of text that go with the last NODE_FAILED
 EDGE_WORDS = CONSUMER_WORDS + 16
 
-WORDS_AT = -8 * CONSUMER_WORDS  # offsets from that of the area
+WORDS_AT = -8 * CONSUMER_WORDS  # relative to the area
 NOTICE = WORDS_AT + 8 * EDGE_WORDS
 NOTICE_SIZE = 2048
 ASSIGNED = NOTICE + NOTICE_SIZE  # one byte a slot: the generation given out last
