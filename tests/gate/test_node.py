@@ -221,6 +221,7 @@ def test_a_message_that_does_not_fit_is_reported_once() -> None:
         (("tick", "human"), ["--max-step", "1,x"], "'1,x': each step must be a number above zero"),
         (("tick", "human"), ["--hold-after", "-1"], "'-1' is not a number of seconds"),
         (("tick", "human"), ["--hold-after", "x"], "'x' is not a number of seconds"),
+        (("tick", "human"), ["--help"], "unrecognized arguments: --help"),
         (("tick", "human"), ["--then", "wait"], "argument --then: invalid choice: 'wait'"),
     ],
 )

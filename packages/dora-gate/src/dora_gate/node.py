@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dora_gate.gate import EMERGENCY, Action, Gate, GateRefused, Rest
-from dora_gate.options import CONTROL, ROLES, STATE, TICK, GateOptions, OptionsRefused, read
+from dora_gate.options import CONTROL, STATE, TICK, GateOptions, OptionsRefused, option_parser, read
 from dora_node_api import Node
 
 Event = Mapping[str, Any]
@@ -211,7 +211,8 @@ def main() -> None:
     """The script `dora-gate`."""
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        read(arguments, ROLES, ())
+        option_parser().print_help()
+        return
     run(Node(), arguments)
 
 

@@ -44,7 +44,7 @@ def problems(
 
 def read(arguments: Sequence[str], inputs: Collection[str], outputs: Sequence[str]) -> GateOptions:
     """Return the options. Raises OptionsRefused."""
-    parser = _parser()
+    parser = option_parser()
     given = parser.parse_args(arguments)
     sources = [name for name in inputs if name not in ROLES]
     if TICK not in inputs:
@@ -77,9 +77,11 @@ def read(arguments: Sequence[str], inputs: Collection[str], outputs: Sequence[st
     return GateOptions(settings, given.control)
 
 
-def _parser() -> _Parser:
+def option_parser() -> _Parser:
+    """Return a parser without `--help`, which a dataflow file cannot use."""
     parser = _Parser(
         prog="dora-gate",
+        add_help=False,
         description="Decides which of several commands a robot obeys; started by a dataflow.",
     )
     parser.add_argument(
