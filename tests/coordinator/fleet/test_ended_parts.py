@@ -13,10 +13,13 @@ from dora_config.dataflow.resolved import (
     ResolvedNode,
 )
 from dora_config.dataflow.sources import OutputSource
-from dora_config.protocol.control import CallRunner, ChangeGraph
+from dora_config.protocol.calls import RunnerAnswered, RunnerCall
+from dora_config.protocol.control import CallRunner, ChangeGraph, StopDataflow
+from dora_config.protocol.daemon import TO_DAEMON
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import DesiredDataflow, Rollout
-from dora_config.protocol.runner import RemoveNode, RestartNode
+from dora_config.protocol.runner import Refusal, RemoveNode, RestartNode
+from dora_coordinator.state.events import DaemonMessageReceived
 
 
 def app(*, version: str = "1", **machines: str) -> DesiredDataflow:
@@ -90,6 +93,48 @@ def test_a_failed_node_is_restarted_by_hand_although_its_part_has_ended() -> Non
     assert number in fleet.answers
     assert fleet.listed() == [("Running", None)]
     assert runner(fleet, "station").phase == "running"
+
+
+def restart_while_the_runner_ends(fleet: SimulatedFleet) -> int:
+    """Request a restart that the runner refuses because its last node has ended."""
+    station = fleet.daemons["station"]
+    number = fleet.request(CallRunner(node="sink", request=RestartNode(node="sink")))
+    (text,) = station.from_coordinator
+    station.from_coordinator.clear()
+    message = TO_DAEMON.decode(text)
+    assert isinstance(message, RunnerCall)
+    reply = Refusal(message="the dataflow is stopping", ended=True)
+    assert station.connection is not None
+    answered = RunnerAnswered(call=message.call, reply=reply)
+    fleet.handle(DaemonMessageReceived(station.connection, answered))
+    return number
+
+
+def test_a_restart_waits_for_the_end_of_a_runner_that_refuses_it() -> None:
+    fleet = applied()
+    number = restart_while_the_runner_ends(fleet)
+    fleet.pass_time(2.0)
+    assert number not in fleet.failures
+    fail_sink(fleet)
+    fleet.pass_time(5.0)
+    assert number in fleet.answers
+    assert fleet.listed() == [("Running", None)]
+    assert runner(fleet, "station").phase == "running"
+
+
+def test_a_restart_is_refused_if_the_runner_does_not_end() -> None:
+    fleet = applied()
+    number = restart_while_the_runner_ends(fleet)
+    fleet.pass_time(60.0)
+    assert fleet.failures[number].message == "the dataflow is stopping"
+
+
+def test_a_restart_is_refused_if_the_dataflow_is_stopped() -> None:
+    fleet = applied()
+    number = restart_while_the_runner_ends(fleet)
+    fleet.request(StopDataflow(dataflow="app"))
+    fleet.pass_time(2.0)
+    assert fleet.failures[number].message == "the dataflow is stopping"
 
 
 def test_a_node_that_fails_again_is_refused_and_stays_failed() -> None:

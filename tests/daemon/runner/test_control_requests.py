@@ -306,7 +306,8 @@ def test_a_stop_ends_the_addition_of_a_node(workspace: Workspace) -> None:
             run.wait_for_state("slow", "Starting")
             done(run, protocol.StopAllNodes(grace=0.5))
             line = other.makefile("rb").readline()
-        assert json.loads(line)["reply"]["message"] == "the dataflow is stopping"
+        refusal = {"kind": "refusal", "message": "the dataflow is stopping", "ended": True}
+        assert json.loads(line)["reply"] == refusal
         assert finish(run).ok
 
 
@@ -331,7 +332,7 @@ def test_requests_in_progress_are_answered_when_the_dataflow_ends(workspace: Wor
             done(run, protocol.AcknowledgeResult())
             replies += [json.loads(line) for line in lines]
         gone(run.pid())
-    ended = {"kind": "refusal", "message": "the dataflow has ended"}
+    ended = {"kind": "refusal", "message": "the dataflow has ended", "ended": True}
     successful = {"kind": "done", "warnings": []}
     found = {reply["id"]: reply["reply"] for reply in replies}
     assert found == {0: ended, 1: successful, 2: successful, 3: ended}

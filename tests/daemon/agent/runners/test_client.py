@@ -22,6 +22,8 @@ from dora_config.protocol.runner import (
     DataflowResult,
     Envelope,
     GetHistory,
+    Refusal,
+    RunnerReply,
     encode_line,
 )
 from dora_config.protocol.runner_events import RunnerState
@@ -164,33 +166,33 @@ def test_runner_that_sends_garbage_is_connected_again(
 
 
 @pytest.mark.parametrize(
-    ("dataflow_has_ended", "problem"),
+    ("dataflow_has_ended", "answer"),
     [
-        (False, "the runner of that dataflow ended before it had answered"),
-        (True, "the dataflow has ended"),
+        (False, (None, "the runner of that dataflow ended before it had answered")),
+        (True, (Refusal(message="the dataflow has ended", ended=True), None)),
     ],
 )
 def test_call_of_a_runner_that_ends_before_its_answer_fails(
-    tmp_path: Path, dataflow_has_ended: bool, problem: str
+    tmp_path: Path, dataflow_has_ended: bool, answer: tuple[Refusal | None, str | None]
 ) -> None:
     runner = Runner(tmp_path)
-    problems: list[str | None] = []
+    answers: list[tuple[RunnerReply | None, str | None]] = []
 
     async def scenario() -> None:
         async with runner.attended() as client:
             with await runner.accept() as connection:
                 reply(connection, 0, STATUS)
                 await wait_until_async(lambda: client.status, what="the status")
-                client.send(GetHistory(), lambda _, problem: problems.append(problem))
+                client.send(GetHistory(), lambda *answer: answers.append(answer))
                 await receive(connection, "get_history")
                 if dataflow_has_ended:
                     result = DataflowResult(dataflow_id="d")
                     ended = Envelope(notice=RunnerState(phase="finished", result=result))
                     connection.sendall(encode_line(ended))
-            await wait_until_async(lambda: problems, what="the end of the call")
+            await wait_until_async(lambda: answers, what="the end of the call")
 
     anyio.run(scenario)
-    assert problems == [problem]
+    assert answers == [answer]
 
 
 def test_runner_without_a_runtime_directory_ends_its_part(tmp_path: Path) -> None:

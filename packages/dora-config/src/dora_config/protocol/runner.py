@@ -256,6 +256,8 @@ class Refusal(Frozen, kind="refusal"):
     """The request failed; ``message`` contains what failed, where, and the remedy."""
 
     message: str
+    ended: bool = False
+    """The nodes of this machine have ended, or are being stopped; the runner ends after them."""
 
 
 class HandshakeReply(Frozen, kind="handshake_reply"):

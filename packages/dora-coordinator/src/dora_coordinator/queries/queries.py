@@ -42,7 +42,10 @@ from dora_coordinator.queries.topics import Topics
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Begun, RequestRefused
 from dora_coordinator.state.events import EndedPartChanged, ParamChanged
+from dora_coordinator.state.records import Phase
 
+END_SECONDS: Final = 30.0
+"""Time for the report of a part's end, after its runner has refused a request because of it."""
 RECORDER_SECONDS: Final = 150.0
 """More than twice the 60 s of a recorder's start, which may wait for an earlier one."""
 
@@ -175,6 +178,10 @@ class Queries:
                     problems[daemon] = (
                         f'daemon "{daemon}": {clean_lines(answer.problem or "no reply")}'
                     )
+                case Refusal(ended=True) if node is not None and (
+                    ended := await _end_of_part(present, dataflow.id, daemon)
+                ):
+                    return await self._without_runner(dataflow, ended, node, request, present)
                 case Refusal(message=reason):
                     problems[daemon] = clean_lines(reason)
                 case reply:
@@ -237,6 +244,19 @@ def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:
             f"{', '.join(sorted(by_node))}",
         )
     return [daemon]
+
+
+async def _end_of_part(present: QueryContext, dataflow_id: str, daemon: str) -> Part | None:
+    """Wait until a part whose runner ends has ended; return None if the dataflow ends with it."""
+    with anyio.move_on_after(END_SECONDS):
+        while (dataflow := present.registry.get(dataflow_id)) is not None:
+            if dataflow.has_ended or dataflow.phase is Phase.STOPPING:
+                return None
+            part = dataflow.parts.get(daemon)
+            if part is None or part.ended:
+                return part
+            await present.changed()
+    return None
 
 
 def _ended_part_of(dataflow: Dataflow, node: str | None) -> Part | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import anyio
 
 from dora_config.protocol.runner_events import DATAFLOW_ENDED
-from dora_daemon.runner.errors import RequestRefused
+from dora_daemon.runner.errors import PartEnds
 from dora_daemon.runner.machine.commands import Command
 from dora_daemon.runner.machine.events import StateEvent
 from dora_daemon.runner.machine.state import RunnerMachine
@@ -54,12 +54,12 @@ class Dispatcher:
     async def until(self, condition: Callable[[], bool], poll: float = math.inf) -> None:
         """Wait until a condition holds; it is checked after every event and notification.
 
-        ``poll``: seconds after which it is checked in any case. Raises RequestRefused if the
+        ``poll``: seconds after which it is checked in any case. Raises PartEnds if the
         dataflow ends first.
         """
         while not condition():
             if self.state.phase == "finished":
-                raise RequestRefused(DATAFLOW_ENDED)
+                raise PartEnds(DATAFLOW_ENDED)
             with anyio.move_on_after(poll):
                 await self._change.wait()
 

@@ -4,6 +4,7 @@
   - PreparationError: a node cannot be started as planned; nothing was spawned
   - QueueUnavailable: the queue of an edge cannot be created
   - RequestRefused: a request on the control socket failed
+    - PartEnds: because the runner ends
 """
 
 from __future__ import annotations
@@ -32,3 +33,7 @@ class QueueUnavailable(RunnerError):
 
 class RequestRefused(RunnerError):
     """A request failed; the message is the reply."""
+
+
+class PartEnds(RequestRefused):
+    """The nodes of this machine have ended, or are being stopped."""

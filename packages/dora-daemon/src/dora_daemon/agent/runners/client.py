@@ -103,7 +103,7 @@ class RunnerClient:
         writer = None if self._writer is None or self._writer.is_closing() else self._writer
         if on_reply is not None and writer is None:
             problem = self._refusal or "the runner of that dataflow does not answer at the moment"
-            on_reply(None, DATAFLOW_ENDED if self._phase == "finished" else problem)
+            self._fail(on_reply, problem)
             return
         number = self._requests.add(request, on_reply)
         if isinstance(request, protocol.Handshake):
@@ -111,6 +111,12 @@ class RunnerClient:
         if writer is not None:
             writer.write(protocol.request_line(number, request))
         self._watch_silence()
+
+    def _fail(self, on_reply: OnReply, problem: str) -> None:
+        if self._phase == "finished":
+            on_reply(protocol.Refusal(message=DATAFLOW_ENDED, ended=True), None)
+        else:
+            on_reply(None, problem)
 
     def end(self) -> None:
         """SIGTERM the runner, which then stops its nodes."""
@@ -270,7 +276,7 @@ class RunnerClient:
             writer.close()
             problem = "the runner of that dataflow ended before it had answered"
             for on_reply in self._requests.disconnect():
-                on_reply(None, DATAFLOW_ENDED if self._phase == "finished" else problem)
+                self._fail(on_reply, problem)
 
     def _receive(self, envelope: protocol.Envelope) -> None:
         on_reply = self._requests.receive(envelope.id)

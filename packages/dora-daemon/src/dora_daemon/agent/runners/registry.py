@@ -70,7 +70,8 @@ class RunnerRegistry:
         """Send a request and call ``on_reply`` once with its reply."""
         client = self._clients.get(dataflow_id)
         if client is None:
-            on_reply(None, "the dataflow has ended, or has no nodes on this machine")
+            text = "the dataflow has ended, or has no nodes on this machine"
+            on_reply(Refusal(message=text, ended=True), None)
         else:
             client.send(request, on_reply)
 

@@ -18,7 +18,7 @@ from dora_config.protocol.graph_checks import (
     require_same_ports,
 )
 from dora_config.protocol.runner_events import DATAFLOW_ENDED
-from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
+from dora_daemon.runner.errors import PartEnds, QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
@@ -54,11 +54,11 @@ def require_success(node: NodeLifecycle) -> None:
 
 
 def require_running(state: RunnerMachine) -> None:
-    """Raise RequestRefused if the dataflow is being stopped or has ended."""
+    """Raise PartEnds if the dataflow is being stopped or has ended."""
     if state.phase == "stopping":
-        raise RequestRefused("the dataflow is stopping")
+        raise PartEnds("the dataflow is stopping")
     if state.phase == "finished":
-        raise RequestRefused(DATAFLOW_ENDED)
+        raise PartEnds(DATAFLOW_ENDED)
 
 
 class NodeChanges:

@@ -12,7 +12,7 @@ from dora_config.protocol.graph_checks import InvalidChange
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
 from dora_daemon.runner.control.node_changes import NodeChanges, require_running
-from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
+from dora_daemon.runner.errors import PartEnds, PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.events import BarrierReleased, RunStopRequested
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
 from dora_daemon.runner.machine.streams import RUNNER_NODE, shown_target
@@ -62,7 +62,7 @@ class ControlRequests:
         try:
             return await self._answer(request) or protocol.Done()
         except (RequestRefused, InvalidChange, PreparationError, QueueUnavailable) as error:
-            return protocol.Refusal(message=str(error))
+            return protocol.Refusal(message=str(error), ended=isinstance(error, PartEnds))
         except OSError as error:  # such as no free descriptor
             return protocol.Refusal(message=f"the request failed: {error}")
         finally:
