@@ -71,6 +71,9 @@ class RunnerClient:
     _changed: Callable[[], None]
     """Called when the status has other states or processes than before."""
     _spare: SpareRunner | None = None
+    _former: RunnerClient | None = None
+    """Client of the former runner of the part, which may still clean up."""
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)
     status: protocol.RunnerStatus | None = None
     _state: protocol.RunnerState | None = None
     """State that was delivered last."""
@@ -151,6 +154,10 @@ class RunnerClient:
         if record.attempt > 1 or record.starts:
             # Processes without record and directory: a node must not run twice.
             await anyio.to_thread.run_sync(kill_marked, self._mark)
+        if self._former is not None:
+            # If the directory of its runner was removed, it kills by the mark, which is the same.
+            await self._former.has_ended.wait()
+            self._former = None
         try:
             await deliver(record.spec, machine, record.dataflow_id, record.dataflow_id)
             plan = await links.complete(make_plan(record, machine), record, token)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -51,15 +51,17 @@ class RunnerRegistry:
             text = "dataflow %s: starting %s again (recovery): %s"
             label = record.spec.name or record.dataflow_id
             logger.warning(text, clean_text(label), nodes, clean_lines(record.recovers))
-        start = self._new(record.dataflow_id).start
-        self._tasks.start_soon(start, record, self._root, self._machine(), self._links)
+        client = self._new(record.dataflow_id)
+        start = partial(client.start, record, self._root, self._machine(), self._links)
+        self._tasks.start_soon(_run, client, start)
 
     def adopt(self, record: PartRecord) -> None:
         """Connect to a runner that this daemon process has not started."""
         logger.info("adopting the runner of dataflow %s", record.dataflow_id)
         directory = RunnerDirectory(Path(record.runtime_dir), record.runtime_token)
         client = self._new(record.dataflow_id)
-        self._tasks.start_soon(partial(client.attend, directory, borrowed=record.borrowed))
+        attend = partial(client.attend, directory, borrowed=record.borrowed)
+        self._tasks.start_soon(_run, client, attend)
 
     def send(self, dataflow_id: str, request: RunnerRequest) -> None:
         """Send a request, whose effects the runner reports."""
@@ -119,7 +121,8 @@ class RunnerRegistry:
 
     def _new(self, dataflow_id: str) -> RunnerClient:
         mark = f"{dataflow_id}@{self._machine().machine_id or ''}"
-        client = RunnerClient(dataflow_id, mark, self._deliver, self._changed, self.spare)
+        former = self._clients.get(dataflow_id)
+        client = RunnerClient(dataflow_id, mark, self._deliver, self._changed, self.spare, former)
         self._clients[dataflow_id] = client
         return client
 
@@ -130,3 +133,10 @@ class RunnerRegistry:
         if isinstance(event, RunnerEnded):
             del self._clients[client.dataflow_id]
         self._post(event)
+
+
+async def _run(client: RunnerClient, work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    finally:
+        client.has_ended.set()
