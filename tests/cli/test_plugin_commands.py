@@ -197,7 +197,8 @@ def test_a_missing_file_of_a_command_is_one_line(dora: Dora, wheels: PluginWheel
     wheels.install("a", {"dora.commands": {"hello": "plug_function:hello"}}, plug_function=module)
     shown = dora("hello")
     assert (shown.code, shown.out) == (1, "")
-    assert shown.err == "[ERROR]\nnothing-here: No such file or directory\n"
+    where = "(in the plug-in a 0.3)"
+    assert shown.err == f"[ERROR]\nnothing-here: No such file or directory {where}\n"
 
 
 def test_commands_of_plug_ins_are_completed(

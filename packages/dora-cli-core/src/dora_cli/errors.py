@@ -3,7 +3,8 @@
 - `UsageError` of typer: wrong command line; typer prints it with the usage line, exit code 2
 - `CommandFailed`: the command has printed why it failed; exit code as given
 - `DoraError` and subclasses: the message and its causes, exit code 1
-- `OSError`: the same, with the file, and a remedy for an exhausted limit
+- `OSError`: the same, with the file, the plug-in of others that raised it, and a remedy for an
+  exhausted limit
 - any other: a defect of dora or of a plug-in, printed with its traceback, exit code 1
 """
 
@@ -61,8 +62,11 @@ def describe(error: BaseException) -> tuple[str | None, int]:
     match error:
         case CommandFailed(exit_code=code):
             return None, code
-        case DoraError() | OSError():
+        case DoraError():
             return _with_causes(error), 1
+        case OSError():
+            found = _in_plugin(error.__traceback__)
+            return _with_causes(error) + (f" (in the plug-in {found[0]})" if found else ""), 1
         case RuntimeError() if str(error) == _NO_THREAD:
             return f"{error}: {_NO_PROCESS}", 1
         case ValueError() if "surrogates not allowed" in str(error):
