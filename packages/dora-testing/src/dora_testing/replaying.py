@@ -166,8 +166,9 @@ def _chosen(
 def _remarks(recorded: Recorded, spec: ResolvedNode) -> Iterator[str]:
     if not recorded.is_noted(spec):
         yield (
-            f'node "{spec.id}": the order of its events was not recorded; it gets its inputs in the'
-            " order they were sent. `dora record PATH` records it"
+            f'node "{spec.id}": the order of its events was not recorded, as with `dora record'
+            " --attach`; it gets its inputs in the order in which they were sent, so it may differ"
+            " where it works as before. `dora record PATH` records the order"
         )
     elif missing := recorded.gaps(spec):
         yield f'node "{spec.id}": the events before {missing} messages are not in the recording'
