@@ -139,7 +139,7 @@ class Moved(NamedTuple):
     machine: str
     """Machine id in the cluster file."""
     former: tuple[str, ...] = ()
-    """Addresses at which it was before, as HOST:PORT."""
+    """Former addresses of the coordinator, as HOST:PORT."""
 
 
 def moved_path(host: str, port: int, environ: Mapping[str, str] = os.environ) -> Path:

@@ -60,7 +60,7 @@ class CoordinatorState:
         self.fleet = FleetControl(self.registry, self.membership, settings, wall_offset)
         self._lifecycle = Lifecycle(self.registry, self.membership)
         self._ending = False
-        """A client has requested its end."""
+        """Whether a client has requested the end of the coordinator."""
         self._silence_armed = False
 
     def handle(self, event: events.Event, now: float) -> list[do.Command]:

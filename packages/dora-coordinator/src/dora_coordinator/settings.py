@@ -28,7 +28,7 @@ class Settings:
     link_timeout: float = 10.0
     """Time for machines that exchange data to reach each other at a start."""
     slow_link_timeout: float = 60.0
-    """Time for it over a slow network: connections succeed but take long."""
+    """Seconds for linking over a slow network: connections succeed but take long."""
     build_timeout: float = 1200.0
     """Time for all daemons to build their nodes."""
     stop_margin: float = 30.0

@@ -32,7 +32,7 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class _Message(Generic[T]):
     time: int
-    """Time of its capture."""
+    """Time of the capture."""
     arrived: int
     item: T
     matched: bool = False
@@ -58,7 +58,7 @@ class Missing:
 
     name: str
     distance: int | None
-    """Time by which its nearest capture is later; None: nothing has arrived."""
+    """Time by which the nearest capture is later; None: nothing has arrived."""
     silent: int
     """Time since the last arrival, or since the leader's message if nothing has arrived."""
     ended: bool

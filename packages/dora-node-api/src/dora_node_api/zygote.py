@@ -90,7 +90,7 @@ class Facts:
     environ: Mapping[str, str]
     """Environment of this process."""
     loaded: Collection[str]
-    """Names of the modules that it has imported."""
+    """Names of the modules that this process has imported."""
     changed: str | None = None
     """A file or folder of these modules that has changed since."""
     strange: str | None = None

@@ -54,7 +54,7 @@ SETTINGS = "DORA_ROS2"
 _KEEPER_SECONDS = 0.5
 """Longest time between two updates of the channels."""
 _PATIENCE_SECONDS = 1.5
-"""Time before it is shown that something is missing at the start."""
+"""Seconds before lists show what is missing at the start."""
 _GRAPH_SECONDS = 1.0
 """Shortest time between two graphs that are sent to the page."""
 _FINISH_SECONDS = 0.05

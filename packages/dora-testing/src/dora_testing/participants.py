@@ -35,7 +35,7 @@ class Participant:
     incarnation: int = 0
     session: Session | None = None
     running: bool = False
-    """The process runs; otherwise it waits for the answer to `request`."""
+    """Whether the process runs; otherwise it waits for the answer to `request`."""
     request: tuple[list[Any], bytes] | None = None
     answer: Answer | None = None
     """Answer for the node once `check_at` has come: it is sleeping, or is busy with an event."""
@@ -44,9 +44,9 @@ class Participant:
     check_order: int = 0
     cost_ns: int = 0
     blocked_ns: int | None = None
-    """Time from which it waits for room to send; None: it does not."""
+    """Time since when the node waits for room to send; None: it does not wait."""
     started_ns: int = 0
-    """Time of its Go."""
+    """Time of the node's Go."""
     state: tuple[str, bytes] | None = None
     """State that the process has saved for the next one."""
     lines: list[str] = field(default_factory=list)

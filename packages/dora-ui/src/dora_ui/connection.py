@@ -57,7 +57,7 @@ class CoordinatorConnection:
     """A connection for each request that is open; those without progress share some."""
 
     is_local = False
-    """Whether it shows runs of this computer only; they cannot be started or recorded."""
+    """Whether the page shows runs of this computer only; they cannot be started or recorded."""
 
     def __init__(self, name: str, endpoint: Callable[[], Endpoint]) -> None:
         """``endpoint`` returns address and token, which may have been rotated meanwhile."""

@@ -20,7 +20,7 @@ class DoraRobotConfig(RobotConfig):
     node: str | None = None
     """Id of a node with `path: dynamic`; None: a dataflow has started the script."""
     dataflow: str | None = None
-    """Name or UUID of its dataflow; None: the only one with such a node."""
+    """Name or UUID of the dataflow; None: the only one with such a node."""
     max_age: float = MAX_AGE
     """Seconds; older messages are not used: the script waits for newer ones."""
     timeout: float = 60.0
@@ -35,7 +35,7 @@ class DoraTeleoperatorConfig(TeleoperatorConfig):
     node: str | None = None
     """Id of a node with `path: dynamic`; None: a dataflow has started the script."""
     dataflow: str | None = None
-    """Name or UUID of its dataflow; None: the only one with such a node."""
+    """Name or UUID of the dataflow; None: the only one with such a node."""
     max_age: float = MAX_AGE
     """Seconds; older messages are not used: the script waits for newer ones."""
     timeout: float = 60.0

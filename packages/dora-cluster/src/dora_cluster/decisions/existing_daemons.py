@@ -49,7 +49,7 @@ class ExistingDaemon(Frozen):
     coordinator: tuple[str, int]
     user: str
     mine: bool
-    """Whether it runs as the SSH user."""
+    """Whether the daemon runs as the SSH user."""
     pid: int | None
     service: str | None
     user_service: bool

@@ -34,7 +34,7 @@ class StoreFacts(Frozen):
 
     claim: Claim
     number: int
-    """Number of changes in it."""
+    """Number of changes in the copy."""
 
     @classmethod
     def of(cls, answer: Mapping[str, Any], authority: str, machine: str) -> StoreFacts | None:

@@ -18,7 +18,7 @@ from dora_config.cluster.models import (
 STOP_TIMEOUT = 60
 """Seconds for the machine's dataflows to end."""
 HAND_OVER_SIGNAL = "SIGUSR2"
-"""The daemon ends on it and leaves its nodes to the next daemon."""
+"""Signal on which the daemon ends and leaves its nodes to the next daemon."""
 
 _SPECIAL = re.compile(r'[\\"$`]')
 _ESCAPED = r"\\\g<0>"

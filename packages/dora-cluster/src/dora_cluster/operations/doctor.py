@@ -173,7 +173,7 @@ class Examined:
 
     facts: MachineFacts
     coordinator: dict[str, Any] | None
-    """Whether it reaches the coordinator; None: without a coordinator."""
+    """Whether the machine reaches the coordinator; None: without a coordinator."""
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

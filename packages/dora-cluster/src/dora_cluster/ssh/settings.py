@@ -40,7 +40,8 @@ class HostSettings:
         self.identity_files = tuple(map(complete, found["identityfile"]))
         default = complete("~/.ssh/id_")
         self.identities_given = any(not one.startswith(default) for one in self.identity_files)
-        """Whether a file sets them; otherwise they are the defaults, most of which do not exist."""
+        """Whether a file sets identity files; otherwise they are the defaults, most of which do not
+        exist."""
         self.identities_only = self._is_on("identitiesonly")
         agent = found.get("identityagent", "SSH_AUTH_SOCK")
         self.agent = os.environ.get(agent, "") if agent == "SSH_AUTH_SOCK" else complete(agent)

@@ -239,7 +239,7 @@ class Coordinator(Written):
         (),
     )
     former: SkipJsonSchema[Annotated[tuple[str, ...], Field(strict=False)]] = ()
-    """Addresses that it had before `dora cluster promote`; not in the file."""
+    """Addresses of the coordinator before `dora cluster promote`; not in the file."""
 
     @property
     def target(self) -> str | None:

@@ -25,7 +25,7 @@ class Seen:
     machine: str | None
     """None: a dataflow of one or several machines, which is placed by its nodes."""
     affected: bool = True
-    """Whether this roll-out changes it; others follow without waves."""
+    """Whether this roll-out changes the unit; others follow without waves."""
     removed: bool = False
     """Whether the unit is to be stopped."""
     differs: bool = False

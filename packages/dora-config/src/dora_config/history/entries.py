@@ -156,8 +156,8 @@ class MachineLost(Frozen, kind="machine_lost"):
 
     machine: str
     silent: float | None = None
-    """Seconds for which it had been silent; ``None``: the connection was closed after a
-    recent message."""
+    """Seconds of silence before the loss; ``None``: the connection was closed after a recent
+    message."""
 
 
 class MachineReturned(Frozen, kind="machine_returned"):

@@ -21,7 +21,7 @@ class MachineEvidence(Frozen):
     dropped: int = 0
     """Events between the first and the last ones that were not kept."""
     clock_offset: float = 0.0
-    """Seconds by which its clock is ahead of the coordinator's."""
+    """Seconds by which the machine's clock is ahead of the coordinator's."""
     node_ids: tuple[str, ...] = ()
     """Nodes that are placed here."""
     nodes: tuple[NodeStatus, ...] = ()
@@ -30,11 +30,11 @@ class MachineEvidence(Frozen):
     """Edges that end here."""
     connected: bool = True
     silent: float | None = None
-    """Seconds since its last message, if that is long."""
+    """Seconds since the machine's last message, if that is long."""
     full_disk: str | None = None
     """Folder of the dataflow, if its disk has hardly any space."""
     problem: str | None = None
-    """Why its history is missing, as a sentence."""
+    """Why the history of the machine is missing, as a sentence."""
 
 
 class Evidence(Frozen):

@@ -35,7 +35,7 @@ class Cause(Message):
     stderr: tuple[str, ...] = ()
     """Last lines of the failed process."""
     resolved_at: float | None = None
-    """Time of its end; ``None``: it goes on."""
+    """Time at which the trouble ended; ``None``: it has not ended."""
 
 
 class FlowProblem(Message):

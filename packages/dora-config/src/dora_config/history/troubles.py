@@ -39,7 +39,7 @@ class Trouble:
     """Identifies it, together with ``kind``: it can be over and begin again."""
     begins: float
     at: float
-    """Time of its detection."""
+    """Time at which the trouble was detected."""
     text: str
     """A full sentence."""
     node: str | None = None

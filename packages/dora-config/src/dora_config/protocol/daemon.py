@@ -74,7 +74,8 @@ class PartReport(Message):
     only_virtual_left: bool = False
     """The remaining nodes read only logs, or with ``exit_when_nodes_finish`` timers and logs."""
     revision: int = 0
-    """Number of changes of its nodes; the coordinator requests a description if it has another."""
+    """Number of changes of the part's nodes; the coordinator requests a description if it has
+    another."""
     problem: str | None = None
     """Why the daemon cannot control its nodes, which run on, and the remedy."""
     name: str | None = None
@@ -149,7 +150,7 @@ class CopyKept(Message, kind="copy_kept"):
     epoch: int
     number: int
     problem: str | None = None
-    """Why it is not on the disk."""
+    """Why the copy is not on the disk."""
 
 
 class CodeFound(Message, kind="code_found"):

@@ -196,9 +196,9 @@ class CopyRecord(Message):
     healthy: int = 0
     """Last generation that was healthy."""
     failed: str | None = None
-    """Why it failed in the present generation."""
+    """Reason of the failure in the present generation."""
     by_hand_at: UnixTime | None = None
-    """Time since when it differs from the generation that it has reached."""
+    """Time since when the copy differs from the generation that it has reached."""
 
 
 class FleetStatus(Message):

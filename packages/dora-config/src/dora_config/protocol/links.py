@@ -120,11 +120,11 @@ class LinkReport(Frozen):
 
     run_id: str = ""
     endpoints: tuple[str, ...] = ()
-    """Addresses at which it listens; empty until it listens."""
+    """Addresses at which the link listens; empty until it listens."""
     plain: bool = False
     """Whether the link listens without TLS."""
     problem: str | None = None
-    """Why it cannot listen, as a sentence (no free port...)."""
+    """Why the link cannot listen, as a sentence (no free port...)."""
     peers: tuple[PeerReport, ...] = ()
 
     def without_figures(self) -> LinkReport:
@@ -169,6 +169,6 @@ class LinkCounters(Frozen):
     raw_bytes: Count = 0
     """Bytes of the messages that were sent, before `compress:`; known by the sending end."""
     wire_bytes: Count = 0
-    """Bytes that they had between the machines; acknowledgements and repetitions not counted."""
+    """Bytes of the messages between the machines, without acknowledgements and repetitions."""
     uncompressed: str = ""
     """Why the last message was sent as it is although its readers name a codec, as a sentence."""

@@ -91,7 +91,7 @@ class RecorderStatus(Message):
     """Start of the process, see `dora_config.process_identity`."""
     boot_id: str
     end: RecorderEnd | None = None
-    """None: it records, unless its process was killed."""
+    """Reason of the end; None: the recorder runs, unless its process was killed."""
     files: tuple[str, ...] = ()
     """Names without folder."""
     seconds: float = 0.0

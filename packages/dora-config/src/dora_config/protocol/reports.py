@@ -64,9 +64,9 @@ class DataflowSummary(Message):
     name: str | None = None
     status: DataflowStatus
     reason: str | None = None
-    """Why it failed, is degraded or is recovering."""
+    """Why the dataflow failed, is degraded or is recovering."""
     ended_ago: float | None = None
-    """Seconds since it ended."""
+    """Seconds since the end of the dataflow."""
     restarts: int = 0
     """Restarts of its nodes since their part was last started."""
     last_restart: RestartSummary | None = None
@@ -123,7 +123,7 @@ class DaemonSummary(Message):
     heartbeat_age: float = 0.0
     """Seconds since the last heartbeat."""
     clock_offset: float | None = None
-    """Seconds by which its machine's clock is ahead of the coordinator's."""
+    """Seconds by which the machine's clock is ahead of the coordinator's."""
     runners: tuple[str, ...] = ()
     """Versions of the runners on that machine; runners survive upgrades of the daemon."""
     restarts: int = 0
@@ -185,7 +185,7 @@ class ObservedCopy(Message):
     name: str
     machine: str | None = None
     desired: int | None = None
-    """None: it is to be stopped."""
+    """Desired generation; None: the copy is to be stopped."""
     observed: int | None = None
     """The generation that runs, or ran last; None: it never ran."""
     state: CopyState

@@ -15,7 +15,7 @@ LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "
 """Lowest first; ``stdout`` includes everything, also plain printed lines."""
 
 DATAFLOW_ENDED: Final = "the dataflow has ended"
-"""Why a request to its runner is refused."""
+"""Error of a request to a runner whose dataflow has ended."""
 
 RECENT_SECONDS: Final = 2.0
 """Interval at which a runner looks at the counters of all edges."""
@@ -39,7 +39,7 @@ class DataflowResult(Frozen):
     nodes: tuple[NodeResult, ...] = ()
     """Results in the order in which the nodes ended."""
     stop_reason: str | None = None
-    """Why it was stopped, such as ``"signal SIGINT"``; ``None``: it was not stopped."""
+    """Reason of the stop, such as ``"signal SIGINT"``; ``None``: the dataflow was not stopped."""
     error: str | None = None
     """Set if no node was started: the problems of the preparation, one per line."""
     log_dir: str | None = None

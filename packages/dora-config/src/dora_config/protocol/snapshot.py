@@ -53,7 +53,7 @@ class MachineLoad(Message):
 
     cpus: Count = 0
     cpu_seconds: Quantity = 0.0
-    """Time that its CPUs were busy since it booted."""
+    """Busy time of all CPUs since the machine booted."""
     memory_bytes: Count = 0
     """Memory in use."""
     memory_total_bytes: Count = 0

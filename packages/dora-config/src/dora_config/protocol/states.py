@@ -62,7 +62,7 @@ class NodeStatus(Frozen):
     input_recoveries: Count = 0
     error: str | None = None
     held: str | None = None
-    """Why it must not be replaced, removed or restarted now."""
+    """Why the node must not be replaced, removed or restarted now."""
 
 
 class NodeResult(Frozen):

@@ -240,7 +240,7 @@ class DataflowData:
         """Links that the start waits for, once the first check found some."""
         self.phase = record.phase
         self.reason = record.reason
-        """Why it failed as a whole."""
+        """Why the dataflow failed as a whole."""
         self.stopped_since = record.stopped_since
         """Why it was stopped, unless a user requested it."""
         self.unreported = record.unreported
@@ -262,7 +262,7 @@ class DataflowData:
         self.not_added: dict[str, str] = {}
         """Why the nodes that were to run on a further daemon were not added, by daemon."""
         self.not_restarted: NotRestarted | None = None
-        """Why it has not been started again yet although that was requested."""
+        """Why the dataflow has not been started again yet although that was requested."""
         self.released = False
         """Whether nodes were released since this coordinator started."""
         self.warnings: tuple[str, ...] = ()

@@ -91,9 +91,9 @@ class RecordedPart:
     attempt: int = 1
     claimed: bool = False
     reason: str | None = None
-    """Why it is started again."""
+    """Why the part is started again."""
     failed: tuple[tuple[str, str], ...] = ()
-    """Nodes that had failed when it ended, with the reason."""
+    """Nodes that had failed at the end of the part, with the reason."""
     peers: tuple[str, ...] = ()
     """Machines with which it exchanges messages and whose part has not ended."""
 
@@ -102,7 +102,7 @@ class RecordedPart:
 class RecordedDataflow:
     id: str
     label: str
-    """Name or id, as commands take it."""
+    """Name or id of the dataflow, as commands accept it."""
     wanted: Wanted
     changes: int
     parts: tuple[RecordedPart, ...]

@@ -61,8 +61,8 @@ class DaemonLost:
 
     daemon: str
     silent: float | None = None
-    """Seconds for which it had been silent; None: the connection was closed after a
-    recent message."""
+    """Seconds of silence before the loss; None: the connection was closed after a recent message.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Part:
     attempt: int
     result: DataflowResult | None
     revision: int = 0
-    """Number of changes of its nodes."""
+    """Number of changes of the part's nodes."""
     claimed: bool = False
     """Known from the record of another machine only; its own has not reported it yet."""
     fresh: bool = False
@@ -44,9 +44,9 @@ class Part:
     asked_for: int | None = None
     """Number of changes of the dataflow that its machine reported when it was asked for them."""
     reported: bool = False
-    """A daemon has reported it since this coordinator started."""
+    """Whether a daemon has reported the part since this coordinator started."""
     recovery_reason: str | None = None
-    """Why it is being spawned again, or was last."""
+    """Reason of the present or last recovery."""
     recovered_at: float | None = None
     """Time of the last recovery by the coordinator's clock."""
     retry: Retry = field(default_factory=Retry)

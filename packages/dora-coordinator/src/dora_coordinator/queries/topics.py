@@ -54,7 +54,7 @@ class _Reader:
         self.skips = stream.in_message
         """Whether this reader does not get the message that is being sent in pieces."""
         self.end: TopicChunk | None = None
-        """The last message of its stream; None: the connection to the daemon was lost."""
+        """Last message of the stream; None: the connection to the daemon was lost."""
         self._torn = False
         """Whether this reader got the first pieces of a message and does not get the rest."""
         self._counts = False

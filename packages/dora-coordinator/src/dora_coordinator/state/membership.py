@@ -47,7 +47,7 @@ class Member:
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
     resumed_at: float = float("-inf")
-    """Time of the report of its last long silence."""
+    """Time of the report of the last long silence."""
     rebooted: bool = False
     """Whether the machine has another boot id than at the registration before."""
     left: bool = False
@@ -104,7 +104,7 @@ class Membership:
         self._stalled_at = float("-inf")
         self._late = LATE_HEARTBEAT * settings.heartbeat_interval
         self._no_reboot_within = self._late
-        """Seconds since its last message within which a machine cannot have been rebooted."""
+        """Seconds since the last message within which a machine cannot have been rebooted."""
         self.identities = Identities()
         self._members: dict[str, Member] = {}
         self._by_connection: dict[int, Member] = {}

@@ -57,7 +57,7 @@ class StoredPart(Message):
     attempt: int = 1
     result: DataflowResult | None = None
     revision: int = 0
-    """Number of changes of its nodes."""
+    """Number of changes of the part's nodes."""
     claimed: bool = False
     """Known from the record of another machine only; its own has not reported it yet."""
 
@@ -72,7 +72,7 @@ class DataflowRecord(Message):
     number: int
     """Position in the order of starts."""
     reason: str | None = None
-    """Why it failed as a whole."""
+    """Why the dataflow failed as a whole."""
     stopped_since: str | None = None
     """Why it was stopped, unless a user requested it."""
     unreported: bool = False
@@ -92,7 +92,7 @@ class DataflowRecord(Message):
     started again; with the same specification only if a machine has failed meanwhile."""
     begun: StartIdentity = StartIdentity()
     changes: int = 0
-    """Number of changes of its nodes, edges and parts."""
+    """Number of changes of nodes, edges and parts."""
 
 
 def new_record(

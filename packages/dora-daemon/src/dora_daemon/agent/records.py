@@ -60,7 +60,8 @@ class PartRecord(Message):
     forgotten: bool = False
     """Whether the part is no longer reported; ``log_dirs`` is still needed."""
     end_stored: bool = False
-    """A coordinator has stored its end. One that took over with an older copy may not have."""
+    """Whether a coordinator has stored the end. One that took over with an older copy may not have.
+    """
     borrowed: bool = False
     """Whether the runner belongs to `dora run` or to a daemon. The agent of a command shows such a
     part, never starts it again, and leaves its result and files to the owner."""

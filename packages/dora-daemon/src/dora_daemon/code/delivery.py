@@ -27,7 +27,7 @@ from dora_daemon.code.checkout import check_out, growth, merged
 from dora_daemon.daemon_threads import run_in_daemon_thread
 
 MAX_AGE: Final = 60 * 24 * 3600.0
-"""Seconds after its last use for which code is stored, for a return to an earlier version."""
+"""Seconds for which code is stored after its last use, for a return to an earlier version."""
 MAX_BYTES: Final = 8 << 30
 """Size of the store."""
 

@@ -40,7 +40,7 @@ class InspectorConnection:
         ``dataflow_id`` is checked, because the path of an ended runner may be reused.
         """
         self.stopping = False
-        """The runner has announced its end."""
+        """Whether the runner has announced its end."""
         try:
             self._control = ControlSocket.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:

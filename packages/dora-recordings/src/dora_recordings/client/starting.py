@@ -33,7 +33,7 @@ from dora_recordings.client.fleet import (
 INTERVAL = 1.0
 """Seconds between two looks at the machines."""
 FINISH_SECONDS = 15.0
-"""Time for machines to finish their files after a stop."""
+"""Seconds for machines to finish their files after a stop."""
 
 
 class FleetSession:

@@ -33,7 +33,7 @@ class EpisodeSpan:
     end: int
     task: str
     handed_over: bool = False
-    """Whether it ends with the action of another source."""
+    """Whether the span ends with the action of another source."""
 
 
 def spans(

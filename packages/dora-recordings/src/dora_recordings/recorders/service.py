@@ -36,7 +36,7 @@ from dora_recordings import RECORDER_MODULE
 from dora_recordings.recorders.folder import RecordingFolder, RecordingRefused
 
 START_SECONDS = 60.0
-"""Time for a recorder to open its queues, before the nodes start without it."""
+"""Seconds for a recorder to open its queues, before the nodes start without it."""
 
 logger = logging.getLogger("dora.daemon")
 

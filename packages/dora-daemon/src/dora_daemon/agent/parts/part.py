@@ -32,7 +32,7 @@ class LocalPart:
     runner: RunnerState | None = None
     """State reported to this daemon; ``None``: its runner has not answered, or has ended."""
     refusal: str | None = None
-    """Why its runner, of another version, takes no requests."""
+    """Why the runner, of another version, accepts no requests."""
     stop: messages.StopPart | None = None
     next: messages.PreparePart | None = None
     """Part that replaces this one once no process of this one is left."""
@@ -41,7 +41,7 @@ class LocalPart:
     due: float = 0.0
     """Unix time of its next start without the coordinator; 0: when that has been away for long."""
     cause: str = ""
-    """Why its runner ends, as its nodes could not be started."""
+    """Why the runner ends: its nodes could not be started."""
     started_alone: float = 0.0
     """Unix time of its last start without the coordinator; 0: there was none."""
     retry: Retry = field(default_factory=Retry)

@@ -35,7 +35,7 @@ class _Pending:
     request: RunnerRequest
     on_reply: OnReply | None
     limit: int | None
-    """Seconds of silence after which it times out."""
+    """Seconds of silence after which the request times out."""
     silent: int = -1
     """The first tick may follow at once and does not count."""
 

@@ -87,7 +87,7 @@ class LinkSession:
         self._session = session
         self._low_latency = low_latency
         self.endpoint = endpoint
-        """Address that it listens on or dialed, ``HOST:PORT``."""
+        """Address that the session listens on or dialed, ``HOST:PORT``."""
         self.zid = str(session.zid())
         self._kept: list[Any] = []
         self._publishers: dict[str, dict[Priority, Callable[[bytes], None]]] = {}

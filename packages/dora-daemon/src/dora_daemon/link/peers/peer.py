@@ -267,7 +267,7 @@ class PeerLink:
         self.endpoint = ""
         """Address dialed last."""
         self.slow = False
-        """A TCP connection to it took long."""
+        """Whether a TCP connection to the peer took long."""
         self.clock = ClockOffset()
         self.status = PeerStatus()
         self.known = LinkHandshake(host.link_id)

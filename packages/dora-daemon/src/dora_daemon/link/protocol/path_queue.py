@@ -43,7 +43,7 @@ class TcpState(NamedTuple):
     """State of one connection, as the kernel reports it."""
 
     arrived: int
-    """Bytes that have arrived since it began, also behind a lost packet."""
+    """Bytes that have arrived since the connection began, also behind a lost packet."""
     flying: int
     """Bytes in the network."""
     unsent: int

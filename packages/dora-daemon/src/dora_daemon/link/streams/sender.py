@@ -67,7 +67,8 @@ class StreamSender:
         self.queue = receiver.spec.queue
         self.receiver = receiver
         self.sends_large = False
-        """Whether it has sent a large message, or compresses: then it has a thread of its own."""
+        """Whether the stream has sent a large message, or compresses: then it has a thread of its
+        own."""
         self.thread: SenderThread | None = None
         self._sink = sink
         self._note = note

@@ -33,7 +33,7 @@ CONNECT_SECONDS = 10.0
 DRAIN_SECONDS = 2.0
 """Seconds for the readers of a removed node to read its last messages."""
 DRAIN_INTERVAL = 0.02
-"""Seconds between two looks at their queues."""
+"""Seconds between two looks at the queues of these readers."""
 LINK_SECONDS = 5.0
 """Time until the machines that send to a new input have received that it is read."""
 REPLACE_SECONDS = 60.0

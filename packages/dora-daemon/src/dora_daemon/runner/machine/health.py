@@ -11,7 +11,8 @@ class ProcessSample:
     """State of one process as reported by the kernel."""
 
     schedulable: bool
-    """Whether it is neither stopped, frozen nor in uninterruptible sleep (a stuck driver)."""
+    """Whether the process is neither stopped, frozen nor in uninterruptible sleep (a stuck driver).
+    """
     cpu_seconds: float
 
 

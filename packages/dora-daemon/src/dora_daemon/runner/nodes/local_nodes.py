@@ -101,7 +101,7 @@ class LocalNode(QueueUser):
         """Digest of its code, if it was added or replaced while the dataflow ran."""
         self.params = dict(params)
         self.stopped = False
-        """An operator has stopped it and not started it again."""
+        """Whether an operator has stopped the node and not started it again."""
         self.process: NodeProcess | None = None
         self.replacement: Replacement | None = None
         self.inputs = InputWatch()

@@ -79,7 +79,7 @@ class ZygoteProcess:
         self._warn = warn
         self._process: _Process | None = None
         self._nodes = 0
-        """Number of nodes that it may fork."""
+        """Number of nodes that the zygote may fork."""
         self._warm: dict[str, str] = {}
         """Modules to import, and the first node that lists each."""
         self._not_imported: set[str] = set()

@@ -143,7 +143,7 @@ class BlockImage:
         self.data_at = data_at
         """Offset of the data area in a block."""
         self.total = data_at + len(data)
-        """Bytes of a block that it takes."""
+        """Bytes of the block for this payload."""
 
     def write(self, memory: mmap, at: int, stamp: int) -> None:
         """Write it at ``at`` of a segment."""

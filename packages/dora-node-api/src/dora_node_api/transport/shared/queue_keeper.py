@@ -124,7 +124,7 @@ class Contradiction(FrozenRecord):
     """Words of an edge that cannot be true."""
 
     by: Literal["producer", "consumer"] | None
-    """The end that has written them; None: one of the two."""
+    """End that has written the words; None: one of the two."""
     text: str
 
 

@@ -24,7 +24,7 @@ class QueueSpec(FrozenRecord):
     hold_limit: int = 64 * 1024 * 1024
     """Bytes that the consumer may keep alive; beyond, it gets private copies."""
     journal: bool = False
-    """Whether it is a link's queue and has a journal (`consumer.journal`)."""
+    """Whether the queue is one of a link and has a journal (`consumer.journal`)."""
 
     remote: bool = False
     """Whether the messages come from another machine, through a link."""
