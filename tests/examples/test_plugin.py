@@ -51,7 +51,7 @@ def test_the_plugin_in_its_own_environment(copy_example: CopyExample, python: Pa
     assert "hello" not in _run(dora, "--help", folder=folder)
 
 
-@pytest.mark.parametrize("name", ["command", "csv_export", "arguments"])
+@pytest.mark.parametrize("name", ["command", "node", "csv_export", "arguments"])
 def test_the_page_has_the_files(name: str) -> None:
     page = (EXAMPLES.parent / "docs/howto/plugins.md").read_text()
     assert (PLUGIN / f"src/dora_hello/{name}.py").read_text() in page
