@@ -41,7 +41,7 @@ class Command(TyperCommand):
             raise
 
     def _how_to_name(self, ctx: Any) -> str:
-        """Return how this command takes the name of a dataflow."""
+        """Return the syntax by which this command names a dataflow; empty: it names none."""
         for param in self.params:
             if param.name in ("dataflow", "attach"):
                 is_option = param.param_type_name == "option"

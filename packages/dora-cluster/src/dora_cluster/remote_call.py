@@ -73,7 +73,7 @@ def program() -> bytes:
 
 
 def command_words(command: str) -> list[str]:
-    """Return what runs a request; its input begins with ``program_input``."""
+    """Return the command that runs a request; its input begins with ``program_input``."""
     return ["sh", "-c", _FIND_PYTHON, _BOOT, str(len(program())), command]
 
 

@@ -148,7 +148,7 @@ def moved_path(host: str, port: int, environ: Mapping[str, str] = os.environ) ->
 
 
 def read_moved(host: str, port: int, environ: Mapping[str, str] = os.environ) -> Moved | None:
-    """Return where the coordinator of an address is now; None: there."""
+    """Return the present address of a coordinator; None: unchanged."""
     path = moved_path(host, port, environ)
     try:
         address, machine, *former = path.read_text().split()

@@ -86,7 +86,7 @@ def wheel_command(wheel: str, *options: str) -> str:
 
 
 def wheel_source(wheel: str) -> str:
-    """Return what pip installs a wheel of dora from, with the wheels that it needs."""
+    """Return the arguments with which pip installs a wheel of dora and the wheels that it needs."""
     wheels = with_needed(wheel)
     return join([word for one in wheels for word in _source(one) or [f"packages/{one}"]])
 

@@ -28,7 +28,7 @@ def certificate_name(machine: str, digest: str) -> str:
 
 
 def challenge_text(nonce: str, authority: str) -> bytes:
-    """Return what a daemon signs (ECDSA, SHA-256) to prove its identity to one coordinator.
+    """Return the text that a daemon signs (ECDSA, SHA-256) to prove its identity to a coordinator.
 
     ``authority``: SHA-256 of its authority's certificate, in hexadecimal digits.
     """

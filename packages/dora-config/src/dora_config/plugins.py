@@ -143,7 +143,7 @@ class PluginError(DoraError):
 
 
 def what(group: Group, name: str) -> str:
-    """Return what an entry point adds, as users know it."""
+    """Return the addition of an entry point in words for users."""
     return _WORDS[group].format(name)
 
 
@@ -190,7 +190,7 @@ class Plugins:
         return self._usable.get(key)
 
     def additions(self, *groups: Group) -> list[Addition]:
-        """Return what is not refused, in the order of groups and names."""
+        """Return the additions that are not refused, in the order of groups and names."""
         return [one for one in self._usable.values() if one.group in groups]
 
     def names(self, group: Group) -> list[str]:
@@ -291,7 +291,7 @@ def load(group: Group, name: str, build: Callable[[Any], Any] | None = None) -> 
 
 
 def missing(group: Group, name: str) -> str | None:
-    """Return how to install the wheel of this project that has a name, None for other names."""
+    """Return the command that installs this project's wheel with a name, None for other names."""
     wheel = known_names(group).get(name)
     if wheel is None:
         return None
@@ -302,7 +302,7 @@ def missing(group: Group, name: str) -> str | None:
 
 
 def missing_node(name: str) -> str | None:
-    """Return how to install a node of this project, None for other names."""
+    """Return the command that installs a node of this project, None for other names."""
     wheel, _, extra = known_names("nodes").get(name, "").removesuffix("]").partition("[")
     return f"install it with: {extra_command(wheel, extra)}" if wheel else None
 

@@ -60,7 +60,7 @@ async def system_is_stopping() -> bool:
 
 
 async def _output(*command: str) -> str | None:
-    """Return what a command prints, None if it is missing, too slow or prints nothing."""
+    """Return the output of a command; None if it is missing, too slow or prints nothing."""
     if shutil.which(command[0]) is None:
         return None
     try:
@@ -264,7 +264,7 @@ def _daemon(
 
 
 def listen_options(listen: Listen, *, plain: bool, public_ok: bool) -> Listen:
-    """Return where links listen. Raises LinkError."""
+    """Return the addresses at which links listen. Raises LinkError."""
     if not plain:
         return listen
     listen = replace(listen, plain=True, public_ok=public_ok)

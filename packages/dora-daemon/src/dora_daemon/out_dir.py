@@ -33,7 +33,7 @@ def is_python_project(folder: Path) -> bool:
 
 
 def left_over(base: Path, output: Sequence[str]) -> str | None:
-    """Return what to do if setuptools refused folders from before `base` was a project."""
+    """Return a remedy if setuptools refused folders from before `base` was a project."""
     if not any("top-level packages discovered" in line for line in output):
         return None
     found = [

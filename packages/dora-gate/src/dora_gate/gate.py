@@ -124,7 +124,7 @@ class Gate:
         return self._alarm or EMERGENCY in self._commands
 
     def add(self, source: str, values: Sequence[float], captured: int, now: int) -> None:
-        """Take the command of a source. Raises GateRefused; for `emergency` this is an alarm."""
+        """Store the command of a source. Raises GateRefused; for `emergency` this is an alarm."""
         try:
             checked = self._checked(values, first=source != EMERGENCY)
         except GateRefused:
@@ -144,7 +144,7 @@ class Gate:
         return f"{what} is {age:.3g} s old when it arrives; the limit is {limit:g} s"
 
     def see(self, values: Sequence[float]) -> None:
-        """Take the state of the robot. Raises GateRefused."""
+        """Store the state of the robot. Raises GateRefused."""
         self._state = self._checked(values)
 
     def cycle(self, now: int) -> Action | None:

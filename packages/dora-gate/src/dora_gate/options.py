@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 def problems(
     arguments: Sequence[str], inputs: Collection[str], outputs: Sequence[str]
 ) -> list[str]:
-    """Return what is wrong, for `dora validate`."""
+    """Return the errors of arguments and ports, for `dora validate`."""
     try:
         read(arguments, inputs, outputs)
     except OptionsRefused as refused:

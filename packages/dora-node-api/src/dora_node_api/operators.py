@@ -128,7 +128,7 @@ class RunningOperator:
         loaded.setdefault(self._folder, time.time_ns())
 
     def _join(self, made: Any) -> SampleQueue | None:
-        """Return what joins the inputs that the operator names in `joined`.
+        """Return the join of the inputs that the operator names in `joined`.
 
         Raises OperatorError.
         """

@@ -140,7 +140,7 @@ def importable(entries: Iterable[tuple[str, bool]]) -> list[str]:
 
 
 def _reseed() -> None:
-    """Give random numbers of numpy another beginning in each node; Python's own have one."""
+    """Seed the random numbers of numpy anew in each node; Python does so itself."""
     if (random := sys.modules.get("numpy.random")) is not None:
         random.seed()
 
@@ -396,7 +396,7 @@ def _state(path: str) -> object:
 
 
 def _become(request: ForkRequest, middle: int, runner: int) -> None:
-    """Give this process what a new process of the runner would have, and wait for the runner."""
+    """Turn this process into one that the runner would start, and wait for the runner."""
     process = request.process
     try:
         for number, descriptor in enumerate(request.outputs, start=1):

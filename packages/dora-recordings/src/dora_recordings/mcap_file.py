@@ -175,7 +175,7 @@ class McapFile:
 
 
 def file_facts(source: RecordingSource, dataflow_id: str, epoch_ns: int) -> dict[str, str]:
-    """Return where and of what this process records."""
+    """Return the facts about this process and its dataflow that a recording has."""
     import pyarrow as pa
 
     return {

@@ -518,7 +518,7 @@ def _before_damage(file: BinaryIO, chunk: _Record) -> Iterator[Schema | Channel 
 
 
 def _decompressed(chunk: Chunk) -> bytes:
-    """Return what can be decompressed of a chunk."""
+    """Return the part of a chunk that can be decompressed."""
     if chunk.compression != "zstd":
         return chunk.data if not chunk.compression else b""
     stream, found = ZstdDecompressor().decompressobj(), bytearray()

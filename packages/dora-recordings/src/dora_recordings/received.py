@@ -90,7 +90,7 @@ class Recorded:
         return parse_dataflow(dump_yaml(self.facts.dataflow), path=base / "replay.yml")
 
     def lost(self) -> list[str]:
-        """Return what the recording lacks, a sentence each."""
+        """Return the gaps of the recording, a sentence each."""
         counts = Counter[str]()
         for recording in self._recordings:
             counts.update(recording.facts.lost)
@@ -153,7 +153,7 @@ class Recorded:
         return self._noted_steps(spec) if self.is_noted(spec) else self._steps_by_time(spec)
 
     def gaps(self, spec: ResolvedNode) -> int:
-        """Return how many messages with notes are missing."""
+        """Return the number of missing messages with notes."""
         missing = expected = 0
         for message in self.sent(spec):
             number, *events = message.notes or [expected]

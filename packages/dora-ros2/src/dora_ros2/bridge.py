@@ -111,7 +111,7 @@ Waiting: TypeAlias = str | DefinitionError | None
 
 
 def waiting_text(found: Iterable[Waiting]) -> str | None:
-    """Return what all channels wait for as one text of limited length; None for nothing."""
+    """Return the conditions that channels wait for, as text of limited length; None: no wait."""
     present = {str(one): one for one in found if one is not None}.values()
     texts = [one for one in present if isinstance(one, str)]
     missing = [one for one in present if not isinstance(one, str)]

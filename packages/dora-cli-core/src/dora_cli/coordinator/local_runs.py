@@ -160,7 +160,7 @@ class _ClientOfThisMachine(CoordinatorClient):
         ]
 
     def _request_stop(self, wanted: StopDataflow) -> list[WaitingPart]:
-        """Let the daemons store the stop, for after a power cut; return what only waited."""
+        """Let daemons store the stop, for after a power cut; return those that only waited."""
         running = [
             (root, one.instance, WaitingPart(entry.dataflow_id, entry.name, 0, None), False)
             for root, one in self._daemons

@@ -88,7 +88,7 @@ class MergedLogs:
     def add(
         self, daemon: str, entries: Sequence[LogEntry], reading: Iterable[str]
     ) -> list[LogEntry]:
-        """Return what no daemon of those that are ``reading`` can precede, oldest first."""
+        """Return, oldest first, entries that no later one of the ``reading`` daemons precedes."""
         self._waiting += entries
         newest = max((entry.time for entry in entries), default=-inf)
         self._newest[daemon] = max(newest, self._newest.get(daemon, -inf))

@@ -16,7 +16,7 @@ raises ValueError if it cannot have that name."""
 
 
 def project(kind: str, name: str) -> tuple[Mapping[str, str], Sequence[str]]:
-    """Return what the template of a kind does. Raises PluginError and ValueError."""
+    """Return the files and commands of a template. Raises PluginError and ValueError."""
     template: Template | None = OWN.get(kind)
     if template is None:
         if kind not in plugins.known_names("dora.templates") and kind not in kinds():

@@ -146,7 +146,7 @@ def as_json(rate: TopicRate) -> dict[str, object]:
 
 
 def _image(data: Any, metadata: Any) -> tuple[Any, Any]:
-    """Return what a row shows of a message: of an image its size instead of its pixels."""
+    """Return the fields of a message for a row; an image has its size instead of its pixels."""
     if not isinstance(data, list) or not data:
         return data, metadata
     struct = data[0]

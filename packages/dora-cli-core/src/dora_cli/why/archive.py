@@ -212,7 +212,7 @@ def own_versions() -> dict[str, Any]:
 
 
 def remote_report(client: CoordinatorClient, answer: Explained, seconds: float) -> Report:
-    """Return what a coordinator and its daemons have; ``seconds``: time span of the logs."""
+    """Return the report of a coordinator and its daemons; ``seconds``: time span of the logs."""
     assert answer.evidence is not None, "requested with it"
     explained = answer.explanation
     report = Report(explained, answer.evidence)
@@ -265,7 +265,7 @@ def _remote_logs(client: CoordinatorClient, uuid: str, since: float) -> dict[str
 
 
 def local_report(base: Path, run: RecordedRun, known: Evidence, seconds: float) -> Report:
-    """Return what the files of a run below ``base`` contain."""
+    """Return the report of a run from its files below ``base``."""
     report = Report(explain(known), known, _matching_dataflow(base, run))
     events = [one.event for entries, _ in read_machines(run).values() for one in entries]
     report.versions = {

@@ -34,7 +34,7 @@ def read_machines(run: RecordedRun) -> dict[str, tuple[tuple[HistoryEntry, ...],
 
 
 def evidence(run: RecordedRun) -> Evidence:
-    """Return what the files show about a run. Raises OSError."""
+    """Return the evidence about a run from its files. Raises OSError."""
     now = time.time()
     alive = {
         entry.machine_id or ""

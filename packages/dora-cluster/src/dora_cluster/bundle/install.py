@@ -390,7 +390,7 @@ class Installer:
 
 
 def probe(machine: MachineConnection, layout: Layout) -> dict[str, Any]:
-    """Return what is installed; raises MachineProblem if that is in another folder."""
+    """Return the installed versions; raises MachineProblem if they are in another folder."""
     facts = call(machine, "versions.probe", prefix=layout.prefix, link=layout.link)
     if facts["elsewhere"] is not None:
         raise MachineProblem(

@@ -185,7 +185,7 @@ def start_service(cluster: Cluster, *, recreate_store: bool) -> bool:
 
 
 def service_remedy(cluster: Cluster) -> str | None:
-    """Return how to repair a service that does not answer; None if it is not installed."""
+    """Return the remedy for a service that does not answer; None if it is not installed."""
     try:
         with installed_service(cluster) as service:
             if service is not None:

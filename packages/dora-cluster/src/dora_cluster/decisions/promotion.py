@@ -61,7 +61,7 @@ class StandbyFacts(Frozen):
 
     @classmethod
     def of(cls, answer: Mapping[str, Any], authority: str, machine: str) -> StandbyFacts:
-        """Return what a machine has of the cluster with this authority."""
+        """Return the facts of a machine about the cluster with this authority."""
         claim = forged = copy = None
         store = StoreFacts.of(answer, authority, machine)
         try:

@@ -38,7 +38,7 @@ def connect_to(machine: Machine) -> MachineConnection:
 
 
 def layout_of(machine: Machine, *, user: bool) -> Layout:
-    """Return where dora is installed there: in the user's home, or below ``prefix``."""
+    """Return the paths of the installation: in the user's home, or below ``prefix``."""
     return USER if user else system(machine.prefix)
 
 
@@ -136,7 +136,7 @@ MachineKey = tuple[str, str, int | None]
 
 
 def key_of(machine: Machine) -> MachineKey:
-    """Return what identifies an entry of a cluster file."""
+    """Return the identity of an entry of a cluster file."""
     return machine.id, machine.target, machine.port
 
 

@@ -74,12 +74,12 @@ def remove_unused(folder: Path) -> None:
 
 
 def archive_folder() -> Path:
-    """Return where archives are received."""
+    """Return the folder in which archives are received."""
     return Path.home() / ".cache" / "dora" / "archives"
 
 
 def lock_holder(path: Path) -> str | None:
-    """Return what the holder of a lock file has written into it; None if the lock is free."""
+    """Return the text of the holder of a lock file; None if the lock is free."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:

@@ -131,7 +131,7 @@ def refusal(machine: str, settings: HostSettings, failure: AuthFailure) -> Login
 
 
 def reason(error: object) -> str:
-    """Return what an exception of paramiko or the system means."""
+    """Return the meaning of an exception of paramiko or the system."""
     if isinstance(error, EOFError):
         return "the other side closed it or did not answer"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -170,7 +170,7 @@ class Rollout(Frozen):
         return max(1, math.ceil(machines * int(self.then.removesuffix("%")) / 100))
 
     def batches(self, units: Sequence[str]) -> list[list[str]]:
-        """Return what changes together, in order: `first`, then the others."""
+        """Return the batches of units that change together, in order: `first`, then the others."""
         first = [unit for unit in self.first if unit in units]
         rest = [unit for unit in units if unit not in first]
         size = self.batch_size(len(units))

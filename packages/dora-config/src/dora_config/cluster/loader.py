@@ -68,7 +68,7 @@ def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedClust
 
 
 def _valid(read: _Read | None, problems: list[Problem]) -> tuple[_Read, tuple[Problem, ...]]:
-    """Return what was read, and its warnings; raise `ConfigError`."""
+    """Return the content and its warnings; raise `ConfigError`."""
     ordered = in_order(problems)
     if read is None or any(problem.severity == "error" for problem in ordered):
         raise ConfigError(ordered)

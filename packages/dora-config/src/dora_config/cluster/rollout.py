@@ -138,7 +138,7 @@ class RollOut:
         finished: bool = False,
         paused: bool = False,
     ) -> Decision:
-        """Return what to do now; ``finished``: the roll-out has ended, what returns follows."""
+        """Return the next decision; ``finished``: the roll-out has ended, late machines follow."""
         for one in seen:
             track = self.track(one.name)
             if one.processes is None or one.processes != track.processes:
@@ -233,7 +233,7 @@ class RollOut:
 
 
 def batches(rollout: Rollout, affected: Sequence[Seen]) -> list[list[Seen]]:
-    """Return what changes together, in order."""
+    """Return the batches of units that change together, in order."""
     chunks = rollout.batches(sorted({one.unit for one in affected}))
     return [[one for one in affected if one.unit in chunk] for chunk in chunks]
 

@@ -58,7 +58,7 @@ def option_problem(codec: CodecName, quality: int | None, level: int | None) -> 
 
 
 def library_problem(codec: CodecName) -> str | None:
-    """Return what a codec lacks for this interpreter, with the command that installs it."""
+    """Return the library that a codec lacks here, with the command that installs it."""
     module = _MODULES.get(codec)
     if module is None:
         return None

@@ -117,7 +117,7 @@ class StartIdentity(Message):
     """Signature of `text` by the cluster's authority (base64); machines cannot make one."""
 
     def text(self, dataflow_id: str, name: str | None) -> bytes:
-        """Return what is signed; ``name``: that of the dataflow."""
+        """Return the bytes that are signed; ``name``: name of the dataflow."""
         facts = [dataflow_id, name, self.time, self.epoch, self.number]
         return b"dora start\n" + json.dumps(facts).encode()
 
@@ -149,7 +149,7 @@ class WholeDataflow(Message):
     """
 
     def text(self, dataflow_id: str) -> bytes:
-        """Return what is signed; fields with defaults may be added by later versions."""
+        """Return the bytes that are signed; fields with defaults may be added by later versions."""
         facts = self.model_copy(update={"begun": StartIdentity(), "signature": dataflow_id})
         content = facts.model_dump_json(exclude_defaults=True).encode()
         return b"dora dataflow\n" + sha256(content).hexdigest().encode()

@@ -74,7 +74,7 @@ def _wire(one: ResolvedInput) -> tuple[object, ...]:
 
 
 def differences(running: DataflowSpec, desired: DataflowSpec) -> tuple[NodeDifference, ...]:
-    """Return what differs, node by node."""
+    """Return the differences, node by node."""
     before = {node.id: node for node in running.resolved.nodes}
     after = {node.id: node for node in desired.resolved.nodes}
     found = [NodeDifference(node=one, action="added") for one in after if one not in before]
@@ -93,7 +93,7 @@ def differences(running: DataflowSpec, desired: DataflowSpec) -> tuple[NodeDiffe
 
 
 def changes_by_hand(desired: DataflowSpec, running: DataflowSpec) -> tuple[NodeDifference, ...]:
-    """Return what was changed in a dataflow since it was as desired, in the order of its nodes."""
+    """Return the changes of a dataflow since it was as desired, in the order of its nodes."""
     found = [one for one in differences(desired, running) if one.action != "parameters"]
     nodes = {node.id for node in running.resolved.nodes}
     for node, values in desired.params.items():

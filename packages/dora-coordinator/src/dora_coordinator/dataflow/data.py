@@ -307,7 +307,7 @@ class DataflowData:
         return self.parts.relink(part, self.whole(), self.context.membership)
 
     def whole(self) -> WholeDataflow:
-        """Return what each machine keeps about all parts.
+        """Return the description of all parts that each machine keeps.
 
         Parameters and stopped nodes are left out: their own machine reports them.
         """

@@ -129,7 +129,7 @@ def _stopped_by_daemon(
 
 
 def _lose(data: DataflowData, part: Part, now: float, reason: str) -> list[Command]:
-    """Note that nothing of a part runs, which the comparison repairs."""
+    """Note that a part has no processes any more, which the comparison repairs."""
     if not part.nodes:  # all were removed
         return _end(data, part, None, now)
     part.recovery_reason = reason

@@ -71,7 +71,7 @@ def _recorded(data: DataflowData, part: Part) -> RecordedPart:
 
 
 def reported(member: Member) -> ReportedMachine:
-    """Return what a machine reports."""
+    """Return the report of a machine."""
     return ReportedMachine(
         connected=member.connection is not None,
         away_since=member.last_message,
@@ -120,7 +120,7 @@ class Reconciler:
         return self._due(found, now, {data.id: data})
 
     def _reports(self, names: Iterable[str], dataflow_id: str) -> dict[str, ReportedMachine]:
-        """Return what machines report about one dataflow."""
+        """Return the reports of machines about one dataflow."""
         found = {}
         for name in names:
             member = self._membership.get(name)

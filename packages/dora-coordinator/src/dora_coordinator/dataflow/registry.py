@@ -152,7 +152,7 @@ class DataflowRegistry(DataflowIndex):
         return commands
 
     def _return_to_former(self, failed: Dataflow) -> list[Command]:
-        """Let what ran before a start that has failed be started again."""
+        """Let the former dataflow start again after a start that has failed."""
         former = self._dataflows.get(failed.replaces or "")
         if former is None or failed.stop_requested:
             return []
@@ -281,7 +281,7 @@ class DataflowRegistry(DataflowIndex):
     def heartbeat(
         self, member: Member, reports: Iterable[messages.PartReport], now: float
     ) -> list[Command]:
-        """Take over what differs from the last reports of a daemon."""
+        """Apply the differences to the last reports of a daemon."""
         before, member.parts = member.parts, {report.dataflow_id: report for report in reports}
         commands: list[Command] = []
         for dataflow_id, report in member.parts.items():
@@ -441,7 +441,7 @@ class DataflowRegistry(DataflowIndex):
         return [ArmTimer(TimerKey("reconcile"), at)]
 
     def named(self, dataflow: Dataflow, now: float) -> list[str]:
-        """Return what differs in a dataflow and is not repaired."""
+        """Return the differences in a dataflow that are not repaired."""
         return self._reconciler.named(dataflow.id, now)
 
 

@@ -49,7 +49,7 @@ class Comparison:
     # ---------------------------------------------------------------- all dataflows
 
     def compare(self, fleet: fleets.Fleet) -> list[fleets.CopyDifference]:
-        """Return what an apply of a fleet would change."""
+        """Return the changes that an apply of a fleet would make."""
         present = {copy.name: copy for copy in self.copies(self.generations.fleet)}
         found = []
         for copy in self.copies(fleet):
@@ -190,7 +190,7 @@ class Comparison:
         return self.has_run(copy) and not by_itself
 
     def changes_by_hand(self, copy: Copy, dataflow: Dataflow) -> tuple[fleets.NodeDifference, ...]:
-        """Return what was changed in a running dataflow since it reached its generation."""
+        """Return the changes of a running dataflow since it reached its generation."""
         running, wanted = dataflow.spec, copy.spec
         if wanted is None or dataflow.phase is not Phase.RUNNING or not self.has_run(copy):
             return ()
@@ -204,7 +204,7 @@ class Comparison:
         return (*known[2], *stopped)
 
     def end(self, dataflow: Dataflow, copy: Copy) -> str:
-        """Return how a dataflow ended."""
+        """Return the end of a dataflow as text."""
         status, reason = dataflow.status()
         record = self.generations.record(copy.name)
         if dataflow.stop_requested and reason is None:

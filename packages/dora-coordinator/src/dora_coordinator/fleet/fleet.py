@@ -315,7 +315,7 @@ class FleetControl:
         return commands
 
     def _observed_changes(self, one: Seen, view: View, now: float) -> dict[str, object]:
-        """Return what has changed in the record of a dataflow."""
+        """Return the updates of the record of a dataflow."""
         copy, record = view.copies[one.name], self._generations.record(one.name)
         live, desired = self._registry.live_named(one.name), copy.generation
         update: dict[str, object] = {}
@@ -412,7 +412,7 @@ class FleetControl:
     # ---------------------------------------------------------------------- report
 
     def report(self, now: float) -> fleets.FleetReport:
-        """Return what should run and what runs."""
+        """Return the desired and the observed fleet."""
         present = self._generations.present
         if present is None:
             return fleets.FleetReport(paused=self.status.paused)

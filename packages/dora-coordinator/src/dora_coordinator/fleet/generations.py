@@ -41,7 +41,7 @@ class Generations:
 
     @property
     def fleet(self) -> fleets.Fleet:
-        """Return what is desired now."""
+        """Return the desired fleet."""
         present = self.present
         return present.fleet if present is not None and present.fleet else fleets.Fleet()
 

@@ -27,7 +27,7 @@ class View:
 def observed_copy(
     one: Seen, view: View, comparison: Comparison, roll_out: RollOut
 ) -> fleets.ObservedCopy:
-    """Return what a dataflow should run, and what it runs."""
+    """Return the desired and the observed state of a dataflow."""
     copy, dataflow = view.copies[one.name], comparison.registry.latest_named(one.name)
     record = comparison.generations.record(one.name)
     ran = record.reached or (0 if dataflow is None else dataflow.spec.generation) or None

@@ -13,7 +13,7 @@ _LOST = "the answer was lost: the coordinator is ending or cannot write to its s
 
 
 async def carry_out(step: FleetStep, send: Request) -> FleetStepEnded:
-    """Return how a step ended."""
+    """Carry out a step; return its result."""
     request = step.request
     if step.build is not None:
         built = await send(step.build)

@@ -185,7 +185,7 @@ def _local_address(connection: socket.socket) -> str:
 
 
 def _source(connection: socket.socket) -> str:
-    """Return what limits a pending connection: the account of a local client, or its address."""
+    """Return the source that limits a pending connection: account of a local client, or address."""
     try:
         client, server = connection.getpeername(), connection.getsockname()
     except OSError:

@@ -116,7 +116,7 @@ class Links:
                 self.reported(machine, report)
 
     def reported(self, machine: str, report: LinkReport) -> LinkChanges:
-        """Take the state of its link that a part reported."""
+        """Store the state of its link that a part reported."""
         end = self._ends.get(machine)
         if end is None:
             self._early[machine] = report

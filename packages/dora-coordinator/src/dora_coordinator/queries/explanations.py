@@ -146,7 +146,7 @@ class _Collection:
         return silence if silence > self._silent_after else None
 
     def _of_refused(self, refused: HistoryEntry) -> Evidence:
-        """Return what is known about a dataflow that was not started."""
+        """Return the evidence about a dataflow that was not started."""
         assert isinstance(refused.event, StartRefused)
         step = "`dora build`" if refused.event.step == "build" else "`dora start`"
         return Evidence(

@@ -277,7 +277,7 @@ async def _change_part(
 def _without_runner(
     dataflow: Dataflow, daemon: str, change: protocol.GraphChange
 ) -> EndedPartChanged:
-    """Return what a checked change means for a part that has ended."""
+    """Return the result of a checked change for a part that has ended."""
     match change:
         case protocol.RemoveNode(node=name):
             return EndedPartChanged(daemon, removed=(name,))

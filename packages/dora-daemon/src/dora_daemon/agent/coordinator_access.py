@@ -37,7 +37,8 @@ class KnownCoordinators(Frozen):
     """Addresses at which a coordinator that takes over can be."""
 
     def following(self, found: Coordinators, authority: str) -> KnownCoordinators | None:
-        """Return what is known after a coordinator was found; None: it must not be obeyed.
+        """Return the record after a coordinator was found; None: the coordinator must not be
+        obeyed.
 
         Its claim was verified.
         """
@@ -110,7 +111,7 @@ class CoordinatorAccess:
     # ------------------------------------------------------------------------ claims
 
     def known(self, authority: str) -> KnownCoordinators:
-        """Return what was seen of this cluster."""
+        """Return the coordinators of this cluster that were seen."""
         known = self._read()
         return known if known.authority == authority else KnownCoordinators()
 

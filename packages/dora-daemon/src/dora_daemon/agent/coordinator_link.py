@@ -86,7 +86,7 @@ class CoordinatorLink:
         self._logged = ""
 
     def endpoint(self) -> Endpoint:
-        """Return where the daemon is connected, or tried to connect last."""
+        """Return the address of the present connection, or of the last attempt."""
         return self._endpoint or self._access.endpoint()
 
     def send(self, message: messages.DaemonMessage) -> None:

@@ -54,7 +54,7 @@ def has_folder(machine: LocalMachine, origin: Origin) -> bool:
 
 
 def base_directory(spec: DataflowSpec, machine: LocalMachine, name: str) -> Path:
-    """Return where relative paths start; ``name`` is used without a workspace in ``spec``."""
+    """Return the base of relative paths; ``name`` is used without a workspace in ``spec``."""
     if has_folder(machine, spec.origin):
         return Path(spec.origin.directory)
     return machine.base_dir / WORK_DIR / (spec.workspace or name)

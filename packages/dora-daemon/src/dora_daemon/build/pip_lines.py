@@ -213,7 +213,7 @@ def uv_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what pip reads from its configuration files and environment variables."""
+    """Return pip's settings from its configuration files and environment variables."""
     home = Path(environ.get("HOME") or Path.home())
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     parser = RawConfigParser()

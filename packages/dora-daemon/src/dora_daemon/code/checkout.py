@@ -141,7 +141,7 @@ def _inside(directory: Path, path: str) -> Path:
 
 
 def _stamp(path: Path, file: CodeFile) -> list[Any]:
-    """Return what changes when the file is written."""
+    """Return a stamp of the file, which changes when the file is written."""
     status = path.lstat()
     return [file.sha256, status.st_mtime_ns, status.st_ino, status.st_size]
 

@@ -176,5 +176,5 @@ def _owner(workspace: str) -> str:
 
 
 def node_directory(base: Path, node: ResolvedNode) -> Path:
-    """Return where a node's relative paths start: ``deploy.working_dir`` below ``base``."""
+    """Return the base of a node's relative paths: ``deploy.working_dir`` below ``base``."""
     return base / (node.deploy.working_dir or "")

@@ -49,7 +49,7 @@ _INSIDE: Final = bytes(1) + b"\xff" * 255
 def overlay(
     name: str, array: Any, metadata: Mapping[str, Any], limits: PictureLimits
 ) -> dict[str, Any] | None:
-    """Return what viewers draw over a picture, as JSON; None: nothing.
+    """Return the shapes that viewers draw over a picture, as JSON; None: no shapes.
 
     At most `MAX_BOXES` or `MAX_POINTS` of a message.
     """

@@ -90,7 +90,7 @@ class _Notes:
 
 
 def identity(metadata: Mapping[str, Any]) -> int | str:
-    """Return what tells the messages of an output apart: `timestamp`, which senders may set."""
+    """Return the identity of a message within its output: `timestamp`, which senders may set."""
     stamp = metadata["timestamp"]
     return datetime_ns(stamp) if isinstance(stamp, datetime) else str(stamp)
 

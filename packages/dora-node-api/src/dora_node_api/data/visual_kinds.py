@@ -99,7 +99,7 @@ IMAGE_FIELDS = frozenset({"width", "height", "encoding", "data"})
 def visual_kind(
     arrow_type: Any, metadata: Mapping[str, Any], declared: str | None
 ) -> VisualKind | None:
-    """Return what a message shows; None if no viewer has a display for it.
+    """Return the kind of a message; None if no viewer has a display for it.
 
     ``declared``: type of the output as in the dataflow file, such as
     `std/media/v1/Image[encoding=rgb8]`. Unknown values of `primitive` are ignored.

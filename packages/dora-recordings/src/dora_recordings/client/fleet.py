@@ -54,7 +54,7 @@ def write_report(
 
 
 def damage_of(recordings: Iterable[Recording]) -> list[str]:
-    """Return what could not be read so far, each with its file."""
+    """Return the unreadable parts so far, each with its file."""
     return [f"{one.path} is damaged: {damage}" for one in recordings for damage in one.damage]
 
 

@@ -83,7 +83,7 @@ class ClockSamples:
         return stored
 
     def recent(self) -> list[recordings.ClockSample]:
-        """Return what a new recording needs, oldest first."""
+        """Return the samples for a new recording, oldest first."""
         return [*self._kept, *([] if self._best is None else [self._best])]
 
 

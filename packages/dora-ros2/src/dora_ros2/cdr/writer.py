@@ -224,7 +224,7 @@ def without_nulls(value: Any, *, in_list: bool = False) -> Any:
 
 
 def problem_of(description: TypeDescription, value: Any) -> str | None:
-    """Return what is wrong with a value that a writer refused; None if nothing is found."""
+    """Return the problem of a value that a writer refused; None if nothing is found."""
     return _problem_of_structure(description, description.main, value, "")
 
 

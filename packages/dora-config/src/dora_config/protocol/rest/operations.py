@@ -429,7 +429,7 @@ async def _apply_fleet(wanted: models.ApplyFleetFile, send: Send) -> FleetReport
 
 
 def _fleet(wanted: models.FleetFile) -> Fleet:
-    """Return what should run; raises OperationFailed."""
+    """Return the desired fleet; raises OperationFailed."""
     found = []
     for name, one in wanted.dataflows.items():
         if one.machines is not None and one.labels is not None:

@@ -343,7 +343,7 @@ class RunnerClient:
 
 
 def _processes(status: protocol.RunnerStatus | None) -> list[tuple[str, str, int | None]]:
-    """Return what is reported at once; CPU and memory can wait for the next heartbeat."""
+    """Return state and process id of each node; changes of these are reported at once."""
     return [] if status is None else [(node.node, node.status, node.pid) for node in status.nodes]
 
 

@@ -202,7 +202,7 @@ def images_head(sender: int, receiver: int, ack: Ack) -> bytes:
 def image_head(
     stream: int, sequence: int, previous: int, sent_ns: int, flags: int, size: int
 ) -> bytes:
-    """Return what goes before each image of an IMAGES frame."""
+    """Return the bytes before each image of an IMAGES frame."""
     return _IMAGE.pack(stream, flags & _FLAGS, sequence, previous, sent_ns, size)
 
 

@@ -79,7 +79,7 @@ class NodeChanges:
         return found
 
     def local(self, node: str) -> LocalNode:
-        """Return what the runner has of a node. Raises RequestRefused."""
+        """Return the runner's state of a node. Raises RequestRefused."""
         return self._services.nodes[self._find(node).id]
 
     async def _until(self, node: str, condition: Callable[[NodeLifecycle], bool]) -> None:

@@ -29,7 +29,7 @@ class LeftOver:
 
     @property
     def notice(self) -> str:
-        """Return what the dataflow waits for, and what ends it."""
+        """Log line about the conditions that the dataflow waits for, and about its end."""
         found = [
             _sentence(nodes, what)
             for nodes, what in (

@@ -164,7 +164,7 @@ class Wiring:
         )
 
     def left_over(self, left: Collection[str]) -> LeftOver | None:
-        """Return what wakes these nodes; None if another node, or one without inputs, sends."""
+        """Return event sources of these nodes; None if another, or one without inputs, sends."""
         every = [(node, self._inputs[node]) for node in left]
         if any(not one.edges and not one.timers and not one.logs for _, one in every):
             return None

@@ -180,7 +180,7 @@ def end_with_parent(parent: int) -> None:
 def _become(
     request: SpawnRequest, run: Callable[[], int], parent: int, outputs: tuple[int, int]
 ) -> NoReturn:
-    """Give a forked process what `spawn` gives a program, and call ``run``."""
+    """Turn a forked process into one as `spawn` would start it, and call ``run``."""
     code = 1
     try:
         gc.freeze()  # the end of the parent's objects would close descriptors of this process
@@ -235,7 +235,7 @@ def why_not(program: str, error: OSError | ValueError) -> str:
 
 
 def _before_exec(request: SpawnRequest, parent: int, report: int) -> Callable[[], None]:
-    """Return what the child does before it becomes the program; ``report``: pipe for a failure."""
+    """Return the function of the child before exec; ``report``: pipe for a failure."""
 
     def prepare() -> None:
         try:

@@ -108,7 +108,7 @@ class LinkReceiver(Receiver):
         return 0 if self.spec.backpressure else int(self._words[layout.C_LAST_DATA])
 
     def take_over(self) -> list[Delivery]:
-        """Return what a killed process had noted and not settled, oldest first.
+        """Return the records that a killed process had noted and not settled, oldest first.
 
         Call it before the first `receive`.
         """

@@ -68,7 +68,7 @@ def wait_readable(_spec: QueueSpec, fd: int, timeout: float) -> bool:
 
 
 def _collect(routes: tuple[Route, ...], pool: Pool) -> None:
-    """Take back what consumers have released of an output's messages."""
+    """Take back the blocks of an output's messages that consumers have released."""
     for route in routes:
         if route.order:
             route.collect(pool)
