@@ -72,7 +72,7 @@ SOURCES = """\
 | `node/output` | messages of that output; the name of an output may contain slashes |
 | `node/operator/output` | messages of an operator of that node |
 | `dora/timer/secs/2`, `.../millis/20`, `.../micros/500`, `.../nanos/100` | a tick each such period, an empty array |
-| `dora/timer/hz/30` | a tick so many times a second; may be a fraction |
+| `dora/timer/hz/30` | 30 ticks a second; may be a fraction |
 | `dora/logs`, `dora/logs/<level>`, `dora/logs/<level>/<node>` | log entries of other nodes, as JSON; levels `error warn info debug trace stdout` |
 | `_mod/<port>` | in a module file: what the user of the module connects to that port |
 
@@ -92,7 +92,7 @@ DETAILS = """\
 
 ## Environment variables
 
-Numbers and booleans arrive as they are written, but `True` as `true` and `0x1F` as `31` (in quotes it stays as it is); `$NAME` and `${NAME}` in texts are expanded where the file is read, and a variable that is not defined there is an error.
+Numbers and booleans arrive as written, but `True` as `true` and `0x1F` as `31` (in quotes they are not changed); `$NAME` and `${NAME}` in texts are expanded where the file is read, and a variable that is not defined there is an error.
 `{__dora_env: NAME}` takes the value from the environment of the machine that the node runs on. What wins: `env` of the node, then `--env NAME=VALUE` of the command, then `env` of
 the file, then the environment of the runner. Names that change how programs are loaded or how dora connects are dropped with a warning: `DORA_NODE_CONFIG`,
 `DORA_RUNTIME_CONFIG`, `DORA_ZENOH_*`, `ZENOH_CONFIG`, `DORA_RUN_PARENT_PID`, `DORA_AUTH_TOKEN`, `DORA_ALLOW_SHELL_NODES`, `LD_PRELOAD`, `LD_AUDIT`, `DYLD_*`.

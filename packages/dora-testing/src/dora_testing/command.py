@@ -23,7 +23,7 @@ def _test(
     """Run the tests of this folder with pytest, with dataflows in virtual time.
 
     Uses the interpreter of `.venv` here or in a parent folder if dora-testing is installed there,
-    otherwise the one that runs dora. The exit code is that of pytest.
+    otherwise the one that runs dora. The exit code comes from pytest.
     """
     python = interpreter(Path.cwd())
     sys.stdout.flush()

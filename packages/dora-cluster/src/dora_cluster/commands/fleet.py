@@ -310,7 +310,7 @@ def apply(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Change the fleet to what the file says: shows the differences, asks, and follows.
+    """Change the fleet to the state in the file: show the differences, ask, and follow.
 
     Nodes that do not change keep running. The coordinator carries it out, so that it continues
     after Ctrl-C and on machines that return later.

@@ -258,7 +258,7 @@ class Machine(Written):
     user: UserField | None = optional("User for ssh (default: ssh's own).")
     port: PortNumberField | None = optional("Port of ssh (default: ssh's own, 22).")
     identity_file: FreeTextField | None = optional(
-        "Private key for ssh, tried before those of ~/.ssh/config."
+        "Private key for ssh, tried before the keys of ~/.ssh/config."
     )
     dora: AbsolutePathField | None = optional(
         "Existing `dora` command there (default: it is copied there)."
