@@ -493,13 +493,15 @@ def test_a_flood_of_lines_does_not_delay_other_nodes(workspace: Workspace) -> No
     assert len(ran.log_file("flood")) == 300_000
 
 
-def test_a_log_that_cannot_be_written_is_reported_once(workspace: Workspace) -> None:
+def test_each_log_that_cannot_be_written_is_reported_once(workspace: Workspace) -> None:
     workspace.file("out", "a file where the folder should be")
     workspace.node("speaker", "print('a'); print('b'); print('c')")
     ran = run_flow(workspace, {"nodes": [{"id": "speaker", "path": "speaker.py"}]})
     assert ran.lines("speaker") == ["a", "b", "c"]
     complaints = [line for line in ran.lines(None) if "cannot write the log file" in line]
-    assert len(complaints) == 1
+    assert len(complaints) == 2  # the file of the node, and that of the runner
+    assert "log_speaker.jsonl" in complaints[0] + complaints[1]
+    assert "log_dora.jsonl" in complaints[0] + complaints[1]
     assert ran.result is not None
     assert ran.result.ok
 
