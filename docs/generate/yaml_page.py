@@ -72,7 +72,7 @@ SOURCES = """\
 | `node/output` | messages of that output; the name of an output may contain slashes |
 | `node/operator/output` | messages of an operator of that node |
 | `dora/timer/secs/2`, `.../millis/20`, `.../micros/500`, `.../nanos/100` | a tick each such period, an empty array |
-| `dora/timer/hz/30` | 30 ticks a second; may be a fraction |
+| `dora/timer/hz/30` | 30 ticks a second; the number may be a fraction |
 | `dora/logs`, `dora/logs/<level>`, `dora/logs/<level>/<node>` | log entries of other nodes, as JSON; levels `error warn info debug trace stdout` |
 | `_mod/<port>` | in a module file: what the user of the module connects to that port |
 

@@ -20,7 +20,7 @@ import pytest
 from ros2.routers import Router, free_port, running_router
 from support.waiting import wait_until
 
-from dora_ros2 import plugin
+from dora_ros2 import commands, plugin
 from dora_ros2.connection import RosNode
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionServer, GoalState, ServerGoal
@@ -130,6 +130,14 @@ def test_lists(robot: RosNode, run: Run) -> None:
     assert run("actions")[1].split() == [
         *("/sim/count", "example_interfaces/action/Fibonacci", "1", "0")
     ]
+
+
+def test_lists_are_complete_without_a_pause(
+    robot: RosNode, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine under load the graph arrives after any pause."""
+    monkeypatch.setattr(commands, "_QUIET_SECONDS", 0.0)
+    assert robot.full_name in "\n".join(run("nodes"))
 
 
 def test_echo_receives_kept_messages(robot: RosNode, run: Run) -> None:

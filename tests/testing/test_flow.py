@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +10,6 @@ import pytest
 from support.workspace import Workspace
 
 from dora_testing import Flow, FlowError, from_function, from_messages
-from dora_testing.flow import run_folder
 
 ECHO = """
     from dora import Node
@@ -402,20 +397,3 @@ def test_sender_on_a_full_cycle_gives_up_as_in_a_run(workspace: Workspace) -> No
     (line,) = out.lines("a") + out.lines("b")
     assert line.startswith("5 ")
     assert "form a cycle of backpressure: a -> b -> a" in line
-
-
-def test_folders_of_killed_processes_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dead, running, new = (tmp_path / f"dora-test-{name}" for name in ("dead", "running", "new"))
-    for folder in (dead, running, new):
-        folder.mkdir()
-    for folder in (dead, running):
-        os.utime(folder, (1, 1))
-    lock = os.open(running, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with run_folder() as own:
-        assert {*tmp_path.iterdir()} == {own, running, new}
-    os.close(lock)
-    assert {*tmp_path.iterdir()} == {running, new}

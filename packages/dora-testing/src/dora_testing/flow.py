@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +25,6 @@ Duration = float | str
 
 PATIENCE = 30.0
 """Default of `patience`, in real seconds."""
-
-_FOLDER = "dora-test-"
-_NEW_SECONDS = 60.0
-"""Folders that were changed within this time may not be locked yet."""
 
 
 class Flow:
@@ -115,7 +107,8 @@ class Flow:
         may_fail = tuple(may_fail)
         for name in may_fail:
             self._expect(name)
-        with run_folder() as folder:
+        folder = Path(tempfile.mkdtemp(prefix="dora-test-"))
+        try:
             plan = plan_of(self._loaded, self._env)
             nodes = [node for node in self._nodes.values() if node.id not in self._replace]
             engine = Engine(
@@ -136,36 +129,11 @@ class Flow:
                 for node in result.nodes.values()
                 if node.outcome != "success" and node.node not in may_fail
             ]
+        finally:
+            shutil.rmtree(folder)
         if failed:
             raise FlowError("\n".join(failed))
         return result
-
-
-@contextmanager
-def run_folder() -> Iterator[Path]:
-    """Create the folder of a run and remove it afterwards, also those of killed processes."""
-    for former in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        with suppress(OSError):  # of another account, or removed meanwhile
-            if time.time() - former.stat().st_mtime > _NEW_SECONDS:
-                with _locked(former):
-                    shutil.rmtree(former)
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
-    try:
-        with _locked(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder. Raises BlockingIOError if another process holds it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def seconds_of(duration: Duration) -> float:

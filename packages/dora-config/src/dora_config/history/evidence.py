@@ -13,7 +13,7 @@ from dora_config.protocol.snapshot import EdgeSummary
 
 
 class MachineEvidence(Frozen):
-    """Report of one machine, or why there is no report."""
+    """Report of one machine, or the problem that prevented it."""
 
     machine: str
     """Empty for a run without a coordinator."""

@@ -29,8 +29,8 @@ from dora_coordinator.state.records import Phase
 
 SWEEP_SECONDS: Final = 10.0
 """Seconds between comparisons of all parts; an event causes the comparison of one part at once."""
-MAX_REPAIRS: Final = 3
-"""Tries of a repair after which the difference is named, however short it lasts each time."""
+NAMED_AFTER_FAILURES: Final = 3
+"""Failed repairs after which the difference is named, however short it lasts each time."""
 _WANTED: Final[Mapping[Phase, Wanted]] = {
     Phase.PREPARING: "starts",
     Phase.LINKING: "starts",
@@ -195,7 +195,7 @@ class Reconciler:
             track.text
             for (kind, _, _), track in self._tracks.get(dataflow_id, {}).items()
             if now - track.since >= NAMED_AFTER.get(kind, MAX_DIFFERENCE_SECONDS)
-            or track.retry.failures >= MAX_REPAIRS
+            or track.retry.failures >= NAMED_AFTER_FAILURES
         ]
 
 

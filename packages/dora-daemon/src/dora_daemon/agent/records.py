@@ -58,7 +58,7 @@ class PartRecord(Message):
     """``HOST:PORT`` where its link listened last, so that peers find the next one there."""
     stopping: bool = False
     forgotten: bool = False
-    """Whether the part is no longer reported; ``log_dirs`` is still needed."""
+    """Whether reports leave the part out; its record keeps ``log_dirs`` for `dora logs`."""
     end_stored: bool = False
     """Whether a coordinator has stored the end. One that took over with an older copy may not have.
     """
