@@ -165,7 +165,7 @@ def test_a_peer_that_does_not_acknowledge_is_pinged_until_it_does() -> None:
     peer = PeerLink(host, "b", "b-1", ())
     peer.use(session.session)
     peer.known.confirmed = True
-    peer.outgoing = {("n", "o"): cast(StreamSender, stream)}
+    peer.streams.outgoing = {("n", "o"): cast(StreamSender, stream)}
     assert peer.soon(time.monotonic_ns()) is None
     assert peer.sender.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
     assert peer.sender.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
@@ -276,7 +276,7 @@ class Images:
 def test_small_messages_reach_their_stream_whole_and_in_parts(most: int) -> None:
     us, _ = peer()
     session, stream = FakeSession("s"), Images()
-    us._incoming_by_number[3] = cast(StreamReceiver, stream)
+    us.streams.incoming_by_number[3] = cast(StreamReceiver, stream)
     ours, body = FakeHost.link_id, bytes(80)
     alone = frames.single_image_head(THEIR_LINK, ours, (0, 0), 3, 2, 1, 0, 0) + body
     several = frames.images_head(THEIR_LINK, ours, (0, 0))
