@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dora_node_api.data.visual_kinds import DISPLAYS, VisualKind
+from dora_node_api.data.visual_kinds import VisualKind
 from dora_node_api.data.visual_values import (
     Box,
     Boxes,
@@ -21,7 +22,7 @@ from dora_node_api.data.visual_values import (
     Text,
     Visual,
 )
-from dora_recordings.foxglove_messages import foxglove_fields
+from dora_recordings.foxglove_messages import SCHEMAS, foxglove_fields
 
 K = VisualKind
 POINTS = Points(3, bytes(24))
@@ -53,11 +54,11 @@ def fields(kind: VisualKind) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in VisualKind if DISPLAYS[kind].foxglove.startswith("foxglove.")]
+    "kind", [kind for kind in VisualKind if SCHEMAS[kind].startswith("foxglove.")]
 )
 def test_each_kind_fits_its_schema(kind: VisualKind) -> None:
     """Protobuf refuses unknown fields and wrong types."""
-    name = DISPLAYS[kind].foxglove.removeprefix("foxglove.")
+    name = SCHEMAS[kind].removeprefix("foxglove.")
     schema = getattr(import_module(f"foxglove_schemas_protobuf.{name}_pb2"), name)
     found = schema(**fields(kind))
     stamped = found.entities[0] if name == "SceneUpdate" else found
@@ -80,3 +81,10 @@ def test_joints_without_a_value_leave_it_out() -> None:
     first, second = fields(K.JOINTS)["joints"]
     assert first == {"name": "a", "position": 1.0, "velocity": 3.0}
     assert second == {"name": "b", "position": 2.0}
+
+
+def test_each_kind_has_the_documented_schema() -> None:
+    page = Path(__file__).parents[2] / "docs" / "howto" / "record.md"
+    rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines()]
+    shown = {cells[0]: cells[3] for cells in rows if len(cells) == 5}
+    assert {kind: shown[kind.value] for kind in VisualKind} == SCHEMAS

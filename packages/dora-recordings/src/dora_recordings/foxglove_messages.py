@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from dora_node_api.data.python_values import python_values
-from dora_node_api.data.visual_kinds import DISPLAYS, VisualKind
+from dora_node_api.data.visual_kinds import VisualKind
 from dora_node_api.data.visual_values import (
     Boxes,
     EncodedImage,
@@ -26,6 +26,26 @@ from dora_node_api.data.visual_values import (
 )
 
 _NO_DISPLAY = "dora.Message"
+SCHEMAS: Mapping[VisualKind, str] = {
+    VisualKind.IMAGE: "foxglove.RawImage",
+    VisualKind.ENCODED_IMAGE: "foxglove.CompressedImage",
+    VisualKind.DEPTH: "foxglove.RawImage",
+    VisualKind.MASKS: "foxglove.RawImage",
+    VisualKind.POINTS_2D: "foxglove.ImageAnnotations",
+    VisualKind.POINTS_3D: "foxglove.PointCloud",
+    VisualKind.BOXES_2D: "foxglove.ImageAnnotations",
+    VisualKind.BOXES_3D: "foxglove.SceneUpdate",
+    VisualKind.LINES_3D: "foxglove.SceneUpdate",
+    VisualKind.POSE: "foxglove.PoseInFrame",
+    VisualKind.TRANSFORM: "foxglove.FrameTransform",
+    VisualKind.VECTOR: "dora.Numbers",
+    VisualKind.JOINTS: "foxglove.JointStates",
+    VisualKind.TWIST: "dora.Numbers",
+    VisualKind.ODOMETRY: "foxglove.PoseInFrame",
+    VisualKind.NUMBERS: "dora.Numbers",
+    VisualKind.TEXT: "foxglove.Log",
+}
+"""Schema of each kind; `dora.Numbers` is defined here, as Foxglove has none."""
 _JSON_SCHEMAS = {
     _NO_DISPLAY: b'{"type":"object"}',
     "dora.Numbers": b"""{"type":"object","properties":{
@@ -216,7 +236,7 @@ def _joints(joints: Joints) -> list[Fields]:
 
 
 def schema_name(kind: VisualKind | None) -> str:
-    return _NO_DISPLAY if kind is None else DISPLAYS[kind].foxglove
+    return _NO_DISPLAY if kind is None else SCHEMAS[kind]
 
 
 def json_message(array: pa.Array, metadata: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Kinds of messages that viewers display, and their schemas in Foxglove, in one table.
+"""Kinds of messages that viewers display, in one table.
 
 A message's kind follows from the metadata `primitive`, which nodes of the dora hub set, else from
 the declared type of its output, else from its metadata and Arrow type. Imports no viewer.
@@ -35,16 +35,14 @@ class VisualKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Display:
-    """Display of one kind."""
+class KindNames:
+    """Names by which one kind is recognized."""
 
     kind: VisualKind
     types: tuple[str, ...]
     """Standard types of outputs, without parameters."""
     primitives: tuple[str, ...]
     """Values of the metadata `primitive`."""
-    foxglove: str
-    """Schema; those that begin with `dora.` are defined here, as Foxglove has none."""
 
 
 _NUMBER_TYPES = tuple(
@@ -52,40 +50,28 @@ _NUMBER_TYPES = tuple(
     for name in ("Float32", "Float64", "Int32", "Int64", "UInt8", "UInt32", "UInt64", "Bool")
 )
 
-TABLE: tuple[Display, ...] = (
-    Display(VisualKind.IMAGE, ("std/media/v1/Image",), ("image",), "foxglove.RawImage"),
-    Display(
-        VisualKind.ENCODED_IMAGE, ("std/media/v1/CompressedImage",), (), "foxglove.CompressedImage"
+TABLE: tuple[KindNames, ...] = (
+    KindNames(VisualKind.IMAGE, ("std/media/v1/Image",), ("image",)),
+    KindNames(VisualKind.ENCODED_IMAGE, ("std/media/v1/CompressedImage",), ()),
+    KindNames(VisualKind.DEPTH, (), ("depth",)),
+    KindNames(VisualKind.MASKS, ("std/vision/v1/Segmentation",), ("masks",)),
+    KindNames(VisualKind.POINTS_2D, (), ("points2d",)),
+    KindNames(VisualKind.POINTS_3D, ("std/media/v1/PointCloud",), ("points3d",)),
+    KindNames(
+        VisualKind.BOXES_2D, ("std/vision/v1/BoundingBox", "std/vision/v1/Detection"), ("boxes2d",)
     ),
-    Display(VisualKind.DEPTH, (), ("depth",), "foxglove.RawImage"),
-    Display(VisualKind.MASKS, ("std/vision/v1/Segmentation",), ("masks",), "foxglove.RawImage"),
-    Display(VisualKind.POINTS_2D, (), ("points2d",), "foxglove.ImageAnnotations"),
-    Display(
-        VisualKind.POINTS_3D, ("std/media/v1/PointCloud",), ("points3d",), "foxglove.PointCloud"
-    ),
-    Display(
-        VisualKind.BOXES_2D,
-        ("std/vision/v1/BoundingBox", "std/vision/v1/Detection"),
-        ("boxes2d",),
-        "foxglove.ImageAnnotations",
-    ),
-    Display(VisualKind.BOXES_3D, (), ("boxes3d",), "foxglove.SceneUpdate"),
-    Display(VisualKind.LINES_3D, (), ("lines3d",), "foxglove.SceneUpdate"),
-    Display(VisualKind.POSE, ("std/math/v1/Pose",), ("pose",), "foxglove.PoseInFrame"),
-    Display(VisualKind.TRANSFORM, ("std/math/v1/Transform",), (), "foxglove.FrameTransform"),
-    Display(
-        VisualKind.VECTOR, ("std/math/v1/Vector3", "std/math/v1/Quaternion"), (), "dora.Numbers"
-    ),
-    Display(
-        VisualKind.JOINTS, ("std/control/v1/JointState",), ("jointstate",), "foxglove.JointStates"
-    ),
-    Display(VisualKind.TWIST, ("std/control/v1/Twist",), (), "dora.Numbers"),
-    Display(VisualKind.ODOMETRY, ("std/control/v1/Odometry",), (), "foxglove.PoseInFrame"),
-    Display(VisualKind.NUMBERS, _NUMBER_TYPES, ("series",), "dora.Numbers"),
-    Display(VisualKind.TEXT, ("std/core/v1/String",), ("text",), "foxglove.Log"),
+    KindNames(VisualKind.BOXES_3D, (), ("boxes3d",)),
+    KindNames(VisualKind.LINES_3D, (), ("lines3d",)),
+    KindNames(VisualKind.POSE, ("std/math/v1/Pose",), ("pose",)),
+    KindNames(VisualKind.TRANSFORM, ("std/math/v1/Transform",), ()),
+    KindNames(VisualKind.VECTOR, ("std/math/v1/Vector3", "std/math/v1/Quaternion"), ()),
+    KindNames(VisualKind.JOINTS, ("std/control/v1/JointState",), ("jointstate",)),
+    KindNames(VisualKind.TWIST, ("std/control/v1/Twist",), ()),
+    KindNames(VisualKind.ODOMETRY, ("std/control/v1/Odometry",), ()),
+    KindNames(VisualKind.NUMBERS, _NUMBER_TYPES, ("series",)),
+    KindNames(VisualKind.TEXT, ("std/core/v1/String",), ("text",)),
 )
 
-DISPLAYS: Mapping[VisualKind, Display] = {one.kind: one for one in TABLE}
 _BY_TYPE = {name: one.kind for one in TABLE for name in one.types}
 _BY_PRIMITIVE = {name: one.kind for one in TABLE for name in one.primitives}
 ENCODED_FORMATS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp", "avif": "avif"}
