@@ -7,7 +7,7 @@ from support.simulation.fleets import SimulatedFleet, dataflow
 
 from dora_config.file_store import FileRefused
 from dora_coordinator.dataflow.registry import DataflowRegistry
-from dora_coordinator.queries.queries import find_code
+from dora_coordinator.queries.code import find_code
 
 DIGEST = "0" * 64
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dora_config.protocol.control import ClusterReport, DataflowSummary, RestartSummary
+from dora_config.protocol.control import (
+    ClusterReport,
+    DataflowList,
+    DataflowSummary,
+    Described,
+    NodeList,
+    RestartSummary,
+)
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import NodeStatus, ShownState
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary, NodeSummary
@@ -12,6 +19,11 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.state.membership import Member, Membership
+
+
+def dataflow_list(registry: DataflowRegistry, membership: Membership, now: float) -> DataflowList:
+    rows = (dataflow_summary(one, registry, membership, now) for one in registry)
+    return DataflowList(dataflows=tuple(rows))
 
 
 def dataflow_summary(
@@ -117,6 +129,18 @@ def _sampled(part: Part, dataflow: Dataflow, membership: Membership) -> tuple[No
     member = membership.get(part.daemon)
     metrics = None if member is None or part.ended else member.metrics.get(dataflow.id)
     return () if metrics is None else metrics.nodes
+
+
+def node_list(dataflows: Iterable[Dataflow], membership: Membership) -> NodeList:
+    rows = (row for one in dataflows for row in node_summaries(one, membership))
+    return NodeList(nodes=tuple(rows))
+
+
+def described(dataflow: Dataflow) -> Described:
+    """Return what a dataflow was started from, and the daemon of each node."""
+    parts = dataflow.parts.values()
+    daemons = {node: part.daemon for part in parts for node in part.nodes}
+    return Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
 
 
 def node_summaries(dataflow: Dataflow, membership: Membership) -> list[NodeSummary]:

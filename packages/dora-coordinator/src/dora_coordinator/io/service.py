@@ -53,7 +53,8 @@ from dora_coordinator.io.timers import TimerQueue
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.clients import RequestClient
 from dora_coordinator.queries.cluster import QueryContext
-from dora_coordinator.queries.queries import Queries, find_code
+from dora_coordinator.queries.code import find_code
+from dora_coordinator.queries.queries import Queries
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as do
 from dora_coordinator.state.commands import RequestRefused
