@@ -84,6 +84,38 @@ class Options:
     quiet: bool
 
 
+Interfaces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--interface",
+        metavar="IP",
+        help="Address to listen on (default: 127.0.0.1; 0.0.0.0 for all); repeatable.",
+    ),
+]
+StoreChoice = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="redb|memory|redb:PATH",
+        show_default=False,
+        help="Where dataflows are stored (default: a file in your state directory).",
+    ),
+]
+CopyState = Annotated[bool, typer.Option("--copy", hidden=True)]
+"""For `dora cluster promote`: print a copy of the state, encrypted with the token on standard
+input."""
+RestoreState = Annotated[bool, typer.Option("--restore", hidden=True)]
+"""For `dora cluster promote`: install the copy of a state on standard input."""
+SettingPairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change a limit or a time, for example max_connections=8000; repeatable.",
+    ),
+]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGINT, SIGTERM or `dora down`; return the exit code."""
     return run(command(), arguments, "dora coordinator")
@@ -95,26 +127,11 @@ def command() -> Any:
 
 
 def _coordinator(
-    interface: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--interface",
-            metavar="IP",
-            help="Address to listen on (default: 127.0.0.1; 0.0.0.0 for all); repeatable.",
-        ),
-    ] = None,
+    interface: Interfaces = None,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0: any free port.")
     ] = DEFAULT_PORT,
-    store: Annotated[
-        str,
-        typer.Option(
-            "--store",
-            metavar="redb|memory|redb:PATH",
-            show_default=False,
-            help="Where dataflows are stored (default: a file in your state directory).",
-        ),
-    ] = "redb",
+    store: StoreChoice = "redb",
     recreate_store: Annotated[
         bool,
         typer.Option("--recreate-store", help="Put the store aside and start with an empty one."),
@@ -130,19 +147,10 @@ def _coordinator(
             "--open-to-network", help="Allow --no-auth on an address that is not loopback."
         ),
     ] = False,
-    # for `dora cluster promote`: print a copy of the state here, encrypted with the token on
-    # standard input; install the copy on standard input
-    copy: Annotated[bool, typer.Option("--copy", hidden=True)] = False,
-    install_copy: Annotated[bool, typer.Option("--restore", hidden=True)] = False,
+    copy: CopyState = False,
+    install_copy: RestoreState = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Change a limit or a time, for example max_connections=8000; repeatable.",
-        ),
-    ] = None,
+    setting: SettingPairs = None,
 ) -> None:
     """Place dataflows on daemons and supervise them."""
     log_to_stderr(quiet=quiet)
@@ -152,8 +160,7 @@ def _coordinator(
         if install_copy:
             return _restore(port)
         if copy:
-            print(copy_of(state_dir(), port, sys.stdin.read().strip()).model_dump_json())
-            return 0
+            return _copy(port)
         options = Options(
             _interfaces(interface), port, store, recreate_store, no_auth, open_to_network, quiet
         )
@@ -203,6 +210,11 @@ def _run(options: Options, settings: Settings) -> int:
             anyio.run(_serve, service, application, listeners, certificate)
     finally:
         store.close()
+    return 0
+
+
+def _copy(port: int) -> int:
+    print(copy_of(state_dir(), port, sys.stdin.read().strip()).model_dump_json())
     return 0
 
 

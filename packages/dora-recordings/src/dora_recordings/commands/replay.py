@@ -128,8 +128,6 @@ def _command(
         write_file(output_yaml, text)
         output.write(f"wrote {output_yaml}; its relative paths begin at {directory}")
         return
-    loaded = _load(text, directory)
-    places = prepare(loaded, uv=uv, offline=False, lock=LockChoice(), verbose=False)
     settings = RunSettings(
         uv=uv,
         stop_after=stop_after,
@@ -137,11 +135,7 @@ def _command(
         env_overrides=overrides,
         exit_when_nodes_finish=options.optional_boolean(exit_when_nodes_finish),
     )
-    dropped: dict[str, int] = {}
-    run_loaded(loaded, places, settings, beside=partial(_count_dropped, counts=dropped))
-    if dropped and not speed:
-        lines = [f"{count} of {edge}" for edge, count in dropped.items()]
-        raise MessagesDropped("messages were dropped:\n" + "\n".join(lines))
+    _run(_load(text, directory), settings, complete=not speed)
 
 
 replay = function_command("replay", _command, rich_help_panel=HEADING)
@@ -158,6 +152,16 @@ def _check(files: list[Path], **settings: Any) -> None:
 
 def _words(text: str) -> list[str]:
     return [word for part in text.split(",") if (word := part.strip())]
+
+
+def _run(loaded: LoadedDataflow, settings: RunSettings, *, complete: bool) -> None:
+    """Run until the end. ``complete``: raise MessagesDropped if messages were dropped."""
+    places = prepare(loaded, uv=settings.uv, offline=False, lock=LockChoice(), verbose=False)
+    dropped: dict[str, int] = {}
+    run_loaded(loaded, places, settings, beside=partial(_count_dropped, counts=dropped))
+    if dropped and complete:
+        lines = [f"{count} of {edge}" for edge, count in dropped.items()]
+        raise MessagesDropped("messages were dropped:\n" + "\n".join(lines))
 
 
 async def _count_dropped(runner: Runner, counts: dict[str, int]) -> None:
