@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import logging
 import socket
+import ssl
 import struct
+from asyncio import sslproto
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,7 +24,7 @@ from support.waiting import let_last, wait_until
 from uvicorn.config import Config
 
 from dora_coordinator.io import http_server
-from dora_coordinator.io.http_server import PIECE, HttpServer, TimeLimits
+from dora_coordinator.io.http_server import PIECE, TLS_BUFFER, HttpServer, TimeLimits
 
 SIZES = (200_000, 400_000, 600_000, 800_000, 1_200_000, 2_400_000)
 """The server gives the last bytes to the kernel before, in, or after the pause of the reader."""
@@ -168,3 +170,18 @@ def test_an_idle_server_sets_no_timer() -> None:
         return timers
 
     assert asyncio.run(serve()) == []
+
+
+def test_asyncio_allocates_little_for_a_tls_connection() -> None:
+    """A fleet has thousands of them; a release of asyncio could rename what sets the size."""
+
+    async def allocated() -> int:
+        HttpServer(answer, max_message=1)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        loop, inner = asyncio.get_running_loop(), asyncio.Protocol()
+        connection = sslproto.SSLProtocol(
+            loop, inner, context, loop.create_future(), server_side=True
+        )
+        return len(connection.get_buffer(-1))
+
+    assert asyncio.run(allocated()) == TLS_BUFFER

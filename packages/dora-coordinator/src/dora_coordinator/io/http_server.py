@@ -34,6 +34,8 @@ from dora_config.control_plane import UNREAD_LIMIT, detect_lost_peer
 from dora_coordinator.io.guard import PENDING
 from dora_coordinator.io.limits import PendingConnection, as_ipv4
 
+TLS_BUFFER: Final = 32 * 1024
+"""Bytes that asyncio allocates to read one TLS connection, two records; its default is 256 KiB."""
 PIECE: Final = 256 * 1024
 """Bytes of an answer that are given to asyncio at once."""
 END_TIMEOUT: Final = 1.0
@@ -43,9 +45,6 @@ _OUTGOING: Final = "dora.outgoing"
 """Key of the connection's `_Outgoing` in the state of a request's scope."""
 _POLLS: Final = (0.001, 0.25)
 """Shortest and longest seconds between two checks whether an answer has left the process."""
-
-# asyncio allocates this for each TLS connection, 256 KiB by default
-sslproto.SSLProtocol.max_size = 32 * 1024
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -72,6 +71,8 @@ class HttpServer:
         self, application: ASGIApp, *, max_message: int, limits: TimeLimits | None = None
     ) -> None:
         """``max_message``: largest message of a WebSocket in bytes."""
+        # asyncio has no option for it: this also applies to other TLS connections of the process
+        sslproto.SSLProtocol.max_size = TLS_BUFFER
         self._limits = TimeLimits() if limits is None else limits
         self._config = Config(
             _WholeAnswers(application),
