@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from dora_config.cluster.rollout import RollOut, Seen, Track
+from dora_config.cluster.rollout import RollOut, Seen
 from dora_config.protocol import fleet as fleets
-from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import DataflowRegistry
-from dora_coordinator.fleet.comparison import Comparison, Copy, clock, failed_parts
+from dora_coordinator.fleet.comparison import Comparison, Copy, clock
 from dora_coordinator.fleet.generations import Generations
-from dora_coordinator.fleet.report import AT_REST, View, observed_copy
+from dora_coordinator.fleet.observation import FleetObserver, View
+from dora_coordinator.fleet.report import observed_copy
 from dora_coordinator.fleet.steps import Held, require_checks_allowed, step_towards
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
@@ -52,6 +52,7 @@ class FleetControl:
         self._generations = Generations()
         self._comparison = Comparison(registry, membership, self._generations)
         self._roll_out = RollOut()
+        self._observer = FleetObserver(self._comparison, self._roll_out)
 
     @property
     def status(self) -> fleets.FleetStatus:
@@ -190,7 +191,7 @@ class FleetControl:
         """Do what can be done now."""
         if self._generations.number == 0:
             return []
-        view = self._observe(now)
+        view = self._observer.observe(now)
         self._comparison.forget()
         decision = view.decision
         commands = self._note(view, now)
@@ -231,70 +232,6 @@ class FleetControl:
             generation=number,
         )
         return FleetStep(copy.name, number, check)
-
-    def _observe(self, now: float) -> View:
-        """Compare everything, and decide what may change."""
-        view = View()
-        for copy in self._comparison.copies(self._generations.fleet):
-            difference = self._comparison.difference(copy)
-            view.copies[copy.name] = copy
-            view.differences[copy.name] = difference
-            view.seen.append(self._seen(copy, difference))
-        view.decision = self._roll_out.decide(
-            self._generations.fleet.rollout,
-            view.seen,
-            now,
-            finished=self.status.finished,
-            paused=self.status.paused is not None,
-        )
-        return view
-
-    def _seen(self, copy: Copy, difference: fleets.CopyDifference) -> Seen:
-        comparison, track = self._comparison, self._roll_out.track(copy.name)
-        dataflow = self._registry.latest_named(copy.name)
-        processes = trouble = None
-        if dataflow is not None and difference.action in ("equal", "ended"):
-            if dataflow.has_ended and (dataflow.phase is Phase.FAILED or dataflow.stop_requested):
-                trouble = comparison.end(dataflow, copy)
-            elif not dataflow.has_ended:
-                processes, trouble = self._health(dataflow, track)
-        record, desired = self._generations.record(copy.name), copy.generation
-        return Seen(
-            name=copy.name,
-            machine=copy.machine,
-            affected=desired in (None, self._generations.number),
-            removed=desired is None,
-            differs=difference.action in ("start", "stop", "change", "restart"),
-            connected=self._is_connected(copy, dataflow, track),
-            ended=difference.action == "ended" and trouble is None,
-            processes=processes,
-            trouble=trouble,
-            held=comparison.held(dataflow) if track.busy else None,
-            healthy=desired is not None and record.healthy >= desired,
-            failed=record.failed,
-        )
-
-    def _is_connected(self, copy: Copy, dataflow: Dataflow | None, track: Track) -> bool:
-        if copy.machine is not None:
-            return self._membership.is_connected(copy.machine)
-        if dataflow is None or dataflow.has_ended:
-            return not track.refusal
-        return all(self._membership.is_connected(part.daemon) for part in dataflow.parts.left())
-
-    def _health(self, dataflow: Dataflow, track: Track) -> tuple[object, str | None]:
-        """Return the processes of a dataflow, if all are ready, and what failed in it."""
-        if dataflow.status()[0] != "Running":
-            return None, None
-        if self._generations.fleet.rollout.healthy == 0:
-            return dataflow.id, None
-        reported = self._comparison.has_reported(dataflow, since=track.stepped_at)
-        failed = self._comparison.failed_nodes(dataflow) if reported else failed_parts(dataflow)
-        if failed:
-            return None, "; ".join(f'node "{node}" failed: {why}' for node, why in failed.items())
-        nodes = list(self._comparison.statuses(dataflow))
-        if not reported or any(one.status not in AT_REST for one in nodes):
-            return None, None
-        return (dataflow.id, [(one.node, one.pid, one.restarts) for one in nodes]), None
 
     # --------------------------------------------------------------------- results
 
@@ -377,11 +314,11 @@ class FleetControl:
             self._roll_out.step_ended(name, now, check_passed=passed)
             saved = self._note_start(step) if step.kind == "start" else []
             return [*saved, *self._arm(now, 0.0)]
-        dataflow, track = self._registry.live_named(name), self._roll_out.track(name)
+        dataflow = self._registry.live_named(name)
         if copy is None or not is_present:
             self._roll_out.step_ended(name, now)
             return []
-        if event.code in _LATER or not self._is_connected(copy, dataflow, track):
+        if event.code in _LATER or not self._observer.is_connected(copy, dataflow):
             self._roll_out.step_ended(name, now, refusal=problem.replace("\n", "; "))
             return []
         self._roll_out.step_ended(name, now)
@@ -416,7 +353,7 @@ class FleetControl:
         present = self._generations.present
         if present is None:
             return fleets.FleetReport(paused=self.status.paused)
-        view, entry = self._observe(now), present.entry
+        view, entry = self._observer.observe(now), present.entry
         return fleets.FleetReport(
             generation=entry.generation,
             by=entry.by,

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final
-
-from dora_config.cluster.rollout import Decision, RollOut, Seen
+from dora_config.cluster.rollout import RollOut, Seen
 from dora_config.protocol import fleet as fleets
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.fleet.comparison import Comparison, Copy, clock
+from dora_coordinator.fleet.observation import AT_REST, View
 from dora_coordinator.state.records import Phase
-
-AT_REST: Final = ("Running", "Finished", "Stopped")
-
-
-@dataclass(slots=True)
-class View:
-    """Observations of one tick."""
-
-    copies: dict[str, Copy] = field(default_factory=dict)
-    differences: dict[str, fleets.CopyDifference] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
-    decision: Decision = field(default_factory=Decision)
 
 
 def observed_copy(
