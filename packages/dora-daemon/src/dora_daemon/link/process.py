@@ -25,7 +25,7 @@ from dora_daemon.link.io.runner_connection import RunnerConnection
 from dora_daemon.link.io.session import LinkSession, silence
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.dialer import Dialer
-from dora_daemon.link.peers.low_latency import low_latency_ports
+from dora_daemon.link.peers.listener import PeerListener
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.peers.reports import Reports
 from dora_daemon.link.peers.router import FrameRouter
@@ -56,8 +56,6 @@ _END_SECONDS = 5.0
 """Time for the threads to end."""
 _BYE_SECONDS = 1.0
 """Longest time to wait until the peers have received that our part has ended."""
-_CREDENTIALS_NS = 5_000_000_000
-"""Nanoseconds between two looks for a renewed certificate."""
 
 
 class Link:
@@ -72,7 +70,7 @@ class Link:
         self.link_id = secrets.randbits(63) or 1
         self._credentials = Path(config.credentials) if config.credentials else None
         self._names = dict(config.names)
-        """Common names in the certificates of peers, which the listening session accepts.
+        """Common names in the certificates of peers, which the listening sessions accept.
 
         Empty: not known yet; then the peer is not accepted.
         """
@@ -105,11 +103,7 @@ class Link:
         self._peers = self._router.peers
         self._dialers: dict[str, Dialer] = {}
         self._reports = Reports(self._runner.send)
-        self._listener: LinkSession | None = None
-        self._low_latency: LinkSession | None = None
-        """Listens for low-latency connections; None if no port is left for it."""
-        self._certificate = self._certificate_time()
-        self._certificate_checked_ns = time.monotonic_ns()
+        self._listener = PeerListener(config, self._credentials, self._prepare_listening)
 
     # --- for peers, on any thread -----------------------------------------------------------------
 
@@ -120,7 +114,7 @@ class Link:
     @property
     def low_latency_port(self) -> int:
         """Port that it listens on for low-latency connections; 0 without one."""
-        return 0 if self._low_latency is None else _port_of(self._low_latency)
+        return self._listener.low_latency_port
 
     def changed(self, peer: PeerLink) -> None:
         """Report the state of a peer."""
@@ -167,6 +161,20 @@ class Link:
         session.watch(self._on_transport)
         self._prepare(session, machine)
 
+    def _prepare_listening(self, session: LinkSession) -> None:
+        session.watch(self._on_transport)
+        for machine in self._names:
+            self._prepare(session, machine)
+
+    def _listen(self) -> None:
+        """Open the listening sessions, and report the address. Raises CannotListen."""
+        before = self._listener.endpoint
+        self._listener.open(
+            [self._channel(machine) for machine, name in self._names.items() if name]
+        )
+        if self._listener.endpoint != before:
+            self._runner.send(Listening(endpoints=(self._listener.endpoint,)))
+
     def _channel(self, machine: str) -> PeerKeys:
         return self._router.channel(machine, self._names.get(machine, ""))
 
@@ -175,61 +183,19 @@ class Link:
         if opened:
             return
         for peer in list(self._peers.values()):
-            dialed = session not in (self._listener, self._low_latency)
+            dialed = session not in self._listener.sessions
             if dialed or peer.connected_by(session, zid):
                 self.broken(peer, session, "the connection was closed")
-
-    def _ordinary_ports(self) -> list[int]:
-        """Return the ports on which links listen first."""
-        ports = range(self._config.first_port, self._config.last_port + 1)
-        quick = low_latency_ports(ports)
-        return [port for port in ports if port not in quick]
-
-    def _listen(self, first: int | None) -> LinkSession:
-        config = self._config
-        ports = list(range(config.first_port, config.last_port + 1))
-        if first is not None:
-            ports = [first, *(port for port in ports if port != first)]
-        channels = [self._channel(machine) for machine, name in self._names.items() if name]
-        session = LinkSession.listen(
-            config.listen_host, ports, self._credentials, channels, insecure_ok=config.plain
-        )
-        self._low_latency = self._listen_for_low_latency(ports, channels)
-        for opened in filter(None, (session, self._low_latency)):
-            opened.watch(self._on_transport)
-            for machine in self._names:
-                self._prepare(opened, machine)
-        return session
-
-    def _listen_for_low_latency(
-        self, ports: list[int], channels: list[PeerKeys]
-    ) -> LinkSession | None:
-        config = self._config
-        chosen = low_latency_ports(ports)
-        if not chosen:
-            return None
-        try:
-            return LinkSession.listen(
-                config.listen_host,
-                chosen,
-                self._credentials,
-                channels,
-                insecure_ok=config.plain,
-                low_latency=True,
-            )
-        except CannotListen:
-            return None
 
     # --- the main thread --------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run until the runner is gone or Finish is carried out; return the exit code."""
         try:
-            self._listener = self._listen(self._config.port)
+            self._listen()
         except CannotListen as error:
             self._runner.send(Failed(reason=str(error)))
             return 1
-        self._runner.send(Listening(endpoints=(self._listener.endpoint,)))
         threading.Thread(
             target=guarded(self._run_soon, self._runner.note), name="soon", daemon=True
         ).start()
@@ -304,7 +270,7 @@ class Link:
                 first=self.machine < machine,
                 credentials=self._credentials,
                 plain=self._config.plain,
-                ports=self._ordinary_ports(),
+                ports=self._listener.ordinary_ports,
                 channel=partial(self._channel, machine),
                 prepare=partial(self._prepare_dialed, machine),
                 changed=self.changed,
@@ -327,9 +293,8 @@ class Link:
             self._streams.settle(self._peers)
         self._reports.fed(self._streams.fed(self._peers))
         self._reports.counts(self._streams, now)
-        if now - self._certificate_checked_ns > _CREDENTIALS_NS:
-            self._certificate_checked_ns = now
-            self._check_certificate()
+        if self._listener.certificate_renewed(now):
+            self._listen_again("the certificate was renewed")
         if self._finish_at is not None and not self._ending:
             self._finish(self._finish_at)
 
@@ -357,42 +322,20 @@ class Link:
             due = [peer.soon(now) for peer in list(self._peers.values())]
             pause = min((ns / 1e9 for ns in due if ns is not None), default=None)
 
-    # --- credentials ------------------------------------------------------------------------------
-
-    def _certificate_time(self) -> int:
-        if self._credentials is None:
-            return 0
-        try:
-            return (self._credentials / "cert.pem").stat().st_mtime_ns
-        except OSError:
-            return 0
-
-    def _check_certificate(self) -> None:
-        """Listen anew with a renewed certificate. Dialers read it for every connection."""
-        changed = self._certificate_time()
-        if changed in (0, self._certificate) or self._listener is None:
-            return
-        self._certificate = changed
-        self._listen_again("the certificate was renewed")
-
     def _listen_again(self, why: str) -> None:
-        """Replace the listening session, whose certificate and peers cannot be changed."""
-        listener = self._listener
-        if listener is None:
+        """Replace the listening sessions, whose certificate and peers cannot be changed."""
+        sessions = self._listener.sessions
+        if not sessions:
             return
-        port = _port_of(listener)
-        for session in filter(None, (listener, self._low_latency)):
-            session.close()
+        self._listener.close()
+        for session in sessions:
             for peer in list(self._peers.values()):
                 peer.lost_session(session, why)
         try:
-            self._listener = self._listen(port)
+            self._listen()
         except CannotListen as error:
             self._runner.send(Failed(reason=str(error)))
             self._ending = True
-            return
-        if self._listener.endpoint != listener.endpoint:
-            self._runner.send(Listening(endpoints=(self._listener.endpoint,)))
 
     def _close(self) -> None:
         self._ending = True
@@ -403,12 +346,7 @@ class Link:
         end = time.monotonic() + _END_SECONDS
         for dialer in self._dialers.values():
             dialer.join(end - time.monotonic())
-        for session in filter(None, (self._listener, self._low_latency)):
-            session.close()
-
-
-def _port_of(session: LinkSession) -> int:
-    return int(session.endpoint.rpartition(":")[2])
+        self._listener.close()
 
 
 def _key_prefix(config: Configure) -> str:
