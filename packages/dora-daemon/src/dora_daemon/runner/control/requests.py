@@ -11,7 +11,10 @@ from dora_config.protocol import runner as protocol
 from dora_config.protocol.graph_checks import InvalidChange
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
-from dora_daemon.runner.control.node_changes import NodeChanges, require_running
+from dora_daemon.runner.control.edge_changes import EdgeChanges
+from dora_daemon.runner.control.node_changes import NodeChanges
+from dora_daemon.runner.control.node_lookup import NodeLookup, require_running
+from dora_daemon.runner.control.replacement import NodeReplacement
 from dora_daemon.runner.errors import PartEnds, PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.events import BarrierReleased, RunStopRequested
 from dora_daemon.runner.machine.node import NodeLifecycle, NodeState
@@ -54,7 +57,10 @@ class ControlRequests:
         self._dispatcher = dispatcher
         self._runner = runner
         self._services = services
-        self._changes = NodeChanges(runner)
+        self._lookup = NodeLookup(runner)
+        self._edges = EdgeChanges(runner, self._lookup)
+        self._changes = NodeChanges(runner, self._lookup, self._edges)
+        self._replacement = NodeReplacement(runner, self._lookup)
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Return the reply, which is a Refusal if the request fails."""
@@ -109,11 +115,11 @@ class ControlRequests:
             case protocol.RemoveNode():
                 await self._changes.remove(request.node, request.grace)
             case protocol.ReplaceNode():
-                await self._changes.replace(request)
+                await self._replacement.replace(request)
             case protocol.ConnectInput():
-                await self._changes.connect(request)
+                await self._edges.connect(request)
             case protocol.DisconnectInput():
-                self._changes.disconnect(request)
+                self._edges.disconnect(request)
             case protocol.GetNodes():
                 return self._changes.nodes()
             case _:
@@ -123,15 +129,15 @@ class ControlRequests:
     def _message_node(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
         match request:
             case protocol.HoldNode():
-                self._changes.local(request.node).operator_hold = request.reason
+                self._lookup.local(request.node).operator_hold = request.reason
             case protocol.SetParam():
                 self._set_param(request)
             case protocol.DeleteParam():
                 self._delete_param(request)
             case protocol.GetParams():
-                return protocol.Params(values=dict(self._changes.local(request.node).params))
+                return protocol.Params(values=dict(self._lookup.local(request.node).params))
             case protocol.GetDetails():
-                process = self._changes.local(request.node).connected
+                process = self._lookup.local(request.node).connected
                 return protocol.NodeDetails(details=None if process is None else process.details)
             case protocol.Publish():
                 self._publish(request)
@@ -164,7 +170,7 @@ class ControlRequests:
         return protocol.Statistics(edges=tuple(map(status, queues)), at=time.monotonic())
 
     def _set_param(self, request: protocol.SetParam) -> None:
-        node = self._changes.local(request.node)
+        node = self._lookup.local(request.node)
         if not 0 < len(request.key.encode()) <= MAX_KEY_BYTES:
             raise RequestRefused(
                 f'parameter key "{request.key[:MAX_KEY_BYTES]}" must have 1 to'
@@ -185,7 +191,7 @@ class ControlRequests:
         node.send(SetParam(request.key, request.value))
 
     def _delete_param(self, request: protocol.DeleteParam) -> None:
-        node = self._changes.local(request.node)
+        node = self._lookup.local(request.node)
         if request.key not in node.params:
             raise RequestRefused(
                 f'param not found: node "{node.id}" has no parameter "{request.key}"'
@@ -195,7 +201,7 @@ class ControlRequests:
 
     def _reload(self, request: protocol.ReloadCode) -> None:
         """Reload the code of an operator, or of all."""
-        node = self._changes.local(request.node)
+        node = self._lookup.local(request.node)
         if request.operator not in {None, *(operator.id for operator in node.spec.operators)}:
             raise RequestRefused(f'node "{node.id}" has no operator "{request.operator}"')
         if not node.send(ReloadOperator(request.operator)):
@@ -203,7 +209,7 @@ class ControlRequests:
 
     def _publish(self, request: protocol.Publish) -> None:
         """Make a node send a sample on one of its outputs."""
-        node, output = self._changes.local(request.node), request.output
+        node, output = self._lookup.local(request.node), request.output
         if output not in node.spec.outputs:
             raise RequestRefused(
                 f'node "{node.id}" has no output "{output}"; its outputs are:'
