@@ -8,20 +8,20 @@ from datetime import datetime
 import pytest
 
 from dora_cli.logs.log_lines import (
-    LogEntry,
     LogFormat,
     format_entry,
     parse_level,
     parse_log_filter,
     parse_log_line,
 )
+from dora_config.protocol.runner_events import LogLine
 
 TS = "2026-08-21T09:30:00.123Z"
 CLOCK = datetime.fromisoformat(TS).astimezone().strftime("%H:%M:%S")
-ENTRY = LogEntry(TS, "info", "planner", "stdout", "path found", {"target": "planner.core"})
-PRINTED = LogEntry(TS, "stdout", "planner", "stdout", "x")
-COMPLAINT = LogEntry(TS, "stdout", "planner", "stderr", "oh")
-SYSTEM = LogEntry(TS, "warn", None, "stdout", "careful")
+ENTRY = LogLine(ts=TS, level="info", node="planner", message="path found", target="planner.core")
+PRINTED = LogLine(ts=TS, level="stdout", node="planner", message="x")
+COMPLAINT = LogLine(ts=TS, level="stdout", node="planner", stream="stderr", message="oh")
+SYSTEM = LogLine(ts=TS, level="warn", message="careful")
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ SYSTEM = LogEntry(TS, "warn", None, "stdout", "careful")
         (SYSTEM, "compact", f"{CLOCK} WARN [dora]: careful"),
     ],
 )
-def test_formats(entry: LogEntry, style: LogFormat, line: str) -> None:
+def test_formats(entry: LogLine, style: LogFormat, line: str) -> None:
     assert format_entry(entry, style) == line
 
 
@@ -45,7 +45,9 @@ def test_colour_is_around_the_level_only() -> None:
 
 
 def test_lines_of_a_message_cannot_look_like_entries() -> None:
-    forged = LogEntry(TS, "info", "planner", "stdout", "a\n12:00:00 ERROR  [dora]: failed")
+    forged = LogLine(
+        ts=TS, level="info", node="planner", message="a\n12:00:00 ERROR  [dora]: failed"
+    )
     for style in ("pretty", "compact"):
         assert format_entry(forged, style).endswith("a\n  12:00:00 ERROR  [dora]: failed")
 

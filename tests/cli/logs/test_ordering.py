@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from dora_cli.coordinator.client import CoordinatorClient
-from dora_cli.logs.log_lines import EntryPrinter, LogEntry
+from dora_cli.logs.log_lines import EntryPrinter
 from dora_cli.logs.remote import LogReader, MergedLogs, TimeOrder
 from dora_config.protocol.control import (
     Answer,
@@ -23,14 +23,15 @@ from dora_config.protocol.control import (
     ReadLogs,
 )
 from dora_config.protocol.dataflow import LogFilter
+from dora_config.protocol.runner_events import LogLine
 
 
-def entry(at: float, msg: str = "") -> LogEntry:
+def entry(at: float, msg: str = "") -> LogLine:
     ts = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return LogEntry(ts, "info", "n", "stdout", msg)
+    return LogLine(ts=ts, level="info", node="n", message=msg)
 
 
-def times(entries: list[LogEntry]) -> list[float]:
+def times(entries: list[LogLine]) -> list[float]:
     return [one.time for one in entries]
 
 
@@ -58,9 +59,9 @@ def test_entries_of_the_same_time_keep_their_order() -> None:
     order = TimeOrder(0.0)
     order.add([entry(1, "a"), entry(1, "b")], now=0.0)
     order.add([entry(1, "c")], now=0.0)
-    assert [one.msg for one in order.due(0.0)] == ["a", "b", "c"]
+    assert [one.message for one in order.due(0.0)] == ["a", "b", "c"]
     order.add([entry(2, "d")], now=0.0)
-    assert [one.msg for one in order.rest()] == ["d"]
+    assert [one.message for one in order.rest()] == ["d"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=60))
@@ -102,8 +103,8 @@ def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
     )
     printed: list[str] = []
 
-    def show(entries: Iterable[LogEntry]) -> None:
-        printed.extend(one.msg for one in entries)
+    def show(entries: Iterable[LogLine]) -> None:
+        printed.extend(one.message for one in entries)
 
     one = SimpleNamespace(print=show, print_one=lambda entry: show([entry]))
     printer = cast(EntryPrinter, one)
@@ -130,7 +131,7 @@ def test_lines_are_printed_as_they_arrive() -> None:
         return LogsEnd()
 
     client = cast(CoordinatorClient, SimpleNamespace(follow=follow))
-    printer = cast(EntryPrinter, SimpleNamespace(print_one=lambda one: printed.append(one.msg)))
+    printer = cast(EntryPrinter, SimpleNamespace(print_one=lambda one: printed.append(one.message)))
     LogReader(ReadLogs(dataflow="u"), printer, one_node=False).read_past(client, follow=False)
     assert seen == [[], ["1", "2", "3"], ["1", "2", "3", "4", "5"]]
     del printed[:], seen[:]

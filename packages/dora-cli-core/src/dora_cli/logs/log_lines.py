@@ -4,76 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 
 from dora_cli import output
 from dora_cli.options import checked
+from dora_config.protocol.runner_events import LOG_LEVELS, LogLine
 from dora_config.yaml.quantities import parse_duration
 
 LogFormat = Literal["pretty", "json", "compact"]
 """Format of a log line."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One line of a node, or of dora itself (`node` None); fields as in the log files."""
-
-    ts: str
-    """RFC 3339, UTC."""
-    level: str
-    node: str | None
-    stream: str
-    msg: str
-    more: Mapping[str, Any] = field(default_factory=dict)
-    """Optional keys: target, file, line, fields."""
-
-    @property
-    def time(self) -> float:
-        """Unix time; 0 if malformed."""
-        try:
-            return datetime.fromisoformat(self.ts).timestamp()
-        except ValueError:
-            return 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the object of the log file."""
-        facts: dict[str, Any] = {"ts": self.ts, "level": self.level}
-        if self.node is not None:
-            facts["node"] = self.node
-        return facts | {"stream": self.stream, "msg": self.msg} | dict(self.more)
-
-
-def parse_log_line(text: str) -> LogEntry | None:
+def parse_log_line(text: str) -> LogLine | None:
     """Return the entry in a line of a log file, None if malformed (a torn last line)."""
     try:
-        facts = json.loads(text)
-    except ValueError:
+        return LogLine.model_validate_json(text)
+    except ValidationError:
         return None
-    if not isinstance(facts, dict) or "msg" not in facts:
-        return None
-    known = {"ts", "level", "node", "stream", "msg"}
-    node = facts.get("node")
-    return LogEntry(
-        str(facts.get("ts", "")),
-        str(facts.get("level", "stdout")),
-        None if node is None else str(node),
-        str(facts.get("stream", "stdout")),
-        str(facts["msg"]),
-        {key: value for key, value in facts.items() if key not in known},
-    )
 
 
-def format_entry(entry: LogEntry, style: LogFormat, *, colour: str | None = None) -> str:
+def format_entry(entry: LogLine, style: LogFormat, *, colour: str | None = None) -> str:
     """Return an entry as a line. `colour`: escape sequence in front of the level, or None."""
     if style == "json":
-        return json.dumps(entry.as_dict(), ensure_ascii=False)
+        return json.dumps(entry.facts(), ensure_ascii=False)
     clock = datetime.fromtimestamp(entry.time).strftime("%H:%M:%S")
-    msg = entry.msg.replace("\n", "\n  ")  # its lines cannot look like other entries
+    msg = entry.message.replace("\n", "\n  ")  # its lines cannot look like other entries
     # a printed line has no level: its stream is shown instead
     level = entry.stream if entry.level == "stdout" else entry.level.upper()
     if style == "compact":
@@ -101,8 +61,6 @@ def parse_moment(text: str, *, now: float) -> float:
 
 def parse_level(text: str) -> str:
     """Return the lower-case level; raises ValueError."""
-    from dora_config.protocol.runner_events import LOG_LEVELS
-
     level = text.strip().lower()
     if level not in LOG_LEVELS:
         raise ValueError(f"{text!r} is not a log level, expected one of {', '.join(LOG_LEVELS)}")
@@ -166,10 +124,10 @@ class EntryPrinter:
         """Print lines of log files; ignores malformed ones."""
         self.print(entry for entry in map(parse_log_line, lines) if entry is not None)
 
-    def print(self, entries: Iterable[LogEntry]) -> None:
+    def print(self, entries: Iterable[LogLine]) -> None:
         for entry in entries:
             self.print_one(entry)
 
-    def print_one(self, entry: LogEntry) -> None:
+    def print_one(self, entry: LogLine) -> None:
         colour = output.escape(entry.level) if self._coloured else None
         output.write(format_entry(entry, self._style, colour=colour))

@@ -18,7 +18,7 @@ from dora_cli.coordinator.errors import (
 )
 from dora_cli.coordinator.options import connect_now
 from dora_cli.coordinator.stream_socket import request_failed
-from dora_cli.logs.log_lines import EntryPrinter, LogEntry, parse_log_line
+from dora_cli.logs.log_lines import EntryPrinter, parse_log_line
 from dora_config.protocol.control import (
     Answer,
     DescribeDataflow,
@@ -30,6 +30,7 @@ from dora_config.protocol.control import (
     ReadLogs,
 )
 from dora_config.protocol.dataflow import LogFilter, LogPosition
+from dora_config.protocol.runner_events import LogLine
 
 RETRY = 1.0
 """Seconds between attempts to follow again."""
@@ -45,10 +46,10 @@ class TimeOrder:
 
     def __init__(self, hold: float) -> None:
         self._hold = hold
-        self._waiting: list[tuple[float, float, LogEntry]] = []
+        self._waiting: list[tuple[float, float, LogLine]] = []
         """Time of the entry, when it is due, and the entry."""
 
-    def add(self, entries: Iterable[LogEntry], now: float) -> None:
+    def add(self, entries: Iterable[LogLine], now: float) -> None:
         self._waiting += [(entry.time, now + self._hold, entry) for entry in entries]
 
     def until_due(self, now: float) -> float | None:
@@ -57,7 +58,7 @@ class TimeOrder:
             return None
         return max(0.0, min(due for _, due, _ in self._waiting) - now)
 
-    def due(self, now: float) -> list[LogEntry]:
+    def due(self, now: float) -> list[LogLine]:
         """Return the entries that are due and all older ones, oldest first.
 
         The clock of a machine may be wrong: an entry never waits longer than others allow.
@@ -67,11 +68,11 @@ class TimeOrder:
             return []
         return self._take(newest)
 
-    def rest(self) -> list[LogEntry]:
+    def rest(self) -> list[LogLine]:
         """Return everything that waits, oldest first."""
         return self._take(float("inf"))
 
-    def _take(self, newest: float) -> list[LogEntry]:
+    def _take(self, newest: float) -> list[LogLine]:
         taken = [one for one in self._waiting if one[0] <= newest]
         self._waiting = [one for one in self._waiting if one[0] > newest]
         taken.sort(key=lambda one: one[0])
@@ -82,22 +83,20 @@ class MergedLogs:
     """Merges the logs of several daemons, each in order of time, as they arrive; pure."""
 
     def __init__(self) -> None:
-        self._waiting: list[LogEntry] = []
+        self._waiting: list[LogLine] = []
         self._newest: dict[str, float] = {}
 
-    def add(
-        self, daemon: str, entries: Sequence[LogEntry], reading: Iterable[str]
-    ) -> list[LogEntry]:
+    def add(self, daemon: str, entries: Sequence[LogLine], reading: Iterable[str]) -> list[LogLine]:
         """Return, oldest first, entries that no later one of the ``reading`` daemons precedes."""
         self._waiting += entries
         newest = max((entry.time for entry in entries), default=-inf)
         self._newest[daemon] = max(newest, self._newest.get(daemon, -inf))
         return self._until(min((self._newest.get(one, -inf) for one in reading), default=inf))
 
-    def rest(self) -> list[LogEntry]:
+    def rest(self) -> list[LogLine]:
         return self._until(inf)
 
-    def _until(self, time: float) -> list[LogEntry]:
+    def _until(self, time: float) -> list[LogLine]:
         self._waiting.sort(key=lambda entry: entry.time)
         count = bisect_right(self._waiting, time, key=lambda entry: entry.time)
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -168,9 +167,9 @@ class LogReader:
         """
         tail = self.request.filter.tail
         merged = MergedLogs()
-        held: deque[LogEntry] = deque(maxlen=tail)
+        held: deque[LogLine] = deque(maxlen=tail)
 
-        def print_settled(entries: Sequence[LogEntry]) -> None:
+        def print_settled(entries: Sequence[LogLine]) -> None:
             held.extend(entries)
             settled = held[-1].time - HOLD if follow and held else inf
             while held and held[0].time <= settled:
@@ -247,5 +246,5 @@ class LogReader:
         self._problems = problems
 
 
-def _entries(lines: Sequence[str]) -> list[LogEntry]:
+def _entries(lines: Sequence[str]) -> list[LogLine]:
     return [entry for entry in map(parse_log_line, lines) if entry is not None]

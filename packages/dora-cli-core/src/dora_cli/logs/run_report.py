@@ -10,9 +10,15 @@ from pathlib import Path
 
 from dora_cli import output
 from dora_cli.logs.ended_report import failure_text
-from dora_cli.logs.log_lines import EntryPrinter, LogEntry, LogFormat
+from dora_cli.logs.log_lines import EntryPrinter, LogFormat
 from dora_config.protocol import runner_events as happened
-from dora_config.protocol.runner_events import DataflowResult, LogLine, RunOutput, passes
+from dora_config.protocol.runner_events import (
+    DataflowResult,
+    LogLevel,
+    LogLine,
+    RunOutput,
+    passes,
+)
 from dora_config.streams import discard
 
 
@@ -35,7 +41,7 @@ class RunPrinter:
 
         match event:
             case happened.LogLine():
-                self._print(entry_of(event))
+                self._print(event)
             case happened.LogLinesDropped(count=count):
                 output.remark(
                     f"{count} log lines not shown: they arrive faster than they can be printed "
@@ -51,14 +57,14 @@ class RunPrinter:
                 if line is not None:
                     self._print_own(line.level, f'node "{line.node}" {line.message}')
 
-    def _print_own(self, level: str, message: str) -> None:
+    def _print_own(self, level: LogLevel, message: str) -> None:
         """Print a line of dora about a node."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        entry = LogEntry(now, level, None, "stdout", message)
+        entry = LogLine(ts=now, level=level, message=message)
         if passes(entry.level, self._level):
             self._print(entry)
 
-    def _print(self, entry: LogEntry) -> None:
+    def _print(self, entry: LogLine) -> None:
         if self._readerless:
             return
         try:
@@ -78,13 +84,6 @@ class RunPrinter:
         self._readerless = True
         discard(sys.stdout)
         os.kill(os.getpid(), signal.SIGINT)
-
-
-def entry_of(line: LogLine) -> LogEntry:
-    """Return the entry of the log file for a line."""
-    more = {"target": line.target, "file": line.file, "line": line.line, "fields": line.fields}
-    known = {key: value for key, value in more.items() if value is not None}
-    return LogEntry(line.ts, line.level, line.node, line.stream, line.message, known)
 
 
 def report_result(result: DataflowResult) -> bool:

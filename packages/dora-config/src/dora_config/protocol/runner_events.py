@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dora_config.dataflow.sources import LogLevel as LogLevel
 from dora_config.frozen import Frozen
@@ -66,16 +67,30 @@ class DataflowResult(Frozen):
 class LogLine(Frozen, kind="log"):
     """One log line of a node, or of the runner (``node`` is ``None``)."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     ts: str
     """RFC 3339, milliseconds, UTC."""
     level: LogLevel
     node: str | None = None
     stream: Literal["stdout", "stderr"] = "stdout"
-    message: str = ""
+    message: str = Field(validation_alias="msg", serialization_alias="msg")
     target: str | None = None
     file: str | None = None
     line: int | None = None
     fields: dict[str, Any] | None = None
+
+    @property
+    def time(self) -> float:
+        """Unix time; 0 if malformed."""
+        try:
+            return datetime.fromisoformat(self.ts).timestamp()
+        except ValueError:
+            return 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """Return the object of the log file."""
+        return self.model_dump(by_alias=True, exclude_none=True, exclude={"kind"})
 
 
 class NodeSpawned(Frozen, kind="node_spawned"):

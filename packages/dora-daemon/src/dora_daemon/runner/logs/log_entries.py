@@ -89,22 +89,7 @@ def _text(value: object) -> str | None:
 
 def file_line(entry: LogLine) -> str:
     """Return the line of an entry in the log file, without the newline."""
-    values: dict[str, Any] = {
-        "ts": entry.ts,
-        "level": entry.level,
-        "node": entry.node,
-        "stream": entry.stream,
-        "msg": entry.message,
-    }
-    if entry.target is not None:
-        values["target"] = entry.target
-    if entry.file is not None:
-        values["file"] = entry.file
-    if entry.line is not None:
-        values["line"] = entry.line
-    if entry.fields is not None:
-        values["fields"] = entry.fields
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(entry.facts(), ensure_ascii=False, separators=(",", ":"))
 
 
 def message_text(
