@@ -5,14 +5,16 @@ Everything is compared, however it came about: events only let the comparison ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from dora_config.protocol.daemon import PartReport
-from dora_config.protocol.runner import NodeStatus
 from dora_config.yaml.quantities import show_age
-from dora_coordinator.state.records import PartState
+from dora_coordinator.dataflow.data import DataflowData
+from dora_coordinator.dataflow.part import Part
+from dora_coordinator.state.membership import Member, Membership
+from dora_coordinator.state.records import PartState, Phase
 
 MAX_DIFFERENCE_SECONDS: Final = 30.0
 """Seconds after which a difference is repaired or named at the latest."""
@@ -44,6 +46,17 @@ node has failed. ``unknown``: a machine reports a part without a record."""
 Key = tuple[Kind, str, str]
 """Identity of a difference within one dataflow: kind, machine, and node or other machine."""
 Wanted = Literal["starts", "runs", "stops", "ended"]
+_WANTED: Final[Mapping[Phase, Wanted]] = {
+    Phase.PREPARING: "starts",
+    Phase.LINKING: "starts",
+    Phase.RELEASING: "runs",
+    Phase.RUNNING: "runs",
+    Phase.RECOVERING: "runs",
+    Phase.STOPPING: "stops",
+    Phase.ROLLING_BACK: "stops",
+    Phase.FINISHED: "ended",
+    Phase.FAILED: "ended",
+}
 _LIVE: Final = ("preparing", "prepared", "running", "stopping", "lost")
 REPAIRED_AFTER: Final[Mapping[Kind, float]] = {
     "missing": 0.0,
@@ -84,44 +97,6 @@ _SENTENCES: Final[Mapping[Kind, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedPart:
-    machine: str
-    nodes: tuple[str, ...]
-    state: PartState
-    attempt: int = 1
-    claimed: bool = False
-    reason: str | None = None
-    """Why the part is started again."""
-    failed: tuple[tuple[str, str], ...] = ()
-    """Nodes that had failed at the end of the part, with the reason."""
-    peers: tuple[str, ...] = ()
-    """Machines with which it exchanges messages and whose part has not ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedDataflow:
-    id: str
-    label: str
-    """Name or id of the dataflow, as commands accept it."""
-    wanted: Wanted
-    changes: int
-    parts: tuple[RecordedPart, ...]
-    unlinked: tuple[tuple[str, str, str], ...] = ()
-    """Two machines whose links do not reach each other, and a sentence about them."""
-    linked: bool = False
-    """All links reach each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReportedMachine:
-    connected: bool
-    away_since: float = 0.0
-    parts: Mapping[str, PartReport] = field(default_factory=dict)
-    """Reports by dataflow id."""
-    nodes: Mapping[str, Sequence[NodeStatus]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Difference:
     kind: Kind
     dataflow: str
@@ -136,68 +111,77 @@ class Difference:
         return self.kind, self.machine, self.other
 
 
-def differences(
-    recorded: Sequence[RecordedDataflow], reported: Mapping[str, ReportedMachine], now: float
-) -> list[Difference]:
-    """Return all that differs; ``now`` for ages in the sentences."""
-    found = [one for dataflow in recorded for one in _of_dataflow(dataflow, reported, now)]
-    known = {(dataflow.id, part.machine) for dataflow in recorded for part in dataflow.parts}
-    for machine, report in reported.items():
-        for dataflow_id in report.parts if report.connected else ():
-            if (dataflow_id, machine) not in known:
-                text = f'machine "{machine}" has nodes of dataflow {dataflow_id}, without a record'
-                found.append(Difference("unknown", dataflow_id, machine, text=text))
-    return found
-
-
-def _of_dataflow(
-    dataflow: RecordedDataflow, reported: Mapping[str, ReportedMachine], now: float
+def of_parts(
+    data: DataflowData, parts: Iterable[Part], membership: Membership, now: float
 ) -> Iterator[Difference]:
-    """Yield what differs in one dataflow."""
-    for part in dataflow.parts:
-        yield from _Comparison(dataflow, part, reported, now).found()
-    if dataflow.wanted in ("starts", "runs"):
-        for first, second, text in dataflow.unlinked:
-            yield Difference("unlinked", dataflow.id, first, second, f"{text}; {_DOCTOR}")
-    waiting = [part for part in dataflow.parts if part.state is PartState.PREPARED]
-    all_wait = waiting and len(waiting) == len(dataflow.parts)
-    if dataflow.wanted == "starts" and dataflow.linked and all_wait:
-        text = f"all nodes wait to be released; `dora restart {dataflow.label}` starts them again"
-        yield Difference("unreleased", dataflow.id, waiting[0].machine, text=text)
+    """Yield what differs in some parts of a dataflow; ``now`` for ages in the sentences."""
+    for part in parts:
+        yield from _Comparison(data, part, membership, now).found()
 
 
-_UNKNOWN: Final = ReportedMachine(connected=False)
+def of_dataflow(data: DataflowData, membership: Membership, now: float) -> Iterator[Difference]:
+    """Yield what differs in a whole dataflow."""
+    yield from of_parts(data, data.parts.values(), membership, now)
+    wanted = _WANTED[data.phase]
+    if wanted in ("starts", "runs"):
+        for pair in data.links.unlinked():
+            yield Difference("unlinked", data.id, *pair.pair, f"{pair}; {_DOCTOR}")
+    if wanted == "starts" and data.parts and data.parts.all_prepared and data.links.all_linked:
+        text = f"all nodes wait to be released; `dora restart {_name(data)}` starts them again"
+        yield Difference("unreleased", data.id, next(iter(data.parts)), text=text)
+
+
+def without_record(
+    known: Mapping[str, DataflowData], members: Iterable[Member]
+) -> Iterator[Difference]:
+    """Yield the parts that connected machines report and that are in no record."""
+    for member in members:
+        for dataflow_id in member.parts if member.connection is not None else ():
+            if dataflow_id not in known or member.key not in known[dataflow_id].parts:
+                text = (
+                    f'machine "{member.key}" has nodes of dataflow {dataflow_id}, without a record'
+                )
+                yield Difference("unknown", dataflow_id, member.key, text=text)
+
+
+def _name(data: DataflowData) -> str:
+    """Return the name or id of a dataflow, as commands accept it."""
+    return data.name or data.id
 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     """Comparison of one part with what its machine reports."""
 
-    dataflow: RecordedDataflow
-    part: RecordedPart
-    reported: Mapping[str, ReportedMachine]
+    data: DataflowData
+    part: Part
+    membership: Membership
     now: float
 
+    @property
+    def _wanted(self) -> Wanted:
+        return _WANTED[self.data.phase]
+
     def _differs(self, kind: Kind, other: str = "", **facts: object) -> Difference:
-        nodes, label = ", ".join(self.part.nodes), self.dataflow.label
-        facts |= {"machine": self.part.machine, "nodes": nodes, "label": label, "other": other}
+        nodes, label = ", ".join(self.part.nodes), _name(self.data)
+        facts |= {"machine": self.part.daemon, "nodes": nodes, "label": label, "other": other}
         text = _SENTENCES[kind].format(**facts)
-        return Difference(kind, self.dataflow.id, self.part.machine, other, text)
+        return Difference(kind, self.data.id, self.part.daemon, other, text)
 
     def _report_of(self, machine: str) -> PartReport | None:
-        return self.reported.get(machine, _UNKNOWN).parts.get(self.dataflow.id)
+        member = self.membership.get(machine)
+        return None if member is None else member.parts.get(self.data.id)
 
     def found(self) -> Iterator[Difference]:
-        part, wanted = self.part, self.dataflow.wanted
-        machine = self.reported.get(part.machine, _UNKNOWN)
-        if not machine.connected:
-            if part.state is not PartState.ENDED and wanted in ("starts", "runs"):
-                age = self.now - machine.away_since
-                since = f" for {show_age(age)}" if machine.away_since else ""
-                yield self._differs("away", since=since)
+        part, wanted = self.part, self._wanted
+        member = self.membership.get(part.daemon)
+        if member is None or member.connection is None:
+            if not part.ended and wanted in ("starts", "runs"):
+                age = None if member is None else show_age(self.now - member.last_message)
+                yield self._differs("away", since="" if age is None else f" for {age}")
             return
-        report = self._report_of(part.machine)
-        if wanted in ("stops", "ended") or part.state is PartState.ENDED:
+        report = self._report_of(part.daemon)
+        if wanted in ("stops", "ended") or part.ended:
             yield from self._ending(report)
         elif report is not None and _is_unnoticed(part, report):
             yield self._differs("unnoticed", phase=report.phase, state=part.state)
@@ -206,40 +190,43 @@ class _Comparison:
         else:
             alive = report is not None and report.phase in _LIVE
             if part.state is PartState.MISSING:
-                yield self._differs("missing", why=f" ({part.reason})" if part.reason else "")
+                why = f" ({part.recovery_reason})" if part.recovery_reason else ""
+                yield self._differs("missing", why=why)
             elif report is None or not alive:
                 yield self._differs("unconfirmed" if part.claimed else "unreported")
             elif report.phase == "lost" and report.attempt >= part.attempt:
                 yield self._differs("unreported")
             else:
                 yield from self._running(report)
-            for node in machine.nodes.get(self.dataflow.id, ()) if alive else ():
+            metrics = member.metrics.get(self.data.id) if alive else None
+            for node in () if metrics is None else metrics.nodes:
                 if node.status == "Failed" and not node.dynamic:
                     yield self._differs("node", node.node, why=node.error or "see its log")
 
     def _ending(self, report: PartReport | None) -> Iterator[Difference]:
         """Yield what differs in a part that has ended or is to end."""
-        has_ended = self.part.state is PartState.ENDED
+        part = self.part
         if report is None:
-            if not has_ended:
+            if not part.ended:
                 yield self._differs("unreported")
         elif report.phase in _LIVE and not report.stopped:
             yield self._differs("unstopped")
-        if self.dataflow.wanted == "runs" and has_ended:
-            for node, reason in self.part.failed:
-                yield self._differs("node", node, why=reason)
+        if self._wanted == "runs" and part.ended and part.result is not None:
+            for node in part.result.root_causes:
+                yield self._differs("node", node.node, why=node.message)
 
     def _running(self, report: PartReport) -> Iterator[Difference]:
         if report.phase == "preparing":
             yield self._differs("starting")
-        if report.phase == "prepared" and self.dataflow.wanted == "runs":
+        if report.phase == "prepared" and self._wanted == "runs":
             yield self._differs("unreleased")
-        if report.changes < self.dataflow.changes and report.attempt == self.part.attempt:
+        if report.changes < self.data.changes and report.attempt == self.part.attempt:
             yield self._differs("outdated")
         link = report.link
         known = {} if link is None else {peer.machine: peer.run_id for peer in link.peers}
-        for peer in self.part.peers:
-            other = self._report_of(peer)
+        ended = self.data.links.ended_peers_of(self.part.daemon)
+        for peer in self.data.links.peers_of(self.part.daemon):
+            other = None if peer in ended else self._report_of(peer)
             listening = None if other is None else other.link
             if link is None or listening is None or not listening.endpoints:
                 continue
@@ -247,14 +234,14 @@ class _Comparison:
                 yield self._differs("unconnected", peer)
 
 
-def _is_unnoticed(part: RecordedPart, report: PartReport) -> bool:
+def _is_unnoticed(part: Part, report: PartReport) -> bool:
     """Whether the report of a part that has not ended should have changed its recorded state."""
     if report.attempt < part.attempt or report.phase == "lost":
         return False
     return part.state is not PartState.MISSING and report.phase != part.state.value
 
 
-def _is_unprepared(part: RecordedPart, report: PartReport | None) -> bool:
+def _is_unprepared(part: Part, report: PartReport | None) -> bool:
     """Whether the machine has nothing of a part that it was requested to start."""
     if part.claimed or part.state is not PartState.PREPARING:
         return False

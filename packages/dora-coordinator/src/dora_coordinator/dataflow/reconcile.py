@@ -5,8 +5,8 @@ Each kind of difference has one repair, which is tried again with growing delays
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from dora_config.retry import Retry, RetryPolicy
@@ -17,67 +17,16 @@ from dora_coordinator.dataflow.differences import (
     REPAIRED_AFTER,
     Difference,
     Key,
-    RecordedDataflow,
-    RecordedPart,
-    ReportedMachine,
-    Wanted,
-    differences,
+    of_dataflow,
+    of_parts,
+    without_record,
 )
-from dora_coordinator.dataflow.part import Part
-from dora_coordinator.state.membership import Member, Membership
-from dora_coordinator.state.records import Phase
+from dora_coordinator.state.membership import Membership
 
 SWEEP_SECONDS: Final = 10.0
 """Seconds between comparisons of all parts; an event causes the comparison of one part at once."""
 NAMED_AFTER_FAILURES: Final = 3
 """Failed repairs after which the difference is named, however short it lasts each time."""
-_WANTED: Final[Mapping[Phase, Wanted]] = {
-    Phase.PREPARING: "starts",
-    Phase.LINKING: "starts",
-    Phase.RELEASING: "runs",
-    Phase.RUNNING: "runs",
-    Phase.RECOVERING: "runs",
-    Phase.STOPPING: "stops",
-    Phase.ROLLING_BACK: "stops",
-    Phase.FINISHED: "ended",
-    Phase.FAILED: "ended",
-}
-
-
-def recorded(data: DataflowData, parts: Iterable[Part]) -> RecordedDataflow:
-    """Return the record of some parts of a dataflow for the comparison."""
-    return RecordedDataflow(
-        id=data.id,
-        label=data.name or data.id,
-        wanted=_WANTED[data.phase],
-        changes=data.changes,
-        parts=tuple(_recorded(data, part) for part in parts),
-    )
-
-
-def _recorded(data: DataflowData, part: Part) -> RecordedPart:
-    nodes = () if part.result is None else part.result.nodes
-    ended = data.links.ended_peers_of(part.daemon)
-    return RecordedPart(
-        machine=part.daemon,
-        nodes=part.nodes,
-        state=part.state,
-        attempt=part.attempt,
-        claimed=part.claimed,
-        reason=part.recovery_reason,
-        failed=tuple((one.node, one.message) for one in nodes if one.outcome == "failed"),
-        peers=tuple(peer for peer in data.links.peers_of(part.daemon) if peer not in ended),
-    )
-
-
-def reported(member: Member) -> ReportedMachine:
-    """Return the report of a machine."""
-    return ReportedMachine(
-        connected=member.connection is not None,
-        away_since=member.last_message,
-        parts=member.parts,
-        nodes={key: one.nodes for key, one in member.metrics.items()},
-    )
 
 
 @dataclass(slots=True)
@@ -106,10 +55,7 @@ class Reconciler:
         now.
         """
         parts = [data.parts[daemon]] if daemon in data.parts else list(data.parts.values())
-        names = {
-            name for part in parts for name in (part.daemon, *data.links.peers_of(part.daemon))
-        }
-        found = differences([recorded(data, parts)], self._reports(names, data.id), now)
+        found = list(of_parts(data, parts, self._membership, now))
         chosen = {part.daemon for part in parts}
         known = self._tracks.get(data.id, {})
         self._forget(
@@ -119,31 +65,12 @@ class Reconciler:
         )
         return self._due(found, now, {data.id: data})
 
-    def _reports(self, names: Iterable[str], dataflow_id: str) -> dict[str, ReportedMachine]:
-        """Return the reports of machines about one dataflow."""
-        found = {}
-        for name in names:
-            member = self._membership.get(name)
-            if member is not None:
-                report = member.parts.get(dataflow_id)
-                parts = {} if report is None else {dataflow_id: report}
-                found[name] = replace(reported(member), parts=parts)
-        return found
-
     def sweep(self, dataflows: Iterable[DataflowData], now: float) -> list[Difference]:
         """Compare everything, also parts without a record; return what is to be repaired now."""
         known = {data.id: data for data in dataflows}
         self.wake_at = None
-        machines = {one.key: reported(one) for one in self._membership.all()}
-        records = [
-            replace(
-                recorded(data, data.parts.values()),
-                unlinked=tuple(_unlinked(data)),
-                linked=data.links.all_linked,
-            )
-            for data in known.values()
-        ]
-        found = differences(records, machines, now)
+        found = [one for data in known.values() for one in of_dataflow(data, self._membership, now)]
+        found += without_record(known, self._membership.all())
         keys: dict[str, set[Key]] = {}
         for one in found:
             keys.setdefault(one.dataflow, set()).add(one.key)
@@ -197,8 +124,3 @@ class Reconciler:
             if now - track.since >= NAMED_AFTER.get(kind, MAX_DIFFERENCE_SECONDS)
             or track.retry.failures >= NAMED_AFTER_FAILURES
         ]
-
-
-def _unlinked(data: DataflowData) -> Iterator[tuple[str, str, str]]:
-    for one in data.links.unlinked():
-        yield (*one.pair, str(one))
