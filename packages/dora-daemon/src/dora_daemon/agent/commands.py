@@ -21,13 +21,13 @@ class DropPart(FrozenRecord):
 
 
 class SendToCoordinator(FrozenRecord):
-    """Dropped without a connection: a registration contains the same facts."""
+    """Send a message; drop it without a connection: a registration contains the same facts."""
 
     message: DaemonMessage
 
 
 class Connect(FrozenRecord):
-    """Connect to the coordinator: the state of all adopted runners is known."""
+    """Connect to the coordinator; all adopted runners have answered or ended."""
 
 
 class StartRunner(FrozenRecord):
@@ -73,17 +73,17 @@ class EndRunner(FrozenRecord):
 
 
 class KillRunner(FrozenRecord):
-    """``RunnerEnded`` follows once all its processes have ended."""
+    """Kill a runner; ``RunnerEnded`` follows once all its processes have ended."""
 
     dataflow_id: str
 
 
 class StartRecorders(FrozenRecord):
-    """Answered with ``RecorderSettled``; recorders that run already are left alone."""
+    """Start the recorders of a part that do not run yet; ``RecorderSettled`` follows."""
 
     record: PartRecord
     new_attempt: bool
-    """The nodes are being started, not recorded already."""
+    """Whether the nodes are being started; otherwise they run already."""
 
 
 class WriteLog(FrozenRecord):

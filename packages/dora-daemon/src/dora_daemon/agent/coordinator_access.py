@@ -32,15 +32,14 @@ class KnownCoordinators(Frozen):
     authority: str = ""
     """SHA-256 of the certificate of the cluster's authority, in hexadecimal digits."""
     claim: Claim = Claim(epoch=0)
-    """Claim of the highest rank; without an address the daemon uses the given one."""
+    """Claim of the highest rank. If it has no address, that of the command line is used."""
     standbys: tuple[str, ...] = ()
-    """Addresses at which a coordinator that takes over can be."""
+    """Addresses of coordinators that may take over."""
 
     def following(self, found: Coordinators, authority: str) -> KnownCoordinators | None:
-        """Return the record after a coordinator was found; None: the coordinator must not be
-        obeyed.
+        """Return the record with a coordinator whose claim was verified.
 
-        Its claim was verified.
+        None if a coordinator of the same cluster had a claim of a higher rank.
         """
         if authority == self.authority and found.claim.rank < self.claim.rank:
             return None
@@ -49,7 +48,7 @@ class KnownCoordinators(Frozen):
     def addresses(self, given: str) -> list[str]:
         """Return the addresses to try, in order; ``given``: address of the command line.
 
-        The coordinator first: until one has taken over, it is the one that was given.
+        The first is that of the coordinator: the given one until another has taken over.
         """
         claim = self.claim
         first = claim.address if claim.epoch > 1 else given
@@ -57,7 +56,7 @@ class KnownCoordinators(Frozen):
 
 
 class CoordinatorAccess:
-    """Address of the coordinator with the newest token."""
+    """Endpoint of the coordinator, with the newest token."""
 
     def __init__(
         self,
@@ -75,9 +74,9 @@ class CoordinatorAccess:
         self._successor: Successor | None = None
         self._known = KnownCoordinators()
         self._refused = b""
-        """Content of the file with an invalid claim, which was logged."""
+        """Content of the file whose invalid claim was logged."""
         self._turn = 0
-        """Number of the address that is tried or used."""
+        """Index of the address that is tried or used."""
 
     def endpoint(self) -> Endpoint:
         """Raises `AccessError` for an unusable token file."""
@@ -92,7 +91,7 @@ class CoordinatorAccess:
     def _addresses(self, given: Endpoint) -> list[str]:
         known = self._read()
         if given.authority is not None and given.authority.hex() != known.authority:
-            known = KnownCoordinators()  # of another cluster
+            known = KnownCoordinators()  # the record is that of another cluster
         return known.addresses(str(given))
 
     def failed(self) -> bool:
@@ -169,7 +168,7 @@ class CoordinatorAccess:
     def keep_token(self, text: str) -> None:
         """Use this token from now on; raises OSError if it is used but cannot be stored."""
         replaced: tuple[str, ...] = ()
-        with suppress(AccessError):  # a file that was spoilt meanwhile
+        with suppress(AccessError):  # the token file has become unusable
             used = self.endpoint().token
             replaced = () if used is None else (Token.parse(used).digest,)
         self._successor = Successor(Token.parse(text), replaced).following(self._successor)

@@ -1,4 +1,4 @@
-"""The connection to the coordinator: opened, and opened again after each loss."""
+"""Connection to the coordinator, which is opened again after each loss."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from dora_config.retry import Retry, RetryPolicy
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for TCP; the next address may have a coordinator that has taken over."""
+"""Seconds for the TCP connection; short, because there may be other addresses to try."""
 OPEN_TIMEOUT = 20.0
-"""Seconds for TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
+"""Seconds for TLS and the upgrade; long, because a restarted coordinator serves a whole fleet."""
 REGISTRATION_TIMEOUT = 30.0
 """Seconds for the coordinator to answer a registration."""
 QUEUE = 4096
-"""Messages that may wait for the socket; the connection to a coordinator that reads none ends."""
+"""Messages that may wait for the socket; the connection is closed when more would wait."""
 HEARTBEAT_PAUSE = 0.05
 """Seconds at least between two heartbeats."""
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -41,7 +41,7 @@ logger = logging.getLogger("dora.daemon")
 
 
 RECONNECT = RetryPolicy(first=0.5, longest=5.0)
-"""A coordinator that returns has its fleet back within about the longest delay."""
+"""Daemons reconnect to a restarted coordinator within about the longest delay."""
 JITTER = 0.25
 """Share by which a delay is longer or shorter, so that daemons do not all reconnect at once."""
 
@@ -60,7 +60,7 @@ class _Lost(Exception):
 
 
 class CoordinatorLink:
-    """``register`` is called again for each attempt."""
+    """Connection to the coordinator; ``register`` is called for each attempt to connect."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class CoordinatorLink:
         self._changed.set()
 
     def finish(self) -> None:
-        """Let :meth:`run` return once what is queued has been sent."""
+        """Let :meth:`run` return once the queued messages have been sent."""
         self._finishing = True
         if self._queue is not None:
             self._queue.close()
@@ -149,7 +149,7 @@ class CoordinatorLink:
             ) as socket:
                 send, outgoing = anyio.create_memory_object_stream[messages.DaemonMessage](QUEUE)
                 with send, outgoing:
-                    # Before the registration is created, so that no change is missed.
+                    # Set before the registration is created, so that no change is missed.
                     self._queue = send
                     await self._exchange(socket, endpoint, outgoing)
         except (OSError, WebSocketException, RemoteProtocolError, Untrusted) as error:
@@ -231,7 +231,7 @@ class CoordinatorLink:
                 try:
                     message = messages.TO_DAEMON.decode(text)
                 except UnknownKind as unknown:
-                    logger.info("ignored: %s", unknown)  # of a newer coordinator
+                    logger.info("ignored: %s", unknown)  # the coordinator is newer
                     continue
                 if isinstance(message, messages.RegistrationRefused):
                     return clean_text(message.message)
@@ -255,7 +255,10 @@ class CoordinatorLink:
 
 
 def _open(endpoint: Endpoint) -> tuple[socket.socket, dict[str, Any]]:
-    """Connect to a coordinator; return the socket and how to use it. Raises as `connect`."""
+    """Return a socket that is connected to a coordinator, and the options of `connect` for it.
+
+    Raises Untrusted and OSError.
+    """
     address = (endpoint.host, endpoint.port)
     connected = socket.create_connection(address, timeout=CONNECT_TIMEOUT)
     try:

@@ -54,7 +54,7 @@ class Credentials:
         return False
 
     def _stored(self) -> tuple[x509.Certificate, x509.Certificate] | None:
-        """Return the certificate on the disk and its authority, if they fit our key."""
+        """Return the stored certificate and its authority, if they match the key."""
         try:
             trusted = x509.load_pem_x509_certificate((self.directory / "ca.pem").read_bytes())
             mine = x509.load_pem_x509_certificate((self.directory / "cert.pem").read_bytes())
@@ -62,31 +62,31 @@ class Credentials:
             return None
         if _public(mine.public_key()) != _public(self._key.public_key()):
             return None
-        # False if we ended between the two files of `store`.
+        # They differ if an earlier process ended between the two writes of `store`.
         return (mine, trusted) if _issued(mine, trusted) else None
 
     def request(self) -> str:
-        """A certificate signing request, PEM."""
+        """Return a certificate signing request (PEM)."""
         # the coordinator chooses the names
         builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
         signed = builder.sign(self._key, hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM).decode()
 
     def store(self, certificate: str, authority: str) -> None:
-        """Keep what the coordinator sent, each file replaced at once."""
+        """Store a certificate and its authority; each file is replaced atomically."""
         write_private(self.directory / "ca.pem", authority.encode())
         write_private(self.directory / "cert.pem", certificate.encode())
         self._usable.set()
 
     def make_again(self) -> None:
-        """Create the folder and the key again after their removal; a certificate is then needed."""
+        """Write the removed folder and key again; the caller must request a new certificate."""
         private_dir(self.directory)
         self._write_key(self._key)
 
     async def usable(self, *, within: float, alone: bool = False) -> bool:
         """Wait at most ``within`` seconds for a certificate that the present coordinator trusts.
 
-        ``alone``: without the coordinator, the one that an earlier daemon process stored is used.
+        ``alone``: the coordinator is away, so that any stored certificate is sufficient.
         """
         if alone and self._stored() is not None:
             return True

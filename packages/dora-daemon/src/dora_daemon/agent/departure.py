@@ -37,7 +37,7 @@ class Departure:
         return commands if live else leave(hand_over=True)
 
     def runner_ended_with_machine(self, event: events.RunnerNotice) -> list[do.Command]:
-        """End after the last runner; nothing else is stored."""
+        """Return the commands that follow the end of the last runner; ignore other notices."""
         left = self.left_with_machine
         if left is None or not isinstance(event, events.RunnerEnded):
             return []
@@ -52,5 +52,5 @@ class Departure:
 
 
 def leave(*, hand_over: bool) -> list[do.Command]:
-    """Return the last commands; ``hand_over``: what runs here continues with the next daemon."""
+    """Return the last commands; ``hand_over``: the runners continue for the next daemon."""
     return [do.SendToCoordinator(DaemonLeaving(hand_over=hand_over)), do.ExitDaemon()]

@@ -1,6 +1,6 @@
 """Events of the agent's state machine; frozen, free of I/O.
 
-Messages of the coordinator about parts are events as they are.
+Messages of the coordinator about parts are events, too.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class RunnerPlaced(FrozenRecord):
 
 
 class RunnerChanged(FrozenRecord):
-    """A runner has reported another state; the first one after its connection."""
+    """A runner has reported another state, or its first one on a connection."""
 
     dataflow_id: str
     state: RunnerState
 
 
 class RunnerRefused(FrozenRecord):
-    """A runner of another version does not take requests; its nodes run on."""
+    """A runner of another version refuses requests; its nodes continue."""
 
     dataflow_id: str
     reason: str
@@ -93,7 +93,7 @@ class NodeNotAdded(FrozenRecord):
 
 
 class RunnerEnded(FrozenRecord):
-    """A runner and all processes that it started have ended; a result was reported before."""
+    """A runner and all its processes have ended; its result, if any, was reported before."""
 
     dataflow_id: str
     reason: str

@@ -130,7 +130,7 @@ def _is_here(address: str) -> bool:
 
 
 def own_address(target: str) -> str | None:
-    """Return the local address that packets to ``target`` have as their source; sends none."""
+    """Return the source address of packets to ``target``, without sending any."""
     try:
         found = socket.getaddrinfo(target, 9, type=socket.SOCK_DGRAM)
         family, kind, protocol, _, address = found[0]
@@ -147,13 +147,13 @@ class LinkSetup:
 
     _listen: Listen
     _coordinator: str
-    """The host at which this daemon reaches it."""
+    """Host at which this daemon reaches the coordinator."""
     _credentials: Credentials
 
     async def complete(self, plan: RunPlan, record: PartRecord, token: str) -> RunPlan:
         """Add the link if the part has edges to other machines. Raises :class:`LinkError`.
 
-        ``token``: of the runner's directory.
+        ``token``: the token of the runner's directory.
         """
         if not record.links.edges:
             return plan

@@ -21,7 +21,7 @@ logger = logging.getLogger("dora.daemon")
 
 @dataclass(eq=False)
 class LocalEntry:
-    """Whether the coordinator is there and what waits, as `DaemonEntry` describes it."""
+    """Writes the state of the connection and the waiting parts to the file (`DaemonEntry`)."""
 
     _root: Path
     _instance: str
@@ -37,12 +37,12 @@ class LocalEntry:
     """Waiting parts in the file."""
 
     def note_connection(self, *, connected: bool) -> None:
-        """Write whether the coordinator is there."""
+        """Write whether the daemon is connected to the coordinator."""
         self._connected, self._changed_at = connected, daemon_entry.boot_time()
         self._write()
 
     def update(self) -> None:
-        """Write which parts wait if that has changed."""
+        """Write the waiting parts if they have changed."""
         if self._parts.waiting() != self._noted:
             self._write()
 

@@ -25,7 +25,7 @@ from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import PLAN, living_runners, runtime_root
 
 POLL = 0.2
-"""Seconds between two looks for runs."""
+"""Seconds between two searches for runs."""
 
 
 def local_runs(dataflow: str | None = None) -> list[tuple[Path, IndexEntry]]:
@@ -66,7 +66,7 @@ FindRuns = Callable[[], list[tuple[Path, IndexEntry]]]
 async def adopt_local_runs(
     folder: Path, reach: Callable[[], Endpoint], find: FindRuns, machine: str | None = None
 ) -> None:
-    """Serve a coordinator until cancelled; the runs continue then.
+    """Serve a coordinator until cancelled; the runs continue after that.
 
     ``folder`` is empty and for this agent only; ``machine``: its machine id, by default the name of
     the host.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dora_daemon.agent.records import PartRecord
 
 DEFAULT_LISTEN_PORT = 53291
-"""A daemon with another number has another name, and dynamic nodes can select its dataflows by it;
-no daemon listens on it."""
+"""Distinguishes daemons of one machine, and dynamic nodes can select dataflows by it. No daemon
+listens on this port."""
 
 LOCK_TIMEOUT = 2.0
 """Seconds for an earlier daemon with the same name to end."""

@@ -23,17 +23,17 @@ from dora_config.protocol.runner import GetStatistics, Statistics
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 
 RUNNER_SECONDS = 2.0
-"""Time for runners to answer, less than the coordinator waits for this machine."""
+"""Seconds for runners to answer; less than the coordinator waits for this machine."""
 SILENT_SECONDS = 10.0
-"""Time until a runner that has not answered in time gets another request: it delays the others."""
+"""Seconds without requests to a runner that did not answer in time, which delays each sample."""
 MAX_LEASE_TEXT: Final = 16 * 1024
-"""Bytes that are read of the record of a command."""
+"""Bytes that are read from the record of a command."""
 MAX_TEXT: Final = 200
 """Characters of a command or operator."""
 
 
 def lease_file() -> Path:
-    """Return the record of the command that works on this machine, of this account."""
+    """Return the path of the record of a command of this account that changes this machine."""
     machine = ""
     with suppress(OSError):
         machine = Path("/etc/machine-id").read_text().strip()
@@ -41,7 +41,7 @@ def lease_file() -> Path:
 
 
 def lease_holder() -> snapshots.MachineOperation | None:
-    """Return the command that works on this machine, if its record was touched lately."""
+    """Return the command that changes this machine, if its record was updated recently."""
     with suppress(OSError, ValueError, RecursionError, KeyError, TypeError, ValidationError):
         with lease_file().open("rb") as file:
             age = time.time() - os.fstat(file.fileno()).st_mtime
@@ -62,7 +62,7 @@ class Sampler:
     _runners: RunnerRegistry
     _send: Callable[[DaemonMessage], None]
     _silent: dict[str, float] = field(default_factory=dict, init=False)
-    """Time of the next request to each runner that has not answered."""
+    """Earliest time of the next request to each runner that has not answered."""
 
     async def answer(self, request: snapshots.SampleMachine) -> None:
         """Send the sample once all runners have answered or the time is over."""
@@ -97,7 +97,7 @@ class Sampler:
         )
 
     async def _statistics(self, dataflow: str) -> Statistics:
-        """Raises NotAnswered."""
+        """Return the counters of a dataflow. Raises NotAnswered."""
         silent = NotAnswered(
             f"the runner of dataflow {dataflow} has not answered for {RUNNER_SECONDS:g} s; it may "
             "be suspended"

@@ -54,7 +54,7 @@ OFFLINE_AFTER = 20.0
 COPY_FILE = "coordinator-copy.json"
 """Encrypted state of the coordinator, which `dora cluster promote` reads."""
 LOCAL_POLL = 0.25
-"""Seconds between two looks for requests of commands on this machine."""
+"""Seconds between two checks for requests of commands on this machine."""
 FLUSH_TIMEOUT = 2.0
 """Seconds to send the last messages to the coordinator."""
 
@@ -161,8 +161,11 @@ class Agent:
         self._entry.remove()
 
     async def _be_away(self, waited: float = 0.0) -> None:
-        """Take requests of commands on this machine without the coordinator, and report its absence
-        unless it answers in time. ``waited``: seconds without it until now."""
+        """Take requests of commands on this machine until the next registration.
+
+        Post ``CoordinatorAway`` after ``offline_after`` seconds without a connection, of which
+        ``waited`` have passed.
+        """
         seconds, connections = self._options.offline_after, self._connections
         left: float | None = max(0.0, seconds - waited)
         while self._connections == connections:

@@ -80,7 +80,7 @@ def start_recorders(
     is_live: Callable[[str], bool],
     post: Post,
 ) -> SidePrograms:
-    """Return the recorders of the plug-in, or what explains why there are none.
+    """Return the recorders of the plug-in, or a substitute that refuses requests.
 
     ``root`` is their folder; ``is_live`` returns whether a dataflow runs here.
     """

@@ -1,4 +1,4 @@
-"""State machine of the daemon's agent: the parts on this machine and what is done about them; pure.
+"""State machine of the daemon's agent, which decides about the parts on this machine; pure.
 
 The coordinator sends what should run, runners report what runs. A change that the next daemon
 process needs is saved before it is reported.
@@ -21,7 +21,7 @@ from dora_daemon.agent.records import PartRecord, cause_of
 
 
 class AgentState:
-    """Changes only in :meth:`handle`; others read ``parts``."""
+    """State of the agent. Only :meth:`handle` changes it; other services read ``parts``."""
 
     def __init__(self, records: Iterable[PartRecord] = (), recorded: Iterable[str] = ()) -> None:
         """Begin with the ``records`` of an earlier daemon process.
@@ -155,7 +155,7 @@ class AgentState:
         return part.record.starts_alone and part.stop is None and part.next is None
 
     def _hold(self, part: LocalPart, lost: messages.PartLost, now: float) -> list[do.Command]:
-        """Keep a part of which nothing runs until it is started again, here or by request."""
+        """Keep a part without processes until this machine or the coordinator starts it again."""
         record = part.record
         part.runner, part.lost = None, lost.reason
         log = do.WriteLog("warning", f"dataflow {record.dataflow_id}: {lost.reason}")
@@ -201,7 +201,7 @@ class AgentState:
     def _make(self, message: messages.PreparePart) -> list[do.Command]:
         record = PartRecord.model_validate(message, from_attributes=True)
         before = self.parts.get(message.dataflow_id)
-        if before is not None:  # the dataflow has run here, also if this attempt never does
+        if before is not None:  # the dataflow has run here, even if this attempt never does
             record = record.model_copy(update={"ran": before.record.ran})
         self.parts[message.dataflow_id] = LocalPart(record)
         return [do.SavePart(record), do.StartRunner(record)]
@@ -209,7 +209,7 @@ class AgentState:
     def _connect(self, message: messages.ConnectPart) -> list[do.Command]:
         part = self.parts.live(message.dataflow_id, message.attempt)
         if part is None or part.record.borrowed:
-            return []  # a borrowed one has the peers and certificates of its owner
+            return []  # its owner sends it peers and certificates
         return part.set_peers(message)
 
     def _release(self, message: messages.ReleasePart) -> list[do.Command]:
@@ -282,7 +282,7 @@ class AgentState:
         commands: list[do.Command] = []
         if before is None:
             if part.record.stopping and state.phase != "stopping" and part.stop is None:
-                # requested of an earlier daemon process, which may not have forwarded it
+                # an earlier daemon process may have ended before it sent the stop
                 part.stop = messages.StopPart(dataflow_id=part.record.dataflow_id)
             if part.stop is not None:
                 return part.stop_runner(part.stop)
@@ -308,7 +308,7 @@ class AgentState:
         return commands
 
     def _prepared(self, part: LocalPart, now: float) -> list[do.Command]:
-        """The nodes are at the start barrier, which opens at once without the coordinator."""
+        """Report that the nodes are at the start barrier; open it if the coordinator is away."""
         commands = part.report_prepared(now)
         if self._coordinator == "away" and commands and self._starts_alone(part):
             commands.append(do.SendToRunner(part.record.dataflow_id, protocol.Release()))
@@ -317,7 +317,7 @@ class AgentState:
     def _finish(
         self, part: LocalPart, result: protocol.DataflowResult, now: float
     ) -> list[do.Command]:
-        """The runner ended with a result and waits until that is stored."""
+        """Store the result of a runner, which waits for the acknowledgement before it ends."""
         if not part.live:
             return []
         record = part.record
@@ -325,7 +325,7 @@ class AgentState:
         if not record.borrowed:
             acknowledge.append(do.SendToRunner(record.dataflow_id, protocol.AcknowledgeResult()))
         part.runner = None
-        # prepared nodes end only after their release: the phase "running" may have been too short
+        # Prepared nodes end only after their release, even if "running" was too short to be seen.
         unreleased = record.phase == "preparing"
         if not result.ok and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
@@ -376,7 +376,7 @@ class AgentState:
         return [save, part.report_state(), *self._departure.end_if_idle(self.parts)]
 
     def _forget(self, part: LocalPart, now: float, *, end_stored: bool = False) -> do.Command:
-        """Report a part no more; its logs can still be requested."""
+        """Remove a part from reports; its logs can still be requested."""
         record, part.lost = part.record, None
         if record.log_dirs:
             ended_at = record.ended_at or now

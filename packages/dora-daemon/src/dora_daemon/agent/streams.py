@@ -28,7 +28,7 @@ from dora_daemon.out_dir import runner_log_file
 POLL = 0.2
 """Seconds between reads of a followed file."""
 MAX_INSPECTORS: Final = 16
-"""Streams of outputs at once; each has a process."""
+"""Most streams of outputs at once; each has a process."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +79,7 @@ class Streams:
                 else:
                     await self._send_topics(stream, stream.request, record)
         finally:
-            if self._open.get(number) is stream:  # the next coordinator numbers from 1 again
+            if self._open.get(number) is stream:  # the next coordinator begins at 1 again
                 del self._open[number]
 
     # -------------------------------------------------------------------------- log files

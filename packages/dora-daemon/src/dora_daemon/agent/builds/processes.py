@@ -45,8 +45,7 @@ END_TIMEOUT = 10.0
 """Seconds for a cancelled build to end its commands before it is killed."""
 
 LAST_OUTPUT = 2000
-"""Bytes of the output of a build that failed unexpectedly."""
-
+"""Bytes read from the end of the output of a build that failed unexpectedly."""
 
 MAX_LINES: Final = 2000
 """Printed lines in the queue; the oldest are dropped."""
@@ -76,8 +75,9 @@ class BuildEventQueue:
             self._dropped += 1
 
     def next_batch(self) -> tuple[tuple[NodeBuildEvent, ...], int] | None:
-        """Return the next events and the number of lines dropped before them, if they may be
-        sent now.
+        """Return the next events and the number of lines dropped before them.
+
+        None if there are no events or a batch is unacknowledged.
         """
         if self._is_unacknowledged or not self._events:
             return None
@@ -133,7 +133,7 @@ class BuildProcesses:
                 running.events.acknowledge()
                 running.wake()
             case _:
-                pass  # repeated, or ended
+                pass  # a repeated request, or a build that has ended
 
     def cancel_all(self) -> None:
         for running in self._running.values():
@@ -179,7 +179,7 @@ class BuildProcesses:
         return BuildEnded(build_id=build_id, nodes=outcome.nodes)
 
     async def _deliver(self, message: BuildPart, running: _Running) -> dict[str, str]:
-        """Bring the code of nodes here; return the build keys of those that need a build."""
+        """Fetch the code of nodes; return the build keys of those that need a build."""
         spec = message.spec
         delivered = await deliver(spec, self._machine(), message.build_id, message.replaces)
         for node_id, code in delivered.items():
@@ -243,7 +243,7 @@ async def _listen(process: SideProcess, running: _Running) -> BuildOutcome | Non
 
 
 async def _end(process: SideProcess) -> None:
-    """Let the process end its commands, or kill it, whose reaper then ends them."""
+    """End the process; after `END_TIMEOUT` kill it, and its reaper kills its commands."""
     process.finish()
     with anyio.move_on_after(END_TIMEOUT):
         await run_in_daemon_thread(process.wait)

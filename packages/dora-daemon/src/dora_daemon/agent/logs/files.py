@@ -20,9 +20,9 @@ from dora_config.protocol.runner_events import passes
 CHUNK_BYTES = 256 * 1024
 """Size at which a chunk is returned."""
 TORN_LINES = 100
-"""Most lines of a tail that may be incomplete, because their writer was killed."""
+"""Lines that are read in addition to a tail, because killed writers leave incomplete ones."""
 BLOCK_BYTES = 65_536
-"""Read at once from the end of a file."""
+"""Bytes read at once in a search from the end of a file."""
 CHECKSUM_BYTES = 1024
 """Most bytes of the first line that identify a file."""
 
@@ -30,7 +30,7 @@ CHECKSUM_BYTES = 1024
 def open_parts(path: Path) -> list[BinaryIO]:
     """Open the rotated files of a log and the current one, oldest first; the caller closes them."""
     numbers = _numbers(path)
-    # The youngest first, and one more: a rotation meanwhile gives each the next number.
+    # Newest first and one number more, because a rotation meanwhile renames each to the next.
     numbers.append(numbers[-1] + 1 if numbers else 1)
     opened: dict[int, BinaryIO] = {}
     for name in (path, *(path.with_name(f"{path.name}.{number}") for number in numbers)):
@@ -40,7 +40,7 @@ def open_parts(path: Path) -> list[BinaryIO]:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Return the numbers of the rotated files, youngest (1) first."""
+    """Return the numbers of the rotated files, newest (1) first."""
     prefix = f"{path.name}."
     try:
         names = os.listdir(path.parent)
@@ -121,7 +121,7 @@ class NodeLogReader:
     def _read(
         self, files: Sequence[BinaryIO], start: int, offset: int = 0, checksum: int = 0
     ) -> Iterator[ReadLine]:
-        """Yield the lines from the file ``start`` on, of which ``offset`` bytes were read.
+        """Yield the lines from the file ``start`` on, whose first ``offset`` bytes are skipped.
 
         The last file stays open.
         """
@@ -164,7 +164,7 @@ class NodeLogReader:
                 yield ReadLine(line.decode("utf-8", "replace"), (self._checksum, self._offset))
 
     def _next_parts(self) -> Iterator[ReadLine]:
-        """Yield lines of the files that were begun since; of all if this one was rotated away."""
+        """Yield the lines of all later files; of all files if the current one was deleted."""
         assert self._file is not None
         files, known = open_parts(self.path), _inode(self._file)
         start = next((n for n, file in enumerate(files, 1) if _inode(file) == known), 0)
@@ -198,7 +198,7 @@ def _opened(path: Path) -> BinaryIO | None:
 
 def _begin_of_last(files: Sequence[BinaryIO], lines: int) -> tuple[int, int]:
     """Return the index of a file and the offset in it at which the last lines of all begin."""
-    newlines = lines + 1  # with the one before the first of them
+    newlines = lines + 1  # also the one before the first of these lines
     for index in reversed(range(len(files))):
         end = files[index].seek(0, os.SEEK_END)
         while end > 0:
@@ -249,7 +249,7 @@ class PartLogReader:
     def next_chunk(self) -> list[str]:
         """Return more lines, or an empty list if there are none at the moment.
 
-        Lines that exist at the first call are in order of time, and so are later ones.
+        Lines that exist at the first call are in order of time, as are those of each later read.
         """
         if self._lines is None:
             self._lines = self._new() if self._read_past else self._past()
@@ -267,7 +267,7 @@ class PartLogReader:
         )
 
     def _past(self) -> Iterator[str]:
-        # With another filter, the last matching lines may be anywhere.
+        # With any other filter, the last matching lines may be anywhere in the files.
         tail, last = self.wanted.tail, None
         if tail is not None and self.wanted == LogFilter(tail=tail):
             last = tail + TORN_LINES

@@ -19,7 +19,7 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 
 RUNNER_SECONDS = 2.0
-"""Time for a runner to answer, less than the coordinator waits for this machine."""
+"""Seconds for a runner to answer; less than the coordinator waits for this machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class PartChanges:
     async def _located(
         self, record: PartRecord, change: protocol.GraphChange
     ) -> protocol.GraphChange:
-        """Bring the code of a new program here; return the change with its location."""
+        """Fetch the code of a new program; return the change with its location."""
         if not isinstance(change, protocol.AddNode | protocol.ReplaceNode):
             return change
         node, machine = change.node, self._machine()
@@ -115,7 +115,7 @@ class PartChanges:
             logger.warning("dataflow %s: links were not changed: %s", record.dataflow_id, error)
 
     async def _send_links(self, record: PartRecord) -> None:
-        """Raises NotAnswered and LinkError."""
+        """Send links to a runner. Raises NotAnswered and LinkError."""
         request = await self._links.links(record, record.runtime_token)
         await self._runners.ask(record.dataflow_id, request)
 

@@ -17,11 +17,11 @@ from dora_daemon.agent.records import FormerNodes, PartRecord
 
 HEALTHY_SECONDS = 120.0
 """A loss of the part within these seconds after a start without the coordinator is a failure.
-Nodes that ran for so long are kept when they are changed."""
+Nodes that ran for longer are stored as the ones to return to when they are changed."""
 ALONE = RetryPolicy(longest=60.0)
-"""Starts of a part that fails, without the coordinator."""
+"""Delays between starts of a failing part without the coordinator."""
 CHANGED = RetryPolicy(longest=60.0, limit=2)
-"""Starts while the nodes before its last change are kept, which the final failure starts again."""
+"""Delays while earlier nodes are stored; they are started after the last of these failures."""
 
 
 @dataclass(slots=True)
@@ -32,16 +32,16 @@ class LocalPart:
     runner: RunnerState | None = None
     """State reported to this daemon; ``None``: its runner has not answered, or has ended."""
     refusal: str | None = None
-    """Why the runner, of another version, accepts no requests."""
+    """Why the runner, of another version, refuses requests."""
     stop: messages.StopPart | None = None
     next: messages.PreparePart | None = None
     """Part that replaces this one once no process of this one is left."""
     lost: str | None = None
     """Why no process of the part runs, until the coordinator, or the machine alone, starts it."""
     due: float = 0.0
-    """Unix time of its next start without the coordinator; 0: when that has been away for long."""
+    """Unix time of its next start without the coordinator; 0: at the event `CoordinatorAway`."""
     cause: str = ""
-    """Why the runner ends: its nodes could not be started."""
+    """Why its nodes failed; the reason of the loss when the runner has ended."""
     started_alone: float = 0.0
     """Unix time of its last start without the coordinator; 0: there was none."""
     retry: Retry = field(default_factory=Retry)
@@ -75,7 +75,7 @@ class LocalPart:
         )
 
     def start_alone(self, why: str, now: float) -> list[do.Command]:
-        """Start it without the coordinator, whose next report names the same attempt."""
+        """Start it again without the coordinator, within the same attempt."""
         record = self.record
         reason = f"{self.lost}; {why}"
         self.lost, self.started_alone, self.due = None, now, 0.0
@@ -85,13 +85,13 @@ class LocalPart:
         return [save, do.StartRunner(self.record)]
 
     def fails_soon(self, now: float) -> bool:
-        """Whether its end would be a failure of its last start without the coordinator."""
+        """Whether its last start without the coordinator is so recent that an end is a failure."""
         return self.started_alone > 0 and now - self.started_alone < HEALTHY_SECONDS
 
     def note_failure(self, now: float) -> float:
         """Return the seconds until the next start without the coordinator.
 
-        Infinite: start the nodes before the last change.
+        Infinity: return to the nodes before the last change.
         """
         if self.fails_soon(now):
             return self.retry.failed(CHANGED if self.record.former else ALONE, now)
@@ -99,7 +99,7 @@ class LocalPart:
         return 0.0
 
     def return_to_former(self) -> list[do.Command]:
-        """Start the nodes before the last change from now on, which counts as another change."""
+        """Replace the nodes by those before the last change; this counts as another change."""
         record, former, present = self.record, self.record.former, self.record.spec
         assert former is not None
         spec = former.spec.model_copy(update={"params": present.params, "stopped": present.stopped})
@@ -112,7 +112,7 @@ class LocalPart:
         return [log, self.save(spec=spec, links=links, former=None, revision=revision)]
 
     def _kept(self, now: float) -> dict[str, FormerNodes]:
-        """Return the change of the record that keeps the present nodes, if they ran for long."""
+        """Return the field that stores the present nodes, if they ran for `HEALTHY_SECONDS`."""
         since, self.same_since = self.same_since, now
         if not since or now - since < HEALTHY_SECONDS:
             return {}
@@ -144,7 +144,7 @@ class LocalPart:
     def relink(self, links: PartLinks, whole: WholeDataflow | None, now: float) -> list[do.Command]:
         """Store other links and send them to the runner, now or when one connects.
 
-        ``whole``: what is known now about the other parts.
+        ``whole``: a new description of all parts of the dataflow.
         """
         record = self.record
         if links == record.links:
@@ -158,7 +158,7 @@ class LocalPart:
         return [save, *sent, *([] if whole is None else [self.report_state()])]
 
     def update_nodes(self, read: NodesRead, now: float) -> list[do.Command]:
-        """Store and report what the runner has, so that a recovery starts the same."""
+        """Store and report the nodes of the runner, so that a recovery starts the same ones."""
         record, nodes = self.record, read.nodes
         if not self.live or nodes.revision == record.revision:
             return []
@@ -173,7 +173,7 @@ class LocalPart:
         return [save, self.report_description()]
 
     def keep_log(self, failed: NodeNotAdded) -> list[do.Command]:
-        """Store where a node that could not be added has logged."""
+        """Store the log folder of a node that could not be added."""
         if not self.live:
             return []
         return [self.save(log_dirs={**self.record.log_dirs, failed.node: failed.log_dir})]
@@ -210,7 +210,7 @@ class LocalPart:
         return [do.EndRunner(dataflow_id)] if self.refusal is not None else []
 
     def refuse(self, reason: str) -> list[do.Command]:
-        """The runner takes no requests: report why, and how to replace it."""
+        """Note that the runner refuses requests; report why, and how to replace it."""
         name = self.record.spec.name or self.record.dataflow_id
         remedy = "run it again" if self.record.borrowed else f"run `dora restart {name}`"
         self.refusal = f"{reason}; {remedy}"

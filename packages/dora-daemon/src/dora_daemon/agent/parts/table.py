@@ -11,7 +11,7 @@ from dora_daemon.agent.records import PartRecord
 KEPT_ENDED = 200
 """Records of ended parts that are kept, so that their logs can be found."""
 REPORTED_ENDED = 50
-"""Number of ended parts that are reported to a coordinator, which may have taken over."""
+"""Ended parts that are reported; a coordinator that has taken over may not have stored them."""
 
 
 class PartTable(dict[str, LocalPart]):
@@ -34,7 +34,7 @@ class PartTable(dict[str, LocalPart]):
         return part is not None and part.refusal is None
 
     def lost(self) -> list[LocalPart]:
-        """Return the parts of which nothing runs although they have not ended."""
+        """Return the parts without processes that have not ended."""
         return [part for part in self.values() if part.lost is not None]
 
     def waiting(self) -> list[tuple[PartRecord, float]]:

@@ -48,8 +48,8 @@ from dora_node_api.protocol.control_socket import connect_unix
 RETRY = 0.02
 """Seconds between attempts to connect to a runner that starts."""
 STATUS_PAUSE = 0.001
-"""Seconds, for each node, from a notice to the request of a status, which covers several notices:
-each node causes some, and a status takes time with each node.
+"""Seconds per node between a notice and the request of a status, which then covers several notices.
+Their number and the duration of a status grow with the number of nodes.
 """
 REFUSED_PAUSE = 0.5
 """Seconds between checks whether a runner of another version has ended."""
@@ -83,9 +83,9 @@ class RunnerClient:
     _directory: RunnerDirectory | None = None
     _kill_wanted: bool = False
     _handshake: int = 0
-    """Number of the last one."""
+    """Number of the last handshake request."""
     _refusal: str | None = None
-    """Why the runner, of another version, takes no requests."""
+    """Why the runner, of another version, refuses requests."""
     _is_mute: bool = False
     _runner_ended: bool = False
     _status_timer: asyncio.TimerHandle | None = None
@@ -152,10 +152,10 @@ class RunnerClient:
         """Spawn the runner in a new directory below ``root``, then attend it."""
         token = str(uuid.uuid4())
         if record.attempt > 1 or record.starts:
-            # Processes without record and directory: a node must not run twice.
+            # A node must not run twice: earlier processes may have lost their record and directory.
             await anyio.to_thread.run_sync(kill_marked, self._mark)
         if self._former is not None:
-            # If the directory of its runner was removed, it kills by the mark, which is the same.
+            # It may still kill by the mark, which the new runner has as well.
             await self._former.has_ended.wait()
             self._former = None
         try:
@@ -215,7 +215,7 @@ class RunnerClient:
                 await anyio.sleep(REFUSED_PAUSE)
                 continue
             with suppress(OSError):
-                # No timeout: the socket of a stopped runner may be full.
+                # Do not wait: the backlog of a suspended runner may be full.
                 connection = connect_unix(directory.path / CONTROL_SOCKET, timeout=0)
                 if directory.is_ours():
                     await self._converse(connection)
@@ -231,7 +231,7 @@ class RunnerClient:
             await self._deliver_end(directory)
 
     def _watch_silence(self) -> None:
-        """Look after the requests that can time out once a second, while there are any."""
+        """Check the requests that can time out every second while there are any."""
         if self._silence_timer is None and self._requests.is_timed and not self._runner_ended:
             loop = asyncio.get_running_loop()
             self._silence_timer = loop.call_later(1.0, self._note_silence)
@@ -255,7 +255,7 @@ class RunnerClient:
         if result is not None:
             finished = protocol.RunnerState(phase="finished", result=result)
             self._deliver(self, RunnerChanged(self.dataflow_id, finished))
-        # The result is saved now: the directory can be removed.
+        # The result has been stored, so the directory can be removed.
         how = "did not answer and was killed" if self._is_mute else "ended unexpectedly"
         reason = f"its runner {how}" + await anyio.to_thread.run_sync(directory.last_output)
         await anyio.to_thread.run_sync(directory.clean_up)
@@ -277,7 +277,7 @@ class RunnerClient:
         except protocol.RunnerProtocolError as error:
             logger.warning("runner of dataflow %s: %s", self.dataflow_id, error)
         except OSError:
-            pass  # it ended during a write; `attend` finds out
+            pass  # the runner ended during a write, which `attend` detects
         finally:
             writer, self._writer = self._writer, None
             writer.close()

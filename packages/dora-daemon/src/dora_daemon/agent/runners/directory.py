@@ -75,7 +75,7 @@ class RunnerDirectory:
         return "".join(f"\n  {line}" for line in lines[-5:]) if self.is_ours() else ""
 
     def clean_up(self) -> None:
-        """Kill what the runner started and remove the directory, unless its reaper has done so."""
+        """Kill the processes of the runner and remove the directory if its reaper has not."""
         with suppress(RuntimeDirError, OSError):
             if self.is_ours():
                 (self.path / RESULT).unlink(missing_ok=True)

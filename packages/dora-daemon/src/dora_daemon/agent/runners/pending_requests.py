@@ -17,11 +17,11 @@ from dora_config.protocol.runner import (
 from dora_daemon._version import __version__
 
 SILENCE_LIMIT: Final = 10
-"""Seconds after which a runner that does not answer is reported."""
-FORCED_SILENCE_LIMIT: Final = 3
-"""Seconds without any message after which a request times out. They are counted in ticks, because
-this process may have been stopped itself and then first has to read what was sent meanwhile.
+"""Seconds without a message of the runner after which a request times out. They are counted in
+ticks: a process that was suspended itself first has to read what was sent meanwhile.
 """
+FORCED_SILENCE_LIMIT: Final = 3
+"""The same for a forced stop."""
 
 OnReply = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or the reason why it has failed."""
@@ -37,7 +37,7 @@ class _Pending:
     limit: int | None
     """Seconds of silence after which the request times out."""
     silent: int = -1
-    """The first tick may follow at once and does not count."""
+    """Ticks without a message; begins at -1, because the first tick may follow at once."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class PendingRequests:
     _last: int = 0
 
     def add(self, request: RunnerRequest, on_reply: OnReply | None = None) -> int:
-        """Return the number of a request that is sent now or on the next connection."""
+        """Add a request that is sent now or on the next connection; return its number."""
         self._last += 1
         if on_reply is not None or not isinstance(request, Handshake | GetStatus):
             self._pending[self._last] = _Pending(request, on_reply, _limit(request, on_reply))

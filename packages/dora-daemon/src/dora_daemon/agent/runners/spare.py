@@ -25,11 +25,11 @@ Its imports delay messages of the started dataflow by 3 ms each time that they s
 priority does not prevent it where Linux groups processes by session (autogroup).
 """
 IDLE_DELAY = 2.0
-"""Seconds while no dataflow runs."""
+"""The same while no dataflow runs."""
 LIMIT = 1.0
-"""Seconds for a spare to take an order."""
+"""Seconds for a spare to accept its directory."""
 MIN_MEMORY = 2 << 30
-"""Bytes of memory of a machine that has spares."""
+"""Bytes of memory that a machine needs at least for a spare."""
 
 logger = logging.getLogger("dora.daemon")
 
@@ -43,7 +43,7 @@ class SpareRunner:
         self._timer: asyncio.TimerHandle | None = None
 
     def prepare(self, *, idle: bool = False) -> None:
-        """Start one soon, and after its use another one. ``idle``: no dataflow runs.
+        """Start a spare after a delay, and another one after its use. ``idle``: no dataflow runs.
 
         Nothing happens if that is turned off or the machine has little memory.
         """
