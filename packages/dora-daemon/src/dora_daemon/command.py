@@ -38,7 +38,7 @@ from dora_daemon.process_tree.runner_index import PORT_VARIABLE
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
 HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)
-"""End, and leave the nodes to the next daemon process."""
+"""Signals that end the daemon but not its nodes, which the next daemon process adopts."""
 
 logger = logging.getLogger("dora.daemon")
 
@@ -50,7 +50,7 @@ ANSWER_TIMEOUT: Final = 2.0
 async def system_is_stopping() -> bool:
     """Whether a SIGTERM was sent because of a shutdown, after which dataflows continue.
 
-    False if that is unknown: no systemd, no runlevel.
+    False if neither systemd nor a runlevel reports it.
     """
     state = await _output("systemctl", "is-system-running")
     if state is not None:

@@ -15,7 +15,7 @@ _Result = TypeVar("_Result")
 async def run_in_daemon_thread(function: Callable[[], _Result]) -> _Result:
     """Return what ``function`` returns, or raise what it raises.
 
-    What a task cannot raise as its own, as SystemExit, becomes a RuntimeError.
+    Exceptions that must not end the loop or the task, such as SystemExit, become RuntimeError.
     A cancelled call returns at once; its thread continues, at most until the process ends. (The
     interpreter waits for the threads of `anyio.to_thread` before it exits.)
     """

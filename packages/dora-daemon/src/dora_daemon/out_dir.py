@@ -1,7 +1,7 @@
 """Folders beside a dataflow file: `out` (logs and events of runs, session file), `git` (clones).
 
-They lie in `.dora` in the folder of a Python project, because setuptools takes folders with such
-names for packages of the project, and then refuses to build it.
+In a Python project they are in its folder `.dora`, because setuptools would treat folders with
+these names as packages of the project and refuse to build it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_python_project(folder: Path) -> bool:
 
 
 def left_over(base: Path, output: Sequence[str]) -> str | None:
-    """Return a remedy if setuptools refused folders from before `base` was a project."""
+    """Return a remedy if setuptools refused folders that are older than the project file."""
     if not any("top-level packages discovered" in line for line in output):
         return None
     found = [

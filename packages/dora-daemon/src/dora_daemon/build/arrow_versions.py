@@ -1,6 +1,6 @@
-"""Versions of Arrow and NumPy that do not work together: pip installs them without a word.
+"""Finds versions of pyarrow and NumPy that do not work together, which pip does not report.
 
-They are read from the names of folders in site-packages: nothing is imported.
+They are read from the names of folders in site-packages; nothing is imported.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 FIRST_FOR_NUMPY_2: Final = 26
-"""Major version of pyarrow; from this one on it refuses NumPy 1."""
+"""First major version of pyarrow that refuses NumPy 1."""
 CURE: Final = f"pyarrow>=16.1,<{FIRST_FOR_NUMPY_2}"
+"""Requirement that works with NumPy 1."""
 
 
 def find_conflict(sites: Iterable[Path]) -> str | None:
-    """Return why packages in the folders of an import path, the first of which counts, conflict."""
+    """Return why the first packages found in the folders of an import path conflict, or None."""
     folders = list(sites)
     numpy, arrow = _version(folders, "numpy"), _version(folders, "pyarrow")
     if numpy is None or arrow is None or _major(numpy) >= 2 or _major(arrow) < FIRST_FOR_NUMPY_2:

@@ -127,7 +127,7 @@ class _Build:
     on_event: OnBuildEvent
     on_command: OnCommand | None
     runs: dict[tuple[object, ...], _Run] = field(default_factory=dict)
-    """Runs by what makes lines equal."""
+    """Runs by all that two equal lines have in common."""
     no_network: str | None = None
     """Why a line of pip did not reach the network."""
 
@@ -209,7 +209,7 @@ class _NodeBuild:
     async def _fit_arrow(self, env: Mapping[str, str]) -> None:
         """Install a pyarrow that works with NumPy 1 if a build line has installed that."""
         sites = pip_lines.site_directories(self._python)
-        if self._node.id in self._options.build_keys:  # has the packages of dora, too
+        if self._node.id in self._options.build_keys:  # shares the packages of dora
             sites = [*sites, *pip_lines.site_directories(None)]
         conflict = await anyio.to_thread.run_sync(find_conflict, sites)
         if conflict is None:
@@ -220,7 +220,7 @@ class _NodeBuild:
             raise StepFailed(f"{conflict}, and pip cannot install {CURE}: {result}")
 
     async def _prepare_own(self, lines: tuple[plan.BuildLine, ...]) -> None:
-        """Build a node whose code was sent here, once per requirements."""
+        """Build a node whose code was sent here, unless its requirements are the same as before."""
         node, directory = self._node.id, self._directory
         key = self._options.build_keys[node]
         if own_environment.is_built(directory, node, key):
@@ -259,7 +259,7 @@ class _NodeBuild:
 
     async def _environment(self, uv: str | None) -> Path:
         """Return the interpreter of the node's environment, created if missing."""
-        # Before the lock, which needs a folder that can be written.
+        # Look before locking, which needs a writable folder.
         python = environment_python(self._directory, self._node.id)
         if python is not None:
             return python
@@ -323,9 +323,9 @@ class _NodeBuild:
     async def _run_uv(
         self, uv: str, arguments: tuple[str, ...], env: Mapping[str, str]
     ) -> CommandResult | None:
-        """Run `uv pip`, without a network if there is none; None: pip may know the option.
+        """Run `uv pip`, offline if there is no network.
 
-        An error is only shown if nothing else is tried.
+        None: uv refused an option that pip may support. An error is only shown if it is final.
         """
         build = self._build
         error: list[str] = []

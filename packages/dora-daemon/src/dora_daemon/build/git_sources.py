@@ -25,6 +25,7 @@ from dora_daemon.build.pip_lines import network_failure
 from dora_daemon.out_dir import GIT_DIR, folder
 
 UNFINISHED = ".cloning-"
+"""Prefix of the names of incomplete clones."""
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?(?P<host>[^@/:]+):(?!//)(?P<path>.+)")
 
@@ -65,7 +66,7 @@ def reference(source: GitSource) -> str:
 
 @dataclass(slots=True)
 class GitCheckout:
-    """Brings one source to its folder under a base directory."""
+    """Clones one source into its folder under a base directory."""
 
     source: GitSource
     base: Path
@@ -157,7 +158,7 @@ class GitCheckout:
                 await self._must("submodule", "update", "--init", "--recursive", cwd=clone)
             head = (await self._git("rev-parse", "HEAD", cwd=clone)).tail[-1]
             directory = repository / head
-            if not directory.is_dir():  # a short revision may be a commit that exists
+            if not directory.is_dir():  # a short revision may be a commit that is cloned already
                 clone.rename(directory)
             return Checkout(directory, head, cloned=True)
         finally:
@@ -180,7 +181,7 @@ class GitCheckout:
     ) -> CommandResult:
         hidden = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
         env = {name: text for name, text in self.environ.items() if name not in hidden}
-        # nor does ssh prompt, because commands have no terminal
+        # no prompts of git; ssh cannot prompt, because commands have no terminal
         env |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         words = ("git", *arguments)
         return await run_command(

@@ -1,7 +1,7 @@
 """`<stem>.dora-lock.yaml`: the commit of every git source, for reproducible builds.
 
 The format is that of dora-rs (`git_sources: {node: {repo, commit_hash}}`); its files are accepted.
-`reference` is an addition: it shows that a branch or tag in the dataflow file was changed.
+`reference` is an addition, by which a changed branch or tag in the dataflow file is detected.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _UV_COMMANDS = ("install", "uninstall", "list", "freeze", "show", "check")
 _EDITABLE = ("-e", "--editable")
 _WITHOUT_VALUE = ("--no-deps", "--pre", "-q", "-v", "--quiet", "--verbose", "--no-cache-dir")
 _PURE_BACKENDS = ("setuptools", "hatchling", "flit_core", "poetry.core", "pdm.backend", "uv_build")
-"""Builders of packages that, editable, need no rebuild after a change of a module."""
+"""Build backends whose editable packages need no rebuild after a change of a module."""
 _UNKNOWN_TO_UV = re.compile(r"unexpected argument|is unsupported|unrecognized subcommand")
 _NO_NETWORK = re.compile(
     r"dns error|client error \(Connect\)|failed to lookup address|name resolution"
@@ -102,7 +102,7 @@ def split_projects(
                 kept.append(words.popleft())  # perhaps the value of the option
             continue
         if editable and not equals and not words:
-            kept.append(word)  # uv names the missing value
+            kept.append(word)  # uv reports the missing value
             continue
         named = word if not editable else value if equals else words.popleft()
         path = named.partition("[")[0]
@@ -122,11 +122,11 @@ def _is_project(path: str, folder: Path) -> bool:
 def _needs_rebuild(folder: Path, python: Path | None, *, editable: bool) -> bool:
     """Return whether a folder has changed since it was installed.
 
-    An editable package without compiled modules is used where it lies; uv notices changes of its
-    project files.
+    An editable package without compiled modules is used in place; uv detects changes of its project
+    files.
     """
     if any(character in str(folder) for character in " #;"):
-        return True  # special in a requirement file
+        return True  # these characters are special in a requirement file
     if editable and _is_pure(folder):
         return False
     installed = _installed_at(folder, python)

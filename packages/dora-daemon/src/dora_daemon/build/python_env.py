@@ -11,7 +11,7 @@ from dora_config.ids import file_stem
 
 
 def find_uv(environ: Mapping[str, str]) -> str | None:
-    """Return the program uv: on PATH, or beside the Python that runs dora."""
+    """Return the path of uv: on PATH, or in the Python that runs dora."""
     if found := shutil.which("uv", path=environ.get("PATH")):
         return found
     try:

@@ -29,13 +29,13 @@ _INDEXES: Final = Path(".dora") / "code"
 
 
 class CodeConflict(DoraError):
-    """The files of two nodes do not fit together, or a folder is in the way."""
+    """The files of two nodes conflict, or a folder occupies the path of a file."""
 
 
 def merged(sets: Iterable[CodeSet]) -> CodeSet:
     """Return all files of several nodes that run in one directory. Raises CodeConflict.
 
-    Of two entries with one path, the later counts: it belongs to a node that was replaced.
+    Of two entries with one path, the later counts: it is the code of a replacement.
     """
     entries: dict[str, CodeFile | CodeLink] = {}
     for one in sets:
@@ -129,7 +129,7 @@ def _read(index: Path) -> Mapping[str, list[Any]]:
 
 
 def _inside(directory: Path, path: str) -> Path:
-    """Return an absolute path whose parents are folders, not links to other places."""
+    """Return the path of a file, after replacing parents that are links or files by folders."""
     target = directory / path
     folder = directory
     for part in Path(path).parts[:-1]:

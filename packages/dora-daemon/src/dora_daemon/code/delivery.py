@@ -1,6 +1,6 @@
 """Delivery of code to this machine: missing files are fetched, then checked out.
 
-Files that are here are uploaded to a coordinator that has lost its own.
+Stored files are uploaded to a coordinator that has lost its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dora_daemon.code.checkout import check_out, growth, merged
 from dora_daemon.daemon_threads import run_in_daemon_thread
 
 MAX_AGE: Final = 60 * 24 * 3600.0
-"""Seconds for which code is stored after its last use, for a return to an earlier version."""
+"""Seconds for which code is stored after its last use, so that earlier versions can run again."""
 MAX_BYTES: Final = 8 << 30
 """Size of the store."""
 
@@ -39,7 +39,7 @@ class CodeMissing(DoraError):
 
 
 class CodeNotDelivered(DoraError):
-    """The code of a node could not be brought to its working directory."""
+    """The code of a node could not be written to its working directory."""
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class CodeDelivery:
     endpoint: Callable[[], Endpoint]
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
     _thread_turn: threading.Lock = field(default_factory=threading.Lock)
-    """The thread of a cancelled delivery continues until its next check."""
+    """Held by the thread, because that of a cancelled delivery continues until its next check."""
     _uploads: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def deliver(
@@ -110,7 +110,7 @@ class CodeDelivery:
         return [digest for digest in digests if self.store.use(digest) is not None]
 
     async def upload(self, digests: Sequence[str]) -> tuple[list[str], str | None]:
-        """Send files to the coordinator; return those that it has, and why it lacks others."""
+        """Send files to the coordinator; return those that were sent, and why others were not."""
         sent: list[str] = []
 
         def send() -> None:
@@ -119,7 +119,7 @@ class CodeDelivery:
                     uploads.send(digest, self.store.path(digest))
                     sent.append(digest)
 
-        async with self._uploads:  # the same ones may be requested again meanwhile
+        async with self._uploads:  # the same files may be requested again meanwhile
             try:
                 await run_in_daemon_thread(send)
             except (DoraError, OSError) as problem:
@@ -149,7 +149,7 @@ class CodeDelivery:
     ) -> None:
         """Add missing files to the store. Raises CodeMissing, Untrusted and AccessError.
 
-        ``code``: the list that names them; the coordinator fetches all that it lacks at once.
+        ``code``: digest of the list of files, all of which the coordinator then fetches at once.
         """
         if not (missing := self.store.missing(digests)):
             return

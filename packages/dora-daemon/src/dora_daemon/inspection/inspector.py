@@ -37,7 +37,7 @@ class SampleCollector(Collector):
     every = SAMPLES_EVERY
 
     def __init__(self, request: StreamTopics) -> None:
-        # pyarrow takes a third of a second to import: `hz` does without.
+        # imported here: pyarrow takes a third of a second, and `hz` does not need it
         from dora_daemon.inspection.pictures import PictureLimits
         from dora_daemon.inspection.rendering import render
 
@@ -78,7 +78,7 @@ class SampleCollector(Collector):
 
     @property
     def pending(self) -> bool:
-        """True before the first update, which reports that the stream has begun."""
+        """Also True before the first update, which reports that the stream has begun."""
         return not self._begun or bool(self._samples)
 
     def take(self) -> TopicUpdate:
@@ -99,10 +99,10 @@ class RateCollector(Collector):
         self._intervals[name].add(delivery.sequence, delivery.sent_ns)
 
     def drop(self, name: str, count: int) -> None:
-        pass  # visible in the sequence numbers
+        pass  # already visible in the sequence numbers
 
     def interrupt(self, name: str) -> None:
-        """The node restarted or ended."""
+        """Note that the node restarted or ended."""
         self._intervals[name].interrupt()
 
     def broken(self, name: str, error: BrokenRecord) -> None:
@@ -122,7 +122,7 @@ class RateCollector(Collector):
 
 
 class Inspector:
-    """Reads until the runner or the standard input ends."""
+    """Reads queues until the runner ends or the requests end."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Inspector:
         """Chunks that may be sent: the first one, and one for each request."""
 
     def run(self, requests: int) -> None:
-        """Run until the descriptor ``requests`` ends, or the runner."""
+        """Run until the runner or the descriptor ``requests`` ends."""
         reader = QueueReader(self._runner, requests, self._collector)
         try:
             self._follow(reader, requests)
@@ -163,7 +163,7 @@ class Inspector:
                 self._send()
 
     def _finish(self, reader: QueueReader) -> None:
-        """Write what was sent before the runner ended, if a chunk was requested."""
+        """Write the messages that were sent before the runner ended, if a chunk was requested."""
         with suppress(RunnerDisconnected):
             for name in self._runner.receivers:
                 reader.read(name)

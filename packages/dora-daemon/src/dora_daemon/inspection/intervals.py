@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dora_config.protocol.topics import TopicRate
 
 PARTS = 100
-"""The window slides by this fraction of its length, which bounds its memory."""
+"""Steps in which the window slides over its length; they bound its memory."""
 NS = 1_000_000_000
 """Nanoseconds in a second."""
 
@@ -33,10 +33,10 @@ class _Part:
 
 
 class Intervals:
-    """Uses sequence numbers and times of sending, so that a late reader changes nothing.
+    """Intervals of one output, from sequence numbers and times of sending.
 
-    Messages that were not read count for the average. Only intervals between consecutive messages
-    count for extremes and deviation.
+    A late reader does not change them. Messages that were not read count for the average. Only
+    intervals between consecutive messages count for extremes and deviation.
     """
 
     def __init__(self, name: str, window: float) -> None:

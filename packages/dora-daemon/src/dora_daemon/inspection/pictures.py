@@ -39,7 +39,7 @@ JPEG_QUALITY: Final = 80
 JPEG_WIDTH: Final = 1280
 """Wider images are reduced before they are compressed."""
 JPEG_HEIGHT: Final = 65_000
-"""Higher images too: the format has at most 65,500 rows in Pillow."""
+"""Higher images are reduced, too: Pillow writes at most 65,500 rows."""
 SHRINK: Final = 0.7
 """Factor of both sides for each further attempt to stay below the limit."""
 
@@ -77,11 +77,11 @@ YUV: Final[Mapping[str, tuple[int, int, int]]] = {
     "uyvy": (1, 0, 2),
     "yuv422": (1, 0, 2),
 }
-"""Two pixels in four bytes: places of the first brightness and of the two colours."""
+"""Two pixels in four bytes: offsets of the first brightness and of the two colours."""
 
 
 class NotShown(ValueError):
-    """A message that is meant as an image has no picture; the text is the reason."""
+    """An image cannot be shown; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Picture:
     media: str
     content: bytes
     real: tuple[int, int] = (0, 0)
-    """Width and height of a compressed image; 0 if they are not known here."""
+    """Width and height of a compressed image; 0 if they are unknown."""
 
 
 def picture(

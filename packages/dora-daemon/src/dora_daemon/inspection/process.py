@@ -1,4 +1,4 @@
-"""Processes of inspectors, recorders and builds, as the processes that start them see them."""
+"""Starts inspectors, recorders and builds, and exchanges messages with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dora_daemon.process_tree.runner_index import NODE_SOCKET
 INSPECTOR_MODULE: Final = "dora_daemon.inspection.inspector"
 BUILD_MODULE: Final = "dora_daemon.build"
 MAX_LINE: Final = 16 * 1024 * 1024
-"""Bytes of a message."""
+"""Most bytes of a message."""
 READ_SIZE: Final = 65536
 """Bytes that are read at once."""
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("dora.daemon")
 
 
 class SideProcess:
-    """Started as described in ``side_process``."""
+    """A process with the arguments and streams that ``side_process`` describes."""
 
     def __init__(
         self,
@@ -81,17 +81,17 @@ class SideProcess:
                 yield line
 
     def request_chunk(self) -> None:
-        """Let an inspector send another chunk, unless it has ended."""
+        """Request another chunk from an inspector, unless it has ended."""
         if not self._input.closed:
             with suppress(BrokenPipeError, BlockingIOError):
                 os.write(self._input.fileno(), b"+")
 
     def finish(self) -> None:
-        """End a process, but not a recorder with a status file; a build is cancelled."""
+        """End an inspector, cancel a build; a recorder with a status file continues."""
         self._input.close()
 
     def release(self) -> None:
-        """Read no more of its messages."""
+        """Close both pipes."""
         self._input.close()
         self._output.close()
 

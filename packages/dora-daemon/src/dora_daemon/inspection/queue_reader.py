@@ -31,7 +31,7 @@ class Sequences:
 
 
 class Collector(ABC):
-    """Takes what is read."""
+    """Receiver of the messages that a `QueueReader` reads."""
 
     @abstractmethod
     def add(self, name: str, delivery: Delivery) -> None:
@@ -39,18 +39,18 @@ class Collector(ABC):
 
     @abstractmethod
     def drop(self, name: str, count: int) -> None:
-        """Messages were dropped before they were read."""
+        """Note messages that were dropped before they were read."""
 
     def interrupt(self, name: str) -> None:  # noqa: B027 - most collectors ignore it
-        """The node restarted or ended."""
+        """Note that the node restarted or ended."""
 
     @abstractmethod
     def broken(self, name: str, error: BrokenRecord) -> None:
-        """A message could not be read."""
+        """Note a message that could not be read."""
 
 
 class QueueReader:
-    """Waits for messages, requests and the end of the runner."""
+    """Waits for messages, requests and the end of the runner; reads the messages."""
 
     def __init__(self, runner: InspectorConnection, requests: int, collector: Collector) -> None:
         """``requests``: descriptor of which :meth:`turn` reports that it is readable."""

@@ -51,7 +51,7 @@ def overlay(
 ) -> dict[str, Any] | None:
     """Return the shapes that viewers draw over a picture, as JSON; None: no shapes.
 
-    At most `MAX_BOXES` or `MAX_POINTS` of a message.
+    They are at most `MAX_BOXES` or `MAX_POINTS`.
     """
     kind = _kind(name, array.type, metadata)
     if kind not in _KINDS:
@@ -120,7 +120,7 @@ def render(name: str, delivery: Delivery, limit: int, pictures: PictureLimits | 
     """
     metadata = delivery.metadata
     if metadata.get("timestamp") == utc_datetime(delivery.timestamp_ns):
-        del metadata["timestamp"]  # a field of its own, not set by the sender
+        del metadata["timestamp"]  # not set by the sender, and shown as a field of its own
     array = delivery.value
     message: dict[str, Any] = {
         "timestamp": delivery.timestamp_ns // 1_000_000,
@@ -166,7 +166,7 @@ class Cut:
         self.shortened = False
 
     def values(self, array: Any) -> list[Any]:
-        """Return what ``to_pylist`` does, of as many elements as there is room for."""
+        """Return the same as ``to_pylist``, for as many elements as there is room for."""
         kind = array.type
         if isinstance(array, pa.ExtensionArray):
             return self.values(array.storage)

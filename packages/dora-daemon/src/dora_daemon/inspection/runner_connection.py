@@ -30,7 +30,7 @@ class RunnerDisconnected(Exception):
 
 
 class InspectorConnection:
-    """Blocking requests of one thread."""
+    """Connection with blocking requests, for one thread."""
 
     def __init__(
         self, path: Path, dataflow_id: str, topics: Iterable[str], *, name: str = messages.INSPECTOR
@@ -72,7 +72,7 @@ class InspectorConnection:
         return Board.attach(welcome.descriptors[0], welcome.message.board_size)
 
     def close(self) -> None:
-        """Let the runner remove the queues."""
+        """Close the connection, after which the runner removes the queues."""
         for receiver in self.receivers.values():
             receiver.close()
         self._control.close()
@@ -106,7 +106,10 @@ class InspectorConnection:
         self.receivers[topic] = Receiver(queue, ends, self.board, self._open_segment)
 
     def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
-        """Raises LookupError if the segment no longer exists, and RunnerDisconnected."""
+        """Return descriptor and size of a segment.
+
+        Raises LookupError if it no longer exists, and RunnerDisconnected.
+        """
         self._requests += 1
         answer = self._request(messages.OpenSegment(self._requests, incarnation, number))
         if not isinstance(answer.message, messages.SegmentFd) or len(answer.descriptors) != 1:

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from dora_config.protocol.topics import TopicUpdate
 
 MAX_PER_SECOND = 1000
-"""Decoded messages, over all outputs of a stream."""
+"""Decoded messages per second, over all outputs of a stream."""
 BYTES_PER_SECOND = 4 * 1024 * 1024
-"""JSON of decoded messages."""
+"""Bytes per second of decoded messages as JSON."""
 BURST = 0.25
 """Seconds of both rates that may be used at once."""
 MAX_SHARE = 0.25
-"""Part of a processor for the pictures of an output; costly ones are shown less often."""
+"""Share of a processor for the pictures of an output; costly ones are shown less often."""
 MAX_WAITING = 1000
 """Messages that wait for the next update; the oldest are dropped."""
 MAX_NOTES = 20
-"""Different remarks in one stream."""
+"""Different notes in one stream."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Pace:
         due = self._due.get(name, now)
         if now < due:
             return False
-        # Messages that are a little late do not lower the rate; a pause is not made up for.
+        # Messages that are a little late do not lower the rate; after a pause it is not exceeded.
         late = now - due > self._interval
         self._due[name] = (now if late else due) + self._interval
         return True
@@ -70,7 +70,7 @@ class Samples:
     """Messages and notes for the next update."""
 
     def __init__(self, max_bytes: int) -> None:
-        """``max_bytes``: of JSON in one update; a longer message is sent in pieces."""
+        """``max_bytes``: JSON in one update; a longer message is sent in pieces."""
         self._max_bytes = max_bytes
         self._long = ""
         """Message that is sent in pieces."""

@@ -1,4 +1,4 @@
-"""Main function of the processes of inspectors, recorders and builds.
+"""Arguments and messages of inspector, recorder and build processes.
 
 Arguments: the runner's socket, unless it is a build, and the descriptor of an inherited file with
 the request. Messages are written to standard output, a line of JSON each; the end of standard input
@@ -16,7 +16,7 @@ from typing import TypeVar
 from dora_config.protocol.envelope import Message
 
 NICENESS = 5
-"""Nodes have a higher priority."""
+"""Lowers the priority below that of nodes."""
 
 M = TypeVar("M", bound=Message)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WaitingPart:
-    """A part of which nothing runs until the machine or the coordinator starts it."""
+    """A part without processes until this machine or the coordinator starts it."""
 
     dataflow_id: str
     name: str | None
@@ -58,7 +58,7 @@ class DaemonEntry:
     waiting: tuple[WaitingPart, ...] = ()
 
     def seconds(self) -> float:
-        """Return for how long it has been connected, or not."""
+        """Return the seconds since the last change of ``connected``."""
         return max(0.0, boot_time() - self.since)
 
     def write(self, root: Path) -> None:
@@ -101,7 +101,7 @@ def connected_daemons() -> list[DaemonEntry]:
 
 
 def away_daemons() -> list[tuple[Path, DaemonEntry]]:
-    """Return root and entry of the daemons on this machine that have no coordinator."""
+    """Return root and entry of the daemons on this machine that are not connected."""
     return [(root, one) for root in runtime_roots() for one in daemons(root) if not one.connected]
 
 
@@ -117,7 +117,7 @@ def request_stop(root: Path, instance: str, stop: StopPart) -> Path:
 
 def requested_stops(root: Path, instance: str) -> Iterator[tuple[Path, StopPart]]:
     """Yield the requests to a daemon."""
-    # commands read this module's other files and have no use for the messages
+    # imported here: commands import this module and do not need the messages
     from dora_config.protocol.daemon import StopPart
 
     for path in root.glob(f"stop-{instance}-*.json"):
@@ -128,7 +128,7 @@ def requested_stops(root: Path, instance: str) -> Iterator[tuple[Path, StopPart]
 
 
 def away_runs() -> list[tuple[Path, IndexEntry]]:
-    """Return directory and index of the runners on this machine whose daemon has no coordinator."""
+    """Return directory and index of the runners on this machine whose daemon is not connected."""
     found = []
     for root in runtime_roots():
         connected = {one.machine_id for one in daemons(root) if one.connected}

@@ -31,9 +31,11 @@ INDEX = "index.json"
 LOG = "runner.log"
 RESULT = "result.json"
 KEPT_WITH_RESULT = (RESULT, INDEX, LOG, LOCK, OWNER)
+"""Files that stay while the result has not been acknowledged."""
 MAX_ROUNDS = 100
 """Attempts, with pauses of at least a millisecond between them."""
 TRACKER = b"multiprocessing.resource_tracker"
+"""Part of the command line of a resource tracker."""
 
 _MARK = "mark"
 
@@ -107,7 +109,8 @@ def _kill_all(
     """SIGKILL what `find` returns until it returns none, because a process may fork meanwhile.
 
     Resource trackers of multiprocessing have 100 rounds to remove the shared memory and semaphores
-    of the others. The command line of a program that is just being executed is empty.
+    of the others. A process with an empty command line is spared until the last round: it is being
+    executed and may become one of them.
     """
     for rounds_left in reversed(range(MAX_ROUNDS)):
         lines = {pid: _bytes(f"/proc/{pid}/cmdline") for pid in find()}
@@ -146,7 +149,7 @@ def kill_recorded(directory: str) -> None:
 
 
 def remove_directory(directory: str, kept: tuple[str, ...] = ()) -> None:
-    """Remove a runtime directory and its content, but what is ``kept``, without following links.
+    """Remove a runtime directory and its content, without following links, except ``kept`` files.
 
     The lock is removed last: if the owner is killed before, its reaper removes the rest.
     """

@@ -16,9 +16,10 @@ MIN_UPTIME = 1.0
 
 
 class ReaperProcess:
-    """The reaper of a runtime directory, as seen by the owner.
+    """The reaper of a runtime directory, in the process of the owner.
 
-    As a context manager it releases the directory (``keep`` keeps a result), then ends the reaper.
+    Its end as a context manager releases the directory (``keep``: but not a result), then ends the
+    reaper.
     """
 
     def __init__(self, directory: RuntimeDir, *, keep: bool = False) -> None:

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 FORMAT = 1
-"""Raised when the meaning of a key changes."""
+"""Number that is raised when the meaning of a key changes."""
 NODE_SOCKET = "n"
 CONTROL_SOCKET = "c"
 PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
@@ -29,7 +29,7 @@ class IndexEntry:
     start_time: int
     boot_id: str
     foreground: bool
-    """Part of a ``dora run``, which daemons do not adopt."""
+    """Whether the runner belongs to a ``dora run``, which daemons do not adopt."""
     machine_id: str | None = None
     socket: str = NODE_SOCKET
     whole: bool = True

@@ -6,13 +6,14 @@ Each owner has ``ROOT/<number>/`` (mode 0700; numbers, because a socket path end
     owner        the token of the part, or the id of a `dora run`
     index.json   dataflow, nodes and process of the runner: see ``runner_index``
     groups       started process groups and the mark of the runner: see ``reaper``
-    n, c, i      sockets for nodes, daemons and inspectors
+    n            socket for nodes, links, inspectors and recorders
+    c            socket for daemons
     packages/    first entry of the nodes' PYTHONPATH
     plan.json    the RunPlan
     runner.log   stdout and stderr of that runner
     result.json  the DataflowResult, until it is acknowledged
 
-Every start kills what owners without a process have left and removes their directories. A directory
+Every start kills the processes of owners that have ended and removes their directories. A directory
 with a result stays until the result is acknowledged or a month old.
 """
 
@@ -78,7 +79,7 @@ def lock(path: Path, *, wait: bool = False) -> int | None:
 
 @contextmanager
 def _root_locked(root: Path) -> Iterator[None]:
-    """Exclude other starts and sweeps, so that no directory is seen without its lock."""
+    """Exclude other starts and sweeps, so that they find no new directory without its lock."""
     try:
         descriptor = _lock_root(root)
     except OSError as error:
@@ -93,7 +94,7 @@ def _root_locked(root: Path) -> Iterator[None]:
 
 
 def _lock_root(root: Path) -> int:
-    """Create and lock the folder; again if `dora cluster down` removed it meanwhile."""
+    """Create and lock the folder; repeat that if `dora cluster down` removed it meanwhile."""
     path = root / ".lock"
     while True:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -120,7 +121,7 @@ def _wrong_owner(root: Path) -> str:
 
 
 class RuntimeDir:
-    """A directory that this process owns: it holds the lock."""
+    """A directory whose lock this process holds."""
 
     def __init__(self, path: Path, lock_descriptor: int) -> None:
         self.path = path
@@ -146,7 +147,7 @@ class RuntimeDir:
 
     @classmethod
     def take_over(cls, path: Path, lock_descriptor: int | None = None) -> RuntimeDir:
-        """Own a directory that another process made and unlocked, or whose lock it passed on."""
+        """Return a directory of another process, which has unlocked it or passed on its lock."""
         descriptor = lock_descriptor if lock_descriptor is not None else lock(path / LOCK)
         if descriptor is None:
             raise RuntimeDirError(f"{path} is in use by a running process")
@@ -182,7 +183,7 @@ class RuntimeDir:
         (self.path / RESULT).unlink(missing_ok=True)
 
     def release(self, *, keep: bool = False) -> None:
-        """Remove the directory, or with ``keep`` all but its result; then unlock it."""
+        """Remove the directory, except a result and its files with ``keep``; then unlock it."""
         if self._groups is not None:
             os.close(self._groups)
             self._groups = None
@@ -227,7 +228,7 @@ def living_runners(root: Path) -> list[tuple[Path, IndexEntry]]:
 
 
 def sweep(root: Path) -> list[Path]:
-    """Kill and remove what owners without a process have left; return the removed directories."""
+    """Kill and remove what ended owners have left; return the removed directories."""
     if not root.is_dir():
         return []
     with _root_locked(root):
