@@ -35,7 +35,7 @@ from dora_daemon.runner.spare import LATE_MODULES
 LATE_SECONDS = 1.0
 """Seconds until modules that are needed later are imported: nodes and link import theirs first."""
 LINGER_SECONDS = 30.0
-"""Time for the result to be acknowledged on the socket."""
+"""Seconds for the result to be acknowledged on the socket."""
 
 
 class Background:
@@ -151,7 +151,7 @@ class Background:
 
     def _acknowledge(self) -> None:
         self._acknowledged.set()
-        # at once, so that nothing is kept if the process is killed before its end
+        # remove it now, so that it does not stay if the process is killed before its end
         self._directory.forget_result()
 
 
@@ -194,12 +194,12 @@ def _write_result(directory: RuntimeDir, result: protocol.DataflowResult) -> Non
     try:
         directory.write(RESULT, result.model_dump_json())
     except OSError as error:
-        # connected daemons still get it
+        # connected daemons still receive the result
         print(f"cannot write {directory.path / RESULT}: {error}", file=sys.stderr, flush=True)
 
 
 async def _import_late_modules(plan: protocol.RunPlan) -> None:
-    """Import what is needed later: an upgrade may replace the files while the runner runs."""
+    """Import modules that are needed later, before an upgrade can replace their files."""
     modules = [*LATE_MODULES]
     if any(_sends_lines(node) for node in plan.resolved.nodes):
         modules += ["pyarrow", "dora_node_api.data.arrow"]

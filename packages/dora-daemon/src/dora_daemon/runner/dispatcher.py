@@ -46,7 +46,7 @@ class Dispatcher:
         self.notify()
 
     def notify(self) -> None:
-        """Wake the tasks that wait for a condition, and report another state."""
+        """Wake the tasks that wait for a condition, and report the state if it has changed."""
         self._changed()
         self._change.set()
         self._change = asyncio.Event()

@@ -150,7 +150,7 @@ class _Control:
             self._server.put_event(event)
 
     async def finish(self) -> None:
-        """Wait until the clients have read all replies and events, but not long."""
+        """Wait for a limited time until the clients have read all replies and events."""
         if self._server is not None:
             await self._server.finish()
 

@@ -15,7 +15,7 @@ from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.service import Runner
 
 LINK_SECONDS = 5.0
-"""Time until the machines that send to a new input have received that it is read."""
+"""Seconds for other machines to begin to send to a new input."""
 
 
 class EdgeChanges:
@@ -61,7 +61,7 @@ class EdgeChanges:
     async def until_fed(self, node: str) -> None:
         """Wait until the other machines send to the inputs of a node.
 
-        One that does not answer begins with a new connection, and sends to all inputs then.
+        A machine that does not answer sends to all inputs as soon as it connects again.
         """
         link = self._runner.link
         if link is not None:

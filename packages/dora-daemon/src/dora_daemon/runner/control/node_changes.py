@@ -19,15 +19,15 @@ from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.service import Runner
 
 HOLD_POLL = 0.2
-"""Seconds between looks whether a node still holds updates."""
+"""Seconds between checks whether a node still holds updates."""
 CONNECT_SECONDS = 10.0
-"""Time for an added node to connect; it may take longer, but then its failure is not reported."""
+"""Seconds for an added node to connect; a later failure is not reported to the client."""
 DRAIN_SECONDS = 2.0
 """Seconds for the readers of a removed node to read its last messages."""
 DRAIN_INTERVAL = 0.02
-"""Seconds between two looks at the queues of these readers."""
+"""Seconds between two checks of the queues of these readers."""
 START_SECONDS = 60.0
-"""Time that a restarted process has to start, beside the time to stop the former one."""
+"""Seconds for a restarted process to start, in addition to those to stop the former one."""
 
 
 class NodeChanges:
@@ -41,12 +41,12 @@ class NodeChanges:
         self._services = runner.services
 
     async def stop(self, node: str, grace: float, *, leaves: bool = False) -> None:
-        """Stop a node and wait for its end; ``leaves``: it is removed then."""
+        """Stop a node and wait for its end; ``leaves``: it is removed after that."""
         found = self._lookup.lifecycle(node)
         if not leaves:
             self._services.nodes.set_stopped(node, stopped=True)
         self._dispatcher.emit(events.NodeStopRequested(node, grace, leaves))
-        # the runner cannot kill a dynamic node
+        # limited for a dynamic node, which the runner cannot kill
         with anyio.move_on_after(grace if found.dynamic else math.inf):
             await self._lookup.until(node, lambda n: n.state in (NodeState.ENDED, NodeState.ABSENT))
 
@@ -86,7 +86,7 @@ class NodeChanges:
             )
 
     async def add(self, request: protocol.AddNode) -> None:
-        """Add a node and wait until it has started, for a while."""
+        """Add a node and wait for its start, but at most `CONNECT_SECONDS`."""
         require_running(self._dispatcher.state)
         spec, services = request.node, self._services
         if self._dispatcher.state.node(spec.id) is not None:

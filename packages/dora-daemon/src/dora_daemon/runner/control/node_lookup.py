@@ -29,7 +29,7 @@ def require_running(state: RunnerMachine) -> None:
 
 
 class NodeLookup:
-    """Finds nodes, and waits for their states. All raise RequestRefused for an unknown node."""
+    """Finds nodes, and waits for their states. Methods raise RequestRefused for unknown nodes."""
 
     def __init__(self, runner: Runner) -> None:
         self._dispatcher = runner.dispatcher

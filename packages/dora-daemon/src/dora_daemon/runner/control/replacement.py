@@ -16,7 +16,7 @@ from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
 from dora_daemon.runner.service import Runner
 
 REPLACE_SECONDS = 60.0
-"""Time for the new program of a node to connect."""
+"""Seconds for the new program of a node to connect."""
 
 _WITHOUT_PROCESS = (NodeState.ENDED, NodeState.BACKING_OFF)
 
@@ -31,7 +31,7 @@ class NodeReplacement:
         self._services = runner.services
 
     async def replace(self, request: protocol.ReplaceNode) -> None:
-        """Replace a node. The old one runs on if this raises, unless it need not connect.
+        """Replace a node. The old program continues if this raises, unless it need not connect.
 
         Raises RequestRefused, InvalidChange and PreparationError.
         """
@@ -42,7 +42,7 @@ class NodeReplacement:
         node = self._services.nodes[spec.id]
         log = self._services.logs.new_log(prepared)
         if self._lookup.lifecycle(spec.id).steady:
-            # nothing to take over: the old program ends first
+            # the old program has no connection to take over, so it ends first
             self._dispatcher.emit(events.NodeStopRequested(spec.id, request.grace, leaves=True))
             await self._lookup.until(spec.id, lambda n: n.ended)
         if self._lookup.lifecycle(spec.id).state in _WITHOUT_PROCESS:

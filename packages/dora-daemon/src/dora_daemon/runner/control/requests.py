@@ -49,7 +49,7 @@ _SHOWN: dict[NodeState, protocol.ShownState] = {
 
 
 class ControlRequests:
-    """Answers what concerns the dataflow; requests about the process are answered before."""
+    """Answers requests about the dataflow; those about the process do not come here."""
 
     def __init__(self, runner: Runner) -> None:
         dispatcher, services = runner.dispatcher, runner.services

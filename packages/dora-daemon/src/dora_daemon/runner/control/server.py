@@ -21,11 +21,11 @@ from dora_node_api.protocol.control_socket import bind_unix
 Answer = Callable[[protocol.RunnerRequest], Awaitable[protocol.RunnerReply]]
 
 ANSWER_SECONDS = 2.0
-"""Time to answer the requests in progress when the dataflow has ended."""
+"""Seconds to answer the requests in progress when the dataflow has ended."""
 READ_SECONDS = 1.0
-"""Time for the clients to read the rest then."""
+"""Seconds for the clients to read the last messages after that."""
 _POLL_SECONDS = 0.01
-"""Pause between two looks at the clients."""
+"""Seconds between two checks of the clients."""
 _CHUNK = 65536
 """Bytes that are read at once."""
 
@@ -95,10 +95,10 @@ class ControlServer:
                 await anyio.sleep_forever()
 
     async def finish(self) -> None:
-        """Wait until the clients have read all replies and events, but not long.
+        """Wait for a limited time until the clients have read all replies and events.
 
-        They disconnect then. If this side closed both directions, their next write would fail, and
-        they would lose what they had not read yet.
+        They disconnect after that. If this side closed both directions, their next write would
+        fail, and they would lose the data that they had not read yet.
         """
         with anyio.move_on_after(ANSWER_SECONDS):
             while any(client.unanswered for client in self.clients):  # noqa: ASYNC110

@@ -57,7 +57,7 @@ _CHUNK = 65536
 
 
 class RunnerChannel:
-    """Messages to and from one link process; what the socket cannot take is queued."""
+    """Messages to and from one link process; data that the socket does not accept is queued."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class RunnerChannel:
         *,
         on_broken: Callable[[], None],
     ) -> None:
-        """``on_broken``: its messages cannot be separated any more, so it must be killed."""
+        """``on_broken`` is called after a malformed message; it must kill the process."""
         sock.setblocking(False)
         self._socket = sock
         self._on_message = on_message
@@ -101,13 +101,13 @@ class RunnerChannel:
             self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
-        """Process what has arrived, until the end."""
+        """Process received messages; stop reading at the end of the stream."""
         with suppress(BlockingIOError, InterruptedError):
             if not self._read():
                 self._loop.remove_reader(self._socket)
 
     def _read(self) -> bool:
-        """Process what has arrived; return False at the end. Raises BlockingIOError."""
+        """Process received messages; return False at the end. Raises BlockingIOError."""
         if self._broken:
             return False
         try:
@@ -126,7 +126,7 @@ class RunnerChannel:
         return bool(data)
 
     def read_rest(self) -> None:
-        """Process what the link sent before its process ended."""
+        """Process the messages that the link sent before its process ended."""
         with suppress(BlockingIOError):
             while self._open and self._read():
                 pass
@@ -188,7 +188,7 @@ class LogStreamReader:
 
 
 class StreamQueues:
-    """Keeps the queues of the link in step with its plan."""
+    """Queues of the link, created and dropped according to its plan."""
 
     def __init__(self, services: NodeServices) -> None:
         self._registry = services.registry
@@ -197,7 +197,7 @@ class StreamQueues:
         self._logs = services.logs
         self._log_readers: dict[Edge, LogStreamReader] = {}
         self._readers_of_logs: dict[Edge, tuple[tuple[str, str], ...]] = {}
-        """Node and input of each reader of a stream of log lines; they change while it is read."""
+        """Node and input of each reader of a stream of log lines; a new plan may change them."""
         self.streams = MachineStreams()
 
     def set_plan(self, plan: LinkPlan, on_change: Callable[[], None]) -> None:
@@ -220,7 +220,7 @@ class StreamQueues:
         self._read_logs()
         for entry in self._registry.all():
             if entry.edge.source in self.streams.remote_nodes and entry.writer != LINK_NODE:
-                # its source was added on another machine
+                # the source of this edge was added on another machine
                 entry.writer = LINK_NODE
                 self._router.route(entry)
         return tuple(stream.edge for stream in wanted)
@@ -298,7 +298,7 @@ class StreamQueues:
 
 
 class LinkSupervisor:
-    """The link of one runner, over all its processes."""
+    """The link of one runner; it has one process after another."""
 
     def __init__(
         self,
@@ -363,7 +363,7 @@ class LinkSupervisor:
     def close_lost_sources(self) -> None:
         """Close the inputs whose machine has ended, before a link is admitted.
 
-        A running link does that itself; a new one does not write into their queues.
+        A running link announces that itself; a new one does not write into their queues.
         """
         for stream in self._queues.streams.incoming:
             if stream.machine in self._ended:
@@ -431,7 +431,7 @@ class LinkSupervisor:
             request = SpawnRequest(argv, "/", env, inherited=(carrier,))
 
             def run() -> int:
-                # the runner must not import Zenoh
+                # imported in the fork: the runner must not import Zenoh
                 from dora_daemon.link.process import run_link
 
                 return run_link(node_socket, incarnation, carrier)
@@ -486,7 +486,7 @@ class LinkSupervisor:
 
     def finish(self, seconds: float) -> None:
         """Make the link deliver queued messages and end."""
-        self._sync()  # the last streams come first
+        self._sync()  # send changed streams before Finish
         if self._channel is not None:
             self._finishing = True
             self._channel.send(messages.Finish(seconds=seconds))
@@ -496,7 +496,7 @@ class LinkSupervisor:
             self._running.signal_group(name)
 
     def take(self, stream: Stream, lines: list[str]) -> None:
-        """Log lines that the process printed."""
+        """Log the lines that the process printed."""
         level: LogLevel = "warn" if stream == "stderr" else "info"
         for text in lines:
             if stream == "stderr":
@@ -553,7 +553,7 @@ class LinkSupervisor:
         return self._queues.status(entry, self._view)
 
     def close(self) -> None:
-        """Close queues and the channel; the process was killed together with those of the nodes."""
+        """Close queues and the channel; the process was killed with those of the nodes."""
         self._queues.close()
         if self._channel is not None:
             self._channel.close()

@@ -16,14 +16,14 @@ StreamKey = tuple[str, str, str]
 
 
 class LinkView:
-    """Updated by the messages of link processes."""
+    """State of the link, updated by the messages of its processes."""
 
     def __init__(self) -> None:
         self.run_id = ""
         self.expected: tuple[str, ...] = ()
-        """The machines that the plan's edges lead to."""
+        """Other machines at the ends of the plan's edges."""
         self.plain = False
-        """The process listens without TLS."""
+        """Whether the process listens without TLS."""
         self._endpoints: tuple[str, ...] = ()
         self._problem: str | None = None
         self._peers: dict[str, PeerReport] = {}

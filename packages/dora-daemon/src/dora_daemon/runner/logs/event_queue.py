@@ -1,8 +1,8 @@
 """Bounded queue of events for a slow reader; log lines that do not fit are dropped and counted.
 
 With a gate no line is dropped in normal operation: the gate is closed while many lines are queued,
-so that the pipes of nodes fill up. Nodes that stop must be able to print their last lines whatever
-the reader does: then far more lines may be queued, and a stuck reader blocks no node.
+so that the pipes of nodes fill up. Nodes that stop must be able to print their last lines even if
+the reader is stuck; while they stop, far more lines may be queued.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MAX_LINES = 20_000
 HELD_LINES = 4_000
 """Lines queued before the gate is closed."""
 STOPPING_LINES = 100_000
-"""Lines once the dataflow is stopping."""
+"""The same while the dataflow is stopping."""
 MAX_HELD_LINES = 250_000
-"""Lines queued before some are dropped in spite of the gate: of nodes that end meanwhile."""
+"""Lines queued before some are dropped, with a gate: nodes that end do not wait for it."""
 STUCK_SECONDS = 1.0
-"""Time without a line read after which a reader no longer blocks nodes that stop."""
+"""Seconds without progress after which a reader no longer blocks nodes that stop."""
 CLOSING_SECONDS = 3.0
-"""Time for the reader to take the rest at the end."""
+"""Seconds for the reader to read the last events at the end."""
 
 
 class EventQueue:
-    """Calls ``on_event`` on a thread of its own; only log lines are ever dropped."""
+    """Calls ``on_event`` on a thread of its own; drops log lines only."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class EventQueue:
         self._closing = False
         self._taken = 0
         self._reopens: Callable[[], None] | None = None
-        """Set while the gate is closed: opens it from the reader's thread."""
+        """Opens the gate from the reader's thread; None unless the gate is closed."""
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -129,7 +129,7 @@ class EventQueue:
                 event = self._waiting.popleft()
             try:
                 self._on_event(event)
-            except BaseException as error:  # noqa: BLE001 - the edge of this thread
+            except BaseException as error:  # noqa: BLE001 - raised by `close`
                 self._failure = error
                 return
             finally:

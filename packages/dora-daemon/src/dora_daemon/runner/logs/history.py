@@ -30,7 +30,7 @@ MAX_LINES = 2 * (FIRST_ENTRIES + LAST_ENTRIES)
 
 
 class KeptHistory:
-    """The last events are kept in memory as well: the disk may be full."""
+    """Events in a file, and the last ones in memory as well, because the disk may be full."""
 
     def __init__(
         self, path: Path, began: RunBegan, *, clock: Callable[[], float] = time.time
@@ -40,7 +40,7 @@ class KeptHistory:
         self._file = HistoryFile(path)
         self._kept = KeptEvents()
         if began.recovered is not None:
-            with suppress(OSError):  # the first start of the nodes on this machine wrote none
+            with suppress(OSError):  # there is no file of an earlier start
                 entries = read_history(path)
                 self._kept = KeptEvents(entries)
                 self._file.lines = len(entries)

@@ -91,7 +91,7 @@ class NodeLog:
             if stream == "stderr":
                 self.tail.append(text[:TAIL_CHARACTERS])
             if self._spec.send_stdout_as is not None:
-                # dora-rs sends both streams, too
+                # both streams are sent, as in dora-rs
                 self._send(self._spec.send_stdout_as, text + "\n")
             entry = entry_from_line(text, node=self._spec.id, stream=stream, ts=ts)
             if self._pass_on(entry):

@@ -10,7 +10,7 @@ from dora_daemon.runner.machine.commands import ArmTimer, Command, EmitLog
 from dora_daemon.runner.machine.node import NodeLifecycle
 
 BARRIER_NOTICE: Final = "barrier_notice"
-"""Timer of the notice."""
+"""Name of the timer of the notice."""
 NOTICE_SECONDS = 10.0
 """Waiting time until a notice names the missing nodes. ``stop_after`` counts from the opening of
 the barrier and fires this much later if the barrier never opens."""
@@ -24,7 +24,7 @@ class StartBarrier:
     """The nodes that the start waits for, whether it is held, and whether it has opened."""
 
     def __init__(self, nodes: Iterable[ResolvedNode], *, held: bool) -> None:
-        """``held``: do not open when all are ready, but when the dataflow is released."""
+        """``held``: open when the dataflow is released, not as soon as all nodes are ready."""
         self.nodes = {node.id for node in nodes if not node.is_dynamic}
         self.held = held
         self.open = False

@@ -53,7 +53,7 @@ class Refuse(FrozenRecord):
     node: str
     message: str
     cancelled: bool = False
-    """The dataflow does not start, for no fault of the process."""
+    """Whether the process is not the cause: the dataflow does not start, or is being stopped."""
 
 
 class SendGo(FrozenRecord):

@@ -72,7 +72,7 @@ class NodeExited(FrozenRecord):
     incarnation: int
     exit: Exit
     drained: bool = True
-    """The node's input queues are empty."""
+    """Whether the node's input queues are empty."""
     stderr_tail: tuple[str, ...] = ()
     explanation: str | None = None
     """Probable cause if it failed."""
@@ -108,7 +108,7 @@ class TimerFired(FrozenRecord):
     timer: TimerName
     busy: bool = False
     """``finish``: the node has messages queued and has received some since the timer was armed.
-    ``left_over``: so has any node, or one has received some."""
+    ``left_over``: any node has messages queued, or has received some since then."""
 
 
 # -------------------------------------------------------------------------------- the dataflow
@@ -281,7 +281,7 @@ class LinkExited(FrozenRecord):
     incarnation: int
     exit: Exit
     drained: bool
-    """Whether the queues of the node are empty."""
+    """Whether the queues into the link are empty."""
     error: str = ""
     last_line: str = ""
     """Last line on stderr."""

@@ -1,4 +1,4 @@
-"""Why a dataflow runs on although the nodes that send by themselves have ended; pure."""
+"""Dataflows that continue although all nodes that send by themselves have ended; pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 from dora_daemon.runner.machine import commands as do
 
 LEFT_OVER: Final = "left_over"
-"""Timer of the notice."""
+"""Name of the timer of the notice."""
 LEFT_OVER_SECONDS = 10.0
-"""Waiting time until the notice; time without messages after which nodes that only wait for each
+"""Seconds until the notice; seconds without messages after which nodes that only wait for each
 other are stopped."""
 
 
@@ -51,10 +51,10 @@ def _sentence(nodes: tuple[str, ...], what: str) -> str:
 
 
 class LeftOverWatch:
-    """Logs once what a dataflow waits for, and decides when nodes that wait for each other end."""
+    """Logs once what a dataflow waits for, and stops nodes that only wait for each other."""
 
     def __init__(self, *, stops: bool) -> None:
-        """``stops``: whether they end (``exit_when_nodes_finish``)."""
+        """``stops``: whether such nodes are stopped (``exit_when_nodes_finish``)."""
         self._stops = stops
         self._now: LeftOver | None = None
         self._noticed: LeftOver | None = None

@@ -17,16 +17,17 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as do, events
 
 RESTARTS = RetryPolicy(first=0.1, longest=5.0, stable=10.0)
+"""Restarts of a link that has messages to carry."""
 REPORTS = RetryPolicy(first=0.1, longest=5.0, limit=3)
-"""Restarts that only report to peers that the nodes have ended: no message is queued."""
+"""Restarts without queued messages, which only report to peers that the nodes have ended."""
 STOP_DRAIN_SECONDS = 5.0
-"""Time to deliver queued messages when the dataflow is being stopped."""
+"""Seconds to deliver queued messages when the dataflow is being stopped."""
 END_DRAIN_SECONDS = 24 * 3600.0
-"""Seconds when all nodes have ended by themselves: consumers may be slow."""
+"""Seconds to deliver them when all nodes have ended by themselves: consumers may be slow."""
 NOTICE_SECONDS = 10.0
-"""Time until a log line reports that only the link still runs."""
+"""Seconds until a log line reports that only the link still runs."""
 LEAVE_SECONDS = 2.0
-"""Time to exit after the time to deliver is over."""
+"""Seconds to exit after the time to deliver is over."""
 
 _TIMERS: tuple[events.TimerName, ...] = ("backoff", "notice", "kill")
 
@@ -53,7 +54,7 @@ class LinkLifecycle:
     _retry: Retry = field(default_factory=Retry)
     _reports: Retry = field(default_factory=Retry)
     _killed: bool = False
-    """SIGKILL was sent after the time to deliver, or because of a forced stop."""
+    """Whether SIGKILL was sent, after the time to deliver or because of a forced stop."""
 
     @property
     def finishing(self) -> bool:
@@ -80,7 +81,7 @@ class LinkLifecycle:
                 return self._timer(timer, now)
 
     def start(self, now: float) -> list[do.Command]:
-        """Start the link unless it was started, as an edge leaves or enters this machine."""
+        """Start the link unless it was started; an edge leaves or enters this machine."""
         return self._spawn(now) if self.state is LinkProcessState.NONE else []
 
     def _spawn(self, now: float) -> list[do.Command]:
@@ -119,9 +120,10 @@ class LinkLifecycle:
         return [do.EmitLog("warn", text), do.ArmTimer(LINK_NODE, "backoff", now + delay)]
 
     def finish(self, now: float, *, stopping: bool, force: bool = False) -> list[do.Command]:
-        """Deliver what is queued, then end, as all nodes have ended; a later call only shortens it.
+        """Deliver queued messages, then end; call this when all nodes have ended.
 
-        ``stopping``: the dataflow is being stopped; ``force``: kill the link at once.
+        A later call can only shorten the time to deliver. ``stopping``: the dataflow is being
+        stopped; ``force``: kill the link at once.
         """
         if self.over:
             return []

@@ -50,8 +50,8 @@ class NodeState(Enum):
 _CONNECTED = (NodeState.WAITING, NodeState.RUNNING)
 _STARTED = (NodeState.CONNECTING, *_CONNECTED)
 STEADY_SECONDS: Final = 1.0
-"""Seconds after which a program without inputs and outputs has started: nothing waits for its
-connection, but a failure at once is one of the start."""
+"""Seconds after which a program without inputs and outputs counts as started: it need not connect,
+but an immediate failure is one of the start."""
 _WITHOUT_PROCESS = (NodeState.PLANNED, NodeState.BACKING_OFF)
 
 
@@ -59,7 +59,10 @@ _FORCED = "the stop was forced"
 
 
 class StopOrder(FrozenRecord):
-    """Send STOP, after ``grace`` SIGTERM, half as long later SIGKILL; grace 0 kills at once."""
+    """Order to send STOP, SIGTERM after ``grace`` seconds, SIGKILL after half of that again.
+
+    Grace 0 kills at once.
+    """
 
     grace: float
     then: Literal["end", "restart", "replace"] = "end"
@@ -94,12 +97,12 @@ class StopSequence:
         if connected:
             commands.append(do.SendStop(self.node))
         else:
-            # STOP cannot reach it, so there is nothing to wait for; it may have no pid yet
+            # it cannot receive STOP yet; it may have no pid either
             commands.append(do.SignalNode(self.node, "SIGTERM"))
         return [*commands, do.ArmTimer(self.node, "terminate", now + order.grace)]
 
     def repeat(self, order: StopOrder, now: float) -> list[do.Command]:
-        """Apply another order during the stop. An end outweighs a restart."""
+        """Apply another order during the stop. An end has precedence over a restart."""
         assert self.order is not None
         if order.then == "end" or self.order.then == "end":
             grace = min(order.grace, self.order.grace)
@@ -169,7 +172,7 @@ class NodeLifecycle:
     _next_order: Callable[[], int]
     stop_grace: float = 10.0
     finish_grace: float | None = 120.0
-    """Seconds a node may run on after its inputs have ended and are empty; ``None``: no limit."""
+    """Seconds for a node to end after its inputs have ended and are empty; ``None``: no limit."""
     barrier_open: bool = False
     state: NodeState = NodeState.PLANNED
     incarnation: int = 0
@@ -179,7 +182,7 @@ class NodeLifecycle:
     """Whether the process, a program without ports that need not connect, has run for
     `STEADY_SECONDS`."""
     ended_unconnected: bool = False
-    """The last process ended before it connected."""
+    """Whether the last process ended before it connected."""
     restarts: int = 0
     last_restart: tuple[str, float] | None = None
     """Cause in a few words, and time."""
@@ -189,9 +192,9 @@ class NodeLifecycle:
     replacement: StagedProcess = field(default_factory=StagedProcess)
     inputs_ended: bool = False
     broken_by: str | None = None
-    """Node that ended before it connected and so keeps the dataflow from starting."""
+    """Node that ended before it connected, so that the dataflow cannot start."""
     refused: bool = False
-    """The process was refused because of ``broken_by``."""
+    """Whether the process was refused because of ``broken_by``."""
     result: reports.NodeResult | None = None
 
     def __post_init__(self) -> None:
@@ -224,7 +227,10 @@ class NodeLifecycle:
 
     @property
     def _restartable(self) -> bool:
-        """Operator hosts and dynamic nodes have no restart policy and no health check."""
+        """Whether the node has a restart policy and a health check.
+
+        Operator hosts and dynamic nodes do not.
+        """
         return self.spec.kind not in ("runtime", "dynamic")
 
     def handle(self, event: events.NodeEvent, now: float) -> list[do.Command]:
@@ -257,7 +263,7 @@ class NodeLifecycle:
         raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
     def _timer(self, event: events.TimerFired, now: float) -> list[do.Command]:
-        """Ignore a timer that fires in another state than the one it was armed for."""
+        """Process a timer; ignore one that was armed for another state."""
         match self.state, event.timer:
             case NodeState.BACKING_OFF, "backoff":
                 return self.spawn()
@@ -336,13 +342,13 @@ class NodeLifecycle:
         ]
 
     def open_barrier(self) -> None:
-        """Let the node run: every node has connected."""
+        """Note that the start barrier is open, which releases the node."""
         self.barrier_open = True
         if self.state is NodeState.WAITING:
             self.state = NodeState.RUNNING
 
     def break_barrier(self, cause: str, now: float) -> list[do.Command]:
-        """End the node, as ``cause`` ended before it connected and the dataflow cannot start."""
+        """End the node because ``cause`` ended before it connected: the dataflow cannot start."""
         if self.state not in (*_WITHOUT_PROCESS, NodeState.CONNECTING, NodeState.WAITING):
             return []
         self.broken_by = cause
@@ -377,7 +383,7 @@ class NodeLifecycle:
     # ----------------------------------------------------------------------------- stopping
 
     def order(self, order: StopOrder, now: float) -> list[do.Command]:
-        """Stop the process, or what takes its place."""
+        """Apply an order to the process, or to a node without one."""
         if self.state in _STARTED:
             return self._stop(order, now)
         if self.state is NodeState.STOPPING:
@@ -436,7 +442,7 @@ class NodeLifecycle:
     def _overdue(self, busy: bool, now: float) -> list[do.Command]:
         assert self.finish_grace is not None
         if busy:
-            # it still processes what was sent before its inputs ended
+            # it still processes messages that were sent before its inputs ended
             return [do.ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace))]
         text = (
             f"stopping the node: it still runs {self.finish_grace:g} s after all its inputs ended"

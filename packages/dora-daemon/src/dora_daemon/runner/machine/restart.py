@@ -22,7 +22,7 @@ def restart_delay(
     """Return the seconds until a process that ended by itself is started again.
 
     None: the node stays ended. ``inputs_ended``: all inputs have ended and are empty, so a new
-    process would have nothing to do. ``now``: seconds of any monotonic clock.
+    process would receive no messages. ``now``: seconds of any monotonic clock.
     """
     if settings.policy == "never" or inputs_ended:
         return None

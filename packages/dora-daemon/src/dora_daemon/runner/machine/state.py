@@ -31,7 +31,7 @@ _CANCEL_TIMERS = tuple(do.CancelTimer(None, t) for t in (STOP_AFTER, BARRIER_NOT
 
 
 class RunnerMachine:
-    """A dataflow on one machine. Changed through :meth:`handle` only; the rest reads."""
+    """State of a dataflow on one machine. Only :meth:`handle` changes it."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class RunnerMachine:
         self._log_dir = log_dir
         self.phase: Phase = "starting"
         self.only_virtual_left = False
-        """Whether the nodes left in a part of a dataflow do not keep the dataflow running."""
+        """Whether no remaining node of this part keeps the dataflow running."""
         self.result: reports.DataflowResult | None = None
-        """End of the dataflow; None before."""
+        """Result of the dataflow; None before its end."""
         self._stop_reason: str | None = None
         self._wiring = Wiring(nodes, only_data_counts=plan.exit_when_nodes_finish)
         self._incarnations = count(1)
@@ -158,7 +158,7 @@ class RunnerMachine:
                 commands += self._open_barrier(now)
         if self.phase in ("running", "ready"):
             commands += self._check_left(now)
-        # while it is held, other machines may still be starting; the end is reported after that
+        # a held barrier waits for the start of other machines; the end is reported after that
         if self.phase not in ("ready", "finished") and self._all_ended():
             self.phase = "stopping"
             if self._link.over:
@@ -268,7 +268,7 @@ class RunnerMachine:
             return self._link.start(now) if self.phase != "finished" else []
         commands = self._link.handle(event, now)
         if isinstance(event, events.LinkConnected) and event.incarnation == self._link.incarnation:
-            # the former link may have ended before it reported them
+            # the former link may have ended before it sent these ends to the other machines
             closed = self._wiring.closed_inputs(LINK_NODE)
             commands += [do.RepeatClosed(LINK_NODE, closed)] if closed else []
         return commands
@@ -364,7 +364,7 @@ class RunnerMachine:
         return [life for life in self._nodes.values() if not life.dynamic]
 
     def _check_left(self, now: float) -> list[do.Command]:
-        """Stop if no node is left that counts, or note it where other machines have nodes too."""
+        """Stop if no remaining node keeps the dataflow running; in a part of it, only note that."""
         static = self._static()
         left = [life.id for life in static if not life.ended]
         only_virtual = self._wiring.only_virtual(left)
@@ -389,8 +389,8 @@ class RunnerMachine:
         return all(life.ended for life in static)
 
     def _keeps_stopped(self, nodes: list[NodeLifecycle]) -> bool:
-        """Whether the dataflow runs on, as an operator has stopped all nodes and may start them
-        again; `dora run`, in the foreground, ends instead.
+        """Whether the dataflow continues, because an operator has stopped all nodes and may start
+        them again; `dora run`, in the foreground, ends instead.
         """
         if not nodes or not self._plan.hold_at_barrier:
             return False

@@ -59,7 +59,7 @@ class IncomingStreamSpec(FrozenRecord):
     readers: tuple[tuple[str, str], ...] = ()
     """Node and input of each reader."""
     logs: bool = False
-    """Log lines, which the runner receives and forwards to the readers."""
+    """Whether it carries log lines, which the runner receives and forwards to the readers."""
 
     @property
     def log_edge(self) -> Edge:
@@ -75,7 +75,7 @@ class MachineStreams(FrozenRecord):
 
     @property
     def sources(self) -> Mapping[tuple[str, str], str]:
-        """Machine of each output that is read here and sent elsewhere."""
+        """Machine of each output that is read here but sent on another machine."""
         return {(stream.node, stream.output): stream.machine for stream in self.incoming}
 
     @property

@@ -20,7 +20,7 @@ class Ending(FrozenRecord):
     """Set when the runner sent SIGKILL; completes "was killed: ..."."""
     before_connecting: bool = False
     must_connect: bool = True
-    """Other nodes need it, so exit code 0 before connecting is a failure."""
+    """Whether exit code 0 before connecting is a failure, because other nodes wait for it."""
     explanation: str | None = None
     """Probable cause of the failure."""
 
@@ -49,7 +49,7 @@ def judge(ending: Ending) -> Verdict:
     stopped = status.signal in STOP_EXIT_CODES or status.code in STOP_EXIT_CODES.values()
     if ending.stop_requested and (status.ok or stopped):
         return SUCCESS
-    # The start of a dataflow stops all nodes when one fails; others may fail for the same cause.
+    # Also after a stop: if one node fails to start, all are stopped, but several may have failed.
     missed = ending.must_connect or (ending.explanation is not None and not status.ok)
     if ending.before_connecting and missed:
         return Verdict("failed", _never_connected(ending))

@@ -24,7 +24,7 @@ class NodeInputs:
     closed: set[str] = field(default_factory=set)
 
     def virtual(self, edge: Edge) -> set[str]:
-        """Return the inputs like this one from a timer or from ``dora/logs``."""
+        """Return the set to which an edge from a timer or from ``dora/logs`` belongs."""
         return self.logs if edge.output.partition("/")[0] == "logs" else self.timers
 
     def open_sources(self) -> set[str]:
@@ -164,7 +164,7 @@ class Wiring:
         )
 
     def left_over(self, left: Collection[str]) -> LeftOver | None:
-        """Return event sources of these nodes; None if another, or one without inputs, sends."""
+        """Return event sources of these nodes; None if other ones, or ones without inputs, send."""
         every = [(node, self._inputs[node]) for node in left]
         if any(not one.edges and not one.timers and not one.logs for _, one in every):
             return None
