@@ -1,4 +1,4 @@
-"""Verification of what the authority of a cluster has signed."""
+"""Verification of signatures by the authority of a cluster."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def is_signed(text: bytes, proof: Signature, authority: str) -> bool:
 
 
 def is_valid(claim: Claim, authority: str) -> bool:
-    """Return whether a claim is of the cluster of this authority, and signed by it."""
+    """Return whether a claim belongs to the cluster of this authority and is signed by it."""
     return claim.cluster == authority and is_signed(claim.text, claim.proof, authority)

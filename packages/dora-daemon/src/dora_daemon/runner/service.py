@@ -86,16 +86,17 @@ class RunnerFiles:
         try:
             write()
         except OSError as error:
-            # nodes still end with the runner; only their children could survive its SIGKILL
+            # nodes end with the runner in any case; only their children could survive its SIGKILL
             if not self._warned:
                 self._warned = True
                 self._warn(f"cannot record processes in {self._directory.path}: {error}")
 
 
 class MachineTimers:
-    """Timers of the state machine: emits TimerFired, with whether messages are still processed.
+    """Timers of the state machine, which emit TimerFired.
 
-    For ``finish`` by the node, for ``left_over`` by any node.
+    ``busy`` is computed for ``finish`` from the queues of the node, for ``left_over`` from those of
+    all nodes.
     """
 
     def __init__(self, registry: QueueRegistry, emit: Callable[[StateEvent], None]) -> None:
@@ -120,7 +121,7 @@ class MachineTimers:
             handle.cancel()
 
     def _fire(self, node: str | None, timer: TimerName, received: int | None) -> None:
-        """``received``: number of messages that had been received, of these two timers."""
+        """``received``: messages received when the timer was armed; None for other timers."""
         del self._handles[node, timer]
         busy = False
         if received is not None:
@@ -179,7 +180,7 @@ class Runner:
         self.dispatcher = Dispatcher(state, self._execute, self._report_state)
         with ExitStack() as resources:
             opened = resources.enter_context
-            # when the descriptors of the other parts are closed
+            # called last, when the descriptors of the other parts are closed
             resources.callback(kill_marked, self._mark)
             self.services = services = NodeServices(
                 resources,
@@ -276,7 +277,7 @@ class Runner:
             self._loop.set_exception_handler(None)
 
     def close(self) -> None:
-        """Kill what runs and close what is open. The caller releases the directory."""
+        """Kill all processes and close all resources. The caller releases the directory."""
         self._resources.close()
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ LATE_MODULES = (
 )
 """Modules that a runner imports later."""
 MODULES = ("dora_daemon.runner.background", *LATE_MODULES, "anyio._backends._asyncio")
+"""Modules that a spare runner imports while it waits."""
 MODELS = (
     "dora_config.protocol.run_plan.RunPlan",
     "dora_config.protocol.runner.Envelope",
@@ -45,7 +46,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def wait(descriptor: int) -> tuple[Path, int]:
-    """Import everything and wait; return the runtime directory and its lock."""
+    """Import all modules and wait; return the runtime directory and its lock."""
     from dora_node_api.zygote import ROOM, imported_files, show, snapshot
 
     prctl = ctypes.CDLL(None).prctl

@@ -78,7 +78,8 @@ class NodeLog:
         self._spec = spec
         self._file = file
         self._router = router
-        self._went_up = False
+        self._was_shown = False
+        """Whether a line of the present call of `take` was passed to `dora run`."""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         """Last lines on stderr of the current process."""
 
@@ -86,7 +87,7 @@ class NodeLog:
         """Log printed lines; return the gate that further ones must wait for."""
         ts = now_text()
         kept = []
-        self._went_up = False
+        self._was_shown = False
         for text in lines:
             if stream == "stderr":
                 self.tail.append(text[:TAIL_CHARACTERS])
@@ -98,7 +99,7 @@ class NodeLog:
                 kept.append(file_line(entry))
         self._write(kept)
         gate = self._router.gate
-        return gate if self._went_up and gate is not None and not gate.is_open else None
+        return gate if self._was_shown and gate is not None and not gate.is_open else None
 
     def log(self, entry: LogLine) -> None:
         """Log an entry that the node did not print itself."""
@@ -122,7 +123,7 @@ class NodeLog:
         if self._spec.send_logs_as is not None and entry.level != "stdout":
             self._send(self._spec.send_logs_as, self._router.message_text(entry))
         if self._router.show(entry):
-            self._went_up = True
+            self._was_shown = True
         return True
 
     def _write(self, lines: list[str]) -> None:

@@ -27,12 +27,12 @@ MAX_INSPECTORS = 16
 MIN_QUEUE, MAX_QUEUE = 8, 256
 """Messages that may be queued for an inspector."""
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
-"""Queued messages occupy memory of the sender, also while the inspector is suspended."""
+"""Bytes queued for an inspector: they occupy memory of the sender, even if it is suspended."""
 RECORDER_QUEUE = 4096
-"""Messages that may be queued for a recorder, which does not lose bursts. A sender without memory
+"""Messages that may be queued for a recorder, so that bursts are not lost. A sender without memory
 drops the oldest of them."""
 FINISH_SECONDS = 10.0
-"""Time for recorders to read what is queued when the dataflow has ended."""
+"""Seconds for recorders to read queued messages when the dataflow has ended."""
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ class OutputReaders:
             self._recorders_left.set()
 
     async def finish(self) -> None:
-        """Wait until recorders have read what is queued; called when all nodes have ended."""
+        """Wait until recorders have read queued messages; called when all nodes have ended."""
         self._recorders_left = anyio.Event()
         for connection in (recorders := self._recorders()):
             connection.send(messages.StopNode())

@@ -1,4 +1,4 @@
-"""Nodes of this runner: all that it has of each beside the state machine (`machine/node.py`)."""
+"""Nodes of this runner: processes, connections and settings; their states are in `machine`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dora_node_api.protocol.messages import Message, RestoreState, SaveState
 
 
 class QueueUser:
-    """Who reads and writes queues, over all its processes: a node or the link."""
+    """Reader and writer of queues, with one process after another: a node or the link."""
 
     def __init__(self, name: str) -> None:
         self.id = name
@@ -56,7 +56,7 @@ class QueueUser:
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """A state in a memory file of which this process holds the descriptor."""
+    """A saved state, in a memory file whose descriptor this process holds."""
 
     incarnation: int
     descriptor: int
@@ -116,12 +116,12 @@ class LocalNode(QueueUser):
         return (process is not None and process.holds) or self.operator_hold or None
 
     def change_program(self, program: PreparedNode, log: NodeLog) -> None:
-        """Take another program and its log."""
+        """Replace the program and the log."""
         self.log.close()
         self.program, self.spec, self.log = program, program.spec, log
 
     def save(self, incarnation: int, message: SaveState, descriptor: int) -> None:
-        """Keep a state and its descriptor, instead of an earlier one."""
+        """Keep a state and its descriptor; drop an earlier one."""
         self._drop_saved()
         self._saved = SavedState(incarnation, descriptor, message)
 
@@ -174,7 +174,7 @@ class LocalNodes(dict[str, LocalNode]):
         node.stopped = False
 
     def set_inputs(self, node: str, inputs: dict[str, ResolvedInput]) -> None:
-        """Change the inputs of a node; they are part of the next configuration it gets."""
+        """Change the inputs of a node; they are part of the next configuration that is sent."""
         self.revision += 1
         self[node].spec = self[node].spec.model_copy(update={"inputs": inputs})
 
@@ -194,7 +194,7 @@ class LocalNodes(dict[str, LocalNode]):
         del self[node].params[key]
 
     def remove(self, node: str) -> None:
-        """Remove a node with everything that is known about it."""
+        """Remove a node and close what belongs to it."""
         self.revision += 1
         self.pop(node).close()
 

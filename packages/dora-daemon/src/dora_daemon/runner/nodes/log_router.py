@@ -102,7 +102,7 @@ class LogRouter:
             self.send(log_route(node, name), text)
 
     def to_subscribers(self, entry: LogLine) -> None:
-        """Send an entry to the inputs that read such ones."""
+        """Send an entry to the inputs that read its node and level."""
         for queue in self._outputs.log_queues.values():
             edge, source = queue.edge, queue.log_source
             if source is None or edge.target == entry.node:

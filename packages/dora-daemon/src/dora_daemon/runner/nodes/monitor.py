@@ -1,4 +1,4 @@
-"""Checks shared memory periodically, and health and input timeouts, if a node has one of them."""
+"""Checks shared memory periodically, and health and input timeouts if a node has any."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HealthMonitor:
         self._services = services
         self._dispatcher = services.dispatcher
         self._isolated: list[QueueEntry] = []
-        """Overwritten queues of processes that are not nodes, which keep them."""
+        """Overwritten queues that cannot be replaced, because their readers are not nodes."""
         self._nodes = services.nodes
         self._registry = services.registry
         self._history = services.logs.history
@@ -124,7 +124,7 @@ class HealthMonitor:
 
 def sample_process(pid: int) -> ProcessSample | None:
     """Return state and CPU time of a process; None if it has ended or cannot be read."""
-    import psutil  # an import that only dataflows with a health check need
+    import psutil  # only dataflows with a health check need it
 
     stalled = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_DISK_SLEEP)
     try:

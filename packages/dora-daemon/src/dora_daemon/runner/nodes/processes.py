@@ -23,7 +23,10 @@ from dora_node_api.protocol.spawn_request import SpawnRequest
 
 
 class Processes:
-    """Use it on the main thread: a process is killed when the thread that forked it ends."""
+    """Processes of nodes and link.
+
+    Use it on the main thread: a process is killed when the thread that forked it ends.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class Processes:
         """Processes that have not ended, each with the function that is called with its exit."""
         self._loop = asyncio.get_running_loop()
         self._watches_children = False
-        """SIGCHLD is handled, because process descriptors do not exist here."""
+        """Whether SIGCHLD is handled, because the system has no process descriptors."""
 
     def expect(self, nodes: Iterable[PreparedNode]) -> None:
         """Prepare to spawn these nodes."""
@@ -134,9 +137,9 @@ class Processes:
         self.watch(staged.process, partial(self._ended, node, staged.process))
 
     def promote(self, node: LocalNode, incarnation: int) -> None:
-        """Make the staged process the node's: the old one has ended."""
+        """Make the staged process that of the node, after the end of the old one."""
         if node.replacement is not None and node.replacement.process is not None:
-            self._exit_of(node.replacement.process)  # its end may not be noticed yet
+            self._exit_of(node.replacement.process)  # its end may not be detected yet
         promoted, node.replacement = node.replacement, None
         if promoted is None:
             self._emit(events.ReplacementLost(node.id, incarnation))
@@ -198,17 +201,17 @@ class Processes:
         running.read_into(log)
 
     def watch(self, running: NodeProcess, on_exit: Callable[[events.Exit], None]) -> None:
-        """Call ``on_exit`` once the process has ended and all that it printed was read."""
+        """Call ``on_exit`` once the process has ended and its output was read."""
         self._alive[running] = on_exit
         descriptor = running.exit_fd
         if descriptor is not None:
             self._loop.add_reader(descriptor, self._exit_of, running)
         elif not self._watches_children:
             self._watches_children = True
-            self._loop.add_signal_handler(signal.SIGCHLD, self._look_at_all)
-            self._loop.call_soon(self._look_at_all)
+            self._loop.add_signal_handler(signal.SIGCHLD, self._check_all)
+            self._loop.call_soon(self._check_all)
 
-    def _look_at_all(self) -> None:
+    def _check_all(self) -> None:
         for running in list(self._alive):
             self._exit_of(running)
 
@@ -236,7 +239,7 @@ class Processes:
         self._sessions.exited(node, running.incarnation, status)
 
     def close(self) -> None:
-        """Kill everything that still runs and wait for its end, without events."""
+        """Kill the running processes and wait for their end, without events."""
         self._waiting.clear()
         self._zygote.close()
         for running in self._alive:

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from dora_config.protocol.runner import EdgeStatus
 
 MAX_HOLD = 64 << 20
-"""Bytes; a quarter of the smallest default pool of a node."""
+"""Default of a hold limit in bytes: a quarter of the smallest default pool of a node."""
 
 NO_LIMIT = 1 << 62
-"""Bytes, more than any pool has."""
+"""Hold limit above the size of any pool, in bytes."""
 
 CLEANUP_SECONDS = 0.05
-"""Interval at which pending work of queues is retried."""
+"""Seconds between attempts of pending announcements and removals of segments."""
 
 
 def hold_limit(producer: ResolvedNode | None, environ: Mapping[str, str]) -> int:
@@ -133,7 +133,7 @@ class QueueEntry:
 
 @dataclass(slots=True)
 class RetiredProducer:
-    """An ended process whose segments stay while a queue may refer to them."""
+    """An ended process whose segments are kept while a queue may refer to them."""
 
     incarnation: int
     queues: list[tuple[QueueEntry, int]] = field(default_factory=list)
@@ -181,15 +181,15 @@ class QueueRegistry:
     ) -> tuple[QueueEntry, bool]:
         """Return the queue of an edge, and whether it is new. Raises QueueUnavailable.
 
-        ``writer``: see `QueueEntry`, by default the source of the edge. With a ``journal``, what
-        the consumer has received is not lost when it is killed, except ordinary messages of a
-        drop_oldest queue.
+        ``writer``: see `QueueEntry`, by default the source of the edge. With a ``journal``,
+        messages that the consumer has received are not lost when it is killed, except ordinary
+        ones of a drop_oldest queue.
         """
         entry = self._queues.get(edge)
         if entry is not None:
             return entry, False
         try:
-            if writer == RUNNER_NODE:  # which never waits
+            if writer == RUNNER_NODE:  # the runner never waits
                 policy = QueuePolicy.DROP_OLDEST
             remote = writer == LINK_NODE
             spec, ends = self._create(
@@ -313,7 +313,7 @@ class QueueRegistry:
                         entry.keeper.announce_closed()
 
     def consumer_died(self, node: str) -> None:
-        """Free what the reaped process of a reader held."""
+        """Free the messages that the reaped process of a reader held."""
         for entry in self.into(node):
             entry.keeper.consumer_died()
 
@@ -327,9 +327,9 @@ class QueueRegistry:
             self._retired.append(RetiredProducer(incarnation, queues))
 
     def check(self) -> tuple[dict[str, str], list[tuple[QueueEntry, str]]]:
-        """Return the processes that have overwritten their words of the status board, and how.
+        """Return overwritten words of the status board: by process, and by queue.
 
-        And the queues with words that one of their two ends has overwritten.
+        By queue if it is unclear which of its two ends has overwritten them.
         """
         found: dict[str, str] = {}
         unclear: list[tuple[QueueEntry, str]] = []

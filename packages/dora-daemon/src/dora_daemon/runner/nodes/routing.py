@@ -37,7 +37,10 @@ class QueueRouter:
     _on_link_queues: Callable[[], None] = lambda: None
 
     def set_remote_nodes(self, nodes: frozenset[str], on_link_queues: Callable[[], None]) -> None:
-        """``on_link_queues`` is called when a queue that the link writes into comes or goes."""
+        """Set the nodes of other machines.
+
+        ``on_link_queues`` is called when a queue that the link writes into is created or dropped.
+        """
         self.remote_nodes = nodes
         self._on_link_queues = on_link_queues
 
@@ -80,9 +83,9 @@ class QueueRouter:
         self._nodes.send(node, message, () if entry is None else entry.ends.for_consumer())
 
     def renew(self, entry: QueueEntry) -> bool:
-        """Give an input of a node another queue; the messages in the former one are lost.
+        """Replace the queue of a node's input; the messages in the former one are lost.
 
-        False if another process reads it. Raises QueueUnavailable.
+        Return False if its reader is not a node. Raises QueueUnavailable.
         """
         target, name = entry.edge.target, entry.edge.input
         node = self._nodes.get(target)
@@ -101,7 +104,7 @@ class QueueRouter:
                 self.drop(entry)
 
     def drop_inputs(self, node: str) -> None:
-        """Drop the queues of a node that will not read again, which frees its producers."""
+        """Drop the queues of a node that will not read again, so that no producer waits for it."""
         for entry in self._registry.into(node):
             self.drop(entry)
 
@@ -138,7 +141,7 @@ class QueueRouter:
         self._nodes.send(LINK_NODE, RemoveInput(entry.edge.input))
 
     def writer_of(self, source: OutputSource) -> str:
-        """Return whose process sends an output; the runner sends lines that a node prints."""
+        """Return the sender of an output: node, link or, for printed lines, the runner."""
         if source.node in self.remote_nodes:
             return LINK_NODE
         node = self._nodes.get(source.node)

@@ -26,7 +26,7 @@ class SegmentTable:
     def create(self, incarnation: int) -> tuple[int, int]:
         """Make the first segment of a process; return a descriptor for it and the size.
 
-        The process takes the pages. Raises OSError.
+        The process allocates the pages. Raises OSError.
         """
         with ExitStack() as undo:
             descriptor = create_memory("segment-0", FIRST_SEGMENT)
@@ -52,7 +52,7 @@ class SegmentTable:
         """Return descriptor and size of a segment; the table keeps the descriptor."""
         key = (incarnation, number)
         if key not in self._segments:
-            # the producer sends the segment before the first sample in it; it may be unread
+            # the message with the segment precedes the first sample in it, but may be unread
             self._nodes.read_waiting(incarnation, except_for=requester)
         return self._segments.get(key)
 

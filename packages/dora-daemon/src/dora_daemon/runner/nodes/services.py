@@ -54,7 +54,7 @@ class NodeServices:
         on_event: Callable[[RunOutput], None],
         gate: OutputGate | None,
     ) -> None:
-        """``resources`` closes the parts."""
+        """``resources`` closes what is created here."""
         self.plan = plan
         self.dispatcher = dispatcher
         self.socket = socket

@@ -41,7 +41,7 @@ from dora_node_api.protocol.extensions import ExtensionTable
 
 @dataclass(eq=False)
 class NodeSessions:
-    """The state machine decides which processes are admitted; it gets their ends as events."""
+    """Connected processes. The state machine decides which are admitted."""
 
     _plan: RunPlan
     _nodes: LocalNodes
@@ -113,7 +113,7 @@ class NodeSessions:
         return None
 
     def _check_package(self, hello: messages.Hello) -> None:
-        """Warn if a node does not use the dora_node_api that is first on its path."""
+        """Warn if a node uses another version of dora_node_api than this runner."""
         if hello.version and hello.version != dora_node_api.__version__:
             self._warn(
                 f'node "{hello.node_id}" uses dora_node_api {hello.version} from {hello.package}'
@@ -156,7 +156,7 @@ class NodeSessions:
             descriptors += entry.ends.for_consumer()
         segment, segment_size = -1, 0
         if node is not None and node.spec.outputs:
-            with suppress(OSError):  # the node makes and registers its own
+            with suppress(OSError):  # then the node creates a segment and registers it
                 segment, segment_size = self._segments.create(incarnation)
                 descriptors.append(segment)
         welcome = messages.Welcome(
@@ -206,7 +206,7 @@ class NodeSessions:
     # --- the end ---------------------------------------------------------------------------------
 
     def exited(self, node: LocalNode, incarnation: int, status: Exit) -> None:
-        """Emit the exit of a spawned node, after all it sent was processed."""
+        """Emit the exit of a spawned node, after all its messages were processed."""
         drained = self._registry.queued(node.id) == 0
         connection = node.connection
         admitted = connection is not None and connection.incarnation == incarnation
@@ -227,10 +227,10 @@ class NodeSessions:
         )
 
     def process_ended(self, who: QueueUser, incarnation: int) -> None:
-        """Free what a reaped process held; call this before the state machine gets the event."""
+        """Free the resources of a reaped process; call this before its end is emitted."""
         connection = who.connection
         if connection is not None and connection.incarnation == incarnation:
-            # it may have sent the segment of its last sample
+            # the message with the segment of its last sample may be unread
             connection.read_waiting()
             who.connection = None
             connection.close()

@@ -19,7 +19,7 @@ from dora_node_api.protocol.frames import FrameDecoder, Piece, close_all, encode
 from dora_node_api.protocol.messages import Message
 
 _TOO_MANY_FILES = (errno.EMFILE, errno.ETOOMANYREFS)
-"""Errors that a higher limit of this process avoids; ENFILE is a limit of the system."""
+"""Errors that a higher limit of this process prevents; ENFILE is a limit of the system."""
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Bytes that may be queued for a node that does not read its control socket."""
 
@@ -45,7 +45,7 @@ class ConnectionHandler(Protocol):
 
 
 class NodeConnection:
-    """One connected process. Never blocks: what the socket cannot take is queued."""
+    """One connected process. It never blocks: data that the socket does not accept is queued."""
 
     def __init__(
         self, sock: socket.socket, handler: ConnectionHandler, on_close: Callable[[], None]
@@ -64,7 +64,7 @@ class NodeConnection:
         self.exit_fd: int | None = None
         """Readable when its process has ended; only for an attached dynamic node."""
         self.leaving = False
-        """The process is about to close it on purpose."""
+        """Whether the process has announced that it closes the connection."""
         self.holds = ""
         """Why the process must not be changed now."""
         self.waits: str | None = None
@@ -168,7 +168,7 @@ class NodeConnection:
         return None
 
     def read_waiting(self) -> None:
-        """Process all that has arrived, before a decision that depends on it.
+        """Process all received messages, before a decision that depends on them.
 
         The last message of a process may be unread when its exit, or a sample that it sent, has
         been detected.
@@ -189,7 +189,7 @@ class NodeConnection:
             self._handler.disconnected(self)
 
     def close_when_sent(self) -> None:
-        """Read no more; close once everything was sent, or after a second."""
+        """Stop reading; close once everything was sent, or after a second."""
         if self.closed or not self._waiting:
             self.close()
             return

@@ -20,9 +20,9 @@ START_UP_SECONDS = 5.0
 MAX_START_UP = 30.0
 """Seconds after which an input counts as started although its node has received nothing yet."""
 POLL_SECONDS = 1.0
-"""Seconds between two looks at the counters."""
+"""Seconds between two checks of the counters."""
 MAX_NAMES = 20
-"""Inputs that the line names."""
+"""Inputs that the line of counts names."""
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class StartUpDrops:
     _registry: QueueRegistry
     _log: Callable[[LogLine], None]
     _summarize: Callable[[str, LogLine], None]
-    """Gets the one line, and the first of the entries that it replaces."""
+    """Called with the line of counts, and the first of the entries that it replaces."""
     _held: dict[str, LogLine] = field(default_factory=dict, init=False)
     _dropped: dict[str, int] | None = None
     """Drops by edge at the end of the start-up; None before."""

@@ -17,7 +17,7 @@ from dora_config.yaml.text_files import is_file
 from dora_daemon.runner.process.sources import SourceNotFound
 
 _DOWNLOAD_SECONDS = 60.0
-"""Seconds for the server to send something."""
+"""Seconds without data from the server after which the download fails."""
 _CHUNK = 1 << 20
 """Bytes that are copied at once."""
 
@@ -64,7 +64,7 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
 
 
 def _remove_stale_parts(target: Path) -> None:
-    """Remove what processes that were killed left of earlier downloads."""
+    """Remove incomplete downloads of killed processes."""
     for part in target.parent.glob(f".{escape(target.name)}.*.part"):
         if not Path("/proc", part.name.split(".")[-2]).exists():
             part.unlink(missing_ok=True)

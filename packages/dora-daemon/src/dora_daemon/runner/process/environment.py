@@ -1,8 +1,8 @@
 """The environment of a node's process, layer by layer; pure.
 
-Later layers win: the runner's own environment without dora's private names; the dataflow's and the
-node's ``env`` and ``--env``; what dora itself sets. Reserved names in the second layer are dropped,
-with a warning.
+Later layers override earlier ones: the runner's own environment without dora's private names; the
+dataflow's and the node's ``env`` and ``--env``; variables of dora itself. Reserved names in the
+second layer are dropped, with a warning.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def merge_environment(
 ) -> NodeEnvironment:
     """Merge the layers that users control.
 
-    ``own`` is a resolved node's ``env``, into which the dataflow's ``env`` was merged already: what
-    equals ``root`` gives way to ``overrides`` (``--env``), the node's own values do not.
+    ``own`` is a resolved node's ``env``, into which the dataflow's ``env`` was merged already:
+    ``overrides`` (``--env``) replace values that equal those of ``root``, but not the node's own.
     """
     variables = {k: v for k, v in inherited.items() if not is_private(k)}
     warnings: list[str] = []

@@ -1,4 +1,4 @@
-"""Why the imports of a node failed, by the last line of its traceback, and what cures it."""
+"""Explains failed imports of a node from the last line of its traceback, with the remedy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OWN_ENVIRONMENT = "/.dora/python-envs/"
 def explain_import(
     facts: LaunchFacts, tail: Sequence[str], cwd: Path, variables: Mapping[str, str]
 ) -> str | None:
-    """Return a sentence about an import that failed; None if none did."""
+    """Return a sentence about a failed import; None if no import failed."""
     last = next((line for line in reversed(tail) if line.strip()), "")
     python = _interpreter(facts)
     if python is None or facts.shell:

@@ -1,4 +1,4 @@
-"""Puts this ``dora`` first on a node's import path, and explains when that fails."""
+"""Puts this ``dora`` first on a node's import path, and explains why a node does not find it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ PACKAGES = ("dora", "dora_node_api")
 _IGNORES_PYTHONPATH = ("-I", "-E", "-IE", "-EI")
 
 GROUP: Final = "dora.node_packages"
+"""Entry points of packages that replace those of scripts."""
 
 
 def make_package_folder(folder: Path) -> Path:
@@ -31,9 +32,9 @@ def make_package_folder(folder: Path) -> Path:
 
 
 def link_package(folder: Path, program: str) -> str | None:
-    """Let the script of this name import the package that a plug-in has in place of its own.
+    """Let the script of this name import the package of a plug-in in place of its own.
 
-    `dora-rerun` of the index is compiled against dora-rs, for example. Returns a problem.
+    `dora-rerun` of the index is compiled against dora-rs, for example. Return a problem, or None.
     """
     name = program.replace("-", "_")
     if name not in known_names(GROUP):  # the metadata of plug-ins is slow to read

@@ -1,7 +1,7 @@
 """Kills by the kernel for lack of memory, counted by the cgroup (v2) of this process.
 
-The kernel only reports a count: a process that ended by SIGKILL just after the count went up is
-taken for the one that was killed.
+The kernel reports a count only, so an increase is attributed to the next process that ends by
+SIGKILL soon after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dora_node_api.frozen import replace
 KILLED: Final = 137
 """Exit code by which a shell reports that its command ended by SIGKILL."""
 RECENT_SECONDS: Final = 5.0
-"""Seconds for which a kill waits for the process that it ended."""
+"""Seconds after a kill in which the end of a process is attributed to it."""
 _COUNTER: Final = "oom_kill "
 
 

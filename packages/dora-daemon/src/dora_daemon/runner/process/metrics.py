@@ -18,7 +18,8 @@ _LISTS_CHILDREN = Path("/proc/thread-self/children").exists()
 """Whether the kernel lists the children of threads."""
 
 SHARE_UNTIL = 1 << 30
-"""Resident bytes up to which shared pages are shared out: that reads the whole page table."""
+"""Resident bytes up to which a process counts only its share of shared pages; reading that takes
+longer for larger ones, because the kernel walks the whole page table."""
 SHARE_FOR = 60.0
 """Seconds for which the share of shared pages is reused, unless the resident bytes change."""
 MAX_SAMPLE_AGE = 1.0
@@ -112,7 +113,7 @@ def _share(pid: int, resident: int) -> int:
 
 
 def _contents(path: str) -> bytes:
-    """Return a short file; with half of the system calls of a file object."""
+    """Return the content of a short file, with half of the system calls of a file object."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(file, 65_536)
@@ -121,7 +122,7 @@ def _contents(path: str) -> bytes:
 
 
 def _children(pid: int) -> list[int]:
-    """Return the child processes; searching all processes for them would be slow."""
+    """Return the child processes, where possible without a search of all processes."""
     if not _LISTS_CHILDREN:
         import psutil
 

@@ -36,7 +36,7 @@ class PreparedNode:
     argv: tuple[str, ...]
     cwd: Path
     variables: Mapping[str, str] = field(repr=False)
-    """Environment but DORA_NODE_CONFIG, which differs for each process."""
+    """Environment without DORA_NODE_CONFIG, which differs for each process."""
     facts: LaunchFacts
     log_file: Path
     cpus: tuple[int, ...] = ()
@@ -58,7 +58,7 @@ class Preparer:
 
     @property
     def default_finish_grace(self) -> float | None:
-        """Seconds that nodes may run on after their inputs have ended; None: no limit."""
+        """Seconds for nodes to end after their inputs have ended; None: no limit."""
         text = self._environ.get(FINISH_GRACE, "").strip().lower()
         if text == "off":
             return None
@@ -170,7 +170,7 @@ class Preparer:
             argv = (*interpreter.words, "-u", str(program), *spec.args)
             return argv, LaunchFacts(argv, program, has_ports=has_ports)
         require_executable(program, path)
-        # a program of a managed environment names its interpreter itself
+        # the first line of a program of a managed environment names its interpreter
         run: tuple[str, ...] = ()
         if self.plan.uv and place.python is None:
             from dora_daemon.build.python_env import find_uv

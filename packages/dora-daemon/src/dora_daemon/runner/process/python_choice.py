@@ -186,6 +186,6 @@ def _remedy(interpreter: Interpreter, module: str, cwd: Path) -> str:
     ):
         return f"add it to the project that uv runs: uv add {library}"
     if interpreter.origin == _MANAGED or len(interpreter.words) > 1:
-        # uv made it, without pip; the next build may make it anew; `uv add` needs a project
+        # uv created it without pip, and builds may create it again; `uv add` needs a project
         return f"add a line `pip install {library}` to the node's `build`"
     return f"install it: {quote(interpreter.words[0])} -m pip install {library}"

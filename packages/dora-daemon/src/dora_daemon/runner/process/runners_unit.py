@@ -26,7 +26,7 @@ _ATTACH: Final = (
 
 
 class EnteringUnit:
-    """The move of this process to a unit, as begun by :func:`enter`; it takes milliseconds."""
+    """The move of this process to a unit, which :func:`enter` begins; it takes milliseconds."""
 
     def __init__(self, unit: str, move: subprocess.Popen[str] | None) -> None:
         self._unit = unit

@@ -29,7 +29,7 @@ _PRCTL: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 class ForkedProcess:
-    """Child that this process or the zygote forked; has what NodeProcess uses of Popen."""
+    """Child that this process or the zygote forked, with the part of Popen that is used here."""
 
     def __init__(self, pid: int, stdout: int, stderr: int) -> None:
         self.pid = pid
@@ -71,7 +71,7 @@ class NodeProcess:
     def signal_group(self, name: str) -> None:
         """Signal the whole group, unless the process was reaped and the group has ended.
 
-        SIGKILL ends the process itself; `reap` kills the rest.
+        SIGKILL is sent to the process only; `reap` kills the rest.
         """
         if self.exit is None:
             send = os.kill if name == "SIGKILL" else os.killpg
@@ -81,7 +81,7 @@ class NodeProcess:
     def reap(self) -> Exit | None:
         """Return the exit if the process has ended, after killing the rest of its group."""
         if self.exit is None and self._has_ended():
-            # before the wait, until which the pid and so the number of the group cannot be reused
+            # kill before the wait: until then the pid, and so the group's number, cannot be reused
             kill_rest_of_group(self.pid)
             self.exit = _as_exit(self._popen.wait())
         return self.exit
@@ -171,7 +171,7 @@ def fork(request: SpawnRequest, run: Callable[[], int]) -> NodeProcess | None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Let this new process end with the thread of ``parent`` that started it, or now if it did."""
+    """Let this process end with the thread that started it, or now if ``parent`` has ended."""
     _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(127)
@@ -183,7 +183,7 @@ def _become(
     """Turn a forked process into one as `spawn` would start it, and call ``run``."""
     code = 1
     try:
-        gc.freeze()  # the end of the parent's objects would close descriptors of this process
+        gc.freeze()  # finalizers of the parent's objects would close descriptors
         _reset_signals()
         end_with_parent(parent)
         with open(os.devnull, "rb", buffering=0) as null:

@@ -27,7 +27,7 @@ LIMIT = 3.0
 WARM_LIMIT = 60.0
 """Seconds for a module of `warm` while its import uses CPU time."""
 _IDLE_TICKS = 2
-"""CPU time, in units of the kernel, that a process uses which waits for LIMIT seconds."""
+"""Clock ticks of CPU time that a process uses at most while it only waits for LIMIT seconds."""
 _FOUND = "that the Python of dora finds without the node's folder and `env`"
 MAX_OUTSTANDING = 8
 """Requests at once: the time for an answer begins with the request."""
@@ -44,7 +44,7 @@ Done = Callable[[NodeProcess | None, str], None]
 
 
 def is_forkable(node: PreparedNode) -> bool:
-    """Return whether a zygote may have the node; it decides in the end."""
+    """Return whether to request the fork of a node; the zygote may still refuse it."""
     return node.spec.warm is not False and node.argv[:2] == (sys.executable, "-u")
 
 
@@ -84,14 +84,14 @@ class ZygoteProcess:
         """Modules to import, and the first node that lists each."""
         self._not_imported: set[str] = set()
         self._hanging: set[str] = set()
-        """Modules that are not imported again, since their import does not end."""
+        """Modules that are not imported again, because their import did not end."""
         self._failures = 0
         """Failures since the last node that it forked."""
         self._waiting: deque[tuple[SpawnRequest, Done]] = deque()
         self._outstanding: list[_Fork] = []
 
     def expect(self, nodes: Iterable[PreparedNode]) -> None:
-        """Start a process if it is worth while for these nodes and those before."""
+        """Start a zygote if there are enough nodes for it, with those of earlier calls."""
         for node in filter(is_forkable, nodes):
             self._nodes += 1
             for name in node.spec.warm or ():
@@ -108,7 +108,7 @@ class ZygoteProcess:
         process = self._process
         if process is None:
             if self._nodes > 1 and self._failures < MAX_FAILURES:
-                self._start()  # for the next one
+                self._start()  # for the next node
             return False
         if not (process.ready or process.early or self._nodes >= WORTH_WAITING):
             return False
@@ -117,12 +117,12 @@ class ZygoteProcess:
         return True
 
     def stop_import(self) -> None:
-        """Give up the import of a module of `warm`: what waits for it is to end."""
+        """Cancel the import of a module of `warm`, because a node that waits for it is stopped."""
         if self._process is not None and self._process.importing in self._warm:
             self._failed("the node is stopped")
 
     def close(self) -> None:
-        """End the process; what is not done yet never will be."""
+        """End the zygote; pending callbacks are not called."""
         self._waiting.clear()
         for fork in list(self._outstanding):
             self._forget(fork)
@@ -168,7 +168,7 @@ class ZygoteProcess:
             )
 
     def _failed(self, reason: str) -> None:
-        """End the process. Nodes that it has forked and not reported yet still report."""
+        """End the zygote. Nodes that it has forked are still reported."""
         self._failures += 1
         self._end()
         while self._waiting:
@@ -181,7 +181,7 @@ class ZygoteProcess:
             self._loop.remove_reader(process.channel)
             process.channel.close()
             with suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)  # with what a module of `warm` has started
+                os.killpg(process.pid, signal.SIGKILL)  # also processes of modules of `warm`
             with suppress(OSError):
                 os.kill(process.pid, signal.SIGKILL)
                 os.waitpid(process.pid, 0)
@@ -207,7 +207,7 @@ class ZygoteProcess:
             pipes += os.pipe()
             pipes += os.pipe()
             passed = [*pipes[1::2], theirs.fileno()]
-            # before the request: the node becomes a child of this process at once
+            # set before the request, because the node becomes a child of this process at once
             _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             socket.send_fds(process.channel, [json.dumps(values).encode()], passed)
         except OSError:
@@ -230,7 +230,7 @@ class ZygoteProcess:
         if fork.timer is not None:
             fork.timer.cancel()
         self._loop.remove_reader(fork.channel)
-        fork.channel.close()  # a process that is not confirmed ends
+        fork.channel.close()  # ends a process that was not confirmed
         self._outstanding.remove(fork)
         self._adopt_no_longer()
 
@@ -257,7 +257,7 @@ class ZygoteProcess:
         self._send_next()
 
     def _limit(self, fork: _Fork, waited: float) -> None:
-        """Look after another LIMIT seconds; ``waited``: how long it has waited then."""
+        """Check a fork after another LIMIT seconds; ``waited``: seconds since its request then."""
         used = cpu_ticks(fork.process.pid)
         fork.timer = self._loop.call_later(LIMIT, self._timed_out, fork, waited, used)
 
