@@ -21,7 +21,7 @@ DEFAULT_PORT: Final = 6013
 TOKEN_VARIABLE: Final = "DORA_AUTH_TOKEN"
 TOKEN_FILE: Final = "token"
 MOVED: Final = "moved"
-"""Folder of the addresses of coordinators that `dora cluster promote` replaced."""
+"""Folder with one file for each coordinator that `dora cluster promote` replaced."""
 SUCCESSORS: Final = "tokens"
 """Folder of the tokens that replace the account's one at a single address."""
 
@@ -164,15 +164,13 @@ def read_moved(host: str, port: int, environ: Mapping[str, str] = os.environ) ->
 
 
 def current_place(host: str, port: int, environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Return where the coordinator is that a file or the environment names: its successor's place
-    if this account has promoted one.
-    """
+    """Return the address of a coordinator, or of its successor if this account promoted one."""
     moved = read_moved(host, port, environ)
     return (host, port) if moved is None else (moved.host, moved.port)
 
 
 def write_moved(path: Path, moved: Moved) -> None:
-    """Use another coordinator from now on."""
+    """Store the successor of a coordinator; commands of this account then connect to it."""
     private_dir(path.parent)
     words = (address_text(moved.host, moved.port), moved.machine, *moved.former)
     write_private(path, f"{' '.join(words)}\n".encode())
@@ -181,9 +179,9 @@ def write_moved(path: Path, moved: Moved) -> None:
 def forget_moves(
     host: str, port: int, *former: str, environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Let this account use the addresses of a cluster's coordinators as they are.
+    """Remove the stored successors of a cluster's coordinators.
 
-    ``host``, ``port``: where its coordinator is; ``former``: where it was before.
+    ``host``, ``port``: its present address; ``former``: its earlier addresses.
     """
     places = {address_text(host, port), *former}
     folder = config_dir(environ) / MOVED

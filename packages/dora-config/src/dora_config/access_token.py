@@ -74,7 +74,7 @@ class Token(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Hash by which a successor recognizes the token; tokens of machines have the same one."""
+        """Hash that identifies the token in a `Successor`; the machines' token has the same."""
         return hashlib.sha256(b"dora token\0" + self.for_machine.secret.encode()).hexdigest()
 
     def has_secret(self, given: str) -> bool:
@@ -106,7 +106,7 @@ class Successor(NamedTuple):
         return "\n".join((str(self.token), *self.replaced))
 
     def replace(self, token: str | None) -> str:
-        """Return the successor of ``token``; ``token`` itself if it is another one."""
+        """Return the successor of ``token``; ``token`` itself if this does not replace it."""
         if token is None:
             return str(self.token)
         given = Token.parse(token)
@@ -115,7 +115,7 @@ class Successor(NamedTuple):
         return str(self.token.for_machine if given.is_of_machine else self.token)
 
     def following(self, before: Successor | None) -> Successor:
-        """Return this one, which also replaces what ``before`` replaced, and its token."""
+        """Return this successor, which also replaces ``before`` and the tokens that it replaced."""
         if before is None or before.token.digest == self.token.digest:
             earlier = () if before is None else before.replaced
         else:

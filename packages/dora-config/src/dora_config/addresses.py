@@ -1,4 +1,4 @@
-"""IP addresses: which are public; pure."""
+"""Check for public IP addresses; pure."""
 
 from __future__ import annotations
 

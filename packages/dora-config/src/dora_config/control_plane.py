@@ -33,8 +33,8 @@ CONNECT_TIMEOUT: Final = 5.0
 FETCH_TIMEOUT: Final = 5.0
 """Seconds to connect, and for the whole answer with the authority's certificate."""
 UNREAD_LIMIT: Final = 60.0
-"""Seconds without progress of sent data after which the kernel ends a connection: without
-acknowledgement, or while the peer has no room for more."""
+"""Seconds after which the kernel ends a connection whose sent data is not acknowledged, or whose
+peer reads nothing."""
 _MAX_CERTIFICATE: Final = 64 * 1024
 """Most bytes of a certificate that a server sends."""
 _COPY: Final = (

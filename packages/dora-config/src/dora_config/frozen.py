@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import SchemaError
 
-# What machines report is bounded, so that arithmetic with it cannot overflow.
+# Numbers in reports of machines are bounded, so that arithmetic with them cannot overflow.
 Count = Annotated[int, Field(gt=-(10**30), lt=10**30)]
 """Count, with limits far above counters of 64 bits and their differences."""
 Quantity = Annotated[float, Field(gt=-1e30, lt=1e30)]
@@ -50,7 +50,10 @@ class Frozen(BaseModel):
 
 
 def is_interrupt(error: Exception) -> bool:
-    """Whether an exception was Ctrl-C: pydantic turns it into text while it builds a validator."""
+    """Return whether an exception was Ctrl-C.
+
+    Pydantic converts KeyboardInterrupt to a SchemaError while it builds a validator.
+    """
     return isinstance(error, SchemaError) and str(error).rstrip(": \n").endswith(
         "KeyboardInterrupt"
     )

@@ -55,7 +55,7 @@ def uninstall_command(package: str) -> str:
 
 
 def is_bundle() -> bool:
-    """Return whether `dora cluster` has put this installation here, and replaces it as a whole."""
+    """Return whether `dora cluster` created this installation, and so replaces it as a whole."""
     return (Path(sys.prefix) / MANIFEST).is_file()
 
 
@@ -92,7 +92,7 @@ def wheel_source(wheel: str) -> str:
 
 
 def _source(wheel: str) -> list[str] | None:
-    """Return pip's words for a wheel beside the origin of this one; None if that is unknown.
+    """Return pip's arguments for a wheel beside the origin of this one; None if that is unknown.
 
     pip keeps no origin of a wheel that it found with ``--find-links``.
     """
@@ -111,7 +111,7 @@ def _installed(wheel: str) -> Distribution | None:
 
 
 def _sibling(own: Distribution, wheel: str) -> list[str] | None:
-    """Return pip's words for a wheel beside the origin of an installed one."""
+    """Return pip's arguments for a wheel beside the origin of an installed one."""
     try:
         origin: Any = json.loads(own.read_text("direct_url.json") or "{}")
         path = Path(unquote(urlsplit(origin["url"]).path))

@@ -114,7 +114,7 @@ def _explain_missing(word: str) -> int:
         wheel = "dora-cli-core"
         subject = f"`dora {word}` is not installed here; most commands are in the wheel {wheel}"
     lines = ["[ERROR]", f"{subject}, which is not installed for {sys.executable}"]
-    # a wheel of nodes does not bring the command line that its command needs
+    # a wheel of nodes does not depend on the command line that its command needs
     alone = word in OWN_WORDS or "dora-cli-core" in with_needed(wheel)
     needed = [wheel] if alone else ["dora-cli-core", wheel]
     lines += [f"  install it: {wheel_command(one)}" for one in needed]
@@ -125,7 +125,7 @@ def _explain_missing(word: str) -> int:
 
 
 def _show_installed() -> int:
-    """Print what this installation without the command line has, and what would add the rest."""
+    """Print which commands this installation has, and how to install the command line."""
     from dora_config.installation import wheel_command
 
     print("Usage: dora COMMAND [OPTIONS]\n\nInstalled here:")

@@ -120,7 +120,7 @@ class Addition:
         return found
 
     def use(self, build: Callable[[Any], T]) -> T:
-        """Import the object, and return what is built of it. Raises PluginError."""
+        """Import the object, and return what is built from it. Raises PluginError."""
         found = self.load()
         with self.blamed("be used"):
             return build(found)
@@ -198,12 +198,12 @@ class Plugins:
         return [addition.name for addition in self.additions(group)]
 
     def refusals(self) -> list[str]:
-        """Return why plug-ins are refused, a sentence each."""
+        """Return the reason of each refused plug-in as a sentence."""
         return list(dict.fromkeys([*self._refused.values(), *self._ignored]))
 
 
 def ignored(addition: Addition) -> str:
-    """Return the sentence about a plug-in that has the name of something of dora."""
+    """Return the sentence about a plug-in whose name dora itself uses."""
     return (
         f"the {what(addition.group, addition.name)} of the plug-in {addition.by} is ignored,"
         f" because dora has its own; remove it: {uninstall_command(addition.wheel)}"
@@ -283,7 +283,7 @@ def packages_of_others() -> dict[str, str]:
 
 
 def load(group: Group, name: str, build: Callable[[Any], Any] | None = None) -> Any:
-    """Return a plug-in's object, or what is built of it. Raises PluginError."""
+    """Return a plug-in's object, or what is built from it. Raises PluginError."""
     found = installed().find(group, name)
     if found is None:
         raise PluginError(missing(group, name) or f"no plug-in has the {what(group, name)}")

@@ -35,7 +35,7 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class Retry:
-    """Failures of one thing so far. ``now``: seconds of any clock."""
+    """Counter of one operation's failures. ``now``: seconds of any clock."""
 
     failures: int = 0
     _first: float = 0.0
@@ -44,9 +44,9 @@ class Retry:
     _due: float = float("-inf")
 
     def failed(self, policy: RetryPolicy, now: float, held: float | None = None) -> float:
-        """Count a failure; return the seconds until the next try, infinite: give up.
+        """Count a failure; return the seconds until the next attempt (infinite: give up).
 
-        ``held``: seconds since the last try; None: since the last failure.
+        ``held``: seconds since the last attempt; None: since the last failure.
         """
         held = now - self._last if held is None else held
         is_past = policy.window is not None and now - self._first > policy.window
@@ -62,9 +62,9 @@ class Retry:
         return delay
 
     def wait(self, now: float) -> float:
-        """Return the seconds until the next try."""
+        """Return the seconds until the next attempt."""
         return max(0.0, self._due - now)
 
     def reset(self) -> None:
-        """Let the next try follow at once, and count from 0 again."""
+        """Allow the next attempt at once, and count failures from 0 again."""
         self.failures, self._due = 0, float("-inf")

@@ -38,17 +38,18 @@ TIMEOUT: Final = 20.0
 UPLOAD_TIMEOUT: Final = 30.0
 """Seconds without a byte after which the connection of an upload is replaced."""
 BROKEN: Final = RetryPolicy(first=0.2, longest=1.0, limit=4)
-"""Broken connections of a download since its last new byte; failed attempts to upload a file."""
+"""Policy for broken connections of a download, counted since its last new byte, and for failed
+uploads of a file."""
 BUSY: Final = RetryPolicy(first=0.2, longest=1.0, limit=119)
-"""Attempts at which the coordinator was overloaded, or another process had the file locked (it may
-hash a large one)."""
+"""Policy while the coordinator is overloaded, or another process has locked the file (it may hash a
+large one)."""
 BLOCK: Final = 64 * 1024
-"""Bytes that are sent between two looks for an early answer."""
+"""Bytes that are sent between two checks for an early answer."""
 _PIECE_BYTES: Final = 1 << 20
 """Bytes that are read at a time."""
 _DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _OVERLOADED: Final = (429, 503)
-"""HTTP statuses of a coordinator that answers later."""
+"""HTTP statuses after which the request is retried."""
 
 
 class DownloadFailed(DoraError):
@@ -64,7 +65,7 @@ class UploadFailed(DoraError):
 
 
 class _Overloaded(ConnectionError):
-    """The coordinator answers later."""
+    """The coordinator cannot answer now; the request is retried."""
 
 
 class Incoming(Protocol):
@@ -80,7 +81,7 @@ class Incoming(Protocol):
         """Check the whole content; raises FileRefused and DownloadFailed."""
 
     def discard(self) -> None:
-        """Give up what was received, after an error of the disk."""
+        """Discard the received bytes after an error of the disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from dora_config.dataflow.variables import is_private
 
 SWITCH = "DORA_NODE_ZYGOTE"
-"""Set to 0, it turns the fork of nodes off."""
+"""Environment variable; 0 disables the forking of nodes."""
 CHANNEL = 3
 """Descriptor of the zygote's socket."""
 _PROGRAM = (
@@ -25,23 +25,23 @@ _PROGRAM = (
 )
 ROOM_FOR_WORDS = "." * 1000
 ROOM = {"_DORA_ROOM": "." * (1 << 15)}
-"""Last word and a variable of a process that will `show` another command line and environment."""
+"""Last argument and variable of a process whose command line and environment are later replaced."""
 _NON_TEMPORAL = "glibc.cpu.x86_non_temporal_threshold"
 _TUNABLES = f"{_NON_TEMPORAL}=0x400000"
-"""glibc copies past the caches from 4 MiB on: a 16 or 40 MiB payload takes a quarter less time.
-By default it does so from about three quarters of a cache on, which half a payload rarely has."""
+"""Copies of 4 MiB and more bypass the CPU caches, which takes a quarter less time for payloads of
+16 or 40 MiB. The default threshold of glibc, about three quarters of a cache, is rarely reached."""
 
 _DEFAULT_SIGNALS = (
     *(signal.SIGPIPE, signal.SIGXFSZ),
-    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),  # a script's `&` or nohup ignores these
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),  # ignored after a script's `&`, or nohup
 )
-"""Signals that do their default in programs that the runner starts: it has handlers for them."""
+"""Signals whose default actions are restored in the zygote, and so in the nodes that it forks."""
 
 _early: list[tuple[int, socket.socket]] = []
 
 
 def with_tunables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with what Python and glibc of a node read at their start."""
+    """Return the variables, with those that Python and glibc read when a node starts."""
     own = {"PYTHONUNBUFFERED": "1"}
     tunables = variables.get("GLIBC_TUNABLES", "")
     if _NON_TEMPORAL not in tunables:
@@ -103,5 +103,5 @@ def _keep(started: tuple[int, socket.socket] | None) -> None:
 
 
 def take_early() -> tuple[int, socket.socket] | None:
-    """Return the zygote that :func:`start_early` has started, once."""
+    """Return the zygote that :func:`start_early` has started; None at further calls."""
     return _early.pop() if _early else None

@@ -179,7 +179,7 @@ class Rollout(Frozen):
 
 
 class WrittenRollout(Rollout, Written):
-    """`rollout` of a file, which has its own defaults."""
+    """`rollout` of a file; its defaults differ from those of `Rollout`."""
 
     healthy: HealthyField = DEFAULT_HEALTHY
     on_failure: OnFailureField = "rollback"

@@ -51,7 +51,7 @@ def load_cluster(path: Path | str) -> LoadedCluster:
 
 
 def _with_its_key(one: _Reached, folder: Path) -> _Reached:
-    """Make ``identity_file`` relative to the folder of the cluster file absolute."""
+    """Resolve a relative ``identity_file`` against the folder of the cluster file."""
     file = one.identity_file
     if file is None or file.startswith("~"):
         return one

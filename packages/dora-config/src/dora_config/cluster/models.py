@@ -71,7 +71,7 @@ _SCOPED_PATTERN = r"^[0-9A-Fa-f:.]+%\S+$"
 _UNSPECIFIED_PATTERN = r"^[0:.]+$"
 _PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
 _MIN_DEPTH = 2
-"""Folders in the path of `prefix`: a folder of the system is not replaced."""
+"""Smallest depth of the path in `prefix`, so that no folder of the system is replaced."""
 
 
 def _ip_address(value: str) -> str:
@@ -192,7 +192,7 @@ EnvironmentField = Annotated[
     dict[
         Annotated[str, AfterValidator(_variable)], Annotated[str, BeforeValidator(_variable_text)]
     ],
-    # for the whole, since pydantic before 2.10 omits the constraints of keys
+    # schema of the whole mapping, since pydantic before 2.10 omits the constraints of keys
     WithJsonSchema(
         {
             "type": "object",

@@ -14,7 +14,7 @@ from dora_config.cluster.fleet import Rollout
 from dora_config.retry import Retry, RetryPolicy
 
 REFUSED = RetryPolicy(first=2.0, longest=2.0)
-"""Steps that were refused for now."""
+"""Policy for steps that were refused for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Track:
     """Whether the check command of the roll-out has succeeded."""
     processes: object = None
     since: float = 0.0
-    """Time at which these processes were first seen."""
+    """Time at which ``processes`` were first seen."""
     open_since: float | None = None
     """Time since which the unit may change and its machine is connected."""
 
@@ -75,11 +75,11 @@ class Track:
 @dataclass(slots=True)
 class Decision:
     act: list[str] = field(default_factory=list)
-    """Copies whose next step is to be carried out."""
+    """Units whose next step is to be carried out."""
     opened: list[str] = field(default_factory=list)
-    """Copies that may change."""
+    """Units that may change."""
     check: list[str] = field(default_factory=list)
-    """Copies whose check is to be run."""
+    """Units whose check is to be run."""
     healthy: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """Reason of each failure that was not reported before."""
@@ -100,11 +100,11 @@ class RollOut:
     """Decides about one roll-out after another."""
 
     keep_going: bool = False
-    """Continue whatever fails."""
+    """Continue after failures."""
     tracks: dict[str, Track] = field(default_factory=dict, init=False)
 
     def begin(self) -> None:
-        """Begin another roll-out, or try again what has failed."""
+        """Begin another roll-out, or retry the failed units."""
         for track in self.tracks.values():
             track.open_since, track.refusal, track.checked = None, "", False
             track.retry.reset()
@@ -120,7 +120,7 @@ class RollOut:
     def step_ended(
         self, name: str, now: float, *, refusal: str = "", check_passed: bool = False
     ) -> None:
-        """Note that a step has ended; ``refusal``: why it is to be tried again."""
+        """Record the end of a step; ``refusal``: why it is retried."""
         track = self.track(name)
         track.busy, track.stepped_at, track.refusal = False, now, refusal
         track.checked = track.checked or check_passed
@@ -173,15 +173,15 @@ class RollOut:
             decision.opened.append(one.name)
             has_failed = one.failed is not None or one.name in decision.failed
             may_act = one.differs and not has_failed and not self.is_busy(one.name, now)
-            # a stop needs no connection: the machine gets it when it returns; whether a dataflow
-            # without a machine can be placed is found by a try
+            # a stop needs no connection: the machine receives it when it returns; only an attempt
+            # shows whether a dataflow without a machine can be placed
             if may_act and (one.connected or one.removed or one.machine is None):
                 decision.act.append(one.name)
 
     def _opened(
         self, rollout: Rollout, affected: Sequence[Seen], now: float, decision: Decision
     ) -> list[Seen]:
-        """Return those of the batches that have begun; note who is healthy or failed."""
+        """Return the units of the batches that have begun; record healthy and failed ones."""
         opened: list[Seen] = []
         # a machine of an earlier batch may return after one of a later batch has failed
         failed = {one.unit: f"{one.name}: {one.failed}" for one in affected if one.failed}
@@ -211,7 +211,7 @@ class RollOut:
         return opened
 
     def _judge(self, rollout: Rollout, one: Seen, now: float, decision: Decision) -> None:
-        """Note whether one of the open batches has become healthy or failed."""
+        """Record whether a unit of a batch that has begun is healthy or has failed."""
         if one.removed or one.healthy or one.failed is not None:
             return
         track = self.track(one.name)

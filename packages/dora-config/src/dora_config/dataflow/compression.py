@@ -15,12 +15,12 @@ CodecName = Literal["jpeg", "h264", "lz4", "zstd"]
 CODECS: Final[tuple[CodecName, ...]] = get_args(CodecName)
 
 LOSSY: Final = ("h264", "jpeg")
-"""Codecs that change pictures, the one that may change them more first."""
+"""Lossy codecs for pictures, the one with the larger loss first."""
 DEFAULT_QUALITY: Final[Mapping[str, int]] = {"jpeg": 85, "h264": 55}
 DEFAULT_LEVEL: Final[Mapping[str, int]] = {"lz4": 1, "zstd": 1}
 HIGHEST_LEVEL: Final[Mapping[str, int]] = {"lz4": 12, "zstd": 22}
 _MODULES: Final[Mapping[str, str]] = {"h264": "av"}
-"""Module that a codec needs beyond what dora-daemon depends on; an extra of its name brings it."""
+"""Modules that are not dependencies of dora-daemon, by codec; the extra has the codec's name."""
 
 
 class Compression(Frozen):
@@ -62,7 +62,7 @@ def library_problem(codec: CodecName) -> str | None:
     module = _MODULES.get(codec)
     if module is None:
         return None
-    invalidate_caches()  # of a daemon that runs for weeks
+    invalidate_caches()  # the library may be installed while a daemon runs
     if find_spec(module) is not None:
         return None
     remedy = (
@@ -80,8 +80,8 @@ def library_problem(codec: CodecName) -> str | None:
 def shared(wanted: Iterable[Compression | None]) -> Compression | None:
     """Return the compression of an output for all its readers on one machine.
 
-    It crosses once, with that of what they name which changes it least: pictures are compressed
-    with loss only if all readers accept that.
+    The output is sent once, with the requested compression that has the least loss. A lossy codec
+    is used only if all readers name one.
     """
     named = list(wanted)
     lossless = [one for one in named if one is not None and one.lossless]

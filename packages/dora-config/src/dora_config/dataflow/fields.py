@@ -236,7 +236,7 @@ class ShortForm(NamedTuple):
 
 
 SCALAR_TYPES = ["string", "number", "boolean"]
-"""Types of a text in the JSON Schema."""
+"""Types of values in the JSON Schema that a text field accepts."""
 
 
 def text_schema(pattern: str | None = None, **bounds: int) -> WithJsonSchema:

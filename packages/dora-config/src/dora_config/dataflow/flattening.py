@@ -34,7 +34,7 @@ _PORT_NODE = MODULE_PORT_PREFIX.rstrip("/")
 
 
 INHERITED = ("build", "deploy", "cpu_affinity", "warm")
-"""Fields that a node of a module has from the node that uses it, unless it sets them."""
+"""Fields that a node of a module inherits from the node that uses the module."""
 
 
 def _nearest(*values: Value | None) -> Value | None:

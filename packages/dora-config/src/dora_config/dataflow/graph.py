@@ -36,7 +36,7 @@ class _SourceCheck:
     """Checks that the sources of inputs exist, and suggests corrections."""
 
     def __init__(self, nodes: Sequence[ResolvedNode]) -> None:
-        # inputs from one of several nodes with the same id are correct
+        # nodes with the same id are merged: the duplicate id is reported elsewhere
         self._outputs: dict[str, dict[str, None]] = {}
         self._owners: dict[str, set[str]] = {}
         """Nodes by output."""
@@ -154,7 +154,7 @@ def _backpressure_cycles(
     nodes: Sequence[ResolvedNode], flat: Sequence[FlatNode]
 ) -> Iterator[Problem]:
     """Yield a warning for each cycle of nodes that can block each other forever."""
-    waiting = {  # an ID may occur several times, which is another problem
+    waiting = {  # an id may occur several times, which is reported elsewhere
         (source, nodes[position].id): flat[position].at("inputs", name)
         for position, name, source in _blocking_inputs(nodes)
     }
@@ -172,7 +172,7 @@ def _backpressure_cycles(
 def _without_beginning(
     nodes: Sequence[ResolvedNode], flat: Sequence[FlatNode]
 ) -> Iterator[Problem]:
-    """Yield a remark if nodes receive messages only of each other: none may be the first."""
+    """Yield a remark if nodes receive messages only from each other: none may send first."""
     known = {node.id for node in nodes}
     readers: dict[str, list[str]] = {}
     begun: list[str] = []

@@ -354,7 +354,7 @@ def _check_graph(loading: _Loading, found: Resolution) -> None:
 
 
 def _check_arguments(loading: _Loading, flat: FlatNode, node: ResolvedNode) -> None:
-    """Check the arguments of a node by name, if its plug-in brings a check."""
+    """Check the arguments of a node by name, if its plug-in provides a check."""
     if node.kind != "standard" or node.path is None or node.git is not None:
         return
     if "/" in node.path or node.path.endswith(".py") or is_file(loading.base / node.path):

@@ -32,11 +32,13 @@ class NodeKind:
     needs: tuple[str, ...] = ()
     """Modules that the interpreter of the node must have."""
     problems: Callable[[Any, list[str], list[str], Place, str], Iterator[Problem]] = _nothing
-    """Called with the block, inputs, outputs, the place of the block, and words for the node."""
+    """Yields problems; called with the block, inputs, outputs, the place of the block, and the name
+    of the node in messages."""
     resolve: Callable[[Any, list[str], list[str]], Any] = lambda block, inputs, outputs: block
     """Returns the block for the node; called with the block, inputs and outputs."""
     warnings: Callable[[Any, Path, Mapping[str, Any]], Iterator[tuple[KeyPath, str]]] = _nothing
-    """Called with the block, the folder of the dataflow and `env`, on the machine of the file."""
+    """Yields warnings; called with the block, the folder of the dataflow and `env`, on the machine
+    that has the file."""
     types: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda node: {}
     """Returns types of outputs (`NODE/OUTPUT`) for viewers; called with a recorded node."""
     add_rules: Callable[[dict[str, Any]], None] = lambda schema: None

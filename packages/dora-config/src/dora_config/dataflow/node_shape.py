@@ -110,7 +110,7 @@ _HUB = re.compile(r"(?:.*/)?(?P<name>[\w.-]+)(?:@(?P<operator>[~^=]?)(?P<numbers
 
 
 def _instead_of_hub(reference: object) -> str:
-    """Return the lines for a node in Python; the index of Python has the packages of the hub."""
+    """Return the lines that replace `hub` for a Python node; PyPI has the hub's packages."""
     found = _HUB.fullmatch(str(reference))
     if found is None:
         return "write `build: pip install NAME` and `path: NAME` for a node in Python"
@@ -124,7 +124,7 @@ def _pip_version(operator: str, numbers: list[str]) -> str:
     written = ".".join(numbers)
     if operator == "=":
         return f"=={written}"
-    # the number after these may grow
+    # number of components that must be equal; the next one may be larger
     fixed = 2 if len(numbers) > 1 and (operator == "~" or numbers[0] == "0") else 1
     compatible = [*numbers, "0", "0"][: fixed + 1]
     exact = f",>={written}" if len(numbers) > len(compatible) else ""

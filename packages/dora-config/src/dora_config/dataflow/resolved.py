@@ -183,7 +183,7 @@ class ResolvedNode(ResolvedProgram):
 
     @property
     def printed_outputs(self) -> frozenset[str]:
-        """The outputs that consist of what the node prints: the runner sends them, and drops."""
+        """The outputs that consist of printed lines; the runner sends them and never waits."""
         found = {self.send_stdout_as, self.send_logs_as}
         for operator in self.operators:
             own = (operator.send_stdout_as, operator.send_logs_as)

@@ -21,7 +21,7 @@ from dora_config.yaml.suggest import closest_name, did_you_mean
 _URN = re.compile(r"([^\[\]\s]+)(?:\[([^\[\]]*)\])?")
 _PARAMETER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*([^\s,=\[\]]+)\s*")
 _MAX_WIDENING = 3
-"""Conversions in a row, such as UInt8 to UInt32 to UInt64."""
+"""Most conversions in a row, such as UInt8 to UInt32 to UInt64."""
 
 _NUMBERS = ("Float32", "Float64", "Int32", "Int64", "UInt8", "UInt32", "UInt64")
 

@@ -96,14 +96,14 @@ def expand_parameters(text: str, parameters: Mapping[str, str]) -> str:
 
 
 def is_private(name: str) -> bool:
-    """Return whether a variable is dora's own, which no program inherits that it starts."""
+    """Return whether a variable is internal to dora and not inherited by the programs it starts."""
     return name in _PRIVATE or name.startswith(_PRIVATE_PREFIX)
 
 
 def is_reserved(name: str) -> bool:
     """Return whether a file or `--env` must not set a variable.
 
-    It is dora's own, or changes which code programs load. Programs inherit the latter from the
-    environment that dora runs in.
+    Reserved are the internal variables, and those that change which code a program loads. Programs
+    inherit the latter from the environment of dora.
     """
     return is_private(name) or name in _RESERVED or name.startswith(_RESERVED_PREFIX)

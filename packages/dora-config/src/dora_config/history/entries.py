@@ -167,7 +167,7 @@ class MachineReturned(Frozen, kind="machine_returned"):
 
 
 class PartUncontrolled(Frozen, kind="part_uncontrolled"):
-    """The daemon of a machine cannot control the nodes, which run on; ``reason`` None: it can."""
+    """A daemon lost control of its running nodes; ``reason`` None: it has regained control."""
 
     machine: str
     reason: str | None = None
@@ -190,7 +190,7 @@ class PartRuns(Frozen, kind="part_runs"):
 
 
 class RollOutFailed(Frozen, kind="roll_out_failed"):
-    """The dataflow did not become what a generation of the fleet wants."""
+    """The roll-out of a generation of the fleet failed for the dataflow."""
 
     generation: int
     reason: str

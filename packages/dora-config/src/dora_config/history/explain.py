@@ -50,7 +50,7 @@ _PHASES = {
     "finished": "ended",
     "failed": "ended",
 }
-"""Phases of a dataflow that are worth a line."""
+"""Phases of a dataflow that the timeline shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Narrator:
     _waiting: dict[str, str] = field(default_factory=dict)
 
     def occurrence(self, timed: TimedEvent) -> Occurrence | None:
-        """Return the line about an event; ``None`` for events that are not worth one."""
+        """Return the line about an event; ``None`` for events that the timeline omits."""
         line = self._line(timed)
         if line is None:
             return None
@@ -256,7 +256,7 @@ def _last_incident(found: Iterable[Trouble], now: float) -> list[Trouble]:
 
 
 def _unresolved(incident: list[Trouble]) -> list[Trouble]:
-    """Leave out what nodes waited for once if there is trouble now, which it does not explain."""
+    """Omit ended waits of nodes if a trouble continues, because they do not explain it."""
     if all(one.until is not None for one in incident):
         return incident
     return [one for one in incident if one.kind != "wait" or one.until is None]

@@ -22,12 +22,12 @@ from dora_config.protocol.runner_events import (
 )
 
 LINK_SILENCE: Final = 5.0
-"""Seconds after which a link at most notices that its peer does not answer."""
+"""Longest time in seconds until a link detects that its peer does not answer."""
 NO_SPACE: Final = "No space left on device"
 
 Kind = Literal["node", "machine", "part", "version", "disk", "link", "input", "wait", "dataflow"]
 PRIMARY: Final[frozenset[Kind]] = frozenset({"node", "machine", "part", "version", "disk"})
-"""Kinds that are not merely noticed as the consequence of another trouble."""
+"""Kinds that can be a first cause; the others are usually consequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Trouble:
 
     kind: Kind
     subject: str
-    """Identifies it, together with ``kind``: it can be over and begin again."""
+    """Identifies the trouble together with ``kind``, also when it occurs again."""
     begins: float
     at: float
     """Time at which the trouble was detected."""
@@ -65,13 +65,13 @@ class Troubles:
     _open: dict[tuple[Kind, str], int] = field(default_factory=dict)
 
     def begin(self, trouble: Trouble) -> None:
-        """Add a trouble, unless it is known and not over."""
+        """Add a trouble, unless it already exists and has not ended."""
         if trouble.key not in self._open:
             self._open[trouble.key] = len(self.found)
             self.found.append(trouble)
 
     def end(self, kind: Kind, subject: str, at: float) -> None:
-        """A trouble is over; ignored if it is not known."""
+        """End a trouble; does nothing if it does not exist."""
         index = self._open.pop((kind, subject), None)
         if index is not None:
             self.found[index] = replace(self.found[index], until=at)

@@ -258,7 +258,7 @@ Decision = (
     | RollBackFleet
     | PauseFleet
 )
-"""Requests that change what the coordinator stores; of a plan, why it is refused."""
+"""Requests that change the coordinator's store, and `PlanDataflow`, which checks a start."""
 ControlRequest = Annotated[
     Decision
     | WaitForEnd

@@ -105,7 +105,7 @@ class Register(Message, kind="register"):
     stored_ends: tuple[PartReport, ...] = ()
     """Parts whose end a coordinator has stored, for one that has taken over with an older copy."""
     public_key: str
-    """Identity of the machine (DER, base64), which :class:`Challenge` makes it prove."""
+    """Identity of the machine (DER, base64), proved in the answer to :class:`Challenge`."""
     link_version: tuple[int, int] = LINK_VERSION
     """Version of the protocol of the links that it starts."""
     dataflow_format: tuple[int, int] = DATAFLOW_FORMAT
@@ -338,15 +338,13 @@ class Registered(Message, kind="registered"):
 class RegistrationRefused(Message, kind="registration_refused"):
     message: str
     permanent: bool = False
-    """Retrying is useless (wrong version)."""
+    """Another attempt would be refused too, as with an incompatible version."""
     claim: Claim | None = None
     """Claim of the coordinator that has taken over."""
 
 
 class Challenge(Message, kind="challenge"):
-    """First answer to a :class:`Register`; answered with
-    :class:`IdentityProof`.
-    """
+    """First answer to a :class:`Register`; answered with :class:`IdentityProof`."""
 
     nonce: str
     authority: str

@@ -226,7 +226,7 @@ class LogFilter(Message):
     per_node: dict[str, LogLevel] = Field(default_factory=dict)
     """Levels by node; override ``level``."""
     grep: str | None = None
-    """A part of the message, in any case."""
+    """Text that the message contains; upper and lower case are equal."""
     tail: int | None = None
 
 

@@ -155,7 +155,7 @@ class CopyDifference(Message):
     by_hand_at: str = ""
 
     def lines(self) -> list[str]:
-        """Return it as text, without what is equal."""
+        """Return the change as lines of text; empty if nothing is to be done."""
         words = {"start": "start", "stop": "stop", "change": "change", "restart": "restart"}
         if self.action not in words:
             return []
@@ -169,7 +169,7 @@ class CopyDifference(Message):
 
 
 class FleetEntry(Message):
-    """One generation: who asked for what, when, and how it went."""
+    """One generation: action, author, time, changes and outcome."""
 
     generation: int
     action: Literal["apply", "rollback"] = "apply"
@@ -198,15 +198,15 @@ class CopyRecord(Message):
     failed: str | None = None
     """Reason of the failure in the present generation."""
     by_hand_at: UnixTime | None = None
-    """Time since when the copy differs from the generation that it has reached."""
+    """Time at which the copy began to differ from the generation that it has reached."""
 
 
 class FleetStatus(Message):
-    """Position of the present roll-out, as it is stored."""
+    """Stored progress of the present roll-out."""
 
     generation: int = 0
     paused: str | None = None
-    """Why nothing is changed now."""
+    """Why the roll-out is paused."""
     finished: bool = True
     """The present generation was promoted: machines that return follow without waves."""
     force: bool = False
@@ -214,7 +214,7 @@ class FleetStatus(Message):
 
 
 def operators_pause(paused: str | None) -> str | None:
-    """Return that an operator has paused the fleet; None: it goes on, or a failure paused it."""
+    """Return the sentence about a pause by an operator; None: not paused, or by a failure."""
     by_operator = paused is not None and paused.startswith("by ")
     return f"the fleet was paused {paused}" if by_operator else None
 

@@ -25,9 +25,9 @@ LINK_VERSION: Final = (1, 0)
 the keys and `LinkIdentity` never change, so that links of different versions can name each other's.
 """
 LINK_PROTOCOL: Final = "link protocol"
-"""The versions of the two links do not work together."""
+"""Part of each error about links with incompatible versions; identifies such errors."""
 LINKS_SETTING: Final = "links:"
-"""The two machines do not agree on `links`."""
+"""Part of each error about machines with different `links`; identifies such errors."""
 
 
 def link_versions_fit(one: tuple[int, int], other: tuple[int, int]) -> bool:

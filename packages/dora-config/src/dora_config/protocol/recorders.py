@@ -1,4 +1,4 @@
-"""Recorder processes, and the plan of a recording; no I/O.
+"""Messages of recorder processes, and the plan of a recording; no I/O.
 
 The process that starts a recorder gives it a :class:`RecordingRequest`. The recorder finishes the
 file when its standard input ends, and writes a :class:`RecorderStatus` to its standard output when

@@ -91,7 +91,7 @@ class TopicChunk(Message, kind="topic_chunk"):
     update: TopicUpdate = TopicUpdate()
     done: bool = False
     problem: str | None = None
-    """Why watching again is useless; ``None``: the runner has ended."""
+    """Why another watch would fail too; ``None``: the runner has ended."""
 
 
 class WatchedTopics(Message, kind="watched_topics"):

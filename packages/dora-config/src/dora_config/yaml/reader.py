@@ -203,7 +203,7 @@ class _Constructor:
 
 
 def read_document(text: str, file: str) -> Document:
-    """Read a text; everything wrong with it is in the document's `problems`."""
+    """Read a text; the document's `problems` contain its errors."""
     document = Document(file=file, text=text)
     text = text.removeprefix("\ufeff")
     try:

@@ -66,7 +66,7 @@ _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 
 def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, ...]]:
     """Return the specification and warnings; raises OperationFailed."""
-    from dora_config.dataflow.loader import parse_dataflow  # few coordinators read a file
+    from dora_config.dataflow.loader import parse_dataflow  # slow to import, and rarely needed
 
     directory, origin = _directory(wanted.directory)
     given = wanted.descriptor
@@ -411,7 +411,7 @@ async def _get_fleet(_: models.NoArguments, send: Send) -> FleetReport:
 
 @_operation("GET", f"{paths.FLEET}/history", "getFleetHistory")
 async def _fleet_history(_: models.NoArguments, send: Send) -> FleetHistory:
-    """Get the generations of the fleet: who, when, what changed, and how it went."""
+    """Get the generations of the fleet: author, time, changes and outcome."""
     return await send(GetFleetHistory())
 
 
