@@ -18,10 +18,10 @@ _OPTIONAL_VALUE = "--exit-when-nodes-finish"
 
 
 class Command(TyperCommand):
-    """Command that explains options that it lacks, and how it takes the name of a dataflow."""
+    """Command whose errors explain options of dora-rs, and how to name a dataflow."""
 
     unsupported: ClassVar[Mapping[tuple[str, str], str]] = UNSUPPORTED_OPTIONS
-    """Why a command lacks an option of dora-rs."""
+    """Errors for options of dora-rs that do not exist here, by command and option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for word in takewhile(lambda word: word != "--", args):
@@ -41,7 +41,7 @@ class Command(TyperCommand):
             raise
 
     def _how_to_name(self, ctx: Any) -> str:
-        """Return the syntax by which this command names a dataflow; empty: it names none."""
+        """Return the syntax for the name of a dataflow; empty if this command has none."""
         for param in self.params:
             if param.name in ("dataflow", "attach"):
                 is_option = param.param_type_name == "option"
@@ -83,7 +83,7 @@ def command_for(name: str, entry: Any) -> Any:
 
 
 def _of_application(name: str, app: typer.Typer) -> Any:
-    app.rich_markup_mode = None  # as commands of dora itself
+    app.rich_markup_mode = None  # like the commands of dora itself
     app.info.cls = app.info.cls or CommandGroup
     is_group = len(app.registered_commands) != 1 or app.registered_groups
     command: Any = get_group(app) if is_group or app.registered_callback else _single(app)

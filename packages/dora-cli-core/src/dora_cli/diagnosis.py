@@ -29,11 +29,11 @@ from dora_config.linux import NeedsLinux
 from dora_daemon.build.arrow_versions import CURE, find_conflict
 
 MAX_PIPE = 1 << 20
-"""Bytes of the pipe of the largest queue; the usual limit of an unprivileged user."""
+"""Bytes in the pipe of the largest queue; the usual limit of an unprivileged user."""
 ENOUGH_FILES = 4096
 """Limit of open files per process below which `dora doctor` warns."""
 ENOUGH_MEMORY = 512 << 20
-"""Less is reported: open files, and bytes of shared memory."""
+"""Bytes of available memory below which `dora doctor` warns."""
 
 
 CheckResult = Literal["PASS", "WARN", "FAIL"]
@@ -55,7 +55,7 @@ _failure = partial(Finding, "FAIL")
 
 
 def check_versions() -> Iterator[Finding]:
-    """Check that the wheels of the core, and all others that are here, have one version."""
+    """Check that the wheels of the core, and all other installed ones, have one version."""
     found = installed_wheels()
     for wheel in with_needed("dora-cli-core"):
         if wheel not in found:
@@ -79,7 +79,7 @@ def installed_wheels() -> dict[str, str]:
 
 
 def check_plugins() -> Iterator[Finding]:
-    """Import what plug-ins add, and report what does not work."""
+    """Import what plug-ins add, and report failures."""
     from dora_cli.command import command_for
     from dora_cli.registry import NAMES, Group
     from dora_cli.templates import OWN
@@ -88,12 +88,12 @@ def check_plugins() -> Iterator[Finding]:
     own: dict[plugins.Group, Iterable[str]] = {"dora.commands": NAMES, "dora.templates": OWN}
 
     def build(name: str, entry: object) -> None:
-        if not isinstance(entry, Group):  # its commands are imported when they are named
+        if not isinstance(entry, Group):  # its commands are imported at their first use
             command_for(name, entry)
 
     problems = list(plugins.problems(own, {"dora.commands": build}))
     for problem in problems:
-        # a plug-in is not the cause of this one; the check of pyarrow names the cure
+        # not caused by a plug-in; the check of pyarrow reports it with a remedy
         if "pyarrow requires NumPy" not in problem:
             yield _warning("plug-ins", problem)
     wheels = sorted({one.by for one in plugins.installed().additions(*plugins.GROUPS)})
@@ -157,7 +157,7 @@ def _is_ours(file: str) -> bool:
 
 
 def check_dora_rs() -> Iterator[Finding]:
-    """Warn of the command of dora-rs in this environment: it has the names of ours."""
+    """Warn if dora-rs-cli is installed here, because it overwrites the command `dora`."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -170,7 +170,7 @@ def check_dora_rs() -> Iterator[Finding]:
 
 
 _OVERWRITTEN = ("dora-config", "dora-cli-core")
-"""Wheels with files that dora-rs-cli has as well: the script `dora`, and the package dora_cli."""
+"""Wheels whose files dora-rs-cli overwrites: the script `dora`, and the package dora_cli."""
 
 
 def check_programs() -> Iterator[Finding]:

@@ -47,7 +47,7 @@ class CommandFailed(Exception):
 
 @contextmanager
 def explained_interrupt(text: str) -> Iterator[None]:
-    """Print on Ctrl-C what was interrupted and what goes on, and exit with 130."""
+    """On Ctrl-C print ``text``, and exit with 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -79,7 +79,7 @@ def describe(error: BaseException) -> tuple[str | None, int]:
 
 
 def _unexpected(error: BaseException) -> str:
-    """Return the traceback of a defect, from where a plug-in of others was called."""
+    """Return the traceback of a defect; of one in a third-party plug-in, from its first frame."""
     where, trace = "dora; please report it", error.__traceback__
     if (found := _in_plugin(trace)) is not None:
         plugin, trace = found
@@ -124,7 +124,7 @@ def _with_causes(error: BaseException) -> str:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        if error.strerror.startswith("No usable temporary directory"):  # of `tempfile`
+        if error.strerror.startswith("No usable temporary directory"):  # raised by `tempfile`
             return f"{error.strerror}; free space there, or set TMPDIR to a writable folder"
         if not names and isinstance(error, FileNotFoundError):
             # of the system calls that dora uses, only getcwd fails without a file name

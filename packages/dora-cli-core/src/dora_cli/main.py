@@ -85,7 +85,7 @@ class LazyGroup(CommandGroup):
             command: Any = self
             for word in phrase:
                 command = command and command.get_command(ctx, word)
-            if command is not None:  # a plug-in has it, which may be missing
+            if command is not None:  # of a plug-in, which may be missing
                 return " ".join(args[:2]), command, args[2:]
         word = args[0]
         if word in self._unsupported and not ctx.resilient_parsing:
@@ -94,7 +94,7 @@ class LazyGroup(CommandGroup):
         return super().resolve_command(ctx, args)
 
     def sections(self) -> tuple[list[Section], list[str]]:
-        """Return the commands by heading, and which plug-ins do not work."""
+        """Return the commands by heading, and the problems of plug-ins."""
         from dora_cli import plugin_commands
 
         found = {section.title: dict(section.commands) for section in self._sections}
@@ -185,9 +185,9 @@ def main(arguments: Sequence[str]) -> int:
         create_application().main(args=list(arguments), prog_name="dora")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
-    except Exception as error:  # noqa: BLE001 - the edge of every command
+    except Exception as error:  # noqa: BLE001 - the outermost frame of a command
         if COMPLETION_VARIABLE in os.environ:
-            return 1  # there is nothing to complete; the shell shows what is printed
+            return 1  # without a message, which the shell would show
         from dora_cli import errors
         from dora_config.frozen import is_interrupt
 

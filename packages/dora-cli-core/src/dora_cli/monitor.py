@@ -297,7 +297,7 @@ class Page:
 
     @staticmethod
     def _shared(found: Tables, left: int) -> int:
-        """Return the lines of the nodes if both tables share ``left`` lines."""
+        """Return the number of lines for the nodes if both tables share ``left`` lines."""
         node_lines, edge_lines = len(found.nodes) + _FRAME, len(found.edges) + _FRAME
         if node_lines + edge_lines <= left:
             return node_lines

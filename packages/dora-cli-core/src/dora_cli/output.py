@@ -6,7 +6,7 @@ used on terminals only (unless `NO_COLOR` or `TERM=dumb` is set); a pipe gets th
 Control characters are shown escaped: names, errors and output of nodes and machines may contain
 them. Complete colour sequences pass to terminals.
 
-Each piece is written when the stream is ready, so that waiting for its reader can be given up.
+Each piece is written when the stream is ready, so that the wait for its reader can be limited.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_HELD = 100
 """Newest remarks that are kept while the whole terminal is in use."""
 
 PATIENCE = 3.0
-"""Seconds after which a blocked stream is given up, once `limit_waits` was called."""
+"""Seconds after the call of `limit_waits` until a blocked stream is discarded."""
 
 _PIECE = 4096
 """Bytes that a writable pipe accepts at once (PIPE_BUF)."""
@@ -92,7 +92,7 @@ def shown(text: str, stream: TextIO) -> str:
 
 
 def raw(text: str) -> None:
-    """Write text to standard output unchanged, for `screen`; raises OSError, names the stream."""
+    """Write text to standard output unchanged, for `screen`; raises OSError with its name."""
     try:
         if not _write_to(sys.stdout, text):
             discard(sys.stdout)
@@ -108,13 +108,13 @@ def is_output_error(error: Exception) -> bool:
 
 
 def limit_waits() -> None:
-    """Give up a stream that is blocked for `PATIENCE` seconds from now on."""
+    """Discard streams that are still blocked `PATIENCE` seconds from now."""
     if not _limited_since:
         _limited_since.append(time.monotonic())
 
 
 def _write_to(stream: TextIO, text: str) -> bool:
-    """Write all of `text`, waiting if necessary; return False if the stream was given up."""
+    """Write all of `text`, waiting if necessary; return False if the wait reached its limit."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # not a file, as in tests
@@ -155,7 +155,7 @@ def remark(text: str = "") -> None:
 
 @contextmanager
 def held_remarks() -> Iterator[None]:
-    """Write remarks at the end: a page that fills the terminal would be drawn over them."""
+    """Write remarks after the block, because a full-screen page would overwrite them."""
     global _held
     held: deque[str] = deque(maxlen=MAX_HELD)
     _held = held

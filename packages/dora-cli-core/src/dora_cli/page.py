@@ -1,4 +1,4 @@
-"""The page of `dora ui`, `--ui` and `dora graph`, which a plug-in has: the group `dora.pages`."""
+"""The page of `dora ui`, `--ui` and `dora graph`, provided by a plug-in (group `dora.pages`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def show(
 
 
 def beside(source: PageSource) -> AbstractContextManager[None]:
-    """Serve the page in a process of its own for a block. Raises PluginError."""
+    """Serve the page in a separate process during a block. Raises PluginError."""
     found: AbstractContextManager[None] = plugins.load("dora.pages", "beside")(source)
     return found
 

@@ -16,7 +16,7 @@ from dora_config import plugins
 from dora_config.plugins import PluginError
 
 Build = Callable[[str, Any], Any]
-"""Returns the command of a name and of what an entry point names."""
+"""Returns the command for a name and the object of an entry point."""
 
 
 def find(name: str, build: Build) -> Any:
@@ -36,7 +36,7 @@ def words(group: str) -> list[str]:
 
 
 def values(group: str, own: Container[str], build: Build) -> tuple[dict[str, Any], list[str]]:
-    """Return the added commands of a group, and what does not work; `own` are its own words."""
+    """Return the added commands of a group, and problems; `own` are the words of dora itself."""
     found: dict[str, Any] = {}
     installed = plugins.installed()
     problems = [] if group else installed.refusals()

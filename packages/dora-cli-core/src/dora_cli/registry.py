@@ -30,7 +30,7 @@ class Section(NamedTuple):
 
 
 def functions(module: str, *words: str) -> dict[str, str]:
-    """Return the functions of a module by word; one that Python uses ends in `_`."""
+    """Return the functions of a module by word; a word that Python reserves gets `_` at the end."""
     return {word: f"{module}:{_function(word)}" for word in words}
 
 
@@ -136,4 +136,4 @@ NAMES: frozenset[str] = frozenset(
         for subcommand in entry.commands
     ]
 )
-"""Names that a plug-in cannot have: of commands, and of those in groups."""
+"""Names that a plug-in cannot use: of commands, and of subcommands."""

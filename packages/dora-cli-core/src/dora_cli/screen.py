@@ -32,7 +32,7 @@ class RedrawnLines:
         self._rows = 0
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Draw over the previous lines, whose rows must have fitted the width of the terminal."""
+        """Draw over the previous lines; none of them may be wider than the terminal."""
         rows = [output.shown(row, sys.stdout) for line in lines for row in line.split("\n")]
         drawn = "".join(f"{row}{CLEAR_LINE}\n" for row in rows)
         output.raw(f"{self._back()}{drawn}{CLEAR_REST}")
@@ -69,7 +69,7 @@ class Screen:
 
 @contextmanager
 def _signals_exit() -> Iterator[None]:
-    """End by SIGTERM or SIGHUP as by an exception, which restores the terminal."""
+    """Raise SystemExit on SIGTERM and SIGHUP, so that the terminal is restored."""
 
     def exit_by(number: int, _frame: object) -> None:
         sys.exit(128 + number)

@@ -28,7 +28,7 @@ COORDINATOR_TIMEOUT = 30.0
 DAEMON_TIMEOUT = 30.0
 """Seconds for a started daemon to connect."""
 BACKLOG = 4096
-"""Connections that may wait, as for a coordinator that listens itself."""
+"""Most connections that wait for the coordinator to accept them."""
 
 
 def up(
@@ -88,7 +88,7 @@ def _of_another_account(error: DoraError, target: Endpoint) -> DoraError:
 
 
 def _warn_of_other_address(target: Endpoint) -> None:
-    """Warn if DORA_COORDINATOR_ADDR sends other commands to another coordinator."""
+    """Warn if other commands use another coordinator because of DORA_COORDINATOR_ADDR."""
     elsewhere = os.environ.get("DORA_COORDINATOR_ADDR", target.host)
     if elsewhere not in (target.host, "localhost"):
         output.warn(
@@ -104,7 +104,9 @@ def _default_daemons(client: CoordinatorClient) -> int:
 
 
 def _start_coordinator(target: Endpoint, *, recreate: bool) -> BackgroundProcess:
-    """Start a coordinator. Clients can connect at once, and wait until it accepts them, unless
+    """Start a coordinator.
+
+    Its socket listens at once, so that clients wait until it accepts them, unless
     DORA_COORDINATOR_INTERFACE names another address.
     """
     from dora_cli.coordinator import background
@@ -260,7 +262,7 @@ def _print_status(
 
 
 def _check_file(dataflow: Path, *, as_json: bool) -> bool:
-    """Print what is found in a dataflow file; return whether it is valid."""
+    """Print the problems of a dataflow file; return whether it is valid."""
     from dora_cli.diagnosis import check_dataflow
 
     valid = True

@@ -175,7 +175,7 @@ def expand(
 
 
 def _module_summary(module: LoadedModule) -> str:
-    """`module filter: 2 nodes (a, b), inputs raw, cfg (optional), outputs clean`."""
+    """Return `module filter: 2 nodes (a, b), inputs raw, cfg (optional), outputs clean`."""
     inputs = [*module.inputs, *(f"{name} (optional)" for name in module.optional_inputs)]
     nodes = f"{output.counted(len(module.node_ids), 'node')} ({', '.join(module.node_ids)})"
     return (

@@ -68,7 +68,7 @@ def doctor(
 
 
 def _is_healthy(cluster: Path | None) -> bool:
-    """Check the machines of a cluster file, if one is given; name one that is here."""
+    """Check the machines of a cluster file, if one is given; return whether all checks pass."""
     if cluster is None:
         if CLUSTER_FILE.is_file():
             output.remark(f"to check the machines of the cluster: dora doctor {CLUSTER_FILE}")

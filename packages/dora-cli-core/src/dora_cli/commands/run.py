@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dora_daemon.runner.service import Runner
 
     Beside = Callable[[Runner], Coroutine[Any, Any, None]]
-    """Task that runs with the runner."""
+    """Task that runs beside the runner."""
 
 StopAfter = Annotated[
     float | None,

@@ -165,7 +165,7 @@ def pub(
 MAX_JSON = 65_536
 """Most bytes of a message that `--format json` shows."""
 MAX_ROW = 2048
-"""Most characters of one message."""
+"""Most characters of a message in text output."""
 
 
 def echo(
@@ -207,13 +207,13 @@ def echo(
                         return
                 drops.add({} if update is None else update.dropped)
         except KeyboardInterrupt:
-            pass  # the normal end
+            pass  # ends the command normally
         finally:
             drops.report()
 
 
 MAX_WINDOW = 3600.0
-"""Seconds; the limit of the wire format."""
+"""Largest window in seconds; the limit of the wire format."""
 
 
 def _window(text: str) -> float:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dora_config.protocol.control import Explained
 
 ADOPTION_SECONDS = 5.0
-"""Time for a run to answer; then its files are read."""
+"""Limit in seconds for a run to answer; then its files are read."""
 ADOPTION_POLL = 0.1
 """Seconds between two requests while the runner has not answered."""
 
@@ -82,7 +82,7 @@ def _show(explained: Explanation, output_format: options.TextFormat) -> None:
 def _explain(
     dataflow: str | None, archive: Path | None, last: float, addr: str | None, port: int | None
 ) -> Explanation | None:
-    """Return the coordinator's explanation; None if it has no such dataflow and files have."""
+    """Return the coordinator's explanation; None: use local files instead."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
     from dora_cli.logs.files import here
     from dora_config.protocol.control import Explain
@@ -131,7 +131,7 @@ def _has_files(dataflow: str | None) -> bool:
 
 
 def _explain_here(dataflow: str | None, archive: Path | None, last: float) -> Explanation:
-    """Explain a run in this folder: a `dora run` that runs from its runner, others from files."""
+    """Explain a run in this folder, from its runner if it runs, else from files."""
     from dora_cli.why.local import choose_history, evidence
     from dora_config.history.explain import explain
     from dora_daemon.agent.local_runs import local_runs

@@ -34,11 +34,11 @@ class BackgroundProcess:
     log: Path
 
     def wait_until(self, ready: Callable[[], bool], *, within: float) -> None:
-        """Wait until ``ready()``; raises NotStarted with the end of the log.
+        """Wait until ``ready()``; raises BackgroundNotStarted with the end of the log.
 
-        The process is killed on failure, also when ``ready`` raises or on Ctrl-C. A coordinator
-        that is still busy at the end decides nothing about the process: it keeps running, and
-        CoordinatorBusy is raised.
+        The process is killed on failure, also when ``ready`` raises or on Ctrl-C. If the
+        coordinator is still busy at the end, the process keeps running and CoordinatorBusy is
+        raised.
         """
         deadline = time.monotonic() + within
         busy: CoordinatorBusy | None = None

@@ -53,7 +53,7 @@ class CoordinatorClient:
         timeout: float | None = None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        """``timeout``: seconds for a connection and for the answer to a query, if not the usual."""
+        """``timeout``: seconds for a connection and for the answer to a query; None: defaults."""
         self.endpoint = at
         self._on_close = on_close
         connect, query = (CONNECT_TIMEOUT, QUERY_TIMEOUT) if timeout is None else (timeout, timeout)
@@ -86,7 +86,7 @@ class CoordinatorClient:
     def request(self, request: Request[A], *, timeout: float | None = None) -> A:
         """Return the answer to a request.
 
-        ``timeout``: seconds after which CoordinatorLost is raised, if not the usual of queries.
+        ``timeout``: seconds after which CoordinatorLost is raised; None: the default of queries.
         Raises CoordinatorUnavailable, Untrusted, AccessDenied and RequestFailed.
         """
         assert isinstance(request, Message)
@@ -207,13 +207,13 @@ class CoordinatorClient:
                 self._report(answer.getheader(paths.SUCCESSOR))
                 return answer.status, kind, answer.read()
         except (OSError, http.client.HTTPException) as error:
-            connection.close()  # it may still receive this answer
+            connection.close()  # a late answer would be read as that of the next request
             if timeout is not None and isinstance(error, TimeoutError):
                 raise unanswered(self.endpoint, timeout) from error
             raise lost(self.endpoint) from error
 
     def _report(self, successor: str | None) -> None:
-        """Print once that another coordinator leads."""
+        """Warn once that another coordinator has replaced this one."""
         if successor is not None and self.successor is None:
             self.successor = successor
             host = split_address(successor)[0]
@@ -223,7 +223,7 @@ class CoordinatorClient:
             )
 
     def connect(self) -> None:
-        """Connect unless that is done; raises CoordinatorUnavailable, Untrusted."""
+        """Connect unless connected; raises CoordinatorUnavailable, Untrusted."""
         if self._connection.sock is not None:
             if not select.select([self._connection.sock], [], [], 0)[0]:
                 return

@@ -1,6 +1,6 @@
 """Names that a shell completes: dataflows, nodes and outputs that the coordinator lists.
 
-Completion never fails and never waits long: without a coordinator there is nothing to complete.
+Without an answer of the coordinator within a short time, the list is empty.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TIMEOUT: Final = 2.0
 """Seconds for the coordinator to answer."""
 
 Items = list[tuple[str, str]]
-"""Words and what shells show beside them."""
+"""Words, each with the text that shells show beside it."""
 
 
 def running_dataflows(ctx: Any) -> Items:
@@ -57,7 +57,7 @@ def _dataflows(ctx: Any) -> Sequence[DataflowSummary]:
 
 
 def _names(rows: Iterable[DataflowSummary]) -> Items:
-    # a name may have been used before: the newest dataflow is meant
+    # several dataflows may have one name, which selects the newest
     return _offered(list({row.name or row.uuid: row.status for row in rows}.items()))
 
 

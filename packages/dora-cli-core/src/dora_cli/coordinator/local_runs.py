@@ -1,7 +1,7 @@
 """A coordinator and an agent in this process, which adopt the runs of `dora run` on this computer.
 
-They use a port of 127.0.0.1, store nothing that outlives them, and start nothing. The runs continue
-after them.
+They use a port of 127.0.0.1, start no processes, and remove their files when they end. The runs
+keep running afterwards.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
 A = TypeVar("A", bound=Message)
 
 ADOPTION_SECONDS = 5.0
-"""Time for runners to answer."""
+"""Limit in seconds for runners to answer."""
 ADOPTION_POLL = 0.1
 """Seconds between two requests while a runner is adopted or left."""
 STOP_SECONDS = 5.0
-"""Time for a daemon to store a stop."""
+"""Limit in seconds for a daemon to store a stop."""
 
 
 @asynccontextmanager
 async def adopting(
     find: FindRuns, machines: Iterable[str | None] | None = None
 ) -> AsyncIterator[Endpoint]:
-    """Adopt runs for the block; ``machines``: of the daemons that started them, one agent each."""
+    """Adopt runs during the block; ``machines``: ids of their machines, with one agent for each."""
     directory = await anyio.to_thread.run_sync(RuntimeDir.create, runtime_root())
     try:
-        with _quiet("dora.coordinator", "dora.daemon"):  # the run itself prints what happens
+        with _quiet("dora.coordinator", "dora.daemon"):  # the run prints its own events
             async with (
                 private_coordinator(directory.path) as endpoint,
                 anyio.create_task_group() as tasks,
@@ -119,7 +119,7 @@ def _of_machine(find: FindRuns, machine: str | None) -> list[tuple[Path, IndexEn
 
 
 class _ClientOfThisMachine(CoordinatorClient):
-    """Client whose lists and stops include the parts of which nothing runs yet."""
+    """Client whose lists and stops include parts that wait for their start."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _ClientOfThisMachine(CoordinatorClient):
         ]
 
     def _request_stop(self, wanted: StopDataflow) -> list[WaitingPart]:
-        """Let daemons store the stop, for after a power cut; return those that only waited."""
+        """Let daemons store the stop, so that it survives a power cut; return the waiting parts."""
         running = [
             (root, one.instance, WaitingPart(entry.dataflow_id, entry.name, 0, None), False)
             for root, one in self._daemons

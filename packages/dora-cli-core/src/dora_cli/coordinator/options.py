@@ -81,9 +81,9 @@ def is_named(addr: str | None, port: int | None) -> bool:
 def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> CoordinatorClient:
     """Return a client, which connects with its first request.
 
-    ``or_here``: unless an option names the coordinator, it connects now. If none answers, and the
-    coordinator of this machine's daemon is away, its requests are about the dataflows on this
-    machine.
+    ``or_here``: unless an option names the coordinator, it connects now. If none answers, and a
+    daemon or dataflows without a connection to their coordinator run on this machine, its
+    requests are about these.
     """
     from dora_cli.coordinator.client import CoordinatorClient
     from dora_cli.coordinator.errors import CoordinatorUnreachable

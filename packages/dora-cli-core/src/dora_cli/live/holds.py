@@ -10,7 +10,7 @@ from dora_config.protocol.holds import HOLD_LIMIT
 from dora_config.protocol.reports import ListNodes
 
 HOLD_POLL = 0.5
-"""Seconds between looks whether a node still holds updates."""
+"""Seconds between two checks whether a node still holds updates."""
 
 
 def wait_for_release(client: CoordinatorClient, dataflow: str | None, node: str) -> None:

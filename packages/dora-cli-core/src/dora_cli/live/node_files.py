@@ -1,7 +1,7 @@
 """Files that a node runs: its programs, what they import, and files named in `args` and `env`.
 
-Of a console script, or `python -m`, these are modules of its package and of others that are not
-installed in site-packages: those that it imports, at any depth.
+A console script or `python -m` has as files the modules that it imports, at any depth, from its own
+package and from packages outside of site-packages.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _modules_of_packages(path: str, args: Sequence[str], node: str, base: Path) 
 def _in_packages(names: Sequence[str], interpreter: Path, base: Path) -> set[Path]:
     """Return modules and what they import, at any depth.
 
-    Of packages in site-packages only those of ``names`` are followed: others do not change.
+    Of packages in site-packages only those of ``names`` are followed; others rarely change.
     """
     own = {_top(name) for name in names}
     roots: dict[str, list[Path]] = {one: [] for one in (*sys.stdlib_module_names, *_OURS)}

@@ -17,11 +17,11 @@ from dora_cli.live.node_files import files_of, syntax_problem
 from dora_config.dataflow.resolved import ResolvedNode
 
 STEP_MS = 50
-"""Milliseconds between two looks at the files."""
+"""Milliseconds between two checks of the files."""
 DEBOUNCE_MS = 400
 """Milliseconds for which further changes are collected."""
 TICK_MS = 250
-"""Interval at which times are checked while no file changes."""
+"""Milliseconds between two checks of due actions while no file changes."""
 
 GRACE = 5.0
 """Seconds from STOP to SIGTERM for the process of a replaced node."""
@@ -30,9 +30,9 @@ ReloadNode = Callable[[str], Awaitable[str | None]]
 """Reloads a node; returns why it was not reloaded."""
 
 SETTLE_SECONDS = 0.15
-"""Time without a change until a node is reloaded."""
+"""Seconds without a change until a node is reloaded."""
 MISSING_SECONDS = 2.0
-"""Time until a removed file is reported: most come back at once."""
+"""Seconds until a removed file is reported; editors often replace files by removing them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ReportMissing:
 
 @dataclass(frozen=True, slots=True)
 class ReportBroken:
-    """A file of nodes has a syntax error; they keep running until it is saved without."""
+    """A file of nodes has a syntax error; they keep their old code until it is corrected."""
 
     file: Path
     problem: str
@@ -104,13 +104,13 @@ class ReloadState:
         return tuple(node for node, files in self._files.items() if path in files)
 
     def changed(self, digests: Mapping[Path, str | None]) -> list[Path]:
-        """Return the paths whose digest is another one."""
+        """Return the paths whose digest has changed."""
         return [path for path, digest in digests.items() if self._digests.get(path) != digest]
 
     def note(
         self, digests: Mapping[Path, str | None], now: float, broken: Mapping[Path, str]
     ) -> None:
-        """Note the digests of contents (None: a missing file); ``now``: a monotonic clock.
+        """Store the digests of contents (None: a missing file); ``now``: a monotonic clock.
 
         ``broken``: line and message of syntax errors in the changed files.
         """
@@ -126,7 +126,7 @@ class ReloadState:
                     self._reported.discard((node, path))
 
     def ended(self, node: str) -> None:
-        """Note that a reload has ended, with success or not."""
+        """Record the end of a reload, successful or not."""
         self._reloading.discard(node)
 
     def _missing(self, node: str) -> list[Path]:
@@ -146,7 +146,7 @@ class ReloadState:
         return max(changed.values()) + SETTLE_SECONDS
 
     def due(self, now: float) -> Iterator[Command]:
-        """Yield what is to be done at this time."""
+        """Yield the actions that are due."""
         for node in list(self._changed):
             due = self._due_at(node)
             if node in self._reloading or due is None or now < due:
@@ -235,7 +235,7 @@ class NodeWatcher:
                 self._state.set_files(name, digests)
 
     async def _follow(self) -> None:
-        """Follow the folders of all files, until there are others."""
+        """Watch the folders of all files, until the set of files changes."""
         self._refollow = anyio.Event()
         files = frozenset(self._state.files)
         folders = {path.parent for path in files if path.parent.is_dir()}
@@ -252,7 +252,7 @@ class NodeWatcher:
         )
         begun = False
         async for batch in changes:
-            # The first batch comes once the watch has begun: read also what changed before it.
+            # The first batch arrives after the watch has begun: read also earlier changes.
             changed = frozenset(known[path] for _, path in batch if path in known)
             await self._read(changed if begun else files)
             begun = True

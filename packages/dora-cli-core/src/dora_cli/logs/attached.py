@@ -38,7 +38,7 @@ def follow(client: CoordinatorClient, uuid: str) -> bool:
                     case control.Failure(id=number) if number == reading:
                         logs_done = True
                         output.warn(frame.message)
-                    case control.Failure() if ended is None:  # of the wait or of a stop
+                    case control.Failure() if ended is None:  # of the request to wait, or of a stop
                         raise request_failed(frame)
                 if ended is not None and logs_done:
                     break

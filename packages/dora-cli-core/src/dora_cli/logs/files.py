@@ -79,10 +79,10 @@ def recorded_runs(base: Path, pattern: str) -> list[RecordedRun]:
 
 
 def choose_run(base: Path, wanted: str | None, pattern: str, what: str) -> RecordedRun:
-    """Return the run with files of these names whose id starts with ``wanted``, or the newest with
-    that name (None: the newest). ``what``: the files, for messages.
+    """Return the run whose id starts with ``wanted``, else the newest with that name.
 
-    Raises NoSuchRun if no name and no id or several ids match.
+    ``wanted`` None: the newest run. ``what`` names the files in messages. Raises NoSuchRun if
+    several ids match, or neither an id nor a name.
     """
     runs = recorded_runs(base, pattern)
     if not runs:

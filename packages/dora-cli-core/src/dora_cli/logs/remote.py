@@ -42,7 +42,7 @@ HOLD = 0.5
 
 
 class TimeOrder:
-    """Holds entries back for a moment and returns them in order of time."""
+    """Delays entries by a fixed time and returns them in order of time."""
 
     def __init__(self, hold: float) -> None:
         self._hold = hold
@@ -61,7 +61,7 @@ class TimeOrder:
     def due(self, now: float) -> list[LogLine]:
         """Return the entries that are due and all older ones, oldest first.
 
-        The clock of a machine may be wrong: an entry never waits longer than others allow.
+        The clock of a machine may be wrong, so an entry is returned at the latest when it is due.
         """
         newest = max((at for at, due, _ in self._waiting if due <= now), default=None)
         if newest is None:
@@ -87,7 +87,10 @@ class MergedLogs:
         self._newest: dict[str, float] = {}
 
     def add(self, daemon: str, entries: Sequence[LogLine], reading: Iterable[str]) -> list[LogLine]:
-        """Return, oldest first, entries that no later one of the ``reading`` daemons precedes."""
+        """Return, oldest first, the entries that are older than all further ones.
+
+        ``reading``: daemons that have not sent all their lines.
+        """
         self._waiting += entries
         newest = max((entry.time for entry in entries), default=-inf)
         self._newest[daemon] = max(newest, self._newest.get(daemon, -inf))

@@ -41,7 +41,7 @@ MAX_NAMES = 6
 
 
 MAX_BYTES: Final = 4 << 30
-"""Limit for one node; more is usually a mistake."""
+"""Limit in bytes for the files of one node; more is usually a mistake."""
 _INSTALLERS: Final = ("pip", "pip3", "uv")
 _SPECIAL_FILES: Final = (
     (stat.S_ISSOCK, "socket"),
@@ -333,7 +333,7 @@ class _Collector:
         joined = os.path.normpath(here.parent / target)
         base = os.path.normpath(self.root)
         real = os.path.realpath(here)
-        if os.path.realpath(joined) != real:  # a `..` follows another link
+        if os.path.realpath(joined) != real:  # a `..` in the target follows another link
             joined = os.path.normpath(self.root / os.path.relpath(real, os.path.realpath(base)))
         if not (joined == base or joined.startswith(f"{base}/")):
             raise CollectionError(

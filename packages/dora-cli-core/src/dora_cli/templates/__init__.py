@@ -11,8 +11,8 @@ from types import MappingProxyType
 from dora_config import plugins
 
 Template = Callable[[str], tuple[Mapping[str, str], Sequence[str]]]
-"""Returns the files of a project of that name by relative path, and the commands to go on with;
-raises ValueError if it cannot have that name."""
+"""Returns the files of a project by relative path, and the next commands for the user; raises
+ValueError if the project cannot have the given name."""
 
 
 def project(kind: str, name: str) -> tuple[Mapping[str, str], Sequence[str]]:
@@ -43,7 +43,7 @@ def package_name(name: str) -> str:
 
 
 def _dataflow(name: str) -> tuple[Mapping[str, str], Sequence[str]]:
-    """A dataflow with two talkers and a listener."""
+    """Return a dataflow with two talkers and a listener."""
     package_name(name)
     names = (
         *("dataflow.yml", "talker.py", "listener.py", "test_dataflow.py"),
@@ -54,7 +54,7 @@ def _dataflow(name: str) -> tuple[Mapping[str, str], Sequence[str]]:
 
 
 def _node(name: str) -> tuple[Mapping[str, str], Sequence[str]]:
-    """A Python project with one node."""
+    """Return a Python project with one node."""
     package = package_name(name)
     if keyword.iskeyword(package):
         raise ValueError(f"{name!r} is a Python keyword; choose another name")

@@ -57,7 +57,7 @@ def show_rates(
             else:
                 _follow(updates, rates, every=REPORT_INTERVAL if duration is None else math.inf)
     except KeyboardInterrupt:
-        pass  # the normal end
+        pass  # ends the command normally
     finally:
         rates.print()
 

@@ -48,10 +48,10 @@ FOLDER: Final = "dora-report"
 
 REDACTED: Final = "<redacted>"
 MIN_SECRET_LENGTH: Final = 6
-"""Characters of a value that is removed wherever it occurs; shorter ones are too common."""
+"""Fewest characters of a value that is removed wherever it occurs; shorter ones are too common."""
 
 _STRICT: Final = frozenset({"env", "env_overrides", "params"})
-"""Keys below which values of users stand: random-looking ones are removed as well."""
+"""Keys whose values come from users, so that random-looking ones are removed as well."""
 
 _SECRET_NAME = re.compile(
     r"token|secret|passw|passphrase|pwd$|credential|private|api_?key|access_?key|auth|session|cookie"
@@ -148,7 +148,7 @@ class Redactor:
                 return value
 
     def text(self, text: str) -> str:
-        """Return a text without secret values and without what has the form of one."""
+        """Return a text without secret values and without words that look like one."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             for form in {secret, _in_json(secret)}:
                 text, count = self._replaced(text, form)
@@ -188,7 +188,7 @@ class Report:
     metrics: Any = None
 
     def last_event(self) -> float:
-        """Return the time until which logs are of interest."""
+        """Return the end of the time span of the logs."""
         return last_moment(self.evidence)
 
 
@@ -325,7 +325,7 @@ def write(path: Path, report: Report, secrets: Iterable[str]) -> None:
 
 def contents(report: Report, redactor: Redactor) -> dict[str, str]:
     """Return the files of the archive by name, without secrets."""
-    # what is removed from a value by its key is also removed from the logs, so these come last
+    # logs come last: values that were found by their key in other files are removed there too
     values = {
         "dataflow.json": report.descriptor,
         "versions.json": report.versions,

@@ -18,12 +18,12 @@ PREFIX = "history"
 
 
 def choose_history(base: Path, wanted: str | None) -> RecordedRun:
-    """Return the histories of the run that is meant; raises NoSuchRun."""
+    """Return the histories of the selected run; raises NoSuchRun."""
     return choose_run(base, wanted, f"{PREFIX}*.jsonl", "history")
 
 
 def read_machines(run: RecordedRun) -> dict[str, tuple[tuple[HistoryEntry, ...], int]]:
-    """Return by machine the events and how many between them were dropped.
+    """Return the events of each machine, and the number of dropped ones.
 
     The name is empty for a run without a daemon.
     """
@@ -81,7 +81,7 @@ def _machine(
 
 
 def _began(entries: Iterable[HistoryEntry]) -> RunBegan | None:
-    """Return the last beginning."""
+    """Return the last event `RunBegan`."""
     found = [entry.event for entry in entries if isinstance(entry.event, RunBegan)]
     return found[-1] if found else None
 
