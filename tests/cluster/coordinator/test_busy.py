@@ -73,7 +73,7 @@ def test_a_wait_continues_after_a_coordinator_that_ended_during_a_request(
 def test_the_doctor_distinguishes_why(status: int, result: str) -> None:
     findings = Findings()
     with refusing(status) as cluster:
-        report, line = doctor._ask_coordinator(cluster, findings)
+        report, line = doctor._report_of_coordinator(cluster, findings)
         assert report is None
         assert line == f"Coordinator: {queries.endpoint_of(cluster)}, {result}"
     assert len(findings.problems) == 1

@@ -28,10 +28,10 @@ _SEND_SECONDS = 3600.0
 Progress = Callable[[int], None]
 Listener = Callable[[bytes], None]
 Listeners = tuple[Listener | None, Listener | None]
-"""Receivers of stdout and of stderr."""
+"""Receivers of stdout and stderr."""
 
 SUDO = ("env", "LC_ALL=C.UTF-8", "LANGUAGE=", "sudo", "-n", "--")
-"""Begins a command; sudo prints the texts below."""
+"""Prefix of a command that runs as root; its messages are the English ones below."""
 _NEEDS_PASSWORD = (
     "a password is required",
     "a terminal is required",
@@ -68,7 +68,7 @@ def shown(argv: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FinishedCommand:
-    """Result of a command; only the last 64 KiB of output that a listener received."""
+    """Result of a command; at most the last 64 KiB of output if a listener received it."""
 
     code: int
     stdout: str

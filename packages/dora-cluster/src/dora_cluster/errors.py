@@ -7,11 +7,11 @@ from dora_config.errors import DoraError
 NOT_ENDED = (
     "did not end in time and may still run there; check that machine, then run this command again"
 )
-"""End of the sentence of RemoteTimeout."""
+"""End of the message of RemoteTimeout."""
 
 
 class SshError(DoraError):
-    """Base of these errors; ``str()`` is "NAME: SENTENCE"."""
+    """Base of these errors; ``str()`` is ``NAME: REASON``."""
 
     def __init__(self, machine: str, sentence: str) -> None:
         super().__init__(f"{machine}: {sentence}")
@@ -28,7 +28,7 @@ class HostKeyRefused(SshError):
 
 
 class LoginRefused(SshError):
-    """No key was accepted; the sentence lists those that were tried."""
+    """No key was accepted; the message lists the keys that were tried."""
 
 
 class ConnectionLost(SshError):

@@ -48,8 +48,8 @@ sys.path.insert(0, "/proc/self/fd/%d" % file.fileno())
 from dora_cluster.remote_program.__main__ import main
 sys.exit(main())
 """
-_TEST: Final = ("echo", "dora")
-"""Prints its word unless the login shell refuses commands."""
+_SHELL_TEST: Final = ("echo", "dora")
+"""Command that prints a word; a login shell without commands does not."""
 
 
 class MachineProblem(DoraError):
@@ -129,7 +129,7 @@ def _failure(connection: MachineConnection, command: str, done: FinishedCommand)
     """Return why a request has no reply."""
     if done.code == NO_PYTHON:
         return too_old(done)
-    test = connection.run(_TEST)
+    test = connection.run(_SHELL_TEST)
     printed = (test.stdout.strip() or test.stderr.strip()).splitlines()
     if not test.stdout.strip().endswith("dora"):
         shown = f' (it printed: "{printed[0]}")' if printed else ""

@@ -36,7 +36,7 @@ FETCH_TIMEOUT: Final = 1800.0
 
 _WHEELS_OF_THE_LOCK: Final = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
 _CONSTRAINTS_OF_UV: Final = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT")
-"""The lock is exact, and uv refuses these without hashes."""
+"""Variables to unset: uv refuses constraints without hashes, and the lock pins all versions."""
 _MISSING: Final = re.compile(
     r"you require ([^\s,]+==[^\s,]+)|No matching distribution .* for (\S+)"
 )
@@ -46,11 +46,11 @@ OLDEST_PYTHON = (3, 11)
 _KEY = re.compile(r"(\w+)-(glibc|musl)(\d+)\.(\d+)-py(\d+)\.(\d+)(t?)")
 _LEGACY = {(2, 5): "manylinux1", (2, 12): "manylinux2010", (2, 17): "manylinux2014"}
 _FIRST_GLIBC = {"x86_64": 5, "i686": 5}
-"""Minor version of the oldest glibc 2 that wheels are tagged for; 17 on other machines."""
+"""Minor version of the oldest glibc 2 with wheel tags, by machine; 17 on other machines."""
 _UV_GLIBC = (17, 28, *range(31, 41))
 """Minor versions of glibc 2 that uv has a name for."""
-_NARROW = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}
-"""Machine name for a 32-bit Python on such a kernel."""
+_MACHINE_OF_32_BIT = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}
+"""Machine name for a 32-bit Python, by the machine name of the kernel."""
 
 
 class UnknownPlatform(DoraError):
@@ -59,7 +59,7 @@ class UnknownPlatform(DoraError):
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The properties of a machine that decide which wheels run there."""
+    """Properties of a machine that decide which wheels run there."""
 
     machine: str
     """Name as in wheels: x86_64, aarch64, ..."""
@@ -70,11 +70,14 @@ class Platform:
 
     @classmethod
     def from_probe(cls, facts: Mapping[str, Any]) -> Platform:
-        """Read the facts of ``remote_program.versions``; raises UnknownPlatform."""
+        """Return the platform of the facts that ``remote_program.versions`` reports.
+
+        Raises UnknownPlatform.
+        """
         try:
             machine = str(facts["machine"])
             if int(facts["bits"]) == 32:
-                machine = _NARROW.get(machine, machine)
+                machine = _MACHINE_OF_32_BIT.get(machine, machine)
             major, minor, micro = (int(number) for number in facts["python"])
             libc = str(facts["libc"])
             words = [int(number) for number in str(facts["libc_version"]).split(".")[:2]]
@@ -100,7 +103,7 @@ class Platform:
 
     @classmethod
     def from_key(cls, key: str) -> Platform:
-        """Read a :attr:`key`; raises UnknownPlatform."""
+        """Return the platform with a :attr:`key`; raises UnknownPlatform."""
         found = _KEY.fullmatch(key)
         if found is None:
             raise UnknownPlatform(
@@ -120,7 +123,7 @@ class Platform:
 
     @property
     def python_name(self) -> str:
-        """Part of a tree's name: ``py3.11``."""
+        """Part of the name of a tree, such as ``py3.11``."""
         return f"py{self.python[0]}.{self.python[1]}{'t' if self.free_threaded else ''}"
 
     @property
@@ -133,7 +136,7 @@ class Platform:
 
     @property
     def key(self) -> str:
-        """Name of archives for it; the last number of Python's version does not matter."""
+        """Part of the names of its archives; without the patch number of Python's version."""
         libc = f"{self.libc}{self.libc_version[0]}.{self.libc_version[1]}"
         return f"{self.machine}-{libc}-{self.python_name}"
 
@@ -240,7 +243,7 @@ def download(platform: Platform, target: Path) -> int:
         words += ["--platform", tag]
     listed.write_text("".join(f"{pin}\n" for pin in pins))
     try:
-        # the lock is exact; an empty value would leave the one of pip.conf
+        # The lock pins all versions; an empty value would keep the constraints of pip.conf.
         environment = dict(os.environ) | {"PIP_CONSTRAINT": os.devnull}
         done = _run(words, platform, environment, cwd=target)
     finally:
@@ -253,7 +256,7 @@ def download(platform: Platform, target: Path) -> int:
 def pins_for(platform: Platform, lock: str | None = None) -> Iterator[str]:
     """Yield the lines of the lock for a platform, without markers.
 
-    pip would evaluate those for the Python that runs it.
+    pip would evaluate markers for the Python that runs it.
     """
     environment = platform.markers()
     for line in _locked(lock):
@@ -336,7 +339,7 @@ def _explain(platform: Platform, offline: Path | None, printed: str) -> str:
 
 
 def remove_scripts(site: Path) -> None:
-    """Remove files with the path of this Python, so that the same wheels give the same files."""
+    """Remove scripts, which contain the path of this Python, so that trees are reproducible."""
     shutil.rmtree(site / "bin", ignore_errors=True)
     (site / ".lock").unlink(missing_ok=True)
     for record in site.glob("*.dist-info/RECORD"):

@@ -46,13 +46,13 @@ KEPT_ARCHIVES = 8
 Report = Callable[[str], None]
 
 _SHOWN_IN_MIB: Final = 10 << 20
-"""Bytes from which on sizes are shown in MiB."""
+"""Bytes at and above which sizes are shown in MiB."""
 
 ABANDONED_SECONDS: Final = 24 * 3600.0
 """Seconds after which an unfinished archive is removed."""
 
 COMPRESSION: Final = 3
-"""Level of gzip: 4 s of one core for a tree; the best takes 20 s to save a seventh of its size."""
+"""Level of gzip: it takes 4 s per tree; the best level takes 20 s for a seventh less size."""
 
 LAUNCHER: Final = """\
 #!/bin/sh
@@ -83,7 +83,7 @@ class Manifest:
     python: str
     """``3.11``: version of bin/python, and name of the folder of site-packages."""
     content: str
-    """SHA-256 over all files, their names and whether they can be executed."""
+    """SHA-256 of all files, their names and their executable bits."""
     unpacked: int
     """Bytes of all files."""
     formats: Formats
@@ -142,7 +142,8 @@ def make_archive(
         packed = Path(folder) / "archive"
         _pack(tree, files, manifest, packed)
         with packed.open("rb") as written:
-            os.fsync(written.fileno())  # a name must not lead to half an archive after a power cut
+            # A power cut must not leave an incomplete archive with the final name.
+            os.fsync(written.fileno())
         packed.replace(target)
     return read_archive(target)
 
@@ -233,7 +234,7 @@ class Installed:
     """A version on a machine."""
 
     dora: str
-    """Absolute path of the command: the link, not the tree."""
+    """Absolute path of the link that users and services execute."""
     tree: str
 
 
@@ -254,18 +255,21 @@ class Archives:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._made: dict[str, Archive | DoraError | OSError] = {}
-        """Archives, and why one could not be made, by platform."""
+        """Archive of each platform, or the error why it could not be built."""
         self._own: OwnPackages | None = None
 
     def own(self) -> OwnPackages:
-        """Raises NotBundled."""
+        """Return the packages of the running version; raises NotBundled."""
         with self._lock:
             if self._own is None:
                 self._own = self._packages()
             return self._own
 
     def archive(self, platform: Platform, report: Report) -> Archive:
-        """Raises NotBundled, WheelsMissing and OSError; a failure is not repeated."""
+        """Return the archive of a platform, built at the first call.
+
+        Raises NotBundled, WheelsMissing and OSError; further calls raise the same error.
+        """
         own = self.own()
         with self._lock:
             lock = self._locks.setdefault(platform.key, threading.Lock())
@@ -290,7 +294,7 @@ class Archives:
             target.touch()
             return found
         except (OSError, ValueError, KeyError, TypeError, EOFError, tarfile.TarError, zlib.error):
-            pass  # missing or corrupt: made again
+            pass  # missing or corrupt: build it again
 
         def put(site: Path) -> None:
             report(f"fetching wheels for {platform}")
@@ -303,7 +307,7 @@ class Archives:
 
 
 class Installer:
-    """Used during one command; its methods may run in several threads at once."""
+    """Installs versions on the machines of one command; several threads may use it."""
 
     def __init__(
         self,
@@ -349,10 +353,10 @@ class Installer:
         )
         if found["used"]:
             return str(found["tree"]), facts
-        if found["tree"] is not None:  # its test, or the switch to it, was cut off
+        if found["tree"] is not None:  # unpacked, but its test or the switch to it was interrupted
             tree = str(found["tree"])
         else:
-            # what a killed command left half unpacked must not count as a full disk
+            # Remove the leftovers of killed commands before the free space is checked.
             left = call(machine, "versions.make_room", prefix=layout.prefix, sudo=layout.sudo)
             _require_room(machine, archive, {**facts, **left})
             tree = _send(machine, archive, layout, report)
@@ -459,7 +463,7 @@ def _send(machine: MachineConnection, archive: Archive, layout: Layout, report: 
         progress = sending(report, archive.size, offset=size)
         try:
             machine.send(archive.path, path, offset=size, progress=progress)
-        except RemoteCommandFailed:  # a full disk, not a lost connection: cannot be resumed
+        except RemoteCommandFailed:  # such as a full disk: a retry cannot resume
             call(machine, "versions.discard", path=path)
             raise
     report("unpacking")

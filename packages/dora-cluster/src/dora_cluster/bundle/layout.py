@@ -29,12 +29,12 @@ SYSTEM: Final = Layout("/opt/dora", "/usr/local/bin/dora", sudo=True)
 
 
 def system(prefix: str | None) -> Layout:
-    """``SYSTEM``, with a folder of the user's choice for the versions."""
+    """Return ``SYSTEM``, with another folder for the versions."""
     return SYSTEM if prefix is None else replace(SYSTEM, prefix=prefix)
 
 
 COORDINATOR: Final = Layout("/opt/dora-coordinator", "/opt/dora-coordinator/dora", sudo=True)
-"""Layout of a coordinator's service, which is switched independently of a daemon there."""
+"""Layout of a coordinator's service; it is switched independently of a daemon there."""
 
 USERS_COORDINATOR: Final = Layout(
     "~/.local/share/dora/coordinator", "~/.local/share/dora/coordinator/dora", sudo=False

@@ -19,10 +19,10 @@ from dora_config.errors import DoraError
 from dora_config.installation import own_wheels, wheel_command, with_needed
 
 CORE: Final = "dora-cli-core"
-"""Brings daemon and coordinator, and the commands of the self-test and of users there."""
+"""Package with the daemon, the coordinator, and the commands of machines."""
 NODES: Final = "dora.nodes"
 GROUPS_FOR_MACHINES: Final = ("dora.node_kinds", "dora.side_programs", NODES)
-"""Plug-ins with entry points in these do their work beside the nodes."""
+"""Groups of entry points; machines need the plug-ins with one of them."""
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 """Files in a dist-info about how a wheel was installed."""
@@ -67,7 +67,7 @@ class OwnPackages:
 
 
 def packages_for_machines(folders: Sequence[str] | None = None) -> OwnPackages:
-    """Return what machines need of the packages of :func:`own_packages`: no SSH, and no page."""
+    """Return the packages that machines need: those of `own_packages` without SSH and page."""
     return own_packages(folders, for_machines=True)
 
 
@@ -146,7 +146,7 @@ def _files_of(name: str, found: Distribution) -> dict[PurePosixPath, bytes]:
         if in_metadata and path.name == "RECORD":
             record_path = path
         if (
-            ".." in path.parts  # scripts: the tree has its own
+            ".." in path.parts  # scripts: a tree has scripts of its own
             or "__pycache__" in path.parts
             or (in_metadata and path.name in ("RECORD", *_ABOUT_THIS_INSTALLATION))
         ):

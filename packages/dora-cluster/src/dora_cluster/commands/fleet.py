@@ -83,7 +83,7 @@ class ReadFleet:
 
 
 def operator() -> str:
-    """Return `USER@HOST`, by which others see who changed the fleet."""
+    """Return `USER@HOST` of this account, for the history of the fleet."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -136,7 +136,7 @@ def down(
 ) -> None:
     """End all dataflows, the daemons and the coordinator, and check every machine."""
     given = None if path is None else load_cluster_file(path)
-    if given is not None:  # with its coordinator where it is now
+    if given is not None:  # use the present address of the coordinator
         coordinator_addr = coordinator_addr or given.coordinator.addr
         coordinator_port = coordinator_port or given.coordinator.port
     fail_unless(bring_down(endpoint(coordinator_addr, coordinator_port), given, purge=purge))

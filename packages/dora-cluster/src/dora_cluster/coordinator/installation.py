@@ -59,7 +59,7 @@ def _export_problem(cluster: Cluster) -> str | None:
     if coordinator.host is None:
         return export_problem()
     if variable is None or coordinator.dora is not None:
-        return None  # the program that the file names may have OpenTelemetry, and logs if not
+        return None  # `coordinator.dora` may include OpenTelemetry; otherwise it logs a warning
     return (
         f"{variable} is set, but the coordinator's service on {location(cluster)} runs from a copy "
         "of dora without OpenTelemetry and does not export metrics and traces: let the collector "
@@ -120,7 +120,7 @@ def install_on(host: CoordinatorMachine, installer: Installer, token: str, *, us
         program_words(host, installer, user=user), _program_version(host, installer, facts)
     )
     if old is None and host.is_remote:
-        host.call("coordinator.end")  # one that `dora cluster promote` started in the background
+        host.call("coordinator.end")  # one that `dora cluster promote` started
         host.call("coordinator.claim")
     elif old is None:
         _replace_process(host)

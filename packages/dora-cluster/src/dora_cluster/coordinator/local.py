@@ -90,7 +90,7 @@ def find_process(cluster: Cluster) -> CoordinatorProcess | None:
     address, port = cluster.coordinator.addr, cluster.coordinator.port
     places = [(host, port) for host in (address.partition("%")[0], "0.0.0.0", "::")]
     for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it ended, or is of another account
+        with suppress(psutil.Error):  # the process has ended, or belongs to another account
             words = process.cmdline()
             arguments = _arguments(words)
             if arguments is not None and process.uids().real == os.getuid():
@@ -173,7 +173,7 @@ def end_if_unused(cluster: Cluster, started: background.BackgroundProcess) -> bo
     Return whether it has ended. Raises CoordinatorBusy.
     """
     if started.process.poll() is not None:
-        return False  # another command started the one that answers
+        return False  # another command started the coordinator that answers
     report = queries.report_if_running(cluster)
     if report is None:
         return True

@@ -62,7 +62,7 @@ def restore_and_start(
         words = program_words(host, installer, user=as_user is not False)
         service = find_service(host)
         if service is not None:
-            service.stop()  # of a coordinator that was replaced
+            service.stop()  # the service of a coordinator that was replaced
         printed = host.connection.check(
             [*words, "--restore", "--port", str(cluster.coordinator.port)],
             stdin=given.model_dump_json().encode(),
@@ -95,7 +95,7 @@ def restore_and_start(
 def remove_promoted(remote: RemoteMachine, installer: Installer) -> None:
     """Remove the coordinator that `promote` has put on a machine, and its tokens.
 
-    One of another cluster at the same address stays.
+    A coordinator of another cluster at the same address is not removed.
     """
     address, place = remote.machine.address, remote.cluster.coordinator
     token = queries.endpoint_of(remote.cluster).token

@@ -28,7 +28,7 @@ CONNECT_TIMEOUT = 30.0
 BUSY_TIMEOUT = 10.0
 """Seconds for a busy coordinator to accept a connection."""
 CHECK_TIMEOUT = 90.0
-"""Seconds for the command of a roll-out, which has 60."""
+"""Seconds for the check of a roll-out; the coordinator limits it to 60 s."""
 POLL_INTERVAL = 0.5
 """Seconds between two requests while a command waits."""
 Nodes = Mapping[tuple[str, str], NodeSummary]
@@ -124,7 +124,7 @@ def require_coordinator(cluster: Cluster) -> None:
 
 
 def operators_pause(cluster: Cluster) -> str | None:
-    """Return that an operator has paused the fleet, if so; raises CoordinatorUnavailable."""
+    """Return a text if an operator has paused the fleet; raises CoordinatorUnavailable."""
     with open_client(cluster) as client:
         return fleet.operators_pause(client.request(GetFleet()).paused)
 
@@ -180,7 +180,7 @@ def set_standbys(cluster: Cluster) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StandbyChange:
-    """Other standbys in the file than the coordinator has."""
+    """Difference between the standbys of the file and those of the coordinator."""
 
     request: control.SetStandbys
     before: str

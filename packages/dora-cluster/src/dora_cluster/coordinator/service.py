@@ -40,7 +40,7 @@ START_TIMEOUT = 30.0
 LAST_LINES = 12
 """Lines of the journal in the error of a coordinator that does not start."""
 POLL_INTERVAL = 0.2
-"""Seconds between two looks at the service."""
+"""Seconds between two checks of the service."""
 END_TIMEOUT = 5.0
 """Seconds for the service to end by itself."""
 
@@ -53,7 +53,7 @@ class CoordinatorService(SystemdService):
         super().__init__(host, facts, user=user, secrets=secrets, name="")
         self.host = host
         self.before = f"{secrets}/before.service"
-        """The unit that the last upgrade replaced; after a rollback, a copy of the current one."""
+        """Unit that the last upgrade replaced; after a rollback, a copy of the current unit."""
 
     def text(self) -> str | None:
         """Return the installed unit."""
@@ -92,9 +92,9 @@ class CoordinatorService(SystemdService):
         return self.install_files(wanted)
 
     def _telemetry(self) -> dict[str, str]:
-        """Return the variables of OpenTelemetry here; empty: the service keeps what it has."""
+        """Return the local variables of OpenTelemetry; empty: keep those of the service."""
         if self.host.is_remote and self.host.machine.dora is None:
-            return {}  # the copy of dora there is without OpenTelemetry
+            return {}  # the copy of dora on that machine does not include OpenTelemetry
         return {name: text for name, text in os.environ.items() if name.startswith("OTEL_")}
 
     def disable(self) -> None:
@@ -116,7 +116,7 @@ class CoordinatorService(SystemdService):
 
 
 def _own_environment() -> dict[str, str]:
-    """Return the variables by which a service finds the same folders and packages as we do."""
+    """Return the variables that give a service the folders and packages of this process."""
     names = [name for name in os.environ if name.startswith("PYTHON")]
     names += [name for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME") if name in os.environ]
     found = {name: os.environ[name] for name in names}
@@ -220,6 +220,6 @@ def stop_service(cluster: Cluster) -> None:
 
 
 def _ended(service: CoordinatorService) -> bool:
-    """Return whether it ends without `systemctl stop`, which only root can run."""
+    """Wait for the end of a service that was not stopped by systemctl, which only root can run."""
     ends = ("inactive", "failed")
     return wait_until(lambda: service.state() in ends, END_TIMEOUT, every=POLL_INTERVAL)

@@ -34,7 +34,7 @@ def trust_authority(service: CoordinatorService) -> None:
 def trust_local_authority(cluster: Cluster) -> None:
     """Add the authority of a coordinator on this machine to a token without one.
 
-    The coordinator cannot: its address in the cluster file need not be one of its arguments.
+    The coordinator cannot add it: its arguments may lack its address in the cluster file.
     """
     address = queries.endpoint_of(cluster)
     if address.token is None or address.authority is not None:

@@ -41,7 +41,7 @@ class UserAccount:
 
 
 class ExistingDaemon(Frozen):
-    """A daemon that runs on a machine or is installed there: one of the answer of ``survey``."""
+    """A daemon that runs or is installed on a machine, as ``survey`` returns it."""
 
     id: str | None
     name: str
@@ -66,7 +66,7 @@ class ExistingDaemon(Frozen):
         return self.coordinator_is_of(cluster) and is_ours
 
     def coordinator_is_of(self, cluster: Cluster) -> bool:
-        """Return whether its coordinator has the address and port of the cluster's, or had."""
+        """Return whether its coordinator has a present or former address of the cluster's."""
         if address_text(*self.coordinator) in cluster.coordinator.former:
             return True
         same = _normalized(self.coordinator[0]) == _normalized(cluster.coordinator.addr)

@@ -19,9 +19,9 @@ MIN_DISK = 64 << 20
 ENOUGH_DISK = 512 << 20
 """Free bytes on the disk below which a machine gets a warning."""
 ENOUGH_MEMORY = 256 << 20
-"""Bytes: less than the first is an error, less than the others a warning."""
+"""Bytes of memory below which a machine gets a warning."""
 MAX_SILENCE = 9.0
-"""Seconds without a heartbeat, three intervals, after which a daemon counts as hanging."""
+"""Seconds without a heartbeat (three intervals) after which a daemon counts as hanging."""
 _STOPPED = ("T", "t")
 
 
@@ -140,7 +140,7 @@ def _unmet_requirements(facts: MachineFacts, machine: Machine, *, service: bool)
 def require_one_kind(facts: MachineFacts, service: str, *, user: bool) -> None:
     """Raise NotReady if the service is installed for the user and would be for the machine.
 
-    Or the other way round: two services would start the same daemon.
+    It also raises in the opposite case: two services would start the same daemon.
     """
     if facts.service if user else facts.user_service:
         kind, option = ("a system service", "without") if user else ("a user service", "with")
@@ -151,7 +151,7 @@ def require_one_kind(facts: MachineFacts, service: str, *, user: bool) -> None:
 
 
 def warnings(facts: MachineFacts) -> Iterator[str]:
-    """Yield what may fail later, with the remedy."""
+    """Yield problems that may cause failures later, with their remedies."""
     if MIN_DISK <= facts.free < ENOUGH_DISK:
         yield (
             f"only {facts.free >> 20} MiB of disk are free; logs and builds may fail, "

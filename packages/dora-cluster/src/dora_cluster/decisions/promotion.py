@@ -1,6 +1,6 @@
 """Choice of the copy of the coordinator's state that is used, and the cluster afterwards; pure.
 
-What machines report counts if the authority of the cluster has signed it.
+Reports of machines are used only if the authority of the cluster has signed them.
 """
 
 from __future__ import annotations

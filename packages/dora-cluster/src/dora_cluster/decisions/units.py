@@ -18,7 +18,7 @@ from dora_config.cluster.models import (
 STOP_TIMEOUT = 60
 """Seconds for the machine's dataflows to end."""
 HAND_OVER_SIGNAL = "SIGUSR2"
-"""Signal on which the daemon ends and leaves its nodes to the next daemon."""
+"""Signal after which the daemon ends without its nodes; the next daemon adopts them."""
 
 _SPECIAL = re.compile(r'[\\"$`]')
 _ESCAPED = r"\\\g<0>"

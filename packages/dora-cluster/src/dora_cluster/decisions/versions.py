@@ -36,7 +36,7 @@ def check_switch(
     coordinator: Formats,
 ) -> VersionCheck:
     """``dataflows``: names of those that run, by machine; ``linked``: of those that exchange
-    messages with other machines; ``coordinator``: of the one that the daemons connect to.
+    messages with other machines; ``coordinator``: version of the daemons' coordinator.
     """
     problems: list[str] = []
     remarks: list[str] = []
@@ -110,14 +110,14 @@ class VersionLinks:
     def of_running(self, running: str) -> VersionLinks:
         """Return the links that belong to the version ``running``.
 
-        A switch changes the links first and restarts the daemon then; it may have been cut off in
+        A switch changes the links, then restarts the daemon; it may have been interrupted in
         between.
         """
         if running in ("", self.current) or not self.current:
             return self
-        if running == self.previous:  # an upgrade was cut off
+        if running == self.previous:  # an upgrade was interrupted
             return VersionLinks(running, "")
-        if self.previous == self.current:  # a rollback was cut off
+        if self.previous == self.current:  # a rollback was interrupted
             return VersionLinks(running, self.previous)
         return self
 
@@ -126,7 +126,7 @@ def installed_versions(found: Mapping[str, Any], running: str) -> Versions:
     """Return the versions that ``probe`` found, given the folder that the daemon runs from."""
     versions = {str(one["name"]): str(one["version"]) for one in found["trees"]}
     links = VersionLinks.from_probe(found)
-    if links.previous != running:  # an upgrade that was cut off counts as done
+    if links.previous != running:  # an upgrade that was interrupted counts as done
         links = links.of_running(running)
     return Versions(
         versions.get(links.current, "none"),

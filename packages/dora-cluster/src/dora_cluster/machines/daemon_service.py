@@ -42,7 +42,7 @@ systemctl $manager daemon-reload || exit
 [ "$action" = reload ] && exit
 systemctl $manager enable "$service" && systemctl $manager restart "$service"
 """
-"""One command activates all staged files, so that a cut activates all of them or none."""
+"""Activates all staged files in one command, so that an interruption activates all or none."""
 _WAIT_FOR_MANAGER = """\
 left=100
 while [ ! -S "/run/user/$(id -u)/systemd/private" ] && [ $left -gt 0 ]; do
@@ -50,7 +50,7 @@ while [ ! -S "/run/user/$(id -u)/systemd/private" ] && [ $left -gt 0 ]; do
     left=$((left - 1))
 done
 """
-"""`loginctl enable-linger` returns before the user's systemd has started; wait at most 20 s."""
+"""Waits up to 20 s for the user's systemd, which `loginctl enable-linger` does not await."""
 _REMOVE_UNIT = """\
 unit=$1 name=$2
 shift 2
@@ -144,7 +144,7 @@ class SystemdService:
         """Write these files, enable the service and restart it.
 
         ``linger``: keep a service of the user running after a logout.
-        ``before_restart`` is called last, when all that may fail early has succeeded.
+        ``before_restart`` is called immediately before the restart, after all other steps.
         """
         self._stage(files)
         if linger and self.user:
@@ -290,7 +290,7 @@ def _stop(remote: RemoteMachine, *, hand_over: bool) -> None:
         name=remote.machine.daemon,
         hand_over=hand_over,
         within=STOP_TIMEOUT,
-        timeout=STOP_TIMEOUT + 30.0,  # so that the program there reports a daemon that hangs
+        timeout=STOP_TIMEOUT + 30.0,  # the limit of the machine must expire first
     )
 
 

@@ -1,4 +1,4 @@
-"""A port that a machine opens for a while, to see which others reach it."""
+"""A port that a machine opens temporarily, to test which other machines reach it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dora_cluster.remote_program.protocol import RemoteProblem, decode_reply
 from dora_config.errors import DoraError
 
 LISTEN_TIME = 40.0
-"""Seconds after which a machine that was cut off stops listening."""
+"""Seconds after which a machine stops listening if its connection is lost."""
 
 
 class PortListener:
     """A machine that listens on a port, and answers pings there, until ``end``."""
 
     def __init__(self, remote: RemoteMachine, ports: Sequence[int], secret: str) -> None:
-        """``ports``: the first and the last one of which the first free one is used; ``end`` closes
+        """``ports``: first and last port of a range, whose first free port is used; ``end`` closes
         the connection of ``remote``.
         """
         self.remote = remote
@@ -54,7 +54,7 @@ class PortListener:
                 self._changed.set()
 
     def port(self, within: float) -> int | None:
-        """Return the port at which it answers; None without one after ``within`` seconds."""
+        """Return the port at which it answers; None if it has none after ``within`` seconds."""
         self._changed.wait(within)
         return self._port
 

@@ -24,12 +24,12 @@ from dora_config.errors import DoraError, error_text
 from dora_config.terminal import one_line
 
 MAX_AT_ONCE = 16
-"""Threads of one operation: machines that it works on at the same time."""
+"""Machines on which one operation works at the same time, each in a thread."""
 
 S = TypeVar("S")
 T = TypeVar("T")
 Report = Callable[[str], None]
-"""Shows the current step."""
+"""Function that shows the current step."""
 
 
 def connect_to(machine: Machine) -> MachineConnection:
@@ -145,7 +145,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._kept: dict[MachineKey, MachineConnection | DoraError] = {}
-        """Connections until `close`, or why a machine has no connection."""
+        """Open connections, and for other machines the error of the attempt."""
         self._open: set[MachineConnection] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -247,7 +247,7 @@ def on_machines(
         number, machine = numbered
 
         def report(text: str) -> None:
-            with suppress(OSError):  # not a failure of the machine; `end` raises it
+            with suppress(OSError):  # an error of the output; `end` raises it
                 lines.update(number, text)
 
         try:

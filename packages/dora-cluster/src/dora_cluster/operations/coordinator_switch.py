@@ -54,11 +54,11 @@ class Program:
     variables: Mapping[str, str]
     """Variables of Python, such as PYTHONPATH."""
     unit: str = ""
-    """The unit of a service, which has all of this."""
+    """Text of the unit, for a service: it contains all other fields."""
 
 
 class ManagedCoordinator(VersionSwitch):
-    """The coordinator as a service or in the background, with the version before."""
+    """The coordinator as a service or in the background, with its previous version."""
 
     WHAT = "coordinator"
     ANSWER = "answer"
@@ -97,7 +97,7 @@ class ManagedCoordinator(VersionSwitch):
         return Versions(self.old, before.version, there=(self.old, before.version))
 
     def present_version(self, program: Program) -> str:
-        """Return the version that a program has now; empty if it does not run any more."""
+        """Return the present version of a program; empty if the program cannot be executed."""
         words = [program.words[0], "--version"]
         if not _is_dora(program):
             words = [*self._python(program), "-P", "-c", PRINT_VERSION]
@@ -127,9 +127,9 @@ class ManagedCoordinator(VersionSwitch):
     # ------------------------------------------------------------------------ switching
 
     def switch_to(self, program: Program, *, keep: Program) -> None:
-        """Start this program; ``keep``: the one that a rollback returns to then.
+        """Start this program; ``keep``: program to which a later rollback returns.
 
-        Raises NotReady with the present one running.
+        If it fails, it raises NotReady, and the present program runs again.
         """
         self._program, self._kept, self.new = program, keep, program.version
         self.run()
@@ -167,7 +167,7 @@ class ManagedCoordinator(VersionSwitch):
 
 
 class ServiceCoordinator(ManagedCoordinator):
-    """The service of systemd; a program is known by its unit."""
+    """The service of systemd; a unit identifies each program."""
 
     def __init__(self, service: CoordinatorService) -> None:
         super().__init__(service.host, "")
@@ -286,7 +286,7 @@ class BackgroundCoordinator(ManagedCoordinator):
             self._started.wait_until(lambda: self.release() == self.new, within=START_TIMEOUT)
 
     def last_lines(self) -> Sequence[str]:
-        return ()  # `wait` reports them
+        return ()  # the started process reports them, in `wait`
 
     def restore(self) -> None:
         if self._started is not None:
@@ -301,7 +301,7 @@ def _of_unit(unit: str) -> Program:
 
 
 def _is_dora(program: Program) -> bool:
-    """Return whether it is the program `dora`, without a known Python, or not known at all."""
+    """Return whether the program is `dora` without a known Python, or is unknown."""
     return program.words[0] == "" or program.words[0].endswith("/dora")
 
 
@@ -310,7 +310,7 @@ def _is_dora(program: Program) -> bool:
 
 @contextmanager
 def managed_coordinator(cluster: Cluster) -> Iterator[ManagedCoordinator | None]:
-    """Open the running coordinator; None: it is neither a service nor of this account here."""
+    """Open the running coordinator; None: not a service, nor a process of this account here."""
     with installed_service(cluster) as service:
         if service is not None:
             yield ServiceCoordinator(service)

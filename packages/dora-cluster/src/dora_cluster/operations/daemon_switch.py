@@ -43,13 +43,13 @@ Switch = Callable[[RemoteMachine, Layout, DaemonService | None], Switched | None
 
 
 def held_text(node: NodeSummary) -> str:
-    """Return that a node holds updates, and why."""
+    """Return a text with the node that holds updates and the reason."""
     name = node.dataflow_name or node.dataflow
     return f'node "{node.node}" of dataflow "{name}" holds updates: {node.held}'
 
 
 def node_problems(before: Nodes, after: Nodes) -> Iterator[str]:
-    """Yield a sentence for each node that does not run any more, or was started again."""
+    """Yield a sentence for each node that has ended or was restarted."""
     for key, node in before.items():
         now = after.get(key)
         if now is None or now.status in ("Unknown", "Failed"):
@@ -80,7 +80,7 @@ def unit_copy(remote: RemoteMachine, layout: Layout, tree: str) -> str:
 
 
 class DaemonSwitch(VersionSwitch):
-    """The switch of one machine, over a connection that may have to be opened again."""
+    """Switch of one machine; it reconnects if its connection is lost."""
 
     WHAT = "daemon"
     ANSWER = "connect"
@@ -101,13 +101,13 @@ class DaemonSwitch(VersionSwitch):
         found = self._present_links(remote)
         self._links = found.of_running(running_tree(self._facts))
         self._files = service.current_files() if service is not None else {}
-        """Unit and environment of the service, if there is one, to restore."""
+        """Unit and environment of the service before the switch; empty without a service."""
         if service is not None and self._links.current:
             self._keep_unit(service, stores=self._links == found)
         super().__init__(remote.machine.label, connected_release(remote))
 
     def _keep_unit(self, service: DaemonService, *, stores: bool) -> None:
-        """Store the present unit for a later rollback, or restore that which is stored."""
+        """Store the present unit for a later rollback, or restore the stored unit."""
         connection, sudo = self.remote.connection, self.layout.sudo
         copy = unit_copy(self.remote, self.layout, self._links.current)
         if stores:

@@ -181,7 +181,7 @@ class Examined:
 def diagnose(cluster: Cluster) -> bool:
     """Check everything and print the results; return whether there are no problems."""
     findings = Findings()
-    report, refusal = _ask_coordinator(cluster, findings)
+    report, refusal = _report_of_coordinator(cluster, findings)
     address = queries.endpoint_of(cluster)
 
     def work(remote: RemoteMachine, progress: Report) -> Examined:
@@ -208,11 +208,13 @@ def diagnose(cluster: Cluster) -> bool:
     return not findings.problems
 
 
-def _ask_coordinator(cluster: Cluster, findings: Findings) -> tuple[ClusterReport | None, str]:
+def _report_of_coordinator(
+    cluster: Cluster, findings: Findings
+) -> tuple[ClusterReport | None, str]:
     """Return the coordinator's report, or None and a line to print instead of a count."""
     try:
         return queries.report_if_running(cluster), ""
-    except DoraError as problem:  # another token, another version
+    except DoraError as problem:  # for example, another token or version
         findings.add("coordinator", str(problem))
         if isinstance(problem, CoordinatorBusy):
             result = "accepts no connection now"

@@ -68,7 +68,7 @@ def _end_coordinator_again(address: Endpoint) -> frozenset[str] | None:
     try:
         return _destroy(address)
     except CoordinatorUnreachable:
-        return frozenset()  # it was a service, or has ended
+        return frozenset()  # the coordinator was a service, or has ended
     except CoordinatorUnavailable as error:
         output.failure(f"the coordinator was not ended: {error}")
         return None

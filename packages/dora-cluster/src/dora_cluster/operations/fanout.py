@@ -86,7 +86,7 @@ def show_logs(cluster: Cluster, machines: Sequence[Machine], count: int, *, foll
                     "it: dora cluster up"
                 )
                 return False
-            if not log["lines"]:  # a daemon in the background is quiet
+            if not log["lines"]:  # a background daemon may not have logged anything
                 lines.remark(f"no warnings were logged: {log['path']} is empty")
             more = ["-F"] if follow else []
             argv = ["tail", "-n", str(count), *more, log["path"]]
@@ -121,7 +121,7 @@ def _on_each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
                 return work(RemoteMachine(cluster, machine, connection), lines)
         except (DoraError, OSError) as error:
             if output.is_output_error(error):
-                connections.close()  # the other machines cannot print either
+                connections.close()  # output is closed for all machines
                 raise
             lines.end()
             lines.remark(error_text(error))

@@ -80,7 +80,7 @@ def _uninstall(remote: RemoteMachine, installer: Installer, report: Report) -> s
     facts = remote.facts()
     services = DaemonService.find_all(remote, facts)
     if not _has_coordinator(remote.cluster, remote.machine):
-        remove_promoted(remote, installer)  # one that was replaced
+        remove_promoted(remote, installer)  # the coordinator there may be one that was replaced
     if not services:
         return _NOT_INSTALLED if facts.daemon is None else _STILL_RUNS
     layouts = [
@@ -125,7 +125,7 @@ def install_services(
 
         ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
         trust_local_authority(cluster)
-        with suppress(CoordinatorUnavailable):  # `up` sends them when it runs
+        with suppress(CoordinatorUnavailable):  # `up` sends the standbys once a coordinator runs
             queries.set_standbys(cluster)
         token = queries.machine_token(cluster) or str(Token.parse(token).for_machine)
         label = "Installing dora-daemon-{id} on {target}"
@@ -152,7 +152,7 @@ def install_service(
 ) -> DaemonResult:
     """Install the service of one machine, or complete its installation.
 
-    ``lost``: the coordinator runs, but the machine was not connected, perhaps for its key.
+    ``lost``: the coordinator runs, but the machine is not connected, perhaps due to its key.
     """
     facts = remote.facts()
     require_ready(facts, remote.machine, service=True)
@@ -168,7 +168,7 @@ def install_service(
         put = installer.ensure_installed(remote.connection, layout, report)
         dora, tree = put.dora, put.tree
     if facts.daemon is not None and not service.is_active():
-        report("handing over")  # from the daemon of `up`; its dataflows keep running
+        report("handing over")  # the daemon of `up` ends; its dataflows keep running
         stop_for_service(remote)
     report("starting the service")
     reservation.record_owner(remote)
@@ -182,7 +182,7 @@ def install_service(
 
 
 def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) -> bool:
-    """Return whether the running daemon is of that tree (None: any) with the present arguments."""
+    """Return whether the daemon runs from the tree (None: any) with the present arguments."""
     if facts.daemon is None:
         return False
     arguments = tuple(daemon_arguments(remote.cluster, remote.machine))

@@ -1,4 +1,4 @@
-"""Daemons that a machine must not have: `remove`, `--take-over`, and those that a file lacks."""
+"""Removes daemons: for `remove`, for `--take-over`, and those that the file lacks."""
 
 from __future__ import annotations
 
@@ -99,7 +99,10 @@ def remove(cluster: Cluster, command: ClusterCommand, names: Sequence[str]) -> b
 def _warn_of_kept(
     reservation: Reservation, cluster: Cluster, names: Sequence[str]
 ) -> set[str | None]:
-    """Return those whose daemon may stay: its machine was not examined, or others set it up."""
+    """Warn of machines whose daemon may still run, and return their ids.
+
+    Either the machine was not examined, or others have set up the daemon.
+    """
     kept: set[str | None] = set()
     operator, now = this_account(reservation.command.file), time.time()
     former = known_clusters.former_machines(cluster)

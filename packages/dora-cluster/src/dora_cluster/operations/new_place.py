@@ -1,4 +1,4 @@
-"""Whether machines reach the place at which a coordinator is to be, before anything is changed."""
+"""Checks that machines reach a new address of the coordinator before anything is changed."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ from dora_config.yaml.quantities import show_age
 from dora_coordinator.io.succession import Restoration, present_copy, show_claim
 
 STAND_ASIDE_TIMEOUT = 10.0
-"""Seconds for a coordinator to stand aside for one whose claim it was shown."""
+"""Seconds in which a coordinator must yield to one with a higher claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Promotion:
         self._token = _token(cluster)
 
     def run(self, target: NewPlace, command: ClusterCommand, confirm: Callable[[], bool]) -> bool:
-        """Let the target lead; return whether all reachable daemons are connected to it."""
+        """Start the coordinator at the target; return whether all reachable daemons connected."""
         survey = self._survey()
         claim = self._leads_already(target, survey)
         if claim is not None:
@@ -173,7 +173,7 @@ class Promotion:
     def _leads_already(self, target: NewPlace, survey: Survey) -> Claim | None:
         """Return the claim of the coordinator on the machine if it leads.
 
-        One that was replaced meanwhile is ended, because another takes its place.
+        A coordinator that was replaced is ended, because another one is started at its address.
         """
         place = target.cluster.coordinator
         at = Endpoint(place.addr, place.port, self._token)
@@ -186,7 +186,7 @@ class Promotion:
         return None
 
     def _state(self, survey: Survey) -> CoordinatorCopy:
-        """Print which state is used, and return it: the newest one that can be had."""
+        """Return the newest available state, and print its source."""
         at = queries.endpoint_of(self._cluster)
         present = present_copy(at)
         if present is not None and self._is_newest(present, survey):
@@ -265,7 +265,7 @@ class Promotion:
         if not name:
             return self._file
         machine = self._cluster.machine(name)
-        assert machine.address is not None  # a coordinator was there
+        assert machine.address is not None  # the machine has had a coordinator
         moved = Moved(machine.address, self._cluster.coordinator.port, name)
         return promoted(self._cluster, moved)
 
@@ -311,7 +311,7 @@ def promote_standby(
     machine_id: str | None,
     confirm: Callable[[], bool],
 ) -> bool:
-    """Let a standby lead (None: the machine that the file names).
+    """Start the coordinator on a standby (None: on the machine that the file names).
 
     Return whether all reachable daemons are connected to it.
     """
@@ -350,7 +350,7 @@ def _end(client: CoordinatorClient, claim: Claim) -> None:
         _claim(client)
         return client.successor is not None
 
-    # ending it before would end the daemons that obey it
+    # Destroy would also end the daemons of a coordinator that still leads.
     if not wait_until(stands_aside, STAND_ASIDE_TIMEOUT, every=0.2):
         raise NotReady(
             f"the coordinator at {client.endpoint} was replaced and has not noticed it within "
@@ -391,7 +391,7 @@ def _remember(cluster: Cluster, target: NewPlace, command: ClusterCommand) -> No
         moved = Moved(place.addr, place.port, target.id, place.former)
         addresses = set(place.former)
         if any(is_local(split_address(one)[0]) for one in place.former):
-            # commands on the machine of the lost one use it without an option
+            # the default address of commands on the machine of the former coordinator
             addresses.add(address_text(DEFAULT_HOST, place.port))
         for text in addresses:
             host, port = split_address(text)

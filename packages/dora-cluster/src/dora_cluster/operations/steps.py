@@ -23,7 +23,7 @@ from dora_config.errors import DoraError
 RECONNECT_TIMEOUT = 30.0
 """Seconds for a started process to connect."""
 POLL_INTERVAL = 0.5
-"""Seconds between two looks while a command waits."""
+"""Seconds between two checks while a command waits."""
 
 FAULTS = (DoraError, OSError)
 
@@ -34,7 +34,7 @@ class VersionSwitch(ABC):
     WHAT: ClassVar[str]
     """Process that is switched, as in messages: ``coordinator`` or ``daemon``."""
     ANSWER: ClassVar[str]
-    """Verb that ends "the new version did not ...": ``answer`` or ``connect``."""
+    """Verb in messages about a new version that fails: ``answer`` or ``connect``."""
     REMEDY: ClassVar[str]
     """Remedy if the old version could not be started either."""
 
@@ -77,7 +77,7 @@ class VersionSwitch(ABC):
     def run(self) -> bool:
         """Switch; return False if the new version runs already.
 
-        Raises NotReady with the old version running.
+        If it fails, it raises NotReady, and the old version runs again.
         """
         if not self.begin():
             return False

@@ -147,7 +147,7 @@ def _start_daemon(
             token = queries.machine_token(remote.cluster)
             if token is None or service.read(service.token) is not None:
                 raise
-            # An `install` was cut off after the unit, which it writes first.
+            # An `install` was interrupted after it wrote the unit, its first file.
             layout = layout_of(remote.machine, user=service.user)
             return install_service(
                 remote, installer, layout, token, reservation, report, lost=False
@@ -167,7 +167,7 @@ def _start_daemon(
 def _require_healthy(
     remote: RemoteMachine, facts: MachineFacts, seen: DaemonSummary | None
 ) -> None:
-    """Raise NotReady, before anything waits for a daemon or a disk that does not work."""
+    """Raise NotReady for a daemon that hangs or a full disk, so that no step waits for them."""
     problems = list(disk_problems(facts, remote.machine))
     problem = unresponsive_daemon(facts, seen)
     if problem is not None:

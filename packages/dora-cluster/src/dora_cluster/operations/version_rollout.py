@@ -106,7 +106,7 @@ class VersionRollOut:
         """Last printed line of each machine that waits."""
         self._pause: str | None = None
         self._spent = 0.0
-        """Seconds of steps, which have limits of their own: no deadline runs meanwhile."""
+        """Seconds spent in steps; deadlines exclude them, because steps have their own limits."""
         self.before: dict[str, str] = {}
         """Former version of each machine that was switched; empty if its daemon was not connected.
         """
@@ -175,7 +175,7 @@ class VersionRollOut:
 
     def _look(self) -> _Present:
         """Get a report of the coordinator; leave it empty until a machine is prepared."""
-        present = _Present(pause=self._pause)  # the last one, if no answer comes
+        present = _Present(pause=self._pause)  # keeps the last known pause if no answer arrives
         try:
             present.pause = queries.operators_pause(self._cluster)
             if any(one.state in ("prepared", "switched") for one in self._units.values()):
@@ -238,7 +238,7 @@ class VersionRollOut:
             *((one, self._begin if one.state == "waiting" else self._finish) for one in due),
             *((one, self._check) for one in checked),
         ]
-        if len(works) == 1:  # in this thread, which Ctrl-C interrupts
+        if len(works) == 1:  # in this thread, so that Ctrl-C interrupts it
             self._step(*works[0])
         else:
             in_parallel(self._connections, works, lambda one: self._step(*one))

@@ -32,7 +32,7 @@ def this_computer() -> str:
 
 
 class Lease:
-    """Right to change a machine, from ``take`` to ``end``; ``lost`` is called if it has passed."""
+    """Lease of a machine from ``take`` to ``end``; ``lost`` is called if the lease expires."""
 
     def __init__(
         self, connection: MachineConnection, info: Mapping[str, Any], lost: Callable[[], None]
@@ -78,7 +78,7 @@ class Lease:
                 return
 
     def end(self) -> None:
-        """Give the lease back, if the machine can be reached."""
+        """Release the lease, if the machine can be reached."""
         self._ended.set()
         if self._thread is not None:
             with suppress(DoraError):
@@ -99,6 +99,6 @@ def _has_ended(holder: Mapping[str, Any]) -> bool:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # of another account
+    except PermissionError:  # the process belongs to another account
         pass
     return False

@@ -121,7 +121,8 @@ class Reservation:
 
     def record_owner(self, remote: RemoteMachine) -> None:
         """Store on the machine who sets up its daemon, and for which cluster."""
-        operator = this_account(self.command.file)  # this command may have made the token
+        # This command may have created the token since `begin`.
+        operator = this_account(self.command.file)
         owner = operator.record(settings_digest(remote.cluster, remote.machine))
         remote.call("existing_daemons.record", name=remote.machine.daemon, owner=owner)
 
@@ -134,7 +135,7 @@ class Reservation:
         """Connect, take the leases and check; raises DoraError."""
         self.connections.connect(self._machines)
         self._take_all()
-        # a command that was waited for may have made the account's token
+        # another command may have created the account's token before it released its leases
         self._operator = this_account(self.command.file)
         self._on_each(self._survey)
         if self.command.refuses and not self.command.take_over:

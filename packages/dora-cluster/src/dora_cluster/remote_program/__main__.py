@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _end_with_connection() -> None:
-    """End this process, with its cleaning up, once the other end has closed its output."""
+    """End this process, after its cleanup, when its output is closed at the other end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""The folder and store of a coordinator, its copy on a standby, and one that takes over."""
+"""Folder and store of a coordinator, its copy on a standby, and the start of a promoted one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEPT_COPIES = 3
 END_TIMEOUT = 20.0
 """Seconds from SIGTERM to the end of the coordinator."""
 _HEAD = ("authority", "epoch", "machine", "number")
-"""Fields of a copy that are not encrypted."""
+"""Unencrypted fields of a copy."""
 
 
 def _known(name: str) -> Path:
@@ -89,7 +89,7 @@ def read(name: str) -> dict[str, Any]:
 def follow(name: str, known: dict[str, Any]) -> dict[str, Any]:
     """Let the daemon obey another coordinator; it verifies the claim.
 
-    A daemon that has seen a higher claim keeps that. What it knows of another cluster stays.
+    A daemon keeps a higher claim that it has seen, and what it stored for another cluster.
     """
     path = _known(name)
     same = _read(path).get("authority", known["authority"]) == known["authority"]
@@ -125,7 +125,7 @@ def end() -> dict[str, Any]:
 
 
 def undo() -> dict[str, Any]:
-    """End a coordinator that has just taken over, and put back what was here before."""
+    """End a promoted coordinator, and restore the previous files."""
     end()
     folder, earlier = _folder(), state_dir() / "coordinator.earlier"
     if earlier.exists():
@@ -196,7 +196,7 @@ def _new_file(path: Path) -> Iterator[None]:
 
 
 def put_store_aside() -> dict[str, Any]:
-    """Rename the store to `.old`; its coordinator must not run, and leads when it starts."""
+    """Rename the store to `.old`; its coordinator must not run, and gets a higher claim."""
     store = _store()
     old = store.with_name(f"{store.name}.old")
     for stale in (f"{old.name}-wal", f"{old.name}-shm", f"{store.name}-shm"):
@@ -208,7 +208,8 @@ def put_store_aside() -> dict[str, Any]:
         claims = [one for one in (_read(path).get(key) for key in ("claim", "successor")) if one]
         if claims:
             epoch = max(int(one["epoch"]) for one in claims) + 1
-            path.write_text(json.dumps({"claim": {**claims[0], "epoch": epoch}}))  # signed at start
+            # The coordinator signs the claim at its start.
+            path.write_text(json.dumps({"claim": {**claims[0], "epoch": epoch}}))
     return {}
 
 

@@ -263,7 +263,7 @@ def _remove_runs(runs: Path) -> None:
     with suppress(FileNotFoundError), lock.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-            return  # another command has removed it
+            return  # another command has removed the folder
         for path in runs.glob("[0-9]*"):
             if path.name.isdigit() and lock_holder(path / "lock") is None:
                 shutil.rmtree(path, ignore_errors=True)

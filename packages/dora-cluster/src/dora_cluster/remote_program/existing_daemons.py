@@ -41,7 +41,7 @@ _OPTIONS.add_argument("--coordinator-port", type=int)
 def fingerprint(token: str) -> str:
     """Return a digest by which tokens are compared, and which does not reveal the secret.
 
-    That of a machine has the same as that of its cluster.
+    The token of a machine has the same fingerprint as the token of its cluster.
     """
     return hashlib.sha256(b"dora cluster\0" + _secret(token.strip()).encode()).hexdigest()[:16]
 
@@ -62,7 +62,7 @@ def survey() -> dict[str, Any]:
         with suppress(OSError, KeyError, ValueError, IndexError):
             one = _process(int(pid))
             kept = found.setdefault((one["user"], one["name"]), one)
-            if (one["since"], one["pid"]) < (kept["since"], kept["pid"]):  # not its fork
+            if (one["since"], one["pid"]) < (kept["since"], kept["pid"]):  # ignore a fork
                 found[one["user"], one["name"]] = one
     running = list(found.values())
     for path in (*Path("/etc/systemd/system").glob(_UNITS), *user_units().glob(_UNITS)):

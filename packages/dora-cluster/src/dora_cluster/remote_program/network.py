@@ -16,7 +16,7 @@ from dora_cluster.remote_program.protocol import RemoteProblem, send_result
 ANSWER_TIMEOUT = 3.0
 """Seconds for another machine to answer."""
 PINGS = 5
-"""Round trips of which the shortest counts."""
+"""Round trips of one measurement."""
 MAX_CONNECTIONS = 64
 """Connections at once to a machine that answers pings; more are closed."""
 
@@ -38,14 +38,14 @@ def _why(error: OSError) -> str:
 
 
 def answer(ports: list[int], seconds: float, secret: str) -> dict[str, Any]:
-    """Answer pings on the first free port for some seconds, of machines that send the secret."""
+    """Answer pings of machines that send the secret, on the first free port, for some seconds."""
     listener = _listen(ports)
     free = threading.BoundedSemaphore(MAX_CONNECTIONS)
     send_result({"port": listener.getsockname()[1]})
     deadline = time.monotonic() + seconds
     events = select.poll()
     events.register(listener, select.POLLIN)
-    events.register(sys.stdout, 0)  # an error there: the connection was closed
+    events.register(sys.stdout, 0)  # an error event means that the connection was closed
     with listener:
         while (left := deadline - time.monotonic()) > 0:
             ready = dict(events.poll(left * 1000))
@@ -63,7 +63,7 @@ def answer(ports: list[int], seconds: float, secret: str) -> dict[str, Any]:
 def _listen(ports: list[int]) -> socket.socket:
     first, last = ports
     for port in range(first, last + 1):
-        with suppress(OSError, ValueError):  # without IPv6
+        with suppress(OSError, ValueError):  # the machine may lack IPv6
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         with suppress(OSError):
             return socket.create_server(("", port), family=socket.AF_INET)

@@ -100,7 +100,7 @@ def last_lines(path: Path, count: int) -> list[str]:
         file.seek(begin)
         lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
     if begin and len(lines) > 1:
-        del lines[0]  # its beginning was not read
+        del lines[0]  # the first line is incomplete
     return lines[-count:] if count else []
 
 

@@ -33,7 +33,7 @@ from dora_cluster.remote_program.paths import archive_folder, command_line, exis
 from dora_cluster.remote_program.protocol import RemoteProblem
 
 _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
-"""Folders of modules that dora rarely imports."""
+"""Folders of rarely imported modules, which are not compiled to byte code."""
 
 ABANDONED_SECONDS = 24 * 3600.0
 """Seconds after which an unfinished transfer or tree is removed."""
@@ -379,12 +379,12 @@ def _unpack(archive: Path, root: Path, name: str, fresh: Path) -> Path:
     """Unpack into the folder ``fresh``, which becomes the version ``name``."""
     fresh.chmod(0o755)
     with tarfile.open(archive) as packed:
-        # its hash is right; the first releases of Python 3.11 have no filters
+        # The first releases of Python 3.11 lack filters; the hash of the archive is verified.
         filters: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         try:
             packed.extractall(fresh, **filters)
         except OSError as error:
-            error.filename = error.filename or str(root)  # a full disk has no name otherwise
+            error.filename = error.filename or str(root)  # unset if the disk is full
             raise
     _make_runnable(fresh)
     return _place(root, name, fresh)
@@ -408,7 +408,7 @@ def _make_runnable(tree: Path) -> None:
         [python_here, "-I", "-m", "compileall", "-q", "-j", "0", "-x", _NOT_COMPILED, tree / "lib"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        check=False,  # a file that cannot be compiled is not one that dora imports
+        check=False,  # packages contain files that cannot be compiled, which dora does not import
     )
 
 
@@ -421,8 +421,8 @@ def _place(root: Path, name: str, fresh: Path) -> Path:
                 continue
             if works(candidate):
                 return candidate
-            delete(candidate)  # its Python was removed, so nothing runs from it
-        _sync(fresh)  # complete on disk before it has its name
+            delete(candidate)  # no process runs from a tree whose Python was removed
+        _sync(fresh)  # the tree must be on disk before it gets its name
         fresh.rename(candidate)
         return candidate
     raise RemoteProblem(f"{root / name} exists and is not a version of dora; move it aside")

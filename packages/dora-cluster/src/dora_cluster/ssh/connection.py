@@ -27,7 +27,7 @@ from dora_config.cluster.models import Machine
 
 _FAILURES = (paramiko.SSHException, OSError, EOFError)
 _MAX_JUMPS = 8
-"""Jump hosts of one connection; more are a circle."""
+"""Most jump hosts of one connection; more indicate a cycle in the settings."""
 _OPEN_TIMEOUT = 10.0
 """Seconds for the answer to the request for a channel."""
 _END_TIMEOUT = 2.0
@@ -39,7 +39,8 @@ _OUTPUT_BYTES = 1 << 16
 _KEPT_LINES = 8
 """Last lines of a failed `ProxyCommand` in an error."""
 
-logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # its errors are raised as well
+# paramiko also raises the errors that it logs.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 
 
 def connect(machine: Machine) -> MachineConnection:
@@ -83,7 +84,7 @@ class SshConnection(MachineConnection):
                 try:
                     channel.sendall(piece)
                 except _FAILURES:
-                    break  # it ended before it had read all; its exit code shows why
+                    break  # the command ended early; its exit code follows
             with suppress(*_FAILURES):
                 channel.shutdown_write()
             code = channel.recv_exit_status()
@@ -114,7 +115,7 @@ def _take(
             try:
                 listener(data)
             except OSError:
-                end()  # the command would wait for its output to be read
+                end()  # otherwise the command would block on its output
                 raise
             del kept[:-_OUTPUT_BYTES]
     return kept.decode("utf-8", "surrogateescape")
@@ -170,7 +171,7 @@ def _dial(machine: str, settings: HostSettings) -> socket.socket:
             f"cannot connect to {settings.host} port {settings.port}: {reason(error)}; check the "
             "address, that the machine is on, and that sshd runs there",
         ) from None
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # for keepalive messages that are not acknowledged
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # also limits unacknowledged keepalive messages
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.silence * 1000)
     return link
 

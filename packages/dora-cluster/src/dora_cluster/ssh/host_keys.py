@@ -62,7 +62,7 @@ def shown(kind: str, blob: bytes) -> str:
 
 
 class KnownHosts(paramiko.MissingHostKeyPolicy):
-    """The keys of one host. SSHClient asks it about each key, because it has no keys itself."""
+    """Keys of one host; SSHClient calls this policy for each key, as it has no keys itself."""
 
     def __init__(self, machine: str, settings: HostSettings) -> None:
         self._machine = machine
@@ -75,7 +75,7 @@ class KnownHosts(paramiko.MissingHostKeyPolicy):
         """Lines for port 22, which count for another port if the key is the same."""
 
     def prefer_known(self, options: paramiko.SecurityOptions) -> None:
-        """Request a key of a known kind if the server has one."""
+        """Prefer the kinds of the known keys in the negotiation with the server."""
         kinds = [line.kind for line in (*self._lines, *self._at_port_22) if not line.mark]
         known = [name for kind in kinds for name in _SIGNATURES.get(kind, (kind,))]
         options.key_types = sorted(options.key_types, key=lambda name: name not in known)

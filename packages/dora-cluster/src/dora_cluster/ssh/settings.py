@@ -1,4 +1,4 @@
-"""Settings of a host: those that `ssh -G` prints."""
+"""Settings of a host, as `ssh -G` prints them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UserKnownHostsFile {home}/.ssh/known_hosts {home}/.ssh/known_hosts2
 ConnectTimeout 10
 ServerAliveInterval 10
 """
-"""``{home}`` is the home of the environment, as elsewhere in dora."""
+"""Configuration for `ssh -G`; ``{home}`` is replaced with HOME of the environment."""
 
 
 class ConfigProblem(DoraError):
