@@ -3,7 +3,7 @@
 A batch has one column, ``data``. Its custom metadata has the sender's metadata, as the bytes that
 were sent, notes of the events before the message (`dora_node_api.backends.event_notes`), and in
 merged files its times by the clock of its machine. A dictionary-encoded array has its dictionary
-batches before the record batch, so each message can be read with nothing but its schema.
+batches before the record batch, so each message can be decoded with its schema alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COLUMN = "data"
 METADATA_KEY = b"dora.metadata"
 NOTES_KEY = b"dora.events"
 OWN_TIMES_KEY = b"dora.own_times"
-"""`publish_time`, and the times in the metadata, before they were corrected."""
+"""Key of `publish_time` and the times in the metadata, as they were before correction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,14 @@ def encode(
 ) -> bytes:
     """Return an IPC message; ``schema_size``: bytes of the serialized schema.
 
-    ``further``: notes and own times, by key.
+    ``further``: additional custom metadata, such as notes and own times, by key.
     """
     sink = pa.BufferOutputStream()
     writer = pa.ipc.new_stream(sink, schema)
     batch = pa.record_batch([array], schema=schema)
     custom = {key: value for key, value in {METADATA_KEY: metadata, **further}.items() if value}
     writer.write_batch(batch, custom or None)
-    # Not closed: the end-of-stream mark is not part of a message.
+    # The stream stays open, because a message must not include an end-of-stream mark.
     return memoryview(sink.getvalue())[schema_size:].tobytes()
 
 

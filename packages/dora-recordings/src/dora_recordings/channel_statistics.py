@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class ChannelStatistics:
-    """One output; times in nanoseconds."""
+    """Counts of one output; times are in nanoseconds."""
 
     topic: str
     types: dict[str, None] = field(default_factory=dict)

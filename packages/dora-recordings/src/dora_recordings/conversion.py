@@ -28,7 +28,7 @@ class Converted:
 
     type: str
     topic: str = ""
-    """Topic of ROS."""
+    """Topic of ROS; empty for other formats."""
     output: str = ""
     messages: int = 0
     refused: int = 0

@@ -58,7 +58,7 @@ class OpenedRecordings:
 def reading(files: Iterable[Path]) -> Iterator[OpenedRecordings]:
     """Open recordings; files that are written meanwhile are private, as recordings are.
 
-    Afterwards names what is damaged in them; raises CommandFailed then, and UnreadableRecording.
+    Prints damage at the end, and then raises CommandFailed. Raises UnreadableRecording.
     """
     from dora_recordings.client.fleet import damage_of
     from dora_recordings.reading import Recording
@@ -77,7 +77,7 @@ def reading(files: Iterable[Path]) -> Iterator[OpenedRecordings]:
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Let other accounts read no file that is written meanwhile."""
+    """Deny other accounts access to files that are created in the block."""
     umask = os.umask(0o077)
     try:
         yield

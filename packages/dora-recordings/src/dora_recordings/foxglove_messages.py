@@ -45,7 +45,7 @@ SCHEMAS: Mapping[VisualKind, str] = {
     VisualKind.NUMBERS: "dora.Numbers",
     VisualKind.TEXT: "foxglove.Log",
 }
-"""Schema of each kind; `dora.Numbers` is defined here, as Foxglove has none."""
+"""Schema of each kind; Foxglove has no schema of numbers, so this module defines one."""
 _JSON_SCHEMAS = {
     _NO_DISPLAY: b'{"type":"object"}',
     "dora.Numbers": b"""{"type":"object","properties":{
@@ -55,13 +55,13 @@ _JSON_SCHEMAS = {
 }
 """Schemas that Foxglove does not have: of messages without a display, and of numbers."""
 MAX_ELEMENTS = 4096
-"""Elements of an array in JSON."""
+"""Most elements of an array in JSON."""
 
 
 Fields = dict[str, Any]
 
 WORLD = "world"
-"""Frame of positions whose messages name none."""
+"""Frame of positions whose messages do not name a frame."""
 _FLOAT32 = 7  # PackedElementField.NumericType
 _POINTS, _LINE_LOOP = 1, 2  # PointsAnnotation.Type
 _LINE_STRIP = 0  # LinePrimitive.Type
@@ -250,7 +250,7 @@ def _json(values: object) -> bytes:
 
 
 def _json_value(value: object) -> object:
-    """Return a value of JSON, which has no NaN, infinity, bytes and times."""
+    """Return a JSON value; JSON does not support NaN, infinity, bytes and times."""
     match value:
         case dict():
             return {str(key): _json_value(one) for key, one in value.items()}

@@ -31,7 +31,7 @@ from dora_recordings.message_checks import (
 
 PROFILE = "dora"
 DATAFLOW, SOURCE, CLOCK, LOST = "dataflow.yml", "source.json", "clock.json", "lost.json"
-"""Names of attachments, which have a CRC; records of metadata have none."""
+"""Names of attachments, which unlike metadata records have a CRC."""
 CHUNK_BYTES = 1 << 20
 """Uncompressed bytes of a full chunk."""
 FLUSH_SECONDS = 0.5
@@ -48,7 +48,7 @@ class McapFile:
         self._started: float | None = None
         """Time of the first message, by CLOCK_MONOTONIC."""
         self._channels: dict[tuple[str, bytes], tuple[int, int]] = {}
-        """Number and `type_check` of each."""
+        """Number and `type_check` of each channel, by topic and schema."""
         self._schemas: dict[tuple[str, bytes], int] = {}
         self._checks: list[int] = []
         """Checksums of the messages of the chunk in progress."""
@@ -143,7 +143,7 @@ class McapFile:
         self._written(begin)
 
     def _written(self, chunk: int) -> None:
-        """A chunk was written that begins at byte ``chunk``."""
+        """Process that the chunk which begins at byte ``chunk`` was written."""
         if self._checks:
             self._stream.write(checks_record(chunk, self._checks))
             self._checks.clear()
@@ -175,7 +175,7 @@ class McapFile:
 
 
 def file_facts(source: RecordingSource, dataflow_id: str, epoch_ns: int) -> dict[str, str]:
-    """Return the facts about this process and its dataflow that a recording has."""
+    """Return the facts about this process and its dataflow that a recording contains."""
     import pyarrow as pa
 
     return {
@@ -202,7 +202,7 @@ def clock_now() -> dict[str, str]:
 
 
 class _Whole:
-    """Writes without a buffer, which could not be written when the disk is full."""
+    """Unbuffered stream, because a buffer could not be flushed to a full disk."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

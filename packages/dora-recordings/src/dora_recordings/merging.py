@@ -42,8 +42,8 @@ falsify the others."""
 def _with_moved_times(message: RecordedMessage, nanoseconds: int, *, noted: bool) -> bytes:
     """Return the data of a message with `stamp` and `timestamp` in its metadata moved.
 
-    The times before are kept: notes of events name messages by them. ``noted``: also if only
-    `publish_time` is moved.
+    The original times are kept, because notes of events identify messages by them. ``noted``: keep
+    them also if only `publish_time` is moved.
     """
     if not nanoseconds or not (
         noted or any(f'"{name}"'.encode() in message.data for name in _TIMES)
@@ -52,7 +52,7 @@ def _with_moved_times(message: RecordedMessage, nanoseconds: int, *, noted: bool
     try:
         array, custom = decode_all(message.schema, message.data)
         metadata = decode_metadata(custom.pop(METADATA_KEY, b""))
-    except ValueError:  # invalid messages are named when they are read
+    except ValueError:  # invalid messages are reported when the file is read
         return message.data
     own = {name: metadata[name] for name in _TIMES if name in metadata}
     custom[OWN_TIMES_KEY] = encode_metadata({"publish_time": message.publish_time, **own})
@@ -230,7 +230,7 @@ class _MachineStream:
         last: tuple[int, int],
         correction: ClockCorrection,
     ) -> None:
-        """Keep by how much the machine's clock was ahead at the first and the last message."""
+        """Store the offset of the machine's clock at the first and the last message."""
         clock = {
             "machine": self.machine,
             "file": path.name,

@@ -1,4 +1,4 @@
-"""A checksum for each message of a chunk, by which a damaged chunk is read up to the damage; pure.
+"""Checksums of the messages of a chunk, to read a damaged chunk up to the damage; pure.
 
 The checksums of a chunk are in a record of their own behind it, with an opcode that MCAP leaves to
 applications: other programs skip it.
@@ -16,7 +16,7 @@ from typing import Final
 from dora_recordings.arrow_messages import RecordedMessage
 
 OPCODE: Final = 0x80
-"""Record of MCAP that other programs skip."""
+"""Opcode of the record with checksums; other programs skip it."""
 SEQUENCES: Final = 1 << 32
 """Sequence numbers in a file are modulo this."""
 _TIMES = struct.Struct("<QQI")

@@ -1,4 +1,4 @@
-"""A recording that is written message by message, in the process that has the messages."""
+"""A recording that the process with the messages writes itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dora_recordings.mcap_file import McapFile
 
 
 class MessageFile:
-    """The file, to which `add` writes at once."""
+    """File of a recording; `add` writes each message immediately."""
 
     def __init__(self, path: Path, source: Mapping[str, Any]) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Player: a node that sends what a recorded node has sent (``python -m`` this module)."""
+"""Player: a node that sends the messages of a recorded node (``python -m`` this module)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Player:
         array, encoded = decode(message.schema, message.data)
         output = message.topic.partition("/")[2]
         metadata = decode_metadata(encoded)
-        # as old as when it was recorded, for nodes that compare times of captures
+        # keep the age of the message, for nodes that compare capture times
         move_times(metadata, time.time_ns() - message.publish_time)
         self._node.send_output(output, array, metadata)
         return True

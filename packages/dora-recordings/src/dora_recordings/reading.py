@@ -1,4 +1,4 @@
-"""Reads recordings: finished, cut anywhere, or damaged; each part is checked before it is used."""
+"""Reads finished, truncated and damaged recordings; each part is checked before it is used."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _RECOGNIZED = re.compile(rb"[\x06\x07\x09\x0f\x80].{5}\x00\x00\x00", re.DOTALL)
 _BLOCK: Final = 1 << 20
 """Bytes that are searched at a time for a record after damage."""
 _PIECE: Final = 1 << 10
-"""Bytes that are decompressed at once: those of one call are lost if there is damage in them."""
+"""Bytes that are decompressed per call; damage loses all bytes of its call."""
 _TEXTS: Final = TypeAdapter(dict[str, str])
 _COUNTS: Final = TypeAdapter(dict[str, int])
 
@@ -121,13 +121,13 @@ class Recording:
         """Messages of other encodings in the last pass, by topic and encoding."""
         self.facts = RecordingFacts()
         self.finished = False
-        """False: the recorder was killed or still records, or the file was cut."""
+        """False: the recorder was killed or still records, or the file is truncated."""
         self._damage: dict[int, Damage] = {}
         self._chunks: list[_Record] = []
         self._counts: dict[int, int] = {}
-        """Messages by the begin of a chunk or damage, from the indexes behind it."""
+        """Messages by the start of a chunk or of damage, from the indexes after it."""
         self._checks: dict[int, list[int]] = {}
-        """Checksums of messages by the begin of their chunk."""
+        """Checksums of messages by the start of their chunk."""
         self._summary: list[Schema | Channel] = []
         """Empty: unfinished or damaged."""
         with path.open("rb") as file:
@@ -140,7 +140,7 @@ class Recording:
         return [self._counted(one) if one.messages is None else one for one in found]
 
     def _counted(self, damage: Damage) -> Damage:
-        """Return damage with the number of messages that the indexes behind it name."""
+        """Return damage with the number of messages according to the indexes after it."""
         messages = self._counts.get(damage.begin)
         whole_chunk = any(chunk.begin == damage.begin for chunk in self._chunks)
         return replace(damage, messages=messages, at_least=messages is not None and not whole_chunk)
@@ -170,7 +170,7 @@ class Recording:
             if record is None:
                 record = _next_record(file, at + 1, size)
                 if record is None and not self.finished:
-                    return size  # cut
+                    return size  # the file is truncated
                 self._add_damage(at, size if record is None else record.begin)
                 if record is None:
                     return size
@@ -195,7 +195,7 @@ class Recording:
         return at
 
     def _unchunked(self, file: BinaryIO, begin: int, size: int) -> _Record | None:
-        """Return a record that is outside of chunks as one that is a chunk."""
+        """Return a record outside of chunks in the form of a chunk."""
         head = _read(file, begin, _HEAD.size + _MESSAGE_HEAD.size)
         if self._encoding == ENCODING or len(head) < _HEAD.size + _MESSAGE_HEAD.size:
             return None
@@ -308,7 +308,7 @@ class Recording:
         """Return the messages before the damage, each of which has its checksum."""
         checks = self._checks.get(chunk.begin, [])
         found: list[RecordedMessage] = []
-        # the types that it defines count for it alone: they may be damaged
+        # definitions of a damaged chunk may be damaged, so other chunks do not use them
         own = types.copy()
         numbers = iter(checks)
         for record in _before_damage(file, chunk) if checks else ():
@@ -344,7 +344,7 @@ class _Types:
             self.add(record)
 
     def copy(self) -> _Types:
-        """Return the same types, to which others can be added."""
+        """Return an independent copy."""
         found = _Types((), self._encoding, Counter())
         found._schemas.update(self._schemas)
         found._channels.update(self._channels)
@@ -366,7 +366,7 @@ class _Types:
         return RecordedMessage(
             topic=channel.topic,
             type_name=schema.name,
-            # a definition may be empty, unlike one that is not in the file
+            # An empty definition is valid; a missing schema is not.
             schema=schema.data or (b"\n" if schema.encoding else b""),
             log_time=record.log_time,
             publish_time=record.publish_time,
@@ -400,7 +400,7 @@ def _read(file: BinaryIO, begin: int, length: int) -> bytes:
 
 
 def _record(file: BinaryIO, begin: int, size: int) -> _Record | None:
-    """Return the record at ``begin``, None unless it is whole and makes sense.
+    """Return the record at ``begin``; None if it is incomplete or invalid.
 
     The content of a chunk is checked when it is read.
     """
@@ -457,7 +457,7 @@ def _makes_sense(opcode: int, content: bytes) -> bool:
 
 
 def _next_record(file: BinaryIO, begin: int, size: int) -> _Record | None:
-    """Return the first record after damage that makes sense."""
+    """Return the first valid record after damage."""
     while begin < size:
         block = _read(file, begin, _BLOCK + _HEAD.size - 1)
         for match in _RECOGNIZED.finditer(block):

@@ -31,7 +31,7 @@ class RecordedStep:
 
     kind: str
     taken: int
-    """CLOCK_REALTIME of the node's machine."""
+    """Time of the event by CLOCK_REALTIME of the node's machine."""
     input: str = ""
     identity: int | str = 0
     """Number or text that identifies a message among those of its input."""
@@ -59,7 +59,7 @@ class ReplayMessage:
 
     @property
     def identity(self) -> int | str:
-        """Identity that the event of the receiving node has as well."""
+        """Identity of the message in the events of its receivers."""
         stamp = self.metadata.get("timestamp")
         if stamp is None:
             return self.publish_time // 1000 * 1000
@@ -131,7 +131,7 @@ class Recorded:
     # --- one node --------------------------------------------------------------------------------
 
     def sent(self, spec: ResolvedNode, output: str | None = None) -> Iterator[ReplayMessage]:
-        """Yield what a node has sent, not what `dora topic pub` has published for it."""
+        """Yield the messages of a node, without those that `dora topic pub` sent on its outputs."""
         noted = self.is_noted(spec)
         topics = [f"{spec.id}/{one}" for one in spec.outputs] if output is None else [output]
         return (one for one in self.messages(topics) if not noted or one.notes is not None)
@@ -198,7 +198,7 @@ class Recorded:
 
 
 class RecordedInputs:
-    """The messages that a node received, found by what its events name."""
+    """Finds the message of each event of a node."""
 
     def __init__(self, recorded: Recorded, outputs: Collection[str], ahead: int) -> None:
         """`ahead`: nanoseconds by which the clock of the steps is ahead of the recording's."""
@@ -209,11 +209,11 @@ class RecordedInputs:
         self._next: ReplayMessage | None = next(self._messages, None)
 
     def find(self, output: str, step: RecordedStep) -> ReplayMessage | None:
-        """Return a message; older ones of this output were dropped from the queue."""
+        """Return the message of an event; older ones of its output were dropped from the queue."""
         waiting = self._waiting[output]
         for place, message in enumerate(waiting):
             if message.identity == step.identity:
-                del waiting[:place]  # it may have several readers of one node
+                del waiting[:place]  # the node may have several inputs with this output
                 return message
         while self._next is not None and self._next.log_time <= step.taken + self._window:
             message, self._next = self._next, next(self._messages, None)

@@ -90,10 +90,10 @@ class Recorder(Collector):
         self._encoder = MessageEncoder()
         self._end: RecorderEnd | None = None
         self._until_ns: int | None = None
-        """Later messages, by CLOCK_MONOTONIC, are not part of the recording."""
+        """End of the recording by CLOCK_MONOTONIC; later messages are ignored."""
         self._drained: set[str] = set()
         """Outputs of which such a message was read."""
-        if not runner.receivers:  # on a machine of a cluster without chosen outputs
+        if not runner.receivers:  # a machine of a cluster may have none of the chosen outputs
             writing.begin()
 
     def run(self, requests: int, *, count_on: bool) -> RecorderStatus:
@@ -153,7 +153,7 @@ class Recorder(Collector):
         return status
 
     def _drain(self, reader: QueueReader) -> None:
-        """Read what is queued now."""
+        """Read the messages that are queued now."""
         for name in self._runner.receivers:
             while reader.read(name) and name not in self._drained:
                 pass

@@ -19,7 +19,7 @@ ALLOCATED_BYTES = 64 * 1024
 """Bytes of disk space that a status file allocates, so that a full disk does not prevent
 reports."""
 _ATTEMPTS = 20
-"""Reads that may meet a report that is being written."""
+"""Attempts to read the report, which may be overwritten meanwhile."""
 
 
 class StatusFile:

@@ -15,7 +15,7 @@ from dora_recordings.mcap_file import McapFile, clock_now, file_facts
 BACKLOG_BYTES = 128 << 20
 """Messages in memory while the disk is slow."""
 WAKE_SECONDS = 0.25
-"""Seconds between two looks of the writing thread."""
+"""Longest wait of the writing thread in seconds."""
 
 
 class WriteBacklog:

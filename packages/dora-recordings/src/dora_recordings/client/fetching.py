@@ -37,7 +37,7 @@ ID, MACHINES, STATE, DESCRIBED = "recording", "machines", "state.json", "describ
 
 @dataclass(frozen=True, slots=True)
 class FetchedMachine:
-    """A machine of which all files are here."""
+    """A machine whose files were all fetched."""
 
     machine: str
     folder: Path
@@ -50,7 +50,7 @@ class FetchedMachine:
 
 
 class PartialFetch:
-    """Folder beside the target with what was fetched so far."""
+    """Folder beside the target with the files that were fetched so far."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(target.name + ".parts")
@@ -70,7 +70,7 @@ class PartialFetch:
         write_file(self.path / ID, recording)
 
     def fetched(self) -> dict[str, FetchedMachine]:
-        """Return the machines of which everything is here."""
+        """Return the machines whose files were all fetched."""
         found = {}
         for state in self.path.glob(f"{MACHINES}/*/{STATE}"):
             machine = state.parent.name
@@ -84,7 +84,10 @@ class PartialFetch:
         return found
 
     def fetch(self, client: CoordinatorClient, machine: str, state: RecordingState) -> None:
-        """Copy what is missing of a machine's files; raises RecordingError and CoordinatorLost."""
+        """Copy the missing parts of a machine's files.
+
+        Raises RecordingError and CoordinatorLost.
+        """
         _check_names(machine, state)
         folder = self.path / MACHINES / machine
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,7 @@ class PartialFetch:
             client, machine, DescribeRecording(recording=state.recording), RecordingDescribed
         )
         write_file(folder / DESCRIBED, described.model_dump_json())
-        (folder / STATE).unlink(missing_ok=True)  # of an earlier attempt, until all is here
+        (folder / STATE).unlink(missing_ok=True)  # until all files are here
         with Downloads(client.endpoint) as downloads:
             for file in state.files:
                 path = folder / file.name
@@ -104,7 +107,7 @@ class PartialFetch:
 
 
 def _check_names(machine: str, state: RecordingState) -> None:
-    """Raise RecordingError for names that a daemon chose and that could be paths elsewhere."""
+    """Raise RecordingError for names from a daemon that lead outside of the folder."""
     try:
         parse_machine_id(machine)
     except InvalidId as error:
@@ -195,7 +198,7 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> tuple[bool
     PartialFetch(target).remove()
     lost = dict(whole.lost)
     for topic, count in whole.recorded.items():
-        # A killed recorder has counted messages that it did not write.
+        # A killed recorder may have reported messages that it had not written.
         unwritten = count - merged.recorded.get(topic, 0)
         if unwritten > 0:
             lost[topic] = lost.get(topic, 0) + unwritten

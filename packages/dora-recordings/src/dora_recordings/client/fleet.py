@@ -116,7 +116,7 @@ def end_recording(
     kind: type[StopRecording | RemoveRecording],
     done: str,
 ) -> None:
-    """Stop or remove a recording on its machines and print which have ``done`` so.
+    """Stop or remove a recording on its machines, and print which machines have ``done`` it.
 
     Prints problems and raises CommandFailed if there are any.
     """

@@ -40,7 +40,7 @@ def find_runner(dataflow: str) -> tuple[Path, IndexEntry]:
 
 
 class RecorderProcess:
-    """Runs beside the nodes and finishes the file when this process ends, however it ends."""
+    """Recorder as a child process; it finishes its file when this process ends in any way."""
 
     def __init__(self, runner: Path, request: RecordingRequest) -> None:
         """Start recording; ``runner``: directory of the runner. Raises RecordingError."""
@@ -69,7 +69,7 @@ class RecorderProcess:
             self._report(ended)
 
     def finish(self) -> None:
-        """Record what was sent until now and report."""
+        """Record the messages sent so far, end the process, and report."""
         self._process.finish()
         self._report(self._next_report())
 

@@ -31,13 +31,13 @@ from dora_recordings.client.fleet import (
 )
 
 INTERVAL = 1.0
-"""Seconds between two looks at the machines."""
+"""Seconds between two requests for the states of the machines."""
 FINISH_SECONDS = 15.0
 """Seconds for machines to finish their files after a stop."""
 
 
 class FleetSession:
-    """Follows one recording, over interruptions of the coordinator."""
+    """Follows one recording; reconnects when the coordinator is interrupted."""
 
     def __init__(self, endpoint: Endpoint, plan: RecordingPlan) -> None:
         self._endpoint = endpoint

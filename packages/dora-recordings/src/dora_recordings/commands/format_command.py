@@ -18,11 +18,11 @@ from dora_recordings.conversion import CannotConvert
 
 
 class _Format(Command):
-    """Runs the function of a format; protects what it reads, and names what it leaves behind."""
+    """Runs the function of a format; protects its input files, and reports failures."""
 
     def invoke(self, ctx: Any) -> Any:
         """Raise CannotConvert if the function would write to a file that it reads."""
-        # Typer before 0.29 converts texts to paths only later
+        # Typer before 0.29 converts texts to paths after this point
         inputs = _paths(ctx, [one for one in self.params if isinstance(one, TyperArgument)])
         targets = _paths(ctx, [one for one in self.params if "--output" in one.opts])
         existing = [path for path in targets if path.exists()]
@@ -31,7 +31,7 @@ class _Format(Command):
                 raise CannotConvert(f"{target} is read and written; choose another path with -o")
         try:
             return super().invoke(ctx)
-        except CommandFailed:  # written, without what could not be converted
+        except CommandFailed:  # some messages were not converted
             raise
         except BaseException:
             for target in targets:
@@ -101,7 +101,7 @@ class FormatCommand(TyperCommand):
         return self.of(name)
 
     def _of_file(self, args: list[str]) -> str:
-        """Return the format that reads one of the files, else the one without a condition."""
+        """Return the format that reads one of the files, else the format without a condition."""
         if self._default or not args:
             return ""
         silent = []

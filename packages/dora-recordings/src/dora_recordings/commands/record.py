@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class RecordCommand(Command):
-    """Names what replaces options of dora-rs."""
+    """Command that names the replacements of options of dora-rs."""
 
     unsupported: ClassVar = {
         ("record", "--name"): "`record --name` is not needed: `dora record --attach DATAFLOW` "
@@ -140,7 +140,7 @@ def _record(
     from dora_node_api.backends.attach import NOTES_VARIABLE
     from dora_recordings.client.starting import RecordSettings
 
-    # the order of each node's events, by which a replay is exact
+    # an exact replay needs the order of each node's events
     overrides = {NOTES_VARIABLE: "1", **options.env_overrides(env)}
     patterns = tuple(part for word in topics.split(",") if (part := word.strip()))
     limits = RecordingLimits(
@@ -194,7 +194,7 @@ def _attach(
     *,
     named: bool,
 ) -> None:
-    """Record here a dataflow that runs only here, any other on its machines."""
+    """Record a dataflow of this machine only here, and any other dataflow on its machines."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_recordings.client.recorder_process import NoSuchRunner, RecorderProcess, find_runner
     from dora_recordings.client.starting import conclude, session_of

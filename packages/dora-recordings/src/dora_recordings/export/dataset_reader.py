@@ -1,4 +1,4 @@
-"""Makes recordings of LeRobot v3 datasets: an output for each feature, played by one node.
+"""Converts LeRobot v3 datasets to recordings: one node with an output for each feature.
 
 Episodes follow each other with a second between them. The output `episode` sends `start`, with the
 task, and `stop`. An export with `--episodes lerobot/episode --every lerobot/action` has the same
@@ -34,7 +34,7 @@ _INDEX_FEATURES = ("timestamp", "frame_index", "episode_index", "index", "task_i
 
 
 class Dataset:
-    """A dataset in a folder, and the messages that it becomes."""
+    """A dataset in a folder, and its conversion to messages."""
 
     def __init__(self, folder: Path) -> None:
         """Raises CannotConvert."""
@@ -189,7 +189,7 @@ class _Video:
             encoder: Any = av.CodecContext.create("mjpeg", "w")
             encoder.width, encoder.height = frame.width, frame.height
             encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 1000)
-            encoder.options = {"qmin": "2", "qmax": "2"}  # the best
+            encoder.options = {"qmin": "2", "qmax": "2"}  # the best quality
             self._encoder = encoder
         packets = self._encoder.encode(frame.reformat(format="yuvj420p"))
         return b"".join(bytes(packet) for packet in packets)
@@ -208,7 +208,7 @@ def _numbers(value: Any, feature: Mapping[str, Any]) -> tuple[pa.Array, dict[str
     while values and isinstance(values[0], list):
         values = [one for ones in values for one in ones]
     names = feature.get("names")
-    if isinstance(names, Mapping):  # such as {"motors": [...]}
+    if isinstance(names, Mapping):  # names may be grouped: {"motors": [...]}
         names = next(iter(names.values()), None)
     is_named = isinstance(names, list) and len(names) == len(values)
     kind = pa.bool_() if feature["dtype"] == "bool" else getattr(pa, feature["dtype"])()

@@ -67,7 +67,7 @@ def stretches(
 ) -> dict[str, list[EpisodeSpan]]:
     """Return the parts of episodes in which a value stays the same, by value.
 
-    ``values``: times and values in the order of time. What is before the first one is in no part.
+    ``values``: times and values in the order of time. Parts begin with the first value.
     """
     begins = [next(ones) for _, ones in groupby(values, key=lambda one: one[1])]
     ends = [time for time, _ in begins[1:]]
@@ -84,9 +84,9 @@ def stretches(
 def frame_rate(times: Sequence[int], timers: Iterable[int] = ()) -> int | None:
     """Return the whole number of frames per second of times in nanoseconds.
 
-    It is that of the intervals around the median, or of a timer with about that interval: messages
-    that were late come in bursts, and some are missing, which changes the mean of all. ``timers``:
-    intervals in nanoseconds. None for fewer than two times.
+    It is computed from the intervals around the median, or from a timer with about that interval:
+    late messages arrive in bursts, and some are missing, so the mean of all would be wrong.
+    ``timers``: intervals in nanoseconds. None for fewer than two times.
     """
     intervals = [after - before for before, after in pairwise(times) if after > before]
     if not intervals:
@@ -103,9 +103,9 @@ def frame_rate(times: Sequence[int], timers: Iterable[int] = ()) -> int | None:
 class FrameGrid:
     """Times of the frames of one episode.
 
-    Frame N is at N / rate seconds, as in datasets of LeRobot, which merges no others. Each message
-    has the nearest place; a place without a message repeats the frame before it, and of several
-    messages at one place the first is taken.
+    Frame N is at N / rate seconds: LeRobot merges only such datasets. Each message is assigned to
+    the nearest frame time; a time without a message repeats the previous frame, and of several
+    messages at one time the first is used.
     """
 
     rate: int
@@ -114,9 +114,9 @@ class FrameGrid:
     frames: int = 0
 
     def place(self, time: int) -> list[float] | None:
-        """Return the seconds of the frames that a message ends, None if its place is taken.
+        """Return the frame times up to that of a message; None if its time is already used.
 
-        All but the last are repetitions of the frame before.
+        All but the last time are for repetitions of the previous frame.
         """
         number = int((time - self.origin) / 1e9 * self.rate + 0.5)
         if number < self.frames:

@@ -25,7 +25,7 @@ from dora_recordings.foxglove_messages import (
 CHUNK_BYTES = 1 << 20
 """Uncompressed bytes of a chunk."""
 UNDECODABLE = "(invalid)"
-"""Counted in place of a schema: messages that are not Arrow."""
+"""Counted in place of a schema for messages that are not valid Arrow."""
 
 
 @dataclass(slots=True)

@@ -52,7 +52,7 @@ class LeRobotOptions:
     """Outputs are named ``node/output``."""
 
     images: Mapping[str, str] | None = None
-    """Names of the cameras by output; None: every output with images, named like it."""
+    """Camera names by output; None: each output with images is a camera with its name."""
     state: str | None = None
     action: str | None = None
     episodes: str | None = None
@@ -64,7 +64,7 @@ class LeRobotOptions:
     task: str = "recorded with dora"
     robot: str | None = None
     split_by: str | None = None
-    """Key in the metadata of the actions; a dataset for each of its values."""
+    """Metadata key of the actions; each of its values gets a dataset."""
     codec: str = "h264"
 
 
@@ -73,9 +73,9 @@ class ExportedDataset:
     episodes: int
     frames: int
     repeated: int
-    """Frames without a message at their place, which repeat the one before."""
+    """Frames without a message at their time, which repeat the previous frame."""
     skipped: int
-    """Messages whose place was taken."""
+    """Messages whose frame time was already used."""
     notes: tuple[str, ...]
 
 
@@ -120,7 +120,7 @@ def _write(
     options: LeRobotOptions,
     folder: Path,
 ) -> ExportedDataset:
-    """Write one dataset; nothing is complete if it has no frames."""
+    """Write one dataset; it stays incomplete if it has no frames."""
     features = [feature for ones in layout.features.values() for feature in ones]
     features.sort(key=lambda one: one.name)
     writer = DatasetWriter(folder, features, layout.fps, options.robot, options.codec)
@@ -277,10 +277,11 @@ class _Survey:
 
 
 class _Frames:
-    """Makes a frame of each message of the driver.
+    """Builds a frame for each message of the driver.
 
-    It has the last message of each other output before it, but the first action after it: what the
-    robot was told when it had observed this. Without one until the next frame, it is the last.
+    A frame has the last earlier message of each other output, but the first later action: the
+    robot's response to this observation. If no action follows before the next frame, the last one
+    is used.
     """
 
     def __init__(self, decoder: VisualDecoder, layout: _Layout, writer: DatasetWriter) -> None:
@@ -290,7 +291,7 @@ class _Frames:
         self._images = {topic: ImageDecoder() for topic in layout.features}
         self._latest: dict[str, DecodedMessage] = {}
         self._values: dict[str, tuple[DecodedMessage, Any]] = {}
-        """Converted messages by feature: one that lasts for several frames is converted once."""
+        """Converted messages by feature, so that a message of several frames is converted once."""
         self._left = list(layout.spans)
         self._action = next(
             (
@@ -302,7 +303,7 @@ class _Frames:
             None,
         )
         self._pending: tuple[dict[str, Any], float] | None = None
-        """The last frame and its seconds, while its action is not known."""
+        """The last frame and its time in seconds, until its action is received."""
         self._grid: FrameGrid | None = None
         self.repeated = 0
         self.skipped = 0
@@ -323,7 +324,7 @@ class _Frames:
             self._add_frame(message.log_time)
 
     def _has_observation(self) -> bool:
-        """Whether all outputs have sent; what has only actions may follow."""
+        """Whether all outputs have sent a message, except those with actions only."""
         return all(
             topic in self._latest or all(one.name == ACTION for one in features)
             for topic, features in self._layout.features.items()
@@ -337,7 +338,7 @@ class _Frames:
         if self._grid is None:
             self._grid = FrameGrid(self._layout.fps, time)
             self._writer.begin(self._left[0].task)
-        elif not self._has_action:  # only then is there nothing but one pending frame
+        elif not self._has_action:  # the pending frame, which has no action, is replaced
             self._grid, self._pending = FrameGrid(self._layout.fps, time), None
         placed = self._grid.place(time)
         if placed is None:
@@ -391,7 +392,7 @@ class _Frames:
     def end(self) -> None:
         """End the episode in progress.
 
-        The action of the frame before a hand-over is of the other source: it is left out.
+        The frame before a hand-over is left out: its action comes from the other source.
         """
         if self._grid is not None:
             if not self._left[0].handed_over:

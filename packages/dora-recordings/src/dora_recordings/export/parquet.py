@@ -50,7 +50,7 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
         for table in tables.values():
             table.discard()
         if is_new:
-            with suppress(OSError):  # it has files
+            with suppress(OSError):  # the folder has other files
                 folder.rmdir()
     return {table.path: table.rows for table in tables.values()}
 
@@ -145,7 +145,7 @@ def _plain(array: Any) -> Any:
 
 
 def _with_fields(kind: pa.DataType) -> pa.DataType:
-    """Return a type with a field in each struct; messages of ROS 2 may have none."""
+    """Return a type with at least one field per struct; messages of ROS 2 may have none."""
     if pa.types.is_struct(kind):
         fields = [field.with_type(_with_fields(field.type)) for field in kind]
         return pa.struct(fields or [pa.field("empty", pa.null())])

@@ -28,7 +28,7 @@ CODECS = {
     "av1": ("libsvtav1", {"crf": "30", "g": "2", "preset": "12"}),
 }
 """Encoders and their options: each second frame is a key frame, so that single frames are read
-quickly. AV1 is what LeRobot writes unless told otherwise, with these options."""
+quickly. AV1 with these options is the default of LeRobot."""
 
 
 def require_video() -> None:
@@ -82,16 +82,16 @@ class ImageDecoder:
 
 
 def pixel_format(width: int, height: int, codec: str) -> str:
-    """Return 4:2:0 for even sizes, which H.264 needs for it, else 4:4:4."""
+    """Return 4:2:0 for even sizes, otherwise 4:4:4: H.264 requires even sizes for 4:2:0."""
     return "yuv444p" if codec == "h264" and (width % 2 or height % 2) else "yuv420p"
 
 
 @contextmanager
 def ordinary_scheduling() -> Iterator[None]:
-    """Return threads to ordinary scheduling that the block has made real-time ones.
+    """Restore ordinary scheduling of threads that the block has made real-time threads.
 
-    SVT-AV1 gives the calling thread and its own ones the highest real-time priority where it may,
-    as root: they would take the processors from everything else on the machine.
+    As root, SVT-AV1 sets the highest real-time priority for the calling thread and its own threads,
+    which would starve all other processes of the machine.
     """
     if sys.platform != "linux":
         yield
@@ -147,7 +147,7 @@ class VideoFile:
             self._mux(packet)
 
     def _mux(self, packet: Any) -> None:
-        """Write the packet before this one, whose duration is known now."""
+        """Write the previous packet, because this one determines its duration."""
         if self._waiting is not None:
             self._waiting.duration = packet.pts - self._waiting.pts
             self._container.mux(self._waiting)

@@ -32,7 +32,7 @@ from dora_recordings.status_file import is_recording, read_status
 
 PLAN, STOPPED, CLOCK, STATUS = "plan.json", "stopped", "clock.jsonl", ".status"
 MAX_RECORDERS = 100
-"""Recorder processes of one recording, against a recorder that crashes again and again."""
+"""Most recorder processes of one recording, in case each one crashes."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -191,7 +191,7 @@ class RecordingFolder:
         return [
             recordings.RecordedFile(name=path.name, size=path.stat().st_size)
             for path in sorted(self.path.glob("*.mcap"))
-            if re.fullmatch(recordings.FILE_NAME, path.name)  # others are not of a recorder
+            if re.fullmatch(recordings.FILE_NAME, path.name)  # ignore other files
         ]
 
     # ------------------------------------------------------------------------ contents

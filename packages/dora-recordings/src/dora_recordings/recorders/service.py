@@ -122,7 +122,7 @@ class Recorders:
                 found.append(read(folder))
             except RecordingRefused as error:
                 logger.warning("%s", error)
-            except OSError as error:  # it is being removed, for example
+            except OSError as error:  # for example, the folder is being removed
                 logger.warning("recording %s: %s", folder.path.name, os_error_text(error))
         return found
 
@@ -188,10 +188,10 @@ class Recorders:
         self._processes.append(recorder.process)
         self._starting[recording] = recorder.process
         with anyio.move_on_after(START_SECONDS) as scope:
-            await run_in_daemon_thread(recorder.next_line)  # its status file has the details
+            await run_in_daemon_thread(recorder.next_line)  # the status file has the details
             recorder.release()
         if scope.cancelled_caught:
-            # It stays in `_starting`: a stop must reach it.
+            # It stays in `_starting`, so that `_stop` ends it.
             text = "the recorder of %s has not started within %g s"
             logger.warning(text, folder.path, START_SECONDS)
             return
@@ -256,11 +256,11 @@ class Recorders:
                 file.seek(request.first)
                 with closing(ControlConnection(endpoint, timeout=TIMEOUT)) as connection:
                     send_file(connection, request.upload, file, length, endpoint.headers())
-            except (DoraError, OSError, HTTPException) as error:  # its reader may have ended
+            except (DoraError, OSError, HTTPException) as error:  # the receiver may have ended
                 logger.info("%s was not sent in full: %s", request.file, error)
 
     def _stop(self, folder: RecordingFolder) -> recordings.RecordingStates:
-        state = folder.state(live=False)  # it must exist
+        state = folder.state(live=False)  # raises if the recording does not exist
         for status in folder.stop():
             with suppress(ProcessLookupError):
                 os.kill(status.pid, signal.SIGTERM)
