@@ -47,13 +47,13 @@ from dora_node_api.transport.producer.sending import wait_readable
 from dora_node_api.transport.shared.specs import QueueSpec
 
 _TICK = 0.05
-"""Seconds between two rounds of timers."""
+"""Seconds between timer ticks."""
 _IDLE_TICK = 0.5
-"""Seconds while all peers are connected and agree."""
+"""Seconds between ticks while all peers are connected and agree."""
 _FINISHING_TICK = 0.005
-"""Seconds while the link ends, so that it does not delay the dataflow."""
+"""Seconds between ticks while the link ends, so that it does not delay the dataflow."""
 _END_SECONDS = 5.0
-"""Time for the threads to end."""
+"""Seconds for the threads to end."""
 _BYE_SECONDS = 1.0
 """Longest time to wait until the peers have received that our part has ended."""
 
@@ -72,7 +72,7 @@ class Link:
         self._names = dict(config.names)
         """Common names in the certificates of peers, which the listening sessions accept.
 
-        Empty: not known yet; then the peer is not accepted.
+        An empty name is not known yet, and its peer is refused.
         """
         self._ending = False
         self._finish_at: float | None = None
@@ -179,7 +179,7 @@ class Link:
         return self._router.channel(machine, self._names.get(machine, ""))
 
     def _on_transport(self, session: LinkSession, zid: str, opened: bool) -> None:
-        """A connection opened or closed, on a thread of Zenoh."""
+        """Handle a connection that opened or closed, on a thread of Zenoh."""
         if opened:
             return
         for peer in list(self._peers.values()):
@@ -285,7 +285,7 @@ class Link:
         for peer in self._peers.values():
             peer.tick(now)
         for machine in list(self._changed):
-            # Remove it first: a change during the report is reported again.
+            # Remove it before the report, so that a change during the report is reported too.
             self._changed.discard(machine)
             if machine in self._peers:
                 self._reports.peer(self._peers[machine].report())

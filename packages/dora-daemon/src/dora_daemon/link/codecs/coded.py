@@ -1,4 +1,4 @@
-"""The data area of a compressed message: a head of 32 bytes, then what the codec made.
+"""The data area of a compressed message: a head of 32 bytes, then the output of the codec.
 
 codec      1   number in `NUMBERS`
 form       1   number of the picture's encoding in `FORMS`; 0 for lossless codecs

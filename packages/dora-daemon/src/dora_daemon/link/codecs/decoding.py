@@ -1,4 +1,4 @@
-"""Receiving end of a stream: restores messages, and never shows a wrong picture."""
+"""Receiving end of a stream: restores messages, and drops pictures without their reference."""
 
 from __future__ import annotations
 

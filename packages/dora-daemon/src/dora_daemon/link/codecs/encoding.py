@@ -14,11 +14,11 @@ from dora_node_api.data.metadata import decode_metadata
 from dora_node_api.transport.shared.payload import Payload
 
 _KEY_NS: Final = 1_000_000_000
-"""A stream of h264 has a key frame at least so often."""
+"""Longest time between key frames of h264, in nanoseconds."""
 
 
 class NotAPicture(Exception):
-    """A message that the codec is not for; the text is the reason."""
+    """The codec cannot encode a message; the text is the reason."""
 
 
 class StreamEncoder:
@@ -44,7 +44,7 @@ class StreamEncoder:
         """Sequence of the last picture of h264; 0: the next one is a key frame."""
 
     def restart(self) -> None:
-        """Begin again: what was encoded last may not have arrived."""
+        """Start with a key frame: earlier pictures may not have arrived."""
         self._h264, self._last = None, 0
 
     def encode(self, sequence: int, parts: Payload, data: memoryview) -> bytes | None:

@@ -1,6 +1,6 @@
-"""H.264 with PyAV: a stream of pictures, each of which needs the one before it.
+"""H.264 with PyAV: each picture refers to the one before it, except key frames.
 
-Each second begins with a picture that needs none (a key frame).
+The sender encodes a key frame at least once a second.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FORMATS: Final = {"rgb8": "rgb24", "bgr8": "bgr24", "mono8": "gray"}
 _WORST: Final = 51
 """CRF of the lowest quality."""
 _THREADS: Final = 1
-"""More threads would delay a decoder by a picture each."""
+"""Each further thread would delay the decoder by one picture."""
 
 
 class H264Encoder:

@@ -57,7 +57,7 @@ def probed(endpoint: str, seconds: float) -> Iterator[float]:
 
 
 def is_open(endpoint: str, seconds: float) -> bool | None:
-    """Return whether a port takes connections; None if its machine does not answer."""
+    """Return whether a port accepts connections; None if its machine does not answer."""
     try:
         socket.create_connection(split_address(endpoint), timeout=seconds).close()
     except ConnectionRefusedError:

@@ -21,11 +21,11 @@ from dora_daemon.link.protocol.messages import (
 )
 
 _SAME_NOTE_NS = 10_000_000_000
-"""Nanoseconds for which lines that begin alike are left out."""
+"""Nanoseconds for which further lines with the same prefix are not sent."""
 _NOTE_PREFIX = 60
-"""Characters at the beginning of a line that are compared."""
+"""Length of the prefix by which lines are compared, in characters."""
 _MAX_PREFIXES = 1000
-"""Beginnings that are remembered."""
+"""Most prefixes that are remembered."""
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ class RunnerConnection:
             self._socket.sendall(encode(message))
 
     def note(self, sentence: str) -> None:
-        """Send a line for the log; of lines that begin alike, one in ten seconds."""
+        """Send a line for the log; at most one line per prefix in ten seconds."""
         now = time.monotonic_ns()
         prefix = sentence[:_NOTE_PREFIX]
         with self._sending:

@@ -36,13 +36,13 @@ from dora_daemon.link.protocol.priority import Priority
 # Settings that differ from Zenoh's defaults, measured on two machines with 2 cores: with two
 # batches in flight a large message waits for every one of them.
 _QUEUED_BATCHES = 16
-"""Batches of a priority that wait in Zenoh."""
+"""Batches of one priority that Zenoh queues."""
 _RECEIVE_BUFFER = 1 << 20
-"""Bytes that a connection reads at once."""
+"""Largest read from a connection in bytes."""
 _LEASE_MS = 6_000
 """Milliseconds without data after which a connection is closed."""
-# A put waits this long for a connection that takes nothing; then the connection is closed.
 _WAIT_BEFORE_CLOSE_US = 8_000_000
+"""Microseconds that a put waits for a full connection before Zenoh closes the connection."""
 MAX_LOW_LATENCY = 40 * 1024
 """Largest frame of a low-latency session in bytes: one of 48 KiB closes the connection."""
 _LOW_LATENCY_BUFFER = 256 * 1024
@@ -106,7 +106,7 @@ class LinkSession:
     ) -> LinkSession:
         """Open a session on the first port that is free. Raises CannotListen.
 
-        ``channels``: of all peers that may use it; None: anyone with a certificate.
+        ``channels``: keys of all peers that may connect; None: accept any peer with a certificate.
         ``low_latency``: a put writes to the connection before it returns, whatever its priority, at
         most MAX_LOW_LATENCY bytes; both ends must set it.
         """
@@ -145,7 +145,7 @@ class LinkSession:
     ) -> LinkSession:
         """Open a session that is connected to a peer at ``HOST:PORT``. Raises CannotConnect.
 
-        ``channel``: of the peer; None: any with a certificate.
+        ``channel``: keys of the peer; None: accept any peer with a certificate.
         ``seconds``: time for the TCP connection, and again for TLS and Zenoh.
         ``low_latency``: as in `listen`.
         """
@@ -170,7 +170,7 @@ class LinkSession:
     def subscribe(self, key: str, on_frame: OnFrame) -> None:
         """Call ``on_frame`` with every sample of ``key``, on the thread that receives it.
 
-        Zenoh's default hands samples to a thread of Python through a queue: two more wake-ups.
+        Zenoh's default passes samples through a queue to a Python thread, which costs two wake-ups.
         """
 
         def received(sample: zenoh.Sample) -> None:

@@ -1,4 +1,4 @@
-"""Pieces of large messages to one peer, which wait until its path takes them."""
+"""Flow control for pieces of large messages to one peer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from dora_daemon.link.protocol.path_queue import PIECE, PathQueue
 
 
 class BulkPath:
-    """The path of one session to one peer. Any thread.
+    """Limit of the bytes in flight on one session to one peer. Safe to call from any thread.
 
-    Without a connection that can be read it lets everything pass: the queues of Zenoh and TCP then
-    are the only limits.
+    If the state of its connection cannot be read, only the queues of Zenoh and TCP limit it.
     """
 
     def __init__(self, session: LinkSession, zid: str) -> None:
@@ -26,12 +25,12 @@ class BulkPath:
         self._queue = PathQueue()
         self._lock = threading.Lock()
         self._left = 0
-        """Bytes that the path still takes without another look."""
+        """Bytes that may be sent before the connection is read again."""
 
     def room(self, most: int, stop: Callable[[], bool]) -> int:
-        """Wait until the path takes a piece; return its size in bytes, at most ``most``.
+        """Wait until a piece may be sent; return its size in bytes, at most ``most``.
 
-        ``stop``: whether to return at once, because the piece is not sent any more.
+        ``stop``: returns whether to stop waiting, because the piece will not be sent.
         """
         while self._connection is not None and not stop():
             with self._lock:
@@ -44,7 +43,7 @@ class BulkPath:
         return most
 
     def _look(self, connection: TcpConnection) -> int:
-        """Return the nanoseconds until the next look; 0: the path takes more."""
+        """Read the connection; return the nanoseconds until the next read, 0: more may be sent."""
         try:
             state = tcp_state.read(connection)
         except OSError:  # the connection is closed

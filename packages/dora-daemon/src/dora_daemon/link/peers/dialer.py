@@ -33,18 +33,19 @@ _WAIT_FOR_PEER = 1.5
 _INCOMPATIBLE_PAUSE = 30.0
 """Seconds between connections to a link of another version, until its part is started again."""
 _SEARCH_PAUSE: Final = 5.0
-"""Seconds of dialing without success after which other ports are searched, again and again."""
+"""Seconds without success between two searches of other ports."""
 _SLOW_CONNECT = 0.1
-"""Seconds for a TCP connection from which on the peer counts as slow."""
+"""Seconds to open a TCP connection from which the peer counts as slow."""
 _LOW_LATENCY_TIMEOUT: Final = 1.0
-"""Timeout of each step; the thread cannot replace a lost ordinary connection meanwhile."""
+"""Seconds for each step of a low-latency connection; short, because the thread cannot replace a
+lost ordinary connection meanwhile."""
 _LOW_LATENCY_ATTEMPTS: Final = RetryPolicy(first=0.05, longest=30.0)
 _LOW_LATENCY_CHECK: Final = 5.0
-"""Seconds between two looks whether it is still in use."""
+"""Seconds between checks whether the low-latency connection is still in use."""
 _OPEN_INTERVAL: Final = 0.05
-"""Seconds between two frames that open it."""
+"""Seconds between LOW_LATENCY frames that request the low-latency connection."""
 _OPEN_ATTEMPTS: Final = 20
-"""Frames after which the attempt has failed."""
+"""LOW_LATENCY frames without an answer after which the attempt fails."""
 
 
 @dataclass(eq=False, slots=True)
@@ -65,7 +66,7 @@ class LowLatencyDialer:
         self._retry.reset()
 
     def pause(self) -> float | None:
-        """Return the seconds until the next `dial`; None: not before `wanted`."""
+        """Return the seconds until the next `dial`; None: wait for a call of `wanted`."""
         peer = self._peer
         if self._ordinary is None or self._ordinary is not peer.session:
             return None
@@ -100,7 +101,7 @@ class LowLatencyDialer:
                 low_latency=True,
             )
             self._prepare(session)
-            # The peer's subscription reaches this session at any time; what is sent before is lost.
+            # Frames are lost until the peer's subscription reaches this session.
             for _ in range(_OPEN_ATTEMPTS):
                 peer.open_low_latency(session, wants_answer=True)
                 time.sleep(_OPEN_INTERVAL)
@@ -129,7 +130,7 @@ class Dialer:
 
     peer: PeerLink
     first: bool
-    """Dial at once."""
+    """Whether to dial at once instead of waiting for the peer."""
     credentials: Path | None
     plain: bool
     ports: Sequence[int]
@@ -235,7 +236,7 @@ class Dialer:
         return problem
 
     def _others(self) -> Iterator[str]:
-        """Yield other addresses of the peer's machine that take connections."""
+        """Yield addresses of the peer's machine with an open port of a link."""
         peer = self.peer
         if time.monotonic() - self._searched < _SEARCH_PAUSE or not peer.endpoints:
             return

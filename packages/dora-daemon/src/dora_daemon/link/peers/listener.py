@@ -12,7 +12,7 @@ from dora_daemon.link.protocol.access import PeerKeys
 from dora_daemon.link.protocol.messages import Configure
 
 _CREDENTIALS_NS = 5_000_000_000
-"""Nanoseconds between two looks for a renewed certificate."""
+"""Nanoseconds between checks for a renewed certificate."""
 
 
 class PeerListener:
@@ -36,7 +36,7 @@ class PeerListener:
         """Port to try first, so that peers find the link again."""
         self._session: LinkSession | None = None
         self._low_latency: LinkSession | None = None
-        """None if no port is left for it."""
+        """None if no port is free for it."""
         self._certificate = self._certificate_time()
         self._certificate_checked_ns = 0
 
@@ -64,7 +64,7 @@ class PeerListener:
     def open(self, channels: Sequence[PeerKeys]) -> None:
         """Listen for peers. Raises CannotListen.
 
-        ``channels``: of all peers that may connect.
+        ``channels``: keys of all peers that may connect.
         """
         ports = self._ports
         if self._port is not None:
@@ -102,7 +102,7 @@ class PeerListener:
             session.close()
 
     def certificate_renewed(self, now: int) -> bool:
-        """Return whether the sessions have an old certificate. It is looked for each 5 s.
+        """Return whether the certificate was renewed since the sessions opened; checks every 5 s.
 
         Dialers read the certificate for every connection.
         """

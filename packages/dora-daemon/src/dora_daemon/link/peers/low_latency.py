@@ -1,8 +1,8 @@
 """Low-latency connection to one peer, beside the ordinary one.
 
-A put over an ordinary connection hands the frame to a thread of Zenoh, one more wake-up for each
-message. A put over this one encrypts and writes the frame itself. It has no priorities, and it
-cannot be ended while it waits for a connection that takes nothing. So it carries small messages
+A put over an ordinary connection passes the frame to a thread of Zenoh, which costs a wake-up for
+each message. A put over this one encrypts and writes the frame itself. It has no priorities, and a
+put cannot be cancelled while it waits for a full connection. So it carries small messages
 only, and only while so few bytes are unacknowledged that the kernel's send buffer has room for
 them; everything else goes over the ordinary connection. Frames of the two overtake each other:
 the receiver restores the order, and discards what a new round repeats.
@@ -45,7 +45,7 @@ class LowLatencyPath:
         self._put: Put | None = None
         self._unacknowledged = unacknowledged
         self._bytes = 0
-        """Most bytes that may be in flight."""
+        """Upper bound of the bytes in flight."""
 
     def use(self, session: LinkSession, zid: str, put: Put) -> None:
         """Send over this session from now on; ``zid``: Zenoh id of the peer's session."""

@@ -100,7 +100,7 @@ class PeerLink:
         self._parts_lock = threading.Lock()
         self._pinged_ns = 0
         self._bye_ns = 0
-        """Time at which the end of this part was sent first; 0 before it."""
+        """Time of the first BYE frame; 0 if none was sent."""
         self._bye_received = False
         self._lock = threading.RLock()
 
@@ -120,7 +120,7 @@ class PeerLink:
 
     @property
     def informed(self) -> bool:
-        """Whether it sends what our streams expect, or will begin with our next hello."""
+        """Whether the peer has received which streams we expect, or will with our next hello."""
         return self.status.left or self.session is None or self.known.seen
 
     def connected_by(self, session: LinkSession, zid: str) -> bool:
@@ -339,7 +339,7 @@ class PeerLink:
         self.streams.acknowledged(acks, now, self.clock.shortest_ns or 0)
 
     def _leave(self) -> None:
-        """Handle the end of the peer's part: our messages have no reader any more."""
+        """Handle the end of the peer's part: drop our messages, which have no readers."""
         with self._lock:
             self.status.left = True
             self.streams.discard()

@@ -1,4 +1,4 @@
-"""What is sent to one peer: frames over the session in use, acknowledgements, keep-alive."""
+"""Sending side of one peer: frames, acknowledgements and keep-alive."""
 
 from __future__ import annotations
 
@@ -90,9 +90,10 @@ class PeerSender:
         return True
 
     def room(self, most: int, stop: Callable[[], bool]) -> int:
-        """Wait until the path takes a piece of a large message; return its size in bytes.
+        """Wait until a piece of a large message may be sent; return its size in bytes.
 
-        ``most``: of the piece; ``stop``: whether to return at once. Returns without a session, too.
+        ``most``: largest size of the piece; ``stop``: returns whether to stop waiting. Returns at
+        once without a session.
         """
         session, theirs = self.session, self._known.their_hello
         if session is None or theirs is None:

@@ -1,4 +1,4 @@
-"""Streams to and from one peer: which of them begin a round, and which gets a frame."""
+"""Streams to and from one peer: begins their rounds and passes frames to them."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ class PeerStreams:
         self.incoming_by_number = {}
 
     def forget_run(self) -> None:
-        """Begin every stream again: the peer's part runs anew."""
+        """Begin every stream again, because the peer's part was restarted."""
         self._rounds.forget()
 
     def discard(self) -> None:
-        """Drop all outgoing messages: they have no reader any more."""
+        """Drop all outgoing messages: they have no readers."""
         for stream in self.outgoing.values():
             stream.discard()
 

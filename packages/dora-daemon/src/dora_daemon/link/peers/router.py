@@ -25,7 +25,7 @@ class FrameRouter:
     """Name or UUID."""
     _note: Callable[[str], None]
     _on_new_run: Callable[[str, str], None]
-    """Gets a machine and the run id of its part, which was started anew there."""
+    """Called with a machine and the new run id when its part was restarted."""
     peers: dict[str, PeerLink] = field(default_factory=dict)
     _by_link: dict[int, PeerLink] = field(default_factory=dict)
 

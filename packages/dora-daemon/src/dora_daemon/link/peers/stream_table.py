@@ -43,7 +43,7 @@ class StreamTable:
         self.incoming: dict[Key, StreamReceiver] = {}
         self._threads: dict[str, SenderThread] = {}
         self._ending: list[tuple[Key, StreamSender | StreamReceiver]] = []
-        """Streams whose threads may still use a queue: no other stream may use it yet."""
+        """Removed streams whose threads may still use a queue, which is reserved until they end."""
 
     def want_outgoing(self, streams: Iterable[Outgoing]) -> None:
         """Set the list of streams that leave; `settle` applies it."""
@@ -140,7 +140,7 @@ class StreamTable:
 
     @property
     def ending(self) -> bool:
-        """Whether streams that were removed still end."""
+        """Whether removed streams have not ended yet."""
         return bool(self._ending)
 
     @property

@@ -11,7 +11,7 @@ import statistics
 from collections import deque
 
 _KEPT_SAMPLES = 16
-"""Round trips that are compared."""
+"""Number of answers that are kept."""
 
 
 class ClockOffset:
@@ -22,7 +22,7 @@ class ClockOffset:
         self.round_trip_ns: int | None = None
         """Median of the last answers."""
         self.shortest_ns: int | None = None
-        """Shortest round trip of this connection: of the path without messages in flight."""
+        """Shortest round trip of this connection, which estimates the path without queues."""
         self.monotonic_ns: int | None = None
         self.wall_ns: int | None = None
 
@@ -55,7 +55,7 @@ class ClockOffset:
         _, self.monotonic_ns = min(self._samples)
         self.shortest_ns = min(round_trip, self.shortest_ns or round_trip)
         self.round_trip_ns = int(statistics.median(trip for trip, _ in self._samples))
-        # A wall clock may be set at any time: only its newest distance from the monotonic counts.
+        # A wall clock may be set at any time, so use only its newest offset from the monotonic.
         theirs_less_monotonic = their_wall - their_monotonic
         self.wall_ns = self.monotonic_ns + theirs_less_monotonic - wall_less_monotonic
 

@@ -79,9 +79,9 @@ MAX_PARTED: Final = 128 << 10
 """Largest frame that is sent in parts, in bytes."""
 _FIRST: Final = 1
 _LAST: Final = 2
-"""Flags of the first and the last part of a message."""
+"""Flags of the first and the last PART of a frame."""
 _MAX_NUMBER: Final = 1 << 62
-"""Limit of numbers and times in frames."""
+"""Exclusive upper bound of numbers and times in frames."""
 _FLAGS: Final = FLAG_PROTECTED | FLAG_FLUSH
 FLAG_CODED: Final = 128
 """Flag of a message that is compressed."""
@@ -110,7 +110,7 @@ HELLO_KIND: Final = int(FrameKind.HELLO)
 IMAGE_KIND: Final = int(FrameKind.IMAGE)
 PART_KIND: Final = int(FrameKind.PART)
 CHUNK_KIND: Final = int(FrameKind.CHUNK)
-"""A comparison with a member of an enumeration takes several times as long."""
+"""FrameKind.CHUNK as a plain integer, because comparing enumeration members is slow."""
 
 Head = tuple[int, int, int, int, int]
 """Kind, flags, stream, sender and receiver of a frame."""

@@ -12,7 +12,7 @@ from dora_daemon.link.protocol.hello import LinkHello, disagreement
 _REPEAT_NS = 200_000_000
 """Nanoseconds between two hellos."""
 _SILENT_NS = 8_000_000_000
-"""Nanoseconds without a frame after which a connection is given up."""
+"""Nanoseconds without a frame after which a connection is dropped."""
 
 
 class LinkHandshake:
@@ -64,7 +64,7 @@ class LinkHandshake:
         known = self.their_hello
         new = link_id != self.their_link or known is None or known.round != hello.round
         if not new and known is not None and hello.count < known.count:
-            return False, False  # overtaken by a later one
+            return False, False  # a later hello has arrived before
         before = self.confirmed and not new
         asks = hello.wants_answer and not (known is not None and known.wants_answer)
         self.their_link = link_id

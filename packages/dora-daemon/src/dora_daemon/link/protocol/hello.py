@@ -16,9 +16,9 @@ from dora_daemon._version import __version__
 from dora_daemon.link.errors import WireError
 
 _MAX_NAME = 1024
-"""Characters of a name that another machine sends."""
+"""Most characters of a name that another machine sends."""
 _MAX_NUMBER = 1 << 62
-"""Sequence numbers are below it."""
+"""Exclusive upper bound of sequence numbers."""
 _Hello = TypeVar("_Hello", bound="LinkIdentity")
 
 
@@ -47,11 +47,11 @@ class EnteringStream(_Part):
     run_id: str = Field(max_length=_MAX_NAME)
     """Run of the source's part that the numbers below belong to."""
     accepted: int = Field(ge=0, lt=_MAX_NUMBER)
-    """Last message received; what follows is to be sent again."""
+    """Last message received; the peer sends later ones again."""
     stored: int = Field(ge=0, lt=_MAX_NUMBER)
-    """Last message in all local queues: the acknowledgement."""
+    """Last message stored in all local queues: the acknowledgement."""
     listening: bool
-    """Whether any local consumer is left."""
+    """Whether the stream has a local consumer."""
 
 
 class LinkIdentity(_Part):
@@ -63,7 +63,7 @@ class LinkIdentity(_Part):
     machine: str = Field(max_length=_MAX_NAME)
     run_id: str = Field(max_length=_MAX_NAME)
     wants_answer: bool = False
-    """Whether the sender still lacks proof that both sides agree."""
+    """Whether the sender has not confirmed the agreement of both sides yet."""
 
 
 class LinkHello(LinkIdentity):

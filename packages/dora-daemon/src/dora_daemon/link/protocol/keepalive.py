@@ -1,4 +1,4 @@
-"""Times of pings that only make a connection write out what it still buffers.
+"""Times of pings that make a connection flush its buffers.
 
 Zenoh (1.10) over TLS sometimes keeps the end of a large message, with the sockets empty at both
 ends, until something else is sent: its own keep-alive, a quarter of the lease later. While messages
@@ -13,7 +13,7 @@ from typing import Final
 FIRST_NS: Final = 8_000_000
 """First interval after a frame of a large message."""
 FIRST_SMALL_NS: Final = 40_000_000
-"""Time after small messages: acknowledgements of them wait `ACK_DELAY_NS`."""
+"""First interval after small messages, whose acknowledgements wait for up to `ACK_DELAY_NS`."""
 ACK_DELAY_NS: Final = 20_000_000
 """Longest time that an acknowledgement of small messages waits for others, or for a message of the
 other direction to carry it."""

@@ -1,9 +1,9 @@
 """Limit of the bytes of large messages in flight, which fills the path but not its queues.
 
-A network takes more than it carries: the rest waits in the queue before its slowest part, and every
-other message of the two machines behind it, also one of another connection. The round trips that
-TCP measures show that queue. What is on the way shrinks until they are almost as short as those of
-an empty path, and grows again while they are. TCP alone would fill the queue. Pure.
+A network accepts more than it carries. The rest fills the queue before its slowest hop, and delays
+all other messages between the two machines, also those of other connections. The round trips that
+TCP measures grow with that queue. The limit shrinks until they are almost as short as those of an
+empty path, and grows again while they stay short. TCP alone would fill the queue. Pure.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 INITIAL_LIMIT: Final = 64 * 1024
-"""Bytes that may be on the way at first."""
+"""First limit of the bytes in flight."""
 MIN_LIMIT: Final = 6 * 1024
-"""Bytes that may always be on the way."""
+"""Lowest limit of the bytes in flight."""
 MAX_LIMIT: Final = 64 << 20
-"""Bytes that may be on the way at most."""
+"""Highest limit of the bytes in flight."""
 PIECE: Final = 2 * 1448
 """Bytes of the smallest piece: two packets."""
 _MIN_QUEUED: Final = 2 * PIECE
 """Bytes that may always wait in queues."""
 _FAST_RATE: Final = 150_000_000
-"""Bytes in a second from which on nothing is held back: on such paths the processor is the limit,
-and longer round trips are those of busy processors. A cable of 1 Gbit/s carries less."""
+"""Bytes per second above which the limit does not apply: the processor limits such paths, and
+busy processors make round trips longer. A cable of 1 Gbit/s carries less."""
 _MIN_RATE: Final = 50_000
-"""Bytes in a second of a path that carries nothing at present."""
+"""Lowest measured rate in bytes per second, also of a path that carries nothing."""
 _PIECE_NS: Final = 2_000_000
 """Time that the path needs for one piece."""
 _AHEAD_NS: Final = 10_000_000
@@ -36,7 +36,7 @@ _QUEUE_NS: Final = 3_000_000
 _EPOCH_NS: Final = 5_000_000_000
 """Time after which the shortest round trip is measured again: routes and radio links change."""
 _PAUSE_NS: Final = (300_000, 3_000_000)
-"""Shortest and longest time until the next look."""
+"""Shortest and longest time until the connection is read again."""
 
 
 class TcpState(NamedTuple):
@@ -55,13 +55,13 @@ class TcpState(NamedTuple):
 
 
 class PathQueue:
-    """Decides for one connection. Times are nanoseconds of CLOCK_MONOTONIC."""
+    """Limit of one connection. Times are nanoseconds of CLOCK_MONOTONIC."""
 
     def __init__(self) -> None:
         self.limit = INITIAL_LIMIT
-        """Bytes that may be on the way now."""
+        """Limit of the bytes in flight now."""
         self._rate = 0
-        """Bytes in a second that arrived during the last round; 0: not known yet."""
+        """Bytes per second that arrived during the last round; 0: not known yet."""
         self._fastest = self._next_fastest = 0
         """The most in a round of this epoch and the one before."""
         self._starts = True
@@ -98,7 +98,7 @@ class PathQueue:
             self._next_ns = now + nbytes * 1_000_000_000 // (self._fastest * 5 // 4)
 
     def pause(self, state: TcpState, now: int) -> int:
-        """Return the nanoseconds until the next look; 0: the path takes another piece."""
+        """Return the nanoseconds until the next call; 0: another piece may be sent."""
         waiting = state.unsent + max(0, self._target - state.written)
         on_the_way = state.flying + waiting
         self._follow(state, on_the_way, now)
@@ -169,7 +169,7 @@ class PathQueue:
         few_packets = _MIN_QUEUED * 1_000_000_000 // self._fastest
         allowed = self._base + max(_QUEUE_NS, self._base // 16, few_packets)
         if round_trip > allowed:
-            # Most of what fills an empty path remains: the round trips may be longer without us.
+            # Keep 3/4 of what fills an empty path: other traffic may cause the longer round trips.
             least = self._fastest * self._base * 3 // 4_000_000_000
             fewer = self._most * max(allowed, round_trip // 2) // round_trip
             self.limit = max(MIN_LIMIT, least, fewer)

@@ -1,8 +1,8 @@
 """Limit of a stream's large messages in flight: the bytes that its path carries in a short time.
 
-What is more waits in link, kernel and network, and is old when it arrives; the queue before them
-drops old messages as its policy says. The path ends where the peer acknowledges: decoding and the
-copy into local queues belong to it. Pure.
+More messages would wait in link, kernel and network, and arrive late; the queue of the stream
+drops old messages by its policy instead. The path includes decoding and the copy into the peer's
+local queues, because the peer acknowledges after them. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 
 TARGET_NS: Final = 50_000_000
-"""Time for which messages are in flight beyond the round trips of the path."""
+"""Nanoseconds of traffic in flight in addition to the round trips of the path."""
 MIN_IN_FLIGHT: Final = 128 * 1024
 """Bytes that may be in flight on any path."""
 
@@ -45,5 +45,5 @@ class PathRate:
         return max(MIN_IN_FLIGHT, delivered * (TARGET_NS + 2 * round_trip_ns) // elapsed)
 
     def restart(self) -> None:
-        """Forget what was sent: a cut was between."""
+        """Forget what was sent before the connection was lost."""
         self._sent.clear()

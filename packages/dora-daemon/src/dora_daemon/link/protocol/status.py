@@ -12,7 +12,7 @@ class PeerStatus:
 
     def __init__(self) -> None:
         self.left = False
-        """The peer's part has ended in good order."""
+        """Whether the peer has sent that its part has ended (BYE)."""
         self.trouble = _NOT_TRIED
         """Reason why the session is missing."""
         self.incompatible: str | None = None
@@ -22,12 +22,12 @@ class PeerStatus:
         self._was_connected = False
 
     def dialing(self) -> None:
-        """A first endpoint is dialed; the reason of an earlier attempt stays."""
+        """Note that an endpoint is dialed; the reason of an earlier failure stays."""
         if self.trouble == _NOT_TRIED:
             self.trouble = "no answer yet"
 
     def new_run(self) -> None:
-        """The peer's part runs anew."""
+        """Handle a restart of the peer's part."""
         self.left = False
         self.incompatible = None
         self._was_connected = False

@@ -23,7 +23,7 @@ class StreamRounds:
         self._resumed.clear()
 
     def forget(self) -> None:
-        """The peer's part runs anew: begin every stream again."""
+        """Begin every stream again, because the peer's part was restarted."""
         self._begun.clear()
         self._resumed.clear()
 

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class SendWindow(Generic[T]):
-    """Messages sent and not yet acknowledged, oldest first, with what to send again."""
+    """Messages sent and not yet acknowledged, oldest first, to be sent again in a new round."""
 
     def __init__(self, messages: int, nbytes: int, *, last: int = 0) -> None:
         """``last``: number of the last message before this window."""

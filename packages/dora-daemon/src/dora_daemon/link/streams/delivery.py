@@ -35,7 +35,7 @@ class SourceEnded:
 
 
 class NewRun(FrozenRecord):
-    """The source's part was started anew."""
+    """The source's part was restarted."""
 
     run_id: str
 
@@ -45,7 +45,7 @@ Item = ImageMessage | LifecycleEvent | Assembly | SourceEnded | NewRun
 
 
 class LocalDelivery:
-    """Pushes what one output of one machine sends. Used by one thread at a time."""
+    """Pushes the messages of one output of one machine. Used by one thread at a time."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Large messages of one stream: compressed, and sent in pieces as the path takes them."""
+"""Large messages of one stream: compressed, and sent in pieces at the rate of the path."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LargeSender:
         stops: Callable[[], bool],
         note: Callable[[str], None],
     ) -> None:
-        """``stops``: whether the rest of a message is not sent in this round."""
+        """``stops``: returns whether to stop sending the message in this round."""
         self.saved = 0
         """Bytes by which compression made messages smaller."""
         self._number = number

@@ -379,7 +379,7 @@ class StreamReceiver:
         return True
 
     def _new_run(self, run_id: str) -> None:
-        """Announce that the source's part was started anew."""
+        """Report that the source's part was restarted."""
         while not self._ended and not self._forwarder.announce(
             self.route, RecordKind.NODE_RESTARTED
         ):

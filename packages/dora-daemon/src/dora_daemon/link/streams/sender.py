@@ -260,7 +260,8 @@ class StreamSender:
             previous = window.last
             window.add(sequence, len(image), Unacknowledged(image, sent_ns, flags, None))
         sent = self._sink.send_image(self.number, sequence, previous, sent_ns, flags, image)
-        # Only now: a process that is killed before this point has read the record all the same.
+        # Settle after the send, which is urgent: `read_only` has already consumed the record, so a
+        # process that is killed in between loses nothing more.
         receiver.settle_only()
         if not sent:
             self.stop_sending()
@@ -306,7 +307,7 @@ class StreamSender:
             if isinstance(delivery, Delivery) and not _is_small(delivery):
                 outbox.flush()
                 if delivery.kind is RecordKind.DATA and not self.sends_large:
-                    # Only in the next turn: other streams do not wait for it then.
+                    # Send it in the next turn, on its own thread, so that no other stream waits.
                     self._become_large()
                     self._first_large = delivery
                     return Turn.AGAIN
@@ -393,7 +394,7 @@ class StreamSender:
             self.lost += max(0, lost - sum(first <= self._last_image for first, _, _ in again))
             self._last_image = 0
             if not len(self.window):
-                # Messages given up since then precede no other message.
+                # No message in the window follows those given up since then.
                 self.window.last = min(self.window.last, entering.accepted)
         for sequence, previous, item in again:
             if self._interrupted():

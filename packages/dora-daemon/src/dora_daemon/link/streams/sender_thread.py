@@ -19,7 +19,7 @@ from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.consumer.waiting import Waiter
 
 BATCH: Final = 32 * 1024
-"""Bytes of small messages from which on a frame is sent."""
+"""Bytes of small messages after which a frame is sent."""
 
 
 class FrameSink(Protocol):
@@ -35,9 +35,9 @@ class FrameSink(Protocol):
         """Return False without a session; a new round follows. ``more``: another one follows."""
 
     def room(self, most: int, stop: Callable[[], bool]) -> int:
-        """Wait until the path takes a piece of a large message; return its size in bytes.
+        """Wait until a piece of a large message may be sent; return its size in bytes.
 
-        ``most``: of the piece; ``stop``: whether to return at once.
+        ``most``: largest size of the piece; ``stop``: returns whether to stop waiting.
         """
 
     def send_image(
@@ -53,7 +53,7 @@ class FrameSink(Protocol):
 
 
 class Turn(Enum):
-    """Event that a stream waits for after its turn."""
+    """Condition for the next turn of a stream."""
 
     AGAIN = auto()
     """No event: the stream may have more to do."""
@@ -64,7 +64,7 @@ class Turn(Enum):
 
 
 class RunStream(Protocol):
-    """A stream as its thread sees it."""
+    """Interface of a stream for its thread."""
 
     thread: SenderThread | None
 
