@@ -14,7 +14,7 @@ def is_later(end: messages.PartReport, than: Dataflow) -> bool:
 
 
 def nodes_of_others(known: Dataflow, daemon: str, spec: DataflowSpec) -> list[str]:
-    """Return the nodes that belong to the part of another machine, which alone describes them."""
+    """Return the nodes of other machines' parts, which only those machines may describe."""
     parts = [part for part in known.parts.values() if part.daemon != daemon and not part.ended]
     others = {node for part in parts for node in part.nodes}
     return [node.id for node in spec.resolved.nodes if node.id in others]
@@ -25,7 +25,7 @@ def described_parts(daemon: str, message: messages.PartDescribed) -> tuple[Store
     own = StoredPart(
         daemon=daemon,
         nodes=tuple(node.id for node in message.spec.resolved.nodes),
-        state=PartState.RUNNING,  # until its report, which follows
+        state=PartState.RUNNING,  # until the machine reports the part
         attempt=message.attempt,
         revision=message.revision,
     )

@@ -17,9 +17,9 @@ class CompletionRule:
     """Decides when the remaining nodes of a dataflow are stopped."""
 
     def __init__(self, nodes: Collection[ResolvedNode], *, when_nodes_finish: bool) -> None:
-        """Nodes that read only logs keep no dataflow running.
+        """Nodes that read only logs do not keep a dataflow running.
 
-        With ``when_nodes_finish``, neither do those that read only timers and logs.
+        With ``when_nodes_finish``, nodes that read only timers and logs do not either.
         """
         kinds = (LogSource, TimerSource) if when_nodes_finish else (LogSource,)
         own = {node.id for node in nodes if not node.is_dynamic}
@@ -48,7 +48,7 @@ def _reads_only(node: ResolvedNode, kinds: tuple[type[LogSource | TimerSource], 
 
 
 def stopped_with(daemon: str) -> str:
-    """Return why a dataflow ends whose daemon is stopped."""
+    """Return why a dataflow ends when one of its daemons is stopped."""
     return f'daemon "{daemon}" was stopped'
 
 
@@ -79,7 +79,7 @@ def late_start(late: Collection[Part], unreported: Collection[Part], limit: floa
 
 
 def unlinked_start(links: Links) -> str:
-    """Return why a start fails whose machines do not reach each other."""
+    """Return why a start failed because machines do not reach each other."""
     return (
         f"machines that exchange data cannot reach each other:\n{links.explain_unlinked()}; "
         "--allow-unlinked starts it all the same"
@@ -89,7 +89,7 @@ def unlinked_start(links: Links) -> str:
 def ended_dataflow(
     uuid: str, name: str | None, parts: Collection[Part], *, ok: bool, reason: str | None
 ) -> EndedDataflow:
-    """``reason``: why it failed as a whole."""
+    """Return the end of a dataflow; ``reason``: why it failed as a whole."""
     nodes = [node for part in parts if part.result for node in part.result.nodes]
     errors = [part.result.error for part in parts if part.result and part.result.error]
     return EndedDataflow(
@@ -102,7 +102,7 @@ def ended_dataflow(
 
 
 def rolled_back(result: DataflowResult) -> DataflowResult:
-    """Mark nodes that the rollback killed as cascading: they are not why the start failed."""
+    """Mark nodes that the rollback killed as cascading: they did not cause the failure."""
     nodes = [
         node.model_copy(update={"outcome": "cascading"})
         if node.outcome == "failed" and node.signal == "SIGKILL"

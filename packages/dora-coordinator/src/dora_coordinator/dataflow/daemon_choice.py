@@ -15,7 +15,7 @@ from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.membership import Member
 
 _MAX_LISTED = 10
-"""Daemons that a sentence names; further ones are counted."""
+"""Most daemons that a sentence lists; further ones are counted."""
 
 
 def choose_daemon(node: ResolvedNode, members: Sequence[Member]) -> str:

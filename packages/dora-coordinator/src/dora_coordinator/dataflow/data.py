@@ -33,7 +33,7 @@ class Parts(Mapping[str, Part]):
             part.daemon: Part(record.dataflow_id, **dict(part)) for part in record.parts
         }
         self._count = Counter(part.state for part in self._by_daemon.values())
-        """Counts by state: no event has to look at all parts."""
+        """Number of parts by state, so that events need not visit all parts."""
         self._changed: set[str] = set()
         self.links = self._set_spec(spec, earlier)
 
@@ -88,17 +88,17 @@ class Parts(Mapping[str, Part]):
         self._count[part.state] += 1
 
     def remove(self, part: Part) -> None:
-        """Remove a part of which nothing runs; `rewire` updates the links."""
+        """Remove a part without running nodes; `rewire` updates the links."""
         del self._by_daemon[part.daemon]
         self._count[part.state] -= 1
         self._changed.discard(part.daemon)
 
     def mark(self, part: Part) -> None:
-        """Mark a part as changed: it has to be stored."""
+        """Mark a part to be stored."""
         self._changed.add(part.daemon)
 
     def unmark(self) -> None:
-        """Remove all marks: everything is stored."""
+        """Remove all marks, after the marked parts were stored."""
         self._changed.clear()
 
     # ----------------------------------------------------------------------- views
@@ -233,7 +233,7 @@ class DataflowData:
             spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish
         )
         self.loading = ""
-        """Nodes that a long start waits for."""
+        """Description of the nodes that delay a long start."""
         self.linking_since = 0.0
         """Time at which all parts were prepared and had the addresses of their peers."""
         self.missing_links: str | None = None
@@ -346,7 +346,7 @@ class DataflowData:
         return self._record(self.parts.values())
 
     def changed_record(self) -> DataflowRecord:
-        """Return the record with the changed parts: a write does not grow with the fleet."""
+        """Return the record with the changed parts only: writes stay small in a large fleet."""
         return self._record(self.parts.marked())
 
     def _record(self, parts: Iterable[Part]) -> DataflowRecord:

@@ -10,7 +10,7 @@ that is lost is spawned again on the same daemon and linked to the others again.
 | releasing, running, recovering | `live` |
 | rolling back, stopping | `stopping` |
 
-What follows in the phases finished and failed is decided here.
+The phases finished and failed are handled here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _part_failures(parts: Sequence[Part], stop_reason: str | None) -> str | None
 
 
 class Dataflow(DataflowData):
-    """Changes only through :meth:`handle`."""
+    """One dataflow; only :meth:`handle` changes it."""
 
     def handle(self, event: events.DataflowEvent, now: float) -> list[Command]:
         """Return the commands; the first one stores what changed."""
@@ -129,19 +129,19 @@ class Dataflow(DataflowData):
                 return []
 
     def _was_released(self, event: events.PartReported) -> bool:
-        """Whether nodes ran although the record, from the time of the start, has no release."""
+        """Whether nodes were released although the stored record is older than their release."""
         interrupted = self.was_interrupted and not self.stop_requested
         return interrupted and event.report.phase in ("running", "lost")
 
     def _doubt_ends(self) -> None:
-        """Expect parts that machines did not have: they were released, and are lost there."""
+        """Expect parts without a result again: they were released and lost by their machines."""
         for part in self.parts.values():
             if part.ended and part.result is None:
                 part.state, part.claimed = PartState.PREPARING, True
                 self.parts.mark(part)
 
     def _revive(self, event: events.PartReported | events.PartAbsent, now: float) -> list[Command]:
-        """A daemon that was given up has registered: recover the dataflow."""
+        """Recover the dataflow, because a daemon that was given up has registered."""
         self.unreported = False
         self.phase = Phase.RECOVERING
         self.reason = None
@@ -228,7 +228,7 @@ class Dataflow(DataflowData):
 
     @property
     def may_resume(self) -> bool:
-        """Whether it runs again without a request: when a daemon reports it, or is back."""
+        """Whether a report or registration of a daemon can start it again without a request."""
         return self.unreported or self.waits_to_restart
 
     @property
@@ -243,7 +243,7 @@ class Dataflow(DataflowData):
 
     @property
     def ends_somewhere(self) -> bool:
-        """Whether a connected machine has not confirmed its end yet."""
+        """Whether a connected machine has not confirmed the end of its part yet."""
         return any(self.is_connected(part) for part in self.parts.left())
 
     def ended_ago(self, now: float) -> float | None:

@@ -1,6 +1,6 @@
 """Differences between the records of a coordinator and the reports of machines; pure.
 
-Everything is compared, however it came about: events only let the comparison take place earlier.
+All parts are compared regularly, whatever caused a difference; events only trigger it earlier.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import PartState, Phase
 
 MAX_DIFFERENCE_SECONDS: Final = 30.0
-"""Seconds after which a difference is repaired or named at the latest."""
+"""Longest time in seconds until a difference is repaired or reported."""
 
 Kind = Literal[
     "away",
@@ -38,6 +38,7 @@ Kind = Literal[
 """``away``: the machine is not connected. ``unconfirmed``: only other machines have a record of the
 part. ``unreported``: the machine does not report the part. ``unnoticed``: it reports another state
 than the recorded one. ``unprepared``: it has not begun to start the part.
+``unreleased``: its nodes wait to be released. ``unstopped``: its nodes run after a stop or an end.
 ``starting``: its nodes have not connected yet. ``missing``: no process of it runs.
 ``outdated``: the machine keeps an earlier description of the whole dataflow. ``unconnected``: a
 link lacks the address of its peer. ``unlinked``: two links do not reach each other. ``node``: a
@@ -69,10 +70,10 @@ REPAIRED_AFTER: Final[Mapping[Kind, float]] = {
     "unprepared": 15.0,
     "unreported": MAX_DIFFERENCE_SECONDS,
 }
-"""Seconds for which a difference lasts before it is repaired: messages may be under way. The other
-kinds are only named."""
+"""Seconds before a difference is repaired, because messages may be in flight. Other kinds are only
+reported."""
 NAMED_AFTER: Final[Mapping[Kind, float]] = {"unconfirmed": 0.0, "node": 0.0}
-"""Seconds until a difference is named; `MAX_DIFFERENCE_SECONDS` for other kinds."""
+"""Seconds until a difference is reported; `MAX_DIFFERENCE_SECONDS` for other kinds."""
 _DOCTOR: Final = "`dora doctor cluster.yml` checks machines and ports"
 _AGAIN: Final = "`dora restart {label}` starts all again"
 _OUTPUT: Final = "`dora logs {label}` shows their output"
@@ -93,7 +94,7 @@ _SENTENCES: Final[Mapping[Kind, str]] = {
     "unconnected": 'machine "{machine}" lacks the address of "{other}"',
     "node": 'node "{other}" has failed: {why}; `dora node restart {other}` starts it again',
 }
-"""Sentences about a difference, each with the command that helps."""
+"""Sentence about each kind of difference, with the command that helps if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Difference:
     other: str = ""
     """Node, or machine at the other end of a link."""
     text: str = ""
-    """Sentence about the difference, with the command that helps."""
+    """Sentence about the difference."""
 
     @property
     def key(self) -> Key:
@@ -242,7 +243,7 @@ def _is_unnoticed(part: Part, report: PartReport) -> bool:
 
 
 def _is_unprepared(part: Part, report: PartReport | None) -> bool:
-    """Whether the machine has nothing of a part that it was requested to start."""
+    """Whether the machine has not begun to start a part, although it was requested."""
     if part.claimed or part.state is not PartState.PREPARING:
         return False
     return report is None or report.phase == "lost" or report.attempt < part.attempt

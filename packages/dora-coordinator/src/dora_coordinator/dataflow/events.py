@@ -40,7 +40,7 @@ class PartReported:
 
 @dataclass(frozen=True, slots=True)
 class PartGone:
-    """A daemon reported that nothing is left of its part."""
+    """A daemon reported that its part does not exist any more."""
 
     daemon: str
     message: PartLost

@@ -30,11 +30,11 @@ from dora_coordinator.state.commands import AppendHistory, Command
 from dora_coordinator.state.records import PartState, Phase
 
 FIRST_ENTRIES: Final = 50
-"""Entries of a dataflow that are kept from its beginning."""
+"""Number of first entries that are kept for each dataflow."""
 LAST_ENTRIES: Final = 150
-"""Entries of a dataflow that are kept from its end."""
+"""Number of last entries that are kept for each dataflow."""
 MAX_REFUSED: Final = 50
-"""Names whose last refused start is kept."""
+"""Most names for which the last refused start is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Before:
 
 
 class ClusterHistory:
-    """Events by dataflow. What is added is also returned as a command, to be written to a file."""
+    """Events by dataflow. Methods that add events also return commands to write them to a file."""
 
     def __init__(self, wall_offset: float) -> None:
         """``wall_offset``: Unix time minus the clock of the events."""
@@ -64,7 +64,7 @@ class ClusterHistory:
         """Last refused start by the name of the dataflow, oldest first."""
 
     def load(self, entries: Iterable[SavedEntry], known: Mapping[str, object]) -> None:
-        """Add what an earlier coordinator wrote about the ``known`` dataflows."""
+        """Add the entries of an earlier coordinator about the ``known`` dataflows."""
         for entry in entries:
             if not entry.dataflow or entry.dataflow in known:
                 self._keep(entry)
@@ -111,7 +111,7 @@ class ClusterHistory:
     def changed(
         self, dataflow: Dataflow, event: events.DataflowEvent, before: Before, now: float
     ) -> list[Command]:
-        """Add what follows from an event that a dataflow has handled."""
+        """Add the entries about an event that a dataflow has handled."""
         found: list[CoordinatorHistoryEvent] = []
         match event:
             case events.StopRequested(force=force, restart_as=None) if not before.phase.has_ended:

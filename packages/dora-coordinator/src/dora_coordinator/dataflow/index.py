@@ -21,7 +21,7 @@ class DataflowIndex:
         self._live: dict[str, Dataflow] = {}
         self._ended: OrderedDict[str, Dataflow] = OrderedDict()
         self._to_restart: dict[str, Dataflow] = {}
-        """Ended ones that are to be started again."""
+        """Ended dataflows that are to be started again, by id."""
 
     def _put(self, dataflow: Dataflow, before: Iterable[str] = ()) -> None:
         """Add or update a dataflow; ``before``: the daemons of its parts until now."""

@@ -23,7 +23,7 @@ class Lifecycle:
         self._membership = membership
 
     def start(self, start: control.StartDataflow, fresh_id: str, now: float) -> Decided:
-        """Raises :class:`RequestRefused`."""
+        """Place and start a new dataflow; raises :class:`RequestRefused`."""
         spec = start.spec
         self._require_free(spec.name)
         return Begun((fresh_id,)), self._registry.start(
@@ -31,26 +31,32 @@ class Lifecycle:
         )
 
     def plan(self, spec: DataflowSpec) -> control.PlacementPlan:
-        """Raises :class:`RequestRefused`; nodes need no build before their code is sent."""
+        """Return where nodes would run; raises :class:`RequestRefused`.
+
+        Without code in ``spec``, nodes that were not built are placed too.
+        """
         self._require_free(spec.name)
         plan = self._placed(spec) if spec.code else place(spec, self._membership.connected())
         return plan.explained
 
     def _require_free(self, name: str | None) -> None:
-        """Raises :class:`RequestRefused`."""
+        """Raise :class:`RequestRefused` if a running dataflow has the name."""
         running = self._registry.live_named(name) if name else None
         if running is not None:
             problem = _taken(name, running)
             raise RequestRefused("conflict", f"{problem}; stop it or choose another --name")
 
     def _placed(self, spec: DataflowSpec) -> Plan:
-        """Raises :class:`RequestRefused`, also for nodes that were built on another machine."""
+        """Return the placement of built nodes.
+
+        Raises :class:`RequestRefused`, also for nodes that were built on another machine.
+        """
         plan = place(spec, self._membership.connected())
         require_built(spec, plan.parts)
         return plan
 
     def stop(self, stop: control.StopDataflow, now: float) -> Decided:
-        """Raises :class:`RequestRefused`."""
+        """Stop one or all dataflows; raises :class:`RequestRefused`."""
         if stop.all:
             chosen = self._registry.live()
             if not chosen:
@@ -66,7 +72,7 @@ class Lifecycle:
     def restart(
         self, restart: control.RestartDataflow | control.ReplaceDataflow, fresh_id: str, now: float
     ) -> Decided:
-        """Raises :class:`RequestRefused`."""
+        """Stop a dataflow to start it again; raises :class:`RequestRefused`."""
         dataflow = self._registry.find(restart.dataflow, archived=False)
         ended_before = dataflow.has_ended
         match restart:
@@ -97,7 +103,7 @@ class Lifecycle:
     def continue_restarts(self, now: float) -> list[Command]:
         """Start the dataflows that were stopped to be started again, as soon as that is possible.
 
-        That also continues what an earlier coordinator has begun.
+        This includes restarts that an earlier coordinator has begun.
         """
         waiting = self._registry.waiting_to_restart()
         return [command for dataflow in waiting for command in self.start_again(dataflow, now)]

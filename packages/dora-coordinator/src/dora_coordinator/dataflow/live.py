@@ -55,7 +55,7 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
     if report.attempt < part.attempt and not event.registering:
         return []  # sent before the machine received that it is to start the nodes again
     if report.attempt != part.attempt:
-        part.attempt = report.attempt  # its nodes live; a second start would run them twice
+        part.attempt = report.attempt  # its nodes run; another start would run them twice
         data.parts.mark(part)
     if report.stopped:
         reason = stopped_with(part.daemon)
@@ -109,7 +109,7 @@ def _part_absent(data: DataflowData, part: Part, rebooted: bool, now: float) -> 
     if part.ended or part.claimed or part.state is PartState.MISSING:
         return []
     if part.state is PartState.RUNNING:
-        # its daemon or machine was lost, not its nodes: this is not a crash loop
+        # not a crash loop: the daemon or machine was lost, and its nodes with it
         part.retry.reset()
     reason = f'daemon "{part.daemon}" came back without its nodes'
     if rebooted:
@@ -129,7 +129,7 @@ def _stopped_by_daemon(
 
 
 def _lose(data: DataflowData, part: Part, now: float, reason: str) -> list[Command]:
-    """Note that a part has no processes any more, which the comparison repairs."""
+    """Mark a part without processes as missing; the comparison repairs it."""
     if not part.nodes:  # all were removed
         return _end(data, part, None, now)
     part.recovery_reason = reason
@@ -163,7 +163,7 @@ def _end(
 
 
 def _end_recovery(data: DataflowData) -> list[Command]:
-    """Run on without the parts that were not reported in time; fail if none was."""
+    """Continue without the parts that were not reported in time; fail if none was reported."""
     left = data.parts.left()
     if any(part.reported for part in left):
         data.phase = Phase.RUNNING
@@ -179,7 +179,7 @@ def _end_recovery(data: DataflowData) -> list[Command]:
 
 
 def _settle(data: DataflowData, now: float) -> list[Command]:
-    """Change the phase once no part is on its way to another state."""
+    """Change the phase once every part is settled."""
     finished = finish_if_all_ended(data)
     if finished:
         return finished

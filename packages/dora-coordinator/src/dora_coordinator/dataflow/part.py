@@ -16,7 +16,7 @@ from dora_coordinator.state.commands import SendToDaemon
 from dora_coordinator.state.records import PartState, StoredPart
 
 _MAX_LISTED: Final = 8
-"""Daemons that a sentence names; further ones are counted."""
+"""Most daemons that a sentence lists; further ones are counted."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Part:
     problem: str | None = None
     """Last report: why the daemon cannot control its nodes, and the remedy."""
     asked_for: int | None = None
-    """Number of changes of the dataflow that its machine reported when it was asked for them."""
+    """Number of changes that the machine reported when the last request for them was sent."""
     reported: bool = False
     """Whether a daemon has reported the part since this coordinator started."""
     recovery_reason: str | None = None
@@ -58,7 +58,7 @@ class Part:
 
     @property
     def may_have_ended(self) -> bool:
-        """Whether an earlier coordinator may have stored its end, after the copy that was read."""
+        """Whether an earlier coordinator may have stored its end after this copy of the store."""
         return not (self.reported or self.fresh)
 
     def recovery_text(self, dataflow: str) -> str:
@@ -76,7 +76,7 @@ class Part:
         return StoredPart.model_validate(self, from_attributes=True)
 
     def prepare(self, spec: DataflowSpec, links: PartLinks, whole: WholeDataflow) -> SendToDaemon:
-        """``spec`` contains only the part's nodes."""
+        """Return the message to spawn the part; ``spec`` contains only its nodes."""
         message = messages.PreparePart(
             dataflow_id=self.dataflow_id,
             attempt=self.attempt,

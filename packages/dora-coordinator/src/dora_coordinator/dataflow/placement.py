@@ -25,8 +25,10 @@ class Plan:
 
 
 def place(spec: DataflowSpec, members: Sequence[Member]) -> Plan:
-    """Raises :class:`RequestRefused` if no daemon fits some of the nodes, or if the versions of the
-    machines do not work together.
+    """Return the daemon of each node, with the reason.
+
+    Raises :class:`RequestRefused` if a node has no matching daemon, or if the versions of the
+    machines are incompatible.
     """
     dataflow = spec.resolved
     by_node = _daemons(dataflow, members)
@@ -77,7 +79,7 @@ def _unreadable(
 def _unlinkable(
     dataflow: ResolvedDataflow, by_node: Mapping[str, str], members: Mapping[str, Member]
 ) -> list[str]:
-    """Return the problem of each two machines with shared edges whose links cannot connect."""
+    """Return the problem of each pair of machines that share edges but have incompatible links."""
     edges = [edge for found in remote_edges(dataflow, by_node).values() for edge in found]
     pairs = sorted({tuple(sorted((one.source_machine, one.target_machine))) for one in edges})
     problems = []
@@ -106,7 +108,7 @@ def _shown(version: tuple[int, int]) -> str:
 
 
 def _daemons(dataflow: ResolvedDataflow, members: Sequence[Member]) -> dict[str, str]:
-    """Return the daemon of each node; raises :class:`RequestRefused` about all without one."""
+    """Return the daemon of each node; raises :class:`RequestRefused` with all that have none."""
     by_node: dict[str, str] = {}
     chosen: dict[tuple[str | None, frozenset[tuple[str, str]]], str] = {}
     problems = []

@@ -1,4 +1,4 @@
-"""Repairs what differs between the records and the reports, or names it; pure.
+"""Repairs or reports differences between the records and the reports of machines; pure.
 
 Each kind of difference has one repair, which is tried again with growing delays.
 """
@@ -26,7 +26,7 @@ from dora_coordinator.state.membership import Membership
 SWEEP_SECONDS: Final = 10.0
 """Seconds between comparisons of all parts; an event causes the comparison of one part at once."""
 NAMED_AFTER_FAILURES: Final = 3
-"""Failed repairs after which the difference is named, however short it lasts each time."""
+"""Failed repairs after which a difference is reported, however briefly it lasts each time."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class _Track:
 
 @dataclass(eq=False)
 class Reconciler:
-    """Remembers since when each difference lasts, and decides when it is repaired or named."""
+    """Tracks the age of each difference, and decides when it is repaired or reported."""
 
     _membership: Membership
     _policy: RetryPolicy
@@ -48,7 +48,7 @@ class Reconciler:
     _tracks: dict[str, dict[Key, _Track]] = field(default_factory=dict, init=False)
     """Tracks by dataflow id."""
     wake_at: float | None = None
-    """Time of the next thing to do."""
+    """Time of the next repair or report; None: nothing is due."""
 
     def compare(self, data: DataflowData, daemon: str, now: float) -> list[Difference]:
         """Compare one part, or all of a dataflow without ``daemon``; return what is to be repaired
@@ -79,7 +79,7 @@ class Reconciler:
         return self._due(found, now, known)
 
     def _forget(self, dataflow_id: str, keys: Iterable[Key], kept: set[Key]) -> None:
-        """Remove the keys that do not differ any more."""
+        """Remove the tracks of differences that have ended."""
         tracks = self._tracks.get(dataflow_id, {})
         for key in keys:
             if key not in kept:
@@ -110,7 +110,7 @@ class Reconciler:
         if track is None:
             track = tracks[one.key] = _Track(now, one.text, Retry())
             if one.kind == "missing" and data is not None:
-                track.retry = data.parts[one.machine].retry  # it outlives a single loss
+                track.retry = data.parts[one.machine].retry  # the back-off continues across losses
         return track
 
     def _wake(self, at: float) -> None:

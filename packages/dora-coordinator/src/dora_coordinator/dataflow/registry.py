@@ -38,15 +38,15 @@ from dora_coordinator.state.records import Phase, new_record
 _CHANGES_PARTS: Final = (events.PartAdded, events.PartGone, events.EndedPartChanged)
 _STARTS: Final = (Phase.PREPARING, Phase.LINKING, Phase.ROLLING_BACK)
 _ROUNDS: Final = 3
-"""Comparisons after one event: what one repair leads to is repaired as well."""
+"""Most comparisons after one event: a repair may cause another difference."""
 _PAUSE: Final = 0.5
-"""Seconds at least between two comparisons of everything."""
+"""Shortest time in seconds between comparisons of all parts."""
 _CLOCK_STEP: Final = 1e-5
-"""Seconds by which a start is later than one whose clock was ahead."""
+"""Seconds by which the time of a start exceeds that of an earlier start with a fast clock."""
 
 
 class DataflowRegistry(DataflowIndex):
-    """Passes events to the dataflows that they are about, and keeps what follows from them."""
+    """Passes events to their dataflows, and keeps indices and history up to date."""
 
     def __init__(
         self,
@@ -127,13 +127,13 @@ class DataflowRegistry(DataflowIndex):
         return [*commands, *self.apply(dataflow, events.StartAccepted(), now)]
 
     def note_restart(self, dataflow: Dataflow) -> list[Command]:
-        """Note that a dataflow was started again, or never will be."""
+        """Note that a dataflow was started again, or that its restart was given up."""
         dataflow.restart_as = dataflow.restart_spec = None
         self._to_restart.pop(dataflow.id, None)
         return [SaveRecord(dataflow.changed_record())]
 
     def apply(self, dataflow: Dataflow, event: events.DataflowEvent, now: float) -> list[Command]:
-        """Let a dataflow handle an event, then update the indices."""
+        """Pass an event to a dataflow, then update the indices."""
         before = dataflow.phase
         noted = Before.of(dataflow, event)
         parts = tuple(dataflow.parts) if isinstance(event, _CHANGES_PARTS) else ()
@@ -152,7 +152,7 @@ class DataflowRegistry(DataflowIndex):
         return commands
 
     def _return_to_former(self, failed: Dataflow) -> list[Command]:
-        """Let the former dataflow start again after a start that has failed."""
+        """Schedule the former dataflow to start again after its replacement failed to start."""
         former = self._dataflows.get(failed.replaces or "")
         if former is None or failed.stop_requested:
             return []
@@ -431,7 +431,7 @@ class DataflowRegistry(DataflowIndex):
         return self.apply(dataflow, events.RepairDue(one.machine, one.kind), now)
 
     def _arm(self, now: float) -> list[Command]:
-        """Arm the timer of the next comparison; machines may have nodes without any record."""
+        """Arm the timer of the next comparison; without records, machines may still run nodes."""
         at = max(self._swept_at + SWEEP_SECONDS, now)
         if self._reconciler.wake_at is not None:
             at = min(at, max(self._reconciler.wake_at, now + _PAUSE))
@@ -446,7 +446,7 @@ class DataflowRegistry(DataflowIndex):
 
 
 def startable(spec: DataflowSpec) -> DataflowSpec:
-    """Return the specification of what has run for another start."""
+    """Return the specification of a dataflow for another start."""
     return spec.model_copy(update={"recording": None, "stopped": ()})
 
 

@@ -32,4 +32,4 @@ def repair(data: DataflowData, daemon: str, kind: Kind, now: float) -> list[Comm
         case "unreported" | "unnoticed" | "unknown":
             return []  # `registry` passes them on as events
         case "away" | "unconfirmed" | "starting" | "unlinked" | "node":
-            return []  # they are only named
+            return []  # they are only reported

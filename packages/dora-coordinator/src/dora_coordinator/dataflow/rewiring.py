@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 
 
 def describe(data: DataflowData, event: NodesDescribed, now: float) -> list[Command]:
-    """Take over the nodes that a daemon has; ignore the description of an earlier start."""
+    """Adopt the nodes that a daemon described, unless the description is of an earlier start."""
     part, described = data.parts.get(event.daemon), event.message
     if part is None or part.ended or described.attempt < part.attempt:
         return []

@@ -83,7 +83,7 @@ def _timer_expired(data: DataflowData, purpose: DataflowTimer, now: float) -> li
 
 
 def _check_parts(data: DataflowData, now: float) -> list[Command]:
-    """Fail if a daemon is late; the time that its nodes take has no limit here."""
+    """Fail if a daemon has not started its nodes in time; their own start has no limit here."""
     limit = data.settings.start_timeout
     loading = [part for part in data.parts.values() if part.state is PartState.PREPARING]
     late = [part for part in loading if not part.reported]
@@ -121,7 +121,7 @@ def _next_check(data: DataflowData, now: float) -> Command:
 
 
 def may_wait(links: Links, waited: float, settings: Settings, *, allow_unlinked: bool) -> bool:
-    """Return whether there is time left for missing links.
+    """Return whether the start may wait longer for missing links.
 
     Machines that answer slowly get more time than machines that do not answer.
     """

@@ -56,7 +56,7 @@ def stop(data: DataflowData, now: float) -> list[Command]:
     """Begin to stop a running dataflow."""
     data.phase = Phase.STOPPING
     commands = data.cancel_timers("start", "recovery")
-    for part in data.parts.left():  # a machine keeps a part that is missing
+    for part in data.parts.left():  # also missing ones: their machines may still have them
         commands.append(stop_part(data, part))
     return [*commands, deadline(data, now), *finish_if_all_ended(data)]
 
@@ -73,7 +73,7 @@ def roll_back(
 ) -> list[Command]:
     """Give up a start and kill what was prepared.
 
-    ``repeat``: the cause lies in a machine, so a restart is tried again.
+    ``repeat``: a machine caused the failure, so a restart is tried again.
     """
     data.phase = Phase.ROLLING_BACK
     if repeat and data.replaces and data.restart_as is None:

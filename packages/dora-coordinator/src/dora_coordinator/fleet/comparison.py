@@ -23,7 +23,7 @@ class Copy:
     name: str
     machine: str | None
     spec: DataflowSpec | None
-    """None: to be stopped."""
+    """Desired specification; None: the dataflow is to be stopped."""
 
     @property
     def generation(self) -> int | None:
@@ -90,7 +90,7 @@ class Comparison:
         }
 
     def copies(self, fleet: fleets.Fleet) -> Iterator[Copy]:
-        """Yield all that should run, and then what runs and should not."""
+        """Yield the dataflows that should run, then those that run and should not."""
         labels, names = self.labels(), set()
         for one in fleet.dataflows:
             for copy in self._copies_of(one, labels):
@@ -110,7 +110,7 @@ class Comparison:
             yield Copy(one.name, None, one.spec)
             return
         machines = set(one.machines_of(labels))
-        if one.labels is not None:  # a machine that was off for long is not known any more
+        if one.labels is not None:  # machines that were off for long are forgotten
             prefix = f"{one.name}@"
             names = [dataflow.name or "" for dataflow in self.registry.live()]
             running = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
@@ -123,7 +123,7 @@ class Comparison:
             yield Copy(f"{one.name}@{machine}", machine, cached[1])
 
     def forget(self) -> None:
-        """Remove what is remembered of former generations."""
+        """Remove cached comparisons with former generations."""
         live = {id(one) for one in self.generations.fleet.dataflows}
         self._specs = {key: one for key, one in self._specs.items() if key[0] in live}
         names = {dataflow.name for dataflow in self.registry.live()}
@@ -152,7 +152,7 @@ class Comparison:
             return base.model_copy(update={"action": "start", "why": why})
         if dataflow.phase in (Phase.STOPPING, Phase.ROLLING_BACK):
             return base.model_copy(update={"action": "restart", "why": "it is being stopped"})
-        if self.has_run(copy):  # what differs was changed by hand, and stays until an apply
+        if self.has_run(copy):  # differences are changes by hand, which stay until an apply
             return base
         if (reason := restart_reason(dataflow.spec, copy.spec)) is not None:
             return base.model_copy(update={"action": "restart", "why": reason})

@@ -1,8 +1,8 @@
 """Desired state of the fleet: requests of operators, and roll-outs towards it; pure.
 
-What is desired is stored; everything else is observed at each tick, so that a coordinator that was
-killed or promoted continues. `dora_config.cluster.rollout` decides what may change; each step is an
-ordinary request.
+The desired state and the progress of each dataflow are stored; all else is observed at each tick,
+so that a coordinator that was killed or promoted continues. `dora_config.cluster.rollout` decides
+what may change; each step is an ordinary request.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class FleetControl:
         return self._begin(given, request.by, now, force=request.force)
 
     def _require_not_paused(self) -> None:
-        """An operator's pause ends with `resume` only; after a failure a change may follow."""
+        """Raise RequestRefused while an operator's pause lasts, which only `resume` ends."""
         if (reason := fleets.operators_pause(self.status.paused)) is not None:
             raise RequestRefused("conflict", f"{reason}; run `dora cluster resume` first")
 
@@ -188,7 +188,7 @@ class FleetControl:
     # ----------------------------------------------------------------------- ticks
 
     def tick(self, now: float) -> list[Command]:
-        """Do what can be done now."""
+        """Observe the fleet, then start the steps that are possible now."""
         if self._generations.number == 0:
             return []
         view = self._observer.observe(now)
@@ -236,7 +236,7 @@ class FleetControl:
     # --------------------------------------------------------------------- results
 
     def _note(self, view: View, now: float) -> list[Command]:
-        """Remember what was observed; store what has changed."""
+        """Record the observations; store those that changed."""
         records = {}
         for one in view.seen:
             if update := self._observed_changes(one, view, now):

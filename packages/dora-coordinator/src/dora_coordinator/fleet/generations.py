@@ -1,4 +1,4 @@
-"""Generations of the fleet: what was desired, who wanted it, and how it went; pure."""
+"""Generations of the fleet: desired state, its author and its outcome; pure."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Generations:
         return [SaveFleet(self.status, tuple(changed), gone), Log("info", text)]
 
     def save_records(self, changed: Mapping[str, fleets.CopyRecord]) -> list[Command]:
-        """Remember of dataflows and copies what has changed."""
+        """Store the changed records of dataflows and copies."""
         copies = {**self.status.copies, **changed}
         if copies == self.status.copies:
             return []
@@ -116,7 +116,7 @@ class Generations:
         return self._save_position(f"paused {reason}")
 
     def resume(self) -> list[Command]:
-        """Continue; what failed is tried again."""
+        """Continue the roll-out; failed dataflows are tried again."""
         records = self.status.copies.items()
         copies = {name: one.model_copy(update={"failed": None}) for name, one in records}
         self.status = self.status.model_copy(update={"paused": None, "copies": copies})
@@ -134,7 +134,7 @@ class Generations:
         return [*self.end(outcome), Log("info", text)]
 
     def end(self, outcome: str) -> list[Command]:
-        """Store how the present generation went."""
+        """Store the outcome of the present generation."""
         present = self.present
         assert present is not None
         self._stored[self.number] = changed = _with_outcome(present, outcome)

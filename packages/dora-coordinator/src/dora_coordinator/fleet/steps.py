@@ -17,7 +17,7 @@ from dora_coordinator.state.records import Phase
 
 
 class Held(Exception):
-    """The next step is not possible now: what prevents it."""
+    """The next step is not possible now; the text is the reason."""
 
 
 def require_checks_allowed(check: str | None, settings: Settings) -> None:
@@ -35,7 +35,7 @@ def require_checks_allowed(check: str | None, settings: Settings) -> None:
 def step_towards(
     copy: Copy, difference: fleets.CopyDifference, comparison: Comparison, stepped_at: float
 ) -> FleetStep | None:
-    """Return the next step; None: what is in progress is waited for; raises Held.
+    """Return the next step; None: wait for the one in progress. Raises Held.
 
     ``stepped_at``: when the last step ended.
     """

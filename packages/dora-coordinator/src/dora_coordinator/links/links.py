@@ -92,7 +92,7 @@ class _LinkEnd:
 
 
 class Links:
-    """A report costs as much as its machine has peers, however large the dataflow is."""
+    """Links of one dataflow. The cost of a report grows with the peers of its machine only."""
 
     def __init__(
         self, edges: Mapping[str, tuple[RemoteEdge, ...]], earlier: Links | None = None
@@ -138,7 +138,7 @@ class Links:
         return LinkChanges(after is not None and after != before, broken, linked)
 
     def runner_lost(self, machine: str) -> None:
-        """The runner of a part is gone, and its link with it; another may follow."""
+        """Handle the loss of a part's runner and its link; another may follow."""
         self._early.pop(machine, None)
         if (end := self._ends.get(machine)) is not None:
             end.report = None
@@ -148,7 +148,7 @@ class Links:
             self._refresh(machine)
 
     def part_ended(self, machine: str) -> None:
-        """A part has ended permanently; its peers no longer need a link to it."""
+        """Handle the permanent end of a part; its peers need no link to it any more."""
         if (end := self._ends.get(machine)) is not None:
             end.ended = True
             self._unreported.pop(machine, None)
