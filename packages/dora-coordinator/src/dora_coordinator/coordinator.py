@@ -1,6 +1,6 @@
-"""State machine of the coordinator: events and a clock reading in, commands out; pure.
+"""State machine of the coordinator: turns events into commands; pure.
 
-Requests of clients are dispatched here; `clients` has what takes several steps.
+Requests that change state are dispatched here; `queries` has those that take several steps.
 
 The commands of one call are executed in order. `membership` and `registry` are public for reading;
 only :meth:`CoordinatorState.handle` changes them.
@@ -27,9 +27,9 @@ from dora_coordinator.state.membership import LATE_HEARTBEAT, Member, MemberAdmi
 from dora_coordinator.state.succession import Succession
 
 _LETS_RESTART = (events.TimerFired, events.DaemonRegistered, events.DaemonMessageReceived)
-"""Events after which a dataflow that waits to be started again may be."""
+"""Events after which a dataflow that waits for its restart may start."""
 _SILENCE = events.TimerKey("silence")
-"""One timer for all daemons: the earliest time at which one can have been silent for too long."""
+"""Timer of the earliest silence limit among all daemons."""
 
 
 class CoordinatorState:
@@ -189,7 +189,10 @@ class CoordinatorState:
     def _daemon_lost(
         self, member: Member, now: float, open_connection: int | None = None
     ) -> list[do.Command]:
-        """``open_connection``: to be closed, because the daemon was silent."""
+        """Handle the loss of a daemon.
+
+        ``open_connection``: connection to close, because the daemon was silent for too long.
+        """
         settings = self.settings
         commands: list[do.Command] = []
         manner = "disconnected"
@@ -213,7 +216,7 @@ class CoordinatorState:
     def _remove_machines(
         self, request: control.RemoveMachines, now: float
     ) -> tuple[control.MachinesRemoved, list[do.Command]]:
-        """Forget the keys of machines; if revoked, nothing of them remains in the cluster."""
+        """Forget the keys of machines; revoked machines are removed from the cluster."""
         commands: list[do.Command] = []
         removed = []
         for machine in request.machines:
@@ -241,7 +244,7 @@ class CoordinatorState:
         ]
 
     def _exclude(self, machine: str, now: float) -> list[do.Command]:
-        """Disconnect a removed machine; its dataflows are stopped, and links to it end first."""
+        """Disconnect a removed machine after ending links to it; stop its dataflows."""
         reason = "it was removed from the cluster"
         commands: list[do.Command] = [do.Log("warning", f'machine "{machine}": {reason}')]
         member = self.membership.get(machine)
@@ -258,7 +261,7 @@ class CoordinatorState:
     # ------------------------------------------------------------------- requests
 
     def _requested(self, requested: events.ClientRequested, now: float) -> list[do.Command]:
-        """Keep why a dataflow was not placed, for `dora why`."""
+        """Dispatch a request; record a refused placement for `dora why`."""
         request = requested.request
         try:
             return self._dispatch(requested, now)

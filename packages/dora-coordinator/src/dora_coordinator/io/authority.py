@@ -2,8 +2,8 @@
 
 Its certificates are valid within this cluster only. A daemon's certificate is for links: only the
 public key of its request is used, which must be the one that its connection proved to have; the
-names are those of the daemon of that connection.
-The coordinator's certificate is issued when it starts.
+names are those of the daemon of that connection. The coordinator's certificate is issued when it
+starts.
 
 Certificates do not expire: TLS checks them against the machine's clock, which may be wrong by
 decades until a time server corrects it (a robot without a battery starts in 1970). A removed

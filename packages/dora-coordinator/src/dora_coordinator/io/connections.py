@@ -52,7 +52,7 @@ class DaemonConnection:
         except anyio.WouldBlock:
             self.hang_up()
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            pass  # it is being closed; the reader reports that
+            pass  # the connection is being closed, which the reader reports
 
     def hang_up(self) -> None:
         """Close the connection once everything queued is written."""

@@ -36,9 +36,9 @@ PENDING: Final = "dora.pending"
 RENEWAL: Final = "dora.renewal"
 """Key of the connection's `Renewal` in the scope of an accepted request."""
 OF_MACHINE: Final = "dora.machine"
-"""Key in the scope of an accepted request: it has shown the token of a machine."""
+"""Key in the scope of an accepted request: whether its token is that of a machine."""
 ONE_REQUEST: Final = {"Connection": "close"}
-"""Headers of answers that need no token: nothing keeps such a connection open."""
+"""Headers of answers without a token, so that such a connection does not stay open."""
 _CODES: Final = {
     401: "unauthorized",
     403: "forbidden",
@@ -134,7 +134,7 @@ class Guard:
 
 
 def _is_for_machines(scope: Scope) -> bool:
-    """Return whether a daemon sends such requests."""
+    """Return whether a request is one that daemons send."""
     path: str = scope["path"]
     method: str = scope.get("method", "GET")
     if path == DAEMON_ROUTE:

@@ -1,9 +1,10 @@
 """uvicorn without its sockets and signals, and TLS whose slow readers receive whole answers.
 
-All that depends on the inside of uvicorn or asyncio is here. uvicorn counts an answer as complete
-once asyncio has it, and then closes idle connections; asyncio's TLS drops what it has not passed on
-`tls_shutdown` seconds later. So an answer here ends when the kernel has all of it. The kernel sends
-it also after the connection was closed, and ends connections whose clients stop reading.
+All code that depends on internals of uvicorn or asyncio is here. uvicorn counts an answer as
+complete once asyncio has it, and then closes idle connections; asyncio's TLS drops the bytes that
+it has not passed to the kernel within `tls_shutdown` seconds. So an answer here ends when the
+kernel has all of it. The kernel also sends it after the connection was closed, and ends
+connections whose clients stop reading.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class TimeLimits:
     """Limits of one connection in seconds."""
 
     tls_handshake: float = 20.0
-    """A thousand daemons may reconnect at once."""
+    """Seconds for the TLS handshake: a thousand daemons may reconnect at once."""
     request: float = 10.0
     """Seconds for the head of a request, also of a further one on the same connection."""
     keep_alive: int = 5

@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 WINDOW = 60.0
-"""Seconds."""
+"""Seconds for which a failed authentication counts."""
 
 MAX_ADDRESSES = 10_000
 """Addresses and networks remembered at once; the least recent one is forgotten."""

@@ -1,7 +1,7 @@
 """The coordinator's port: TLS and plain HTTP on the same listening sockets.
 
 The first byte of a connection decides: a TLS handshake starts with 0x16, HTTP with a letter. It is
-only looked at, so that the server receives all bytes either way. Until a request shows the
+read with MSG_PEEK, so that the server receives all bytes either way. Until a request shows the
 token, a connection is pending, and may be dropped for a newer one.
 """
 
@@ -33,9 +33,9 @@ from dora_coordinator.io.limits import (
 )
 
 FIRST_BYTE_TIMEOUT: Final = 10.0
-"""Seconds."""
+"""Seconds for a new connection to send its first byte."""
 ACCEPT_PAUSE: Final = 0.2
-"""Seconds until accepting is tried again, without a free file descriptor for example."""
+"""Seconds until accepting is retried after an error, such as no free file descriptor."""
 
 ACCEPT_BATCH: Final = 16
 """Connections accepted before open ones are served again: asyncio does not wait between them."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 METRICS_PATH: Final = "/metrics"
 INTERVAL_VARIABLE: Final = "OTEL_METRIC_EXPORT_INTERVAL"
 CLOSE_SECONDS: Final = 2.0
-"""Time to send what is left when the coordinator ends."""
+"""Seconds to export the remaining data when the coordinator ends."""
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -54,7 +54,7 @@ class MetricsRoute:
                 def write() -> bytes:
                     return openmetrics.openmetrics(families(snapshot, max_edges=max_edges))
 
-                # takes a second for 10,000 nodes
+                # in a thread: it takes a second for 10,000 nodes
                 self._last = (snapshot.time, await anyio.to_thread.run_sync(write))
         return Response(self._last[1], media_type=openmetrics.CONTENT_TYPE)
 

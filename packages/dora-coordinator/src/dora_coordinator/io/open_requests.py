@@ -28,19 +28,19 @@ class AnswerLost(Exception):
 
 @dataclass(slots=True)
 class _Waiting:
-    """Waits for the answer to an event."""
+    """Answer to an event, which a request waits for."""
 
     _ended: anyio.Event = field(default_factory=anyio.Event)
     _answer: EventAnswer | RequestRefused | None = None
 
     def end(self, answer: EventAnswer | RequestRefused | None) -> None:
-        """Answer it, unless that was done; None: the answer is lost."""
+        """Set the answer unless it is set; None: the answer is lost."""
         if not self._ended.is_set():
             self._answer = answer
             self._ended.set()
 
     async def wait(self) -> EventAnswer:
-        """Raises RequestRefused and AnswerLost."""
+        """Return the answer; raises RequestRefused and AnswerLost."""
         await self._ended.wait()
         if isinstance(self._answer, RequestRefused):
             raise self._answer

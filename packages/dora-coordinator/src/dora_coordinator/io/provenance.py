@@ -1,8 +1,8 @@
 """Signs what machines keep about dataflows, and verifies what they report of it.
 
 A coordinator with an old or empty store takes over from machines which start is the latest, and
-the nodes of other machines. That counts only as a coordinator of this cluster has signed it; each
-machine answers for its own nodes alone.
+the nodes of other machines. It accepts only descriptions that a coordinator of this cluster has
+signed; for its own nodes a machine needs no signature.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ RETRY = 5.0
 _BY_DAEMONS = (
     CallRunner | CallRecorders | ChangeGraph | BuildDataflow | ReadLogs | WatchTopics | WaitForEnd
 )
-"""Refused while the store cannot be written, as no daemon is connected then."""
+"""Requests that need daemons: refused while the store cannot be written, because no daemon is
+connected then."""
 
 logger = logging.getLogger("dora.coordinator")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -142,7 +143,7 @@ class Service:
         )
 
     async def _load(self) -> list[do.Command]:
-        """Begin with a new state machine and what is stored."""
+        """Load the stored state into a new state machine."""
         state = self._new_state()
         self._timers = TimerQueue()
         self.succession.number = await anyio.to_thread.run_sync(self._store.number)
@@ -227,7 +228,7 @@ class Service:
         self.daemons.hang_up_all()
 
     async def _stand_aside(self, reason: str) -> None:
-        """Change nothing any more, because another coordinator leads."""
+        """Stop changing state, because another coordinator leads."""
         logger.error("%s", reason)
         self._unwritable = reason
         await self._hang_up_all()
@@ -335,7 +336,7 @@ class Service:
             raise AnswerLost
 
     async def _store_change(self, dataflow_id: str, change: DataflowChange | None) -> None:
-        """Raises RequestRefused if it was not stored."""
+        """Change a dataflow; return once that is stored. Raises RequestRefused."""
         try:
             await self._requests.answer_to(
                 lambda number: ChangeRequested(number, dataflow_id, change)

@@ -23,9 +23,9 @@ RETRY = 5.0
 COPY_PAUSE = 0.2
 """Seconds in which changes are collected for one copy."""
 COPY_SHARE = 4.0
-"""A pause is at least this many times as long as making the last copy took."""
+"""Shortest pause after a copy, as a multiple of the time that making it took."""
 ASK_EVERY = 5.0
-"""Seconds between questions to the standbys whether one has taken over."""
+"""Seconds between requests to the standbys whether one has taken over."""
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -59,7 +59,7 @@ class Standbys:
         self.changed()
 
     def changed(self) -> None:
-        """Send copies soon."""
+        """Schedule copies."""
         self._copy_wanted.set()
 
     def consider(self, claim: Claim, source: str) -> None:

@@ -30,7 +30,7 @@ SCHEMA_VERSION: Final[Version] = (1, 0)
 
 TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
-    # separate, because an update writes the whole row and a specification can have megabytes
+    # a separate table: an update writes the whole row, and a specification can have megabytes
     "CREATE TABLE IF NOT EXISTS spec (dataflow TEXT PRIMARY KEY, spec TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS part "
     "(dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "

@@ -1,4 +1,4 @@
-"""TimerQueue of the state machine."""
+"""Timers of the state machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dora_coordinator.state.events import TimerKey
 
 
 class TimerQueue:
-    """A time for each key; the last one counts."""
+    """Due times by key; a new time of a key replaces the earlier one."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, TimerKey]] = []
@@ -24,7 +24,7 @@ class TimerQueue:
         self._armed.pop(key, None)
 
     def next(self) -> float | None:
-        """Return a time before which no timer fires; None: none is armed."""
+        """Return a lower bound of the next due time; None: the queue is empty."""
         return self._heap[0][0] if self._heap else None
 
     def due(self, now: float) -> list[TimerKey]:

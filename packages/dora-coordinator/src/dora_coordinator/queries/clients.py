@@ -1,4 +1,4 @@
-"""The sender of one request."""
+"""Client of one request."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RequestClient:
         return shown
 
     def acknowledged(self, stream: int) -> None:
-        """The client has displayed the last update of a stream."""
+        """Note that the client has displayed the last update of a stream."""
         if (shown := self._shown.pop(stream, None)) is not None:
             shown.set()
 

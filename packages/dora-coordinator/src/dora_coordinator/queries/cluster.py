@@ -34,7 +34,7 @@ class QueryContext:
     RequestRefused.
     """
     changed: Callable[[], Awaitable[None]]
-    """Returns after the next events."""
+    """Returns once further events were handled."""
     trace: Callable[[Sequence[SpanEvent]], None]
 
     @property

@@ -1,8 +1,8 @@
 """Edges of a snapshot from the counters of all machines; pure.
 
 An edge between two machines has two queues: one into the link of the source's machine, which the
-inputs of the other machine share, and one out of the link on the target's machine. They become one
-row.
+inputs of the other machine share, and one out of the link on the target's machine. Both are merged
+into one row.
 """
 
 from __future__ import annotations

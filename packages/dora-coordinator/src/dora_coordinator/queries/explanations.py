@@ -35,7 +35,7 @@ PROBLEMS = CallProblems(
 
 
 async def explained(request: Explain, cluster: CoordinatorState, calls: DaemonCalls) -> Explained:
-    """Raises :class:`RequestRefused`."""
+    """Return the explanation of a dataflow; raises :class:`RequestRefused`."""
     evidence = await _Collection(cluster).evidence(request.dataflow, calls)
     return Explained(explanation=explain(evidence), evidence=evidence if request.evidence else None)
 
@@ -67,7 +67,7 @@ class _Collection:
         return self._evidence(dataflow, replies)
 
     def _refused_start(self, ref: str | None) -> HistoryEntry | None:
-        """Return the refused start that a reference means, unless one was accepted later."""
+        """Return the refused start of a name, unless a later start was accepted."""
         if ref is None:
             if self._registry.live():
                 return None

@@ -18,15 +18,18 @@ from dora_coordinator.state.events import EndRequested
 from dora_coordinator.state.records import Phase
 
 ANSWER_SECONDS: Final = 5.0
-"""Time for machines to answer before a dataflow is stopped that is to be started again."""
+"""Seconds for machines to answer before a dataflow is stopped for a restart."""
 RECENT_SECONDS: Final = 0.5
-"""A machine whose last message is not older has answered."""
+"""Age in seconds of a last message that counts as an answer."""
 
 
 async def start(
     request: control.StartDataflow, cluster: QueryContext, client: RequestClient
 ) -> control.Started:
-    """Raises :class:`RequestRefused`, also if nodes could not be started."""
+    """Start a dataflow, and wait until it runs.
+
+    Raises :class:`RequestRefused`, also if nodes could not be started.
+    """
     accepted = await cluster.decide(request)
     assert isinstance(accepted, Begun)
     (uuid,) = accepted.dataflows
@@ -54,7 +57,10 @@ async def restart(
     cluster: QueryContext,
     client: RequestClient,
 ) -> control.Restarted:
-    """Raises :class:`RequestRefused`; the restart is completed without its client."""
+    """Stop a dataflow and start it again; the restart continues without its client.
+
+    Raises :class:`RequestRefused`.
+    """
     await _require_reachable(cluster.registry.find(request.dataflow, archived=False), cluster)
     accepted = await cluster.decide(request)
     assert isinstance(accepted, Begun)
@@ -96,14 +102,14 @@ async def _require_reachable(dataflow: Dataflow, cluster: QueryContext) -> None:
 
 
 async def stop(request: control.StopDataflow, cluster: QueryContext) -> control.Ended:
-    """Raises :class:`RequestRefused`."""
+    """Stop dataflows, and wait for their end; raises :class:`RequestRefused`."""
     accepted = await cluster.decide(request)
     assert isinstance(accepted, Begun)
     return await _ended(accepted.dataflows, cluster)
 
 
 async def wait(request: control.WaitForEnd, cluster: QueryContext) -> control.Ended:
-    """Raises :class:`RequestRefused`."""
+    """Wait for the end of a dataflow; raises :class:`RequestRefused`."""
     dataflow = cluster.registry.find(request.dataflow, archived=True)
     return await _ended([dataflow.id], cluster)
 

@@ -20,7 +20,7 @@ from dora_coordinator.state.commands import RequestRefused
 
 
 async def read_logs(request: ReadLogs, cluster: QueryContext, client: RequestClient) -> LogsEnd:
-    """Raises :class:`RequestRefused`."""
+    """Forward the log lines of a dataflow; raises :class:`RequestRefused`."""
     dataflow = cluster.registry.find(request.dataflow, archived=True)
     known = {node for part in dataflow.parts.values() for node in part.nodes}
     unknown = tuple(node for node in request.nodes if node not in known)

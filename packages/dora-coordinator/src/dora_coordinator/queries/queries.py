@@ -43,7 +43,7 @@ class Queries:
     async def answer(
         self, query: control.ControlRequest, present: QueryContext, client: RequestClient
     ) -> control.ControlAnswer:
-        """Raises :class:`RequestRefused`."""
+        """Return the answer to a request; raises :class:`RequestRefused`."""
         cluster, registry, membership = present.state, present.registry, present.membership
         now = anyio.current_time()
         match query:

@@ -97,7 +97,10 @@ def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:
 
 
 async def _end_of_part(present: QueryContext, dataflow_id: str, daemon: str) -> Part | None:
-    """Wait until a part whose runner ends has ended; return None if the dataflow ends with it."""
+    """Wait for the end of a part whose runner ends, and return the part.
+
+    None if the dataflow ends too, if the part was removed, or after `END_SECONDS`.
+    """
     with anyio.move_on_after(END_SECONDS):
         while (dataflow := present.registry.get(dataflow_id)) is not None:
             if dataflow.has_ended or dataflow.phase is Phase.STOPPING:

@@ -51,7 +51,7 @@ class Snapshots:
     async def get(
         self, cluster: CoordinatorState, dataflow: Dataflow | None, *, edges: bool
     ) -> Snapshot:
-        """``dataflow`` None: all dataflows and machines."""
+        """Return a snapshot; ``dataflow`` None: of all dataflows and machines."""
         if not edges:
             return self._assemble(cluster, dataflow, Replies())
         now = anyio.current_time()

@@ -94,7 +94,7 @@ class _Reader:
                 stream.advance()
 
     def finish(self, end: TopicChunk | None) -> None:
-        """The stream has ended."""
+        """Handle the end of the stream."""
         self.end = end
         self._scope.cancel()
 
@@ -132,7 +132,7 @@ class _Stream:
         self.daemon = daemon
         self.request = request
         self.in_message = False
-        """More pieces of the last message follow."""
+        """Whether more pieces of the last message follow."""
         self.ended = False
         self._calls = calls
         self._readers: list[_Reader] = []
@@ -210,7 +210,7 @@ class Topics:
     async def watch(
         self, request: WatchTopics, cluster: QueryContext, client: RequestClient
     ) -> TopicsEnd:
-        """Raises :class:`RequestRefused`."""
+        """Forward the watched outputs until the dataflow ends; raises :class:`RequestRefused`."""
         dataflow = cluster.registry.find(request.dataflow, archived=False)
         _check_allowed(dataflow)
         chosen = _chosen(dataflow, request.topics)
@@ -276,7 +276,7 @@ def _part(cluster: QueryContext, dataflow_id: str, daemon: str) -> Part | None:
 async def _runs(
     cluster: QueryContext, dataflow_id: str, daemon: str, *, other_than: int | None
 ) -> bool:
-    """Wait until a part runs, in another attempt; return False if it has ended."""
+    """Wait until a part runs, not in attempt ``other_than``; return False if it has ended."""
     while (part := _part(cluster, dataflow_id, daemon)) is not None:
         runs = part.state is PartState.RUNNING and part.attempt != other_than
         if runs and cluster.membership.is_connected(daemon):

@@ -36,7 +36,7 @@ class CodeSearch:
         return self._shares
 
     def uploaded(self, machine: str, digests: Iterable[str], problem: str | None) -> None:
-        """A machine has ended its share; ``problem``: why other files were not uploaded."""
+        """Note the uploads of a machine; ``problem``: why the rest of its share is missing."""
         done = set(digests)
         for digest in self._shares[machine]:
             if digest in done:

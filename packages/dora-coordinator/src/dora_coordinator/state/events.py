@@ -63,7 +63,7 @@ class ClientRequested:
 
 @dataclass(frozen=True, slots=True)
 class EndRequested:
-    """The coordinator is to end; everything else has."""
+    """The coordinator is to end, because all dataflows and daemons have ended or timed out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class FleetStep:
-    """Step of a dataflow or copy towards its generation: carry it out, report `FleetStepEnded`."""
+    """Step of a dataflow or copy towards its generation; `FleetStepEnded` reports its result."""
 
     copy: str
     generation: int

@@ -191,7 +191,7 @@ class Membership:
             case DaemonLeaving(hand_over=hand_over):
                 member.left = not hand_over
             case _:
-                pass  # of other messages only the time counts
+                pass  # other messages only set the time of the last message
         if silent <= self._long_silence or stalled or now - member.resumed_at < RESUMED_EVERY:
             return None
         member.resumed_at = now

@@ -78,18 +78,18 @@ class Succession:
 
     @property
     def coordinators(self) -> Coordinators:
-        """The message that daemons receive."""
+        """Message to daemons with the claim and the standbys."""
         standbys = tuple(one.address for one in self.record.standbys)
         return Coordinators(claim=self.record.claim, standbys=standbys)
 
     @property
     def leading(self) -> Claim:
-        """The claim of this coordinator, or of the one that has replaced it."""
+        """Claim of this coordinator, or of the one that has replaced it."""
         return self.record.leading
 
     @property
     def refusal(self) -> str | None:
-        """Why this coordinator changes nothing; None while it leads."""
+        """Why this coordinator refuses changes; None while it leads."""
         successor = self.record.successor
         if successor is None:
             return None
@@ -99,7 +99,7 @@ class Succession:
         )
 
     def set_standbys(self, request: SetStandbys) -> bool:
-        """Return whether anything has changed."""
+        """Set the standbys and the address of the claim; return whether they have changed."""
         before, claim = self.record, self.record.claim
         if claim.address != request.address:
             claim = self._sign(claim.model_copy(update={"address": request.address}))

@@ -38,8 +38,10 @@ class TokenRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A token is valid; ``current``: it has not been replaced; ``machine``: it is that of a machine
-    and permits only what daemons do.
+    """Result for a valid token.
+
+    ``current``: the token was not replaced. ``machine``: it is the token of a machine, which
+    permits only the requests of daemons.
     """
 
     current: bool

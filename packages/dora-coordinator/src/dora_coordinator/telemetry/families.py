@@ -35,7 +35,7 @@ class Distribution:
     """Value of a histogram."""
 
     counts: tuple[int, ...]
-    """Messages in each bucket of :data:`LATENCY_BOUNDS` and above the last."""
+    """Messages in each bucket of :data:`LATENCY_BOUNDS`, and above the last bound."""
     total: float
     """Sum of the latencies in seconds, exact to 25 %."""
 

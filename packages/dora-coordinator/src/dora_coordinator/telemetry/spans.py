@@ -1,8 +1,8 @@
 """Spans of starts and recoveries, derived from events and commands, and of coroutines.
 
-The state machine is not aware of spans: the service passes each event and the commands that it
-caused. One trace per request: `start` contains `placement` and a `spawn` per machine. `recovery` is
-a trace of its own and contains a `spawn`.
+Spans are derived outside the state machine: the service passes each event and its commands. One
+trace per request: `start` contains `placement` and a `spawn` per machine. `recovery` is a trace of
+its own and contains a `spawn`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def span(
 
 
 class SpanTracker:
-    """Open spans; it remembers nothing of finished ones."""
+    """Open spans of starts and recoveries; finished ones are dropped."""
 
     def __init__(self) -> None:
         self._open: set[SpanKey] = set()

@@ -43,7 +43,7 @@ logger = logging.getLogger("dora.coordinator")
 
 
 class _Interrupted(DoraError):
-    """A machine has not sent all bytes: the connection of the reader is cut."""
+    """A machine has not sent all bytes; the connection of the reader must be closed."""
 
 
 class _Transfer:
