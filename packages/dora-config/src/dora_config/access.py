@@ -271,7 +271,7 @@ def read_successor(path: Path) -> Successor | None:
 
 
 def write_successor(path: Path, successor: Successor) -> None:
-    """Store a successor (0600), with what an earlier one in the file replaced."""
+    """Store a successor (0600); it also replaces the tokens of an earlier one in the file."""
     private_dir(path.parent)
     before = read_successor(path)
     write_private(path, f"{successor.following(before)}\n".encode())

@@ -1,4 +1,4 @@
-"""The token of a cluster: a secret, and the hash of the authority that vouches for the coordinator.
+"""Token of a cluster: a secret, and the hash of the authority that certifies the coordinator.
 
 ``dora1.HASH.SECRET``: HASH is the SHA-256 of the authority's certificate (DER) in base64url without
 padding. A text without that prefix is the secret alone, which a user has chosen; it cannot verify a

@@ -13,9 +13,9 @@ def write_file(
 ) -> None:
     """Create or replace a file atomically; an OSError names ``path``.
 
-    A pipe or device, or a name in /dev, as /dev/stdout, is written and stays what it is.
-    ``mode``, less the umask, is also that of a replaced file. ``durable``: the content survives a
-    power cut.
+    A pipe, a device or a path in /dev such as /dev/stdout is written without being replaced.
+    ``mode``, less the umask, also applies when a file is replaced. ``durable``: the content
+    survives a power cut.
     """
     data = content.encode() if isinstance(content, str) else content
     if path.parent == Path("/dev") or (path.exists() and not path.is_file()):
@@ -39,7 +39,7 @@ def write_file(
 
 
 def sync_folder(folder: Path) -> None:
-    """Store new names in a folder; a file system that cannot sync folders is accepted.
+    """Write a folder's entries to the disk; ignores file systems that cannot sync folders.
 
     An OSError names ``folder``.
     """

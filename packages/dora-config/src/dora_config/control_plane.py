@@ -37,7 +37,7 @@ UNREAD_LIMIT: Final = 60.0
 peer reads nothing."""
 _MAX_CERTIFICATE: Final = 64 * 1024
 """Most bytes of a certificate that a server sends."""
-_COPY: Final = (
+_COPY_TOKEN: Final = (
     "copy the token file of the coordinator's account (~/.config/dora/token, mode 0600) to this "
     "account, or set DORA_AUTH_TOKEN"
 )
@@ -130,7 +130,7 @@ def security(endpoint: Endpoint) -> ssl.SSLContext | None:
         raise Untrusted(
             f"this account's token does not contain the hash of the authority of the coordinator "
             f"at {endpoint}, so the token was not sent; run `dora cluster install` (`up` without "
-            f"services) with the cluster file, or {_COPY}"
+            f"services) with the cluster file, or {_COPY_TOKEN}"
         )
     return None
 
@@ -153,12 +153,13 @@ def _changed(endpoint: Endpoint) -> Untrusted:
         return Untrusted(
             f"the authority of the coordinator at {endpoint} has changed since this account "
             "connected to it, so the token was not sent; if you have replaced the authority or "
-            f"the coordinator's machine, run `dora cluster up` with the cluster file, or {_COPY}; "
+            f"the coordinator's machine, run `dora cluster up` with the cluster file, or "
+            f"{_COPY_TOKEN}; "
             "otherwise another program may have taken its address"
         )
     return Untrusted(
         f"this account's token is of another cluster than the coordinator at {endpoint}, so it "
-        f"was not sent; choose another coordinator with --coordinator-addr, or {_COPY}"
+        f"was not sent; choose another coordinator with --coordinator-addr, or {_COPY_TOKEN}"
     )
 
 

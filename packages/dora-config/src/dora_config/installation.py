@@ -1,7 +1,7 @@
-"""Commands that install what is missing: wheels of dora, the libraries of their extras, others.
+"""Commands that install missing packages: wheels of dora, libraries of their extras, others.
 
 On the public index the names of the wheels do not exist or belong to other projects. So a wheel is
-installed from where the others came from: a checkout of the repository, or a folder of wheels.
+installed from the source of the other ones: a checkout of the repository, or a folder of wheels.
 """
 
 from __future__ import annotations

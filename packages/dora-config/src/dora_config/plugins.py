@@ -1,4 +1,4 @@
-"""Plug-ins: what other installed wheels add to dora, by entry points of their metadata.
+"""Plug-ins: additions of other installed wheels to dora, by entry points of their metadata.
 
 A wheel states the version of this interface that it was written for, and what it adds:
 
@@ -127,7 +127,7 @@ class Addition:
 
     @contextmanager
     def blamed(self, action: str) -> Iterator[None]:
-        """Raise PluginError for what its code raises; `action` completes "it cannot ..."."""
+        """Convert errors of the plug-in to PluginError; `action` completes "it cannot ..."."""
         try:
             yield
         except (Exception, SystemExit) as error:  # the code of a plug-in may raise anything
@@ -143,7 +143,7 @@ class PluginError(DoraError):
 
 
 def what(group: Group, name: str) -> str:
-    """Return the addition of an entry point in words for users."""
+    """Return the description of an addition for messages."""
     return _WORDS[group].format(name)
 
 
@@ -211,7 +211,7 @@ def ignored(addition: Addition) -> str:
 
 
 def _unread(group: str, by: str, read: Iterable[str], name: str = "") -> str:
-    """Return the sentence about entry points that nothing reads."""
+    """Return the sentence about entry points without a reader."""
     subject = f"the entry point `{name}` of the group `{group}`" if name else f"the group `{group}`"
     kind = "names" if name else "groups"
     return f"{subject} of the plug-in {by} is not read; the {kind} are {', '.join(read)}"
@@ -329,9 +329,10 @@ def problems(
     core: Mapping[Group, Iterable[str]],
     build: Mapping[Group, Callable[[str, Any], object]] = MappingProxyType({}),
 ) -> Iterator[str]:
-    """Import all that plug-ins add, and yield what does not work.
+    """Import all additions of plug-ins, and yield their problems.
 
-    `core` has its own names; `build` uses what was imported, as its reader does.
+    `core` has the names that dora itself uses; `build` has functions that use the imported objects
+    as dora does.
     """
     plugins = installed()
     yield from plugins.refusals()

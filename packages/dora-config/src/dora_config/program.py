@@ -1,4 +1,4 @@
-"""Commands from functions, whose parameters are arguments and options as Typer reads them."""
+"""Commands made from functions, whose parameters Typer reads as arguments and options."""
 
 from __future__ import annotations
 

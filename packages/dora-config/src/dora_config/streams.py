@@ -12,7 +12,7 @@ STANDARD_OUTPUT: Final = "standard output"
 
 
 def discard(stream: TextIO) -> None:
-    """Redirect a stream to /dev/null, with what it has not written yet."""
+    """Redirect a stream and its unwritten text to /dev/null."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -162,12 +162,12 @@ class Downloads(_Connected):
     """Downloads over one connection."""
 
     def __init__(self, endpoint: Endpoint, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """``cancelled`` returns whether to give up."""
+        """``cancelled`` returns whether to end downloads."""
         super().__init__(endpoint, TIMEOUT)
         self._cancelled = cancelled
 
     def download(self, path: str, target: Incoming) -> None:
-        """Receive what is missing of a file.
+        """Receive the missing bytes of a file.
 
         Raises DownloadFailed, Untrusted, OSError of the disk, and FileRefused with status 422.
         """

@@ -219,7 +219,7 @@ def unknown_machines(
     known: Collection[str],
     where: str,
 ) -> Iterator[Problem]:
-    """Yield the machines that are named but do not exist; ``where``: what lists them."""
+    """Yield a problem for each named machine that does not exist in ``where``."""
     named: list[tuple[KeyPath, str]] = []
     for name, one in dataflows.items():
         path: KeyPath = ("dataflows", name, "machines")

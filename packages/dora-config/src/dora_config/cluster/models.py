@@ -46,10 +46,10 @@ DEFAULT_DAEMON_PORT = 53291
 _ENDPOINT_PATTERN = r"^tcp/(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})$"
 MAX_STANDBYS = 3
 """Most standbys of a cluster."""
-_SHELL = r"""'"`$;&<>|(){}"""
+_SHELL_CHARACTERS = r"""'"`$;&<>|(){}"""
 """Special characters of shells, since `~/.ssh/config` may insert host and user in a command."""
-_HOST_PATTERN = rf"^(?!-)[^\s@{_SHELL}]+$"
-_USER_PATTERN = rf"^(?!-)[^\s{_SHELL}]+$"
+_HOST_PATTERN = rf"^(?!-)[^\s@{_SHELL_CHARACTERS}]+$"
+_USER_PATTERN = rf"^(?!-)[^\s{_SHELL_CHARACTERS}]+$"
 _VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _OWN_VARIABLES = frozenset(
     {
@@ -136,7 +136,7 @@ def _ssh_word(value: str, what: str) -> str:
         raise wrong(f"{what} must not be empty")
     if value.startswith("-"):
         raise wrong(f"{what} {value!r} must not start with '-', which ssh reads as an option")
-    bad = re.search(rf"[\s\x00-\x1f\x7f{_SHELL}]", value)
+    bad = re.search(rf"[\s\x00-\x1f\x7f{_SHELL_CHARACTERS}]", value)
     if bad:
         raise wrong(f"{what} {value!r} contains invalid character {bad.group()!r}")
     return value

@@ -47,7 +47,7 @@ class Seen:
 
     @property
     def unit(self) -> str:
-        """Machine, or dataflow without one: what changes together."""
+        """Id of the machine, or of a dataflow without one, whose units change together."""
         return self.machine or f"dataflow {self.name}"
 
 

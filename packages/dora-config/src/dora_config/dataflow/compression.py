@@ -19,7 +19,7 @@ LOSSY: Final = ("h264", "jpeg")
 DEFAULT_QUALITY: Final[Mapping[str, int]] = {"jpeg": 85, "h264": 55}
 DEFAULT_LEVEL: Final[Mapping[str, int]] = {"lz4": 1, "zstd": 1}
 HIGHEST_LEVEL: Final[Mapping[str, int]] = {"lz4": 12, "zstd": 22}
-_MODULES: Final[Mapping[str, str]] = {"h264": "av"}
+_EXTRA_MODULES: Final[Mapping[str, str]] = {"h264": "av"}
 """Modules that are not dependencies of dora-daemon, by codec; the extra has the codec's name."""
 
 
@@ -59,7 +59,7 @@ def option_problem(codec: CodecName, quality: int | None, level: int | None) -> 
 
 def library_problem(codec: CodecName) -> str | None:
     """Return the library that a codec lacks here, with the command that installs it."""
-    module = _MODULES.get(codec)
+    module = _EXTRA_MODULES.get(codec)
     if module is None:
         return None
     invalidate_caches()  # the library may be installed while a daemon runs

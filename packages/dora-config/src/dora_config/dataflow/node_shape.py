@@ -35,7 +35,7 @@ FIELDS_BESIDE_A_BLOCK = (
 )
 """Fields that nodes of a plug-in's kind may have."""
 _OPERATOR_FIELDS = frozenset(ProgramFields.model_fields) - SHARED_FIELDS
-_REFERENCES = ("branch", "tag", "rev")
+_GIT_REFERENCES = ("branch", "tag", "rev")
 
 _OLD_HINTS = {
     old: f"it is the old name of `{new}`: only one of them is allowed"
@@ -106,12 +106,14 @@ def _one_of_the_kinds() -> str:
     return f"expected exactly one of {', '.join([*KINDS, *node_kinds.names()])}"
 
 
-_HUB = re.compile(r"(?:.*/)?(?P<name>[\w.-]+)(?:@(?P<operator>[~^=]?)(?P<numbers>\d+(?:\.\d+)*))?")
+_HUB_REFERENCE = re.compile(
+    r"(?:.*/)?(?P<name>[\w.-]+)(?:@(?P<operator>[~^=]?)(?P<numbers>\d+(?:\.\d+)*))?"
+)
 
 
 def _instead_of_hub(reference: object) -> str:
     """Return the lines that replace `hub` for a Python node; PyPI has the hub's packages."""
-    found = _HUB.fullmatch(str(reference))
+    found = _HUB_REFERENCE.fullmatch(str(reference))
     if found is None:
         return "write `build: pip install NAME` and `path: NAME` for a node in Python"
     name, operator, numbers = found["name"], found["operator"], found["numbers"]
@@ -174,7 +176,7 @@ def _misplaced_fields(kind: str, present: set[str], place: Place, where: str) ->
 
 
 def _git_problems(present: set[str], place: Place, where: str) -> Iterator[Problem]:
-    references = [field for field in _REFERENCES if field in present]
+    references = [field for field in _GIT_REFERENCES if field in present]
     if len(references) > 1:
         found = " and ".join(references)
         message = f"{where}: only one of branch, tag and rev is allowed, found {found}"

@@ -124,7 +124,7 @@ def _to_operator(
 _CHANGED = {"id", "path", "path_sha256", "args", "env", "build", "git", "inputs", "outputs"}
 _CHANGED |= {"input_types", "output_types", "output_metadata", "cpu_affinity", "warm", "deploy"}
 _CHANGED |= {"operators", "output_framing", *LOG_SETTINGS}
-_AS_WRITTEN = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _CHANGED
+_COPIED = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _CHANGED
 """Fields of a node that are copied."""
 
 
@@ -148,7 +148,7 @@ def _resolve_node(
         if name in flat.inputs or name not in written  # an optional port may not be connected
     }
     return ResolvedNode(
-        **{name: value for name in _AS_WRITTEN if (value := getattr(node, name)) is not None},
+        **{name: value for name in _COPIED if (value := getattr(node, name)) is not None},
         id=flat.id,
         kind=kind,
         path=_path(node.path, kind, flat),

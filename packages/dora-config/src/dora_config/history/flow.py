@@ -20,7 +20,7 @@ SILENT_SECONDS: Final = 10.0
 DROPPED_SHARE: Final = 0.01
 """Part of the messages of an edge that must be dropped before its reader is reported as slow."""
 
-_STATES: Final[Mapping[str, str]] = {
+_SILENT_STATES: Final[Mapping[str, str]] = {
     "Starting": "has not connected yet",
     "Restarting": "is restarting",
     "Stopping": "is stopping",
@@ -58,7 +58,7 @@ class FlowGraph:
             flow
             for one in evidence.machines
             for flow in one.edges
-            if _node(flow.source) != RESERVED_NODE_ID  # logs are silent where nothing goes wrong
+            if _node(flow.source) != RESERVED_NODE_ID  # logs are silent while no node logs
         ]
         self._into: dict[str, list[EdgeSummary]] = {}
         self._out_of: dict[str, list[EdgeSummary]] = {}
@@ -169,7 +169,7 @@ class FlowGraph:
         if machine in self._lost:
             return _Root("silent", node, f'machine "{machine}" with node "{node}" is unreachable')
         if status is not None and status.status not in ("Running", "Degraded"):
-            text = f"{self._named(node)} sends nothing because it {_STATES[status.status]}"
+            text = f"{self._named(node)} sends nothing because it {_SILENT_STATES[status.status]}"
             return _Root("silent", node, text)
         blocked = [one for one in self._out_of.get(node, ()) if one.blocked]
         return self._slow(_node(blocked[0].target), blocked[0]) if blocked else None

@@ -1,4 +1,4 @@
-"""Troubles: what went wrong, from when until when; pure.
+"""Troubles: failures and disturbances with their beginning and end; pure.
 
 A trouble begins earlier than it is detected: a machine that is cut off is noticed after some
 seconds of silence. Causes are ordered by their beginning.
@@ -32,7 +32,7 @@ PRIMARY: Final[frozenset[Kind]] = frozenset({"node", "machine", "part", "version
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that went wrong."""
+    """One failure or disturbance."""
 
     kind: Kind
     subject: str
@@ -82,7 +82,7 @@ class Troubles:
         return [self.found[index] for index in sorted(self._open.values())]
 
     def handle(self, index: int, timed: TimedEvent) -> None:
-        """Add what follows from an event; ``index``: its position in the timeline."""
+        """Add and end troubles after an event; ``index``: its position in the timeline."""
         new = partial(_trouble, index, timed)
         match timed.event:
             case NodeRestarting(node=node, failed=True, reason=reason, stderr_tail=stderr):

@@ -43,7 +43,7 @@ class NodeBuildEvent(Message):
 
 
 class FailedNode(Message):
-    """Why one node could not be prepared; what the step printed was sent before."""
+    """Why one node could not be prepared; the output of the step was sent before."""
 
     node: str
     message: str

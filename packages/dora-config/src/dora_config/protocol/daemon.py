@@ -126,8 +126,8 @@ class Register(Message, kind="register"):
 
 
 class Coordinators(Message, kind="coordinators"):
-    """The coordinator of the connection, and where a daemon tries to connect after its loss; also
-    sent when that changes.
+    """The coordinator of the connection, and the addresses to which a daemon reconnects; sent again
+    when they change.
     """
 
     claim: Claim
@@ -179,7 +179,7 @@ class Heartbeat(Message, kind="heartbeat"):
 
     metrics: tuple[Metrics, ...] = ()
     parts: tuple[PartReport, ...] = ()
-    """All parts, as in :class:`Register`: what was missed between is corrected."""
+    """All parts, as in :class:`Register`, which corrects missed reports."""
     time: Quantity | None = None
     """Unix time of the daemon's machine, whose clock may be wrong."""
     monotonic_ns: int | None = None

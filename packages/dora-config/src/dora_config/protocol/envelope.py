@@ -138,11 +138,11 @@ def invalid_message(error: ValidationError, receiver: str) -> RemoteProtocolErro
     return RemoteProtocolError(f"invalid message to the {receiver}: {where}: {first['msg']}")
 
 
-_MOST_TEXT: Final = 4000
-"""Characters of a text with several lines."""
+_MAX_LENGTH: Final = 4000
+"""Most characters of a text with several lines, and of each line."""
 
 
 def clean_lines(text: str) -> str:
     """Clean a text like :func:`clean_text`, but keep lines; all but the first are indented."""
-    lines = text[:_MOST_TEXT].splitlines()
-    return "\n  ".join(clean_text(line, limit=_MOST_TEXT) for line in lines)
+    lines = text[:_MAX_LENGTH].splitlines()
+    return "\n  ".join(clean_text(line, limit=_MAX_LENGTH) for line in lines)

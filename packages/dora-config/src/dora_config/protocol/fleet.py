@@ -228,7 +228,7 @@ class FleetComparison(Message, kind="fleet_comparison"):
     generation: int
     copies: tuple[CopyDifference, ...] = ()
     differs: bool = False
-    """Whether an apply would change what runs, or what is still to be done."""
+    """Whether an apply would change running dataflows or the desired state."""
     machines: tuple[str, ...] = ()
     """All machines of the cluster."""
 

@@ -24,7 +24,7 @@ from dora_config.protocol.runner import (
 Step = DisconnectInput | RemoveNode | ReplaceNode | AddNode | ConnectInput | SetParam
 
 _NOT_COMPARED = frozenset({"format", "id", "name", "description", "inputs", "inherited_env"})
-_CODE = {"path", "path_sha256", "git", "build"}
+_CODE_FIELDS = {"path", "path_sha256", "git", "build"}
 
 
 def restart_reason(running: DataflowSpec, desired: DataflowSpec) -> str | None:
@@ -110,7 +110,7 @@ def changes_by_hand(desired: DataflowSpec, running: DataflowSpec) -> tuple[NodeD
 
 
 def _changed_fields(running: DataflowSpec, desired: DataflowSpec, name: str) -> list[str]:
-    """Return in a few words what requires another process of a node."""
+    """Return in a few words which change requires another process of a node."""
     was, node = running.resolved.node(name), desired.resolved.node(name)
     old, new = _comparable(was), _comparable(node)
     fields = [one for one in new if old.get(one) != new[one]]
@@ -125,7 +125,7 @@ def _changed_fields(running: DataflowSpec, desired: DataflowSpec, name: str) -> 
                 found.append("working_dir")
             elif "code" not in found:
                 found.append("distribute")
-        elif one in _CODE:
+        elif one in _CODE_FIELDS:
             found.append(one)
         else:
             found.append(one.replace("_", " "))

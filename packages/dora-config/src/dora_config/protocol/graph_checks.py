@@ -40,7 +40,7 @@ def require_output(node: ResolvedNode, source: OutputSource, where: str) -> None
 
 
 def require_edge(target: ResolvedNode, change: DisconnectInput) -> None:
-    """Check that the input reads what is to be disconnected."""
+    """Check that the input reads the source that is to be disconnected."""
     present = target.inputs.get(change.input)
     expected = source_of(change)
     if present is None or present.source != expected:

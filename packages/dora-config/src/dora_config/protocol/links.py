@@ -15,7 +15,7 @@ from dora_config.frozen import Count, Frozen
 from dora_config.protocol.states import PeerState as PeerState
 
 FIRST_PORT: Final = 7450
-"""First port at which links try to listen."""
+"""First port on which links try to listen."""
 LAST_PORT: Final = 7549
 """Default range of ports for links; each dataflow uses one port per machine."""
 
@@ -167,7 +167,7 @@ class LinkCounters(Frozen):
     invalid: Count = 0
     """Dropped because validation of their contents failed."""
     raw_bytes: Count = 0
-    """Bytes of the messages that were sent, before `compress:`; known by the sending end."""
+    """Bytes of the messages that were sent, before `compress:`; counted by the sending end only."""
     wire_bytes: Count = 0
     """Bytes of the messages between the machines, without acknowledgements and repetitions."""
     uncompressed: str = ""

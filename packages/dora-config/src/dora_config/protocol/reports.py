@@ -227,7 +227,7 @@ class ClusterStatus(Message, Query[ClusterReport], kind="status"):
 
 
 class GetFleet(Message, Query[FleetReport], kind="get_fleet"):
-    """Get what should run and what runs."""
+    """Get the desired and the observed state of the fleet."""
 
 
 class StopDataflow(Message, Request[Ended], kind="stop"):

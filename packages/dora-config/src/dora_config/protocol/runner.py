@@ -175,7 +175,7 @@ class GetParams(Frozen, kind="get_params"):
 
 
 class GetDetails(Frozen, kind="get_details"):
-    """Get what a node last reported of itself; answered with :class:`NodeDetails`."""
+    """Get the last report of a node about itself; answered with :class:`NodeDetails`."""
 
     node: str
 

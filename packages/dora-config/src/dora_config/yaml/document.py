@@ -151,7 +151,7 @@ def _keys_of(node: MappingNode) -> dict[str, _Step]:
 
 
 def merged_nodes(node: MappingNode) -> Iterator[Node]:
-    """Yield what the `<<` keys of a mapping refer to."""
+    """Yield the nodes to which the `<<` keys of a mapping refer."""
     from yaml.nodes import SequenceNode
 
     for key, value in node.value:

@@ -23,7 +23,7 @@ _TAGS = {
     paths.FLEET: "fleet",
     paths.STATUS: "status",
 }
-_GUARD = {
+_COMMON_ERRORS = {
     401: "The token is missing or wrong.",
     403: "A page of another site sent the request.",
     426: "Plain HTTP from another machine; use TLS.",
@@ -31,7 +31,7 @@ _GUARD = {
     503: "The coordinator is ending, or too many connections are open.",
 }
 """Errors of every operation."""
-_FAILURES = {
+_OPERATION_ERRORS = {
     400: "An argument is wrong.",
     404: "The dataflow, machine or node does not exist.",
     409: "It contradicts the state of the cluster.",
@@ -106,7 +106,7 @@ def _operation(operation: Operation[Any, Any], components: dict[str, Any]) -> di
         }
     if parameters:
         facts["parameters"] = parameters
-    statuses = _GUARD | _FAILURES
+    statuses = _COMMON_ERRORS | _OPERATION_ERRORS
     facts["responses"] = {
         str(operation.status): _response("The result.", operation.result),
         **{str(status): _response(statuses[status], ErrorBody) for status in sorted(statuses)},
@@ -136,6 +136,6 @@ def _own_operation() -> dict[str, Any]:
                 "description": "The document.",
                 "content": {paths.JSON_TYPE: {"schema": {"type": "object"}}},
             },
-            **{str(code): _response(text, ErrorBody) for code, text in _GUARD.items()},
+            **{str(code): _response(text, ErrorBody) for code, text in _COMMON_ERRORS.items()},
         },
     }
