@@ -112,11 +112,11 @@ def check_codecs() -> Iterator[Finding]:
 def check_python() -> Iterator[Finding]:
     """Report the interpreter; import there what every node imports."""
     yield _passed("Python", f"{platform.python_version()} at {sys.executable}")
-    words = [sys.executable, "-P", "-c", _IMPORTS, *_IMPORTED]
+    words = [sys.executable, "-P", "-c", _IMPORT_SCRIPT, *_IMPORTED_MODULES]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     found: dict[str, list[str | None]] = json.loads(done.stdout) if done.returncode == 0 else {}
     conflict = find_conflict([Path(sysconfig.get_path("purelib"))])
-    for name in _IMPORTED:
+    for name in _IMPORTED_MODULES:
         version, about = found.get(name, [None, done.stderr[-200:]])
         if version is not None and (name != "dora" or _is_ours(str(about))):
             is_own = name == "dora"
@@ -133,8 +133,8 @@ def check_python() -> Iterator[Finding]:
             yield _failure(name, f"cannot be imported ({about}), and nodes need it: {remedy}")
 
 
-_IMPORTED = ("numpy", "pyarrow", "dora")
-_IMPORTS = """
+_IMPORTED_MODULES = ("numpy", "pyarrow", "dora")
+_IMPORT_SCRIPT = """
 import importlib, json, sys
 found = {}
 for name in sys.argv[1:]:

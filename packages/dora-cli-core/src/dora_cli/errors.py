@@ -19,7 +19,7 @@ from types import TracebackType
 from dora_cli import output
 
 _NO_THREAD = "can't start new thread"
-_NO_PROCESS = (
+_PROCESS_LIMIT = (
     "too many processes and threads; raise the limit of the user (`ulimit -u`), or that of the "
     "service or container (pids)"
 )
@@ -28,7 +28,7 @@ _REMEDIES: Mapping[int, str] = {
     errno.EFBIG: "; raise the limit (`ulimit -f`), which also applies to shared memory",
     errno.ENOSPC: "; free space on the disk of this computer",
     errno.EDQUOT: "; free space, or raise the quota on this computer",
-    errno.EAGAIN: f"; possible cause: {_NO_PROCESS}",
+    errno.EAGAIN: f"; possible cause: {_PROCESS_LIMIT}",
 }
 """Remedies of system errors whose text has no remedy."""
 
@@ -68,7 +68,7 @@ def describe(error: BaseException) -> tuple[str | None, int]:
             found = _in_plugin(error.__traceback__)
             return _with_causes(error) + (f" (in the plug-in {found[0]})" if found else ""), 1
         case RuntimeError() if str(error) == _NO_THREAD:
-            return f"{error}: {_NO_PROCESS}", 1
+            return f"{error}: {_PROCESS_LIMIT}", 1
         case ValueError() if "surrogates not allowed" in str(error):
             return "an argument, path or variable is not valid UTF-8; change it", 1
         case ExceptionGroup() if len(error.exceptions) == 1:

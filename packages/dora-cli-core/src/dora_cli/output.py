@@ -76,7 +76,7 @@ def styled(text: str, style: str, *, colour: bool) -> str:
 
 
 def escape(style: str) -> str | None:
-    """Return the escape sequence that starts a style, None if it has no colour."""
+    """Return the escape sequence that starts a style; None for a style without colour."""
     return f"\x1b[{STYLES[style]}m" if style in STYLES else None
 
 

@@ -33,8 +33,8 @@ from dora_config.protocol.rest import paths
 
 QUERY_TIMEOUT: Final = 30.0
 """Seconds for the answer to a query; a coordinator may be busy with its fleet."""
-_REFUSED: Final = (401, 403, 426, 429, 503)
-"""Statuses that refuse any request; 503 also while the coordinator ends."""
+_REFUSED_STATUSES: Final = (401, 403, 426, 429, 503)
+"""HTTP statuses that refuse any request; 503 also while the coordinator ends."""
 
 A = TypeVar("A", bound=Message)
 P = TypeVar("P", bound=Message)
@@ -169,7 +169,7 @@ class CoordinatorClient:
                     raise ValueError(found)
         except ValueError as error:
             raise self._unexpected(error) from error
-        if status in _REFUSED:
+        if status in _REFUSED_STATUSES:
             raise refused(self.endpoint, status, kind, sentence)
         if code == "version":
             raise CoordinatorRefused(f"the coordinator at {self.endpoint}: {sentence}")

@@ -36,11 +36,11 @@ CoordinatorPort = Annotated[
         help="Port of the coordinator (default 6013; env DORA_COORDINATOR_PORT).",
     ),
 ]
-_RUNNING = "UUID or name; optional when only one dataflow runs."
+_RUNNING_HELP = "UUID or name; optional when only one dataflow runs."
 DataflowArgument = Annotated[
     str | None,
     typer.Argument(
-        autocompletion=completion.running_dataflows, metavar="[DATAFLOW]", help=_RUNNING
+        autocompletion=completion.running_dataflows, metavar="[DATAFLOW]", help=_RUNNING_HELP
     ),
 ]
 DataflowOption = Annotated[
@@ -50,7 +50,7 @@ DataflowOption = Annotated[
         "-d",
         autocompletion=completion.running_dataflows,
         metavar="DATAFLOW",
-        help=_RUNNING,
+        help=_RUNNING_HELP,
     ),
 ]
 NodeArgument = Annotated[

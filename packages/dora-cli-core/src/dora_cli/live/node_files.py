@@ -26,8 +26,8 @@ MAX_FILES = 2000
 """Files of one program after which no more imports are followed."""
 FIND_SECONDS = 30.0
 """Seconds for an interpreter to find packages."""
-_PYTHON = re.compile(r"python[0-9.]*")
-_FIND = """
+_INTERPRETER_NAME = re.compile(r"python[0-9.]*")
+_FIND_SCRIPT = """
 import importlib.util, json, sys
 places = {}
 for name in sys.argv[1:]:
@@ -39,9 +39,9 @@ for name in sys.argv[1:]:
         places[name] = [*(spec.submodule_search_locations or [spec.origin])]
 print(json.dumps(places))
 """
-_INSTALLED = frozenset(("site-packages", "dist-packages"))
-_OURS = frozenset(("dora", "dora_node_api"))
-_COMPILE = "import sys; compile(open(sys.argv[1], 'rb').read(), sys.argv[1], 'exec')"
+_INSTALLED_FOLDERS = frozenset(("site-packages", "dist-packages"))
+_OWN_PACKAGES = frozenset(("dora", "dora_node_api"))
+_COMPILE_SCRIPT = "import sys; compile(open(sys.argv[1], 'rb').read(), sys.argv[1], 'exec')"
 
 
 def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
@@ -77,7 +77,7 @@ def _modules_of_packages(path: str, args: Sequence[str], node: str, base: Path) 
     program = _installed_program(path, node, base)
     if program is None:
         return set()
-    if _PYTHON.fullmatch(program.name):
+    if _INTERPRETER_NAME.fullmatch(program.name):
         module = args[1] if len(args) > 1 and args[0] == "-m" else ""
         names = [module, f"{module}.__main__"] if module else []
         return _in_packages(names, program, base)
@@ -92,7 +92,7 @@ def _in_packages(names: Sequence[str], interpreter: Path, base: Path) -> set[Pat
     Of packages in site-packages only those of ``names`` are followed; others rarely change.
     """
     own = {_top(name) for name in names}
-    roots: dict[str, list[Path]] = {one: [] for one in (*sys.stdlib_module_names, *_OURS)}
+    roots: dict[str, list[Path]] = {one: [] for one in (*sys.stdlib_module_names, *_OWN_PACKAGES)}
     found: set[Path] = set()
     pending: list[tuple[tuple[int, str], Path]] = [((0, name), base) for name in names]
     while pending and len(found) < MAX_FILES:
@@ -101,7 +101,9 @@ def _in_packages(names: Sequence[str], interpreter: Path, base: Path) -> set[Pat
         for top in tops:
             places = [Path(place) for place in located.get(top, ()) if place]
             roots[top] = [
-                place.parent for place in places if top in own or not _INSTALLED & {*place.parts}
+                place.parent
+                for place in places
+                if top in own or not _INSTALLED_FOLDERS & {*place.parts}
             ]
         new = {
             path
@@ -133,7 +135,7 @@ def _interpreter_of(script: Path) -> Path | None:
     """Return the interpreter in the first line of a script, or the one beside it."""
     with suppress(OSError), script.open("rb") as file:
         words = file.readline(4096).decode(errors="replace").removeprefix("#!").split()
-        if words and _PYTHON.fullmatch(Path(words[0]).name):
+        if words and _INTERPRETER_NAME.fullmatch(Path(words[0]).name):
             return Path(words[0])
     beside = script.with_name("python")
     return beside if beside.exists() else None
@@ -141,7 +143,7 @@ def _interpreter_of(script: Path) -> Path | None:
 
 def _locations(interpreter: Path, names: Iterable[str], base: Path) -> dict[str, list[str | None]]:
     """Return the folders and files of modules by name, without importing them."""
-    words = [str(interpreter), "-P", "-c", _FIND, *sorted(names)]
+    words = [str(interpreter), "-P", "-c", _FIND_SCRIPT, *sorted(names)]
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         done = subprocess.run(
             words, cwd=base, stdin=subprocess.DEVNULL, capture_output=True, timeout=FIND_SECONDS,
@@ -222,14 +224,14 @@ def _own_interpreter(node: ResolvedNode, base: Path) -> Path | None:
     if (managed := environment_python(base, node.id)) is not None or not node.path:
         return managed
     program = None if node.path.endswith(".py") else _installed_program(node.path, node.id, base)
-    if program is None or _PYTHON.fullmatch(program.name):
+    if program is None or _INTERPRETER_NAME.fullmatch(program.name):
         return program
     return _interpreter_of(program)
 
 
 def _accepts(interpreter: Path, path: Path) -> bool:
     with suppress(OSError, subprocess.SubprocessError):
-        words = [str(interpreter), "-P", "-c", _COMPILE, str(path)]
+        words = [str(interpreter), "-P", "-c", _COMPILE_SCRIPT, str(path)]
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, timeout=FIND_SECONDS
         )

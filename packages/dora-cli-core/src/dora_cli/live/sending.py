@@ -36,7 +36,7 @@ from dora_config.yaml.text_files import MAX_FILE_BYTES, read_text
 from dora_config.yaml.writer import dump_yaml
 
 _HEADER = "nodes:\n"
-_ID = re.compile(r"""^id:\s*['"]?([^'"#\s]+)""")
+_ID_LINE = re.compile(r"""^id:\s*['"]?([^'"#\s]+)""")
 _FIRST, _NEXT = "  - ", "    "
 
 
@@ -58,7 +58,7 @@ def load_node(
         raise NodeFileError(
             f"{path}: expected one node, a mapping with `id` and `path`; remove the list `nodes`"
         )
-    written = next((match[1] for line in lines if (match := _ID.match(line))), None)
+    written = next((match[1] for line in lines if (match := _ID_LINE.match(line))), None)
     if replaces is not None and written is not None and written != replaces:
         raise NodeFileError(
             f'{path}: defines node "{written}", but node "{replaces}" is to be replaced; the ids'

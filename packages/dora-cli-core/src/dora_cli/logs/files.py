@@ -25,8 +25,8 @@ from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
 from dora_daemon.out_dir import GIT_DIR, HIDDEN, OUT_DIR, folder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
-_LOG = re.compile(r"log_(.+)\.jsonl(?:\.\d+)?")
+_DATAFLOW_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+_LOG_NAME = re.compile(r"log_(.+)\.jsonl(?:\.\d+)?")
 
 POLL_INTERVAL = 0.2
 """Seconds between two reads of followed files."""
@@ -68,7 +68,7 @@ def recorded_runs(base: Path, pattern: str) -> list[RecordedRun]:
     found: dict[str, dict[Path, float]] = {}
     for out in out_dirs(base):
         for path in out.glob(f"*/{pattern}"):
-            if _ID.fullmatch(path.parent.name):
+            if _DATAFLOW_ID.fullmatch(path.parent.name):
                 with suppress(FileNotFoundError):  # rotated meanwhile
                     found.setdefault(path.parent.name, {})[path] = path.stat().st_mtime
     runs = [
@@ -119,7 +119,7 @@ def log_files(base: Path, dataflow: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for out in out_dirs(base):
         for path in (out / dataflow).glob("log_*.jsonl*"):
-            if match := _LOG.fullmatch(path.name):
+            if match := _LOG_NAME.fullmatch(path.name):
                 found[match[1]] = path.with_name(f"log_{match[1]}.jsonl")
     return dict(sorted(found.items()))
 

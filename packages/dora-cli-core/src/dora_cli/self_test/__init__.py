@@ -27,7 +27,7 @@ EXPECTED: Final = "self-test: 100 messages arrived"
 RECEIVERS: Final = 2
 """Receivers in the dataflow of the self-test."""
 _FILES: Final = ("dataflow.yml", "sender.py", "receiver.py")
-_PATIENT: Final = ("--set", f"link_timeout={TIMEOUT:g}", "--set", f"start_timeout={TIMEOUT:g}")
+_TIMEOUTS: Final = ("--set", f"link_timeout={TIMEOUT:g}", "--set", f"start_timeout={TIMEOUT:g}")
 
 
 def run() -> None:
@@ -62,7 +62,7 @@ class _Test:
         self._environ = dict(environ)
 
     def run(self) -> None:
-        with self._service("coordinator", "--port", "0", "--store", "memory", *_PATIENT) as log:
+        with self._service("coordinator", "--port", "0", "--store", "memory", *_TIMEOUTS) as log:
             port = _wait("the coordinator", log, lambda text: re.search(r"port (\d+)", text))[1]
             self._environ["DORA_COORDINATOR_PORT"] = port
             with self._daemon("one"), self._daemon("two"):

@@ -50,7 +50,7 @@ REDACTED: Final = "<redacted>"
 MIN_SECRET_LENGTH: Final = 6
 """Fewest characters of a value that is removed wherever it occurs; shorter ones are too common."""
 
-_STRICT: Final = frozenset({"env", "env_overrides", "params"})
+_STRICT_KEYS: Final = frozenset({"env", "env_overrides", "params"})
 """Keys whose values come from users, so that random-looking ones are removed as well."""
 
 _SECRET_NAME = re.compile(
@@ -76,7 +76,7 @@ _KNOWN_TOKEN = re.compile(
     r"|AIza[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*)"
 )
 _RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
-_FORMS: Final = (
+_SECRET_FORMS: Final = (
     (_PEM, REDACTED),
     (_URL_PASSWORD, rf"\g<start>:{REDACTED}@"),
     (_BEARER, rf"\g<start>{REDACTED}"),
@@ -130,7 +130,7 @@ class Redactor:
 
     def values(self, value: Any, name: str = "", *, strict: bool = False) -> Any:
         """Return a JSON value without strings and numbers that look secret; ``name``: its key."""
-        strict = strict or name in _STRICT
+        strict = strict or name in _STRICT_KEYS
         match value:
             case dict():
                 return {
@@ -153,7 +153,7 @@ class Redactor:
             for form in {secret, _in_json(secret)}:
                 text, count = self._replaced(text, form)
                 self.removed += count
-        for pattern, replacement in _FORMS:
+        for pattern, replacement in _SECRET_FORMS:
             text, count = pattern.subn(replacement, text)
             self.removed += count
         return text
