@@ -26,7 +26,7 @@ from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.membership import LATE_HEARTBEAT, Member, MemberAdmitted, Membership
 from dora_coordinator.state.succession import Succession
 
-_LETS_RESTART = (events.TimerFired, events.DaemonRegistered, events.DaemonMessageReceived)
+_RESTART_EVENTS = (events.TimerFired, events.DaemonRegistered, events.DaemonMessageReceived)
 """Events after which a dataflow that waits for its restart may start."""
 _SILENCE = events.TimerKey("silence")
 """Timer of the earliest silence limit among all daemons."""
@@ -68,7 +68,7 @@ class CoordinatorState:
         while ended := self.registry.take_ended():
             for dataflow in ended:
                 commands += self._lifecycle.start_again(dataflow, now)
-        if isinstance(event, _LETS_RESTART) and not self._ending:
+        if isinstance(event, _RESTART_EVENTS) and not self._ending:
             commands += self._lifecycle.continue_restarts(now)
         return [*commands, *self.registry.reconcile(now)]
 

@@ -58,7 +58,7 @@ class ConnectionLimits:
         )
 
     def opened(self) -> bool:
-        """Count one more open connection; False, and not counted, at the limit."""
+        """Count another open connection; at the limit, return False without counting it."""
         if self._open >= self._open_at_once:
             return False
         self._open += 1

@@ -111,9 +111,9 @@ class Membership:
         self._quietest_first: OrderedDict[str, None] = OrderedDict()
 
     def register(self, event: DaemonRegistered, now: float) -> MemberAdmitted | str:
-        """Admit a daemon, unless another instance answers under the same key.
+        """Admit a daemon, or return why it is refused.
 
-        Returns the reason if it is refused.
+        A key in use by another connected instance and an unproven identity are refused.
         """
         connection, register = event.connection, event.register
         key = daemon_key(register)
@@ -198,9 +198,9 @@ class Membership:
         return silent
 
     def _was_stalled(self, now: float) -> bool:
-        """Return whether all of several members were silent: the coordinator itself was stopped.
+        """Return whether all of several members were silent, because the coordinator was suspended.
 
-        A single member shows no difference between the two; it then counts as silent itself.
+        With a single member the cause cannot be determined; the member then counts as silent.
         """
         if now - self._stalled_at < STALL:
             return True

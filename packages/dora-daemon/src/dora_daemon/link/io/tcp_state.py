@@ -28,7 +28,7 @@ class TcpConnection(NamedTuple):
 
     descriptor: int
     inode: int
-    """Number of the socket: the kernel reuses descriptors at once."""
+    """Inode of the socket, which identifies it: the kernel reuses descriptors at once."""
 
 
 def read(connection: TcpConnection) -> TcpState:

@@ -155,7 +155,7 @@ class StreamTable:
                 stream.source_ended()
 
     def unsent(self, gone: Callable[[str], bool]) -> int:
-        """Count unacknowledged messages to machines that are not ``gone``."""
+        """Count queued and unacknowledged messages to machines that are not ``gone``."""
         return sum(s.unsent() for key, s in self.outgoing.items() if not gone(key[0]))
 
     @property

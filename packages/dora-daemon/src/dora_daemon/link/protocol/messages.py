@@ -176,8 +176,9 @@ class StreamCount(Frozen):
     messages: int = 0
     bytes: int = 0
     lost: int = 0
-    """Gaps in the sequence that no queue accounts for (``in``), or messages dropped because the
-    peer's part ended or was started anew (``out``)."""
+    """``in``: gaps in the sequence that no queue accounts for, and messages that could not be
+    decoded or stored. ``out``: messages dropped because the peer's part ended or was restarted, or
+    lost with a killed link process."""
     waiting: int = 0
     """Messages that wait for a local consumer (``in``), or are unacknowledged (``out``)."""
     resent: int = 0

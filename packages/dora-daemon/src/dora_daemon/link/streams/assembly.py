@@ -60,7 +60,7 @@ class Assembly:
 
     @property
     def kept(self) -> int:
-        """Bytes that the sender keeps for the message: a compressed one has more than arrive.
+        """Bytes that the sender keeps for the message; more than arrive if it is compressed.
 
         `data.parts` are those of the restored message once it is restored.
         """

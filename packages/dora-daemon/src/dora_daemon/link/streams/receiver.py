@@ -35,7 +35,7 @@ _MESSAGES: Final = (ImageMessage, Assembly)
 ACK_AT_ONCE_BYTES: Final = 64 * 1024
 """A larger message is acknowledged at once: its sender keeps memory for it."""
 MAX_BYTES: Final = 1024 * 1024
-"""Bytes of smaller messages after which an acknowledgement does not wait."""
+"""Bytes of smaller messages after which they are acknowledged at once."""
 
 
 class AckPolicy:
@@ -77,7 +77,7 @@ class AckSink(Protocol):
     """Sends acknowledgements to a peer."""
 
     def stored(self, stream: StreamReceiver, *, at_once: bool) -> None:
-        """More messages are in the local queues: acknowledge them. Any thread."""
+        """Acknowledge the messages that are stored in the local queues. Any thread."""
 
 
 class StreamPeer(Protocol):
