@@ -14,7 +14,7 @@ from dora_node_api.queue_policy import QueuePolicy
 __all__ = ["DataflowBuilder", "Node", "Operator", "Output"]
 
 
-# Text that needs no quotes: YAML reads it as a string.
+# YAML reads such text as a string without quotes.
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+=-]+)*\Z")
 _RESERVED = frozenset(
     {"null", "true", "false", "yes", "no", "on", "off", "y", "n", ".inf", ".nan", "~"}
@@ -62,7 +62,7 @@ def _scalar(value: Any) -> str:
         case float() if "." not in (text := repr(value)):
             return text.replace("e", ".0e")  # YAML 1.1 requires a dot with an exponent
         case None | bool() | int() | float() | dict() | list() | tuple():
-            return json.dumps(value)  # what contains something is not a scalar
+            return json.dumps(value)  # only empty containers reach this
         case _:
             kind = type(value).__name__
             raise TypeError(f"{kind} cannot be written to a dataflow file: {value!r}")

@@ -62,12 +62,12 @@ class SampleQueue:
         self._others: deque[Event | None] = deque()
         """Events that follow the samples that are complete."""
         self._monotonic = True
-        """Captures have times of CLOCK_MONOTONIC; in tests, of the metadata."""
+        """Whether capture times are CLOCK_MONOTONIC; in tests they come from the metadata."""
         self._failures = 0
         """Messages of the first input without a sample since the last sample."""
         self._stopped = False
         self._warned: set[tuple[str, str]] = set()
-        """Inputs, and the remedies that were named for each."""
+        """Warnings that were logged, as pairs of an input and a remedy."""
         backend.correct_times(prefix + name for name in join.inputs)
 
     def put(self, event: Event | None) -> None:

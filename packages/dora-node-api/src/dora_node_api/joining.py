@@ -1,7 +1,7 @@
 """Matching of messages of several inputs by their time; pure.
 
-Messages go in with the time of their capture, matches come out: one for each message of the first
-input (the leader), with the nearest message of each other input. The rules:
+Each message has the time of its capture. There is one match for each message of the first input
+(the leader), with the nearest message of each other input. The rules:
 
 - A message matches if its capture is at most `within` from that of the leader's message. Of two
   that are equally near, the earlier one is taken. A message may be in several matches.
@@ -10,7 +10,7 @@ input (the leader), with the nearest message of each other input. The rules:
 - An incomplete match waits for `within + wait` after that arrival. It ends before if an input has
   passed the time of the leader's message without a match.
 - Other messages wait for a leader's message for `within + wait` after their arrival.
-- What no match can contain any more is dropped and counted.
+- Messages that no match can contain any more are dropped and counted.
 - An input whose capture times go back by more than `within + wait` begins anew: its waiting
   messages are dropped.
 
@@ -87,7 +87,7 @@ class Joiner(Generic[T]):
         self.dropped = dict.fromkeys(names, 0)
         """Messages that were in no match, by input."""
         self.missing: Missing | None = None
-        """Cause of the drop of a leader's message, the last one."""
+        """Why the leader's message that was dropped last had no match."""
 
     def add(self, name: str, time: int, item: T, now: int) -> None:
         """Add a message that was captured at ``time`` and has arrived at ``now``."""

@@ -51,7 +51,8 @@ _Visit = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Loaded), ctypes.c_size_t
 
 
 _LIBRARY = ctypes.PyDLL(None)
-"""C library; a thread with the interpreter may wait for the loader, so calls do not release it."""
+"""C library. Calls keep the GIL: while one holds the lock of the loader, a thread that has the GIL
+may wait for that lock."""
 
 
 def count_loaded() -> int | None:
@@ -62,7 +63,7 @@ def count_loaded() -> int | None:
 def release_pages() -> None:
     """Unmap the pages that the program and its libraries cannot write; use maps them again.
 
-    They are those of files, so another process that maps them shares them, and they stay cached.
+    They are pages of files: other processes share them, and they stay in the page cache.
     """
     for loaded in _all_loaded():
         for begin, size in _unwritten(loaded):
@@ -78,7 +79,9 @@ def _all_loaded() -> list[_Loaded]:
         return 0
 
     if sys.maxsize > 1 << 32:
-        with suppress(MemoryError):  # the system forbids callbacks: memory to write and execute
+        with suppress(
+            MemoryError
+        ):  # the system forbids memory that is writable and executable, for callbacks
             _LIBRARY.dl_iterate_phdr(_Visit(visit), None)
     return found
 

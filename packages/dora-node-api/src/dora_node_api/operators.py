@@ -59,7 +59,7 @@ def load_class(config: OperatorConfig) -> type[Any]:
     if spec is None or spec.loader is None:
         raise OperatorError(f"operator `{config.id}`: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    # Pickling and dataclasses inside the file need it.
+    # Pickling and dataclasses in the file look the module up here.
     sys.modules[name] = module
     if isinstance(spec.loader, SourceFileLoader):
         # Its cache may contain another version of a file that was saved twice within a second.
@@ -251,7 +251,7 @@ class RunningOperator:
     def send_output(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """The function by which the operator sends."""
+        """Send a message of the operator."""
         self._node.send_output(self._prefix + output_id, data, metadata)
 
     def end(self) -> None:

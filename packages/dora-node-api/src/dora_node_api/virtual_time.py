@@ -38,7 +38,7 @@ class VirtualTime:
             wire.write_frame(self._end, values, block)
 
     def ask(self, values: list[Any], block: Any = b"") -> tuple[Any, bytearray]:
-        """Send a request, stand still until it is answered, and return the answer."""
+        """Send a request and block until its answer arrives; return the answer."""
         with self._asking:
             self.send(values, block)
             (self.now, answer), content = wire.read_frame(self._end)
@@ -51,12 +51,13 @@ class VirtualTime:
     # --- the clock -------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
-        """Stand still for some virtual time."""
+        """Sleep in virtual time."""
         self.ask([wire.SLEEP, self.now + round(seconds * 1e9)])
 
     def install(self) -> None:
         """Replace the functions of `time` and the waits of asyncio, for the main thread."""
-        # They take `monotonic` from `time` when they are imported, and wait for threads with it.
+        # Imported before the replacement: they copy `monotonic` from `time` at import, and measure
+        # the timeouts of waits for threads with it.
         import queue  # noqa: F401
         import subprocess  # noqa: F401
         import threading

@@ -41,9 +41,9 @@ from dora_node_api.protocol.spawn_request import SpawnRequest, lead_group
 CHANNEL = 3
 """Descriptor on which the runner sends requests."""
 MAX_REQUEST = 1 << 20
-"""Bytes of a request."""
+"""Largest request in bytes."""
 MAX_BESIDE = 5000
-"""Entries of a node's folder that are examined."""
+"""Most entries of a node's folder that are examined."""
 QUIET_SECONDS = 0.05
 """Time without a request after which the pages of libraries are released."""
 MODULES = (
@@ -60,13 +60,13 @@ READ_BY_LIBRARIES = (
     *("OMP_", "KMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "NUMPY_", "NPY_", "ARROW_"),
     *("JE_ARROW_", "MIMALLOC_"),
 )
-"""Beginnings of the variables that numpy and pyarrow read when they are loaded."""
+"""Prefixes of the variables that numpy and pyarrow read when they are loaded."""
 READ_AT_START = (
     *READ_BY_LIBRARIES,
     *("PYTHON", "LD_", "GLIBC_TUNABLES", "MALLOC_", "HOME", "LC_", "LANG", "SSL_", "OPENSSL_"),
     *("COVERAGE_", "COV_", "DD_", "DEBUGPY_", "PYDEVD_"),
 )
-"""Beginnings of these, and of the variables that programs read when they start."""
+"""Prefixes of these, and of the variables that programs read when they start."""
 BUFFERING = ("pyarrow", "numpy")
 """Libraries with objects that may write, or end others, at their end."""
 _PATH = "PYTHONPATH"
@@ -77,7 +77,7 @@ ROOM = "_DORA_ROOM"
 """Variable of processes that `show` an environment longer than their own."""
 _C = ctypes.CDLL(None)
 _C_WITH_GIL = ctypes.PyDLL(None)
-"""C library; calls keep the lock of the interpreter."""
+"""C library; calls keep the GIL."""
 
 
 # --- decisions ----------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class Zygote:
 
     def _import(self, name: str) -> None:
         """Import a module, and end the processes that it starts."""
-        # what they start in turn becomes a child of this process when its parent ends
+        # Orphans of the processes that a module starts become children of this process.
         _C.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
             importlib.import_module(name)
@@ -327,7 +327,7 @@ class Zygote:
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # Python warns about threads of libraries, which have handlers for a fork
+        # Python warns about threads of libraries, but these libraries handle forks.
         warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
         return os.fork()
 
@@ -408,7 +408,7 @@ def _become(request: ForkRequest, middle: int, runner: int) -> None:
         time.tzset()
         _reseed()
         _wait_for_end(middle)
-        # not before: the end of the former parent would count
+        # Not set earlier: the end of the former parent would send the signal.
         _C.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != runner:
             os._exit(127)
@@ -438,7 +438,7 @@ def show(argv: Iterable[str], variables: Mapping[str, str]) -> None:
     They replace, as with setproctitle(3), what the process was started with, and longer texts are
     cut off. Raises OSError.
     """
-    os.environ.clear()  # first: C libraries still find it at its former place
+    os.environ.clear()  # first, because C libraries use the former memory until then
     os.environ.update(variables)
     words = os.fsencode(" ".join(argv))
     texts = b"".join(os.fsencode(f"{name}={text}") + b"\0" for name, text in variables.items())
@@ -446,12 +446,12 @@ def show(argv: Iterable[str], variables: Mapping[str, str]) -> None:
         # fields 48 to 51 of proc_pid_stat(5), the third is the first one here
         places = [int(field) for field in file.read().rpartition(b")")[2].split()[45:49]]
     _overwrite(places[0], places[1] - 1, words)
-    ctypes.memset(places[1] - 1, ord("."), 1)  # not the end of a word: Linux shows one text
+    ctypes.memset(places[1] - 1, ord("."), 1)  # not zero: then Linux shows both areas as one text
     _overwrite(places[2], places[3], texts)
 
 
 def _overwrite(begin: int, end: int, text: bytes) -> None:
-    """Replace a text in memory that ends with zeros; touch no page behind both."""
+    """Replace a zero-terminated text in memory, without touching pages beyond both texts."""
     before = ctypes.string_at(begin, end - begin).rstrip(b"\0")
     new = text[: end - begin - 1].ljust(len(before), b"\0")
     ctypes.memmove(begin, new, len(new))
@@ -570,12 +570,13 @@ class _End:
             return
         if self._libraries is not None and count_loaded() == self._libraries:
             _C_WITH_GIL.fflush(None)
-            os._exit(self._code)  # the libraries of the zygote have nothing to do at the end
+            # Skips exit handlers, which the libraries of the zygote do not need.
+            os._exit(self._code)
         _C_WITH_GIL.exit(self._code)
 
 
 class _Last:
-    """Calls a function at its end."""
+    """Calls a function when it is deleted."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
 
 MAX_RUN_NS = 1_000_000
-"""A task that receives without waiting yields to others this often."""
+"""Longest time for which a task receives without yielding to other tasks."""
 
 
 class AsyncReceiver:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class TimedOut(dict[str, Any]):
-    """The event for "nothing came"."""
+    """The event of a timeout."""
 
 
 def timed_out(timeout: float) -> Event:
-    """Return the event for "nothing came within `timeout` seconds"."""
+    """Return the event of a timeout of `timeout` seconds."""
     return TimedOut(
         type="ERROR",
         error=f"Timeout event stream error: Receiver timed out after {timeout:g} s",
@@ -114,7 +114,7 @@ class Backend:
         """Keep a state for the next process. Raises InvalidData."""
         from dora_node_api.data.saved_state import write_state
 
-        os.close(write_state(state)[0])  # checks it: no process follows
+        os.close(write_state(state)[0])  # only validates the state: no process reads it later
 
     def load_state(self) -> Any:
         """Return the state that the former process saved; None if it saved none."""
@@ -163,7 +163,10 @@ class Unusable(Backend):
 
 
 def check_timeout(timeout: float) -> float:
-    """Return a timeout in seconds. Raises ValueError if negative or NaN, TypeError if no number."""
+    """Return a timeout in seconds.
+
+    Raises ValueError if it is negative or NaN, TypeError if it is not a number.
+    """
     try:
         usable = timeout >= 0
     except TypeError:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 START, INPUT, EMPTY, TIMED_OUT = "START", "INPUT", "EMPTY", "TIMED_OUT"
 MAX_EVENTS = 10_000
-"""Events before one message; of more, the oldest are left out."""
+"""Most events that are noted before one message; older ones are left out."""
 
 _dumps = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
@@ -81,7 +81,7 @@ class _Notes:
                 self._notes.append(note)
 
     def added_to(self, metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Return metadata with the notes, which begin anew."""
+        """Return metadata with the notes, and clear the notes."""
         with self._lock:
             notes = {EVENTS_KEY: _dumps([self._number, *self._notes])}
             self._number += 1

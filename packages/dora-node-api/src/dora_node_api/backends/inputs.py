@@ -39,7 +39,7 @@ class Inputs(Backend):
         self._calls = connection.calls
         self.session = Session(connection.config, wall_time=_wall_time)
         self.closing = False
-        """The node is being closed: waits end."""
+        """Whether the node is being closed, which ends all waits."""
         self._receivers: dict[str, Receiver] = {}
         self._waiter = Waiter()
         self._waiter.add_fd(connection.fileno())
@@ -120,8 +120,8 @@ class Inputs(Backend):
             with integrity:
                 self.take_inbox()
         if self._receivers and not self._loaded:
-            # Only an input that was connected later imports it here, not `Node()`. Outside of the
-            # change below: it takes long.
+            # Needed only for an input that was connected later; otherwise `Node()` has imported it.
+            # The import takes long, so it precedes the change below.
             load_pyarrow()
             self._loaded = True
         session = self.session
@@ -136,7 +136,7 @@ class Inputs(Backend):
     def _take(self, receiver: Receiver) -> Event | None:
         """Return the event of the only input that ended a wait; None: `_next` finds it.
 
-        As `_next`, in few instructions: a process that slept runs them several times slower.
+        A shorter `_next`: after a sleep each instruction takes several times as long.
         """
         if self._integrity.broken or self._connection.inbox:
             return None
@@ -214,7 +214,7 @@ class Inputs(Backend):
             else:
                 self.apply(received)
         if self._connection.gone:
-            # A socket at its end stays readable.
+            # A socket at end-of-file stays readable.
             self._waiter.remove_fd(self._connection.fileno())
 
     def apply(self, received: ReceivedFrame) -> None:

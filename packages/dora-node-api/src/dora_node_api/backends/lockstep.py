@@ -75,7 +75,7 @@ def read_state(form: str, content: bytes | bytearray) -> Any:
 
 
 class LockstepBackend(Backend):
-    """Asks the scheduler for each event; the node stands still until it has answered."""
+    """Requests each event from the scheduler, and blocks the node until the answer arrives."""
 
     def __init__(
         self, clock: VirtualTime, config: NodeConfig, waiting: frozenset[str], state: Any
@@ -88,10 +88,10 @@ class LockstepBackend(Backend):
         self._open = frozenset(config.outputs)
         self._ended = False
         self._early: Event | None = None
-        """An event that came while an event loop waited."""
+        """An event that arrived while an event loop waited."""
         self._signal = os.pipe()
         self._watched = False
-        """A task waits for events."""
+        """Whether a task waits for events."""
         self._types = OutputTypeCheck.from_environment(
             config.output_types, config.output_structures, self.warn
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
 
 _POLL_SECONDS = 0.05
-"""Interval at which a backend without a descriptor is asked."""
+"""Interval at which a backend without a descriptor is polled."""
 
 
 class ValueSource(Protocol):

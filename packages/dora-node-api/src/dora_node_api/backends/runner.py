@@ -142,7 +142,8 @@ class RunningBackend(Inputs, Outputs):
             match received.message:
                 case Go(epoch):
                     self.session.start(epoch)
-                    self._connection.pump()  # what came with it makes nothing readable again
+                    # Frames received with Go do not make the socket readable again.
+                    self._connection.pump()
                     return
                 case Refused() as refused:
                     raise _error(refused, incarnation)
@@ -220,7 +221,7 @@ class RunningBackend(Inputs, Outputs):
         if not self._connection.calls.busy():
             self._close()
             return
-        # A signal handler: the call that it interrupted returns soon, and then closes.
+        # In a signal handler: the interrupted call returns soon, and closes the backend then.
         if self._holders <= 1:
             self._connection.halt()
             self.end_waits()
@@ -235,4 +236,4 @@ class RunningBackend(Inputs, Outputs):
         self._closed = True
         if self.close_inputs():
             self._connection.close()
-        # Else a thread still receives: the process's end closes the descriptors.
+        # Otherwise a thread still receives; the descriptors are closed when the process ends.

@@ -94,7 +94,7 @@ def _offset(written: Mapping[str, Any]) -> float:
 
 
 _MAX_OFFSET = 1e9
-"""Seconds of a time that is accepted; larger ones overflow system timers."""
+"""Largest accepted time in seconds; longer ones overflow system timers."""
 
 
 def _input_id(written: Mapping[str, Any]) -> str:

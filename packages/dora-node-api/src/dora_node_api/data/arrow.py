@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-# Layout of the data area: the low byte of the block head's `layout` word. The rest of the word is
-# the array's offset in bits for bitmaps that do not begin at a whole byte.
 FLAT = 1
 IPC = 2
-"""Layouts of a payload: buffers of a flat array, or an Arrow IPC stream."""
+"""Layouts of a data area: buffers of a flat array, or an Arrow IPC stream.
+
+The layout is the low byte of the block head's `layout` word. The rest of the word is the array's
+offset in bits, for bitmaps that do not begin at a whole byte.
+"""
 
 _NO_BUFFER = (1 << 64) - 1
 """Position in a descriptor of a buffer that the array does not have."""
@@ -60,7 +62,7 @@ def encode(
             return _encode_array(data, encoded)
         if isinstance(data, (pa.ChunkedArray, pa.RecordBatch, pa.Table, pa.Scalar)):
             return _encode_array(_as_array(data), encoded)
-        if isinstance(data, pa.Buffer):  # bytes, though it calls them signed
+        if isinstance(data, pa.Buffer):  # an untyped buffer: its memoryview has signed bytes
             data = memoryview(data).cast("B")
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(data, numpy.ndarray):
@@ -78,7 +80,7 @@ def raw_payload(nbytes: int, metadata: bytes) -> Payload:
 
 
 def _imported_pyarrow() -> Any:
-    """Return pyarrow if it is imported; None while another thread, say, is importing it."""
+    """Return pyarrow if its import is complete, else None."""
     module = sys.modules.get("pyarrow")
     return None if getattr(getattr(module, "__spec__", None), "_initializing", False) else module
 
@@ -391,7 +393,7 @@ def _encode_text(
     table = memoryview(offsets).cast("B")[start * offset_size : (end + 1) * offset_size]
     integers = table.cast("i" if offset_size == 4 else "q")
     if integers[0] != 0:
-        return None  # IPC rewrites the offsets of a slice
+        return None  # sent as IPC, which rewrites the offsets of a slice
     text_size = integers[len(integers) - 1]
     parts: list[tuple[int, Any]] = []
     places: list[tuple[int, int]] = []
@@ -437,7 +439,7 @@ def _encode_ipc(array: pa.Array, metadata: bytes) -> Payload:
 
 # --- decoding ---------------------------------------------------------------------------------
 def plain_size(descriptor: bytes, length: int) -> int:
-    """Return the bytes of ``length`` numbers without nulls; -1 if the descriptor is another.
+    """Return the size of ``length`` numbers without nulls; -1 for a descriptor of another type.
 
     Does not import pyarrow.
     """

@@ -28,8 +28,8 @@ class UnsupportedData(DoraNodeError, TypeError, RuntimeError):
 
 _pickled_epoch: Any = _EPOCH.__reduce__()[1]
 _second: tuple[int, bytes] = (0, _pickled_epoch[0][:-3])
-"""Start of the second of the last time, in nanoseconds, and the part of its pickle before the
-microseconds."""
+"""Cache of `utc_datetime`: start of the last converted second in nanoseconds, and the pickled state
+of its datetime without the microseconds."""
 _unpickle: Any = datetime
 
 
@@ -46,7 +46,7 @@ def utc_datetime(nanoseconds: int) -> datetime:
         pickled: Any = whole.__reduce__()[1]
         state = pickled[0][:-3]
         _second = start, state
-    # As pickle makes it, in a third of the time that its constructor takes with seven numbers.
+    # Made from a pickled state: a third of the time of the constructor with seven numbers.
     made: datetime = _unpickle(state + (rest // 1000).to_bytes(3, "big"), _UTC)
     return made
 
@@ -170,7 +170,7 @@ def datetime_ns(time: datetime) -> int:
 
 
 def has_unusable_stamp(metadata: Mapping[str, Any]) -> bool:
-    """Return whether `stamp` is set, but no time: `captured_ns` ignores it."""
+    """Return whether `stamp` is set but not a valid time, so that `captured_ns` ignores it."""
     stamp = metadata.get("stamp")
     if isinstance(stamp, bool) or not isinstance(stamp, (int, float, datetime)):
         return stamp is not None

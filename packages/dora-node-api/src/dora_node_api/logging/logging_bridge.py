@@ -34,7 +34,7 @@ _BY_NAME = {
 class BridgeHandler(logging.Handler):
     """Writes each record once as an entry: level, logger as target, file and line, extras.
 
-    With `has_terminal` it is a text for people.
+    With `has_terminal` the entry is plain text.
     """
 
     def __init__(self, node_id: str, *, has_terminal: bool = False) -> None:
@@ -127,7 +127,7 @@ def _patch_basic_config(bridge: BridgeHandler) -> None:
     @wraps(original)
     def basic_config(**kwargs: Any) -> None:
         root = logging.getLogger()
-        if root.handlers == [bridge]:  # with a handler it would do nothing
+        if root.handlers == [bridge]:  # basicConfig does nothing if the root has a handler
             root.removeHandler(bridge)
         original(**kwargs)
 

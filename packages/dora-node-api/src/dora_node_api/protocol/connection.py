@@ -48,14 +48,14 @@ class ConnectionToRunner:
         self.config: messages.NodeConfig = welcome.config
         self.board = Board.attach(board_fd, welcome.board_size)
         self.integrity = Integrity()
-        """Broken if a signal handler's exception ended a call of the node halfway."""
+        """Broken once an exception of a signal handler has ended a call of the node halfway."""
         self.inbox: deque[ReceivedFrame | ControlError] = deque()
         self.sent = False
         """Whether the node has sent a message since its last wait."""
         self.pumped = 0
         """CLOCK_MONOTONIC ns of the last look at the control socket."""
         self.stopped = False
-        """The runner stops this node, or is gone."""
+        """Whether the runner stops this node, or its connection has ended."""
         self.inputs_full: Callable[[], bool] = lambda: False
         """Whether every backpressure input of this node is full; set by the receiving side."""
         self.publish: Callable[[messages.SendOutput], None] = lambda message: None
@@ -67,14 +67,14 @@ class ConnectionToRunner:
         self._pumping = OwnedLock()
         self.extensions = Extensions(self._use_extension, self.pump)
         self._awaited = 0
-        """Number of the last request; other answers are late and dropped."""
+        """Number of the last request; answers to earlier ones are dropped."""
         self._answer: ReceivedFrame | None = None
         self._warned: set[str] = set()
         self.gone = False
-        """The control socket is unusable."""
+        """Whether the control socket is unusable."""
         self._waits = threading.local()
-        # `wake` makes the receiving thread look again; `halt` stays readable once stopped, for
-        # the senders that wait for room.
+        # `wake` ends one wait of the receiving thread. `halt` stays readable once the node is to
+        # stop, so that it ends the waits of all senders.
         self.wake_read, self._wake_write = os.pipe()
         self._halt_read, self._halt_write = os.pipe()
         for descriptor in (self.wake_read, self._wake_write, self._halt_write):
@@ -223,7 +223,7 @@ class ConnectionToRunner:
             key = (segment.incarnation, segment.number)
             self.board.segments[key] = MappedSegment(memory, segment.size)
         except (OSError, ValueError):
-            pass  # requested, and an error reported, when a message needs it
+            pass  # the first message that needs the segment requests it and reports an error
         finally:
             os.close(descriptor)
 

@@ -19,7 +19,7 @@ from dora_node_api.frozen import FrozenRecord
 from dora_node_api.protocol.messages import Message, message_from_json, to_json
 
 HEADER = struct.Struct("!IH")
-# A Welcome carries the dataflow's descriptor, which may be long; a larger frame is garbage.
+# A Welcome carries the dataflow's descriptor, which may be long; a larger frame is malformed.
 MAX_BODY = 64 * 1024 * 1024
 # The kernel takes at most 253 descriptors in one call (SCM_MAX_FD).
 DESCRIPTORS_PER_PIECE = 200

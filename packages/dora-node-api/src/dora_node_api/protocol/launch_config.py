@@ -26,11 +26,11 @@ class LaunchConfig(FrozenRecord):
     node_id: str
     incarnation: int
     runner: str = ""
-    """Mark of the runner, by which leftover processes of a killed runner are found."""
+    """Mark by which leftover processes of a killed runner are found."""
     receives_arrays: bool = True
     """Whether the node has an input that is not a timer: then it imports pyarrow before Hello."""
     operators: tuple[OperatorConfig, ...] = ()
-    """Operators of the node, which it makes before Hello."""
+    """Operators of the node, constructed before Hello."""
 
     def to_text(self) -> str:
         """Return the value of the environment variable."""

@@ -2,8 +2,8 @@
 
 A node of a test has one stream socket to its scheduler. A frame is a head, JSON and, for messages
 and states, the content of a block. The node sends a JSON list whose first item is one of the
-requests below. After those in `WAITING` it reads exactly one frame, and its program stands still
-until that has come; others have no answer. An answer is `[time, answer]`, with the virtual time in
+requests below. After those in `WAITING` it reads exactly one frame, and its program is blocked
+until that arrives; others have no answer. An answer is `[time, answer]`, with the virtual time in
 nanoseconds.
 """
 
@@ -32,7 +32,7 @@ HELLO = "hello"
 """`Node()`; answered by the configuration once the dataflow runs, or by a refusal."""
 NEXT = "next"
 """Wait for an event until a time; null: no limit. Answered by the event, or null. A third item,
-true, says that an event loop waits, whose time may pass without an event."""
+true, marks the wait of an event loop, whose limit may pass without an event."""
 POLL = "poll"
 """The next event, if one waits."""
 EMPTY = "empty"

@@ -1,6 +1,6 @@
 """Order of a node's events; pure: no socket, no pipe, no clock.
 
-Control messages and the records of the inputs go in, event dictionaries come out. The rules:
+It turns control messages and records of the inputs into event dictionaries. The rules:
 
 - control messages (STOP, parameters, reload) come first, so they may overtake data;
 - among inputs with something waiting, the one served least recently is next, so none starves;
@@ -104,7 +104,7 @@ class SendOffset:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all messages: another process sends."""
+        """Discard all offsets: another process sends from now on."""
         self._since = 0
         self._smallest: int | None = None
         self._before: int | None = None
@@ -154,7 +154,7 @@ class InputState:
         """Whether events of the input have the time of the capture."""
         self.offset = SendOffset()
         self.timed = self.timeout is not None
-        """Whether the time of the input's messages matters."""
+        """Whether the send times of the input's messages are used."""
         self.restarts = 0
         self.failures = 0
 
@@ -180,9 +180,9 @@ class Session:
         self.stopping: str | None = None
         """Reason of the STOP that was or will be returned."""
         self.ended = False
-        """STOP was returned: nothing follows."""
+        """Whether STOP was returned, after which no event follows."""
         self.taking = False
-        """A message is being taken from an input: an exception that ends `next_event` loses it."""
+        """Whether a message is being taken, which an exception of `next_event` would lose."""
 
     # --- going in --------------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ class Session:
                         offset = entry.offset.add(sent - wall, now)
                         event["captured_ns"] = offset + (captured_ns(event["metadata"]) or wall)
                     if entry.timeout is not None:
-                        # Time that it waited here is not silence of its sender; an old send is.
+                        # The timeout counts from the send: time in the queue must not extend it.
                         entry.deadline = min(now, sent) + entry.timeout
             else:
                 self._first.extend(self._lifecycle(entry, delivery))

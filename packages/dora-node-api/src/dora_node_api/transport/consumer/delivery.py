@@ -80,7 +80,7 @@ class Account(ForkAware):
 
 
 _FIRST_CHECK = 16
-"""Held messages after which it is checked which of them are still in use."""
+"""Smallest number of held messages at which `release_lost` is called."""
 
 
 class Delivery:

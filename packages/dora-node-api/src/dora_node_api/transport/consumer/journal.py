@@ -198,7 +198,7 @@ class LinkReceiver(Receiver):
             or self.forked
         ):
             return None
-        # As `_read_data`, without a call.
+        # Inlined `_read_data`, because it is called for each message.
         try:
             size = _readv(self._data_read, self._data_into)
         except BlockingIOError:
@@ -219,7 +219,7 @@ class LinkReceiver(Receiver):
         self._settle(self._data_words)
 
     def _read_image(self, record: memoryview) -> TakenImage | None:
-        """Copy a small message; None if the record has another one, or is broken."""
+        """Return a copy of a small message; None for any other record and for a malformed one."""
         sequence, word, offset, length, sent_ns, stamp, tags, _ = _unpack_record(record)
         segment = self._segments.get(word)
         if (

@@ -15,8 +15,8 @@ reads a stream does not.
 
 from __future__ import annotations
 
-# The longest time spent polling before sleeping, and at the first tries. An echo of 1 MiB takes
-# 45 us where processors are fast, 200 us where they are not.
+# The longest polls before a sleep, in general and at the first tries. An echo of 1 MiB takes 45 us
+# on fast processors, 200 us on slow ones.
 POLL_NS = 250_000
 FIRST_POLL_NS = 500_000
 FIRST_POLLS = 8

@@ -293,7 +293,7 @@ class Receiver(ForkAware):
         known = (_weak(delivery), generation, length)
         own = self._words
         now = _monotonic_ns()
-        # As `layout.latency_bucket`, without a call.
+        # Inlined `layout.latency_bucket`, because it is called for each message.
         units = now - sent_ns >> 6
         if units < 4:
             bucket = _HISTOGRAM + units if units > 0 else _HISTOGRAM
@@ -302,7 +302,7 @@ class Receiver(ForkAware):
             bucket = _HISTOGRAM + ((exponent - 1) << 2 | (units >> exponent - 2) & 3)
             if bucket > _LAST_BUCKET:
                 bucket = _LAST_BUCKET
-        # C_SETTLED last: a killed consumer's record counts as in its hands until then.
+        # C_SETTLED is stored last: until then the runner counts the record as held by the consumer.
         own[bucket] += 1
         own[_C_LAST_ARRIVAL_NS] = now
         own[_C_BYTES_RECEIVED] += length

@@ -106,7 +106,7 @@ class Forwarder(Sender):
         ``message``: a filled block, or an image for a block of ``total`` bytes. ``sent_ns``: send
         time in this machine's CLOCK_MONOTONIC. Without ``wait``, False when a queue, its pipe or
         memory makes it wait; then call it again with ``wait``. Raises PoolExhausted then.
-        One function: a process that slept runs few instructions much faster than many.
+        It is one function because instructions are slow after a sleep, and calls add many.
         """
         known = self._outputs.get(output)
         if self.forked or self._owned():

@@ -232,7 +232,7 @@ class Pool:
             ]
             segment.used = start + run
             home.cold.extend(reversed(new))
-        # Small ones are never cold again, so a page is reserved with the first of them.
+        # Small blocks keep their pages, so a page is reserved with its first block.
         block = home.cold[-1]
         room = (self.cap_bytes - self.reserved_bytes) // size
         count = min(len(home.cold), max(1, PAGE // size), room)

@@ -26,9 +26,9 @@ from dora_node_api.transport.shared.specs import QueueSpec
 Cause = Literal["full", "memory", "protected"]
 """Why a message is dropped; None: as intended, so it is not reported."""
 _FULL = -1
-"""Result instead of a pipe: it has no room."""
+"""Result in place of a pipe: no pipe has room."""
 _REFUSED = -2
-"""Result instead of a pipe: the consumer takes nothing more."""
+"""Result in place of a pipe: the message was dropped."""
 _URGENT = 1 << 63  # mark in `sequences` of a record that went through the urgent pipe
 _SEQUENCE = _URGENT - 1
 
@@ -76,10 +76,10 @@ class Route:
         self.slotless: deque[tuple[int, PoolBlock]] = deque()
         self.sweep_at = 64
         self.first_drop = False
-        """A message was dropped for the first time, which was not reported yet."""
+        """Whether the first drop of a message is still to be reported."""
         self._cause: Cause | None = None
         """Cause of the first drop."""
-        # With `queue_size: 1` the reader gets the newest message only.
+        # With `queue_size: 1` drops are intended: the reader gets only the newest message.
         self._if_full: Cause | None = None if spec.bound == 1 else "full"
         self.words[layout.P_BLOCKED] = 0
 
@@ -297,7 +297,7 @@ class Route:
                 self.free_slots.append(slot)
                 block.refs -= 1
                 if not block.refs and not block.pinned:
-                    block.home.free.append(block)  # as `Pool.give`, without a call
+                    block.home.free.append(block)  # inlined `Pool.give`
         if self.slotless:
             self._collect_slotless(pool)
         if len(order) >= self.sweep_at:

@@ -41,14 +41,12 @@ remove_route may be called within.
 OnFirstDrop = Callable[[QueueSpec, str], None]
 """Called once per edge, after the send, with a sentence that names the setting to change."""
 
-# Up to here the copy is made under the lock; above, other threads may send meanwhile.
 _COPY_UNDER_LOCK = 4 << 20
-# Up to here the pool may grow at once; above, released blocks are collected first.
+"""Largest message in bytes that is copied under the lock; larger copies let other threads send."""
 _GROW_AT_ONCE = 256 * 1024
-"""Bytes up to which a new segment is made under the lock."""
-# Mask of a block's stamp: blocks of small messages are collected at every eighth stamp.
+"""Largest message in bytes for which the pool may grow before all routes are swept."""
 _COLLECT_MASK = 7
-"""Used blocks are collected at each eighth message."""
+"""Mask of a block's stamp: a small message collects released blocks at every eighth stamp."""
 _PATIENCE_NS = 1_000_000_000
 """Nanoseconds that a sender waits for the reader of an empty queue to release memory."""
 _LOOK_AGAIN = 0.1
@@ -160,7 +158,8 @@ class Sender(ForkAware):
                 self._take_back()
             try:
                 routes = known.routes
-                # Records that consumers wait for go first; collecting released blocks is later.
+                # A block that is free already delays the records least; released blocks are
+                # collected after they are written.
                 used = block = pool.take(total, grow=False) if total <= _GROW_AT_ONCE else None
                 if block is None:
                     _collect(routes, pool)
@@ -205,7 +204,7 @@ class Sender(ForkAware):
         return taken
 
     def _send_slowly(self, known: OutputRoutes, payload: Payload, flags: int) -> int:
-        """Send a message whose copy or memory takes time, which other threads must not wait for."""
+        """Send a message whose copy or allocation takes too long to hold the lock."""
         hold = self._allocate(payload.total, known)
         self._fill(hold, payload)
         if not payload.timestamp_ns and hold.block is not None:
@@ -292,8 +291,8 @@ class Sender(ForkAware):
         if self._try_push(route, block, total, flags, sent_ns):
             return not route.removed
         try:
-            # The consumer rings when it sees the word. Each side enters the pipe's lock between its
-            # store and its look, so one of the two sees the other.
+            # The consumer rings the doorbell if the word is set. Each side enters the pipe's lock
+            # between its store and its check, so at least one of them reads the other's store.
             route.set_blocked(True)
             while not self._try_push(route, block, total, flags, sent_ns):
                 if not self._wait_for_room(route.spec, route.ends.room_read, _LOOK_AGAIN):

@@ -1,9 +1,9 @@
 """Protection of state against signal handlers and finalizers, which interrupt a call at any point.
 
-There only `close()` of a node works, after the call that was interrupted (`Calls`); any other call
-raises. An exception that a handler raises may end a change halfway: then later uses are refused
-(`Integrity`). To other processes it is the same as SIGKILL at that instruction. While a call waits,
-nothing is half changed.
+In a signal handler only `close()` of a node works, and takes effect after the interrupted call
+(`Calls`); any other call raises. An exception that a handler raises may end a change halfway: then
+later uses are refused (`Integrity`). For other processes this equals SIGKILL at that instruction.
+No change is incomplete while a call waits.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class OwnedLock(RLock):  # type: ignore[misc]  # not final at run time
         try:
             return function() if self.acquire(blocking=False) else None
         finally:
-            # First of all: a signal handler that raised before it would leave the lock held.
+            # First statement: an exception of a signal handler before it would leave the lock held.
             try:  # noqa: SIM105
                 self.release()
             except RuntimeError:

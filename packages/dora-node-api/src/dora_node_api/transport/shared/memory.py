@@ -55,7 +55,7 @@ def map_without_descriptor(fd: int, size: int) -> memoryview:
 
     Unmapped with the last view. Raises OSError, and ValueError when the memory is smaller.
     """
-    import ctypes  # takes milliseconds
+    import ctypes  # imported here: it takes milliseconds
     import weakref
 
     if os.fstat(fd).st_size < size:
@@ -77,7 +77,7 @@ def protect(memory: mmap.mmap | memoryview, offset: int, size: int, *, writable:
 
     Writing to them otherwise ends the process with SIGSEGV. Raises OSError.
     """
-    import ctypes  # takes milliseconds
+    import ctypes  # imported here: it takes milliseconds
 
     libc = ctypes.CDLL(None, use_errno=True)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + offset

@@ -58,7 +58,7 @@ class Payload:
         """Offsets in the data area with bytes, or with functions that write into a view."""
         self.timestamp_ns = timestamp_ns
         """CLOCK_REALTIME of the send."""
-        # As `layout.data_offset`, without a call.
+        # Inlined `layout.data_offset`, because each message needs it.
         alignment = ALIGNMENT if nbytes < PAGED else PAGE
         head = BLOCK_HEAD_SIZE + len(descriptor) + len(metadata)
         self.data_offset = head + alignment - 1 & -alignment

@@ -22,9 +22,8 @@ from dora_node_api.transport.shared.layout import RECORD_SIZE
 from dora_node_api.transport.shared.specs import QueueSpec
 
 _RECORDS_PER_PAGE = layout.PAGE // RECORD_SIZE
-# Least number of protected messages in an urgent pipe, beside the lifecycle records.
 _MIN_URGENT_RECORDS = 256
-"""Records for which the urgent pipe has room at least."""
+"""Smallest number of protected messages that fit an urgent pipe, besides lifecycle records."""
 
 
 class QueueEnds:
@@ -111,8 +110,8 @@ def _make_pipe(records: int) -> tuple[int, int]:
     for end in (read, write):
         os.set_blocking(end, False)
     pages = -(-records // _RECORDS_PER_PAGE) + 1
-    # Refused past the user's limit: the pipe stays smaller, a full pipe is treated as a full queue,
-    # and `shortfall` explains it.
+    # The kernel refuses sizes beyond the user's limit. Then the pipe stays smaller, it counts as a
+    # full queue earlier, and `shortfall` returns the reason.
     with contextlib.suppress(OSError):
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, pages * layout.PAGE)
     return read, write

@@ -106,13 +106,13 @@ _TAKEN = (
     *(layout.C_RECEIVED, layout.C_SETTLED, layout.C_ACKNOWLEDGED),
     *(layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT),
 )
-"""Words that only grow, and never beyond P_SENT and one."""
+"""Words that never decrease and never exceed P_SENT + 1."""
 _COPIED = (layout.C_LAST_DATA, layout.C_LAST_URGENT)
-"""Numbers of records, as they came out of the pipes."""
+"""Words with sequence numbers that the consumer copies from records."""
 _OF_PRODUCER = (layout.P_SENT, *_GIVEN)
 _OF_CONSUMER = (*_TAKEN, *_COPIED)
 _MAX_COUNT = 1 << 48
-"""More messages than a queue ever has."""
+"""Bound that no count of messages reaches."""
 _MAX_UNSEEN = 1 << 20
 """More messages than a producer sends between two checks."""
 _IN_HAND, _IN_JOURNAL = 256, 4096
@@ -155,11 +155,11 @@ class QueueKeeper:
             self._pending.popleft()
 
     def announce_closed(self) -> None:
-        """The input ends."""
+        """Announce the end of the input."""
         self._announce(RecordKind.CLOSED)
 
     def announce_restarted(self) -> None:
-        """The producer is about to be restarted.
+        """Announce that the producer is about to be restarted.
 
         Not written if the pipe is full, after tens of restarts without a read: the record must not
         be written once the producer runs again.
@@ -183,9 +183,9 @@ class QueueKeeper:
         return write_lifecycle(self.board, self.spec, self.ends, kind, error)
 
     def check(self) -> Contradiction | None:
-        """Return which words make no sense, and which end has written them; None if all do.
+        """Return which words are invalid, and which end has written them; None if all are valid.
 
-        No end can write the other's words, so an end is blamed only for what its own words say.
+        No end can write the other's words, so each end is checked by its own words only.
         """
         words, good = self._words, self._good
         taken = [words[word] for word in _TAKEN]
@@ -232,7 +232,7 @@ class QueueKeeper:
         return not -self._slack <= received - handed_out <= broken + self._slack
 
     def _restore(self, *, producer: bool) -> None:
-        """Repair the words of a reaped end that make no sense, so that the next process can go on.
+        """Repair contradictory words of a reaped end, so that the next process can continue.
 
         Numbers of messages skip those that may have been given out since the last check.
         """

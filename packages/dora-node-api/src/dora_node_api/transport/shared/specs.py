@@ -36,7 +36,7 @@ class QueueSpec(FrozenRecord):
 
     @property
     def backpressure(self) -> bool:
-        """Whether the sender waits."""
+        """Whether the sender waits while the queue is full."""
         return self.policy is QueuePolicy.BACKPRESSURE
 
     @property
