@@ -27,7 +27,7 @@ from enum import StrEnum
 EMERGENCY = "emergency"
 AUTO = "auto"
 NONE = "none"
-"""Value of `control` that obeys no source."""
+"""Value of `control` with which no source is obeyed."""
 
 
 class Rest(StrEnum):
@@ -97,7 +97,7 @@ class Gate:
         self._begin = 0
         """Time at which that source was obeyed first."""
         self._from: tuple[float, ...] | None = None
-        """Values at the begin of the change to that source."""
+        """Values at the beginning of the change to that source."""
 
     def select(self, control: object) -> None:
         """Set `control`. Raises GateRefused."""
@@ -107,24 +107,27 @@ class Gate:
         self.control = str(control)
 
     def alarm(self) -> None:
-        """Obey nothing until `end_emergency`."""
+        """Ignore all sources until `end_emergency`."""
         self._alarm = True
 
     def end_emergency(self, captured: int, now: int) -> None:
         """Obey the sources again. Raises GateRefused."""
         if self.emergency and now - captured > self.settings.hold_after:
-            # Sent before the emergency, perhaps, and delivered after a cut.
+            # It may have been sent before the emergency and delayed by a cut of the network.
             raise GateRefused(self._too_old("the end of the emergency", captured, now))
         self._alarm = False
         self._commands.pop(EMERGENCY, None)
 
     @property
     def emergency(self) -> bool:
-        """Whether the sources are not obeyed; so it stays after a command of `emergency`."""
+        """Whether the sources are ignored, since an alarm or a command of `emergency`."""
         return self._alarm or EMERGENCY in self._commands
 
     def add(self, source: str, values: Sequence[float], captured: int, now: int) -> None:
-        """Store the command of a source. Raises GateRefused; for `emergency` this is an alarm."""
+        """Store the command of a source.
+
+        Raises GateRefused; unusable values of `emergency` are an alarm.
+        """
         try:
             checked = self._checked(values, first=source != EMERGENCY)
         except GateRefused:
@@ -168,7 +171,7 @@ class Gate:
     def _rest(self, start: tuple[float, ...] | None) -> Action | None:
         rest = self.settings.rest
         if rest is Rest.STOP or self._last is None or start is None:
-            # The robot may move meanwhile: what is known of it now is not where it begins later.
+            # The robot may move during the pause, so the next action begins with its state then.
             self._last = self._last if self._state is None else None
             return None
         target = start if rest is Rest.HOLD else (0.0,) * len(start)
@@ -204,7 +207,7 @@ class Gate:
 
     @property
     def why_none(self) -> str:
-        """Why no source is obeyed."""
+        """Return why no source is obeyed."""
         if self._alarm:
             return "there is an emergency"
         if self.emergency:

@@ -1,4 +1,4 @@
-"""The node: events of the dataflow into the gate, its actions out of it."""
+"""The node: passes events of the dataflow to the gate, and sends its actions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dora_node_api import Node
 Event = Mapping[str, Any]
 
 PATIENCE_NS = 1_000_000_000
-"""Nanoseconds that sources may be absent, also after the start, before lists show that."""
+"""Nanoseconds without a source, also after the start, until lists show that."""
 _RESTS = {
     Rest.HOLD: "holds the last action",
     Rest.ZERO: "sends zeros",
@@ -179,7 +179,7 @@ def _numbers(value: pa.Array) -> list[float]:
 
 
 def _batches(node: Node) -> Iterator[list[Event]]:
-    """Yield what waits, together: a tick comes after the commands that were sent before it."""
+    """Yield all waiting events as one batch, so that a tick follows the commands sent before it."""
     for event in node:
         batch: list[Event] = [event]
         while len(batch) < _MAX_EVENTS and (more := node.try_recv()) is not None:
@@ -188,7 +188,7 @@ def _batches(node: Node) -> Iterator[list[Event]]:
 
 
 _MAX_EVENTS = 100
-"""Events before a cycle, however fast they come."""
+"""Most events that are handled before a cycle."""
 
 
 def run(node: Node, arguments: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 A chunk is a list of actions. Its first one is for the moment of the observation, each next one for
 `dt` later. All times are those of one clock, the monotonic one of the robot's machine: a chunk
-brings the time of its observation back as it was sent. So the clock of the policy's machine has no
-influence, and a change of the time of day neither.
+contains the time of its observation as the robot's machine sent it. So neither the clock of the
+policy's machine nor a change of the time of day has an influence.
 
 - a step is due for `dt`: those that passed while the policy computed are skipped, and those of a
   chunk that comes back after a cut;
@@ -100,7 +100,7 @@ class Steps:
         return Step(chunk, (now - chunk.observed) // chunk.dt)
 
     def why_none(self, now: int) -> str:
-        """Why no step is due."""
+        """Return why no step is due."""
         if self._chunk is None:
             return "no chunk has come"
         if now >= self._chunk.end:

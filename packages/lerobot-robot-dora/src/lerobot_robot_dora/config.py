@@ -7,7 +7,7 @@ from lerobot.teleoperators import TeleoperatorConfig
 
 from lerobot_robot_dora.messages import MAX_AGE
 
-# LeRobot makes options of the fields.
+# The fields become command-line options of LeRobot.
 
 
 @RobotConfig.register_subclass("dora")

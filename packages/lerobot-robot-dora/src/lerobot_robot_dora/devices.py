@@ -67,7 +67,7 @@ def _register(package: str) -> None:
     """Import the devices of LeRobot and of plug-ins, which registers their types."""
     for module in pkgutil.iter_modules(import_module(package).__path__):
         if module.ispkg:
-            with suppress(ImportError):  # needs the library of a device that is not here
+            with suppress(ImportError):  # the library of this device is not installed
                 import_module(f"{package}.{module.name}")
     register_third_party_plugins()
 

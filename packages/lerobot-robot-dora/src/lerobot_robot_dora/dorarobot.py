@@ -37,7 +37,7 @@ class DoraRobot(Robot):
 
     @property
     def cameras(self) -> dict[str, Any]:
-        """Scripts read the number of cameras."""
+        """Cameras by name; scripts of LeRobot use their number."""
         return dict(self._client.features.cameras)
 
     @property
@@ -54,10 +54,10 @@ class DoraRobot(Robot):
         self._client.connect()
 
     def calibrate(self) -> None:
-        """The node that holds the robot calibrates it."""
+        """Do nothing: the node that holds the robot calibrates it."""
 
     def configure(self) -> None:
-        """The node that holds the robot configures it."""
+        """Do nothing: the node that holds the robot configures it."""
 
     def get_observation(self) -> dict[str, Any]:
         features, found = self._client.features, self._client.wait()

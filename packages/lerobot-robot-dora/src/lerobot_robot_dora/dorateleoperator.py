@@ -43,10 +43,10 @@ class DoraTeleoperator(Teleoperator):
         self._client.connect()
 
     def calibrate(self) -> None:
-        """The node that holds the leader arm calibrates it."""
+        """Do nothing: the node that holds the leader arm calibrates it."""
 
     def configure(self) -> None:
-        """The node that holds the leader arm configures it."""
+        """Do nothing: the node that holds the leader arm configures it."""
 
     def get_action(self) -> dict[str, Any]:
         found = self._client.wait()[ACTION]

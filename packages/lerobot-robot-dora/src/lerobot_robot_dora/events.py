@@ -12,11 +12,11 @@ from dora_node_api import Node
 Event = Mapping[str, Any]
 
 _MAX_EVENTS = 100
-"""Events in a batch, however fast they come."""
+"""Most events in a batch."""
 
 
 def batches(node: Node) -> Iterator[list[Event]]:
-    """Yield what waits, together, until the node is stopped."""
+    """Yield the waiting events as one batch, until the node is stopped."""
     for event in node:
         batch: list[Event] = [event]
         while len(batch) < _MAX_EVENTS and (more := node.try_recv()) is not None:

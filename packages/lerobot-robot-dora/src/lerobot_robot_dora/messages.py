@@ -16,7 +16,7 @@ import pyarrow as pa
 
 NAMES, ACTION_NAMES, OBSERVED_AT = "names", "action_names", "observed_at"
 MAX_AGE = 0.2
-"""Seconds; by default, older messages are not used."""
+"""Default age in seconds beyond which a message is not used."""
 Metadata = Mapping[str, Any]
 
 

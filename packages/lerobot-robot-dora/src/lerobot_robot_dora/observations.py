@@ -1,8 +1,8 @@
 """The newest messages of a robot, and the features that they have; pure.
 
-Nothing is configured: an input with pictures is a camera of that name and size, one with numbers
-adds the `names` of its metadata. The first message of each input decides, and later ones must be
-like it.
+The features need no configuration: an input with pictures is a camera of that name and size, one
+with numbers adds the `names` of its metadata. The first message of each input determines its
+features; later ones must have the same.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Observations:
 
 
 def _shape(metadata: Metadata) -> str:
-    """Return what must stay the same, in words. Raises MessageUnusable."""
+    """Return the features that later messages must have, as text. Raises MessageUnusable."""
     if is_picture(metadata):
         height, width = size(metadata)
         return f"a picture of {width} x {height} pixels"

@@ -40,7 +40,7 @@ class Policy(Protocol):
         """Return steps, each with the numbers of an action."""
 
     def reset(self) -> None:
-        """Forget what came before."""
+        """Discard the state of earlier predictions."""
 
 
 class PolicyNode:
@@ -81,7 +81,7 @@ class PolicyNode:
                 self._begin(self._given.task)
 
     def _begin(self, task: str) -> None:
-        """A new task begins a new episode."""
+        """Begin a new episode with a task."""
         self._task = task
         self._policy.reset()
         self._node.log_info(f"task: {task}")
@@ -123,7 +123,7 @@ class PolicyNode:
 
 
 def _newest(node: Node, cameras: Sequence[str], within: float) -> Iterator[Any]:
-    """Yield events; of several samples that wait, the newest."""
+    """Yield events; of several waiting samples, only the newest."""
     events = node.joined(STATE, *cameras, within=within)
     for event in events:
         waiting = event

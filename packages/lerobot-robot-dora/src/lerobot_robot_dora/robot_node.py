@@ -71,7 +71,7 @@ class RobotNode:
             self._observe()
 
     def _check_age(self, event: Event) -> None:
-        """Refuse what a link delivers after a cut. Raises MessageUnusable."""
+        """Refuse old messages, such as a link delivers after a cut. Raises MessageUnusable."""
         now = time.monotonic_ns()
         age = (now - event.get("captured_ns", now)) / 1e9
         if age > self._max_age:

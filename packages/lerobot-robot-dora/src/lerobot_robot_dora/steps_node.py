@@ -15,7 +15,7 @@ from lerobot_robot_dora.messages import OBSERVED_AT, MessageUnusable, Metadata, 
 
 TICK, CHUNK, ACTION = "tick", "chunk", "action"
 PATIENCE_NS = 1_000_000_000
-"""Nanoseconds that chunks may be absent, also after the start, before lists show that."""
+"""Nanoseconds without chunks, also after the start, until lists show that."""
 
 
 def read_chunk(value: pa.Array, metadata: Metadata) -> Chunk:
