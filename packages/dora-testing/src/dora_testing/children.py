@@ -24,7 +24,7 @@ from dora_node_api.protocol.launch_config import CONFIG_VARIABLE, LaunchConfig
 from dora_testing.errors import FlowError
 
 STARTS_LONGER = 4
-"""Imports of large libraries take longer than a step."""
+"""Factor of `patience` for the start: imports of large libraries take longer than a step."""
 SHOWN_LINES = 15
 """Last lines of a node that an error shows."""
 
@@ -77,7 +77,7 @@ class Child:
         self._printed = os.open(output, os.O_RDONLY)
 
     def answer(self, now: int, values: Any, block: bytes | bytearray = b"") -> None:
-        """Let it go on; its end is noticed by `requests`."""
+        """Send an answer, with which the process continues; `requests` notices its end."""
         with suppress(ControlClosed):
             wire.write_frame(self._end, [now, values], block)
 
@@ -142,7 +142,7 @@ class Child:
         return lines + self._splitter.flush() if last else lines
 
     def _stuck(self, seconds: float | None) -> str:
-        """Return an error; SIGABRT lets the process print where it is."""
+        """Return an error with the stack that the process prints at SIGABRT."""
         with suppress(ProcessLookupError):
             resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))
         self.signal("SIGABRT")

@@ -30,9 +30,9 @@ from dora_testing.sources import Source
 from dora_testing.turns import Turns
 
 EMPTY_POLL_NS = 1_000
-"""Virtual time that a look for an event takes, so that a loop of such looks comes to an end."""
+"""Virtual time of a poll without an event, so that a polling loop ends."""
 MOST_STEPS = 10_000
-"""Events without virtual time between them after which the flow counts as endless."""
+"""Number of events at one virtual time after which the flow counts as endless."""
 SIGNAL_SECONDS = 2.0
 """Real seconds that a process has to end by SIGTERM before virtual time goes on."""
 MOST_WITHOUT_END = 100_000
@@ -109,7 +109,7 @@ class Engine(Director):
         return False
 
     def _act(self) -> bool:
-        """Do the first thing of the schedule that is due."""
+        """Run the first action of the schedule that is due."""
         action = self.time.take()
         if action is None:
             return False
@@ -117,7 +117,7 @@ class Engine(Director):
         return True
 
     def _go_on(self) -> bool:
-        """Let one node go on, the one that could first; return whether there was one."""
+        """Let the first ready node continue; return whether there was one."""
         return any(self._continue(node) for node in self._turns.ready())
 
     def _pass_time(self, until_ns: int | None) -> None:
@@ -383,7 +383,7 @@ class Engine(Director):
         if node.child.ended_within(SIGNAL_SECONDS):
             node.running = False
             self._read_lines(node, last=True)
-            # The machine has not handled the event yet that has led to this signal.
+            # Scheduled: the state machine is still handling the event that caused the signal.
             self.time.at(self.time.now_ns, partial(self._signalled, node, node.incarnation))
 
     def _signalled(self, node: Participant, incarnation: int) -> None:

@@ -38,9 +38,9 @@ class Participant:
     """Whether the process runs; otherwise it waits for the answer to `request`."""
     request: tuple[list[Any], bytes] | None = None
     answer: Answer | None = None
-    """Answer for the node once `check_at` has come: it is sleeping, or is busy with an event."""
+    """Answer for the node at `check_at`, while it sleeps or is busy with an event."""
     check_at: int | None = None
-    """Earliest time at which it may go on; None: something must happen first."""
+    """Earliest time at which it may continue; None: it waits for an event."""
     check_order: int = 0
     cost_ns: int = 0
     blocked_ns: int | None = None

@@ -23,20 +23,20 @@ class InputQueue:
         self.on_way = 0
         """Messages that were sent and have not arrived."""
         self.open = True
-        """The node will read again."""
+        """Whether the node will read again."""
         self.took: Callable[[Delivery], None] = lambda record: None
-        """Gets each record that the node takes."""
+        """Called with each record that the node takes."""
         self._records: deque[Delivery] = deque()
         self._messages = 0
 
     @property
     def full(self) -> bool:
-        """Whether the sender waits."""
+        """Whether the queue is full and its sender waits."""
         return self.open and self.backpressure and self._messages + self.on_way >= self.bound
 
     @property
     def waiting(self) -> int:
-        """Messages that wait."""
+        """Number of waiting messages."""
         return self._messages
 
     def put(self, record: Delivery) -> None:

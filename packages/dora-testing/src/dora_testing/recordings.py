@@ -31,7 +31,7 @@ def from_recording(file: Path | str, *, node: str | None = None, ends: bool = Fa
             recorded = Recorded([file])
             for message in recorded.messages(topics):
                 sent, after = message.publish_time, message.log_time - recorded.first.log_time
-                # as old as when it was recorded, for nodes that compare times of captures
+                # Keeps the age of the message, for nodes that compare capture times.
                 move_times(message.metadata, wire.wall_ns(wire.START_NS) + after - sent)
                 yield Emission(after, topics[message.output], message.value, message.metadata)
         except UnreadableRecording as error:

@@ -32,7 +32,7 @@ LOOP_GRACE_NS = 5_000_000
 """Nanoseconds by which an event may be later than a timer of an event loop and still come before
 it: work takes no virtual time."""
 MAX_AFTER_END = 10_000
-"""Requests after STOP; a node that goes on is ended."""
+"""Most requests after STOP; then the node is ended."""
 _IDS = ("request_id", "goal_id")
 
 
@@ -213,7 +213,7 @@ class NodeCheck:
         """Ids of requests of this run, by the ids in the recording."""
         self._state: tuple[str, bytes] = ("", b"")
         self._stopped = self._beyond = False
-        """STOP was sent, and was not in the recording."""
+        """Whether STOP was sent that is not in the recording."""
         self._after_end = 0
         self._difference: MessageDifference | None = None
 

@@ -32,7 +32,7 @@ class Source:
     emissions: Callable[[str, tuple[str, ...]], Iterator[Emission]]
     """Messages of a node with these outputs, in order of time."""
     ends: bool = False
-    """The node ends after its last message; otherwise it waits for the end of the dataflow."""
+    """Whether the node ends after its last message, instead of with the dataflow."""
 
 
 def from_messages(

@@ -23,7 +23,7 @@ class Turns:
         self._order = count(FIRST_ARRIVAL)
 
     def ready(self) -> list[Participant]:
-        """Return the nodes to look at now, the one first that could go on first."""
+        """Return the nodes to check now, in the order in which they became ready, or shuffled."""
         now = self._time.now_ns
         ready = [n for n in self._nodes if n.check_at is not None and n.check_at <= now]
         if self._random is not None:
@@ -37,7 +37,7 @@ class Turns:
         return [node.check_at for node in self._nodes if node.check_at is not None]
 
     def check(self, node: Participant, at: int | None = None) -> None:
-        """Look again whether a node can go on, now or at a time."""
+        """Check whether a node can continue, now or at a time."""
         now = self._time.now_ns
         if node.check_at is not None and node.check_at <= now and node.answer is None:
             return

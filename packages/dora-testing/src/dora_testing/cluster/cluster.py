@@ -21,7 +21,7 @@ from dora_testing.flow import Duration, seconds_of
 from dora_testing.results import Output
 
 ANSWER_SECONDS = 120.0
-"""Time that a command may take."""
+"""Limit of the virtual time of a command."""
 SERVICE_SECONDS = 5.0
 """Time after which the service of a killed daemon or coordinator starts it again."""
 BOOT_SECONDS = 30.0
@@ -255,7 +255,7 @@ class InProcessCluster:
         self._down(machine, "kill", self._network.kill_daemon, back_after)
 
     def reboot(self, machine: str, *, back_after: Duration = BOOT_SECONDS) -> None:
-        """Cut the power of a machine, which boots; of all on it only the disk survives."""
+        """Cut the power of a machine and boot it; only its disk survives."""
         self._down(machine, "reboot", self._network.reboot, back_after)
 
     def kill_runner(self, machine: str) -> None:

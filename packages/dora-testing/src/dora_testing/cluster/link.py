@@ -24,7 +24,7 @@ class SimulatedLink:
     endpoint: str | None = None
     problem: str | None = None
     slow: bool = False
-    """Connections succeed but take long."""
+    """Whether connections succeed but take long."""
     known: dict[str, PeerEndpoint] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     peers: dict[str, PeerReport] = field(default_factory=dict)

@@ -132,7 +132,7 @@ class InProcessMachine(ABC, Generic[R]):
                 self._execute(command, now)
 
     def connected(self, now: float) -> None:
-        """The coordinator has registered it."""
+        """Note that the coordinator has registered the daemon."""
         self.away_since = None
         self.handle(agent_events.CoordinatorConnected(), now)
 

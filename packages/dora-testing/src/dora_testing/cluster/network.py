@@ -17,7 +17,7 @@ from dora_testing.errors import FlowError
 from dora_testing.schedule import Schedule
 
 _MOST_STEPS = 10_000
-"""Events without time between them after which nodes count as sending in a circle."""
+"""Number of events at one virtual time after which nodes count as sending in a cycle."""
 
 
 @dataclass

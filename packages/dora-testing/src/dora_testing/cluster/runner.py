@@ -94,7 +94,7 @@ class NodeRunner(InProcessRunner, Director):
         self._calls: dict[str, Callable[..., Any]] = {}
         self._link_run = 0
         self._finishing = False
-        """The link delivers what is queued and ends."""
+        """Whether the link delivers what is queued and then ends."""
         self._ended_peers: set[str] = set()
         self._kept: list[HistoryEntry] = []
         self._keep(beginning(plan))
@@ -180,7 +180,7 @@ class NodeRunner(InProcessRunner, Director):
         return moved
 
     def arrived(self, edge: RemoteEdge, record: Delivery) -> None:
-        """A record has come from another machine."""
+        """Process a record from another machine."""
         if not self.lives:
             return
         queue = self.parts[edge.target].queues[edge.input]
