@@ -1,4 +1,4 @@
-"""The classes `dora.Ros2*`, by which a node talks to ROS itself; names and behaviour of dora-rs."""
+"""The classes `dora.Ros2*` for nodes that use ROS directly; names and behaviour of dora-rs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Ros2Liveliness(Enum):
 
 
 class Ros2QosPolicies:
-    """Quality of service; by default best effort, volatile, the last message. Times in seconds."""
+    """Quality of service; default: best effort, volatile, keep last 1. Times are in seconds."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Ros2Transport:
 
     @staticmethod
     def zenoh(compatibility: str | None = None, config_uri: str | None = None) -> Ros2Transport:
-        """Zenoh, for nodes of rmw_zenoh: `humble`, `rep2016` (newer), by default as they are."""
+        """Zenoh, for nodes of rmw_zenoh: `humble`, `rep2016` (newer); default: as the nodes."""
         if compatibility not in (None, "humble", "rep2016"):
             raise ValueError("compatibility must be `humble` or `rep2016`")
         transport = Ros2Transport("zenoh")
@@ -260,7 +260,7 @@ class Ros2Node:
     def create_subscription(
         self, topic: Ros2Topic, qos: Ros2QosPolicies | None = None
     ) -> Ros2Subscription:
-        """Announce a subscription. A publisher may describe a type that is not known here."""
+        """Announce a subscription. A type that is not installed is requested from a publisher."""
         try:
             kind = self._types.message(topic.message_type)
         except DefinitionError:
@@ -426,7 +426,7 @@ class Ros2ServiceServer:
 
 
 class Ros2ActionClient:
-    """Sends goals to an action; goals are known by the texts of their UUIDs."""
+    """Sends goals to an action; the id of a goal is the text of its UUID."""
 
     def __init__(self, node: RosNode, types: Types, name: str, kind: str) -> None:
         self._client = ActionClient(node, name, types.action(_slashes(kind)))
@@ -473,11 +473,11 @@ class Ros2ActionClient:
         except TimeoutError:
             return None
         for held in (self._feedback, self._results):
-            held.pop(goal_id, None)  # another thread may have taken it as well
+            held.pop(goal_id, None)  # another thread may have removed it
         return result.state.name.lower(), result.result
 
     def cancel(self, goal_id: str | None = None, timeout_s: float | None = None) -> int:
-        """Ask to cancel a goal, or all; return the code of the answer: 0 if it was accepted."""
+        """Request to cancel a goal, or all; return the code of the answer: 0 if it was accepted."""
         seconds = REQUEST_SECONDS if timeout_s is None else timeout_s
         target = ANY_GOAL if goal_id is None else self._known(goal_id)
         return int(self._client.cancel(target, timeout=seconds).result())

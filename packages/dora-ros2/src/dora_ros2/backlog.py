@@ -8,15 +8,15 @@ from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 KEEP_ALL = 10_000
-"""Messages that `keep_all` keeps."""
+"""Most messages that `keep_all` keeps."""
 MAX_BYTES = 256 << 20
 """Bytes above which items are dropped."""
 
 
 class Backlog(Generic[_T]):
-    """A queue that drops its oldest items: above `limit`, and above `MAX_BYTES` but the last ones.
+    """A queue that drops its oldest items if it has more than `limit` items or `MAX_BYTES` bytes.
 
-    `always` are kept of any size.
+    The newest `always` items are kept regardless of their size.
     """
 
     def __init__(self, limit: int, *, always: int = 1) -> None:

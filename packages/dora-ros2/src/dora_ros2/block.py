@@ -22,7 +22,7 @@ from dora_config.yaml.document import KeyPath, Place
 from dora_ros2.topics import default_port
 
 MAX_TOPICS = 64
-"""Most topics of one bridge."""
+"""Maximum number of topics of one bridge."""
 MODES = ("topic", "topics", "service", "action")
 _PART = r"[A-Za-z_][A-Za-z0-9_]*"
 _NAME = rf"^(/|~/)?{_PART}(/{_PART})*$"
@@ -36,7 +36,7 @@ def _matching(pattern: str, expected: str) -> tuple[AfterValidator, Any]:
             raise wrong(f'"{value}" is not valid; expected {expected}')
         return value
 
-    # such a text is never a number, and with a slash never a boolean
+    # YAML never reads a type name as a number, nor one with a slash as a boolean
     kinds = ["string"] if "package" in expected else ["string", "boolean"]
     return AfterValidator(check), WithJsonSchema({"type": kinds, "pattern": pattern})
 
@@ -219,7 +219,7 @@ _SIDES = {
     ("action", "client"): ("goals", "results", "result"),
     ("action", "server"): ("results", "goals", "goal"),
 }
-"""Received inputs and sent outputs; the output with the last name is used, else the first one."""
+"""Names for inputs, for outputs, and of the preferred output; otherwise the first one is used."""
 _FIELDS_OF: dict[str, tuple[str, ...]] = {
     "topic": ("message_type", "direction"),
     "service": ("service_type", "role"),

@@ -54,27 +54,27 @@ SETTINGS = "DORA_ROS2"
 _KEEPER_SECONDS = 0.5
 """Longest time between two updates of the channels."""
 _PATIENCE_SECONDS = 1.5
-"""Seconds before lists show what is missing at the start."""
+"""Seconds after which the lists of dora show missing conditions."""
 _GRAPH_SECONDS = 1.0
-"""Shortest time between two graphs that are sent to the page."""
+"""Shortest time in seconds between two graphs that are sent to the page."""
 _FINISH_SECONDS = 0.05
-"""Interval of checks whether something is under way at the end."""
-_AT_ONCE = 1000
-"""Events that an action server of the dataflow puts in order."""
+"""Seconds between two checks at the end whether requests or goals are in progress."""
+_MAX_REORDERED = 1000
+"""Most events that the bridge of an action server reorders together."""
 _ANY = "*"
 _FEEDBACK, _CANCEL = "feedback", "cancel"
 _EXTRA_OUTPUTS = (_FEEDBACK, _CANCEL)
-"""Outputs of actions that need not exist."""
+"""Optional outputs of actions."""
 
 
 MAX_REQUESTS = 64
 """Requests of a service that may wait for their responses."""
 _CLOSE_SECONDS = 2.0
-"""Time for the last messages at the end."""
+"""Seconds for the last messages at the end."""
 _PROBE_SECONDS = 1.0
 """Interval at which a bridge over DDS looks for a router."""
 _MAX_LISTED = 3
-"""Items of a text that are listed, of any number."""
+"""Most items that a text lists."""
 _MIN_QUEUED = 64
 """Fewest messages of a topic that may wait for the dataflow or for the topic to be opened."""
 
@@ -90,7 +90,7 @@ class BridgeSender:
         self._thread.start()
 
     def put(self, job: Callable[[], None]) -> None:
-        """Call `job` after those before it."""
+        """Call `job` after all earlier jobs."""
         self._jobs.put(job)
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ Waiting: TypeAlias = str | DefinitionError | None
 
 
 def waiting_text(found: Iterable[Waiting]) -> str | None:
-    """Return the conditions that channels wait for, as text of limited length; None: no wait."""
+    """Return the conditions that channels wait for as a short text; None if none waits."""
     present = {str(one): one for one in found if one is not None}.values()
     texts = [one for one in present if isinstance(one, str)]
     missing = [one for one in present if not isinstance(one, str)]
@@ -144,12 +144,12 @@ class BridgeChannel:
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Forget the endpoint, whose connection was closed; `update` opens another."""
+        """Discard the endpoint, whose connection was closed; `update` opens another one."""
         with self.lock:
             self.endpoint = None
 
     def has_met(self, node: RosNode, graph: Graph) -> bool:
-        """Whether another process has the other side."""
+        """Return whether another process has an endpoint of the other side."""
         return True
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
@@ -157,7 +157,7 @@ class BridgeChannel:
         raise NotImplementedError
 
     def busy_until(self) -> float:
-        """Return until when something is under way, by the monotonic clock; 0 if nothing is."""
+        """Return the latest end of requests and goals by the monotonic clock; 0 without any."""
         return 0.0
 
     def close(self) -> None:
@@ -170,12 +170,12 @@ class BridgeChannel:
                 self._warn(f"dropped {self._drops.total} messages in all")
 
     def drop(self, reason: object, count: int = 1) -> None:
-        """Count messages that are dropped, and warn of them now or soon."""
+        """Count dropped messages; log them now or later."""
         with self.lock:
             self._warn(self._drops.add(str(reason), time.monotonic(), count))
 
     def warn_of_drops(self) -> None:
-        """Warn of what was dropped since the last warning, if it is long ago."""
+        """Log the drops since the last warning, if that is long ago."""
         with self.lock:
             self._warn(self._drops.due(time.monotonic()))
 
@@ -196,10 +196,10 @@ class BridgeQueue(Generic[_T]):
         self._lock = threading.Lock()
 
     def put(self, item: _T, size: int = 0) -> None:
-        """Send an item after those before it, on the thread of the sender."""
+        """Send an item after all earlier items, on the thread of the sender."""
         with self._lock:
             dropped = self._backlog.append(item, size)
-        if dropped:  # the sender has a job for each
+        if dropped:  # the job of the dropped item sends this one
             self._channel.drop("the dataflow does not take messages fast enough", dropped)
         else:
             self._channel.sender.put(self._send_next)
@@ -213,7 +213,7 @@ class BridgeQueue(Generic[_T]):
 
 
 class Topic(BridgeChannel):
-    """Topic whose type may come from the other side."""
+    """A topic; if its type is unknown, the endpoints of the other side describe it."""
 
     noun = "topic"
     other: ClassVar[Kind]
@@ -250,7 +250,7 @@ class Topic(BridgeChannel):
                 self._open(node, self.types.message(self.type_name))
             except DefinitionError as error:
                 if error.file:
-                    raise  # it is there, and wrong; else the other side may describe it
+                    raise  # invalid; a missing definition may come from the other side
         wanted = full_name(self.type_name, "msg") if self.type_name else None
         name = absolute(self.name, node.namespace, node.name)
         others = [
@@ -268,7 +268,7 @@ class Topic(BridgeChannel):
         return held is not None and other.type == held.name and other.hash in (NO_HASH, held.hash)
 
     def _follow(self, node: RosNode, other: EndpointToken) -> Waiting:
-        """Use the type of the other side, whose definition may differ from that here."""
+        """Use the type of the other side, whose definition may differ from the installed one."""
         if self.type is not None and other.hash in self._mismatched:
             return None
         try:
@@ -335,7 +335,7 @@ class PublishedTopic(Topic):
         self._kept: Backlog[tuple[MessageType, Payload]] = Backlog(
             depth if self.qos.transient_local else 0
         )
-        """Messages for late subscriptions, also if the type changes for them."""
+        """Kept messages for late subscriptions; they are published again if the type changes."""
 
     def open(self, node: RosNode, kind: MessageType) -> Any:
         kept = [before.decode(payload) for before, payload in self._kept]
@@ -397,11 +397,11 @@ class _Exchange(BridgeChannel):
         return self.check()
 
     def check(self) -> str | None:
-        """Return for what the opened endpoint waits."""
+        """Return the condition that the opened endpoint waits for."""
         return None
 
     def output(self, name: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
-        """Send to the output of a name, or to the first one without a name of its own."""
+        """Send to the output with this name, else to the first one without a special name."""
         if name not in self.sender.outputs:
             if name in _EXTRA_OUTPUTS:
                 return
@@ -419,7 +419,7 @@ class _Caller(_Exchange):
     def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
         self._waiting: deque[tuple[float, pa.Array, Mapping[str, Any]]] = deque()
-        """Requests for which no server is known, and until when they wait for one."""
+        """Requests without a known server, each with its deadline."""
         self._in_flight = 0
         self._order: deque[Future[_Answer]] = deque()
 
@@ -454,7 +454,7 @@ class _Caller(_Exchange):
     def busy_until(self) -> float:
         with self.lock:
             if self._in_flight:
-                return math.inf  # each has its own time limit
+                return math.inf  # each request has its own time limit
             return self._waiting[-1][0] if self._waiting else 0.0
 
     def _send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
@@ -511,7 +511,7 @@ class ServiceHost(_Exchange):
     def __init__(self, settings: Mapping[str, Any], sender: BridgeSender, types: Types) -> None:
         super().__init__(settings, sender, types)
         self.pending: dict[str, tuple[float, ServiceRequest]] = {}
-        """Requests that the dataflow has not answered, by id, and until when it may."""
+        """Requests without a response of the dataflow, by id, each with its deadline."""
         self._outbox = BridgeQueue(self, Backlog[tuple[str, pa.Array]](MAX_REQUESTS), self._send)
 
     def open(self, node: RosNode) -> Any:
@@ -543,7 +543,7 @@ class ServiceHost(_Exchange):
 
     def _send(self, item: tuple[str, pa.Array]) -> None:
         key, value = item
-        if key in self.pending:  # else it has expired
+        if key in self.pending:  # otherwise the request has expired
             self.output("request", value, {"request_id": key})
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
@@ -720,7 +720,7 @@ class Bridge:
                 break
         self._stopping.set()
         self._wake.set()
-        keeper.join(_KEEPER_SECONDS * 2)  # it may wait for a router
+        keeper.join(_KEEPER_SECONDS * 2)  # the keeper may be waiting for a router
         for _, channel in self._channels:
             channel.close()
         self._sender.close()
@@ -730,19 +730,19 @@ class Bridge:
             raise self._failure
 
     def _in_order(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return events in the order in which they count, with others that wait.
+        """Return the event and waiting ones, with feedback first.
 
-        Inputs take turns, so that a result may overtake the feedback that was sent before it.
+        Inputs are read in turns, so a result may overtake feedback that was sent before it.
         """
         events = [event]
         if any(isinstance(channel, ActionHost) for _, channel in self._channels):
-            while len(events) < _AT_ONCE and (more := self._node.try_recv()) is not None:
+            while len(events) < _MAX_REORDERED and (more := self._node.try_recv()) is not None:
                 events.append(more)
             events.sort(key=lambda one: one["type"] != "INPUT" or one["id"] != _FEEDBACK)
         return events
 
     def _take(self, event: dict[str, Any]) -> bool:
-        """Process an event; return whether others may follow."""
+        """Process an event; return False if it is the last one."""
         if event["type"] == "INPUT":
             for port, channel in self._channels:
                 if port in (event["id"], _ANY):
@@ -754,7 +754,7 @@ class Bridge:
         return True
 
     def _finish(self) -> None:
-        """Wait for what is under way; each channel limits how long."""
+        """Wait for requests and goals in progress; each channel limits the time."""
         while self._failure is None and any(
             channel.busy_until() > time.monotonic() for _, channel in self._channels
         ):
@@ -809,12 +809,12 @@ class Bridge:
 
     def _router_changed(self, waiting: str | None) -> None:
         self._router = waiting
-        if self._connection is None:  # it is not connected yet, and may wait for long
+        if self._connection is None:  # it is still connecting, which may take long
             self._show([waiting])
         self._wake.set()
 
     def _show_graph(self, connection: RosConnection, name: str) -> None:
-        """Show the graph on the page, if it has changed and was not shown a moment ago."""
+        """Send a changed graph to the page, at most once in _GRAPH_SECONDS."""
         changes, now = connection.graph.changes, time.monotonic()
         if changes != self._shown_changes and now >= self._shown_at + _GRAPH_SECONDS:
             self._shown_changes, self._shown_at = changes, now
@@ -822,12 +822,12 @@ class Bridge:
             self._node.report_details(summary)
 
     def _show(self, found: Sequence[Waiting]) -> None:
-        """Show in the lists of dora what the bridge waits for."""
+        """Report the conditions that the bridge waits for, for the lists of dora."""
         waiting = waiting_text(found)
         if waiting is None:
             self._since = time.monotonic()
         elif self._connection is not None and time.monotonic() - self._since < _PATIENCE_SECONDS:
-            return  # what is needed may be about to appear
+            return  # the conditions may be met soon
         if waiting != self._waiting:
             self._waiting = waiting
             self._node.report_waiting(waiting)
@@ -845,7 +845,7 @@ def _choice(settings: Mapping[str, Any]) -> Choice:
 def _channels(
     settings: Mapping[str, Any], sender: BridgeSender, types: Types
 ) -> list[tuple[str, BridgeChannel]]:
-    """Return the channels and the input of each: `_ANY`, or empty for none."""
+    """Return the channels, each with its input: `_ANY` for all, empty for none."""
     if "topics" not in settings:
         kinds: Mapping[tuple[bool, str], type[BridgeChannel]] = {
             (True, "client"): ServiceCaller,

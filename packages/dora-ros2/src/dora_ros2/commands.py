@@ -1,4 +1,4 @@
-"""Command `dora ros2`: looks at a ROS graph and talks to it, without a dataflow.
+"""Command `dora ros2`: shows a ROS graph and exchanges messages with it, without a dataflow.
 
 All results go to standard output, one line each; everything else to standard error. Names come
 from other nodes, so control characters in them are shown escaped.
@@ -69,9 +69,9 @@ from dora_ros2.zenoh.tokens import (
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _END_SECONDS = 1.5
-"""Time to cancel a goal at a signal."""
+"""Seconds to cancel a goal after a signal."""
 _CANCEL_SECONDS = 0.7
-"""Time for the answer to a goal, and again for that to its cancellation."""
+"""Seconds for the answer to a goal, and for the answer to its cancellation."""
 _CANCELED = {
     CancelCode.ACCEPTED: "canceling the goal",
     CancelCode.REJECTED: "the server refuses to cancel the goal, which runs on",
@@ -120,8 +120,8 @@ class Reach:
 def ended_by_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM end the process during the block.
 
-    KeyboardInterrupt can be lost: in a finalizer, in a callback, in a wait that begins right then.
-    The main thread may also be inside Zenoh. So a thread ends the process.
+    A thread ends the process: KeyboardInterrupt can be lost in finalizers, callbacks and waits that
+    begin at that moment, and the main thread may be inside Zenoh.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -169,7 +169,7 @@ def _open(
         domain=reach.domain,
         router=reach.router,
         config=reach.config,
-        # Its router has the whole graph; peers would have to find each other first.
+        # The router has the complete graph at once; peers would have to discover each other.
         client=True,
         wait_seconds=wait_seconds,
         profile=Profile.HUMBLE if reach.humble else None,
@@ -179,7 +179,7 @@ def _open(
 
 @contextmanager
 def _session(reach: Reach) -> Iterator[ZenohSession]:
-    """A session whose graph is complete."""
+    """Open a session, and wait until its graph is complete."""
 
     def on_state(state: str | None) -> None:
         if state:
@@ -193,7 +193,7 @@ def _session(reach: Reach) -> Iterator[ZenohSession]:
 
 @contextmanager
 def _node(reach: Reach) -> Iterator[RosNode]:
-    """A node for a command, in a session whose graph is complete."""
+    """Open a node for a command, and wait until its graph is complete."""
     with _session(reach) as session:
         yield RosNode(session, f"dora_ros2_{reach.word.replace('-', '_')}")
 
@@ -511,7 +511,7 @@ def _publishers(
 
 
 def _matching_qos(publishers: Sequence[EndpointToken]) -> Qos:
-    """Receive kept messages if any publisher keeps them."""
+    """Return a QoS that receives kept messages if any publisher keeps them."""
     kept = [one.qos for one in publishers if one.qos.transient_local]
     return kept[0] if kept else Qos()
 
@@ -550,7 +550,7 @@ def _json(value: Any, items: int | None = None) -> str:
 
 @dataclass
 class KeyTraffic:
-    """Messages of one key while the check watched; size and attachment of the first one."""
+    """Number of messages of one key, with size and attachment of the first one."""
 
     count: int = 0
     size: int = 0

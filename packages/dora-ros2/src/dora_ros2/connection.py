@@ -32,7 +32,7 @@ OnMessage = Callable[[bytes, Attachment | None], None]
 OnRequest = Callable[[Any], None]
 """Called with a `dora_ros2.zenoh.endpoints.ServiceRequest`."""
 _MISMATCH_SECONDS = 2.0
-"""Time for a bridge to take the type of the other side, before a mismatch is logged."""
+"""Seconds for a bridge to adopt the type of the other side before a mismatch is logged."""
 _logger = logging.getLogger(__name__)
 
 
@@ -111,7 +111,7 @@ class RosConnection:
                     ours = [one.node.zid == self.id for one in (offer, use)]
                     if any(ours) and (offer, use) not in self._warned:
                         other = use if ours[0] else offer
-                        # messages go from the offer to the use, requests the other way
+                        # messages go from the offer to the use, others in the opposite direction
                         way = "to" if ours[0] is (word == "messages") else "from"
                         text = f"{name}: no {word} {way} {other.node.full_name}: {reason}"
                         yield (offer, use), text
@@ -208,7 +208,7 @@ class RosNode:
             self.endpoints.add(endpoint)
 
     def close(self) -> None:
-        """Close all endpoints and withdraw the node; again does nothing."""
+        """Close all endpoints and withdraw the node; further calls have no effect."""
         with self._lock:
             if self.closed:
                 return
@@ -238,11 +238,11 @@ class RosEndpoint:
             self.close()
             raise
         self.refresh()
-        # Its own token came before it was one of the node's endpoints.
+        # Its token was processed before the node listed the endpoint.
         node.connection.check_matches()
 
     def close(self) -> None:
-        """Withdraw the endpoint; again does nothing. A call of its callback may still end after."""
+        """Withdraw the endpoint; further calls have no effect. A callback may still be running."""
         with self._lock:
             if self.closed:
                 return

@@ -20,10 +20,10 @@ def _resolved(bridge: Ros2, inputs: list[str], outputs: list[str]) -> dict[str, 
 
 
 def _warnings(bridge: Ros2, folder: Path, env: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the types that are unknown here."""
+    """Yield a warning for each type without a definition on this machine."""
     from dora_ros2.types import Types
 
-    if "AMENT_PREFIX_PATH" in env:  # it names folders of the machine of the node
+    if "AMENT_PREFIX_PATH" in env:  # its folders are on the machine of the node
         return
     known: Any = Types([folder])
     for path, kind, name in bridge.types():

@@ -1,4 +1,4 @@
-"""Check of `dora doctor`: which processes of dora are in a ROS domain, and who can reach them."""
+"""Check of `dora doctor`: processes of dora in a ROS domain, and their open ports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check() -> Iterator[Finding]:
         try:
             found = _ros_session(process)
         except (psutil.Error, OSError):
-            continue  # it ended, or belongs to another account
+            continue  # the process has ended, or belongs to another account
         if found is not None:
             yield found
 
@@ -71,7 +71,7 @@ def _address(address: Any) -> str:
 
 
 def _node_id(config: str) -> str:
-    """Return the id in a launch configuration, which another version may have written."""
+    """Return the id in a launch configuration, possibly of another version."""
     try:
         return str(json.loads(config)["node_id"])
     except (ValueError, KeyError, TypeError):

@@ -29,9 +29,9 @@ _STANDARD_TYPES = {
 @dataclass(frozen=True, slots=True)
 class RosTopic:
     name: str
-    """Absolute."""
+    """Absolute name."""
     type: str
-    """`package/msg/Name`; empty if it is the one of the other side."""
+    """`package/msg/Name`; empty if the other side determines the type."""
 
     @property
     def standard_type(self) -> str | None:

@@ -28,13 +28,13 @@ from dora_ros2.topics import DEFINITION_KEY, default_port
 from dora_ros2.types import MessageType, Types
 
 NODE = "ros2"
-"""Node of the recording; it would bridge the topics of the bag."""
+"""Node of the recording: the bridge that would send the topics of the bag."""
 CDR = "cdr"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _NUMBER = re.compile(r"(\d+)")
 _MAX_MESSAGE: Final = 1 << 30
-"""Bytes of a message that was compressed."""
+"""Most bytes of a decompressed message."""
 _LAST_TIME = (1 << 63) - 1
 """Latest time, in nanoseconds, that a signed integer holds."""
 
@@ -65,7 +65,7 @@ class Bag:
             raise CannotConvert(f"{path} has no files of a bag (.mcap, .db3)")
 
     def messages(self, scratch: Path) -> Iterator[RecordedMessage]:
-        """Yield what is intact; compressed files are unpacked in ``scratch``. Raises OSError."""
+        """Yield the intact messages; files are decompressed in ``scratch``. Raises OSError."""
         for path in self.files:
             with path.open("rb") as file:
                 if file.read(4) == _ZSTD_MAGIC:
@@ -113,7 +113,7 @@ class Bag:
                     columns = _texts("topic_type", "encoded_message_definition", "encoding")
                     query = f"SELECT {columns} FROM message_definitions"
                     for kind, text, encoding in db.execute(query):
-                        # a definition may be empty, unlike one that is not in the file
+                        # An empty definition is valid; a missing definition is not.
                         is_known = encoding in ("ros2msg", "ros2idl")
                         definitions[kind] = text or ("\n" if is_known else "")
                 query = f"SELECT id, {_texts('name', 'type', 'serialization_format')} FROM topics"
@@ -129,7 +129,7 @@ class Bag:
                         continue
                     text = definitions.get(kind, "").encode()
                     yield RecordedMessage(name, kind, text, time, time, 0, data)
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second: its text is damaged
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # or its text is damaged
             self.problems.append(
                 f"{path} is damaged: {error}; the first {read} messages could be read"
             )
@@ -251,7 +251,7 @@ class BagImport:
         return _Decoder(kind, schema, schema.serialize().to_pybytes())
 
     def _dataflow(self) -> dict[str, Any]:
-        """Return a dataflow with the bridge that would send the same."""
+        """Return a dataflow with a bridge that would send the same messages."""
         imported = {one.output: one for one in self.topics.values() if one.messages}
         topics = [
             {"topic": one.topic, "message_type": one.type, "output": output}
@@ -261,7 +261,7 @@ class BagImport:
 
 
 def _texts(*columns: str) -> str:
-    """Return these columns for a query, as texts whatever a damaged file has there."""
+    """Return columns for a query, cast to text, because damaged files may have other values."""
     return ", ".join(f"CAST(IFNULL({one}, '') AS TEXT)" for one in columns)
 
 

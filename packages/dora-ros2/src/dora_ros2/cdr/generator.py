@@ -17,7 +17,7 @@ from dora_ros2.definitions.description import FieldType, TypeDescription
 from dora_ros2.errors import DefinitionError, MalformedMessage
 
 LONG = 512
-"""Elements from which a list of numbers is not converted to Python objects, but shared."""
+"""Elements from which on the memory of a list of numbers is shared, not converted."""
 
 
 _NUMBERS: Final = {
@@ -27,11 +27,10 @@ _NUMBERS: Final = {
 }  # fmt: skip
 
 _SMALL_BYTES: Final = 4096
-"""Bytes below which conversion to Python objects is faster than looking for memory views."""
+"""Bytes below which conversion to Python objects is faster than a search for long lists."""
 
 View = tuple[tuple[int, ...], int | pa.Array, int]
-"""Path of a list or text, by indexes of fields; its elements, or where they begin in the payload;
-their number."""
+"""List or text: path as indexes of fields, elements or their offset in the payload, number."""
 
 
 def arrow_type(description: TypeDescription, name: str | None = None) -> pa.StructType:
@@ -58,7 +57,7 @@ def field_type(description: TypeDescription, kind: FieldType) -> pa.DataType:
 
 
 def with_views(array: pa.StructArray, views: Sequence[View], payload: pa.Buffer) -> pa.StructArray:
-    """Replace empty lists and texts of a struct array of one row by what lies in ``payload``.
+    """Replace empty lists and texts of a struct array of one row with those in ``payload``.
 
     Raises ArrowInvalid: a text is not valid UTF-8.
     """
@@ -156,7 +155,7 @@ class Generator:
         self._lines += [" " * self._depth + line for line in lines]
 
     def refuse(self, condition: str, text: str, count: str = "", more: str = "") -> None:
-        """Emit an error with a text: all of it, or what stands before and after a count."""
+        """Emit an error; its text is complete, or given as the parts before and after a count."""
         parts = f"{text!r}, {count}, {more!r}" if count else repr(text)
         self.emit(f"if {condition}: raise malformed({parts})")
 
@@ -203,7 +202,7 @@ class Generator:
             self.emit_group(packed)
 
     def loop(self, head: str, body: Callable[[], None]) -> None:
-        """Emit a loop; the position is unknown at its begin and after it."""
+        """Emit a loop; the position is unknown at its start and after it."""
         self.emit(head)
         self._depth += 1
         self.know(1)

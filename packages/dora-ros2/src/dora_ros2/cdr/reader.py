@@ -2,8 +2,8 @@
 
 A reader is straight-line code: nested messages are inlined, and every count is compared with the
 bytes that are left before anything is allocated for it. Long lists of numbers are not read: the
-reader returns where they lie. Python objects need many times the memory of what they are read from,
-so that the reader of large payloads appends the fields of messages in lists to columns.
+reader returns their offsets. Python objects need many times the memory of the payload, so the
+reader of large payloads appends the fields of messages in lists to columns.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def generate_reader(description: TypeDescription, order: str, large: bool) -> Re
 
 
 def _wide(raw: memoryview, order: str) -> str:
-    """Decode UTF-16 units of 4 bytes each."""
+    """Decode UTF-16 units that occupy 4 bytes each."""
     encoding = "utf-32-le" if order == "<" else "utf-32-be"
     units = str(raw, encoding, "surrogatepass").encode("utf-16-le", "surrogatepass")
     return units.decode("utf-16-le")
@@ -57,7 +57,7 @@ def _swapped(raw: memoryview, code: str) -> array.array[Any]:
 
 
 class _ReaderGenerator(Generator):
-    """The code has the bytes in ``b``, the position in ``p`` and the end in ``e``."""
+    """Generator of readers; in the code, ``b`` has the bytes, ``p`` is the position, ``e`` the end."""
 
     def __init__(self, description: TypeDescription, order: str, large: bool) -> None:
         super().__init__(description, order)
@@ -170,7 +170,7 @@ class _ReaderGenerator(Generator):
         self, kind: FieldType, code: str, count: str, path: tuple[int, ...] | None, label: str
     ) -> str:
         size = struct.calcsize(f"={code}")
-        if size == 8:  # writers do not align if there are none
+        if size == 8:  # writers do not pad an empty list
             self.emit(f"if {count}: p += -p & 7", "else: slack += 8")
         else:
             self.align(size)
@@ -266,9 +266,9 @@ class _ReaderGenerator(Generator):
 
 
 def _sizes(description: TypeDescription, kind: FieldType) -> tuple[int, float]:
-    """Return the least number of bytes of an element in a payload, without padding.
+    """Return the fewest bytes of an element in a payload without padding, and its surplus.
 
-    And by how many more than twice of it are needed for its columns, which is rarely positive.
+    The surplus is the memory of its columns beyond twice that size; it is rarely positive.
     """
     if kind.kind == "array":
         element = kind.single
@@ -280,7 +280,7 @@ def _sizes(description: TypeDescription, kind: FieldType) -> tuple[int, float]:
         return sum(sizes), sum(more)
     code = kind.code if kind.kind == "single" else None
     size = struct.calcsize(f"={code}") if code else 4
-    return size, -size * 15 / 16  # a column has room for a sixteenth more
+    return size, -size * 15 / 16  # columns are allocated with a surplus of 1/16
 
 
 def _filled(

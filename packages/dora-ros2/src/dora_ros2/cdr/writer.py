@@ -93,7 +93,7 @@ def _wide(text: str) -> bytes:
 
 
 class _WriterGenerator(Generator):
-    """The code has the bytes in ``o``."""
+    """Generator of writers; the code appends to the bytes in ``o``."""
 
     def __init__(self, description: TypeDescription) -> None:
         super().__init__(description, "<")

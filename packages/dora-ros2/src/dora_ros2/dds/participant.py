@@ -60,17 +60,17 @@ from dora_ros2.zenoh.tokens import (
 
 _UNKNOWN: Final = "_NODE_NAME_UNKNOWN_"
 _SAMPLES_PER_TURN: Final = 64
-"""Samples of a reader that are taken before those of others."""
+"""Samples that are taken from one reader before the next reader."""
 _FIRST_PORT: Final = 7400
 """First UDP port of domain 0."""
 _PORTS: Final = 250
 """Number of UDP ports of each domain."""
 _ACK_SECONDS: Final = 1
-"""Longest wait of a publisher that closes for its reliable readers."""
+"""Longest wait in seconds for reliable readers when a publisher is closed."""
 _CYCLONE: Final = b"\x01\x10"
 """Vendor at the beginning of each identifier."""
 _REMATCH_SECONDS: Final = 3.0
-"""Time for the heartbeat that answers a new match; a lost packet is repeated after one."""
+"""Seconds for the heartbeat after a new match, including one repetition of a lost packet."""
 # Fast DDS of ROS 2 Kilted describes lists in a way that Cyclone DDS refuses.
 _BY_NAME: Final = (
     "<CycloneDDS><Domain><Compatibility><IgnoreTypeInformation>1.15,1.16,1.1</IgnoreTypeInformation>"
@@ -102,7 +102,7 @@ def dds_qos(qos: Qos, type_hash: str) -> DdsQos:
         Policy.Reliability.Reliable(_BLOCKING) if qos.reliable else Policy.Reliability.BestEffort,
         Policy.Durability.TransientLocal if qos.transient_local else Policy.Durability.Volatile,
         history,
-        Policy.DurabilityService(0, history, -1, -1, -1),  # what late readers receive
+        Policy.DurabilityService(0, history, -1, -1, -1),  # limits of what late readers receive
         Policy.Deadline(_INFINITE if qos.deadline is None else qos.deadline),
         Policy.Lifespan(_INFINITE if qos.lifespan is None else qos.lifespan),
         liveliness(lease),
@@ -214,7 +214,7 @@ class DdsPublisher(DdsEndpoint, Publisher):
         self.key: UUID = self._writer.get_guid()
 
     def publish(self, payload: Payload) -> None:
-        writer = self._writer  # None after `closed` was set
+        writer = self._writer  # None once it is closed
         self._check_open()
         try:
             writer.write(carry(self._topic.data_type, payload))
@@ -224,7 +224,7 @@ class DdsPublisher(DdsEndpoint, Publisher):
     def _withdraw(self) -> None:
         """Withdraw the publisher once readers have what it sent."""
         if self.qos.reliable:
-            # A reader may be stuck; cyclonedds 11 then refers to a name that does not exist.
+            # If a reader is stuck, cyclonedds 11 raises AttributeError due to an undefined name.
             with contextlib.suppress(DDSException, AttributeError):
                 self._writer.wait_for_acks(_ACK_SECONDS * SECOND)
         self._participant.publish_nodes()
@@ -278,9 +278,7 @@ class DdsSubscription(DdsEndpoint):
         reader = self._reader
         if self.closed or reader is None:
             return
-        for sample in reader.take(
-            N=_SAMPLES_PER_TURN
-        ):  # the others have their turn before the rest
+        for sample in reader.take(N=_SAMPLES_PER_TURN):  # the rest follows after the other readers
             if self.closed:
                 return
             if hasattr(sample, "payload"):
@@ -344,7 +342,7 @@ class DdsParticipant(RosConnection):
         """Participant and token of each discovered endpoint; tokens do not have their node."""
         self._named: dict[bytes, list[dict[str, Any]]] = {}
         self.gids: dict[UUID, bytes] = {}
-        """Identifiers of endpoints as the graph knows them."""
+        """GIDs of the endpoints in the graph."""
         self.topics: dict[str, Any] = {}
         try:
             network = configuration(environ)
@@ -479,7 +477,7 @@ class DdsParticipant(RosConnection):
         changed = False
         for sample in _all_of(self._infos):
             if not hasattr(sample, "payload"):
-                continue  # a participant that left: its endpoints left as well
+                continue  # a participant that left: its endpoints are removed as well
             try:
                 info = self._info.decode(sample.payload).to_pylist()[0]
             except MalformedMessage:
@@ -489,7 +487,7 @@ class DdsParticipant(RosConnection):
         return changed
 
     def _update(self) -> None:
-        """Make the graph from what was discovered."""
+        """Build the graph from the discovered endpoints."""
         present = {one.bytes for one, _ in self._found.values()} | {self.key.bytes}
         self._named = {key: nodes for key, nodes in self._named.items() if key in present}
         nodes: dict[bytes, NodeToken] = {}

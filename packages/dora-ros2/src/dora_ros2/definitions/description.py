@@ -44,8 +44,8 @@ PLACEHOLDER: Final = "structure_needs_at_least_one_member"
 
 _OTHER_NAMES: Final = {12: "long double", 13: "char", 14: "wchar"}
 """Names of the elements that only `.idl` files have."""
-_MOST_FIELDS: Final = 10_000
-"""Fields with all nested ones; readers and writers have code for each of them."""
+_MAX_FIELDS: Final = 10_000
+"""Most fields of a type with all nested ones; generated code grows with each field."""
 _ELEMENTS: Final = {NESTED, BOUNDED_STRING, BOUNDED_WSTRING, *IDS.values(), *_OTHER_NAMES}
 _ARRAY: Final = 48
 """Distance of the type ids of arrays from those of their elements."""
@@ -247,7 +247,7 @@ def _structure(entry: Mapping[str, Any], sources: Mapping[str, str]) -> Structur
         ):
             raise DefinitionError(f'"{name}" has a field of unknown type {field_type.type_id}')
         default = None
-        with contextlib.suppress(DefinitionError):  # of use to this sender only
+        with contextlib.suppress(DefinitionError):  # an invalid source text is ignored
             if described.get("default_value"):
                 default = value_of(field_type, described["default_value"])
         fields.append(Field(str(described["name"]), field_type, default))
@@ -299,8 +299,8 @@ def describe(name: str, lookup: Callable[[str], Structure]) -> TypeDescription:
             inner = [visit(field.type.nested, (*above, wanted)) for field in one.fields
                      if field.type.nested]  # fmt: skip
             sizes[wanted] = len(one.fields) + sum(inner)
-            if sizes[wanted] > _MOST_FIELDS:
-                raise DefinitionError(f'"{wanted}" has more than {_MOST_FIELDS} fields')
+            if sizes[wanted] > _MAX_FIELDS:
+                raise DefinitionError(f'"{wanted}" has more than {_MAX_FIELDS} fields')
         return sizes[wanted]
 
     visit(name, ())
@@ -388,7 +388,7 @@ def service_structures(name: str, request: Structure, response: Structure) -> li
 def action_structures(
     name: str, goal: Structure, result: Structure, feedback: Structure
 ) -> list[Structure]:
-    """Return the 14 structures of the action ``name``."""
+    """Return all structures of the action ``name``: itself and the implicit ones."""
     goal_id = _nested("unique_identifier_msgs/msg/UUID")
     stamp = _nested("builtin_interfaces/msg/Time")
     send, get = f"{name}_SendGoal", f"{name}_GetResult"

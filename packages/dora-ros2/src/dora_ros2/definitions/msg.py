@@ -27,7 +27,7 @@ _TYPE = re.compile(
 )
 _CONSTANT = re.compile(r"[A-Z]\w*\s*=")
 _UNCOMMENTED = re.compile(r"""(?:[^#"']|"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'|$))*""")
-"""A line without what follows a ``#`` outside of quotes; one in a comment begins no text."""
+"""Part of a line before a ``#`` outside of quotes; quotes within a comment are ignored."""
 SEPARATOR = re.compile(r"^---.*$\n?", re.MULTILINE)
 
 

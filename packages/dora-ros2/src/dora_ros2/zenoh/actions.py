@@ -117,7 +117,7 @@ class Goals:
         ]
 
     def expire(self, now: float) -> None:
-        """Forget goals that ended long ago."""
+        """Remove goals that ended long ago."""
         for goal in list(self.goals.values()):
             if goal.ended_at is not None and now - goal.ended_at >= self._keep_seconds:
                 goal.state = GoalState.UNKNOWN
@@ -159,7 +159,7 @@ class ServerGoal:
         self._request.answer({"accepted": True, "stamp": stamp(stamp_ns)})
         self.server.publish_status()
         with self.server.lock:
-            if self.state is GoalState.ACCEPTED:  # else canceled meanwhile
+            if self.state is GoalState.ACCEPTED:  # otherwise it was canceled meanwhile
                 self.server.goals.move(self.id, GoalState.EXECUTING, time.monotonic())
         self.server.publish_status()
 
@@ -392,7 +392,7 @@ class ActionClient:
         return then(self._get.ask({"goal_id": _uuid(goal_id)}, timeout=timeout), answered)
 
     def cancel(self, goal_id: bytes, *, timeout: float = REQUEST_SECONDS) -> Future[CancelCode]:
-        """Ask to cancel a goal, or all of them: `ANY_GOAL`."""
+        """Request to cancel a goal, or all of them: `ANY_GOAL`."""
 
         def answered(answer: pa.StructArray) -> CancelCode:
             try:

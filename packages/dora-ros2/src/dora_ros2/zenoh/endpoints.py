@@ -50,7 +50,7 @@ _JOIN_SECONDS = 2.0
 _SENDERS = 1000
 """Publishers that a transient local subscription remembers."""
 _NO_LIMIT = 365 * 86400.0
-"""Seconds of a request that never times out."""
+"""Timeout in seconds of a request without a limit."""
 _SERVICE_QOS = Qos()
 _logger = logging.getLogger(__name__)
 _callback = threading.local()
@@ -60,16 +60,16 @@ _ensure.argtypes = ()
 
 
 def _keep_thread_state() -> None:
-    """Keep the interpreter's state of a thread of Zenoh, which it would create for each call.
+    """Keep the Python thread state of a thread of Zenoh, otherwise each callback creates one.
 
-    One call of PyGILState_Ensure without its counterpart does; the attribute is part of the state.
+    This takes one PyGILState_Ensure without a release; the attribute is stored in that state.
     """
     if not hasattr(_callback, "state"):
         _callback.state = _ensure()
 
 
 def outside_callback(call: Callable[[], None]) -> None:
-    """Call what waits for callbacks of Zenoh: here, or in a thread if this is one of them."""
+    """Call a function that waits for callbacks of Zenoh; within a callback, in a new thread."""
     if _inside_callback():
         threading.Thread(target=call, name="ros2-outside").start()
     else:
@@ -104,10 +104,10 @@ class _Declared(Protocol):
 
 
 class ZenohConnection(RosConnection):
-    """Session as its endpoints use it."""
+    """Interface of a session for its endpoints."""
 
     profile: Profile
-    """Profile of the user, else of the other nodes; announced endpoints follow a change."""
+    """Profile of the user or of the other nodes; a change updates announced endpoints."""
     follows: bool
     """Whether the profile follows the other nodes."""
     _zenoh: zenoh.Session
@@ -150,7 +150,7 @@ class ZenohEndpoint(RosEndpoint):
             undeclare(one)
 
     def _end_requests(self) -> None:
-        """End what waits for a reply; the token is withdrawn already."""
+        """End requests that wait for a reply; the token was withdrawn before."""
 
     def _hash(self) -> str:
         return NO_HASH if self.session.profile is Profile.HUMBLE else self.type.hash
@@ -162,7 +162,7 @@ class ZenohEndpoint(RosEndpoint):
         )
         self.gid = gid(str(self.token))
         self.key = data_key(session.domain, self.name, dds_name, type_hash)
-        # The token comes last: peers send as soon as they receive it.
+        # Declare the token last, because peers send once they receive it.
         self._declared = self._declare(session.raw, self.qos)
         self._declared.append(session.raw.liveliness().declare_token(str(self.token)))
 
@@ -307,7 +307,7 @@ class Subscription(ZenohEndpoint):
             self._query_kept(sender)
 
     def _query_kept(self, sender: bytes) -> None:
-        """Query what a publisher kept before the first message that arrived of it.
+        """Query the messages that a publisher kept before the first received one.
 
         While a connection is new, messages may overtake the announcement of the publisher's cache.
         Zenoh then drops those in the cache, which are older.
@@ -350,7 +350,7 @@ class Subscription(ZenohEndpoint):
 
 @dataclass
 class _Joining:
-    """Messages of a publisher by number, until those before its first one are here, or a time."""
+    """Held messages of a publisher by number, until its earlier messages arrive or a deadline."""
 
     until: float
     messages: dict[int, tuple[bytes, Attachment | None]] = field(default_factory=dict)
@@ -554,7 +554,7 @@ def _samples(qos: Qos) -> int:
 
 
 def then(source: Future[_A], convert: Callable[[_A], _B | Future[_B]]) -> Future[_B]:
-    """Return a future of what `convert` makes of the value of another, or of the future it returns.
+    """Return a future of `convert` applied to the value of another; it may return a future.
 
     Errors pass through.
     """

@@ -1,4 +1,4 @@
-"""State machine of the ROS graph: tokens come and go, nodes, topics and services result (pure)."""
+"""State machine of the ROS graph: nodes, topics and services from the present tokens (pure)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dora_ros2.zenoh.tokens import (
 )
 
 FOLLOWER = "/dora"
-"""Enclave of nodes whose profile is that of the others, so that two of them do not agree alone."""
+"""Enclave of nodes that adopt the profile of others; they ignore each other's profiles."""
 _ACTION = "/_action/"
 _ACTION_PART = re.compile(r"(/action/.*)_(SendGoal|GetResult|FeedbackMessage)$")
 _HIDDEN = re.compile(
@@ -29,9 +29,9 @@ _HIDDEN = re.compile(
 )
 """Topics and services that every node of ROS has, and a summary omits."""
 _ROWS = 1000
-"""Nodes, and rows, of a summary."""
+"""Most nodes, and most rows, of a summary."""
 _NAMES = 20
-"""Names in one cell of a summary."""
+"""Most names in one cell of a summary."""
 
 
 class Profile(StrEnum):

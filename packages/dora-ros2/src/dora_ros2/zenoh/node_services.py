@@ -1,6 +1,6 @@
 """Services that every node of ROS has: of its parameters, and of the types that it uses.
 
-Values of parameters, and the services of those of our nodes; type descriptions from and for others.
+Encodes values of parameters, serves parameters, and requests and serves type descriptions.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ _DEFAULTS: Mapping[str, Any] = {
     # Cached messages of transient local publishers are ordered by time.
     "timestamping/enabled": {"router": True, "peer": True, "client": True},
 }
-"""Values of rmw_zenoh, where the user's session file does not set them."""
+"""Defaults of rmw_zenoh, for settings that the user's session file does not have."""
 _LISTEN = {"router": ["tcp/localhost:7447"], "peer": ["tcp/localhost:0"], "client": []}
 _LOOPBACK = re.compile(r"/(localhost|127\.\d+\.\d+\.\d+|\[::1\]):")
 _ROUTER_SECONDS = 1.0
@@ -79,7 +79,7 @@ def configuration(
         if made.get_json(path) in ("null", "[]"):
             made.insert_json5(path, json.dumps(value))
     if not source:
-        # As rmw_zenoh; a process that is killed would leave its files in /dev/shm.
+        # The default of rmw_zenoh; a killed process would leave its files in /dev/shm.
         made.insert_json5("transport/shared_memory/enabled", "false")
     # Zenoh's own default is every interface.
     if made.get_json("listen/endpoints") == zenoh.Config().get_json("listen/endpoints"):
@@ -108,7 +108,7 @@ def configuration(
 
 
 def open_router(listen: str = ROUTER) -> zenoh.Session:
-    """Open a router that forwards as the one of ROS, for a computer without ROS.
+    """Open a router that forwards like the router of ROS, for a computer without ROS.
 
     Raises SessionError.
     """
@@ -311,7 +311,7 @@ class ZenohSession(ZenohConnection):
 def tls_problem(made: zenoh.Config, endpoint: str) -> str | None:
     """Return why the TLS settings do not fit a router; None if they do, or it does not answer.
 
-    Zenoh only logs it.
+    Zenoh logs this problem but does not report it.
     """
     protocol, _, address = endpoint.partition("/")
     host, _, port = address.partition("#")[0].partition("?")[0].rpartition(":")
