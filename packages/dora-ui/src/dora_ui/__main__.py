@@ -11,5 +11,5 @@ from dora_ui.page_process import main
 if __name__ == "__main__":
     try:
         main(sys.argv[1])
-    except Exception as error:  # noqa: BLE001 - the edge of the process
+    except Exception as error:  # noqa: BLE001 - last handler of the process
         sys.exit(errors.report(error))

@@ -1,4 +1,4 @@
-"""Requests of the page that are answered once: graph, parameters, changes, recordings."""
+"""Requests of the page with a single answer: graph, parameters, changes, recordings."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ FORWARDED_OF_FLEETS: Final = (
 Handler = Callable[[Request], Awaitable[dict[str, Any] | Response]]
 
 PIECE: Final = 256 * 1024
-"""Bytes of a forwarded answer that are sent at once."""
+"""Most bytes of a forwarded answer that are sent at once."""
 _SENT: Final = ("content-type", "range")
 _RETURNED: Final = ("content-type", "content-length", "content-range", "content-disposition")
 
@@ -66,14 +66,14 @@ logger = logging.getLogger("dora.ui")
 
 
 class _Body(BaseModel):
-    """The body of a request; alone one without fields."""
+    """Base of request bodies; used directly for a body without fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class _Start(_Body):
     patterns: tuple[str, ...] = ()
-    """Outputs by shell patterns; empty: all."""
+    """Shell patterns of outputs; empty: all outputs."""
     max_seconds: Annotated[float | None, Field(gt=0)] = None
 
 
@@ -133,7 +133,7 @@ def _row(one: FleetRecording) -> dict[str, Any]:
 
 
 class Forwarded(StreamingResponse):
-    """The answer, as it arrives; the browser sees a cut connection if it does not end."""
+    """Response that streams an answer; if it is incomplete, the browser's connection is closed."""
 
     def __init__(
         self, connection: ControlConnection, answer: http.client.HTTPResponse, path: str
@@ -170,7 +170,7 @@ async def forward(endpoint: Endpoint, request: Request) -> Forwarded:
 
     def answered() -> http.client.HTTPResponse:
         connection.connect()
-        connection.sock.settimeout(None)  # a stop takes as long as its nodes
+        connection.sock.settimeout(None)  # a stop takes as long as its nodes need to end
         connection.request(request.method, path, body, {**endpoint.headers(), **headers})
         return connection.getresponse()
 
@@ -186,7 +186,7 @@ async def forward(endpoint: Endpoint, request: Request) -> Forwarded:
 
 
 def _abort(connection: ControlConnection) -> None:
-    """Close a connection for which a thread may wait."""
+    """Close a connection on which a thread may be waiting."""
     if connection.sock is not None:
         with suppress(OSError):
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
@@ -255,7 +255,7 @@ class Actions:
         return await forward(self._coordinator.endpoint(), request)
 
     async def _forward(self, operation: str, request: Request) -> Response:
-        """Let the coordinator answer an operation of the REST API."""
+        """Forward an operation of the REST API to the coordinator."""
         if self._coordinator.is_local and operation in FORWARDED_OF_FLEETS:
             raise RequestFailed(NEEDS_COORDINATOR, "failed")
         return await forward(self._coordinator.endpoint(), request)
@@ -268,7 +268,7 @@ class Actions:
         replies = await self._call(request, GetParams(node=_node(request)))
         found = [one.reply for one in replies.replies if isinstance(one.reply, Params)]
         values = found[0].values if found else {}
-        # JSON of browsers has no NaN and no infinity: they become texts
+        # Browsers do not parse NaN and infinity in JSON: they become texts.
         return {"values": json.loads(json.dumps(values), parse_constant=str)}
 
     async def _ros_graph(self, request: Request) -> dict[str, Any]:

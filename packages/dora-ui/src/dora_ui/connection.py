@@ -1,4 +1,4 @@
-"""Requests of the page to a coordinator, or to one in this process."""
+"""Connections of the page to a remote coordinator, or to one in this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NEEDS_COORDINATOR = (
 
 
 class ReplyStream:
-    """Progress of one request, and then its answer."""
+    """Progress of one request, followed by its answer."""
 
     def __init__(self, connection: StreamSocket, number: int) -> None:
         self._socket = connection
@@ -54,7 +54,7 @@ class ReplyStream:
 
 
 class CoordinatorConnection:
-    """A connection for each request that is open; those without progress share some."""
+    """Opens a connection for each request; requests without progress reuse idle connections."""
 
     is_local = False
     """Whether the page shows runs of this computer only; they cannot be started or recorded."""
@@ -95,7 +95,7 @@ class CoordinatorConnection:
         endpoint = await self._reach()
         client = self._idle.pop() if self._idle else CoordinatorClient(endpoint)
         try:
-            # a thread of its own until it is answered
+            # uses a thread until the answer arrives
             ask = partial(client.request, request)
             answer = await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
         except RequestFailed:

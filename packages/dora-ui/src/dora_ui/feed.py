@@ -16,15 +16,15 @@ from dora_ui.connection import CoordinatorConnection
 from dora_ui.rows import state
 
 PERIOD = REUSED_SECONDS + 0.05
-"""Seconds from a state until the next is read: a snapshot that is requested earlier is the same."""
+"""Seconds between two reads of the state; the coordinator repeats a snapshot until then."""
 ANSWER_SECONDS = 15.0
 """Limit for the answers of a coordinator."""
 STALE_SECONDS = 3.0
-"""Time without a page after which the known state is not shown as the present one."""
+"""Seconds without a page after which the known state is outdated."""
 MAX_SHARE = 0.25
-"""Largest part of the time that is spent on reading: a slow coordinator is read less often."""
+"""Largest share of the time for reads, so that a slow coordinator is read less often."""
 MAX_PAUSE = 5.0
-"""Seconds until the next attempt, also after one that has timed out."""
+"""Longest time in seconds until the next read, also after a timeout."""
 DETAILS = ("nodes", "edges")
 """Parts of the state that are sent for one dataflow only."""
 
@@ -56,7 +56,7 @@ class Version:
     state: State
     before: State | None
     ahead: float | None = None
-    """Seconds by which the clock of the state is ahead of the event loop's clock."""
+    """Offset in seconds of the clock of the state from the event loop's clock."""
     _scoped: dict[str | None, State] = field(default_factory=dict)
     _patches: dict[str | None, dict[str, Any]] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ class Feed:
         self._version: Version | None = None
         self._snapshot: Snapshot | None = None
         self._before: Snapshot | None = None
-        """The snapshot before the last one; both None: rates are not known."""
+        """The snapshot before the last one. If both are None, rates are unknown."""
         self._ahead: float | None = None
         self._changed = anyio.Event()
         self._viewers = 0
@@ -101,7 +101,7 @@ class Feed:
         """Whether the state is from before a time without viewers."""
         self._wanted = anyio.Event()
         self._pause: anyio.CancelScope | None = None
-        """The time between two reads."""
+        """Scope of the pause between two reads."""
         self._release = ""
 
     async def run(self) -> None:
@@ -124,7 +124,7 @@ class Feed:
     def _watched(self) -> Iterator[None]:
         if self._left is not None and anyio.current_time() > self._left + STALE_SECONDS:
             self._is_stale = True
-            # Rates over the time without a page would be averages of it.
+            # Rates must not be averages over the time without a page.
             self._snapshot = self._before = None
             self.read_now()
         self._left = None

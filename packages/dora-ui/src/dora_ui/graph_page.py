@@ -89,7 +89,7 @@ def _place(node: ResolvedNode) -> str | None:
 
 
 def _details(node: ResolvedNode) -> Row:
-    """Return what is written about a node; of its environment only the names."""
+    """Return the displayed details of a node; of its environment only the names."""
     restart, types = node.restart.policy, node.output_types
     lines = {
         "Name": node.name,

@@ -53,7 +53,7 @@ def headers(port: int) -> dict[str, str]:
 def enter(root: str, dataflow: str | None) -> str:
     """Return the answer to the link with the key, which leads to a dataflow or to the fleet.
 
-    A redirect would come from another page, and then the browser sends no cookie.
+    The answer is not a redirect, because browsers send no cookie after one from another site.
     """
     target = root if dataflow is None else f"{root}#/dataflow/{quote(dataflow)}"
     return f"""<!doctype html><meta charset="utf-8"><title>dora</title>

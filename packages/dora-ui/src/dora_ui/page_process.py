@@ -37,7 +37,7 @@ REDIRECT: Final = """<!doctype html><meta charset="utf-8"><title>dora</title>
 
 
 def advice(port: int, environ: Mapping[str, str]) -> list[str]:
-    """Return how to open the link from another computer, if this one is reached over SSH."""
+    """Return how to open the link from another computer, if the terminal is an SSH session."""
     connection = environ.get("SSH_CONNECTION", "").split()
     if len(connection) != 4 or "VSCODE_IPC_HOOK_CLI" in environ:
         return []
@@ -63,7 +63,7 @@ def opened_in_browser(link: str, environ: Mapping[str, str]) -> Iterator[None]:
         yield
     else:
         file = None
-        with suppress(OSError, RuntimeError):  # of an account without a home
+        with suppress(OSError, RuntimeError):  # the account may not have a home
             file = redirect_file(link, home=Path.home(), snap=Path("/snap/bin"))
         try:
             if file is not None:

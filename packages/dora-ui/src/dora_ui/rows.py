@@ -1,7 +1,7 @@
 """State of the page from answers of the coordinator; pure.
 
-Rows have no null: an unknown value is absent. Times are Unix times of the coordinator, so that they
-change only when something happens.
+Rows do not contain null: unknown values are absent. Times are Unix times of the coordinator, so
+that they change only with events.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dora_config.protocol.snapshot import (
 )
 
 SILENT_AFTER = 7.0
-"""Seconds after the last heartbeat from which a machine's silence is shown."""
+"""Seconds after the last heartbeat after which a machine is shown as silent."""
 
 Row = dict[str, Any]
 
@@ -111,7 +111,7 @@ def _machine(
 
 
 def _links(machines: Iterable[MachineSummary]) -> Row:
-    """Return links by ``MACHINE>PEER``; of several dataflows, the one with the worst link."""
+    """Return links by ``MACHINE>PEER``; of several dataflows, only the worst link."""
     found: dict[str, Row] = {}
     for machine in machines:
         for link in machine.links:
@@ -244,11 +244,11 @@ def graph_node(node: ResolvedNode, machine: str | None) -> Row:
 
 
 def _row(**values: Any) -> Row:
-    """Return a row of the values that are known, which are not None."""
+    """Return a row with the values that are not None."""
     return {key: value for key, value in values.items() if value is not None}
 
 
 def _digits(value: float) -> float:
-    """Return a number with three significant digits, so that noise changes nothing."""
+    """Round a number to three significant digits, so that noise does not change the state."""
     short = float(f"{value:.3g}")
     return int(short) if short.is_integer() else short

@@ -1,4 +1,4 @@
-"""The server of the page on this computer, and who may use it."""
+"""The server of the page on this computer, and its access control."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from dora_ui.feed import Feed
 from dora_ui.streams import Viewer
 
 SHUTDOWN_SECONDS = 1
-"""Time for open requests when the server ends."""
+"""Seconds for open requests when the server ends."""
 MAX_BODY = 1 << 20
-"""Bytes of a request's body."""
+"""Most bytes of a request's body."""
 
 LOOPBACK: Final = "127.0.0.1"
 KEY: Final = "key"
-"""Parameter of the link."""
+"""Name of the query parameter with the secret."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
@@ -66,12 +66,12 @@ class Access:
     key: str | None = field(default_factory=partial(secrets.token_urlsafe, 32))
     """Secret in the link; None after its use."""
     folder: str = field(default_factory=partial(secrets.token_urlsafe, 12))
-    """Random first part of all paths: browsers send the cookie below it only, and so not to other
-    servers on this computer, whatever their port is.
+    """Random first part of all paths. Browsers send the cookie only to these paths, and so not to
+    other servers on this computer, because cookies do not depend on the port.
     """
     read_only: bool = False
     dataflow: str | None = None
-    """UUID of the dataflow that the link shows first."""
+    """UUID of the dataflow that the link opens."""
 
     @property
     def cookie_name(self) -> str:
@@ -101,7 +101,7 @@ class Access:
     def refuse_host(self, headers: Mapping[str, str]) -> HttpRefusal | None:
         """Return why the name or origin of a request is not accepted."""
         host = headers.get("host", "")
-        port = "" if self.port == 80 else f":{self.port}"  # browsers leave out the usual one
+        port = "" if self.port == 80 else f":{self.port}"  # browsers omit the default port
         if host not in (f"{LOOPBACK}{port}", f"localhost{port}"):
             return HttpRefusal(421, f"this server is http://{LOOPBACK}:{self.port}")
         origin = headers.get("origin")
@@ -130,7 +130,7 @@ class Access:
         return None
 
     def _has_session(self, cookies: str) -> bool:
-        """Cookies of other servers on this computer may have any form, and the same name."""
+        """Return whether a valid cookie is present; other servers' cookies may be malformed."""
         return any(
             hmac.compare_digest(value.encode(), self.session.encode())
             for one in cookies.split(";")
@@ -176,7 +176,7 @@ class RequestGuard:
         return self._application
 
     def _with_headers(self, scope: Scope, send: Send) -> Send:
-        # what machines report is not stored
+        # browsers must not store reports of machines
         stored = "no-store" if "/api/" in scope["path"] else "no-cache"
         added = {**self._headers, "Cache-Control": stored}
 
@@ -201,7 +201,7 @@ class RequestGuard:
 
 
 def _is_too_long(headers: Headers) -> bool:
-    """Return whether a body is too long, or of unknown length, which no browser sends."""
+    """Return whether a body is too long, or has an unknown length, unlike those of browsers."""
     if "transfer-encoding" in headers:
         return True
     length = headers.get("content-length", "0")
@@ -243,7 +243,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
-        listener.listen()  # connections wait until the server runs
+        listener.listen()  # the system queues connections until the server runs
     except OSError:
         listener.close()
         raise

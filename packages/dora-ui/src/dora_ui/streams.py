@@ -23,31 +23,31 @@ from dora_ui.connection import CoordinatorConnection, ReplyStream
 from dora_ui.feed import Feed, difference
 
 MAX_TAIL: Final = 5000
-"""Log lines that a page may request of those before."""
+"""Most earlier log lines that a page may request."""
 RETRY_PAUSE: Final = 1.0
 """Seconds between two attempts."""
 STORE_LOST: Final = 60.0
-"""Seconds after a loss in which a coordinator without its store may not find a dataflow yet."""
+"""Seconds after a lost connection in which a restarted coordinator may lack a dataflow."""
 SAMPLE_BYTES: Final = 65_536
-"""Bytes of a message that is not a picture."""
+"""Most bytes of a message that is not a picture."""
 PICTURE_BYTES: Final = 192 * 1024
 WHOLE_PICTURE_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of a picture, and of one that cannot be made smaller."""
+"""Most bytes of a picture (PICTURE_BYTES), and of one that cannot be made smaller."""
 MAX_LONG: Final = 2 * WHOLE_PICTURE_BYTES
-"""Characters of a message that is sent in pieces."""
+"""Most characters of a message that is sent in pieces."""
 
 LONG_LINE: Final = 16_384
-"""Characters of a log line; longer ones are cut."""
+"""Most characters of a log line; longer lines are shortened."""
 
 _TEXTS: Final = ("ts", "msg")
 """Fields of every log line."""
 _KEPT_FIELDS: Final = ("level", "node", "stream", "target", "file", "line")
-"""Fields that are kept of a line that is cut."""
+"""Fields that a shortened line keeps."""
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MAX_STREAMS = 32
-"""Most streams of one page."""
+"""Maximum number of streams of one page."""
 PROTOCOL_ERROR = 1008
 """Status that closes the WebSocket of a page with an unknown frame."""
 WRITE_SECONDS = 20.0
@@ -134,7 +134,7 @@ class Viewer:
         try:
             text = await self._socket.receive_text()
         except (WebSocketDisconnect, KeyError, RuntimeError) as error:
-            raise PageClosed from error  # or it sent a binary frame
+            raise PageClosed from error  # the page was closed, or sent a binary frame
         try:
             return PAGE_FRAMES.validate_json(text)
         except ValidationError:
@@ -210,7 +210,7 @@ async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
 
 
 async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: Send) -> None:
-    """Send lines until the dataflow has ended; continues behind them after a lost connection."""
+    """Send lines until the dataflow ends; continue after them when a connection was lost."""
     positions: dict[str, LogPosition] = {}
 
     async def read() -> bool:
@@ -235,7 +235,7 @@ async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: 
 
 
 async def _until_ended(number: int, read: Callable[[], Awaitable[bool]], send: Send) -> None:
-    """Call ``read``, again after a lost connection, until it returns that the stream has ended."""
+    """Call ``read`` until it returns that the stream has ended, and after lost connections."""
     lost_at = -STORE_LOST
     problem = ""
     while True:
@@ -307,7 +307,7 @@ def _finite(text: str) -> float | str:
 
 
 def _cut(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return a line with the beginning of its message, without the fields of its node."""
+    """Shorten the message of a line, and remove the fields of its node."""
     message = entry["msg"]
     if len(message) > LONG_LINE:
         message = f"{message[:LONG_LINE]}… (cut: {len(message)} characters)"
@@ -352,7 +352,7 @@ class LongMessages:
         self._pieces: list[str] = []
 
     def take(self, stream: int, update: TopicUpdate) -> tuple[str, ...]:
-        """Return the messages that are complete; another stream begins with a first piece."""
+        """Return the complete messages; a first piece begins another stream."""
         if not update.piece:
             return update.samples
         if stream != self._stream:

@@ -1,4 +1,4 @@
-"""`dora-foxglove`: explains what is not installed, then runs the node."""
+"""`dora-foxglove`: checks that the libraries are installed, then runs the node."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dora_node_api.node import Node
 
 BACKLOG = 64
-"""Messages that wait for a slow client; later ones replace the oldest."""
+"""Most messages that wait for a slow client; later messages replace the oldest."""
 
 
 def read_address(environ: Mapping[str, str]) -> tuple[str, int]:
@@ -106,7 +106,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def starter(environ: Mapping[str, str]) -> Callable[[Node], FoxgloveViewer]:
-    """Return what starts the server for a node. Raises CannotShow and ImportError."""
+    """Return a function that starts the server for a node. Raises CannotShow, ImportError."""
     import foxglove  # noqa: F401
 
     host, port = read_address(environ)

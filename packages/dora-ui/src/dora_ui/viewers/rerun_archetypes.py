@@ -31,7 +31,7 @@ _COLOR_MODELS = {
 }
 _GREEN = (0, 255, 0)
 _RADIUS = 0.01
-"""Metres, of points and lines without one."""
+"""Radius in metres of points and lines without a radius."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Entity:
 def entities(
     name: str, kind: VisualKind, visual: Visual, metadata: Mapping[str, Any]
 ) -> Iterator[Entity]:
-    """Yield what is logged for a message of the input ``name``.
+    """Yield the entities of a message of the input ``name``.
 
     Needs rerun-sdk. Raises ValueError for invalid metadata of a camera.
     """
@@ -104,7 +104,7 @@ def _image(image: Image) -> Any:
         model, datatype = _COLOR_MODELS[image.encoding]
         return rr.Image(bytes=image.data, color_model=model, datatype=datatype, **size)
     data = image.data
-    if image.encoding != "yuyv":  # uyvy, also named yuv422: the bytes of each pair are swapped
+    if image.encoding != "yuyv":  # for uyvy, also named yuv422, the bytes of each pair are swapped
         swapped = bytearray(len(data))
         swapped[0::2], swapped[1::2] = data[1::2], data[0::2]
         data = bytes(swapped)

@@ -36,7 +36,7 @@ USUAL_ADDRESS = "127.0.0.1:9876"
 PROBE_SECONDS = 0.5
 """Time for a viewer to accept a connection."""
 FLUSH_SECONDS = 2.0
-"""Time for a viewer to receive what was sent."""
+"""Seconds for a viewer to receive the sent messages."""
 START_SECONDS = 5.0
 """Time for a spawned viewer to listen."""
 
@@ -112,7 +112,7 @@ class RerunViewer(DataViewer):
             recording.log(one.path, one.archetype, strict=True)
 
     def log_start(self) -> None:
-        """Log what does not come from inputs."""
+        """Log the data that does not come from inputs."""
         import rerun as rr
 
         if self._readme is not None:
@@ -230,7 +230,7 @@ def _start(node: Node, mode: OperatingMode, robots: Mapping[str, RobotModel]) ->
 
 
 def _unused(file: Path) -> Path:
-    """Return a name that no earlier start of the node, and no other node, has used."""
+    """Return ``file``, or a numbered name if it exists, for other starts of the node."""
     number, free = 1, file
     while free.exists():
         number += 1

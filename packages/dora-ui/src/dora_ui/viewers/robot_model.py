@@ -1,4 +1,4 @@
-"""Robots of URDF files in Rerun, moved by joint positions."""
+"""Displays robots of URDF files in Rerun, with their joint positions."""
 
 from __future__ import annotations
 

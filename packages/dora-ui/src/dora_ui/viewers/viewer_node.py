@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from dora_node_api.node import Node
 
 CHECK_SECONDS = 1.0
-"""Interval between two checks of a viewer without messages."""
+"""Seconds between two checks of a viewer when no messages arrive."""
 END_SECONDS = 3.0
-"""Time for the messages that wait when the dataflow stops."""
+"""Seconds for the waiting messages when the dataflow stops."""
 
 
 MAX_MESSAGES = 1000
-"""Messages that wait for the viewer at most."""
+"""Most messages that wait for the viewer."""
 MAX_BYTES = 32 << 20
-"""Size of the messages of one input. Its newest message is kept in any case."""
+"""Most bytes of the waiting messages of one input; the newest message is always kept."""
 
 
 _SIZED = (VisualKind.IMAGE, VisualKind.DEPTH, VisualKind.MASKS)
@@ -59,7 +59,7 @@ class ViewerMessage:
     metadata: Mapping[str, Any]
     kind: VisualKind | None
     visual: Visual | None
-    """None without a kind."""
+    """Content for display; None if the message has no known kind."""
     nanoseconds: int
     """Unix time of sending."""
 
@@ -247,7 +247,7 @@ class Presenter:
 
 
 def run_viewer(start: Callable[[Node], DataViewer], *, keeps_all: bool = False) -> None:
-    """Be a node until the dataflow stops; exits the process with 1 if the viewer cannot start.
+    """Run a node until the dataflow stops; exit the process with 1 if the viewer cannot start.
 
     ``keeps_all``: show each message before the next is received, instead of dropping the oldest
     messages of a slow viewer.
@@ -272,7 +272,7 @@ def run_viewer(start: Callable[[Node], DataViewer], *, keeps_all: bool = False) 
         for name, count in sorted((display.refused + dropped).items()):
             node.log("info", f"input `{name}`: {count} messages were not shown")
     if not ended:
-        # The viewer's library blocks in a call; its end would wait for that call.
+        # A normal exit would wait for the library of the viewer, which is blocked in a call.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
