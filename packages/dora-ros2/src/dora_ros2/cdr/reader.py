@@ -57,7 +57,7 @@ def _swapped(raw: memoryview, code: str) -> array.array[Any]:
 
 
 class _ReaderGenerator(Generator):
-    """Generator of readers; in the code, ``b`` has the bytes, ``p`` is the position, ``e`` the end."""
+    """Generator of readers; their code uses ``b`` (bytes), ``p`` (position) and ``e`` (end)."""
 
     def __init__(self, description: TypeDescription, order: str, large: bool) -> None:
         super().__init__(description, order)
