@@ -2,10 +2,10 @@
 
 Each cycle has at most one action, of one source:
 
-- in an emergency none is obeyed, but a command of the input `emergency`, while it is alive. Values
-  of that input that are not a command end this, too. Others are obeyed again once the emergency
-  ends, which a message that is too old for a command does not do;
-- else the source that `control` names; `auto`: the first one that is alive, in order of priority;
+- in an emergency only the newest command of the input `emergency` is obeyed, while it is alive.
+  After an alarm, such as unusable values of that input, no command is obeyed. The other sources are
+  obeyed again once the emergency ends; a message older than `hold_after` cannot end it;
+- otherwise the source that `control` names is obeyed; with `auto`, the first alive by priority;
 - a source is alive for `hold_after` after the capture of its newest command. Older ones are never
   obeyed, whenever they arrive;
 - without a source the last action is held, values become zero, or no action is sent.

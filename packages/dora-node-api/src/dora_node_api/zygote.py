@@ -74,7 +74,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _REPARENTING_SECONDS = 10.0
 """Limit for the end of the process between the two forks."""
 ROOM = "_DORA_ROOM"
-"""Variable of processes that `show` an environment longer than their own."""
+"""Variable that enlarges the environment of a process, so that `show` has room for a longer one."""
 _C = ctypes.CDLL(None)
 _C_WITH_GIL = ctypes.PyDLL(None)
 """C library; calls keep the GIL."""

@@ -23,7 +23,7 @@ from dora_node_api.protocol import lockstep as wire
 from dora_node_api.protocol.launch_config import CONFIG_VARIABLE, LaunchConfig
 from dora_testing.errors import FlowError
 
-STARTS_LONGER = 4
+START_FACTOR = 4
 """Factor of `patience` for the start: imports of large libraries take longer than a step."""
 SHOWN_LINES = 15
 """Last lines of a node that an error shows."""
@@ -51,7 +51,7 @@ class Child:
         )
         self._patience = patience
         self._end, other = socket.socketpair()
-        self._end.settimeout(STARTS_LONGER * patience)
+        self._end.settimeout(START_FACTOR * patience)
         self._output = output
         self._read_to = output.stat().st_size if output.exists() else 0
         self._splitter = OutputSplitter()

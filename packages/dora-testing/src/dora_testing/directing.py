@@ -34,7 +34,7 @@ class Director(ABC):
     """The nodes of one runner, its state machine, its timers and the queues between nodes."""
 
     record: ClassVar[type[Opened]] = Opened
-    """Class of the records that wait in queues."""
+    """Class of the records in queues."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ SIGNAL_SECONDS = 2.0
 """Real seconds that a process has to end by SIGTERM before virtual time goes on."""
 MOST_WITHOUT_END = 100_000
 """Events after which a flow without an end of its own fails."""
-_LOOK_AGAIN_NS = 1_000_000_000
+_RECHECK_NS = 1_000_000_000
 """Nanoseconds of virtual time between two checks of a node that full queues block."""
 
 
@@ -276,7 +276,7 @@ class Engine(Director):
         gives_up = node.blocked_ns + round(DEADLOCK_AFTER * 1e9)
         own = [queue for queue in node.queues.values() if queue.backpressure]
         if gives_up > self.time.now_ns or not all(queue.full for queue in own):
-            self._turns.check(node, max(gives_up, self.time.now_ns + _LOOK_AGAIN_NS))
+            self._turns.check(node, max(gives_up, self.time.now_ns + _RECHECK_NS))
             return False
         node.blocked_ns = None
         edge = f"{output} -> {full.node}/{full.input}"

@@ -29,8 +29,8 @@ from dora_testing.programs import plan_of, prepare
 EMPTY_POLL_NS = 1_000
 """Virtual nanoseconds that a poll without an event takes."""
 LOOP_GRACE_NS = 5_000_000
-"""Nanoseconds by which an event may be later than a timer of an event loop and still come before
-it: work takes no virtual time."""
+"""Nanoseconds by which an event may be later than a timer of an event loop and still precede it,
+because work takes no virtual time."""
 MAX_AFTER_END = 10_000
 """Most requests after STOP; then the node is ended."""
 _IDS = ("request_id", "goal_id")

@@ -101,7 +101,7 @@ class InProcessMachine(ABC, Generic[R]):
     away_since: float | None = None
     """Time from which the daemon has had no connection; None: it has one, or was away long."""
     due: list[tuple[float, agent_events.PartDue]] = field(default_factory=list)
-    """Starts without the coordinator that wait."""
+    """Waiting starts of parts without the coordinator."""
     _last_token: int = 0
 
     @abstractmethod

@@ -225,7 +225,7 @@ class NodeRunner(InProcessRunner, Director):
         return True
 
     def _is_blocked(self, part: Participant) -> bool:
-        """Whether a reader with `backpressure` has no room for what the node may send."""
+        """Whether a `backpressure` reader has no room for the next message of the node."""
         outputs = part.spec.outputs
         return any(queue.full for name in outputs for queue in self._readers[f"{part.id}/{name}"])
 

@@ -15,8 +15,8 @@ from dora_node_api.transport.shared.limits import usable_cores
 _FEW_INPUTS = 8  # with up to 8 inputs, reading their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
 """Interval at which a node with messages looks at its other descriptors."""
-_COARSE_NS = 2_000_000  # epoll rounds timeouts up to milliseconds; select does not
-_MAX_NS = 10**15  # epoll takes less than 25 days
+_EPOLL_MARGIN_NS = 2_000_000  # epoll rounds timeouts up to milliseconds; select does not
+_MAX_EPOLL_NS = 10**15  # epoll timeouts are limited to 25 days
 _SELECT_FDS = 1024  # select takes descriptors below
 _POLLIN = select.POLLIN
 _monotonic_ns = time.monotonic_ns
@@ -38,7 +38,7 @@ class Waiter(ForkAware):
         self.looked_at_fds = 0
         """CLOCK_MONOTONIC ns of the last look at every descriptor."""
         self._slept_from = 0
-        """Start of the last sleep; 0 once the policy has it."""
+        """Start of the last sleep; 0 once the policy was notified of it."""
         self._epoll = select.epoll()
 
     def add(self, receiver: Receiver) -> None:
@@ -160,8 +160,8 @@ class Waiter(ForkAware):
             if left <= 0:
                 return self._look_at_fds(0)
             fd = self._epoll.fileno()
-            if left > _COARSE_NS:
-                ready = self._look_at_fds((min(left, _MAX_NS) - _COARSE_NS) / 1e9)
+            if left > _EPOLL_MARGIN_NS:
+                ready = self._look_at_fds((min(left, _MAX_EPOLL_NS) - _EPOLL_MARGIN_NS) / 1e9)
             elif fd >= _SELECT_FDS:
                 ready = self._look_at_fds(left / 1e9)
             else:

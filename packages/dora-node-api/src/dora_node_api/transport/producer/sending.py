@@ -47,9 +47,9 @@ _GROW_AT_ONCE = 256 * 1024
 """Largest message in bytes for which the pool may grow before all routes are swept."""
 _COLLECT_MASK = 7
 """Mask of a block's stamp: a small message collects released blocks at every eighth stamp."""
-_PATIENCE_NS = 1_000_000_000
+_RELEASE_TIMEOUT_NS = 1_000_000_000
 """Nanoseconds that a sender waits for the reader of an empty queue to release memory."""
-_LOOK_AGAIN = 0.1
+_RECHECK_SECONDS = 0.1
 """Seconds between two checks of a full queue; the doorbell wakes the sender earlier."""
 _TRIM_EVERY_NS = 5_000_000_000
 """Interval at which unused memory is given back."""
@@ -295,7 +295,7 @@ class Sender(ForkAware):
             # between its store and its check, so at least one of them reads the other's store.
             route.set_blocked(True)
             while not self._try_push(route, block, total, flags, sent_ns):
-                if not self._wait_for_room(route.spec, route.ends.room_read, _LOOK_AGAIN):
+                if not self._wait_for_room(route.spec, route.ends.room_read, _RECHECK_SECONDS):
                     self._give_up(route)
                     return False
         finally:
@@ -381,7 +381,7 @@ class Sender(ForkAware):
             if full.waiting():
                 patience = 0
             elif not patience:
-                patience = _monotonic_ns() + _PATIENCE_NS
+                patience = _monotonic_ns() + _RELEASE_TIMEOUT_NS
             if not self._wait_for_room(full.spec, full.ends.room_read, 0.005):
                 raise PoolExhausted(total, self.pool.cap_bytes, self.held_bytes())
 

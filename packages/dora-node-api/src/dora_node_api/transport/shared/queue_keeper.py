@@ -114,10 +114,10 @@ _OF_CONSUMER = (*_TAKEN, *_COPIED)
 _MAX_COUNT = 1 << 48
 """Bound that no count of messages reaches."""
 _MAX_UNSEEN = 1 << 20
-"""More messages than a producer sends between two checks."""
-_IN_HAND, _IN_JOURNAL = 256, 4096
-"""More records than a consumer has taken and not handed out, or handed out twice as a link does,
-between two checks."""
+"""Bound of the messages that a producer sends between two checks."""
+_MAX_IN_HAND, _MAX_IN_JOURNAL = 256, 4096
+"""Most records that a consumer has taken and not handed out between two checks; for a link also
+those that it hands out twice."""
 
 
 class Contradiction(FrozenRecord):
@@ -212,7 +212,7 @@ class QueueKeeper:
 
     @property
     def _slack(self) -> int:
-        return _IN_JOURNAL if self.spec.journal else _IN_HAND
+        return _MAX_IN_JOURNAL if self.spec.journal else _MAX_IN_HAND
 
     def _consumer_is_wrong(self, taken: Sequence[int]) -> bool:
         """Return whether words of the consumer contradict each other; ``taken``: those first."""
