@@ -270,7 +270,7 @@ class MessageTypes:
     """Classes of protobuf messages by schema."""
 
     def __init__(self) -> None:
-        """Raises ImportError if the libraries are not installed."""
+        """Import the libraries. Raises ImportError if they are not installed."""
         import foxglove_schemas_protobuf  # noqa: F401
         from google.protobuf import descriptor_pb2  # noqa: F401
 

@@ -96,7 +96,7 @@ class McapFile:
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     def add(self, message: RecordedMessage) -> None:
-        """Raises OSError."""
+        """Write a message. Raises OSError."""
         self._started = self._started or time.monotonic()
         size = self.size
         channel, of_type = self._channel(message)

@@ -70,7 +70,7 @@ class Recorded:
     """The files of a recording."""
 
     def __init__(self, files: Sequence[Path | str]) -> None:
-        """Raises UnreadableRecording."""
+        """Open the files. Raises UnreadableRecording."""
         self.files = [Path(file) for file in files]
         try:
             self._recordings = [Recording(file) for file in self.files]

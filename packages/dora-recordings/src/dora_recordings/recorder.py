@@ -49,7 +49,7 @@ class RecorderConnection(InspectorConnection):
     """Connection to a runner with a queue for each recorded output."""
 
     def __init__(self, socket: Path, request: RecordingRequest) -> None:
-        """Raises InspectionError and RunnerDisconnected."""
+        """Connect to the runner. Raises InspectionError and RunnerDisconnected."""
         super().__init__(socket, request.dataflow_id, (), name=RECORDER)
         source = self._receive().message
         if not isinstance(source, RecordingSource):

@@ -55,7 +55,7 @@ class RosConnection:
     def __init__(
         self, domain: int | None, environ: Mapping[str, str], on_graph: Callable[[], None] | None
     ) -> None:
-        """Raises InvalidName: the domain is not valid."""
+        """Prepare the connection. Raises InvalidName if the domain is not valid."""
         named = environ.get("ROS_DOMAIN_ID", "")
         self.domain = parse_domain(named if domain is None else str(domain))
         self.graph = Graph()
@@ -197,7 +197,7 @@ class RosNode:
         return self.connection.service_client(self, service, type)
 
     def check_open(self) -> None:
-        """Raises SessionError."""
+        """Raise SessionError if the node is closed."""
         if self.closed:
             raise SessionError(f"the node {self.full_name} is closed")
 

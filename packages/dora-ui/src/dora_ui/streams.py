@@ -116,7 +116,10 @@ class Viewer:
         await self._send({"id": number, "ended": True, "problems": [problem]})
 
     async def _send(self, frame: dict[str, Any]) -> None:
-        """Raises PageClosed; ValueError or RecursionError for a frame that JSON cannot contain."""
+        """Send a frame. Raises PageClosed.
+
+        Raises ValueError or RecursionError for a frame that JSON cannot contain.
+        """
         text = json.dumps(frame, separators=(",", ":"), allow_nan=False)
         async with self._writing:
             try:

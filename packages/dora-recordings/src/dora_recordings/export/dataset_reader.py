@@ -37,7 +37,7 @@ class Dataset:
     """A dataset in a folder, and its conversion to messages."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises CannotConvert."""
+        """Open a dataset. Raises CannotConvert."""
         self._folder = folder
         try:
             self._info = json.loads((folder / INFO).read_text())
@@ -76,7 +76,7 @@ class Dataset:
         }
 
     def messages_in_order(self) -> Iterator[RecordedMessage]:
-        """Raises CannotConvert for files that are damaged or missing."""
+        """Yield all messages. Raises CannotConvert for damaged or missing files."""
         began = round((self._folder / INFO).stat().st_mtime * 1e9)
         try:
             for episode in self._episodes():

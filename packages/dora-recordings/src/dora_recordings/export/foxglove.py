@@ -38,7 +38,7 @@ class FoxgloveExport:
     """Channels by output and schema."""
 
     def write(self, messages: Iterable[RecordedMessage]) -> None:
-        """Raises CannotConvert and OSError."""
+        """Write the file. Raises CannotConvert and OSError."""
         try:
             types = MessageTypes()
         except ImportError as error:
@@ -71,7 +71,7 @@ class FoxgloveExport:
 
 
 def _encoded(decoded: DecodedMessage, types: MessageTypes) -> bytes:
-    """Raises ValueError if the message does not fit."""
+    """Return the bytes of a message. Raises ValueError if it does not fit."""
     if decoded.kind is None:
         return json_message(decoded.array, decoded.metadata)
     visual = read_visual(decoded.kind, decoded.array, decoded.metadata, decoded.declared)

@@ -208,7 +208,7 @@ class _Survey:
         self._times.setdefault(topic, []).append(message.log_time)
 
     def _features_of(self, decoded: DecodedMessage) -> Iterator[Feature]:
-        """Raises ValueError."""
+        """Yield the features of an output by its first message. Raises ValueError."""
         topic, options = decoded.message.topic, self._options
         for name, chosen in (("observation.state", options.state), (ACTION, options.action)):
             if topic == chosen:
@@ -223,7 +223,7 @@ class _Survey:
             yield Feature(f"observation.images.{name}", (height, width, 3))
 
     def layout(self) -> _Layout:
-        """Raises CannotConvert."""
+        """Return the layout of the dataset. Raises CannotConvert."""
         options = self._options
         named = (options.state, options.action, options.every, *(options.images or ()))
         for topic in named:
@@ -309,7 +309,7 @@ class _Frames:
         self.skipped = 0
 
     def add(self, message: RecordedMessage) -> None:
-        """Raises CannotConvert."""
+        """Process the next message of the recording. Raises CannotConvert."""
         while self._left and message.log_time >= self._left[0].end:
             self.end()
             del self._left[0]
@@ -413,7 +413,7 @@ def _timers(dataflow: Mapping[str, Any] | None, node: str) -> Iterator[int]:
 
 
 def _decoded(decoder: VisualDecoder, message: RecordedMessage) -> DecodedMessage:
-    """Raises CannotConvert."""
+    """Decode a message. Raises CannotConvert."""
     try:
         return decoder.decode(message)
     except ValueError as error:
@@ -431,7 +431,7 @@ def _command(decoded: DecodedMessage) -> CommandMessage:
 
 
 def _image(decoded: DecodedMessage) -> Image | EncodedImage:
-    """Raises ValueError."""
+    """Return the image of a message. Raises ValueError."""
     kind = decoded.kind if decoded.kind in IMAGES else VisualKind.IMAGE
     value = read_visual(kind, decoded.array, decoded.metadata, decoded.declared)
     assert isinstance(value, Image | EncodedImage)

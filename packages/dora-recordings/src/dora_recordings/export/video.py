@@ -32,7 +32,7 @@ quickly. AV1 with these options is the default of LeRobot."""
 
 
 def require_video() -> None:
-    """Raises CannotConvert if a library is not installed."""
+    """Raise CannotConvert if a library is not installed."""
     try:
         import av  # noqa: F401
         import numpy  # noqa: F401

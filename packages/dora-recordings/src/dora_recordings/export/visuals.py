@@ -34,7 +34,7 @@ class VisualDecoder:
         self._types = {**_types_of_plugins(dataflow or {}), **output_types(dataflow or {})}
 
     def decode(self, message: RecordedMessage) -> DecodedMessage:
-        """Raises ValueError for invalid bytes."""
+        """Return a message with its contents. Raises ValueError for invalid bytes."""
         array, encoded = decode(message.schema, message.data)
         metadata = decode_metadata(encoded)
         declared = self._types.get(message.topic)

@@ -54,7 +54,7 @@ class RecordingFolder:
         return (self.path / PLAN).exists()
 
     def plan(self) -> RecordingPlan:
-        """Raises RecordingRefused."""
+        """Return the plan of the recording. Raises RecordingRefused."""
         try:
             return RecordingPlan.model_validate_json((self.path / PLAN).read_bytes())
         except FileNotFoundError:
@@ -202,7 +202,7 @@ class RecordingFolder:
             file.write("".join(sample.model_dump_json() + "\n" for sample in samples))
 
     def describe(self) -> recordings.RecordingDescribed:
-        """Raises RecordingRefused."""
+        """Return the plan and the clock samples. Raises RecordingRefused."""
         samples = []
         lines: list[bytes] = []
         with suppress(OSError):

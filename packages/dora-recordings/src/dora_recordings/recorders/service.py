@@ -212,7 +212,7 @@ class Recorders:
     # ---------------------------------------------------------------------- requests
 
     async def call(self, request: recordings.RecorderRequest) -> recordings.RecorderReply:
-        """Raises RecordingRefused."""
+        """Return the reply to a request. Raises RecordingRefused."""
         try:
             return await self._call(request)
         except OSError as error:
@@ -284,7 +284,7 @@ class Recorders:
         return recordings.RecordingStates(recordings=(self._state(folder),))
 
     def _state(self, folder: RecordingFolder) -> recordings.RecordingState:
-        """Raises RecordingRefused."""
+        """Return the state of a recording. Raises RecordingRefused."""
         state = folder.state(live=self._is_live(folder.plan().dataflow_id))
         problem = self._not_started.get(folder.path.name)
         if problem is None:

@@ -40,7 +40,7 @@ class RosbagExport:
     """Outputs that are not ROS topics."""
 
     def write(self, messages: Iterable[RecordedMessage]) -> None:
-        """Raises CannotConvert and OSError, and leaves no folder then."""
+        """Write the bag. Raises CannotConvert and OSError, and leaves no folder then."""
         with unfinished(self.target, "folder") as folder:
             folder.mkdir(parents=True)
             self._write(messages, folder)
@@ -127,7 +127,7 @@ class _Channels:
         self._schemas: dict[str, int] = {}
 
     def add(self, message: RecordedMessage, topic: str, type_name: str, array: pa.Array) -> None:
-        """Raises ValueError if the message does not fit its type."""
+        """Write a message. Raises ValueError if it does not fit its type."""
         if not type_name:
             raise ValueError("its type is unknown; add `message_type` to the `ros2:` node")
         key = message.schema, type_name

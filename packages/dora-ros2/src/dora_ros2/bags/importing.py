@@ -43,7 +43,7 @@ class Bag:
     """The messages of a bag, with the text of their definition as `schema`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises CannotConvert and OSError."""
+        """Open a bag. Raises CannotConvert and OSError."""
         self.problems: list[str] = []
         """Missing or damaged parts, complete after a pass over the messages."""
         self.left_out: dict[tuple[str, str], tuple[int, str]] = {}
@@ -161,7 +161,7 @@ class BagImport:
         self._decoders: dict[tuple[str, str, bytes], _Decoder | ValueError] = {}
 
     def run(self) -> None:
-        """Raises CannotConvert and OSError, and leaves no file then."""
+        """Write the recording. Raises CannotConvert and OSError, and leaves no file then."""
         target = self._target
         if target.exists():
             raise CannotConvert(f"{target} exists; choose another file with -o")
@@ -214,7 +214,7 @@ class BagImport:
         return self.topics[name, kind]
 
     def _converted(self, message: RecordedMessage, topic: Converted) -> RecordedMessage:
-        """Raises ValueError and ZstdError."""
+        """Return a message as the bridge would send it. Raises ValueError and ZstdError."""
         if not 0 <= message.log_time <= _LAST_TIME:
             raise ValueError(f"its time is {message.log_time}")
         key = message.topic, message.type_name, message.schema
@@ -266,7 +266,7 @@ def _texts(*columns: str) -> str:
 
 
 def _unpacked(data: bytes) -> bytes:
-    """Raises ValueError and ZstdError."""
+    """Return the decompressed bytes of a message. Raises ValueError and ZstdError."""
     size = zstandard.frame_content_size(data)
     if size > _MAX_MESSAGE:
         raise ValueError(f"it has {size} bytes when it is unpacked")

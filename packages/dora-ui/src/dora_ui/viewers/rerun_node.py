@@ -63,7 +63,7 @@ class Address:
 
 
 def read_mode(environ: Mapping[str, str]) -> OperatingMode:
-    """Raises CannotShow for an unknown mode."""
+    """Return the mode of OPERATING_MODE. Raises CannotShow for an unknown one."""
     given = environ.get("OPERATING_MODE", OperatingMode.SPAWN)
     try:
         return OperatingMode(given.upper())

@@ -209,7 +209,7 @@ class DataViewer:
         return True
 
     def show(self, message: ViewerMessage) -> None:
-        """Raises ValueError if the message cannot be shown."""
+        """Display a message. Raises ValueError if it cannot be shown."""
         raise NotImplementedError
 
     def check(self) -> None:
