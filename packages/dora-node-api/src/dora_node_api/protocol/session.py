@@ -468,7 +468,10 @@ class Session:
         return events
 
     def _is_last(self, entry: InputState) -> bool:
-        """Whether no other input is open. Timers and inputs that only timed out are open."""
+        """Whether no other input is open; one that only timed out is.
+
+        With `exit_when_nodes_finish` only inputs that read an output count.
+        """
         if self.stopping is not None:
             return False
         inputs = list(self.inputs.values())
