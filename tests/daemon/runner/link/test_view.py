@@ -64,6 +64,15 @@ def test_counters_are_summed_over_processes() -> None:
     assert view.crossing("b", "cam", "image", "out").messages == 10
 
 
+def test_received_bytes_are_not_reported_as_sent_after_the_end_of_a_process() -> None:
+    view = LinkView()
+    one = StreamCount(machine="b", node="cam", output="image", direction="in", bytes=900)
+    view.update(StreamCounts(streams=(one,)))
+    assert view.crossing("b", "cam", "image", "in").raw_bytes == 0
+    view.link_ended()
+    assert view.crossing("b", "cam", "image", "in").raw_bytes == 0
+
+
 def test_a_new_round_trip_time_is_not_reported_at_once() -> None:
     view = LinkView()
     view.update(PeerChanged(peer=PeerReport(machine="b", state="connected", run_id="1", rtt_us=10)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dora_config.protocol.links import LinkCounters, LinkReport, PeerReport, PeerState
 from dora_daemon.link.protocol.messages import (
     Failed,
@@ -82,12 +84,14 @@ class LinkView:
             peers=tuple(self._peers.get(m, PeerReport(machine=m)) for m in machines),
         )
 
-    def crossing(self, machine: str, node: str, output: str, direction: str) -> LinkCounters:
+    def crossing(
+        self, machine: str, node: str, output: str, direction: Literal["out", "in"]
+    ) -> LinkCounters:
         """Return the counters of one stream over all link processes."""
         key = ((machine, node, output), direction)
         before, now = self._before.get(key), self._counts.get(key)
         if now is None:
-            now = StreamCount(machine=machine, node=node, output=output, direction="out")
+            now = StreamCount(machine=machine, node=node, output=output, direction=direction)
         count = _added(before, now)
         return LinkCounters(
             machine=machine,
