@@ -7,13 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from dora_cli.logs.log_lines import (
-    LogFormat,
-    format_entry,
-    parse_level,
-    parse_log_filter,
-    parse_log_line,
-)
+from dora_cli.logs.log_lines import format_entry, parse_log_line
+from dora_cli.logs.log_options import LogFormat, parse_level, parse_log_filter
 from dora_config.protocol.runner_events import LogLine
 
 TS = "2026-08-21T09:30:00.123Z"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dora_cli.logs.log_lines import parse_moment
+from dora_cli.logs.log_options import parse_moment
 
 
 def test_moments() -> None:

@@ -118,11 +118,11 @@ NODE = [
     ("path: p\noutput_metadata: {a: [k]}", '`output_metadata` contains "a", which is not among'),
     ("path: p\npattern: server", "expected one of service-server, service-client"),
     ("path: p\npattern: service-server", "`pattern` service-server needs an output"),
-    ("path: p\nmin_log_level: loud", "unknown log level 'loud': expected one of stdout, error"),
+    ("path: p\nmin_log_level: loud", "unknown log level 'loud': expected one of stdout, trace"),
     ("path: p\nmin_log_level: wran", 'did you mean "warn"?'),
     (
         "path: p\nmin_log_level: 3",
-        "min_log_level: expected one of stdout, error, warn, info, debug, trace, found 3",
+        "min_log_level: expected one of stdout, trace, debug, info, warn, error, found 3",
     ),
     ("path: p\nmax_log_size: 5 parsecs", "unknown byte size unit 'parsecs'"),
     ("path: p\nmax_log_size: -5", "size must not be negative"),

@@ -47,7 +47,7 @@ class CommandFailed(Exception):
 
 @contextmanager
 def explained_interrupt(text: str) -> Iterator[None]:
-    """On Ctrl-C print ``text``, and exit with 130."""
+    """Print ``text`` and exit with 130 on Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:

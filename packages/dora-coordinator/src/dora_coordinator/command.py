@@ -102,10 +102,10 @@ StoreChoice = Annotated[
     ),
 ]
 CopyState = Annotated[bool, typer.Option("--copy", hidden=True)]
-"""For `dora cluster promote`: print a copy of the state, encrypted with the token on standard
-input."""
+"""Print a copy of the state, encrypted with the token on standard input, for `dora cluster
+promote`."""
 RestoreState = Annotated[bool, typer.Option("--restore", hidden=True)]
-"""For `dora cluster promote`: install the copy of a state on standard input."""
+"""Install the copy of a state on standard input, for `dora cluster promote`."""
 SettingPairs = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,8 +10,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator.completion import all_dataflows, nodes
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
-from dora_cli.logs.log_lines import (
-    EntryPrinter,
+from dora_cli.logs.log_options import (
     LogFilterText,
     LogStyle,
     node_levels,
@@ -96,6 +95,7 @@ def logs(
         "tail": tail,
     }
     from dora_cli.logs import files
+    from dora_cli.logs.log_lines import EntryPrinter
     from dora_config.protocol.dataflow import LogFilter
 
     wanted = LogFilter.model_validate(facts)

@@ -16,7 +16,7 @@ import typer
 from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import LockChoice, needs_build, prepare_nodes
 from dora_cli.errors import CommandFailed
-from dora_cli.logs.log_lines import LogFilterText, LogFormat, LogLevel, LogStyle, node_levels
+from dora_cli.logs.log_options import LogFilterText, LogFormat, LogLevel, LogStyle, node_levels
 from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.linux import require_linux
 from dora_config.yaml.suggest import closest

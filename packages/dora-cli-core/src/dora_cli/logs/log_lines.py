@@ -1,4 +1,4 @@
-"""Log entries: parsing, formats, printing; the options about them."""
+"""Log entries: parsing, formats, printing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import json
 import sys
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Literal
 
-import typer
 from pydantic import ValidationError
 
 from dora_cli import output
-from dora_cli.options import checked
-from dora_config.protocol.runner_events import LOG_LEVELS, LogLine
-from dora_config.yaml.quantities import parse_duration
-
-LogFormat = Literal["pretty", "json", "compact"]
-"""Format of a log line."""
+from dora_cli.logs.log_options import LogFormat
+from dora_config.protocol.runner_events import LogLine
 
 
 def parse_log_line(text: str) -> LogLine | None:
@@ -42,75 +36,6 @@ def format_entry(entry: LogLine, style: LogFormat, *, colour: str | None = None)
     if colour is not None:
         padded = f"{colour}{padded}\x1b[0m"
     return f"{clock} {padded} {entry.node or '[dora]'}: {msg}"
-
-
-def parse_moment(text: str, *, now: float) -> float:
-    """Return the Unix time of `text`; a time without zone is local. Raises ValueError."""
-    try:
-        return now - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text.strip()).timestamp()
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is not a valid time; expected a duration before now (5m, 1h30m) or RFC 3339 "
-            "(2026-01-31T09:30:00Z)"
-        ) from None
-
-
-def parse_level(text: str) -> str:
-    """Return the lower-case level; raises ValueError."""
-    level = text.strip().lower()
-    if level not in LOG_LEVELS:
-        raise ValueError(f"{text!r} is not a log level, expected one of {', '.join(LOG_LEVELS)}")
-    return level
-
-
-def parse_log_filter(text: str) -> dict[str, str]:
-    """Return the levels in `node=level,node=level` by node; raises ValueError."""
-    levels: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        node, equals, level = part.partition("=")
-        if not equals or not node:
-            raise ValueError(f"{part!r}: expected node=level, for example camera=warn")
-        levels[node.strip()] = parse_level(level)
-    return levels
-
-
-LogLevel = Annotated[
-    str,
-    typer.Option(
-        "--log-level",
-        envvar="DORA_LOG_LEVEL",
-        parser=checked(parse_level),
-        metavar="LEVEL",
-        help="Lowest level to show: stdout (everything), trace, debug, info, warn or error.",
-    ),
-]
-LogStyle = Annotated[
-    LogFormat,
-    typer.Option(
-        "--log-format",
-        envvar="DORA_LOG_FORMAT",
-        case_sensitive=False,
-        help="Format of log lines; json is one object a line.",
-    ),
-]
-LogFilterText = Annotated[
-    str | None,
-    typer.Option(
-        "--log-filter",
-        envvar="DORA_LOG_FILTER",
-        metavar="NODE=LEVEL,...",
-        help="Lowest level of single nodes; overrides the general level.",
-    ),
-]
-
-
-def node_levels(text: str | None) -> dict[str, str]:
-    """Return the value of `--log-filter`; raises BadParameter."""
-    return checked(parse_log_filter)(text) if text else {}
 
 
 class EntryPrinter:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -16,8 +16,9 @@ from dora_config.frozen import Frozen
 from dora_config.ids import parse_data_id, parse_node_id
 from dora_config.yaml.suggest import closest
 
-LOG_LEVELS = ("stdout", "error", "warn", "info", "debug", "trace")
-LogLevel = Literal["stdout", "error", "warn", "info", "debug", "trace"]
+LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
+LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
+"""Lowest first; ``stdout`` includes everything, also plain printed lines."""
 
 MODULE_PORT_PREFIX = "_mod/"
 """Prefix of sources in a module file that are inputs of the module."""
@@ -158,7 +159,7 @@ def parse_log_level(text: str) -> LogLevel:
     lower = text.lower()
     for level in LOG_LEVELS:
         if lower == level or (lower, level) == ("warning", "warn"):
-            return level  # type: ignore[return-value]
+            return level
     raise ValueError(
         f"unknown log level {text!r}: expected one of {', '.join(LOG_LEVELS)}"
         + closest(lower, LOG_LEVELS)

@@ -7,13 +7,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from dora_config.dataflow.sources import LogLevel as LogLevel
+from dora_config.dataflow.sources import LOG_LEVELS, LogLevel as LogLevel
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkReport
 from dora_config.protocol.states import NodeResult as NodeResult
-
-LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
-"""Lowest first; ``stdout`` includes everything, also plain printed lines."""
 
 DATAFLOW_ENDED: Final = "the dataflow has ended"
 """Error of a request to a runner whose dataflow has ended."""

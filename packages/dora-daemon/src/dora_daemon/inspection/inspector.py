@@ -78,7 +78,7 @@ class SampleCollector(Collector):
 
     @property
     def pending(self) -> bool:
-        """Also True before the first update, which reports that the stream has begun."""
+        """Whether an update is due; the first one reports that the stream has begun."""
         return not self._begun or bool(self._samples)
 
     def take(self) -> TopicUpdate:

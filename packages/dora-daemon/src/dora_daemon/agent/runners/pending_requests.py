@@ -21,7 +21,7 @@ SILENCE_LIMIT: Final = 10
 ticks: a process that was suspended itself first has to read what was sent meanwhile.
 """
 FORCED_SILENCE_LIMIT: Final = 3
-"""The same for a forced stop."""
+"""Seconds without a message of the runner after which a forced stop times out."""
 
 OnReply = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or the reason why it has failed."""

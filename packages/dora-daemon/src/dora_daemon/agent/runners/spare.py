@@ -25,7 +25,7 @@ Its imports delay messages of the started dataflow by 3 ms each time that they s
 priority does not prevent it where Linux groups processes by session (autogroup).
 """
 IDLE_DELAY = 2.0
-"""The same while no dataflow runs."""
+"""Seconds to the start of the next spare while no dataflow runs."""
 LIMIT = 1.0
 """Seconds for a spare to accept its directory."""
 MIN_MEMORY = 2 << 30

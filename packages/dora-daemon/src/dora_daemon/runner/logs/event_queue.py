@@ -21,7 +21,7 @@ MAX_LINES = 20_000
 HELD_LINES = 4_000
 """Lines queued before the gate is closed."""
 STOPPING_LINES = 100_000
-"""The same while the dataflow is stopping."""
+"""Lines queued before the gate is closed while the dataflow is stopping."""
 MAX_HELD_LINES = 250_000
 """Lines queued before some are dropped, with a gate: nodes that end do not wait for it."""
 STUCK_SECONDS = 1.0

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from dora_config.protocol.runner_events import LOG_LEVELS, LogLevel, LogLine
+from dora_config.dataflow.sources import LOG_LEVELS, LogLevel
+from dora_config.protocol.runner_events import LogLine
 from dora_node_api.protocol.frames import without_surrogates
 
 MAX_LINE = 1024 * 1024

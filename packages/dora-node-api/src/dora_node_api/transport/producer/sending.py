@@ -158,8 +158,7 @@ class Sender(ForkAware):
                 self._take_back()
             try:
                 routes = known.routes
-                # A block that is free already delays the records least; released blocks are
-                # collected after they are written.
+                # Released blocks are collected after the records, which consumers wait for.
                 used = block = pool.take(total, grow=False) if total <= _GROW_AT_ONCE else None
                 if block is None:
                     _collect(routes, pool)
