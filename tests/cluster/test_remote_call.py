@@ -109,7 +109,7 @@ def test_login_shell_that_refuses_commands_is_named(
     machine: LocalMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_call, "command_words", lambda _command: ["sh", "-c", "exit 1"])
-    monkeypatch.setattr(remote_call, "_TEST", ["sh", "-c", "echo This account is locked."])
+    monkeypatch.setattr(remote_call, "_SHELL_TEST", ["sh", "-c", "echo This account is locked."])
     with pytest.raises(MachineProblem, match=r"login shell .* \(it printed: \"This account is lo"):
         call(machine, "existing_daemons.survey")
 
