@@ -16,7 +16,7 @@ from dora_config.frozen import Frozen
 from dora_config.ids import parse_data_id, parse_node_id
 from dora_config.yaml.suggest import closest
 
-LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
+LogLevel = Literal["stdout", "error", "warn", "info", "debug", "trace"]
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
 """Lowest first; ``stdout`` includes everything, also plain printed lines."""
 
