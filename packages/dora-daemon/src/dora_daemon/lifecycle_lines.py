@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dora_config.dataflow.sources import LogLevel
 from dora_config.protocol import runner_events as reports
 from dora_node_api.frozen import FrozenRecord
 
@@ -10,7 +11,7 @@ class LifecycleLine(FrozenRecord):
     """One line; ``message`` continues a sentence that starts with `node "x"`."""
 
     node: str
-    level: reports.LogLevel
+    level: LogLevel
     message: str
 
 

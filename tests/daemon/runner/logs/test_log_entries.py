@@ -7,7 +7,8 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_config.protocol.runner_events import LogLevel, LogLine, passes
+from dora_config.dataflow.sources import LogLevel
+from dora_config.protocol.runner_events import LogLine, passes
 from dora_daemon.runner.logs.log_entries import (
     CUT_MARK,
     MAX_LINE,

@@ -27,7 +27,7 @@ def format_entry(entry: LogLine, style: LogFormat, *, colour: str | None = None)
     if style == "json":
         return json.dumps(entry.facts(), ensure_ascii=False)
     clock = datetime.fromtimestamp(entry.time).strftime("%H:%M:%S")
-    msg = entry.message.replace("\n", "\n  ")  # unlike other entries
+    msg = entry.message.replace("\n", "\n  ")  # indented, so that no line looks like another entry
     # a printed line has no level: its stream is shown instead
     level = entry.stream if entry.level == "stdout" else entry.level.upper()
     if style == "compact":

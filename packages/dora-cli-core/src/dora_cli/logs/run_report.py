@@ -12,10 +12,10 @@ from dora_cli import output
 from dora_cli.logs.ended_report import failure_text
 from dora_cli.logs.log_lines import EntryPrinter
 from dora_cli.logs.log_options import LogFormat
+from dora_config.dataflow.sources import LogLevel
 from dora_config.protocol import runner_events as happened
 from dora_config.protocol.runner_events import (
     DataflowResult,
-    LogLevel,
     LogLine,
     RunOutput,
     passes,

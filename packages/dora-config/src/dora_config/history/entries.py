@@ -14,12 +14,12 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from dora_config.dataflow.resolved import ResolvedDataflow
+from dora_config.dataflow.sources import LogLevel
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import PeerState
 from dora_config.protocol.runner_events import (
     DataflowStarted,
     DataflowStopping,
-    LogLevel,
     NodeConnected,
     NodeEnded,
     NodeFailed,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from dora_config.dataflow.sources import LOG_LEVELS, LogLevel as LogLevel
+from dora_config.dataflow.sources import LOG_LEVELS, LogLevel
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkReport
 from dora_config.protocol.states import NodeResult as NodeResult

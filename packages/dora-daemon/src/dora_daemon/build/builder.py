@@ -323,7 +323,7 @@ class _NodeBuild:
     async def _run_uv(
         self, uv: str, arguments: tuple[str, ...], env: Mapping[str, str]
     ) -> CommandResult | None:
-        """Run `uv pip`, offline if there is no network.
+        """Run `uv pip`; repeat it offline if the network fails.
 
         None: uv refused an option that pip may support. An error is only shown if it is final.
         """

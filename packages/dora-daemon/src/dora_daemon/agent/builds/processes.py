@@ -77,7 +77,7 @@ class BuildEventQueue:
     def next_batch(self) -> tuple[tuple[NodeBuildEvent, ...], int] | None:
         """Return the next events and the number of lines dropped before them.
 
-        None if there are no events or a batch is unacknowledged.
+        None while no event waits or a batch is unacknowledged.
         """
         if self._is_unacknowledged or not self._events:
             return None

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
+from dora_config.dataflow.sources import LogLevel
 from dora_config.dataflow.variables import is_private
 from dora_config.history.entries import LinkPeerChanged
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, PeerReport
 from dora_config.protocol.runner import EdgeStatus
-from dora_config.protocol.runner_events import LogLevel, LogLine
+from dora_config.protocol.runner_events import LogLine
 from dora_config.spawn_argv import run_module
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol import messages

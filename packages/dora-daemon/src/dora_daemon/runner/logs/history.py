@@ -40,7 +40,7 @@ class KeptHistory:
         self._file = HistoryFile(path)
         self._kept = KeptEvents()
         if began.recovered is not None:
-            with suppress(OSError):  # there is no file of an earlier start
+            with suppress(OSError):  # the earlier start may have ended before it wrote the file
                 entries = read_history(path)
                 self._kept = KeptEvents(entries)
                 self._file.lines = len(entries)

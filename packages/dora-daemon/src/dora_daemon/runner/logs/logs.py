@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.protocol.runner_events import LogLevel, LogLine, passes
+from dora_config.dataflow.sources import LogLevel
+from dora_config.protocol.runner_events import LogLine, passes
 from dora_daemon.runner.logs.log_entries import OutputSplitter, entry_from_line, file_line
 from dora_daemon.runner.logs.log_files import LogFile
 

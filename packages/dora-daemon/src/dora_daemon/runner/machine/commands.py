@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from dora_config.dataflow.sources import LogLevel
 from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine.events import TimerName
 from dora_node_api.frozen import FrozenRecord
@@ -125,7 +126,7 @@ class ReportEvent(FrozenRecord):
 class EmitLog(FrozenRecord):
     """Log a line of the runner; ``node`` is its subject."""
 
-    level: reports.LogLevel
+    level: LogLevel
     message: str
     node: str | None = None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dora_config.dataflow.sources import LogLevel
 from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent, RunOutput, passes
+from dora_config.protocol.runner_events import LogLine, RunnerEvent, RunOutput, passes
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.runner.logs.history import KeptHistory
 from dora_daemon.runner.logs.log_entries import file_line, message_text
