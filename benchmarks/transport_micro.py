@@ -156,9 +156,9 @@ def one_way(size: int, seconds: float) -> tuple[float, float, float]:
                 sender.send("out", arrow.encode(payload))
             sent += 10
         took = time.perf_counter() - start
-    from dora_node_api.transport.shared.queue_keeper import read_statistics
+    from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 
-    seen = read_statistics(board, wire.spec, wire.ends)
+    seen = QueueKeeper(board, wire.spec, wire.ends).statistics()
     return sent / took, seen.received / took, seen.dropped / max(seen.sent, 1)
 
 

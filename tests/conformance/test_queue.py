@@ -25,6 +25,7 @@ from dora_node_api.transport.consumer.waiting import Waiter
 from dora_node_api.transport.producer.sending import Sender
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.layout import PAGE, RecordKind
+from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 from dora_node_api.transport.shared.specs import QueueSpec
 
 POLICIES = get_args(QueuePolicy)
@@ -585,9 +586,7 @@ def test_statistics_are_readable_in_any_process_with_the_board() -> None:
         pid = os.fork()
         if pid == 0:
             board = Board.attach(os.dup(edge.board.fd), edge.board.size)
-            from dora_node_api.transport.shared.queue_keeper import read_statistics
-
-            seen = read_statistics(board, edge.spec, edge.ends)
+            seen = QueueKeeper(board, edge.spec, edge.ends).statistics()
             good = (seen.sent, seen.received, seen.queued, seen.dropped) == (6, 1, 3, 2)
             good = good and len(seen.latency) == 1 and seen.bytes_received == one.nbytes
             os._exit(0 if good else 1)

@@ -99,8 +99,42 @@ def test_kill_at_every_step_of_a_send(case: str) -> None:
     assert steps > 60
 
 
+@pytest.mark.parametrize("policy", ["drop_oldest", "backpressure"])
+@pytest.mark.parametrize("case", ["plain", "protected"])
+def test_a_message_in_hands_is_queued_at_every_step(policy: str, case: str) -> None:
+    """An end may stop between its system call and its store: such a message is not dropped."""
+    with world() as (board, registry):
+        edge = Edge(board, registry, bound=8, queue=1, policy=policy)
+        sender, receiver = edge.sender(1), edge.receiver()
+        seen: list[tuple[int, int, int]] = []
+
+        def look() -> None:
+            counted = edge.keeper.statistics()
+            seen.append((counted.dropped, counted.sent, counted.received + counted.queued))
+
+        def exchange() -> None:
+            for number in range(3):
+                send(sender, number, protected=case == "protected" and number == 1)
+            assert numbers(drain(receiver)) == [0, 1, 2]
+
+        steps = 0
+        while len(seen) == steps:
+            steps += 1
+            Steps(MODULES, steps, look).run(exchange)
+        receiver.close()
+        edge.keeper.consumer_died()
+        sender.close()
+        edge.keeper.producer_died()
+        assert edge.keeper.statistics().dropped == 0
+        edge.close()
+    assert steps > 100
+    assert {dropped for dropped, _, _ in seen} == {0}
+    assert all(sent == rest for _, sent, rest in seen)
+
+
 def survivors(edge: Edge, receiver, before: int, held: list[Delivery], incarnation: int) -> None:  # type: ignore[no-untyped-def]
     """Check the next incarnation of the producer, and the consumer."""
+    edge.keeper.producer_died()
     edge.keeper.announce_restarted()
     sender = edge.sender(incarnation)
     for number in range(100, 102):

@@ -2,7 +2,7 @@
 
 Every word has one writer, and a process that attaches can write only the words that it owns: a
 stray write ends the process that makes it. The board only allocates areas and returns views;
-`layout.py` defines the words, and `queue_keeper.read_statistics` reads them.
+`layout.py` defines the words, and `QueueKeeper.statistics` reads them.
 """
 
 from __future__ import annotations

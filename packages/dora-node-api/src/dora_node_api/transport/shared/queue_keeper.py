@@ -39,39 +39,18 @@ class EdgeStatistics(FrozenRecord):
     """Upper bound in nanoseconds and count of each bucket (of 25 %) that is not empty."""
 
 
-def read_statistics(board: Board, spec: QueueSpec, ends: QueueEnds) -> EdgeStatistics:
-    """Read an edge's counters, in any process with the board and a read end."""
-    words = board.edge_words(spec.area)
+def _read_counters(words: memoryview, ends: QueueEnds) -> tuple[list[int], int | None]:
+    """Return the words and the messages that neither wait nor are counted; None: both change."""
+    watched = (layout.P_SENT, layout.C_RECEIVED, layout.P_EVICTED)
     for _ in range(20):
-        before = words[layout.P_SENT], words[layout.C_RECEIVED], words[layout.P_EVICTED]
-        queued = ends.depth()
+        before = [words[word] for word in watched]
+        depth = ends.depth()
         counters = words.tolist()
-        after = (
-            counters[layout.P_SENT],
-            counters[layout.C_RECEIVED],
-            counters[layout.P_EVICTED],
-        )
-        if before == after:
-            break
-    sent = counters[layout.P_SENT]
-    taken = min(counters[layout.C_RECEIVED], sent)
-    handed = max(taken - counters[layout.C_DISCARDED] - counters[layout.C_BROKEN], 0)
-    queued = min(queued, sent - taken)
-    buckets = counters[layout.HISTOGRAM : layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS]
-    return EdgeStatistics(
-        sent=sent,
-        received=handed,
-        dropped=sent - handed - queued,
-        queued=queued,
-        bytes_sent=counters[layout.P_BYTES_SENT],
-        bytes_received=counters[layout.C_BYTES_RECEIVED],
-        broken=counters[layout.C_BROKEN],
-        unmatched=counters[layout.C_UNMATCHED],
-        copied=counters[layout.C_COPIED],
-        blocked=bool(counters[layout.P_BLOCKED]),
-        last_arrival_ns=counters[layout.C_LAST_ARRIVAL_NS],
-        latency=tuple((layout.bucket_start(i + 1), n) for i, n in enumerate(buckets) if n),
-    )
+        if before == [counters[word] for word in watched]:
+            counted = layout.P_EVICTED, layout.P_REFUSED, layout.C_RECEIVED
+            rest = counters[layout.P_SENT] - sum(counters[word] for word in counted)
+            return counters, max(rest - depth, 0)
+    return counters, None
 
 
 def _handed_out(words: Sequence[int]) -> int:
@@ -144,6 +123,8 @@ class QueueKeeper:
         self._pending: deque[tuple[RecordKind, str]] = deque()
         self._good = self._words.tolist()
         """The words at the last check."""
+        self._lost = 0
+        """Most messages of reaped ends that neither wait nor are counted."""
 
     @property
     def needs_retry(self) -> bool:
@@ -259,9 +240,18 @@ class QueueKeeper:
             words[layout.C_RECEIVED] = max(words[layout.P_SENT] - lost, 0)
             good[: layout.P_SENT] = words[: layout.P_SENT].tolist()
 
+    def _note_lost(self) -> None:
+        """Count what a reaped end has lost: a message in its hands, which nothing counts later.
+
+        The other end may be about to write or to count one of them; `statistics` corrects this.
+        """
+        if not self.spec.journal or not self.spec.backpressure:
+            self._lost = _read_counters(self._words, self.ends)[1] or 0
+
     def producer_died(self) -> None:
         """Account for a reaped producer; call it before anything is announced."""
         self._restore(producer=True)
+        self._note_lost()
 
     def consumer_died(self) -> None:
         """Free what a reaped consumer held, and wake a waiting producer.
@@ -269,6 +259,7 @@ class QueueKeeper:
         The next process takes over what is in its journal.
         """
         self._restore(producer=False)
+        self._note_lost()
         words = self._words
         if self.spec.journal and self.spec.backpressure:
             self.ring_room()
@@ -319,7 +310,33 @@ class QueueKeeper:
 
     def statistics(self) -> EdgeStatistics:
         """Return the edge's counters at this moment."""
-        return read_statistics(self.board, self.spec, self.ends)
+        counters, uncounted = _read_counters(self._words, self.ends)
+        broken, malformed = counters[layout.C_BROKEN], 0
+        if uncounted is not None:
+            self._lost = min(self._lost, uncounted)
+            # The consumer does not count these as received, since they may be foreign.
+            malformed = min(uncounted - self._lost, broken)
+        sent = counters[layout.P_SENT]
+        left = sent - counters[layout.P_EVICTED] - counters[layout.P_REFUSED]
+        taken = min(counters[layout.C_RECEIVED], left)
+        handed = max(taken - counters[layout.C_DISCARDED] - (broken - malformed), 0)
+        # Includes a message that an end has taken or numbered, but not yet counted or written.
+        queued = max(left - taken - malformed - self._lost, 0)
+        buckets = counters[layout.HISTOGRAM : layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS]
+        return EdgeStatistics(
+            sent=sent,
+            received=handed,
+            dropped=sent - handed - queued,
+            queued=queued,
+            bytes_sent=counters[layout.P_BYTES_SENT],
+            bytes_received=counters[layout.C_BYTES_RECEIVED],
+            broken=broken,
+            unmatched=counters[layout.C_UNMATCHED],
+            copied=counters[layout.C_COPIED],
+            blocked=bool(counters[layout.P_BLOCKED]),
+            last_arrival_ns=counters[layout.C_LAST_ARRIVAL_NS],
+            latency=tuple((layout.bucket_start(i + 1), n) for i, n in enumerate(buckets) if n),
+        )
 
     def close(self) -> None:
         """Close the runner's descriptors and free the edge's area on the board."""
