@@ -140,12 +140,18 @@ def parse_dataflow(
     strict_types: bool | None = None,
     environ: Mapping[str, str] = os.environ,
     check_paths: bool = False,
+    added: Document | None = None,
 ) -> LoadedDataflow:
-    """Load a dataflow from a text; modules and types are searched beside `path`."""
+    """Load a dataflow from a text; modules and types are searched beside `path`.
+
+    `added`: document with the last nodes.
+    """
     path = Path(path)
     loading = _Loading(path.parent)
     document = read_document(text, str(path))
     file = loading.read(document, descriptor.Descriptor)
+    if added is not None:
+        file.nodes += loading.read(added, descriptor.Descriptor).nodes
     nodes = loading.with_modules(file, "", ())
     root = file.root
     typed = _mentions_types(nodes) or (isinstance(root, descriptor.Descriptor) and root.type_rules)

@@ -228,6 +228,18 @@ def read_document(text: str, file: str) -> Document:
     return document
 
 
+def read_item(text: str, file: str, key: str) -> Document:
+    """Read a text as the only item of the list `key`; its positions are those in the text."""
+    document = read_document(text, file)
+    if (root := document.root) is not None and document.data is not None:
+        marks = root.start_mark, root.end_mark
+        items = SequenceNode(SEQ, [root], *marks)
+        document.root = MappingNode(MAP, [(ScalarNode(STR, key, *marks), items)], *marks)
+    if document.data is not None or not document.problems:
+        document.data = {key: [document.data]}
+    return document
+
+
 def _syntax_problem(document: Document, error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
