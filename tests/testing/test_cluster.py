@@ -170,7 +170,7 @@ def test_errors_name_what_exists(cluster: InProcessCluster, drive: Path) -> None
         cluster.start(drive, {"eye": planner})
     with pytest.raises(FlowError, match='machine "moon" does not exist; the cluster has: base'):
         cluster.cut("moon")
-    with pytest.raises(FlowError, match='dataflow "x" was not started; the cluster has: none'):
+    with pytest.raises(FlowError, match='dataflow "x" does not exist; the cluster has: none'):
         cluster.dataflow("x")
     flow = cluster.start(drive, NODES)
     with pytest.raises(FlowError, match='input "screen/x" does not exist'):

@@ -16,7 +16,7 @@ from dora_config.protocol.reports import DataflowSummary
 from dora_testing.cluster.link import Wall
 from dora_testing.cluster.network import Network, NodeMachine
 from dora_testing.cluster.runner import Node, NodeRunner, Traffic
-from dora_testing.errors import FlowError
+from dora_testing.errors import FlowError, find
 from dora_testing.flow import Duration, seconds_of
 from dora_testing.results import Output
 
@@ -102,9 +102,7 @@ class InProcessDataflow:
             for spec in specs
             for name in (spec.outputs if kind == "output" else _edges(spec.inputs))
         ]
-        if port not in known:
-            names = ", ".join(known) or "none"
-            raise FlowError(f'{kind} "{port}" does not exist; the dataflow has: {names}')
+        find(dict.fromkeys(known), port, kind)
         node, _, name = port.rpartition("/")
         return node, name
 
@@ -112,9 +110,7 @@ class InProcessDataflow:
         return [one for one in self._cluster.runners() if one.traffic is self._traffic]
 
     def _runner(self, node: str) -> NodeRunner | None:
-        if node not in self._traffic.specs:
-            names = ", ".join(self._traffic.specs)
-            raise FlowError(f'node "{node}" does not exist; the dataflow has: {names}')
+        find(self._traffic.specs, node, "node")
         return next((one for one in self._runners() if node in one.nodes), None)
 
     @property
@@ -160,8 +156,7 @@ class InProcessCluster:
         loaded = load_dataflow(self._folder / dataflow)
         specs = {spec.id: spec for spec in loaded.resolved.nodes}
         for node in nodes or {}:
-            if node not in specs:
-                raise FlowError(f'node "{node}" does not exist; the file has: {", ".join(specs)}')
+            find(specs, node, "node", "the file has")
         name = name or loaded.resolved.name or loaded.path.stem
         self._network.traffic[name] = Traffic(nodes or {}, specs)
         spec = DataflowSpec(
@@ -200,11 +195,7 @@ class InProcessCluster:
         return answer  # type: ignore[return-value]
 
     def traffic_of(self, name: str) -> Traffic:
-        known = self._network.traffic
-        if name not in known:
-            names = ", ".join(known) or "none"
-            raise FlowError(f'dataflow "{name}" was not started; the cluster has: {names}')
-        return known[name]
+        return find(self._network.traffic, name, "dataflow", "the cluster has")
 
     def runners(self) -> list[NodeRunner]:
         """Return the runners of all machines that live."""
@@ -315,11 +306,7 @@ class InProcessCluster:
         return [self._daemon(one).name for one in others or every]
 
     def _daemon(self, machine: str) -> NodeMachine:
-        known = self._network.daemons
-        if machine not in known:
-            names = ", ".join(known)
-            raise FlowError(f'machine "{machine}" does not exist; the cluster has: {names}')
-        return known[machine]
+        return find(self._network.daemons, machine, "machine", "the cluster has")
 
 
 def _edges(inputs: Mapping[str, object]) -> list[str]:
