@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dora_cluster.coordinator.local import coordinator_arguments
 from dora_cluster.decisions.units import (
+    ServiceFiles,
     coordinator_service_name,
     render_coordinator_unit,
     unit_address,
@@ -25,11 +26,9 @@ def unit(user: str | None = "op", program: str = "/opt/a b/100%/$x/python") -> s
     return render_coordinator_unit(
         cluster(),
         [program, "-P", "-m", "dora_coordinator.command", *coordinator_arguments(cluster())],
+        ServiceFiles("/etc/dora-coordinator/token", "/etc/dora-coordinator/env", user),
         version="0.2.0",
-        token_file="/etc/dora-coordinator/token",
-        user=user,
         environment={"XDG_STATE_HOME": "/da ta/100%", "PYTHONPATH": "/p"},
-        environment_path="/etc/dora-coordinator/env",
     )
 
 

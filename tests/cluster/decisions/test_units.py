@@ -8,9 +8,9 @@ import pytest
 from cluster.decisions.clusters import MACHINES, cluster
 
 from dora_cluster.decisions.units import (
-    ServicePaths,
+    ServiceFiles,
     daemon_arguments,
-    render_environment,
+    environment_file,
     render_unit,
 )
 from dora_config.cluster.models import Machine
@@ -20,8 +20,8 @@ from dora_config.cluster.models import Machine
 @pytest.mark.parametrize("user", ["ubuntu", None])
 def test_unit_starts_the_same_daemon_as_up(machine: Machine, user: str | None) -> None:
     secrets = ("/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env")
-    paths = ServicePaths("/usr/local/bin/dora", *secrets, user)
-    lines = render_unit(cluster(machine), machine, paths).splitlines()
+    files = ServiceFiles(*secrets, user)
+    lines = render_unit(cluster(machine), machine, "/usr/local/bin/dora", files).splitlines()
     (start,) = [line for line in lines if line.startswith("ExecStart=")]
     words = shlex.split(start.removeprefix("ExecStart="))
     assert words == ["/usr/local/bin/dora", *daemon_arguments(cluster(machine), machine)]
@@ -53,11 +53,9 @@ def test_unit_starts_the_same_daemon_as_up(machine: Machine, user: str | None) -
 
 def test_environment_is_in_a_file_of_its_own() -> None:
     machine = Machine(id="x", host="h", env={"PLAIN": "a b", "HARD": 'q"\\$HOME`id`%'})
-    text = render_environment(machine)
+    text = environment_file(machine.env)
     assert text == 'HARD="q\\"\\\\\\$HOME\\`id\\`%"\nPLAIN="a b"\n'
-    paths = ServicePaths("/d", "/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env", "u")
-    unit = render_unit(cluster(machine), machine, paths)
+    files = ServiceFiles("/etc/dora-daemon/x.token", "/etc/dora-daemon/x.env", "u")
+    unit = render_unit(cluster(machine), machine, "/d", files)
     assert "EnvironmentFile=-/etc/dora-daemon/x.env\n" in unit
     assert "PLAIN" not in unit
-    assert render_environment(MACHINES[0]) is None
-    assert "EnvironmentFile" not in render_unit(cluster(MACHINES[0]), MACHINES[0], paths)

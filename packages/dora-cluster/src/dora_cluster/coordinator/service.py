@@ -70,11 +70,9 @@ class CoordinatorService(SystemdService):
         return render_coordinator_unit(
             self.host.cluster,
             [*words, *coordinator_arguments(self.host.cluster), "--store", "redb"],
+            self.paths,
             version=version,
-            token_file=self.token,
-            user=None if self.user else self.facts.user,
             environment={} if self.host.is_remote else _own_environment(),
-            environment_path=self.environment,
         )
 
     def keep_before(self, text: str) -> None:

@@ -33,45 +33,38 @@ def coordinator_service_name(cluster: Cluster) -> str:
     return "dora-coordinator" + ("" if port == DEFAULT_COORDINATOR_PORT else f"-{port}")
 
 
-def render_coordinator_unit(
-    cluster: Cluster,
-    argv: Sequence[str],
-    *,
-    version: str,
-    token_file: str,
-    user: str | None,
-    environment: Mapping[str, str],
-    environment_path: str,
-) -> str:
-    """Return the text of the unit file.
+@dataclass(frozen=True, slots=True)
+class ServiceFiles:
+    """Absolute paths of the files of a service, readable by root (or the user) only."""
 
-    ``environment_path``: a file of more variables, which need not exist.
-    ``user``: the account of a system service; None: a unit of the user's own systemd.
-    """
-    system = user is not None
-    variables = (quote(f"{name}={text}") for name, text in sorted(environment.items()))
+    token: str
+    environment: str
+    """Further variables; the file need not exist."""
+    user: str | None
+    """The account that runs a system service; None: a unit of the user's own systemd."""
+
+
+def _unit(
+    description: str, service: Sequence[str], files: ServiceFiles, *, after: Sequence[str] = ()
+) -> str:
+    """Return the text of a unit file; ``service``: its own settings."""
+    system = files.user is not None
+    network = ["After=network-online.target", "Wants=network-online.target"]
     lines = [
         "# Written by `dora cluster install`, removed by `dora cluster uninstall`.",
-        f"# dora {version}",
         "[Unit]",
-        # read back by `unit_address`
-        f"Description=Dora Coordinator ({address(cluster)})",
-        *(["After=network-online.target"] if system else []),
-        *(["Wants=network-online.target"] if system else []),
+        f"Description={description}",
+        *(network if system else ()),
+        *(f"After={unit}" for unit in after),
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
-        *([f"User={user}"] if system else []),
+        *([f"User={files.user}"] if system else ()),
         "WorkingDirectory=~",
-        *(f"Environment={text}" for text in variables),
-        f"EnvironmentFile=-{escape_specifiers(environment_path)}",
-        f"ExecStart={exec_line(argv)}",
-        # on-failure: after `dora down` it exits with code 0
-        "Restart=on-failure",
-        "RestartSec=2",
-        "TimeoutStopSec=20",
+        f"EnvironmentFile=-{escape_specifiers(files.environment)}",
+        f"LoadCredential=dora-token:{escape_specifiers(files.token)}",
         "LimitNOFILE=65536",
-        f"LoadCredential=dora-token:{escape_specifiers(token_file)}",
+        *service,
         "",
         "[Install]",
         f"WantedBy={'multi-user.target' if system else 'default.target'}",
@@ -79,9 +72,31 @@ def render_coordinator_unit(
     return "\n".join(lines) + "\n"
 
 
+def render_coordinator_unit(
+    cluster: Cluster,
+    argv: Sequence[str],
+    files: ServiceFiles,
+    *,
+    version: str,
+    environment: Mapping[str, str],
+) -> str:
+    """Return the text of the unit file, from which `unit_address` and others read."""
+    variables = (quote(f"{name}={text}") for name, text in sorted(environment.items()))
+    service = [
+        f"# dora {version}",
+        *(f"Environment={text}" for text in variables),
+        f"ExecStart={exec_line(argv)}",
+        # on-failure: after `dora down` it exits with code 0
+        "Restart=on-failure",
+        "RestartSec=2",
+        "TimeoutStopSec=20",
+    ]
+    return _unit(f"Dora Coordinator ({address(cluster)})", service, files)
+
+
 def address(cluster: Cluster) -> str:
     """Return the coordinator's address: ``10.0.0.1:6013``."""
-    return f"{cluster.coordinator.addr}:{cluster.coordinator.port}"
+    return address_text(cluster.coordinator.addr, cluster.coordinator.port)
 
 
 def unit_version(text: str) -> str:
@@ -127,19 +142,6 @@ def _is_plain(word: str) -> bool:
     return word != "" and all(char.isalnum() or char in "/._-=,:@+" for char in word)
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePaths:
-    """Absolute paths of the daemon's service on the machine, and the user it runs as."""
-
-    dora: str
-    token: str
-    """Readable by root (or the user) only."""
-    environment: str
-    """The variables of `env`; readable by root (or the user) only."""
-    user: str | None
-    """None for a unit of the user's own systemd."""
-
-
 def service_name(machine: Machine) -> str:
     """Return the name of the unit without ``.service``."""
     return f"dora-daemon-{machine.id}"
@@ -150,30 +152,13 @@ def nodes_unit(machine: Machine) -> str:
     return f"dora-nodes-{machine.id}.service"
 
 
-def render_unit(cluster: Cluster, machine: Machine, paths: ServicePaths) -> str:
-    """Return the text of the unit file."""
-    name = service_name(machine)
-    start = [paths.dora, *daemon_arguments(cluster, machine)]
-    system = paths.user is not None
-    nodes = nodes_unit(machine)
-    environment = escape_specifiers(paths.environment)
-    lines = [
-        "# Written by `dora cluster install`, removed by `dora cluster uninstall`.",
-        "[Unit]",
-        f"Description=Dora Daemon ({machine.id})",
-        # dbus: an ending daemon queries systemd for a shutdown of the machine
-        *(["After=network-online.target dbus.service"] if system else []),
-        *(["Wants=network-online.target"] if system else []),
-        # at shutdown the daemon ends first, and ends its dataflows
-        f"After={nodes}",
-        "StartLimitIntervalSec=0",
-        "",
-        "[Service]",
-        *([f"User={paths.user}"] if system else []),
-        "WorkingDirectory=~",
-        f"Environment=DORA_RUNNERS_UNIT={'system' if system else 'user'}:{nodes}",
-        f"ExecStartPre={_start_nodes_unit(machine, paths)}",
-        f"ExecStart={exec_line(start)}",
+def render_unit(cluster: Cluster, machine: Machine, dora: str, files: ServiceFiles) -> str:
+    """Return the text of the unit file; ``dora``: absolute path of the command."""
+    name, nodes = service_name(machine), nodes_unit(machine)
+    service = [
+        f"Environment=DORA_RUNNERS_UNIT={'user' if files.user is None else 'system'}:{nodes}",
+        f"ExecStartPre={_start_nodes_unit(machine, files.user)}",
+        f"ExecStart={exec_line([dora, *daemon_arguments(cluster, machine)])}",
         "Restart=on-failure",
         "RestartSec=5",
         "KillMode=process",
@@ -182,35 +167,31 @@ def render_unit(cluster: Cluster, machine: Machine, paths: ServicePaths) -> str:
         f"TimeoutStopSec={STOP_TIMEOUT}",
         "OOMPolicy=continue",
         "Delegate=yes",
-        "LimitNOFILE=65536",
         f"RuntimeDirectory={name}",
         "RuntimeDirectoryMode=0700",
         "RuntimeDirectoryPreserve=yes",
-        f"LoadCredential=dora-token:{escape_specifiers(paths.token)}",
-        *([f"EnvironmentFile=-{environment}"] if machine.env else []),
-        "",
-        "[Install]",
-        f"WantedBy={'multi-user.target' if system else 'default.target'}",
     ]
-    return "\n".join(lines) + "\n"
+    # dbus: an ending daemon queries systemd for a shutdown of the machine
+    # nodes: at shutdown the daemon ends first, and ends its dataflows
+    after = ["dbus.service", nodes]
+    return _unit(f"Dora Daemon ({machine.id})", service, files, after=after)
 
 
-def _start_nodes_unit(machine: Machine, paths: ServicePaths) -> str:
+def _start_nodes_unit(machine: Machine, user: str | None) -> str:
     """Return the Exec value that starts the transient unit of the nodes.
 
     Without this unit, systemd warns about every runner and node when the daemon restarts.
     """
     unit = nodes_unit(machine)
-    user = paths.user is None
     properties = {
         "Type": "oneshot",
         "RemainAfterExit": "yes",
-        **({} if user else {"User": paths.user}),
+        **({} if user is None else {"User": user}),
         "Delegate": "yes",
         "OOMPolicy": "continue",
         "TimeoutStopSec": STOP_TIMEOUT,
     }
-    manager = "--user" if user else "--system"
+    manager = "--user" if user is None else "--system"
     run = [
         *("systemd-run", manager, "--quiet", "--collect", f"--unit={unit}"),
         f"--description='Nodes of Dora Daemon ({machine.id})'",
@@ -220,13 +201,8 @@ def _start_nodes_unit(machine: Machine, paths: ServicePaths) -> str:
     # the unit exists after its first start, also when it was stopped
     restart = f"systemctl {manager} --quiet start {unit} 2>/dev/null"
     # `-`: the daemon starts even if this fails; `+`: as root, not as User
-    prefix = "-" if user else "-+"
+    prefix = "-" if user is None else "-+"
     return prefix + exec_line(["/bin/sh", "-c", f"{restart} || exec {' '.join(run)}"])
-
-
-def render_environment(machine: Machine) -> str | None:
-    """Return the text of the environment file; None if the machine has no `env`."""
-    return environment_file(machine.env) if machine.env else None
 
 
 def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:

@@ -10,10 +10,10 @@ from dora_cluster.connection import FinishedCommand
 from dora_cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cluster.decisions.units import (
     STOP_TIMEOUT,
-    ServicePaths,
+    ServiceFiles,
     daemon_arguments,
+    environment_file,
     nodes_unit,
-    render_environment,
     render_unit,
 )
 from dora_cluster.errors import RemoteCommandFailed
@@ -94,6 +94,7 @@ class SystemdService:
         self.unit = f"{self._units}/{remote.service}.service"
         self.token = f"{secrets}/{name}token"
         self.environment = f"{secrets}/{name}env"
+        self.paths = ServiceFiles(self.token, self.environment, None if user else facts.user)
 
     # ------------------------------------------------------------------------ running
 
@@ -366,12 +367,10 @@ class DaemonService(SystemdService):
     def wanted_files(self, dora: str) -> dict[str, bytes | None]:
         """Return unit and environment for the cluster file; None: the file must not exist."""
         cluster, machine = self.remote.cluster, self.remote.machine
-        user = None if self.user else self.facts.user
-        paths = ServicePaths(dora, self.token, self.environment, user)
-        environment = render_environment(machine)
+        unit = render_unit(cluster, machine, dora, self.paths)
         return {
-            self.environment: None if environment is None else environment.encode(),
-            self.unit: render_unit(cluster, machine, paths).encode(),
+            self.environment: environment_file(machine.env).encode() if machine.env else None,
+            self.unit: unit.encode(),
         }
 
     def current_files(self) -> dict[str, bytes | None]:
