@@ -8,19 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 from dora_cli import output
+from dora_cluster.coordinator.place import open_place
 from dora_cluster.decisions.preflight import NotReady
 from dora_cluster.machines.port_listener import PortListener
 from dora_cluster.machines.remote_machine import (
     RemoteMachine,
     Report,
-    connect_to,
     on_machines,
 )
 from dora_cluster.ownership.reservation import Reservation
 from dora_cluster.remote_program import network
 from dora_config.access import address_text
 from dora_config.cluster.models import Cluster, Machine
-from dora_config.control_plane import is_local
 
 OPEN_TIMEOUT = 10.0
 """Seconds for a machine to open the port."""
@@ -43,7 +42,7 @@ def require_reachable(
         if not found["reached"]:
             raise NotReady(f"{address}: {found['reason']}")
 
-    with _open_port(new, machine):
+    with _open_port(new):
         here = network.reach(host, port)
         if not here["reached"]:
             raise NotReady(
@@ -66,35 +65,18 @@ def require_reachable(
 
 
 @contextmanager
-def _open_port(new: Cluster, machine: Machine | None) -> Iterator[None]:
-    """Listen on the port of the coordinator, unless something does already."""
+def _open_port(new: Cluster) -> Iterator[None]:
+    """Listen on the port of the coordinator, unless something does already; raises NotReady."""
     place = new.coordinator
-    if machine is None and place.host is None:
-        if not is_local(place.addr):
-            raise NotReady(
-                f"{place.addr} is not an address of this machine; run this command on the machine "
-                "that has it, or name that machine as `coordinator.host`"
-            )
-        with ExitStack() as stack:
+    with open_place(new) as host, ExitStack() as stack:
+        if host.is_remote:
+            listener = PortListener(host, (place.port, place.port), secrets.token_hex(16))
+            stack.callback(listener.end)
+            listener.port(OPEN_TIMEOUT)
+        else:
             with suppress(OSError):
                 stack.enter_context(closing(_listen(place.addr, place.port)))
-            yield
-        return
-    there = machine or Machine(
-        id="coordinator",
-        host=place.host or place.addr,
-        user=place.user,
-        port=place.ssh_port,
-        identity_file=place.identity_file,
-    )
-    with connect_to(there) as connection:
-        remote = RemoteMachine(new, there, connection)
-        listener = PortListener(remote, (place.port, place.port), secrets.token_hex(16))
-        try:
-            listener.port(OPEN_TIMEOUT)
-            yield
-        finally:
-            listener.end()
+        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:
