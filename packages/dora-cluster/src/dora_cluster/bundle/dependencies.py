@@ -168,21 +168,19 @@ class Platform:
         return f"{self.machine}-manylinux_2_{fitting[-1]}"
 
     def markers(self) -> dict[str, str]:
-        """Return the variables of environment markers (``; python_version < "3.12"``) there."""
-        major, minor, micro = self.python
+        """Return the variables of environment markers (``; python_version < "3.12"``) there.
+
+        The others are those of this Python, which is CPython too.
+        """
+        major, minor, _ = self.python
+        full = ".".join(map(str, self.python))
         return {
-            "implementation_name": "cpython",
-            "implementation_version": f"{major}.{minor}.{micro}",
-            "os_name": "posix",
+            "implementation_version": full,
             "platform_machine": self.machine,
-            "platform_python_implementation": "CPython",
-            "platform_release": "",
-            "platform_system": "Linux",
-            "platform_version": "",
-            "python_full_version": f"{major}.{minor}.{micro}",
+            "python_full_version": full,
             "python_version": f"{major}.{minor}",
+            "platform_system": "Linux",
             "sys_platform": "linux",
-            "extra": "",
         }
 
 

@@ -244,33 +244,44 @@ def cache_dir() -> Path:
     return Path(base) / "dora"
 
 
-class Archives:
-    """The archive of each platform, built once; for several threads."""
+class Installer:
+    """Installs versions on the machines of one command; several threads may use it.
+
+    The archive of each platform is built once.
+    """
 
     def __init__(
-        self, offline: Path | None, packages: Callable[[], OwnPackages] = packages_for_machines
+        self,
+        offline: Path | None = None,
+        packages: Callable[[], OwnPackages] = packages_for_machines,
     ) -> None:
+        """``offline``: a folder of wheels to use instead of the package index."""
         self._offline = offline
         self._packages = packages
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._made: dict[str, Archive | DoraError | OSError] = {}
         """Archive of each platform, or the error why it could not be built."""
-        self._own: OwnPackages | None = None
+        self._packed: OwnPackages | None = None
 
-    def own(self) -> OwnPackages:
+    @property
+    def version(self) -> str:
+        """The version to install; raises NotBundled."""
+        return self._own().version
+
+    def _own(self) -> OwnPackages:
         """Return the packages of the running version; raises NotBundled."""
         with self._lock:
-            if self._own is None:
-                self._own = self._packages()
-            return self._own
+            if self._packed is None:
+                self._packed = self._packages()
+            return self._packed
 
-    def archive(self, platform: Platform, report: Report) -> Archive:
+    def _archive(self, platform: Platform, report: Report) -> Archive:
         """Return the archive of a platform, built at the first call.
 
         Raises NotBundled, WheelsMissing and OSError; further calls raise the same error.
         """
-        own = self.own()
+        own = self._own()
         with self._lock:
             lock = self._locks.setdefault(platform.key, threading.Lock())
         with lock:
@@ -305,23 +316,6 @@ class Archives:
         remove_old(folder, keep=KEPT_ARCHIVES)
         return made
 
-
-class Installer:
-    """Installs versions on the machines of one command; several threads may use it."""
-
-    def __init__(
-        self,
-        offline: Path | None = None,
-        packages: Callable[[], OwnPackages] = packages_for_machines,
-    ) -> None:
-        """``offline``: a folder of wheels to use instead of the package index."""
-        self._archives = Archives(offline, packages)
-
-    @property
-    def version(self) -> str:
-        """The version to install; raises NotBundled."""
-        return self._archives.own().version
-
     def ensure_installed(
         self, machine: MachineConnection, layout: Layout, report: Report
     ) -> Installed:
@@ -330,9 +324,9 @@ class Installer:
         Raises DoraError, and leaves the machine as it was before.
         """
         tree, facts = self.put(machine, layout, report)
-        installed = self.switch(machine, layout, tree, facts)
-        self.collect(machine, layout)
-        return installed
+        switch(machine, layout, Path(tree).name)
+        collect(machine, layout)
+        return Installed(str(facts["link"]), tree)
 
     def put(
         self, machine: MachineConnection, layout: Layout, report: Report
@@ -343,7 +337,7 @@ class Installer:
             platform = Platform.from_probe(facts)
         except UnknownPlatform as problem:
             raise MachineProblem(machine.name, str(problem)) from None
-        archive = self._archives.archive(platform, report)
+        archive = self._archive(platform, report)
         found = call(
             machine,
             "versions.find",
@@ -371,26 +365,10 @@ class Installer:
             raise
         return tree, facts
 
-    def switch(
-        self, machine: MachineConnection, layout: Layout, tree: str, facts: dict[str, Any]
-    ) -> Installed:
-        """Make a tree the current one."""
-        link = layout.link_for(str(facts["home"]))
-        name = Path(tree).name
-        call(
-            machine, "versions.switch", prefix=layout.prefix, link=link, name=name, sudo=layout.sudo
-        )
-        return Installed(link, tree)
-
-    def collect(self, machine: MachineConnection, layout: Layout) -> list[str]:
-        """Remove versions that are neither current nor previous and that nothing runs from."""
-        answer = call(machine, "versions.collect", prefix=layout.prefix, sudo=layout.sudo)
-        return list(answer["removed"])
-
     def remove(self, machine: MachineConnection, layout: Layout) -> None:
         """Remove all versions and the link; raises MachineProblem while processes run from one."""
-        link = layout.link_for(str(probe(machine, layout)["home"]))
-        call(machine, "versions.remove", prefix=layout.prefix, link=link, sudo=layout.sudo)
+        probe(machine, layout)  # refuses another folder
+        call(machine, "versions.remove", prefix=layout.prefix, link=layout.link, sudo=layout.sudo)
 
 
 def probe(machine: MachineConnection, layout: Layout) -> dict[str, Any]:
@@ -410,6 +388,19 @@ def probe(machine: MachineConnection, layout: Layout) -> dict[str, Any]:
             "create it there, or mount its disk",
         )
     return facts
+
+
+def switch(
+    machine: MachineConnection, layout: Layout, name: str, *, returned: bool = False
+) -> None:
+    """Make a tree the current one; ``returned``: to an earlier version."""
+    where: dict[str, Any] = {"prefix": layout.prefix, "link": layout.link, "sudo": layout.sudo}
+    call(machine, "versions.switch", name=name, returned=returned, **where)
+
+
+def collect(machine: MachineConnection, layout: Layout) -> None:
+    """Remove versions that are neither current nor previous and that nothing runs from."""
+    call(machine, "versions.collect", prefix=layout.prefix, sudo=layout.sudo)
 
 
 def self_test(machine: MachineConnection, tree: str) -> None:

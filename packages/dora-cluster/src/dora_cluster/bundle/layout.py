@@ -16,10 +16,6 @@ class Layout:
     """The command for users and services."""
     sudo: bool
 
-    def link_for(self, home: str) -> str:
-        """Return the absolute path of the link."""
-        return self.link.replace("~", home, 1)
-
 
 USER: Final = Layout("~/.local/share/dora/versions", "~/.local/bin/dora", sudo=False)
 """Layout of ``cluster up``, which needs no root rights."""

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from dora_cli import output
 from dora_cluster.bundle.formats import CONTROL_PLANE, OURS, Formats, differs
-from dora_cluster.bundle.install import Installer, probe
+from dora_cluster.bundle.install import Installer, probe, switch
 from dora_cluster.bundle.layout import Layout
 from dora_cluster.coordinator import queries
 from dora_cluster.decisions.preflight import NotReady
@@ -250,10 +251,10 @@ def return_machines(cluster: Cluster, targets: Mapping[str, str], waves: Waves) 
     def label(machine: Machine) -> str:
         return f"Rolling back {machine.label} to {targets[machine.id]}"
 
-    def switch(remote: RemoteMachine, layout: Layout, service: DaemonService | None) -> Switched:
+    def change(remote: RemoteMachine, layout: Layout, service: DaemonService | None) -> Switched:
         return _switch(remote, layout, service, targets[remote.machine.id])
 
-    return VersionRollOut(cluster, machines, label, switch, waves).run()
+    return VersionRollOut(cluster, machines, label, change, waves).run()
 
 
 def _switch(
@@ -261,7 +262,6 @@ def _switch(
 ) -> Switched:
     """Switch the links to an installed version; its stored unit belongs to it."""
     found = probe(remote.connection, layout)
-    link = layout.link_for(str(found["home"]))
     named = [one["name"] for one in found["trees"] if one["version"] == version]
     if not named:
         raise NotReady(f"version {version} does not exist in {found['prefix']}")
@@ -272,15 +272,8 @@ def _switch(
         copy = unit_copy(remote, layout, name)
         if (unit := remote.connection.read(copy, sudo=layout.sudo)) is not None:
             files[service.unit] = unit
-    remote.call(
-        "versions.switch",
-        prefix=layout.prefix,
-        link=link,
-        name=name,
-        returned=True,
-        sudo=layout.sudo,
-    )
-    return Switched(link, version, files)
+    switch(remote.connection, layout, name, returned=True)
+    return Switched(str(found["link"]), version, files)
 
 
 def _return_coordinator(cluster: Cluster, planned: RollbackPlan, *, everything: bool) -> bool:
@@ -314,7 +307,7 @@ def upgrade_cluster(
             lambda machine: f"Upgrading {machine.label}",
             _switch_to(installer, version, unchecked),
             waves,
-            collector=installer,
+            collects=True,
         )
         is_complete = roll_out.run()
         if roll_out.gave_up and waves.rollout.on_failure == "rollback":
@@ -372,7 +365,7 @@ def _upgrade_coordinator(cluster: Cluster, installer: Installer, *, keep_going: 
 def _switch_to(installer: Installer, version: str, unchecked: Mapping[str, str]) -> Switch:
     """Return the work that puts the installer's version on a machine and switches to it."""
 
-    def switch(
+    def change(
         remote: RemoteMachine, layout: Layout, service: DaemonService | None
     ) -> Switched | None:
         if remote.machine.id in unchecked:
@@ -384,14 +377,14 @@ def _switch_to(installer: Installer, version: str, unchecked: Mapping[str, str])
             )
         with step(f"Put dora {version} there and test it", timed=True):
             tree, facts = installer.put(remote.connection, layout, lambda text: None)
-        link = layout.link_for(str(facts["home"]))
+        link = str(facts["link"])
         files = service.wanted_files(link) if service is not None else {}
         current = facts["current"]
         linked = current is not None and tree.endswith(f"/{current['name']}")
         current_files = service.current_files() if service is not None and linked else files
         if linked and connected_release(remote) == version and current_files == files:
             return None
-        done = installer.switch(remote.connection, layout, tree, facts)
-        return Switched(done.dora, version, files)
+        switch(remote.connection, layout, PurePosixPath(tree).name)
+        return Switched(link, version, files)
 
-    return switch
+    return change

@@ -14,7 +14,7 @@ from typing import Literal
 
 from dora_cli import output
 from dora_cli.coordinator.errors import CoordinatorUnavailable
-from dora_cluster.bundle.install import Installer
+from dora_cluster.bundle.install import collect
 from dora_cluster.coordinator import queries
 from dora_cluster.decisions.preflight import NotReady
 from dora_cluster.errors import Unreachable
@@ -90,11 +90,11 @@ class VersionRollOut:
         switch: Switch,
         waves: Waves,
         *,
-        collector: Installer | None = None,
+        collects: bool = False,
     ) -> None:
-        """``collector`` removes unused versions from each machine that has changed."""
+        """``collects``: remove unused versions from each machine that has changed."""
         self._cluster, self._waves, self._label, self._switch = cluster, waves, label, switch
-        self._collector = collector
+        self._collects = collects
         self._connections = Connections()
         self._engine = RollOut(waves.keep_going)
         names = sorted(one.id for one in machines)
@@ -303,13 +303,13 @@ class VersionRollOut:
         with prefixed(unit.prefix):
             if self._waves.rollout.check is None:
                 self._write_healthy()
-            if self._collector is not None and unit.switch is not None:
-                self._collect(unit.switch, self._collector)
+            if self._collects and unit.switch is not None:
+                self._collect(unit.switch)
         unit.connection.close()
 
-    def _collect(self, switch: DaemonSwitch, collector: Installer) -> None:
+    def _collect(self, switch: DaemonSwitch) -> None:
         try:
-            collector.collect(switch.remote.connection, switch.layout)
+            collect(switch.remote.connection, switch.layout)
         except FAULTS as problem:
             reason = error_text(problem).removeprefix(f"{switch.remote.machine.label}: ")
             output.warn(f"unused versions were not removed there: {reason}")

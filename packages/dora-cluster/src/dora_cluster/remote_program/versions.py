@@ -89,7 +89,7 @@ def probe(prefix: str, link: str) -> dict[str, Any]:
         "archives": str(archives),
         "archives_free": shutil.disk_usage(existing(archives)).free,
         "archives_device": existing(archives).stat().st_dev,
-        "home": str(Path.home()),
+        "link": str(Path(link).expanduser()),
         "prefix": str(root),
         "parent": root.parent.is_dir(),
         "elsewhere": _other_prefix(Path(link).expanduser(), root),
