@@ -15,11 +15,9 @@ from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.logs.log_lines import EntryPrinter
 from dora_cli.logs.remote import LogReader, MergedLogs, TimeOrder
 from dora_config.protocol.control import (
-    Answer,
     DataflowList,
     LogLines,
     LogsEnd,
-    Progress,
     ReadLogs,
 )
 from dora_config.protocol.dataflow import LogFilter
@@ -88,7 +86,7 @@ def lines(daemon: str, *at: float) -> LogLines:
 
 def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
     """Its lines in between arrive with the first new ones."""
-    frames = iter([Progress(id=1, progress=lines("a", 9.8, 10.2)), Answer(id=1, answer=LogsEnd())])
+    frames = iter([(1, lines("a", 9.8, 10.2)), (1, LogsEnd())])
     past = (lines("a", 1.0, 9.7), lines("b", 2.0, 9.9, 10.0))
 
     def follow(_: ReadLogs, show: Callable[[LogLines], None]) -> LogsEnd:

@@ -13,9 +13,8 @@ import anyio.to_thread
 
 from dora_cli.coordinator.client import CoordinatorClient
 from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
-from dora_cli.coordinator.stream_socket import StreamSocket, request_failed
+from dora_cli.coordinator.stream_socket import StreamSocket
 from dora_config.access import Endpoint
-from dora_config.protocol.control import Answer, ControlAnswer, ControlProgress, Failure, Progress
 from dora_config.protocol.envelope import Message, Request
 from dora_config.protocol.recordings import CallRecorders
 
@@ -29,24 +28,25 @@ NEEDS_COORDINATOR = (
 class ReplyStream:
     """Progress of one request, followed by its answer."""
 
-    def __init__(self, connection: StreamSocket, number: int) -> None:
+    def __init__(self, connection: StreamSocket, request: Request[Message]) -> None:
+        """Send the request; raises as `StreamSocket.send`."""
         self._socket = connection
-        self._number = number
+        self._answer = request.answer_type()
+        self._number = connection.send(request)
         self._thread = anyio.CapacityLimiter(1)
 
-    async def __aiter__(self) -> AsyncIterator[ControlProgress | ControlAnswer]:
+    async def __aiter__(self) -> AsyncIterator[Message]:
         """Yield progress and last the answer; raises RequestFailed and CoordinatorLost."""
-        while True:
-            match await anyio.to_thread.run_sync(
+        content: Message | RequestFailed | None = None
+        while not isinstance(content, self._answer):
+            frame = await anyio.to_thread.run_sync(
                 self._socket.next_frame, limiter=self._thread, abandon_on_cancel=True
-            ):
-                case Progress(progress=progress):
-                    yield progress
-                case Answer(answer=answer):
-                    yield answer
-                    return
-                case Failure() as failure:
-                    raise request_failed(failure)
+            )
+            assert frame is not None
+            _, content = frame
+            if isinstance(content, RequestFailed):
+                raise content
+            yield content
 
     async def acknowledge(self, stream: int) -> None:
         """Request the next update of a stream."""
@@ -85,7 +85,7 @@ class CoordinatorConnection:
         """
         connection = await anyio.to_thread.run_sync(StreamSocket, await self._reach())
         try:
-            yield ReplyStream(connection, connection.send(request))
+            yield ReplyStream(connection, request)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(connection.close)

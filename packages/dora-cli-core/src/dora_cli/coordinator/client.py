@@ -7,28 +7,26 @@ import json
 import select
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from pydantic import ValidationError
-
 from dora_cli import output
 from dora_cli._version import __version__
+from dora_cli.coordinator.answers import decoded, failed
 from dora_cli.coordinator.errors import (
-    CoordinatorLost,
     CoordinatorRefused,
     RequestFailed,
     lost,
     refused,
     unanswered,
+    unexpected,
     unreachable,
 )
 from dora_config.access import Endpoint, endpoint, split_address
 from dora_config.control_plane import CONNECT_TIMEOUT, ControlConnection
 from dora_config.protocol import VERSION
-from dora_config.protocol.envelope import FollowedRequest, Message, Query, Request, invalid_message
-from dora_config.protocol.reports import EndedDataflow
+from dora_config.protocol.envelope import FollowedRequest, Message, Query, Request
 from dora_config.protocol.rest import paths
 
 QUERY_TIMEOUT: Final = 30.0
@@ -93,42 +91,21 @@ class CoordinatorClient:
         if timeout is None and isinstance(request, Query):
             timeout = self._query_timeout
         answer = self._exchange(request.model_dump_json().encode(), timeout)
-        return self._decoded(request.answer_type(), answer)
+        return decoded(self.endpoint, request.answer_type(), answer)
 
     def follow(self, request: FollowedRequest[A, P], show: Callable[[P], None]) -> A:
         """Return the answer to a request, and pass on its progress before; raises as `request`."""
         number = self.streams.send(request)
-        for frame in self.streams.json_frames():
-            match frame:
-                case {"kind": "progress", "id": found, "progress": content} if found == number:
-                    for kind in request.progress_types():
-                        if _is_of(kind, content):
-                            show(self._decoded(kind, content))
-                case {"kind": "failure", "id": found, **failure} if found == number:
-                    raise self._failed(failure.get("message"), failure)
-                case {"kind": "answer", "id": found, "answer": content} if found == number:
-                    return self._decoded(request.answer_type(), content)
-        raise AssertionError("json_frames() ends by raising")
-
-    def _decoded(self, message: type[A], content: bytes | object) -> A:
-        """Return a message of this type; raises CoordinatorLost if the content is another one."""
-        try:
-            found = json.loads(content) if isinstance(content, bytes) else content
-            if not _is_of(message, found):
-                raise ValueError(f"not {message.__name__}")
-            return message.model_validate(found)
-        except ValidationError as error:
-            raise invalid_message(error, "client") from error
-        except ValueError as error:
-            raise self._unexpected(error) from error
-
-    def _failed(self, sentence: object, failure: Mapping[str, object]) -> RequestFailed:
-        ended = failure.get("ended")
-        return RequestFailed(
-            str(sentence),
-            str(failure.get("code", "failed")),
-            None if ended is None else self._decoded(EndedDataflow, ended),
-        )
+        for found, content in self.streams.frames():
+            if found != number:
+                continue
+            if isinstance(content, RequestFailed):
+                raise content
+            if isinstance(content, request.answer_type()):
+                return content
+            if isinstance(content, request.progress_types()):
+                show(content)
+        raise AssertionError("frames() ends by raising")
 
     @property
     def streams(self) -> StreamSocket:
@@ -168,12 +145,12 @@ class CoordinatorClient:
                 case found:
                     raise ValueError(found)
         except ValueError as error:
-            raise self._unexpected(error) from error
+            raise unexpected(self.endpoint, error) from error
         if status in _REFUSED_STATUSES:
             raise refused(self.endpoint, status, kind, sentence)
         if code == "version":
             raise CoordinatorRefused(f"the coordinator at {self.endpoint}: {sentence}")
-        raise self._failed(sentence, failure)
+        raise failed(self.endpoint, sentence, failure)
 
     def _has_newer_token(self) -> bool:
         """Use the token of this account if it was replaced since this client was made."""
@@ -184,11 +161,6 @@ class CoordinatorClient:
         self._connection.close()
         self._connection = ControlConnection(newer, timeout=self._connect_timeout)
         return True
-
-    def _unexpected(self, error: Exception) -> CoordinatorLost:
-        return CoordinatorLost(
-            f"unexpected answer of the coordinator at {self.endpoint}: {error!r}"
-        )
 
     def _fetch(self, body: bytes, timeout: float | None) -> tuple[int, str, bytes]:
         """Return status, media type and content of an answer."""
@@ -232,8 +204,3 @@ class CoordinatorClient:
             self._connection.connect()
         except (OSError, UnicodeError) as error:
             raise unreachable(self.endpoint, error) from error
-
-
-def _is_of(message: type[Message], content: object) -> bool:
-    kind = message.model_fields.get("kind")
-    return isinstance(content, dict) and (kind is None or content.get("kind") == kind.default)

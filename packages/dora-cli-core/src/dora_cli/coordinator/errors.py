@@ -132,6 +132,11 @@ def unanswered(endpoint: Endpoint, seconds: float) -> CoordinatorLost:
     return CoordinatorLost(f"the coordinator at {endpoint} did not answer within {seconds:g} s")
 
 
+def unexpected(endpoint: Endpoint, error: Exception) -> CoordinatorLost:
+    """Return the error for an answer that is not valid."""
+    return CoordinatorLost(f"unexpected answer of the coordinator at {endpoint}: {error!r}")
+
+
 def lost(endpoint: Endpoint) -> CoordinatorLost:
     """Return the error for a connection that ended too early."""
     return CoordinatorLost(

@@ -10,12 +10,13 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from dora_cli._version import __version__
+from dora_cli.coordinator.answers import decoded, failed, is_of
 from dora_cli.coordinator.errors import (
     CoordinatorLost,
     CoordinatorRefused,
@@ -29,14 +30,10 @@ from dora_config.access import Endpoint
 from dora_config.control_plane import CONNECT_TIMEOUT, detect_lost_peer, explain, websocket_options
 from dora_config.errors import RemoteProtocolError
 from dora_config.protocol import VERSION
-from dora_config.protocol.envelope import Message, Request
+from dora_config.protocol.envelope import FollowedRequest, Message, Request
 
-if TYPE_CHECKING:
-    from dora_config.protocol.control import Answer, Failure, Progress
-
-    Frame = Progress | Answer | Failure
-
-A = TypeVar("A", bound=Message)
+Frame = tuple[int, Message | RequestFailed]
+"""Number of a request, and its progress, its answer or its failure."""
 
 
 class StreamSocket:
@@ -45,7 +42,7 @@ class StreamSocket:
     def __init__(self, endpoint: Endpoint) -> None:
         """Connect; raises CoordinatorUnavailable, Untrusted or AccessDenied."""
         self.endpoint = endpoint
-        self._last_id = 0
+        self._requests: dict[int, Request[Message]] = {}
         with ExitStack() as stack:
             self._socket = _connect(endpoint, stack)
             self._max_message = self._handshake()
@@ -76,14 +73,14 @@ class StreamSocket:
     def close(self) -> None:
         self._close()
 
-    def send(self, request: Request[A]) -> int:
+    def send(self, request: Request[Message]) -> int:
         """Send a request and return its number, which the frames of its answer carry.
 
         Raises CoordinatorLost, and RequestFailed if the request is too long.
         """
         assert isinstance(request, Message)
-        content = request.model_dump_json()
-        text = f'{{"kind":"request","id":{self._last_id + 1},"request":{content}}}'
+        number, content = len(self._requests) + 1, request.model_dump_json()
+        text = f'{{"kind":"request","id":{number},"request":{content}}}'
         size = len(text.encode())
         if size > self._max_message:
             raise RequestFailed(
@@ -91,9 +88,9 @@ class StreamSocket:
                 "coordinator accepts (max_message_bytes)",
                 "failed",
             )
-        self._last_id += 1
+        self._requests[number] = request
         self._write(text)
-        return self._last_id
+        return number
 
     def acknowledge(self, number: int, stream: int) -> None:
         """Request the next update of a stream."""
@@ -106,38 +103,37 @@ class StreamSocket:
 
     def next_frame(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame, None after ``timeout`` seconds; raises as `frames`."""
-        from dora_config.protocol.control import SERVER_CODEC, Answer, Failure, Progress
-        from dora_config.protocol.envelope import UnknownKind
-
-        try:
-            for content in self.json_frames(timeout):
-                try:
-                    frame = SERVER_CODEC.decode(content)
-                except UnknownKind:
-                    continue  # sent by a newer coordinator
-                if isinstance(frame, Progress | Answer | Failure):
-                    return frame
-        except TimeoutError:
-            return None
-        raise AssertionError("json_frames() ends by raising")
-
-    def json_frames(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the frames of all requests as JSON objects.
-
-        Raises CoordinatorLost when the connection ends, and TimeoutError after ``timeout`` seconds.
-        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                frame = _parsed(self._socket.recv(left))
+                content = _parsed(self._socket.recv(left))
+            except TimeoutError:
+                return None
             except ConnectionClosed as error:
                 raise lost(self.endpoint) from error
-            if frame.get("kind") == "refused":
+            if (frame := self._frame(content)) is not None:
+                return frame
+
+    def _frame(self, content: dict[str, Any]) -> Frame | None:
+        """Return a frame; None for one that only a newer coordinator sends."""
+        request = self._requests.get(content.get("id", 0))
+        match content:
+            case {"kind": "refused"}:
                 raise CoordinatorLost(
-                    f"the coordinator closed the connection: {frame.get('message')}"
+                    f"the coordinator closed the connection: {content.get('message')}"
                 )
-            yield frame
+            case {"kind": "progress", "id": number, "progress": found} if isinstance(
+                request, FollowedRequest
+            ):
+                for kind in request.progress_types():
+                    if is_of(kind, found):
+                        return number, decoded(self.endpoint, kind, found)
+            case {"kind": "answer", "id": number, "answer": found} if request is not None:
+                return number, decoded(self.endpoint, request.answer_type(), found)
+            case {"kind": "failure", "id": number} if request is not None:
+                return number, failed(self.endpoint, content.get("message"), content)
+        return None
 
     def _write(self, text: str) -> None:
         try:
@@ -154,10 +150,6 @@ def _parsed(text: str | bytes) -> dict[str, Any]:
     if not isinstance(frame, dict):
         raise RemoteProtocolError("invalid message to the client: not an object")
     return frame
-
-
-def request_failed(failure: Failure) -> RequestFailed:
-    return RequestFailed(failure.message, failure.code, failure.ended)
 
 
 def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dora_cli import output
 from dora_cli.coordinator.client import CoordinatorClient
-from dora_cli.coordinator.stream_socket import request_failed
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.logs.ended_report import report_ended
 from dora_cli.logs.log_lines import EntryPrinter
 from dora_config.protocol import control
@@ -23,23 +23,19 @@ def follow(client: CoordinatorClient, uuid: str) -> bool:
     interrupts = 0
     while ended is None or not logs_done:
         try:
-            for frame in client.streams.frames():
-                match frame:
-                    case control.Progress(id=number, progress=control.LogLines(lines=lines)) if (
-                        number == reading
-                    ):
+            for number, content in client.streams.frames():
+                match content:
+                    case control.LogLines(lines=lines):
                         printer.print_lines(lines)
-                    case control.Answer(id=number, answer=control.Ended(dataflows=(one,))) if (
-                        number == waiting
-                    ):
+                    case control.Ended(dataflows=(one,)) if number == waiting:
                         ended = one
-                    case control.Answer(id=number, answer=control.LogsEnd()) if number == reading:
+                    case control.LogsEnd():
                         logs_done = True
-                    case control.Failure(id=number) if number == reading:
+                    case RequestFailed() if number == reading:
                         logs_done = True
-                        output.warn(frame.message)
-                    case control.Failure() if ended is None:  # of the request to wait, or of a stop
-                        raise request_failed(frame)
+                        output.warn(str(content))
+                    case RequestFailed() if ended is None:  # of the request to wait, or of a stop
+                        raise content
                 if ended is not None and logs_done:
                     break
         except KeyboardInterrupt:

@@ -17,16 +17,12 @@ from dora_cli.coordinator.errors import (
     RequestFailed,
 )
 from dora_cli.coordinator.options import connect_now
-from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.log_lines import EntryPrinter, parse_log_line
 from dora_config.protocol.control import (
-    Answer,
     DescribeDataflow,
-    Failure,
     ListDataflows,
     LogLines,
     LogsEnd,
-    Progress,
     ReadLogs,
 )
 from dora_config.protocol.dataflow import LogFilter, LogPosition
@@ -232,13 +228,13 @@ class LogReader:
         while True:
             frame = client.streams.next_frame(self._order.until_due(time.monotonic()))
             match frame:
-                case Progress(id=found, progress=LogLines() as lines) if found == number:
+                case (found, LogLines() as lines) if found == number:
                     self._positions.update(lines.positions)
                     self._order.add(_entries(lines.lines), time.monotonic())
-                case Answer(id=found, answer=LogsEnd(problems=problems)) if found == number:
+                case (found, LogsEnd(problems=problems)) if found == number:
                     return problems
-                case Failure(id=found) if found == number:
-                    raise request_failed(frame)
+                case (found, RequestFailed() as problem) if found == number:
+                    raise problem
             self.printer.print(self._order.due(time.monotonic()))
 
     def _warn(self, problems: tuple[str, ...]) -> None:

@@ -16,11 +16,10 @@ from typing import Any
 
 from dora_cli import options, output
 from dora_cli.coordinator.client import CoordinatorClient
-from dora_cli.coordinator.errors import CoordinatorLost
-from dora_cli.coordinator.stream_socket import request_failed
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.errors import CommandFailed
 from dora_cli.screen import Screen, screen
-from dora_config.protocol.control import Answer, Failure, Progress, WatchTopics
+from dora_config.protocol.control import WatchTopics
 from dora_config.protocol.envelope import clean_text
 from dora_config.protocol.topics import TopicRate, TopicsEnd, TopicUpdate, WatchedTopics
 
@@ -193,7 +192,7 @@ def watch(
         match frame:
             case None:
                 yield None
-            case Progress(id=of, progress=WatchedTopics() as watched) if of == number:
+            case (of, WatchedTopics() as watched) if of == number:
                 update = watched.update
                 if not begun and seconds is not None:
                     until = time.monotonic() + seconds
@@ -202,13 +201,11 @@ def watch(
                     output.warn(note)
                 yield update
                 client.streams.acknowledge(number, watched.stream)
-            case Failure(id=of) if of == number:
-                raise request_failed(frame)
-            case Answer(id=of, answer=TopicsEnd(problems=problems)) if of == number:
+            case (of, RequestFailed() as problem) if of == number:
+                raise problem
+            case (of, TopicsEnd(problems=problems)) if of == number:
                 _report_end(problems)
                 return
-            case Answer(id=of) if of == number:
-                raise CoordinatorLost(f"unexpected answer {frame.answer.kind!r} of the coordinator")
 
 
 def _report_end(problems: tuple[str, ...]) -> None:
