@@ -21,7 +21,7 @@ STEP_MS = 50
 DEBOUNCE_MS = 400
 """Milliseconds for which further changes are collected."""
 TICK_MS = 250
-"""Milliseconds between two checks of due actions while no file changes."""
+"""Milliseconds between two checks for reports while no file changes."""
 
 GRACE = 5.0
 """Seconds from STOP to SIGTERM for the process of a replaced node."""
@@ -36,46 +36,38 @@ MISSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class NodeReload:
-    """Run the new contents of these files in a node."""
-
-    node: str
-    files: tuple[Path, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReportMissing:
-    """A file of a node was removed; the node keeps running."""
-
-    node: str
-    file: Path
-
-
-@dataclass(frozen=True, slots=True)
-class ReportBroken:
-    """A file of nodes has a syntax error; they keep their old code until it is corrected."""
+class Report:
+    """A file of nodes was removed or has a syntax error; the nodes keep their old code."""
 
     file: Path
-    problem: str
+    error: str | None
+    """Line and message of a syntax error; None: the file was removed."""
     nodes: tuple[str, ...]
 
 
-Command = NodeReload | ReportMissing | ReportBroken
+@dataclass(slots=True)
+class _Contents:
+    """The last contents of a file."""
+
+    digest: str | None
+    """SHA-256; None: the file does not exist."""
+    error: str | None = None
+    """Line and message of a syntax error."""
+    settled_at: float = 0.0
+    reported: bool = False
+
+    @property
+    def can_run(self) -> bool:
+        return self.digest is not None and self.error is None
 
 
 class ReloadState:
-    """The files of all nodes, and what has changed in them."""
+    """The files of all nodes, and what has changed in them; ``now`` is of a monotonic clock."""
 
     def __init__(self) -> None:
         self._files: dict[str, frozenset[Path]] = {}
-        self._digests: dict[Path, str | None] = {}
-        self._changed: dict[str, dict[Path, float]] = {}
-        """Changed files of each node, and when."""
-        self._reloading: set[str] = set()
-        self._reported: set[tuple[str, Path]] = set()
-        self._broken: dict[Path, str] = {}
-        """Line and message of the syntax errors in changed files."""
-        self._reported_broken: set[Path] = set()
+        self._contents: dict[Path, _Contents] = {}
+        self._changed: dict[str, set[Path]] = {}
 
     def set_files(self, node: str, digests: Mapping[Path, str | None]) -> None:
         """Set the files of a node; those that are new to it count as unchanged."""
@@ -83,13 +75,12 @@ class ReloadState:
         self._files[node] = frozenset(digests)
         for path, digest in digests.items():
             if path not in watched:
-                self._digests[path] = digest
+                self._contents[path] = _Contents(digest, reported=True)
 
     def remove(self, node: str) -> None:
         """Ignore changes of the files of a node from now on."""
         self._files.pop(node, None)
         self._changed.pop(node, None)
-        self._reported = {pair for pair in self._reported if pair[0] != node}
 
     def files_of(self, node: str) -> frozenset[Path]:
         return self._files.get(node, frozenset())
@@ -105,68 +96,36 @@ class ReloadState:
 
     def changed(self, digests: Mapping[Path, str | None]) -> list[Path]:
         """Return the paths whose digest has changed."""
-        return [path for path, digest in digests.items() if self._digests.get(path) != digest]
+        return [path for path, digest in digests.items() if self._contents[path].digest != digest]
 
     def note(
         self, digests: Mapping[Path, str | None], now: float, broken: Mapping[Path, str]
     ) -> None:
-        """Store the digests of contents (None: a missing file); ``now``: a monotonic clock.
+        """Store the digests of contents (None: a missing file).
 
         ``broken``: line and message of syntax errors in the changed files.
         """
         for path in self.changed(digests):
-            self._digests[path] = digests[path]
-            self._broken.pop(path, None)
-            self._reported_broken.discard(path)
-            if path in broken:
-                self._broken[path] = broken[path]
-            for node, files in self._files.items():
-                if path in files:
-                    self._changed.setdefault(node, {})[path] = now
-                    self._reported.discard((node, path))
+            seconds = MISSING_SECONDS if digests[path] is None else SETTLE_SECONDS
+            self._contents[path] = _Contents(digests[path], broken.get(path), now + seconds)
+            for node in self.users(path):
+                self._changed.setdefault(node, set()).add(path)
 
-    def ended(self, node: str) -> None:
-        """Record the end of a reload, successful or not."""
-        self._reloading.discard(node)
+    def reports(self, now: float) -> Iterator[Report]:
+        """Yield what is not reported yet of files that cannot run."""
+        for path, found in self._contents.items():
+            nodes = self.users(path)
+            if nodes and now >= found.settled_at and not (found.can_run or found.reported):
+                found.reported = True
+                yield Report(path, found.error, nodes)
 
-    def _missing(self, node: str) -> list[Path]:
-        return [path for path in self._changed[node] if self._digests[path] is None]
-
-    def _due_at(self, node: str) -> float | None:
-        changed = self._changed[node]
-        broken = [path for path in changed if path in self._broken]
-        if broken:
-            new = [path for path in broken if path not in self._reported_broken]
-            return max(changed[path] for path in new) + SETTLE_SECONDS if new else None
-        missing = [path for path in self._missing(node) if (node, path) not in self._reported]
-        if missing:
-            return max(changed[path] for path in missing) + MISSING_SECONDS
-        if self._missing(node):
-            return None  # reported: wait for the file
-        return max(changed.values()) + SETTLE_SECONDS
-
-    def due(self, now: float) -> Iterator[Command]:
-        """Yield the actions that are due."""
-        for node in list(self._changed):
-            due = self._due_at(node)
-            if node in self._reloading or due is None or now < due:
-                continue
-            broken = [path for path in self._changed[node] if path in self._broken]
-            if broken:
-                for path in broken:
-                    if path not in self._reported_broken:
-                        self._reported_broken.add(path)
-                        yield ReportBroken(path, self._broken[path], self.users(path))
-                continue
-            missing = self._missing(node)
-            if missing:
-                for path in missing:
-                    self._reported.add((node, path))
-                    yield ReportMissing(node, path)
-                continue
-            files = tuple(sorted(self._changed.pop(node)))
-            self._reloading.add(node)
-            yield NodeReload(node, files)
+    def next_reload(self, now: float) -> tuple[str, list[Path]] | None:
+        """Return a node whose changed files have settled and can run, with these files."""
+        for node, paths in self._changed.items():
+            files = [self._contents[path] for path in paths]
+            if all(now >= one.settled_at and one.can_run for one in files):
+                return node, sorted(self._changed.pop(node))
+        return None
 
 
 class NodeWatcher:
@@ -184,8 +143,6 @@ class NodeWatcher:
         self._state.set_files("", _digests({dataflow_file}))
         for name, found in nodes.items():
             self._state.set_files(name, _digests(files_of(*found)))
-        self._waiting: list[NodeReload] = []
-        self._queued = anyio.Event()
         self._refollow = anyio.Event()
 
     async def run(self, reload: ReloadNode) -> None:
@@ -255,6 +212,8 @@ class NodeWatcher:
             # The first batch arrives after the watch has begun: read also earlier changes.
             changed = frozenset(known[path] for _, path in batch if path in known)
             await self._read(changed if begun else files)
+            for report in self._state.reports(anyio.current_time()):
+                self._print(report)
             begun = True
 
     async def _read(self, files: frozenset[Path]) -> None:
@@ -264,51 +223,38 @@ class NodeWatcher:
             used = [(path, [self._nodes[one] for one in self._users(path)]) for path in changed]
             broken = await anyio.to_thread.run_sync(_broken, used)
             self._state.note(digests, anyio.current_time(), broken)
-        self._execute()
 
     def _users(self, path: Path) -> list[str]:
         return [node for node in self._state.users(path) if node in self._nodes]
 
-    def _execute(self) -> None:
-        for command in self._state.due(anyio.current_time()):
-            match command:
-                case NodeReload():
-                    self._waiting.append(command)
-                    self._queued.set()
-                case ReportMissing(node=node, file=file):
-                    who = f'node "{node}" keeps running' if node else "the dataflow keeps running"
-                    output.warn(f"{self._shown(file)} was removed; {who}")
-                case ReportBroken(file=file, problem=problem, nodes=nodes):
-                    output.failure(
-                        f"{self._shown(file)}:{problem}; {_named(nodes)} until it is saved without"
-                        " the error"
-                    )
+    def _print(self, report: Report) -> None:
+        file, nodes = self._shown(report.file), _named([node for node in report.nodes if node])
+        if report.error is None:
+            output.warn(f"{file} was removed; {nodes}")
+        else:
+            output.failure(f"{file}:{report.error}; {nodes} until it is saved without the error")
 
     async def _reload_in_turn(self, reload: ReloadNode) -> None:
         while True:
-            while self._waiting:
-                command = self._waiting.pop(0)
-                await self._run(command, reload)
-                self._state.ended(command.node)
-                self._execute()
-            self._queued = anyio.Event()
-            await self._queued.wait()
+            while (found := self._state.next_reload(anyio.current_time())) is not None:
+                await self._run(*found, reload)
+            await anyio.sleep(STEP_MS / 1000)
 
-    async def _run(self, command: NodeReload, reload: ReloadNode) -> None:
-        shown = ", ".join(self._shown(path) for path in command.files)
-        if not command.node:
+    async def _run(self, node: str, files: Sequence[Path], reload: ReloadNode) -> None:
+        shown = ", ".join(self._shown(path) for path in files)
+        if not node:
             output.remark(
                 f"{shown} changed; to apply it, start the dataflow again or use `dora node`"
             )
             return
-        output.remark(f'reloading node "{command.node}": {shown} changed')
-        problem = await reload(command.node)
+        output.remark(f'reloading node "{node}": {shown} changed')
+        problem = await reload(node)
         if problem is not None:
-            output.failure(f'node "{command.node}" was not reloaded: {problem}')
+            output.failure(f'node "{node}" was not reloaded: {problem}')
         else:
-            output.remark(f'reloaded node "{command.node}"')
+            output.remark(f'reloaded node "{node}"')
         before = frozenset(self._state.files)
-        await self._scan(command.node)
+        await self._scan(node)
         if frozenset(self._state.files) != before:
             self._refollow.set()
 
@@ -318,6 +264,8 @@ class NodeWatcher:
 
 
 def _named(nodes: Sequence[str]) -> str:
+    if not nodes:
+        return "the dataflow keeps running"
     names = ", ".join(f'"{node}"' for node in nodes)
     return f"node {names} keeps running" if len(nodes) == 1 else f"nodes {names} keep running"
 
