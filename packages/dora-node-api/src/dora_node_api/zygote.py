@@ -35,7 +35,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dora_node_api.loaded_libraries import count_loaded, release_pages
+from dora_node_api.loaded_libraries import loaded_libraries, release_pages
 from dora_node_api.protocol.spawn_request import SpawnRequest, lead_group
 
 CHANNEL = 3
@@ -529,7 +529,7 @@ class _End:
     def __init__(self) -> None:
         self._modules: list[types.ModuleType] = []
         self._harmless: frozenset[type] = frozenset()
-        self._libraries: int | None = None
+        self._libraries: frozenset[bytes] | None = None
         self._code: int | None = None
 
     def keep(self) -> None:
@@ -545,7 +545,7 @@ class _End:
             waiting += [kind for kind in below if kind not in found]
             found.update(dict.fromkeys(below))
         self._harmless = frozenset(filter(_ends_silently, found))
-        self._libraries = count_loaded()
+        self._libraries = loaded_libraries()
 
     def expect(self, code: object) -> None:
         """Note the exit code of the program."""
@@ -568,7 +568,7 @@ class _End:
             sys.stderr.flush()
         except (OSError, ValueError):
             return
-        if self._libraries is not None and count_loaded() == self._libraries:
+        if self._libraries is not None and loaded_libraries() == self._libraries:
             _C_WITH_GIL.fflush(None)
             # Skips exit handlers, which the libraries of the zygote do not need.
             os._exit(self._code)
