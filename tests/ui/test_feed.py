@@ -25,7 +25,7 @@ from dora_config.protocol.snapshot import (
     Snapshot,
 )
 from dora_ui.connection import CoordinatorConnection
-from dora_ui.feed import Feed, Version
+from dora_ui.feed import Feed, Version, difference
 from dora_ui.streams import OpenState, send_state
 
 A = TypeVar("A", bound=Message)
@@ -75,6 +75,10 @@ async def read(versions: AsyncGenerator[Version]) -> Version:
         return await anext(versions)
 
 
+def patch(before: Version, now: Version, dataflow: str | None) -> dict[str, Any]:
+    return difference(before.scoped(dataflow), now.scoped(dataflow))
+
+
 def test_patches_contain_the_details_of_one_dataflow() -> None:
     async def check() -> None:
         coordinator = FakeCoordinator()
@@ -88,8 +92,8 @@ def test_patches_contain_the_details_of_one_dataflow() -> None:
             second = await read(versions)
             machines = {"robot": {"cpu": 50.0}}
             nodes = {FIRST: {"camera": {"queued": 2}}}
-            assert second.patch(FIRST) == {"machines": machines, "nodes": nodes}
-            assert second.patch(None) == {"machines": machines}
+            assert patch(first, second, FIRST) == {"machines": machines, "nodes": nodes}
+            assert patch(first, second, None) == {"machines": machines}
             tasks.cancel_scope.cancel()
 
     anyio.run(check)
@@ -125,16 +129,16 @@ def test_a_lost_coordinator_keeps_the_last_state() -> None:
         feed = Feed(coordinator, read_only=False)
         async with anyio.create_task_group() as tasks, aclosing(feed.versions()) as versions:
             tasks.start_soon(feed.run)
-            await read(versions)
+            first = await read(versions)
             coordinator.problem = "gone"
             feed.read_now()
             lost = await read(versions)
-            assert lost.patch(FIRST) == {"source": {"problem": "gone"}}
+            assert patch(first, lost, FIRST) == {"source": {"problem": "gone"}}
             assert lost.state["dataflows"].keys() == {FIRST, SECOND}
             coordinator.problem = None
             feed.read_now()
             back = await read(versions)
-            assert back.patch(None) == {"source": {"problem": None}}
+            assert patch(lost, back, None) == {"source": {"problem": None}}
             tasks.cancel_scope.cancel()
 
     anyio.run(check)
@@ -210,10 +214,11 @@ def test_a_snapshot_that_is_sent_again_keeps_the_rates() -> None:
             tasks.start_soon(feed.run)
             await read(versions)
             feed.read_now()
-            assert (await read(versions)).state["machines"]["robot"]["cpu"] == 50.0
+            second = await read(versions)
+            assert second.state["machines"]["robot"]["cpu"] == 50.0
             coordinator.repeats = True
             feed.read_now()
-            assert (await read(versions)).patch(None) == {}
+            assert patch(second, await read(versions), None) == {}
             tasks.cancel_scope.cancel()
 
     anyio.run(check)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -34,8 +34,6 @@ State = Mapping[str, Any]
 
 def difference(before: State, now: State) -> dict[str, Any]:
     """Return the patch that turns ``before`` into ``now``; empty if they are equal."""
-    if before is now:
-        return {}
     patch: dict[str, Any] = {key: None for key in before if key not in now}
     for key, value in now.items():
         old = before.get(key)
@@ -54,32 +52,18 @@ class Version:
 
     number: int
     state: State
-    before: State | None
     ahead: float | None = None
     """Offset in seconds of the clock of the state from the event loop's clock."""
-    _scoped: dict[str | None, State] = field(default_factory=dict)
-    _patches: dict[str | None, dict[str, Any]] = field(default_factory=dict)
 
     def scoped(self, dataflow: str | None) -> State:
         """Return the state for a page that shows the details of one dataflow, or of none."""
-        if dataflow not in self._scoped:
-            self._scoped[dataflow] = _scoped(self.state, dataflow)
-        return self._scoped[dataflow]
-
-    def patch(self, dataflow: str | None) -> dict[str, Any]:
-        """Return the difference from the version before."""
-        if dataflow not in self._patches:
-            before = {} if self.before is None else _scoped(self.before, dataflow)
-            self._patches[dataflow] = difference(before, self.scoped(dataflow))
-        return self._patches[dataflow]
-
-
-def _scoped(whole: State, dataflow: str | None) -> State:
-    details = {
-        part: {dataflow: whole[part][dataflow]} if dataflow in whole.get(part, {}) else {}
-        for part in DETAILS
-    }
-    return {**whole, **details}
+        details = {
+            part: {
+                name: rows for name, rows in self.state.get(part, {}).items() if name == dataflow
+            }
+            for part in DETAILS
+        }
+        return {**self.state, **details}
 
 
 class Feed:
@@ -186,8 +170,7 @@ class Feed:
 
     def _publish(self, now: State) -> None:
         number = 0 if self._version is None else self._version.number + 1
-        before = None if self._version is None else self._version.state
-        self._version = Version(number, now, before, self._ahead)
+        self._version = Version(number, now, self._ahead)
         self._is_stale = False
         self._changed.set()
         self._changed = anyio.Event()

@@ -20,7 +20,7 @@ from dora_config.protocol.dataflow import LogFilter, LogPosition
 from dora_config.protocol.envelope import DataflowUuid
 from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
 from dora_ui.connection import CoordinatorConnection, ReplyStream
-from dora_ui.feed import Feed, difference
+from dora_ui.feed import Feed, State, difference
 
 MAX_TAIL: Final = 5000
 """Most earlier log lines that a page may request."""
@@ -194,22 +194,18 @@ PAGE_FRAMES: Final[TypeAdapter[PageFrame]] = TypeAdapter(PageFrame)
 
 async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
     """Send the whole state, then differences; each with the time by the clock of the state."""
-    shown: int | None = None
-    last: Any = {}
+    last: State | None = None
     async with aclosing(feed.versions()) as versions:
         async for version in versions:
             now = version.scoped(wanted.dataflow)
             frame: dict[str, Any] = {"id": wanted.id}
             if version.ahead is not None:
                 frame["time"] = round(version.ahead + anyio.current_time(), 3)
-            if shown is None:
+            if last is None:
                 await send({**frame, "state": now})
-            else:
-                following = version.number == shown + 1
-                patch = version.patch(wanted.dataflow) if following else difference(last, now)
-                if patch:
-                    await send({**frame, "patch": patch})
-            shown, last = version.number, now
+            elif patch := difference(last, now):
+                await send({**frame, "patch": patch})
+            last = now
 
 
 async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: Send) -> None:
