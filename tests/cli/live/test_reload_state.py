@@ -8,7 +8,7 @@ from dora_cli.live.watching import (
     MISSING_SECONDS,
     SETTLE_SECONDS,
     ReloadState,
-    Report,
+    UnusableFile,
 )
 
 A, B = Path("/a.py"), Path("/b.py")
@@ -73,7 +73,7 @@ def test_a_removed_file_is_reported_once_and_may_come_back() -> None:
     made = state()
     read(made, 0.0, a=None)
     assert [*made.reports(MISSING_SECONDS - 0.1)] == []
-    assert [*made.reports(MISSING_SECONDS)] == [Report(A, None, ("camera",))]
+    assert [*made.reports(MISSING_SECONDS)] == [UnusableFile(A, None, ("camera",))]
     assert reloads(made, 60.0) == []
     assert [*made.reports(60.0)] == []
     read(made, 61.0, a="1")
@@ -102,7 +102,7 @@ def test_files_of_a_node_that_was_removed_and_added_again_count_as_unchanged() -
 def test_a_syntax_error_reloads_nothing_and_is_reported_once() -> None:
     made = state()
     read(made, 0.0, b="broken")
-    assert [*made.reports(SETTLE_SECONDS)] == [Report(B, "3: wrong", ("camera", "plot"))]
+    assert [*made.reports(SETTLE_SECONDS)] == [UnusableFile(B, "3: wrong", ("camera", "plot"))]
     read(made, 1.0, a="2")  # camera also uses the broken file
     assert reloads(made, LATER) == []
     assert [*made.reports(LATER)] == []
@@ -113,7 +113,7 @@ def test_a_syntax_error_reloads_nothing_and_is_reported_once() -> None:
 def test_a_broken_file_that_is_saved_again_broken_is_reported_again() -> None:
     made = state()
     read(made, 0.0, a="broken")
-    assert [*made.reports(1.0)] == [Report(A, "3: wrong", ("camera",))]
+    assert [*made.reports(1.0)] == [UnusableFile(A, "3: wrong", ("camera",))]
     read(made, 2.0, a="2")
     read(made, 2.05, a="broken")
-    assert [*made.reports(3.0)] == [Report(A, "3: wrong", ("camera",))]
+    assert [*made.reports(3.0)] == [UnusableFile(A, "3: wrong", ("camera",))]

@@ -36,7 +36,7 @@ MISSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class UnusableFile:
     """A file of nodes was removed or has a syntax error; the nodes keep their old code."""
 
     file: Path
@@ -111,13 +111,13 @@ class ReloadState:
             for node in self.users(path):
                 self._changed.setdefault(node, set()).add(path)
 
-    def reports(self, now: float) -> Iterator[Report]:
+    def reports(self, now: float) -> Iterator[UnusableFile]:
         """Yield what is not reported yet of files that cannot run."""
         for path, found in self._contents.items():
             nodes = self.users(path)
             if nodes and now >= found.settled_at and not (found.can_run or found.reported):
                 found.reported = True
-                yield Report(path, found.error, nodes)
+                yield UnusableFile(path, found.error, nodes)
 
     def next_reload(self, now: float) -> tuple[str, list[Path]] | None:
         """Return a node whose changed files have settled and can run, with these files."""
@@ -227,7 +227,7 @@ class NodeWatcher:
     def _users(self, path: Path) -> list[str]:
         return [node for node in self._state.users(path) if node in self._nodes]
 
-    def _print(self, report: Report) -> None:
+    def _print(self, report: UnusableFile) -> None:
         file, nodes = self._shown(report.file), _named([node for node in report.nodes if node])
         if report.error is None:
             output.warn(f"{file} was removed; {nodes}")
