@@ -18,6 +18,8 @@ from dora_cluster.remote_program.protocol import RemoteProblem, decode_reply, en
 from dora_config.errors import DoraError
 
 PACKAGE: Final = "dora_cluster.remote_program"
+SHARED: Final = ("access_token.py", "atomic_write.py", "process_identity.py")
+"""Modules of ``dora_config`` that the program uses; they import the standard library only."""
 NO_PYTHON: Final = 97
 """Exit code of a machine without a usable Python."""
 
@@ -63,12 +65,14 @@ class MachineProblem(DoraError):
 def program() -> bytes:
     """Return the zip of the program; the same modules give the same bytes."""
     archive = io.BytesIO()
-    modules = {file.name: file for file in files(PACKAGE).iterdir() if file.name.endswith(".py")}
+    own = sorted(one.name for one in files(PACKAGE).iterdir() if one.name.endswith(".py"))
     with ZipFile(archive, "w", ZIP_DEFLATED) as zipped:
-        zipped.writestr(ZipInfo("dora_cluster/__init__.py"), "")
-        for name in sorted(modules):
-            entry = ZipInfo(f"dora_cluster/remote_program/{name}")
-            zipped.writestr(entry, modules[name].read_bytes(), ZIP_DEFLATED)
+        for package, names in ((PACKAGE, own), ("dora_config", SHARED)):
+            folder = package.replace(".", "/")
+            zipped.writestr(ZipInfo(f"{folder.partition('/')[0]}/__init__.py"), "")
+            for name in names:
+                content = files(package).joinpath(name).read_bytes()
+                zipped.writestr(ZipInfo(f"{folder}/{name}"), content, ZIP_DEFLATED)
     return archive.getvalue()
 
 

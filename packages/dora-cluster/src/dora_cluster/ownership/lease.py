@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from dora_cluster.connection import MachineConnection
 from dora_cluster.remote_call import call
 from dora_config.errors import DoraError
+from dora_config.process_identity import boot_id
 
 LEASE = 60.0
 """Seconds after the last renewal for which other commands wait."""
@@ -26,8 +26,7 @@ _RENEW = 'grep -qs "$1" "$2" && touch -c "$2"'
 def this_computer() -> str:
     """Return a text that identifies the process numbers of this computer; empty without /proc."""
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot_id()} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 

@@ -23,6 +23,7 @@ from dora_cluster.remote_program.paths import (
     wait_for_end,
 )
 from dora_cluster.remote_program.protocol import RemoteProblem
+from dora_config.atomic_write import write_file
 
 _OF_SERVICE = ".of-service"
 """Marker in the coordinator's folder: `uninstall` may remove the folder."""
@@ -94,9 +95,7 @@ def follow(name: str, known: dict[str, Any]) -> dict[str, Any]:
     path = _known(name)
     same = _read(path).get("authority", known["authority"]) == known["authority"]
     if path.parent.is_dir() and same:
-        fresh = path.with_name(f".{path.name}.new")
-        fresh.write_text(json.dumps(known))
-        fresh.replace(path)
+        write_file(path, json.dumps(known))
     return {}
 
 
@@ -104,9 +103,7 @@ def start(words: list[str], token: str) -> dict[str, Any]:
     """Start a coordinator that outlives this login; its output goes to its log."""
     given = state_dir() / "coordinator" / "given"
     given.mkdir(parents=True, exist_ok=True)
-    fresh = given / "dora-token.new"
-    fresh.write_text(f"{token}\n")
-    fresh.replace(given / "dora-token")
+    write_file(given / "dora-token", f"{token}\n")
     log = state_dir() / "log" / "coordinator.log"
     environ = {"CREDENTIALS_DIRECTORY": str(given)}
     return {**start_detached("coordinator", words, log, environ), "log": str(log)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
 import pwd
@@ -23,6 +22,8 @@ from dora_cluster.remote_program.paths import (
     user_units,
     wait_for_end,
 )
+from dora_config.access_token import Token
+from dora_config.atomic_write import write_file
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEFAULT_PORT = "6013"
@@ -43,16 +44,8 @@ def fingerprint(token: str) -> str:
 
     The token of a machine has the same fingerprint as the token of its cluster.
     """
-    return hashlib.sha256(b"dora cluster\0" + _secret(token.strip()).encode()).hexdigest()[:16]
-
-
-def _secret(token: str) -> str:
-    """Return the secret of the machine's token, as `Token.for_machine`."""
-    secret = token.split(".", 2)[-1] if token.startswith("dora1.") else token
-    if secret.startswith("machine-"):
-        return secret
-    key = secret.encode("utf-8", "surrogateescape")
-    return f"machine-{hmac.new(key, b'dora token of a machine', hashlib.sha256).hexdigest()}"
+    secret = Token.parse(token.strip()).for_machine.secret
+    return hashlib.sha256(b"dora cluster\0" + secret.encode()).hexdigest()[:16]
 
 
 def survey() -> dict[str, Any]:
@@ -178,9 +171,7 @@ def record(name: str, owner: dict[str, Any]) -> dict[str, Any]:
     """Store the owner record of a daemon."""
     folder = daemon_folder(name)
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / f".{OWNER}.{os.getpid()}"
-    fresh.write_text(json.dumps({**owner, "since": time.time()}))
-    fresh.replace(folder / OWNER)
+    write_file(folder / OWNER, json.dumps({**owner, "since": time.time()}))
     return {}
 
 

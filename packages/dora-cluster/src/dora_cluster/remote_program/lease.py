@@ -18,14 +18,12 @@ from typing import IO, Any
 
 from dora_cluster.remote_program.paths import remove_unused, state_dir
 from dora_cluster.remote_program.protocol import RemoteProblem, decode_reply, encode_result
+from dora_config.process_identity import boot_id
 
 
 def lease_file() -> Path:
     """Return the record of this account on this machine; machines may share its home."""
-    machine = ""
-    with suppress(OSError):
-        machine = Path("/etc/machine-id").read_text().strip()
-    return state_dir() / f"cluster-{machine}.lease"
+    return state_dir() / f"cluster-{_machine_id()}.lease"
 
 
 def take(info: dict[str, Any], seconds: float, ended: str | None = None) -> dict[str, Any]:
@@ -36,7 +34,8 @@ def take(info: dict[str, Any], seconds: float, ended: str | None = None) -> dict
     each other. Raises RemoteProblem.
     """
     path = lease_file()
-    answer = {"path": str(path), "machine": _machine(), "account": os.geteuid()}
+    machine = f"{os.uname().nodename} {_machine_id()} {boot_id()}"
+    answer = {"path": str(path), "machine": machine, "account": os.geteuid()}
     with _locked(path) as file:
         holder = _read(file, seconds)
         if holder is not None and holder["key"] not in (info["key"], ended):
@@ -105,10 +104,7 @@ def _read(file: IO[bytes], seconds: float) -> dict[str, Any] | None:
     return None
 
 
-def _machine() -> str:
-    """Return a text that identifies the machine."""
-    parts = [os.uname().nodename]
-    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
-        with suppress(OSError):
-            parts.append(Path(path).read_text().strip())
-    return " ".join(parts)
+def _machine_id() -> str:
+    with suppress(OSError):
+        return Path("/etc/machine-id").read_text().strip()
+    return ""
