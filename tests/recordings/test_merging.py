@@ -21,6 +21,7 @@ from dora_recordings.arrow_messages import (
     decode,
     decode_all,
 )
+from dora_recordings.conversion import CannotConvert
 from dora_recordings.mcap_file import McapFile
 from dora_recordings.merging import BUCKET_NS, ClockCorrection, MachineFiles, merge
 from dora_recordings.reading import Recording
@@ -157,7 +158,7 @@ def test_nothing_is_overwritten_and_an_interrupted_merge_is_repeated(tmp_path: P
     (tmp_path / ".all.mcap.new").write_bytes(b"of a killed process")
     parts = [MachineFiles("robot", (file,), clock(0))]
     merge(parts, PLAN, {}, target)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(CannotConvert, match="exists; choose another file"):
         merge(parts, PLAN, {}, target)
 
 

@@ -283,10 +283,13 @@ def test_interrupted_import_leaves_nothing(tmp_path: Path) -> None:
     write_bag(tmp_path / "bag")
     with pytest.raises(KeyboardInterrupt):
         BagImport(tmp_path / "bag", tmp_path / "r.mcap", "bag", interrupt).run()
-    absent = tmp_path / "nodir" / "r.mcap"
-    with pytest.raises(CannotConvert, match=f"^cannot write {absent}: No such file or directory$"):
-        imported(tmp_path / "bag", absent)
     assert {one.name for one in tmp_path.iterdir()} == {"bag"}
+
+
+def test_import_creates_the_folder_of_the_recording(tmp_path: Path) -> None:
+    write_bag(tmp_path / "bag")
+    imported(tmp_path / "bag", tmp_path / "new" / "r.mcap")
+    assert [one.name for one in (tmp_path / "new").iterdir()] == ["r.mcap"]
 
 
 def test_topics_with_the_same_output(tmp_path: Path) -> None:

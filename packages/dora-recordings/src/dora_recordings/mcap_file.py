@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from mcap.writer import CompressionType, Writer
 
@@ -39,6 +39,8 @@ FLUSH_SECONDS = 0.5
 
 
 class McapFile:
+    """Also a context manager, which abandons a file that was not finished."""
+
     def __init__(self, path: Path, dataflow: str | None, facts: Mapping[str, str]) -> None:
         """Create the file. Raises OSError, FileExistsError among others.
 
@@ -153,13 +155,9 @@ class McapFile:
 
     def finish(self, lost: Mapping[str, int]) -> None:
         """Write the index and close the file. Raises OSError."""
-        try:
-            self._flush()
-            self._attach(LOST, "application/json", json.dumps(dict(lost)))
-            self._writer.finish()
-        except BaseException:
-            self.abandon()
-            raise
+        self._flush()
+        self._attach(LOST, "application/json", json.dumps(dict(lost)))
+        self._writer.finish()
         self._close()
 
     def abandon(self) -> None:
@@ -172,6 +170,12 @@ class McapFile:
     def _close(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
 
 
 def file_facts(source: RecordingSource, dataflow_id: str, epoch_ns: int) -> dict[str, str]:

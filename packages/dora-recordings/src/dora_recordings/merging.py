@@ -7,7 +7,6 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +26,7 @@ from dora_recordings.arrow_messages import (
     decode_all,
     encode,
 )
+from dora_recordings.conversion import unfinished
 from dora_recordings.mcap_file import McapFile
 from dora_recordings.reading import Recording, UnreadableRecording
 
@@ -127,13 +127,8 @@ def merge(
     """Write the messages of all machines to ``target``, which must not exist.
 
     ``log_time`` and ``publish_time`` become times of the coordinator; an attachment for each
-    file has the offset. Damaged parts are left out. Raises OSError, FileExistsError among others.
+    file has the offset. Damaged parts are left out. Raises CannotConvert and OSError.
     """
-    if target.exists():
-        raise FileExistsError(17, "File exists", str(target))
-    unfinished = target.with_name(f".{target.name}.new")
-    with suppress(FileNotFoundError):
-        unfinished.unlink()
     facts = {
         "dataflow_id": plan.dataflow_id,
         "dataflow": plan.name or "",
@@ -142,8 +137,7 @@ def merge(
         "recording": plan.recording,
         "dora": __version__,
     }
-    file = McapFile(unfinished, plan.dataflow, facts)
-    try:
+    with unfinished(target) as new, McapFile(new, plan.dataflow, facts) as file:
         streams = [_MachineStream(part) for part in parts]
         recorded: dict[str, int] = {}
         for message in heapq.merge(*streams, key=lambda one: one.log_time):
@@ -154,14 +148,8 @@ def merge(
                 file.add_clock(clock)
         damage = tuple(text for stream in streams for text in stream.damage())
         file.finish(lost)
-        with unfinished.open("rb") as written:
+        with new.open("rb") as written:
             os.fsync(written.fileno())  # the caller may remove the originals
-    except BaseException:
-        file.abandon()
-        with suppress(OSError):
-            unfinished.unlink()
-        raise
-    unfinished.rename(target)
     sync_folder(target.parent)
     return Merged(recorded, tuple(s.machine for s in streams if s.uncorrected), damage)
 

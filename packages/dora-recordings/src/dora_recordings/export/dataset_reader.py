@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -218,16 +219,14 @@ def _numbers(value: Any, feature: Mapping[str, Any]) -> tuple[pa.Array, dict[str
 def import_dataset(folder: Path, target: Path) -> Dataset:
     """Write a recording. Raises CannotConvert and OSError."""
     dataset = Dataset(folder)
-    with unfinished(target) as new:
-        facts = {"dataflow": folder.name, "working_dir": str(Path.cwd()), "dora": __version__}
-        file = McapFile(new, dump_yaml(dataset.dataflow()), facts)
-        try:
-            for message in dataset.messages_in_order():
-                file.add(message)
-            file.finish({})
-        except BaseException:
-            file.abandon()
-            raise
-        finally:
-            dataset.close()
+    facts = {"dataflow": folder.name, "working_dir": str(Path.cwd()), "dora": __version__}
+    dataflow = dump_yaml(dataset.dataflow())
+    with (
+        unfinished(target) as new,
+        closing(dataset),
+        McapFile(new, dataflow, facts) as file,
+    ):
+        for message in dataset.messages_in_order():
+            file.add(message)
+        file.finish({})
     return dataset

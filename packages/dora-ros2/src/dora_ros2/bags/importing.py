@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -20,7 +19,7 @@ import zstandard
 
 from dora_config.yaml.writer import dump_yaml
 from dora_recordings.arrow_messages import COLUMN, RecordedMessage, encode
-from dora_recordings.conversion import CannotConvert, Converted
+from dora_recordings.conversion import CannotConvert, Converted, unfinished
 from dora_recordings.mcap_file import McapFile
 from dora_recordings.reading import Recording, UnreadableRecording
 from dora_ros2 import __version__
@@ -162,32 +161,20 @@ class BagImport:
 
     def run(self) -> None:
         """Write the recording. Raises CannotConvert and OSError, and leaves no file then."""
-        target = self._target
-        if target.exists():
-            raise CannotConvert(f"{target} exists; choose another file with -o")
-        try:
-            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        except OSError as error:
-            raise CannotConvert(f"cannot write {target}: {error.strerror}") from None
-        try:
-            unfinished = scratch / "new"
-            facts = {"dataflow": self._name, "working_dir": str(Path.cwd()), "dora": __version__}
-            file = McapFile(unfinished, None, facts)
-            try:
-                self._add_all(file, scratch)
-                file.add_dataflow(dump_yaml(self._dataflow()))
-                file.finish({})
-            except BaseException:
-                file.abandon()
-                raise
+        facts = {"dataflow": self._name, "working_dir": str(Path.cwd()), "dora": __version__}
+        with (
+            unfinished(self._target) as new,
+            TemporaryDirectory(prefix=f"{new.name}.", dir=new.parent) as scratch,
+            McapFile(new, None, facts) as file,
+        ):
+            self._add_all(file, Path(scratch))
+            file.add_dataflow(dump_yaml(self._dataflow()))
+            file.finish({})
             if not any(one.messages for one in self.topics.values()):
                 reasons = [*self.bag.problems, *(one.reason for one in self.topics.values())]
                 raise CannotConvert(
                     f"no message could be read: {(reasons or ['there is none'])[0]}"
                 )
-            unfinished.rename(target)
-        finally:
-            shutil.rmtree(scratch)
 
     def _add_all(self, file: McapFile, scratch: Path) -> None:
         for number, message in enumerate(self.bag.messages(scratch), start=1):
