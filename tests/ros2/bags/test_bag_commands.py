@@ -88,6 +88,6 @@ def test_messages_that_are_left_out_are_named(dora: Dora, tmp_path: Path) -> Non
     assert (tmp_path / "drive_dora.mcap").exists()
     done = dora("recording", "import", "drive.mcap")
     assert "drive_dora.mcap exists" in done.err
-    done = dora("recording", "import", "drive.mcap", "-o", "absent/r.mcap")
-    assert (done.code, "absent" in done.err) == (1, True)
+    done = dora("recording", "import", "drive.mcap", "-o", "drive.mcap/r.mcap")
+    assert (done.code, "File exists" in done.err) == (1, True)
     assert "unexpected error" not in done.err
