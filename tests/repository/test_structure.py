@@ -84,7 +84,6 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "out_dir",
             "lifecycle_lines",
             "daemon_threads",
-            "keyed_locks",
             "signatures",
         ),
         ("process_tree",),

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
+from weakref import WeakValueDictionary
 
 import anyio
 from anyio.abc import TaskGroup
@@ -36,7 +37,6 @@ from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.daemon_threads import run_in_daemon_thread
 from dora_daemon.inspection.process import BUILD_MODULE, SideProcess
-from dora_daemon.keyed_locks import KeyedLocks
 
 BATCH_PAUSE = 0.05
 """Seconds in which events are collected into a batch."""
@@ -119,7 +119,10 @@ class BuildProcesses:
     _in_use: Callable[[], Collection[str]]
     """Returns the builds that parts need."""
     _running: dict[str, _Running] = field(default_factory=dict, init=False)
-    _folders: KeyedLocks[Path] = field(default_factory=KeyedLocks, init=False)
+    _folders: WeakValueDictionary[Path, anyio.Lock] = field(
+        default_factory=WeakValueDictionary, init=False
+    )
+    """Locks, each kept by the builds that hold it or wait for it."""
 
     def handle(self, message: BuildPart | CancelBuild | BuildEventsAck) -> None:
         running = self._running.get(message.build_id)
@@ -143,7 +146,7 @@ class BuildProcesses:
         try:
             with running.scope:
                 base = base_directory(message.spec, self._machine(), message.build_id)
-                async with self._folders.hold(base):
+                async with self._folders.setdefault(base, anyio.Lock()):
                     ended = await self._build(message, base, running)
                 self._send(ended)
         finally:

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import anyio
 
 from dora_config.errors import DoraError
 from dora_config.protocol import runner as protocol
@@ -17,7 +20,6 @@ from dora_daemon.agent.node_paths import LocalMachine, base_directory, deliver, 
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 from dora_daemon.code.delivery import CodeNotDelivered
-from dora_daemon.keyed_locks import KeyedLocks
 
 if TYPE_CHECKING:
     from dora_config.protocol.daemon import DaemonMessage
@@ -41,13 +43,15 @@ class PartChanges:
     _post: Callable[[Event], None]
     _send: Callable[[DaemonMessage], None]
     """Sends to the coordinator."""
-    _turns: KeyedLocks[str] = field(default_factory=KeyedLocks, init=False)
-    """Locks by dataflow."""
+    _turns: WeakValueDictionary[str, anyio.Lock] = field(
+        default_factory=WeakValueDictionary, init=False
+    )
+    """Locks by dataflow, each kept by the changes that hold it or wait for it."""
 
     async def change(self, message: ChangePart) -> None:
         """Change a part and answer."""
         problem = None
-        async with self._turns.hold(message.dataflow_id):
+        async with self._turns.setdefault(message.dataflow_id, anyio.Lock()):
             try:
                 await self._apply(message)
             except (ChangeRefused, NotAnswered, NotBuilt, CodeNotDelivered, LinkError) as error:
@@ -102,7 +106,7 @@ class PartChanges:
 
     async def set_links(self, dataflow_id: str) -> None:
         """Send the links of a part to its runner."""
-        async with self._turns.hold(dataflow_id):
+        async with self._turns.setdefault(dataflow_id, anyio.Lock()):
             record = self._record(dataflow_id)
             if record is not None:
                 await self._restore_links(record)
