@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dora_config.access import Endpoint
 from dora_config.protocol.daemon import (
     CoordinatorMessage,
+    DaemonAnswered,
+    DaemonCall,
     Heartbeat,
     Metrics,
     PartChanged,
@@ -33,8 +35,14 @@ from dora_config.protocol.daemon import (
     StopPart,
 )
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeResult, NodeStatus
-from dora_config.protocol.snapshot import MachineSample, PartSample, SampleMachine
+from dora_config.protocol.runner import (
+    DataflowResult,
+    EdgeStatus,
+    NodeResult,
+    NodeStatus,
+    Statistics,
+)
+from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 
@@ -173,12 +181,12 @@ class _SimulatedDaemon:
                 self._report(dataflow_id, attempt, "prepared")
             case ReleasePart(dataflow_id=dataflow_id, attempt=attempt):
                 self._report(dataflow_id, attempt, "running")
-            case SampleMachine(sample=sample):
-                self._link.send(self._sample(sample))
+            case DaemonCall(call=call, request=SampleMachine()):
+                self._link.send(DaemonAnswered(call=call, reply=self._sample()))
             case StopPart(dataflow_id=dataflow_id):
                 self._report(dataflow_id, 1, "ended")
 
-    def _sample(self, sample: str) -> MachineSample:
+    def _sample(self) -> MachineSample:
         """Two edges for each node, with the counters of a busy one."""
         part = self._part
         edges = tuple(
@@ -199,8 +207,8 @@ class _SimulatedDaemon:
             for source in self._nodes
             for target in self._nodes[:2]
         )
-        parts = () if part is None else (PartSample(dataflow_id=part.dataflow_id, edges=edges),)
-        return MachineSample(sample=sample, parts=parts)
+        parts = {} if part is None else {part.dataflow_id: Statistics(edges=edges)}
+        return MachineSample(parts=parts)
 
     def _report(self, dataflow_id: str, attempt: int, phase: PartPhase) -> None:
         result = None

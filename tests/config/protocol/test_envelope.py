@@ -87,14 +87,17 @@ UUID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 
 def sample(load: str = "", edge: str = "") -> str:
     one = f'{{"source": "a/b", "target": "c/d", "policy": "drop_oldest", "bound": 1{edge}}}'
-    parts = f'[{{"dataflow_id": "{UUID}", "edges": [{one}]}}]'
-    return f'{{"kind": "machine_sample", "sample": "1", "load": {{{load}}}, "parts": {parts}}}'
+    parts = f'{{"{UUID}": {{"kind": "statistics", "edges": [{one}]}}}}'
+    return answered(f'{{"kind": "machine_sample", "load": {{{load}}}, "parts": {parts}}}')
+
+
+def answered(reply: str) -> str:
+    return f'{{"kind": "answered", "call": "1", "reply": {reply}}}'
 
 
 def recorded(values: str) -> str:
     state = f'{{"recording": "{UUID}", "dataflow_id": "", "phase": "ended", {values}}}'
-    reply = f'{{"kind": "recording_states", "recordings": [{state}]}}'
-    return f'{{"kind": "recorder_answered", "call": "1", "reply": {reply}}}'
+    return answered(f'{{"kind": "recording_states", "recordings": [{state}]}}')
 
 
 HUGE = 10**400

@@ -13,9 +13,8 @@ from dora_config.dataflow.resolved import (
     ResolvedNode,
 )
 from dora_config.dataflow.sources import OutputSource
-from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.control import CallRunner, ChangeGraph, StopDataflow
-from dora_config.protocol.daemon import TO_DAEMON
+from dora_config.protocol.daemon import TO_DAEMON, DaemonAnswered, DaemonCall
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import DesiredDataflow, Rollout
 from dora_config.protocol.runner import Refusal, RemoveNode, RestartNode
@@ -102,10 +101,10 @@ def restart_while_the_runner_ends(fleet: SimulatedFleet) -> int:
     (text,) = station.from_coordinator
     station.from_coordinator.clear()
     message = TO_DAEMON.decode(text)
-    assert isinstance(message, RunnerCall)
+    assert isinstance(message, DaemonCall)
     reply = Refusal(message="the dataflow is stopping", ended=True)
     assert station.connection is not None
-    answered = RunnerAnswered(call=message.call, reply=reply)
+    answered = DaemonAnswered(call=message.call, reply=reply)
     fleet.handle(DaemonMessageReceived(station.connection, answered))
     return number
 

@@ -32,9 +32,16 @@ from dora_config.protocol.control import (
     StopDataflow,
     WatchTopics,
 )
-from dora_config.protocol.daemon import TO_DAEMON, PartChanged, PartReport, Register
+from dora_config.protocol.daemon import (
+    TO_DAEMON,
+    DaemonAnswered,
+    DaemonCall,
+    PartChanged,
+    PartReport,
+    Register,
+)
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.snapshot import MachineSample, SampleMachine, Snapshot
+from dora_config.protocol.snapshot import MachineSample, Snapshot
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
@@ -387,8 +394,8 @@ def test_a_defect_in_a_query_fails_its_request_only(
             await wait_until_async(lambda: len(daemon.received) > answered)  # noqa: B023
             message = TO_DAEMON.decode(daemon.received[answered])
             answered += 1
-            if isinstance(message, SampleMachine):
-                sample = MachineSample(sample=message.sample)
+            if isinstance(message, DaemonCall):
+                sample = DaemonAnswered(call=message.call, reply=MachineSample())
                 daemon.service.daemons.on_message(daemon.connection, sample)
 
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dora_config.protocol.links import LinkCounters
-from dora_config.protocol.runner import EdgeStatus
-from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
+from dora_config.protocol.runner import EdgeStatus, Statistics
+from dora_config.protocol.snapshot import EdgeSummary, MachineSample
 from dora_coordinator.queries.edge_rows import edge_rows
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
@@ -24,7 +24,7 @@ def edge(target: str, crossing: LinkCounters | None = None, **counters: int) -> 
 
 
 def sample(*edges: EdgeStatus, at: float = 5.0) -> MachineSample:
-    return MachineSample(sample="s", parts=(PartSample(dataflow_id=ID, at=at, edges=edges),))
+    return MachineSample(parts={ID: Statistics(at=at, edges=edges)})
 
 
 def rows(**samples: MachineSample) -> list[EdgeSummary]:

@@ -10,16 +10,25 @@ from dora_config.history.entries import HistoryEntry
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
 from dora_config.protocol.control import Explain, Explained, StopDataflow
-from dora_config.protocol.daemon import TO_DAEMON, Heartbeat, PartHistory, ReadHistory
+from dora_config.protocol.daemon import (
+    TO_DAEMON,
+    DaemonAnswered,
+    DaemonCall,
+    Heartbeat,
+    PartHistory,
+    ReadHistory,
+)
+from dora_config.protocol.runner import RunnerHistory
 from dora_coordinator.state.events import DaemonMessageReceived
 
 
-def requested(daemon: SimulatedDaemon) -> ReadHistory:
-    """Return the request that a daemon has received."""
+def requested(daemon: SimulatedDaemon) -> str:
+    """Return the id of the request that a daemon has received."""
     found = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
     daemon.from_coordinator.clear()
-    (message,) = [one for one in found if isinstance(one, ReadHistory)]
-    return message
+    (message,) = [one for one in found if isinstance(one, DaemonCall)]
+    assert isinstance(message.request, ReadHistory)
+    return message.call
 
 
 def answer(
@@ -28,7 +37,8 @@ def answer(
     *entries: HistoryEntry,
     problem: str | None = None,
 ) -> None:
-    message = PartHistory(read=requested(daemon).read, entries=entries, problem=problem)
+    reply = PartHistory(history=RunnerHistory(entries=entries), problem=problem)
+    message = DaemonAnswered(call=requested(daemon), reply=reply)
     assert daemon.connection is not None
     fleet.handle(DaemonMessageReceived(daemon.connection, message))
 

@@ -18,7 +18,7 @@ from dora_config.protocol.control import (
     Restarted,
     StopDataflow,
 )
-from dora_config.protocol.daemon import TO_DAEMON
+from dora_config.protocol.daemon import TO_DAEMON, DaemonCall
 from dora_config.protocol.runner import (
     AddNode,
     ConnectInput,
@@ -250,14 +250,15 @@ def test_the_daemon_dies_before_it_stores_a_change() -> None:
     fleet, robot, _ = two_machines()
     number = fleet.request(ChangeGraph(change=ReplaceNode(node=node("camera", None, args=("a",)))))
     message = TO_DAEMON.decode(robot.from_coordinator.pop())
-    assert isinstance(message, ChangePart)
-    robot.change(message, fleet.now, dies=True)
+    assert isinstance(message, DaemonCall)
+    assert isinstance(message.request, ChangePart)
+    robot.change(message.request, fleet.now, dies=True)
     fleet.kill_daemon(robot)
     assert "connection to daemon" in fleet.failures[number].message
     fleet.heal()  # the next daemon process reads the nodes of the runner
     ((_, spec),) = fleet.store.values()
     assert spec.resolved.node("camera").args == ("a",)
-    assert robot.disk[message.dataflow_id].revision == 1
+    assert robot.disk[message.request.dataflow_id].revision == 1
 
 
 def test_the_coordinator_dies_before_it_stores_a_change() -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from support.simulation.fleets import SimulatedFleet, running_fleet
 from support.simulation.machines import SimulatedDaemon
 
-from dora_config.protocol.daemon import TO_DAEMON
+from dora_config.protocol.daemon import TO_DAEMON, DaemonAnswered, DaemonCall
 from dora_config.protocol.recordings import (
     CallRecorders,
     ListRecordings,
     MachineReply,
-    RecorderAnswered,
-    RecorderCall,
     RecorderReplies,
     RecordingStates,
 )
@@ -25,12 +23,12 @@ def received(daemon: SimulatedDaemon) -> str:
     (text,) = daemon.from_coordinator
     daemon.from_coordinator.clear()
     message = TO_DAEMON.decode(text)
-    assert isinstance(message, RecorderCall)
+    assert isinstance(message, DaemonCall)
     assert message.request == ListRecordings()
     return message.call
 
 
-def answer(fleet: SimulatedFleet, daemon: SimulatedDaemon, message: RecorderAnswered) -> None:
+def answer(fleet: SimulatedFleet, daemon: SimulatedDaemon, message: DaemonAnswered) -> None:
     assert daemon.connection is not None
     fleet.handle(DaemonMessageReceived(daemon.connection, message))
 
@@ -40,9 +38,9 @@ def test_all_connected_daemons_are_called_and_their_replies_collected() -> None:
     number = fleet.request(CallRecorders(request=ListRecordings()))
     call = received(robot)
     assert received(station) == call
-    answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
+    answer(fleet, robot, DaemonAnswered(call=call, reply=STATES))
     assert number not in fleet.answers
-    answer(fleet, station, RecorderAnswered(call=call, problem="disk\tgone"))
+    answer(fleet, station, DaemonAnswered(call=call, problem="disk\tgone"))
     assert fleet.answers[number] == RecorderReplies(
         replies=(MachineReply(daemon="robot", reply=STATES),),
         problems={"station": r'daemon "station": disk\tgone'},
@@ -68,8 +66,8 @@ def test_a_cancelled_call_and_a_late_reply_are_ignored() -> None:
     number = fleet.request(CallRecorders(daemons=("robot",), request=ListRecordings()))
     call = received(robot)
     fleet.leave(number)
-    answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
-    answer(fleet, robot, RecorderAnswered(call="unknown", reply=STATES))
+    answer(fleet, robot, DaemonAnswered(call=call, reply=STATES))
+    answer(fleet, robot, DaemonAnswered(call="unknown", reply=STATES))
     assert number not in fleet.answers
 
 
@@ -78,7 +76,7 @@ def test_a_daemon_that_does_not_answer_is_a_problem() -> None:
     number = fleet.request(CallRecorders(request=ListRecordings()))
     call = received(robot)
     received(station)
-    answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
+    answer(fleet, robot, DaemonAnswered(call=call, reply=STATES))
     fleet.pass_time(120.0)  # two recorders may take as long to start
     assert number not in fleet.answers
     fleet.pass_time(31.0)
@@ -86,4 +84,4 @@ def test_a_daemon_that_does_not_answer_is_a_problem() -> None:
         replies=(MachineReply(daemon="robot", reply=STATES),),
         problems={"station": 'daemon "station" has not answered for 150 s'},
     )
-    answer(fleet, station, RecorderAnswered(call=call, reply=STATES))
+    answer(fleet, station, DaemonAnswered(call=call, reply=STATES))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from support.simulation.fleets import SimulatedFleet, running_fleet
 from support.simulation.machines import SimulatedDaemon
 
-from dora_config.protocol.calls import PartReply, RunnerAnswered, RunnerCall, RunnerReplies
+from dora_config.protocol.calls import PartReply, RunnerCall, RunnerReplies
 from dora_config.protocol.control import CallRunner, ControlRequest
-from dora_config.protocol.daemon import TO_DAEMON
+from dora_config.protocol.daemon import TO_DAEMON, DaemonAnswered, DaemonCall
 from dora_config.protocol.runner import (
     DeleteParam,
     Done,
@@ -30,7 +30,8 @@ def call(
         (text,) = daemon.from_coordinator
         daemon.from_coordinator.clear()
         message = TO_DAEMON.decode(text)
-        assert isinstance(message, RunnerCall)
+        assert isinstance(message, DaemonCall)
+        assert isinstance(message.request, RunnerCall)
         calls.add(message.call)
     (found,) = calls
     return number, found
@@ -41,7 +42,7 @@ def answer(
 ) -> None:
     assert daemon.connection is not None
     problem = "the runner\tis gone" if reply is None else None
-    message = RunnerAnswered(call=call_id, reply=reply, problem=problem)
+    message = DaemonAnswered(call=call_id, reply=reply, problem=problem)
     fleet.handle(DaemonMessageReceived(daemon.connection, message))
 
 

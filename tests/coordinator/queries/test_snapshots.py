@@ -6,14 +6,13 @@ from support.simulation.fleets import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machines import SimulatedDaemon
 
 from dora_config.protocol.control import GetSnapshot
-from dora_config.protocol.daemon import TO_DAEMON
-from dora_config.protocol.runner import EdgeStatus
+from dora_config.protocol.daemon import TO_DAEMON, DaemonAnswered, DaemonCall
+from dora_config.protocol.runner import EdgeStatus, Statistics
 from dora_config.protocol.snapshot import (
     REUSED_SECONDS,
     MachineLoad,
     MachineOperation,
     MachineSample,
-    PartSample,
     SampleMachine,
     Snapshot,
 )
@@ -24,11 +23,11 @@ LOAD = MachineLoad(cpus=4, cpu_seconds=8.0, memory_bytes=1, memory_total_bytes=2
 UPGRADE = MachineOperation(command="dora cluster upgrade", operator="ada@desk", since=1.0)
 
 
-def asked(daemon: SimulatedDaemon) -> list[SampleMachine]:
+def asked(daemon: SimulatedDaemon) -> list[DaemonCall]:
     """Return the samples that a daemon was asked for, and forget them."""
     found = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
     daemon.from_coordinator.clear()
-    return [message for message in found if isinstance(message, SampleMachine)]
+    return [message for message in found if isinstance(message, DaemonCall)]
 
 
 def answer(
@@ -40,14 +39,14 @@ def answer(
         source="camera/image", target="detector/image", policy="drop_oldest", bound=1, sent=sent
     )
     sample = MachineSample(
-        sample=request.sample,
-        parts=(PartSample(dataflow_id=dataflow_id, at=1.0, edges=(edge,)),),
+        parts={dataflow_id: Statistics(at=1.0, edges=(edge,))},
         load=LOAD,
         operation=UPGRADE,
         problems=(problem,) if problem else (),
     )
     assert daemon.connection is not None
-    fleet.handle(DaemonMessageReceived(daemon.connection, sample))
+    answered = DaemonAnswered(call=request.call, reply=sample)
+    fleet.handle(DaemonMessageReceived(daemon.connection, answered))
 
 
 def snapshot(fleet: SimulatedFleet, number: int) -> Snapshot:
@@ -112,7 +111,9 @@ def test_a_snapshot_of_one_dataflow_asks_only_its_machines() -> None:
     fleet.request(GetSnapshot(dataflow=robot.runners[-1].dataflow_id))
     assert not asked(station)
     (request,) = asked(robot)
-    assert request.dataflows == (robot.runners[-1].dataflow_id,)
+    assert request.request == SampleMachine(
+        dataflows=(robot.runners[-1].dataflow_id,), max_edges=8192
+    )
 
 
 def test_an_unknown_dataflow_fails() -> None:

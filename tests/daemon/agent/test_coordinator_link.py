@@ -20,6 +20,7 @@ from dora_config.protocol.daemon import (
     TO_DAEMON,
     CoordinatorMessage,
     Coordinators,
+    DaemonAnswered,
     DaemonLeaving,
     DaemonMessage,
     EndDaemon,
@@ -255,6 +256,27 @@ def test_messages_of_newer_coordinators_are_skipped() -> None:
 
     anyio.run(world.play, work)
     assert world.received == [REGISTERED, EndDaemon()]
+
+
+def test_a_request_of_a_newer_coordinator_is_refused() -> None:
+    answers: list[DaemonAnswered] = []
+
+    async def sends(connection: ServerConnection) -> None:
+        await registers(connection)
+        await connection.send('{"kind": "call", "call": "c", "request": {"kind": "newer"}}')
+        while not answers:
+            answer = TO_COORDINATOR.decode(await connection.recv())
+            answers.extend([answer] if isinstance(answer, DaemonAnswered) else [])
+        await connection.wait_closed()
+
+    world = World(sends)
+
+    async def work() -> None:
+        await wait_until_async(lambda: bool(answers), what="an answer")
+
+    anyio.run(world.play, work)
+    assert answers[0].call == "c"
+    assert "unknown message to the daemon" in str(answers[0].problem)
 
 
 def test_a_coordinator_that_does_not_keep_up_is_connected_again() -> None:

@@ -8,7 +8,6 @@ from typing import cast
 import anyio
 import pytest
 
-from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.runner import (
     EdgeStatus,
     Refusal,
@@ -16,7 +15,7 @@ from dora_config.protocol.runner import (
     RunnerRequest,
     Statistics,
 )
-from dora_config.protocol.snapshot import MachineSample, PartSample, SampleMachine
+from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_daemon.agent import sampler as module
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 from dora_daemon.agent.sampler import Sampler, machine_load
@@ -47,45 +46,33 @@ class FakeRunners:
 def sample(
     request: SampleMachine, replies: Mapping[str, RunnerReply | str | None]
 ) -> MachineSample:
-    sent: list[DaemonMessage] = []
-
-    async def run() -> None:
-        runners = cast("RunnerRegistry", FakeRunners(replies))
-        await Sampler(runners, sent.append).answer(request)
-
-    anyio.run(run)
-    (message,) = sent
-    assert isinstance(message, MachineSample)
-    return message
+    runners = cast("RunnerRegistry", FakeRunners(replies))
+    return anyio.run(Sampler(runners).answer, request)
 
 
 def test_all_runners_are_read() -> None:
     replies = {ONE: Statistics(edges=(EDGE,), at=1.0), TWO: Statistics(at=2.0)}
-    found = sample(SampleMachine(sample="s"), replies)
-    assert found.sample == "s"
-    assert found.parts == (
-        PartSample(dataflow_id=ONE, at=1.0, edges=(EDGE,)),
-        PartSample(dataflow_id=TWO, at=2.0),
-    )
+    found = sample(SampleMachine(), replies)
+    assert found.parts == replies
     assert found.problems == ()
 
 
 def test_only_named_dataflows_are_read() -> None:
     replies = {ONE: Statistics(), TWO: Statistics()}
-    found = sample(SampleMachine(sample="s", dataflows=(TWO,)), replies)
-    assert [part.dataflow_id for part in found.parts] == [TWO]
+    found = sample(SampleMachine(dataflows=(TWO,)), replies)
+    assert [*found.parts] == [TWO]
 
 
 def test_a_machine_without_runners_answers() -> None:
-    found = sample(SampleMachine(sample="s"), {})
-    assert (found.parts, found.problems) == ((), ())
+    found = sample(SampleMachine(), {})
+    assert (found.parts, found.problems) == ({}, ())
     assert found.load.cpus > 0
 
 
 def test_runners_without_counters_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RUNNER_SECONDS", 0.01)
     replies = {ONE: Refusal(message="it is too old"), TWO: None, "three": "it has ended"}
-    found = sample(SampleMachine(sample="s"), replies)
+    found = sample(SampleMachine(), replies)
     assert found.problems == (
         "it is too old",
         "it has ended",
@@ -95,7 +82,7 @@ def test_runners_without_counters_are_reported(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_silent_runner_delays_one_sample_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RUNNER_SECONDS", 0.01)
-    sent: list[DaemonMessage] = []
+    found: list[MachineSample] = []
     called: list[str] = []
 
     class Counted(FakeRunners):
@@ -105,20 +92,20 @@ def test_a_silent_runner_delays_one_sample_only(monkeypatch: pytest.MonkeyPatch)
 
     async def run() -> None:
         runners = cast("RunnerRegistry", Counted({ONE: Statistics(), TWO: None}))
-        sampler = Sampler(runners, sent.append)
-        await sampler.answer(SampleMachine(sample="s"))
-        await sampler.answer(SampleMachine(sample="s"))
+        sampler = Sampler(runners)
+        found.append(await sampler.answer(SampleMachine()))
+        found.append(await sampler.answer(SampleMachine()))
 
     anyio.run(run)
     assert called == [ONE, TWO, ONE]
     problem = f"the runner of dataflow {TWO} has not answered for 0.01 s; it may be suspended"
-    assert [one.problems for one in sent if isinstance(one, MachineSample)] == [(problem,)] * 2
+    assert [one.problems for one in found] == [(problem,)] * 2
 
 
 def test_further_edges_are_left_out() -> None:
     replies = {ONE: Statistics(edges=(EDGE, EDGE)), TWO: Statistics(edges=(EDGE, EDGE))}
-    found = sample(SampleMachine(sample="s", max_edges=3), replies)
-    assert [len(part.edges) for part in found.parts] == [2, 1]
+    found = sample(SampleMachine(max_edges=3), replies)
+    assert [len(part.edges) for part in found.parts.values()] == [2, 1]
     assert found.problems == (f"left out edges of dataflow {TWO}: 1",)
 
 

@@ -394,7 +394,7 @@ def test_logs_are_opened_after_the_end() -> None:
     state = AgentState()
     after(state, prepare(), placed(), connected(), finished())
     assert state.parts.read(StreamLogs(stream=1, dataflow_id=ID)) == record_of(state)
-    assert not state.parts.answers(ID)
+    assert not state.parts[ID].answers
 
 
 def test_waiting_nodes_are_reported_until_the_end() -> None:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dora_config.protocol.calls import ChangePart, LinkPart, PartResult
-from dora_config.protocol.daemon import (
-    TO_COORDINATOR,
-    DaemonMessage,
-    ReadHistory,
-    Register,
-    StreamLogs,
-)
+from dora_config.protocol.calls import ChangePart, LinkPart
+from dora_config.protocol.daemon import TO_COORDINATOR, DaemonMessage, Register, StreamLogs
 from dora_config.protocol.runner import (
     CurrentNode,
     DataflowResult,
@@ -136,13 +130,13 @@ class SimulatedDaemon(InProcessMachine[SimulatedRunner]):
             text = command.record.model_dump_json()
             self.disk[command.record.dataflow_id] = PartRecord.model_validate_json(text)
 
-    def read(self, request: StreamLogs | ReadHistory | StreamTopics) -> PartRecord | None:
+    def read(self, request: StreamLogs | StreamTopics) -> PartRecord | None:
         found = super().read(request)
         if found is not None and isinstance(request, StreamTopics):
             self.watches.append(request)
         return found
 
-    def change(self, message: ChangePart, now: float, *, dies: bool = False) -> None:
+    def change(self, message: ChangePart, now: float, *, dies: bool = False) -> str | None:
         """Let the runner of a part change its nodes; ``dies``: the daemon is killed before it
         stores the change.
         """
@@ -152,15 +146,14 @@ class SimulatedDaemon(InProcessMachine[SimulatedRunner]):
         if record is None or record.attempt != message.attempt:
             problem = "the nodes on this machine are not running"
         if problem is not None or record is None:
-            self._send_to_coordinator(PartResult(call=message.call, problem=problem))
-            return
+            return problem
         (runner,) = self.living(message.dataflow_id)
         resolved = applied(record.spec.resolved, message.change)
         runner.change(tuple(CurrentNode(node=node) for node in resolved.nodes))
         if dies:
             self.agent = None
-            return
+            return None
         flow, attempt = message.dataflow_id, message.attempt
         self.handle(LinkPart(dataflow_id=flow, attempt=attempt, links=message.links), now)
         self.handle(runner.nodes_read(), now)
-        self._send_to_coordinator(PartResult(call=message.call))
+        return None

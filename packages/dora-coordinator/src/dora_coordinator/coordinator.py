@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from dora_config.protocol import control, daemon as messages, fleet as fleets
 from dora_config.protocol.builds import BuildEnded, BuildEvents
-from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
+from dora_config.protocol.calls import RunnerReplies
 from dora_config.protocol.envelope import ProgramVersion, clean_text
-from dora_config.protocol.recordings import RecorderAnswered
-from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.dataflow.events import StopRequested, TimerExpired
 from dora_coordinator.dataflow.lifecycle import Lifecycle
@@ -157,11 +155,9 @@ class CoordinatorState:
                 commands.append(do.SignCertificate(member.key, request, member.digest))
             case messages.CopyKept():
                 self.succession.answered(member.key, message, now)
-            case RunnerAnswered() | RecorderAnswered() | messages.PartHistory() | MachineSample():
+            case messages.DaemonAnswered() | messages.LogChunk() | TopicChunk():
                 pass  # replies to queries, which `queries` collects
-            case messages.CodeFound() | PartResult() | BuildEvents() | BuildEnded():
-                pass  # likewise
-            case messages.LogChunk() | TopicChunk():
+            case BuildEvents() | BuildEnded():
                 pass  # likewise
             case messages.DaemonLeaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"

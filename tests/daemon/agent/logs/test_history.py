@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ from support.runner.histories import failed
 from support.simulation.fleets import dataflow
 
 from dora_config.history.file import HistoryFile
-from dora_config.protocol.daemon import PartHistory, ReadHistory
+from dora_config.protocol.daemon import PartHistory
 from dora_config.protocol.runner import (
     GetHistory,
     Refusal,
@@ -21,7 +22,7 @@ from dora_config.protocol.runner import (
     RunnerRequest,
 )
 from dora_daemon.agent.logs import history as module
-from dora_daemon.agent.logs.history import HistoryReader
+from dora_daemon.agent.logs.history import read_part_history
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 
@@ -57,17 +58,10 @@ def ask(tmp_path: Path) -> Callable[..., PartHistory]:
     )
 
     def ask(runner: SimulatedRunner, *, live: bool = True, missing: bool = False) -> PartHistory:
-        sent: list[PartHistory] = []
         if missing:
             path.unlink()
-
-        async def run() -> None:
-            reader = HistoryReader(cast("RunnerRegistry", runner), sent.append)
-            await reader.answer(record, ReadHistory(read="r", dataflow_id=ID), live)
-
-        anyio.run(run)
-        (answer,) = sent
-        assert answer.read == "r"
+        runners = cast("RunnerRegistry", runner)
+        answer = anyio.run(partial(read_part_history, runners, record, live=live))
         assert answer.folder == str(tmp_path)
         assert answer.free_bytes is not None
         return answer
@@ -78,12 +72,12 @@ def ask(tmp_path: Path) -> Callable[..., PartHistory]:
 def test_a_runner_answers_from_memory(ask: Callable[..., PartHistory]) -> None:
     reply = RunnerHistory(entries=(failed(2.0, "plot"),), dropped=3)
     answer = ask(SimulatedRunner(reply), missing=True)
-    assert (answer.entries, answer.dropped, answer.problem) == (reply.entries, 3, None)
+    assert (answer.history, answer.problem) == (reply, None)
 
 
 def test_after_the_end_of_the_runner_the_file_is_read(ask: Callable[..., PartHistory]) -> None:
     answer = ask(SimulatedRunner(), live=False)
-    assert (answer.entries, answer.problem) == ((ENTRY,), None)
+    assert (answer.history.entries, answer.problem) == ((ENTRY,), None)
     problem = ask(SimulatedRunner(), live=False, missing=True).problem
     assert problem is not None
     assert problem.endswith("history.jsonl: No such file or directory")
@@ -105,7 +99,7 @@ def test_the_file_stands_in_for_a_runner_that_does_not_answer(
 ) -> None:
     monkeypatch.setattr(module, "RUNNER_SECONDS", 0.01)
     answer = ask(runner)
-    assert answer.entries == (ENTRY,)
+    assert answer.history.entries == (ENTRY,)
     assert answer.problem == (problem or 'request "get_history" is not supported')
 
 

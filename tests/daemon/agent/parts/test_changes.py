@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import cast
 
 import anyio
+import pytest
 from support.simulation.fleets import dataflow
 
-from dora_config.protocol.calls import ChangePart, PartLinks, PartResult
-from dora_config.protocol.daemon import DaemonMessage
+from dora_config.protocol.calls import ChangePart, PartLinks
 from dora_config.protocol.links import RemoteEdge, SetLinks
 from dora_config.protocol.runner import (
     ConnectInput,
@@ -58,9 +58,8 @@ class Runner:
         return [one.links.edges for one in self.requests if isinstance(one, SetLinks)]
 
 
-def change(folder: Path, runner: Runner, *edges: RemoteEdge) -> DaemonMessage:
-    """Connect an input with these links; return the answer."""
-    sent: list[DaemonMessage] = []
+def change(folder: Path, runner: Runner, *edges: RemoteEdge) -> None:
+    """Connect an input with these links. Raises NotAnswered."""
 
     async def run() -> None:
         changes = PartChanges(
@@ -69,41 +68,38 @@ def change(folder: Path, runner: Runner, *edges: RemoteEdge) -> DaemonMessage:
             LinkSetup(Listen("127.0.0.1", plain=True), "", Credentials(folder)),
             lambda _: RECORD,
             lambda _: None,
-            sent.append,
         )
         links = PartLinks(edges=edges)
-        await changes.change(
-            ChangePart(call="c", dataflow_id=ID, attempt=1, links=links, change=CONNECT)
-        )
+        await changes.change(ChangePart(dataflow_id=ID, attempt=1, links=links, change=CONNECT))
 
     anyio.run(run)
-    (answer,) = sent
-    return answer
 
 
 def test_new_links_are_sent_before_the_change(tmp_path: Path) -> None:
     runner = Runner()
-    assert change(tmp_path, runner, EDGE) == PartResult(call="c")
+    change(tmp_path, runner, EDGE)
     assert [one.kind for one in runner.requests] == ["set_links", "connect_input", "get_nodes"]
     assert runner.edges() == [(EDGE,)]
 
 
 def test_links_of_a_refused_change_are_restored(tmp_path: Path) -> None:
     runner = Runner("connect_input")
-    refused = PartResult(call="c", problem="no connect_input")
-    assert change(tmp_path, runner, EDGE) == refused
+    with pytest.raises(NotAnswered, match="no connect_input"):
+        change(tmp_path, runner, EDGE)
     assert [one.kind for one in runner.requests] == ["set_links", "connect_input", "set_links"]
     assert runner.edges() == [(EDGE,), ()]
 
 
 def test_a_refused_change_without_other_links_restores_none(tmp_path: Path) -> None:
     runner = Runner("connect_input")
-    assert change(tmp_path, runner) == PartResult(call="c", problem="no connect_input")
+    with pytest.raises(NotAnswered, match="no connect_input"):
+        change(tmp_path, runner)
     assert runner.requests == [CONNECT]
 
 
 def test_nothing_is_changed_if_the_links_are_refused(tmp_path: Path) -> None:
     runner = Runner("set_links")
-    assert change(tmp_path, runner, EDGE) == PartResult(call="c", problem="no set_links")
+    with pytest.raises(NotAnswered, match="no set_links"):
+        change(tmp_path, runner, EDGE)
     assert runner.edges() == [(EDGE,)]
     assert CONNECT not in runner.requests

@@ -47,22 +47,10 @@ NodeRequest = Annotated[
 
 
 class RunnerCall(Message, kind="runner_call"):
-    """Coordinator to daemon: forward a request to the runner of a part; answered with
-    :class:`RunnerAnswered`.
-    """
+    """Coordinator to daemon: forward a request to the runner of a part; answered with its reply."""
 
-    call: str
     dataflow_id: DataflowUuid
     request: NodeRequest
-
-
-class RunnerAnswered(Message, kind="runner_answered"):
-    """Daemon to coordinator: answer to :class:`RunnerCall`, with either a reply or a problem."""
-
-    call: str
-    reply: RunnerReply | None = None
-    problem: str | None = None
-    """Why the call has failed, as a full sentence."""
 
 
 class PartReply(Message):
@@ -105,18 +93,12 @@ class LinkPart(Message, kind="link_part"):
 
 
 class ChangePart(Message, kind="change_part"):
-    """Set the links of a running part, then change its nodes; answered with :class:`PartResult`."""
+    """Set the links of a running part, then change its nodes.
 
-    call: str
+    Answered with :class:`Done`; ``PartDescribed`` was sent before.
+    """
+
     dataflow_id: DataflowUuid
     attempt: int
     links: PartLinks
     change: GraphChange
-
-
-class PartResult(Message, kind="part_result"):
-    """Answer to :class:`ChangePart`; if it succeeded, ``PartDescribed`` was sent before."""
-
-    call: str
-    problem: str | None = None
-    """Why nothing was changed."""

@@ -14,7 +14,6 @@ from pydantic import Field, field_validator
 
 from dora_config.dataflow.resolved import DATAFLOW_FORMAT
 from dora_config.frozen import Quantity
-from dora_config.history.entries import HistoryEntry
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.builds import (
     BuildEnded,
@@ -23,14 +22,7 @@ from dora_config.protocol.builds import (
     BuildPart,
     CancelBuild,
 )
-from dora_config.protocol.calls import (
-    ChangePart,
-    LinkPart,
-    PartLinks,
-    PartResult,
-    RunnerAnswered,
-    RunnerCall,
-)
+from dora_config.protocol.calls import ChangePart, LinkPart, PartLinks, RunnerCall
 from dora_config.protocol.claims import Claim, Signature
 from dora_config.protocol.code import Digest
 from dora_config.protocol.dataflow import (
@@ -42,8 +34,8 @@ from dora_config.protocol.dataflow import (
 )
 from dora_config.protocol.envelope import Codec, DataflowUuid, Message, ProgramVersion
 from dora_config.protocol.links import LINK_VERSION, LinkReport, PeerEndpoint
-from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
-from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus
+from dora_config.protocol.recordings import RecorderReply, RecorderRequest
+from dora_config.protocol.runner import DataflowResult, NodeStatus, RunnerHistory, RunnerReply
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 
@@ -156,7 +148,6 @@ class CopyKept(Message, kind="copy_kept"):
 class CodeFound(Message, kind="code_found"):
     """Answer to :class:`SendCode`."""
 
-    call: str
     digests: tuple[Digest, ...] = ()
     """Files on this machine, which were uploaded if that was requested."""
     problem: str | None = None
@@ -237,19 +228,29 @@ class LogChunk(Message, kind="log_chunk"):
 class PartHistory(Message, kind="part_history"):
     """Answer to :class:`ReadHistory`."""
 
-    read: str
-    entries: tuple[HistoryEntry, ...] = ()
-    dropped: int = 0
-    """Events between the first and the last ones that were not kept."""
-    nodes: tuple[NodeStatus, ...] = ()
-    """Empty once the part has ended."""
-    edges: tuple[EdgeStatus, ...] = ()
+    history: RunnerHistory = RunnerHistory()
+    """Events of the part; its nodes and edges are empty once the part has ended."""
     folder: str = ""
     """Folder of the logs and the event history."""
     free_bytes: int | None = None
     """Space on the disk of that folder."""
     problem: str | None = None
     """Why events are missing, as a sentence."""
+
+
+DaemonReply = Annotated[
+    RunnerReply | RecorderReply | PartHistory | MachineSample | CodeFound,
+    Field(discriminator="kind"),
+]
+
+
+class DaemonAnswered(Message, kind="answered"):
+    """Answer to :class:`DaemonCall`, with either a reply or a problem."""
+
+    call: str
+    reply: DaemonReply | None = None
+    problem: str | None = None
+    """Why the request has failed, as a full sentence."""
 
 
 class DaemonLeaving(Message, kind="leaving"):
@@ -266,18 +267,13 @@ DaemonMessage = Annotated[
     | PartDescribed
     | SignRequest
     | LogChunk
-    | PartHistory
+    | DaemonAnswered
     | DaemonLeaving
     | IdentityProof
     | CopyKept
-    | CodeFound
     | BuildEvents
     | BuildEnded
-    | RunnerAnswered
-    | PartResult
-    | TopicChunk
-    | RecorderAnswered
-    | MachineSample,
+    | TopicChunk,
     Field(discriminator="kind"),
 ]
 
@@ -314,7 +310,6 @@ class CoordinatorCopy(Message, kind="coordinator_copy"):
 class SendCode(Message, kind="send_code"):
     """Look for files of code that the coordinator lacks; answered with :class:`CodeFound`."""
 
-    call: str
     digests: tuple[Digest, ...]
     upload: bool = False
     """Upload the files that are found, too, to their paths below `FILES_PATH`."""
@@ -430,9 +425,21 @@ class DescribePart(Message, kind="describe_part"):
 class ReadHistory(Message, kind="read_history"):
     """Read the events of a part; answered with :class:`PartHistory`."""
 
-    read: str
-    """Repeated in the answer."""
     dataflow_id: DataflowUuid
+
+
+DaemonRequest = Annotated[
+    RunnerCall | RecorderRequest | ChangePart | ReadHistory | SampleMachine | SendCode,
+    Field(discriminator="kind"),
+]
+
+
+class DaemonCall(Message, kind="call"):
+    """A request with one reply; answered with :class:`DaemonAnswered`."""
+
+    call: str
+    """Repeated in the answer."""
+    request: DaemonRequest
 
 
 class StreamLogs(LogSelection, kind="stream_logs"):
@@ -471,23 +478,18 @@ CoordinatorMessage = Annotated[
     | StopPart
     | ForgetPart
     | DescribePart
-    | ReadHistory
+    | DaemonCall
     | StreamLogs
     | ReadOn
     | EndStream
     | EndDaemon
     | Coordinators
     | CoordinatorCopy
-    | SendCode
     | BuildPart
     | CancelBuild
     | BuildEventsAck
-    | RunnerCall
     | LinkPart
-    | ChangePart
-    | StreamTopics
-    | RecorderCall
-    | SampleMachine,
+    | StreamTopics,
     Field(discriminator="kind"),
 ]
 

@@ -99,7 +99,9 @@ def version_problem(ours: ProgramVersion, theirs: ProgramVersion) -> str | None:
 
 
 class UnknownKind(RemoteProtocolError):
-    """A well-formed message of a kind that this version does not have; skip it."""
+    """A well-formed message, or request in a `DaemonCall`, of a kind that this version does not
+    have; skip it.
+    """
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -132,7 +134,7 @@ class Codec(Generic[T]):
 def invalid_message(error: ValidationError, receiver: str) -> RemoteProtocolError:
     """Return the error for a message that is not valid: the first wrong field."""
     first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "union_tag_invalid" and not first["loc"]:
+    if first["type"] == "union_tag_invalid" and first["loc"] in ((), ("call", "request")):
         return UnknownKind(f"unknown message to the {receiver}: {first['msg']}")
     where = ".".join(str(part) for part in first["loc"]) or "the message"
     return RemoteProtocolError(f"invalid message to the {receiver}: {where}: {first['msg']}")

@@ -141,21 +141,7 @@ RecorderReply = Annotated[
     RecordingStates | RecordingDescribed | RecordingSize, Field(discriminator="kind")
 ]
 
-# ------------------------------------------------------------- coordinator and daemon, client
-
-
-class RecorderCall(Message, kind="recorder_call"):
-    """Coordinator to daemon: answered with :class:`RecorderAnswered`."""
-
-    call: str
-    request: RecorderRequest
-
-
-class RecorderAnswered(Message, kind="recorder_answered"):
-    call: str
-    reply: RecorderReply | None = None
-    problem: str | None = None
-    """Why the call has failed, as a full sentence."""
+# ------------------------------------------------------------------ coordinator and client
 
 
 class MachineReply(Message):

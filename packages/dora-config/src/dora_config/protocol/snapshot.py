@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+from pydantic import Field
+
 from dora_config.frozen import Count, Quantity, UnixTime
 from dora_config.protocol.envelope import DataflowUuid, Message
 from dora_config.protocol.reports import (
@@ -20,7 +22,7 @@ from dora_config.protocol.reports import (
     LinkSummary as LinkSummary,
     NodeSummary as NodeSummary,
 )
-from dora_config.protocol.runner import EdgeCounters, EdgeStatus, LatencyCounts, quantile
+from dora_config.protocol.runner import EdgeCounters, LatencyCounts, Statistics, quantile
 
 REUSED_SECONDS: Final = 1.0
 """Age at which a snapshot is taken anew."""
@@ -31,21 +33,10 @@ REUSED_SECONDS: Final = 1.0
 class SampleMachine(Message, kind="sample_machine"):
     """Coordinator to daemon: read the counters; answered with :class:`MachineSample`."""
 
-    sample: str
-    """Id that the answer repeats."""
     dataflows: tuple[DataflowUuid, ...] = ()
     """Empty: all that run there."""
     max_edges: int = 4096
     """Further edges are left out; lower where the coordinator accepts only short messages."""
-
-
-class PartSample(Message):
-    """Counters of one dataflow's edges on one machine."""
-
-    dataflow_id: DataflowUuid
-    at: Quantity = 0.0
-    """Time of reading, in seconds of that machine's CLOCK_MONOTONIC."""
-    edges: tuple[EdgeStatus, ...] = ()
 
 
 class MachineLoad(Message):
@@ -76,8 +67,8 @@ class MachineOperation(Message):
 class MachineSample(Message, kind="machine_sample"):
     """Daemon to coordinator: answer to :class:`SampleMachine`."""
 
-    sample: str
-    parts: tuple[PartSample, ...] = ()
+    parts: dict[DataflowUuid, Statistics] = Field(default_factory=dict)
+    """Counters by dataflow, read at times of the machine's CLOCK_MONOTONIC."""
     load: MachineLoad = MachineLoad()
     operation: MachineOperation | None = None
     problems: tuple[str, ...] = ()

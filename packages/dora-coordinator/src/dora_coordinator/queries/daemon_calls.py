@@ -13,31 +13,23 @@ from typing import Final, Generic, TypeVar
 import anyio
 
 from dora_config.protocol.builds import BuildEnded, BuildEvents, CancelBuild
-from dora_config.protocol.calls import PartResult, RunnerAnswered
 from dora_config.protocol.daemon import (
     CodeFound,
     CoordinatorMessage,
+    DaemonAnswered,
+    DaemonCall,
+    DaemonRequest,
     EndStream,
     LogChunk,
-    PartHistory,
     SendCode,
 )
-from dora_config.protocol.recordings import RecorderAnswered
-from dora_config.protocol.snapshot import MachineSample
+from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.state.code_search import CodeSearch
 
 StreamMessage = LogChunk | TopicChunk | BuildEvents | BuildEnded
-Reply = (
-    RunnerAnswered
-    | RecorderAnswered
-    | PartResult
-    | PartHistory
-    | MachineSample
-    | CodeFound
-    | StreamMessage
-)
-R = TypeVar("R", bound=Reply)
+Reply = DaemonAnswered | StreamMessage
+R = TypeVar("R")
 Key = str | int
 """Id of a call or build, or number of a stream."""
 Sink = Callable[[Reply | None], None]
@@ -50,11 +42,14 @@ WAITING: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class CallProblems:
-    """Errors about a daemon without a reply; ``{0}``: the daemon, ``{1}``: the limit in seconds."""
+    """Errors about a daemon without a reply; ``{0}``: the daemon, ``{1}``: the limit in seconds, or
+    the problem that the daemon reports.
+    """
 
     unconnected: str = 'no connection to daemon "{0}"'
     lost: str = 'the connection to daemon "{0}" was lost'
     late: str = 'daemon "{0}" has not answered for {1:g} s'
+    failed: str = 'daemon "{0}": {1}'
 
 
 @dataclass(slots=True)
@@ -76,37 +71,40 @@ class DaemonCalls:
     async def gather(
         self,
         daemons: Iterable[str],
-        message: Callable[[str], CoordinatorMessage],
+        request: DaemonRequest,
         kind: type[R],
         *,
         seconds: float | None,
         problems: CallProblems = CallProblems(),
     ) -> Replies[R]:
-        """Send a message to each daemon and return the replies that arrive in time.
+        """Send a request to each daemon and return the replies that arrive in time.
 
-        ``message`` gets the id of the call; ``seconds`` None: wait as long as it takes.
+        ``kind``: of the replies; ``seconds`` None: wait as long as it takes.
         """
-        number = str(uuid.uuid4())
+        call = DaemonCall(call=str(uuid.uuid4()), request=request)
         replies: Replies[R] = Replies()
         waiting: set[str] = set()
         done = anyio.Event()
 
-        def end(daemon: str, reply: Reply | None) -> None:
+        def end(daemon: str, answer: Reply | None) -> None:
             if daemon not in waiting:
                 return
-            if isinstance(reply, kind):
-                replies.found[daemon] = reply
-            else:
+            if not isinstance(answer, DaemonAnswered):
                 replies.problems[daemon] = problems.lost.format(daemon)
+            elif isinstance(answer.reply, kind):
+                replies.found[daemon] = answer.reply
+            else:
+                reason = clean_lines(answer.problem or "no reply")
+                replies.problems[daemon] = problems.failed.format(daemon, reason)
             waiting.discard(daemon)
             if not waiting:
                 done.set()
 
         with ExitStack() as stack:
             for daemon in daemons:
-                if self.send(daemon, message(number)):
+                if self.send(daemon, call):
                     waiting.add(daemon)
-                    stack.enter_context(self._receiving(daemon, number, partial(end, daemon)))
+                    stack.enter_context(self._receiving(daemon, call.call, partial(end, daemon)))
                 else:
                     replies.problems[daemon] = problems.unconnected.format(daemon)
             if waiting:
@@ -126,7 +124,7 @@ class DaemonCalls:
         async def ask(machine: str, wanted: Sequence[str], *, upload: bool) -> None:
             sent = await self.gather(
                 [machine],
-                lambda call: SendCode(call=call, digests=tuple(wanted), upload=upload),
+                SendCode(digests=tuple(wanted), upload=upload),
                 CodeFound,
                 seconds=None if upload else LOOK_SECONDS,
             )
@@ -213,13 +211,9 @@ class DaemonCalls:
 
 def _key(reply: Reply) -> Key:
     match reply:
-        case PartHistory():
-            return reply.read
-        case MachineSample():
-            return reply.sample
         case LogChunk() | TopicChunk():
             return reply.stream
         case BuildEvents() | BuildEnded():
             return reply.build_id
-        case _:
+        case DaemonAnswered():
             return reply.call

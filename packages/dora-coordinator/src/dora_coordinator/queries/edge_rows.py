@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from dora_config.protocol.runner import EdgeCounters, EdgeStatus
-from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
+from dora_config.protocol.snapshot import EdgeSummary, MachineSample
 
 _Leaving = Mapping[tuple[str, str, str, str], EdgeStatus]
 """Queues into links by dataflow, source, source machine and target machine."""
@@ -21,21 +21,21 @@ def edge_rows(
 ) -> Iterator[EdgeSummary]:
     """Yield the edges of samples by machine; ``names``: the dataflows to show, with their names."""
     parts = [
-        (machine, part)
+        (machine, dataflow, counters)
         for machine, sample in samples.items()
-        for part in sample.parts
-        if part.dataflow_id in names
+        for dataflow, counters in sample.parts.items()
+        if dataflow in names
     ]
     leaving = {
-        (part.dataflow_id, edge.source, machine, edge.crossing.machine): edge
-        for machine, part in parts
-        for edge in part.edges
+        (dataflow, edge.source, machine, edge.crossing.machine): edge
+        for machine, dataflow, counters in parts
+        for edge in counters.edges
         if edge.crossing is not None and _enters_link(edge)
     }
-    for machine, part in parts:
-        for edge in part.edges:
+    for machine, dataflow, counters in parts:
+        for edge in counters.edges:
             if not _enters_link(edge):
-                yield _row(machine, part, edge, names[part.dataflow_id], leaving)
+                yield _row(machine, dataflow, names[dataflow], edge, counters.at, leaving)
 
 
 def _enters_link(edge: EdgeStatus) -> bool:
@@ -43,13 +43,18 @@ def _enters_link(edge: EdgeStatus) -> bool:
 
 
 def _row(
-    machine: str, part: PartSample, edge: EdgeStatus, name: str | None, leaving: _Leaving
+    machine: str,
+    dataflow: str,
+    name: str | None,
+    edge: EdgeStatus,
+    at: float,
+    leaving: _Leaving,
 ) -> EdgeSummary:
     crossing = edge.crossing
     source_machine = machine if crossing is None else crossing.machine
     row = EdgeSummary(
         **{field: getattr(edge, field) for field in EdgeCounters.model_fields},
-        dataflow=part.dataflow_id,
+        dataflow=dataflow,
         dataflow_name=name,
         source_machine=source_machine,
         target_machine=machine,
@@ -57,9 +62,9 @@ def _row(
         lost=0 if crossing is None else crossing.lost,
         bytes=edge.bytes_received,
         latency=edge.latency_counts,
-        at=part.at,
+        at=at,
     )
-    start = leaving.get((part.dataflow_id, edge.source, source_machine, machine))
+    start = leaving.get((dataflow, edge.source, source_machine, machine))
     if crossing is None or start is None or start.crossing is None:
         return row
     return row.model_copy(

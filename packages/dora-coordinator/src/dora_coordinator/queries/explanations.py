@@ -13,7 +13,8 @@ from dora_config.history.explain import explain
 from dora_config.protocol.control import Explain, Explained
 from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.envelope import clean_lines
-from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
+from dora_config.protocol.runner import Statistics
+from dora_config.protocol.snapshot import EdgeSummary, MachineSample
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.index import uuid_in
@@ -31,6 +32,7 @@ PROBLEMS = CallProblems(
     unconnected='machine "{0}" is not connected: its history is missing',
     lost='the connection to machine "{0}" was lost: its history is missing',
     late='machine "{0}" has not answered for {1:g} s: its history is missing',
+    failed='machine "{0}": {1}',
 )
 
 
@@ -56,14 +58,14 @@ class _Collection:
             return self._of_machines()
         replies = await calls.gather(
             [part.daemon for part in dataflow.parts.values()],
-            lambda call: ReadHistory(read=call, dataflow_id=dataflow.id),
+            ReadHistory(dataflow_id=dataflow.id),
             PartHistory,
             seconds=READ_SECONDS,
             problems=PROBLEMS,
         )
-        for daemon, history in replies.found.items():
-            if history.problem is not None:
-                replies.problems[daemon] = f'machine "{daemon}": {clean_lines(history.problem)}'
+        for daemon, part in replies.found.items():
+            if part.problem is not None:
+                replies.problems[daemon] = PROBLEMS.failed.format(daemon, clean_lines(part.problem))
         return self._evidence(dataflow, replies)
 
     def _refused_start(self, ref: str | None) -> HistoryEntry | None:
@@ -122,9 +124,9 @@ class _Collection:
     def _machine(
         self, replies: Replies[PartHistory], part: Part, edges: Sequence[EdgeSummary], now: float
     ) -> MachineEvidence:
-        history = replies.found.get(part.daemon, PartHistory(read=""))
+        found = replies.found.get(part.daemon, PartHistory())
         member = self._membership.get(part.daemon)
-        free = history.free_bytes
+        history, free = found.history, found.free_bytes
         return MachineEvidence(
             machine=part.daemon,
             entries=history.entries,
@@ -135,7 +137,7 @@ class _Collection:
             edges=tuple(edges),
             connected=self._membership.is_connected(part.daemon),
             silent=self._silence(member, now),
-            full_disk=history.folder if free is not None and free < SPARE_BYTES else None,
+            full_disk=found.folder if free is not None and free < SPARE_BYTES else None,
             problem=replies.problems.get(part.daemon),
         )
 
@@ -179,10 +181,8 @@ def edges_by_machine(
 ) -> dict[str, list[EdgeSummary]]:
     """Return the edges by the machine on which they end."""
     samples = {
-        daemon: MachineSample(
-            sample="", parts=(PartSample(dataflow_id=dataflow.id, edges=history.edges),)
-        )
-        for daemon, history in histories.items()
+        daemon: MachineSample(parts={dataflow.id: Statistics(edges=part.history.edges)})
+        for daemon, part in histories.items()
     }
     found: dict[str, list[EdgeSummary]] = {}
     for row in edge_rows(samples, {dataflow.id: dataflow.name}):

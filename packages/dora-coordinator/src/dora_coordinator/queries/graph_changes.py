@@ -10,9 +10,8 @@ from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID, ResolvedDataflow, 
 from dora_config.dataflow.sources import InputSource, LogSource, OutputSource
 from dora_config.ids import RESERVED_NODE_ID
 from dora_config.protocol import runner as protocol
-from dora_config.protocol.calls import ChangePart, PartResult
+from dora_config.protocol.calls import ChangePart
 from dora_config.protocol.control import ChangeGraph, GraphChanged
-from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.graph_checks import (
     InvalidChange,
     input_of,
@@ -155,7 +154,8 @@ def _find_source(dataflow: ResolvedDataflow, name: str, own: ResolvedNode | None
 
 LOST: Final = CallProblems(
     lost='the connection to daemon "{0}" was lost; `dora node list` shows whether the change took '
-    "place"
+    "place",
+    failed="{1}",
 )
 
 
@@ -260,18 +260,13 @@ async def _change_part(
         by_node[change.node.id] = daemon
     edges = remote_edges(applied(dataflow.spec.resolved, change), by_node).get(daemon, ())
     links = dataflow.parts.links_of(part, cluster.membership, edges)
-
-    def message(call: str) -> ChangePart:
-        return ChangePart(
-            call=call, dataflow_id=dataflow.id, attempt=part.attempt, links=links, change=change
-        )
-
-    replies = await cluster.calls.gather([daemon], message, PartResult, seconds=None, problems=LOST)
+    request = ChangePart(dataflow_id=dataflow.id, attempt=part.attempt, links=links, change=change)
+    replies = await cluster.calls.gather(
+        [daemon], request, protocol.Done, seconds=None, problems=LOST
+    )
     for problem in replies.problems.values():
         raise RequestRefused("failed", problem)
     await cluster.store(dataflow.id, None)  # what the daemon has sent before its reply
-    if (refusal := replies.found[daemon].problem) is not None:
-        raise RequestRefused("failed", clean_lines(refusal))
 
 
 def _without_runner(

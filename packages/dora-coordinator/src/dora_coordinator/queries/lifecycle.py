@@ -91,7 +91,7 @@ async def _require_reachable(dataflow: Dataflow, cluster: QueryContext) -> None:
             for one in members
             if one is not None and one.connection is not None and one.last_message < latest
         ],
-        lambda call: SampleMachine(sample=call, dataflows=(dataflow.id,), max_edges=0),
+        SampleMachine(dataflows=(dataflow.id,), max_edges=0),
         MachineSample,
         seconds=ANSWER_SECONDS,
     )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 import anyio
 
-from dora_config.protocol.calls import (
-    NodeRequest,
-    PartReply,
-    RunnerAnswered,
-    RunnerCall,
-    RunnerReplies,
-)
+from dora_config.protocol.calls import NodeRequest, PartReply, RunnerCall, RunnerReplies
 from dora_config.protocol.control import CallRunner
 from dora_config.protocol.envelope import clean_lines
-from dora_config.protocol.runner import DeleteParam, Done, Refusal, RestartNode, SetParam
+from dora_config.protocol.runner import (
+    DeleteParam,
+    Done,
+    Refusal,
+    RestartNode,
+    RunnerReply,
+    SetParam,
+)
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.queries.cluster import QueryContext
@@ -24,6 +25,7 @@ from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.events import EndedPartChanged, ParamChanged
 from dora_coordinator.state.records import Phase
 
+_REPLIES: Final[type[RunnerReply]] = get_args(RunnerReply)[0]
 END_SECONDS: Final = 30.0
 """Time for the report of a part's end, after its runner has refused a request because of it."""
 
@@ -36,16 +38,14 @@ async def call_runners(query: CallRunner, present: QueryContext) -> RunnerReplie
         return await _without_runner(dataflow, ended, node, request, present)
     answers = await present.calls.gather(
         _daemons_of(dataflow, node),
-        lambda call: RunnerCall(call=call, dataflow_id=dataflow.id, request=request),
-        RunnerAnswered,
+        RunnerCall(dataflow_id=dataflow.id, request=request),
+        _REPLIES,
         seconds=None,
     )
     problems = dict(answers.problems)
     replies = []
     for daemon, answer in answers.found.items():
-        match answer.reply:
-            case None:
-                problems[daemon] = f'daemon "{daemon}": {clean_lines(answer.problem or "no reply")}'
+        match answer:
             case Refusal(ended=True) if node is not None and (
                 ended := await _end_of_part(present, dataflow.id, daemon)
             ):

@@ -79,7 +79,7 @@ class Snapshots:
             chosen = (dataflow.id,)
         return await self._calls.gather(
             daemons,
-            lambda call: SampleMachine(sample=call, dataflows=chosen, max_edges=self._max_edges),
+            SampleMachine(dataflows=chosen, max_edges=self._max_edges),
             MachineSample,
             seconds=SAMPLE_SECONDS,
         )

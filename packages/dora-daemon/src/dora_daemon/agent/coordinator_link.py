@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import socket
@@ -232,6 +233,9 @@ class CoordinatorLink:
                     message = messages.TO_DAEMON.decode(text)
                 except UnknownKind as unknown:
                     logger.info("ignored: %s", unknown)  # the coordinator is newer
+                    if (call := json.loads(text).get("call")) is not None:
+                        reason = f"{unknown}; upgrade dora on this machine"
+                        self.send(messages.DaemonAnswered(call=str(call), problem=reason))
                     continue
                 if isinstance(message, messages.RegistrationRefused):
                     return clean_text(message.message)

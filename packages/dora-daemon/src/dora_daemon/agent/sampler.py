@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ from pydantic import ValidationError
 
 from dora_config.access import state_dir
 from dora_config.protocol import snapshot as snapshots
-from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.envelope import clean_text
 from dora_config.protocol.runner import GetStatistics, Statistics
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
@@ -60,13 +58,12 @@ class Sampler:
     """Answers `SampleMachine`; runners read shared memory, so that nodes are not involved."""
 
     _runners: RunnerRegistry
-    _send: Callable[[DaemonMessage], None]
     _silent: dict[str, float] = field(default_factory=dict, init=False)
     """Earliest time of the next request to each runner that has not answered."""
 
-    async def answer(self, request: snapshots.SampleMachine) -> None:
-        """Send the sample once all runners have answered or the time is over."""
-        parts: list[snapshots.PartSample] = []
+    async def answer(self, request: snapshots.SampleMachine) -> snapshots.MachineSample:
+        """Return the sample once all runners have answered or the time is over."""
+        parts: dict[str, Statistics] = {}
         problems: list[str] = []
 
         async def read(dataflow: str) -> None:
@@ -75,8 +72,9 @@ class Sampler:
             except NotAnswered as error:
                 problems.append(str(error))
                 return
-            kept = found.edges[: request.max_edges - sum(len(part.edges) for part in parts)]
-            parts.append(snapshots.PartSample(dataflow_id=dataflow, at=found.at, edges=kept))
+            taken = sum(len(part.edges) for part in parts.values())
+            kept = found.edges[: request.max_edges - taken]
+            parts[dataflow] = Statistics(edges=kept, at=found.at)
             if len(kept) < len(found.edges):
                 left = len(found.edges) - len(kept)
                 problems.append(f"left out edges of dataflow {dataflow}: {left}")
@@ -86,14 +84,8 @@ class Sampler:
             for dataflow in self._runners.connected():
                 if not request.dataflows or dataflow in request.dataflows:
                     tasks.start_soon(read, dataflow)
-        self._send(
-            snapshots.MachineSample(
-                sample=request.sample,
-                parts=tuple(parts),
-                load=machine_load(),
-                operation=operation,
-                problems=tuple(problems),
-            )
+        return snapshots.MachineSample(
+            parts=parts, load=machine_load(), operation=operation, problems=tuple(problems)
         )
 
     async def _statistics(self, dataflow: str) -> Statistics:

@@ -19,10 +19,9 @@ from dora_config.file_store import FileStore
 from dora_config.process_identity import boot_id
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
-from dora_config.protocol.calls import ChangePart, RunnerAnswered, RunnerCall
+from dora_config.protocol.calls import ChangePart, RunnerCall
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
-from dora_config.protocol.runner import RunnerReply
+from dora_config.protocol.runner import Done
 from dora_config.protocol.snapshot import SampleMachine
 from dora_config.protocol.topics import StreamTopics
 from dora_daemon._version import __version__
@@ -34,7 +33,7 @@ from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.local_entry import LocalEntry
-from dora_daemon.agent.logs.history import HistoryReader
+from dora_daemon.agent.logs.history import read_part_history
 from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.parts.changes import PartChanges
@@ -131,12 +130,9 @@ class Agent:
             tasks, runtime_root, self._machine, self.post, self._link.send_heartbeat_soon, links
         )
         send = self._link.send
-        self._changes = PartChanges(
-            self._machine, self._runners, links, parts.record, self.post, send
-        )
+        self._changes = PartChanges(self._machine, self._runners, links, parts.record, self.post)
         self._streams = Streams(tasks, send, parts.is_live)
-        self._history = HistoryReader(self._runners, send)
-        self._sampler = Sampler(self._runners, send)
+        self._sampler = Sampler(self._runners)
         self._builds = BuildProcesses(
             tasks, runtime_root, self._machine, self._build_files, send, self._builds_in_use
         )
@@ -239,7 +235,7 @@ class Agent:
                 self._store(message)
             case messages.NewToken(token=token):
                 self._store_token(token)
-            case messages.StreamLogs() | messages.ReadHistory() | StreamTopics():
+            case messages.StreamLogs() | StreamTopics():
                 self._read(message)
             case messages.ReadOn(stream=stream):
                 self._streams.read_on(stream)
@@ -247,34 +243,50 @@ class Agent:
                 self._streams.close(stream)
             case BuildPart() | CancelBuild() | BuildEventsAck():
                 self._builds.handle(message)
-            case RunnerCall():
-                self._call_runner(message)
-            case ChangePart():
-                self._tasks.start_soon(self._changes.change, message)
-            case RecorderCall():
-                self._tasks.start_soon(self._call_recorders, message)
+            case messages.DaemonCall():
+                self._tasks.start_soon(self._answer, message)
             case messages.HeartbeatAck():
                 self._recorders.acknowledged(message)
-            case SampleMachine():
-                self._tasks.start_soon(self._sampler.answer, message)
             case messages.CoordinatorCopy():
                 self._tasks.start_soon(self._keep_copy, message)
-            case messages.SendCode():
-                self._tasks.start_soon(self._send_code, message)
             case messages.RegistrationRefused() | messages.Challenge() | messages.Coordinators():
                 pass  # handled by the link
             case _:
                 self.post(message)
 
-    def _read(self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics) -> None:
+    def _read(self, request: messages.StreamLogs | StreamTopics) -> None:
         found = self._state.parts.read(request)
-        if not isinstance(found, PartRecord):
-            self._link.send(found)
-        elif isinstance(request, messages.ReadHistory):
-            live = self._state.parts.answers(request.dataflow_id)
-            self._tasks.start_soon(self._history.answer, found, request, live)
-        else:
+        if isinstance(found, PartRecord):
             self._streams.open(found, request)
+        else:
+            self._link.send(found)
+
+    async def _answer(self, call: messages.DaemonCall) -> None:
+        try:
+            reply = await self._reply(call.request)
+            self._link.send(messages.DaemonAnswered(call=call.call, reply=reply))
+        except DoraError as error:
+            self._link.send(messages.DaemonAnswered(call=call.call, problem=str(error)))
+
+    async def _reply(self, request: messages.DaemonRequest) -> messages.DaemonReply:
+        """Return the reply to a request. Raises DoraError."""
+        match request:
+            case RunnerCall(dataflow_id=dataflow_id, request=forwarded):
+                return await self._runners.call(dataflow_id, forwarded)
+            case ChangePart():
+                await self._changes.change(request)
+                return Done()
+            case messages.ReadHistory(dataflow_id=dataflow_id):
+                part = self._state.parts.get(dataflow_id)
+                if part is None:
+                    raise DoraError("this machine no longer has a history of that dataflow")
+                return await read_part_history(self._runners, part.record, live=part.answers)
+            case SampleMachine():
+                return await self._sampler.answer(request)
+            case messages.SendCode():
+                return await self._send_code(request)
+            case _:
+                return await self._recorders.call(request)
 
     def _store_token(self, token: str) -> None:
         try:
@@ -294,15 +306,14 @@ class Agent:
             logger.error("%s", problem)
         self._link.send(messages.CopyKept(epoch=copy.epoch, number=copy.number, problem=problem))
 
-    async def _send_code(self, request: messages.SendCode) -> None:
+    async def _send_code(self, request: messages.SendCode) -> messages.CodeFound:
         found = await anyio.to_thread.run_sync(self._code.find, request.digests)
         problem = None
         if request.upload:
             found, problem = await self._code.upload(found)
         if problem is not None:
             logger.error("code was not sent to the coordinator: %s", problem)
-        answer = messages.CodeFound(call=request.call, digests=tuple(found), problem=problem)
-        self._link.send(answer)
+        return messages.CodeFound(digests=tuple(found), problem=problem)
 
     def _store(self, message: messages.Certificate) -> None:
         try:
@@ -314,21 +325,6 @@ class Agent:
         """Request one if needed; without a connection this happens after the registration."""
         if self._authority and self._credentials.wanted(self._authority, self._certificate_name):
             self._link.send(messages.SignRequest(request=self._credentials.request()))
-
-    def _call_runner(self, call: RunnerCall) -> None:
-        def on_reply(reply: RunnerReply | None, problem: str | None) -> None:
-            self._link.send(RunnerAnswered(call=call.call, reply=reply, problem=problem))
-
-        self._runners.call(call.dataflow_id, call.request, on_reply)
-
-    async def _call_recorders(self, call: RecorderCall) -> None:
-        try:
-            answer = RecorderAnswered(
-                call=call.call, reply=await self._recorders.call(call.request)
-            )
-        except DoraError as error:
-            answer = RecorderAnswered(call=call.call, problem=str(error))
-        self._link.send(answer)
 
     def _disconnected(self) -> None:
         """Close the streams and builds of clients, which were connected to the coordinator."""

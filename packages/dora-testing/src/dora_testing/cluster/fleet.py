@@ -18,11 +18,9 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from dora_config.protocol import daemon as protocol
-from dora_config.protocol.calls import ChangePart
 from dora_config.protocol.control import ControlAnswer, ControlRequest, Decision, Failure
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.queries.clients import RequestClient
@@ -315,11 +313,9 @@ class InProcessFleet(Generic[M]):
                 daemon.connected(self.now)
             case protocol.RegistrationRefused():
                 self.disconnect(daemon)
-            case SampleMachine():
-                daemon.send(MachineSample(sample=message.sample))
-            case ChangePart():
-                daemon.change(message, self.now)
-            case protocol.StreamLogs() | protocol.ReadHistory() | StreamTopics():
+            case protocol.DaemonCall():
+                daemon.answer(message, self.now)
+            case protocol.StreamLogs() | StreamTopics():
                 daemon.read(message)
             case _ if isinstance(message, agent_events.PartMessage | protocol.EndDaemon):
                 self._agent(daemon, message)

@@ -10,9 +10,17 @@ from typing import Any, Generic, TypeVar
 
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol import runner as protocol
-from dora_config.protocol.calls import ChangePart, PartResult
-from dora_config.protocol.daemon import DaemonMessage, PartHistory, ReadHistory, StreamLogs
+from dora_config.protocol.calls import ChangePart
+from dora_config.protocol.daemon import (
+    DaemonAnswered,
+    DaemonCall,
+    DaemonMessage,
+    PartHistory,
+    ReadHistory,
+    StreamLogs,
+)
 from dora_config.protocol.links import SetLinkPeers
+from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import StreamTopics
 from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
@@ -206,22 +214,35 @@ class InProcessMachine(ABC, Generic[R]):
             case _:
                 pass
 
-    def read(self, request: StreamLogs | ReadHistory | StreamTopics) -> PartRecord | None:
+    def read(self, request: StreamLogs | StreamTopics) -> PartRecord | None:
         """Read from a part; return it if it has something to read."""
         assert self.agent is not None
         found = self.agent.parts.read(request)
-        if not isinstance(found, PartRecord):
-            self._send_to_coordinator(found)
-            return None
-        if isinstance(request, ReadHistory):
-            kept = [r.history() for r in self.runners if r.dataflow_id == found.dataflow_id]
-            self._send_to_coordinator(PartHistory(read=request.read, entries=sum(kept, ())))
-        return found
+        if isinstance(found, PartRecord):
+            return found
+        self._send_to_coordinator(found)
+        return None
 
-    def change(self, message: ChangePart, now: float) -> None:
-        """Refuse to change the nodes of a part."""
-        problem = "nodes of a simulated machine cannot be changed"
-        self._send_to_coordinator(PartResult(call=message.call, problem=problem))
+    def answer(self, call: DaemonCall, now: float) -> None:
+        """Answer a request, unless it is for a runner or recorder."""
+        match call.request:
+            case SampleMachine():
+                reply = DaemonAnswered(call=call.call, reply=MachineSample())
+            case ReadHistory(dataflow_id=dataflow_id):
+                kept = [r.history() for r in self.runners if r.dataflow_id == dataflow_id]
+                history = protocol.RunnerHistory(entries=sum(kept, ()))
+                reply = DaemonAnswered(call=call.call, reply=PartHistory(history=history))
+            case ChangePart() as change:
+                problem = self.change(change, now)
+                done = protocol.Done() if problem is None else None
+                reply = DaemonAnswered(call=call.call, reply=done, problem=problem)
+            case _:
+                return
+        self._send_to_coordinator(reply)
+
+    def change(self, message: ChangePart, now: float) -> str | None:
+        """Change the nodes of a part; return why that is refused."""
+        return "nodes of a simulated machine cannot be changed"
 
     def _link(self, runner: R, record: PartRecord) -> None:
         if runner.link is not None:

@@ -5,24 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio
 
 from dora_config.errors import DoraError
 from dora_config.protocol import runner as protocol
-from dora_config.protocol.calls import ChangePart, LinkPart, PartResult
-from dora_daemon.agent.builds.files import NotBuilt
+from dora_config.protocol.calls import ChangePart, LinkPart
 from dora_daemon.agent.events import Event, NodeNotAdded, NodesRead
 from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import LocalMachine, base_directory, deliver, locate, log_dir
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
-from dora_daemon.code.delivery import CodeNotDelivered
-
-if TYPE_CHECKING:
-    from dora_config.protocol.daemon import DaemonMessage
 
 logger = logging.getLogger("dora.daemon")
 
@@ -41,22 +35,15 @@ class PartChanges:
     _record: Callable[[str], PartRecord | None]
     """Returns the record of a live part."""
     _post: Callable[[Event], None]
-    _send: Callable[[DaemonMessage], None]
-    """Sends to the coordinator."""
     _turns: WeakValueDictionary[str, anyio.Lock] = field(
         default_factory=WeakValueDictionary, init=False
     )
     """Locks by dataflow, each kept by the changes that hold it or wait for it."""
 
     async def change(self, message: ChangePart) -> None:
-        """Change a part and answer."""
-        problem = None
+        """Change a part. Raises DoraError: the reason why nothing was changed."""
         async with self._turns.setdefault(message.dataflow_id, anyio.Lock()):
-            try:
-                await self._apply(message)
-            except (ChangeRefused, NotAnswered, NotBuilt, CodeNotDelivered, LinkError) as error:
-                problem = str(error)
-        self._send(PartResult(call=message.call, problem=problem))
+            await self._apply(message)
 
     async def _apply(self, message: ChangePart) -> None:
         record = self._running(message)

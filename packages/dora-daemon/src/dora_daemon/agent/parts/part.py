@@ -55,6 +55,11 @@ class LocalPart:
         """Whether it has not ended."""
         return self.record.is_live
 
+    @property
+    def answers(self) -> bool:
+        """Whether its runner takes requests."""
+        return self.live and self.refusal is None
+
     def report(self) -> messages.PartReport:
         """Return its state for the coordinator."""
         record, runner = self.record, self.runner if self.live else None

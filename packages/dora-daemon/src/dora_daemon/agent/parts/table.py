@@ -28,11 +28,6 @@ class PartTable(dict[str, LocalPart]):
         """Whether a part of this dataflow has not ended."""
         return self.live(dataflow_id) is not None
 
-    def answers(self, dataflow_id: str) -> bool:
-        """Whether the runner of a part takes requests."""
-        part = self.live(dataflow_id)
-        return part is not None and part.refusal is None
-
     def lost(self) -> list[LocalPart]:
         """Return the parts without processes that have not ended."""
         return [part for part in self.values() if part.lost is not None]
@@ -61,21 +56,16 @@ class PartTable(dict[str, LocalPart]):
         return None if part is None or part.lost is not None else part.record
 
     def read(
-        self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics
+        self, request: messages.StreamLogs | StreamTopics
     ) -> PartRecord | messages.DaemonMessage:
         """Return the record of the part to read from, or the answer if there is nothing to read."""
         part = self.get(request.dataflow_id)
-        match request:
-            case StreamTopics(stream=stream):
-                if part is None or not part.live or not part.record.runtime_dir:
-                    return TopicChunk(stream=stream, done=True)
-            case messages.StreamLogs(stream=stream) if part is None:
-                problem = "this machine no longer has logs of that dataflow"
-                return messages.LogChunk(stream=stream, done=True, problem=problem)
-            case messages.ReadHistory(read=read) if part is None:
-                problem = "this machine no longer has a history of that dataflow"
-                return messages.PartHistory(read=read, problem=problem)
-        assert part is not None
+        if isinstance(request, StreamTopics):
+            if part is None or not part.live or not part.record.runtime_dir:
+                return TopicChunk(stream=request.stream, done=True)
+        elif part is None:
+            problem = "this machine no longer has logs of that dataflow"
+            return messages.LogChunk(stream=request.stream, done=True, problem=problem)
         return part.record
 
     def prune(self) -> list[do.Command]:

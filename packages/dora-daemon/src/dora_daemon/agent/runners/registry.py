@@ -20,7 +20,6 @@ from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.client import RunnerClient
 from dora_daemon.agent.runners.directory import RunnerDirectory
-from dora_daemon.agent.runners.pending_requests import OnReply
 from dora_daemon.agent.runners.spare import SpareRunner
 
 logger = logging.getLogger("dora.daemon")
@@ -68,17 +67,12 @@ class RunnerRegistry:
         if dataflow_id in self._clients:
             self._clients[dataflow_id].send(request)
 
-    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
-        """Send a request and call ``on_reply`` once with its reply."""
+    async def call(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
+        """Return the reply of a runner, which may be a Refusal. Raises NotAnswered."""
         client = self._clients.get(dataflow_id)
         if client is None:
             text = "the dataflow has ended, or has no nodes on this machine"
-            on_reply(Refusal(message=text, ended=True), None)
-        else:
-            client.send(request, on_reply)
-
-    async def ask(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
-        """Return the reply of a runner. Raises NotAnswered."""
+            return Refusal(message=text, ended=True)
         answered = anyio.Event()
         answer: list[tuple[RunnerReply | None, str | None]] = []
 
@@ -86,13 +80,18 @@ class RunnerRegistry:
             answer.append((reply, problem))
             answered.set()
 
-        self.call(dataflow_id, request, on_reply)
+        client.send(request, on_reply)
         await answered.wait()
         reply, problem = answer[0]
-        if isinstance(reply, Refusal):
-            raise NotAnswered(reply.message)
         if reply is None:
             raise NotAnswered(problem or "the runner did not answer")
+        return reply
+
+    async def ask(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
+        """Return the reply of a runner. Raises NotAnswered, also if it refuses the request."""
+        reply = await self.call(dataflow_id, request)
+        if isinstance(reply, Refusal):
+            raise NotAnswered(reply.message)
         return reply
 
     def end(self, dataflow_id: str) -> None:
