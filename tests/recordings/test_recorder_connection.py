@@ -12,7 +12,7 @@ from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.recorders import RecordingRequest
-from dora_daemon.process_tree.runner_index import NODE_SOCKET
+from dora_node_api.protocol.runner_index import NODE_SOCKET
 from dora_recordings.recorder import RecorderConnection
 
 pytestmark = pytest.mark.integration

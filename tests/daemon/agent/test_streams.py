@@ -17,8 +17,8 @@ from dora_daemon.agent import streams as module
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.streams import Streams
 from dora_daemon.inspection import process
-from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_node_api.protocol.control_socket import bind_unix
+from dora_node_api.protocol.runner_index import NODE_SOCKET
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 REQUEST = StreamTopics(stream=1, dataflow_id=ID, topics=("camera/image",), rates=True)

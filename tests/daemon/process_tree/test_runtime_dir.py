@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 
 from dora_daemon.process_tree import runtime_dir
-from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import (
     RuntimeDir,
     RuntimeDirError,
     own_identity,
-    read_entry,
     runtime_root,
     sweep,
 )
 from dora_node_api.backends import dynamic
+from dora_node_api.protocol.runner_index import IndexEntry, read_entry
 
 
 def entry(**fields: object) -> IndexEntry:

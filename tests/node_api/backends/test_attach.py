@@ -33,6 +33,9 @@ def index(roots: Path, number: int, runner: FakeRunner | None = None, **values: 
         "nodes": ["cam", "view"],
         "dynamic_nodes": ["view"],
         "pid": os.getpid(),
+        "start_time": 1,
+        "boot_id": "boot",
+        "foreground": True,
         "socket": "n" if runner is None else str(runner.path),
     }
     (folder / "index.json").write_text(json.dumps({**entry, **values}))

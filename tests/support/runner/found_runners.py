@@ -7,8 +7,7 @@ from pathlib import Path
 
 from dora_config.process_identity import boot_id, is_alive
 from dora_daemon.process_tree.reaper import RESULT
-from dora_daemon.process_tree.runner_index import IndexEntry
-from dora_daemon.process_tree.runtime_dir import read_entry
+from dora_node_api.protocol.runner_index import IndexEntry, read_entry
 
 
 @dataclass(frozen=True, slots=True)

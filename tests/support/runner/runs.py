@@ -26,9 +26,10 @@ from dora_config.dataflow.loader import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, RunnerEvent, RunPlan
 from dora_config.protocol.runner_events import LogLine, RunOutput
-from dora_daemon.process_tree.runtime_dir import RuntimeDir, read_entry, runtime_root, sweep
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root, sweep
 from dora_daemon.runner.foreground import run as run_foreground
 from dora_node_api.protocol.control_socket import connect_unix
+from dora_node_api.protocol.runner_index import read_entry
 
 T = TypeVar("T")
 
@@ -113,7 +114,8 @@ _FOREGROUND = """
 import sys
 from dora_config.protocol.runner import RunPlan
 from dora_daemon.runner.foreground import run as run_foreground
-from dora_daemon.process_tree.runtime_dir import read_entry, runtime_root
+from dora_daemon.process_tree.runtime_dir import runtime_root
+from dora_node_api.protocol.runner_index import read_entry
 from dora_node_api.protocol.control_socket import connect_unix
 plan = RunPlan.model_validate_json(sys.stdin.buffer.read())
 write = lambda event: print(event.model_dump_json(), flush=True)

@@ -34,8 +34,8 @@ from dora_daemon.agent.events import Event, HandoverRequested, MachineStopping
 from dora_daemon.agent.linking import LinkError, Listen, parse_listen, plain_problem
 from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
 from dora_daemon.agent.service import OFFLINE_AFTER, Agent, AgentOptions
-from dora_daemon.process_tree.runner_index import PORT_VARIABLE
 from dora_daemon.process_tree.runtime_dir import runtime_root
+from dora_node_api.protocol.runner_index import PORT_VARIABLE
 
 HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)
 """Signals that end the daemon but not its nodes, which the next daemon process adopts."""

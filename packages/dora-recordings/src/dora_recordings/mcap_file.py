@@ -39,7 +39,7 @@ FLUSH_SECONDS = 0.5
 
 
 class McapFile:
-    """Also a context manager, which abandons a file that was not finished."""
+    """File of a recording, and context manager that abandons it unless it was finished."""
 
     def __init__(self, path: Path, dataflow: str | None, facts: Mapping[str, str]) -> None:
         """Create the file. Raises OSError, FileExistsError among others.

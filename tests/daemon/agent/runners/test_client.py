@@ -35,9 +35,9 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.client import RunnerClient
 from dora_daemon.agent.runners.directory import RunnerDirectory
 from dora_daemon.process_tree.reaper import OWNER
-from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 from dora_node_api.protocol.control_socket import bind_unix
+from dora_node_api.protocol.runner_index import CONTROL_SOCKET
 
 STATUS = {"kind": "status", "dataflow_id": "d", "state": {"kind": "state", "phase": "running"}}
 

@@ -16,8 +16,8 @@ from dora_daemon.inspection.runner_connection import (
     InspectorConnection,
     RunnerDisconnected,
 )
-from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_daemon.runner.nodes.inspection import MAX_INSPECTORS, MAX_QUEUE, MIN_QUEUE
+from dora_node_api.protocol.runner_index import NODE_SOCKET
 
 pytestmark = pytest.mark.integration
 

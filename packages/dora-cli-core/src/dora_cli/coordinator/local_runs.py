@@ -43,8 +43,8 @@ from dora_daemon.process_tree.daemon_entry import (
     away_runs,
     request_stop,
 )
-from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
+from dora_node_api.protocol.runner_index import IndexEntry
 
 A = TypeVar("A", bound=Message)
 

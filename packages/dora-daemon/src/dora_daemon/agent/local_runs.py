@@ -21,8 +21,8 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.service import Agent, AgentOptions
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import OWNER
-from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import PLAN, living_runners, runtime_root
+from dora_node_api.protocol.runner_index import IndexEntry
 
 POLL = 0.2
 """Seconds between two searches for runs."""

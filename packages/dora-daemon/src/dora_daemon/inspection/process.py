@@ -18,7 +18,7 @@ from dora_config.protocol.envelope import Message
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_config.spawn_argv import run_module
 from dora_daemon.daemon_threads import run_in_daemon_thread
-from dora_daemon.process_tree.runner_index import NODE_SOCKET
+from dora_node_api.protocol.runner_index import NODE_SOCKET
 
 INSPECTOR_MODULE: Final = "dora_daemon.inspection.inspector"
 BUILD_MODULE: Final = "dora_daemon.build"

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from dora_config.atomic_write import write_file
 from dora_config.process_identity import boot_id, is_alive
-from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import living_runners, own_identity
 from dora_node_api.backends.dynamic import runtime_roots
+from dora_node_api.protocol.runner_index import IndexEntry
 
 if TYPE_CHECKING:
     from dora_config.protocol.daemon import StopPart

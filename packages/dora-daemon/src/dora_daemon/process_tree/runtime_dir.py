@@ -30,10 +30,8 @@ from pathlib import Path
 from dora_config.atomic_write import write_file
 from dora_config.errors import DoraError
 from dora_config.process_identity import boot_id, is_alive, start_time
-from dora_daemon.process_tree import runner_index
 from dora_daemon.process_tree.reaper import (
     GROUPS,
-    INDEX,
     LOCK,
     RESULT,
     clear_directory,
@@ -42,7 +40,7 @@ from dora_daemon.process_tree.reaper import (
     mark_line,
     remove_directory,
 )
-from dora_daemon.process_tree.runner_index import IndexEntry
+from dora_node_api.protocol.runner_index import INDEX, IndexEntry, encode, read_entry
 
 PLAN = "plan.json"
 KEEP_RESULT = 30 * 24 * 3600.0
@@ -156,7 +154,7 @@ class RuntimeDir:
 
     def write_index(self, entry: IndexEntry) -> None:
         """Replace ``index.json`` atomically."""
-        self.write(INDEX, runner_index.encode(entry))
+        self.write(INDEX, encode(entry))
 
     def write(self, name: str, text: str) -> None:
         """Replace a file atomically: readers see the old or the new content."""
@@ -196,14 +194,6 @@ class RuntimeDir:
 def own_identity() -> tuple[int, int, str]:
     """Return pid, start time and boot id of this process."""
     return os.getpid(), start_time(os.getpid()) or 0, boot_id()
-
-
-def read_entry(path: Path) -> IndexEntry | None:
-    """Return the index of a directory; None if it has no readable index."""
-    try:
-        return runner_index.decode((path / INDEX).read_text())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _numbered(root: Path) -> list[Path]:

@@ -20,7 +20,6 @@ from dora_config.protocol.runner_events import LogLine, LogLinesDropped, RunOutp
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import RESULT
 from dora_daemon.process_tree.reaper_process import ReaperProcess
-from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
 from dora_daemon.runner.control.requests import ControlRequests, check_handshake
 from dora_daemon.runner.control.server import ControlServer
@@ -31,6 +30,7 @@ from dora_daemon.runner.process.injection import make_package_folder
 from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.service import Runner
 from dora_daemon.runner.spare import LATE_MODULES
+from dora_node_api.protocol.runner_index import CONTROL_SOCKET
 
 LATE_SECONDS = 1.0
 """Seconds until modules that are needed later are imported: nodes and link import theirs first."""

@@ -27,7 +27,6 @@ from dora_config.protocol.runner_events import (
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import OWNER
 from dora_daemon.process_tree.reaper_process import ReaperProcess
-from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.history import record_failed_start
@@ -37,6 +36,7 @@ from dora_daemon.runner.process.injection import make_package_folder
 from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.control_socket import bind_unix
+from dora_node_api.protocol.runner_index import CONTROL_SOCKET
 
 if TYPE_CHECKING:
     from dora_daemon.runner.control.server import ControlServer

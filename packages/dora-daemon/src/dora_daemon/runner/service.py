@@ -21,7 +21,6 @@ from dora_config.protocol.runner_events import (
 )
 from dora_daemon.process_tree.reaper import kill_marked
 from dora_daemon.process_tree.reaper_process import ReaperProcess
-from dora_daemon.process_tree.runner_index import NODE_SOCKET, PORT_VARIABLE, IndexEntry
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, own_identity
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.logs.logs import OutputGate
@@ -35,6 +34,7 @@ from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.prepare import PreparedNode, Preparer
 from dora_node_api.protocol.messages import StopNode
+from dora_node_api.protocol.runner_index import NODE_SOCKET, PORT_VARIABLE, IndexEntry
 
 if TYPE_CHECKING:
     from dora_daemon.runner.link.supervisor import LinkSupervisor

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from dora_node_api.errors import SetUpError
-from dora_node_api.frozen import FrozenRecord
+from dora_node_api.protocol.runner_index import INDEX, PORT_VARIABLE, IndexEntry, read_entry
 
-PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
 SERVICES = Path("/run")
 """Folder in which systemd makes the runtime directories of services."""
-
-
-class RunnerAddress(FrozenRecord):
-    """A running runner, as described by its index file."""
-
-    socket: str
-    dataflow_id: str
-    name: str | None
-    nodes: tuple[str, ...]
-    dynamic_nodes: tuple[str, ...]
-    daemon_port: int | None = None
-    """Port of the daemon that started it; None: `dora run`."""
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.dataflow_id})" if self.name else self.dataflow_id
 
 
 def find_runner(node_id: str, daemon_port: int | None = None, dataflow: str | None = None) -> str:
@@ -37,7 +19,8 @@ def find_runner(node_id: str, daemon_port: int | None = None, dataflow: str | No
     `daemon_port` None: that of DORA_DAEMON_LOCAL_LISTEN_PORT, or any. `dataflow`: name, or the
     start of the UUID; None: any.
     """
-    living = list(living_runners())
+    sockets = {entry: str(path / entry.socket) for path, entry in living_runners()}
+    living = list(sockets)
     runners = [one for one in living if dataflow is None or _is_named(one, dataflow)]
     if living and not runners:
         names = ", ".join(str(one) for one in living)
@@ -49,7 +32,7 @@ def find_runner(node_id: str, daemon_port: int | None = None, dataflow: str | No
     port = _port_of_environment() if daemon_port is None else daemon_port
     matching = having if port is None else _of_daemon(having, port)
     if len(matching) == 1:
-        return matching[0].socket
+        return sockets[matching[0]]
     if matching:
         raise SetUpError(
             f"multiple dataflows contain dynamic node id `{node_id}`: {_listed(matching)}."
@@ -78,17 +61,17 @@ def find_runner(node_id: str, daemon_port: int | None = None, dataflow: str | No
     )
 
 
-def _is_named(runner: RunnerAddress, dataflow: str) -> bool:
+def _is_named(runner: IndexEntry, dataflow: str) -> bool:
     return runner.name == dataflow or runner.dataflow_id.startswith(dataflow)
 
 
-def _of_daemon(runners: list[RunnerAddress], port: int) -> list[RunnerAddress]:
+def _of_daemon(runners: list[IndexEntry], port: int) -> list[IndexEntry]:
     """Return the runners of a daemon; if it has no runner, the runners without a daemon."""
     own = [runner for runner in runners if runner.daemon_port == port]
     return own or [runner for runner in runners if runner.daemon_port is None]
 
 
-def _listed(runners: list[RunnerAddress]) -> str:
+def _listed(runners: list[IndexEntry]) -> str:
     return ", ".join(
         str(one) if one.daemon_port is None else f"{one} of the daemon with port {one.daemon_port}"
         for one in runners
@@ -116,29 +99,24 @@ def runtime_roots() -> list[Path]:
     return list(dict.fromkeys((state / "dora" / "run", *map(Path, given), *usable)))
 
 
-def living_runners() -> Iterator[RunnerAddress]:
-    """Yield the runners on this machine that this user may use."""
+def living_runners() -> Iterator[tuple[Path, IndexEntry]]:
+    """Yield the runners on this machine that this user may use, each with its directory."""
     for root in runtime_roots():
         try:
-            indexes = sorted(root.glob("*/index.json"))
+            indexes = sorted(root.glob(f"*/{INDEX}"))
         except OSError:
             continue
-        yield from filter(None, map(_read_index, indexes))
+        for index in indexes:
+            entry = read_entry(index.parent)
+            if entry is not None and _is_alive(entry.pid):
+                yield index.parent, entry
 
 
-def _read_index(index: Path) -> RunnerAddress | None:
+def _is_alive(pid: int) -> bool:
     try:
-        values = json.loads(index.read_text())
-        with suppress(PermissionError):  # it is alive
-            os.kill(values["pid"], 0)
-        return RunnerAddress(
-            socket=str(index.parent / values.get("socket", "n")),
-            dataflow_id=str(values["dataflow_id"]),
-            name=values.get("name"),
-            nodes=tuple(values["nodes"]),
-            dynamic_nodes=tuple(values["dynamic_nodes"]),
-            daemon_port=values.get("daemon_port"),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        # Ended, being written, removed, or of another version: unusable.
-        return None
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True

@@ -10,8 +10,8 @@ from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
 from dora_config.protocol.recorders import RecorderStatus, RecordingRequest
 from dora_daemon.inspection.process import SideProcess
-from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
+from dora_node_api.protocol.runner_index import IndexEntry
 from dora_recordings import RECORDER_MODULE
 from dora_recordings.client.fleet import RecordingError, write_report
 

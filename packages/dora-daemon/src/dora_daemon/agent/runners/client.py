@@ -41,9 +41,9 @@ from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import LOG, OWNER, kill_marked
-from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, RuntimeDirError
 from dora_node_api.protocol.control_socket import connect_unix
+from dora_node_api.protocol.runner_index import CONTROL_SOCKET
 
 RETRY = 0.02
 """Seconds between attempts to connect to a runner that starts."""

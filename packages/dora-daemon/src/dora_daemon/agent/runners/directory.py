@@ -13,6 +13,7 @@ from dora_config.protocol.runner import DataflowResult
 from dora_daemon.process_tree import runtime_dir
 from dora_daemon.process_tree.reaper import LOG, OWNER, RESULT
 from dora_daemon.process_tree.runtime_dir import RuntimeDirError
+from dora_node_api.protocol.runner_index import read_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class RunnerDirectory:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the runner that is named in the index."""
-        entry = runtime_dir.read_entry(self.path) if self.is_ours() else None
+        entry = read_entry(self.path) if self.is_ours() else None
         if entry is not None and is_alive(entry.pid, entry.start_time):
             with suppress(ProcessLookupError):
                 os.kill(entry.pid, number)
