@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 from packaging.utils import canonicalize_name
 
@@ -164,6 +165,8 @@ class Environment:
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
             "DORA_AUTH_TOKEN": TOKEN,
+            # Environments at the same path have the same modules: each is compiled once.
+            "PYTHONPYCACHEPREFIX": str(self.folder.parent / "compiled"),
         }
 
     def run(self, *command: str | Path, cwd: Path | None = None) -> str:
@@ -286,7 +289,9 @@ def smoke_cli(environment: Environment) -> None:
 
 def smoke_whole(environment: Environment) -> None:
     """Check the wheel that has no code but brings the plug-ins."""
-    smoke_cli(environment)
+    write_hello(environment)
+    printed = environment.run(environment.dora, "run", "hello.yml")
+    assert "hello from a wheel" in printed, printed
     shown = environment.run(environment.dora, "--help")
     for word in ("cluster", "record", "replay", "ui"):
         assert f"\n  {word} " in shown, shown
@@ -368,15 +373,23 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
 def main() -> None:
     os.environ.pop("PYTHONPATH", None)
     wheels = build(Path(sys.argv[1]).resolve())
+    places: SimpleQueue[Path] = SimpleQueue()
 
     def check(name: str) -> None:
-        # A short path: the sockets of a runner lie under this home.
-        with tempfile.TemporaryDirectory(prefix="w", dir="/tmp") as folder:
-            environment = Environment(Path(folder) / "v", name, wheels)
-            SMOKE[name](environment)
-            print(f"{name}: works alone, beside {len(environment.distributions()) - 1} others")
+        place = places.get()
+        environment = Environment(place / "v", name, wheels)
+        SMOKE[name](environment)
+        print(f"{name}: works alone, beside {len(environment.distributions()) - 1} others")
+        shutil.rmtree(environment.folder)
+        places.put(place)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    # A short path: the sockets of a runner lie under this home.
+    with (
+        tempfile.TemporaryDirectory(prefix="w", dir="/tmp") as folder,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        for number in range(AT_ONCE):
+            places.put(Path(folder, str(number)))
         list(pool.map(check, SMOKE))
 
 

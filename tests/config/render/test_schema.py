@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -53,12 +54,16 @@ BEYOND = (
 )
 
 
-def is_valid(kind: FileKind, text: str) -> bool:
-    data = read_document(dedent(text), "f").data
-    validator = jsonschema.Draft202012Validator(
+@cache
+def validator(kind: FileKind) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(
         json_schema(kind), format_checker=jsonschema.FormatChecker()
     )
-    return bool(validator.is_valid(data))
+
+
+def is_valid(kind: FileKind, text: str) -> bool:
+    data = read_document(dedent(text), "f").data
+    return bool(validator(kind).is_valid(data))
 
 
 @pytest.mark.parametrize("kind", ["dataflow", "module", "cluster"])
