@@ -119,7 +119,7 @@ def test_scalars_of_a_module_and_of_types(tmp_path: Path) -> None:
     assert [one.id for one in loaded.nodes] == ["6.4", "9"]
     assert str(loaded.node("9").inputs["i"].source) == "6.4/0x3"
     assert loaded.node("6.4").build == ("5",)
-    assert load_module(tmp_path / "7").name == "1.0"
+    assert load_module(tmp_path / "7").interface.name == "1.0"
 
 
 def cluster(rest: str) -> Any:

@@ -283,8 +283,9 @@ def test_duplicate_ids_after_modules_are_applied(files: Path) -> None:
 
 def test_a_module_by_itself(files: Path) -> None:
     module = load_module(files / "parts/eye.yml")
-    assert (module.name, module.inputs, module.optional_inputs) == ("eye", ("image",), ("hint",))
-    assert (module.outputs, module.node_ids) == (("boxes",), ("find", "keep"))
+    ports = module.interface
+    assert (ports.name, ports.inputs, ports.inputs_optional) == ("eye", ["image"], ["hint"])
+    assert (ports.outputs, module.node_ids) == (["boxes"], ("find", "keep"))
 
 
 @pytest.mark.parametrize(

@@ -176,11 +176,13 @@ def expand(
 
 def _module_summary(module: LoadedModule) -> str:
     """Return `module filter: 2 nodes (a, b), inputs raw, cfg (optional), outputs clean`."""
-    inputs = [*module.inputs, *(f"{name} (optional)" for name in module.optional_inputs)]
+    ports = module.interface
+    optional = (f"{name} (optional)" for name in ports.inputs_optional or ())
+    inputs = [*(ports.inputs or ()), *optional]
     nodes = f"{output.counted(len(module.node_ids), 'node')} ({', '.join(module.node_ids)})"
     return (
-        f"module {module.name}: {nodes}, inputs {', '.join(inputs) or 'none'}, "
-        f"outputs {', '.join(module.outputs) or 'none'}"
+        f"module {ports.name}: {nodes}, inputs {', '.join(inputs) or 'none'}, "
+        f"outputs {', '.join(ports.outputs or ()) or 'none'}"
     )
 
 

@@ -291,10 +291,7 @@ class _Loading:
 class LoadedModule:
     """A valid module file."""
 
-    name: str
-    inputs: tuple[str, ...]
-    optional_inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    interface: descriptor.ModuleInterface
     node_ids: tuple[str, ...]
     warnings: tuple[Problem, ...]
 
@@ -330,10 +327,7 @@ def load_module(path: Path | str) -> LoadedModule:
     _check_graph(loading, resolution)
     loading.raise_if_errors()
     return LoadedModule(
-        name=interface.name,
-        inputs=tuple(interface.inputs or ()),
-        optional_inputs=tuple(interface.inputs_optional or ()),
-        outputs=tuple(interface.outputs or ()),
+        interface,
         node_ids=tuple(node.id.removeprefix("module.") for node in resolution.dataflow.nodes),
         warnings=tuple(in_order(loading.problems)),
     )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from dora_config.errors import Problem
 from dora_config.yaml.document import KeyPath, Place
-from dora_config.yaml.suggest import closest_name
+from dora_config.yaml.suggest import closest, closest_name
 from dora_config.yaml.wording import describe_place, shorten, show
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -131,6 +131,5 @@ def _expectation(kind: str, detail: Mapping[str, Any]) -> str:
 
 def _unknown_choice(expected: str, value: Any) -> str:
     choices = [choice.strip("' ") for choice in expected.replace(" or ", ",").split(",")]
-    near = closest_name(value, choices) if isinstance(value, str) else None
-    suggestion = f'; did you mean "{near}"?' if near else ""
+    suggestion = closest(value, choices) if isinstance(value, str) else ""
     return f"expected one of {', '.join(choices)}, found {show(value)}{suggestion}"
