@@ -22,10 +22,8 @@ from dora_config.linux import require_linux
 from dora_config.yaml.suggest import closest
 
 if TYPE_CHECKING:
-    from dora_cli.logs.run_report import RunPrinter
     from dora_config.dataflow.loader import LoadedDataflow
     from dora_config.dataflow.resolved import NodeLocation
-    from dora_config.protocol.run_plan import RunPlan
     from dora_daemon.runner.service import Runner
 
     Beside = Callable[[Runner], Coroutine[Any, Any, None]]
@@ -132,8 +130,10 @@ def run_loaded(
     ``before_start`` gets the runner's directory and the dataflow's id before any node starts.
     ``beside`` runs as a task until the dataflow ends.
     """
-    from dora_cli.logs.run_report import RunPrinter
+    from dora_cli.logs.run_report import RunPrinter, report_result
     from dora_config.protocol.run_plan import LogSettings, RunPlan
+    from dora_daemon.out_dir import OUT_DIR, folder, prepare_out_dir
+    from dora_daemon.runner import foreground
 
     resolved = loaded.resolved
     if settings.debug:
@@ -156,12 +156,31 @@ def run_loaded(
     )
     printer = RunPrinter(settings.log_format, level)
     if settings.watch:
-        beside = _watcher_of(loaded.path.absolute(), plan)
-    _run(plan, printer, before_start, beside)
+        from dora_cli.live.watched_run import make_watcher, watch
+
+        beside = partial(watch, watcher=make_watcher(loaded.path.absolute(), plan), plan=plan)
+
+    # The dataflow also runs without log files; each reports why it cannot be written.
+    with suppress(OSError):
+        prepare_out_dir(folder(loaded.directory, OUT_DIR))
+
+    def ready(directory: Path) -> None:
+        assert before_start is not None
+        before_start(directory, plan.dataflow_id)
+
+    result = foreground.run(
+        plan,
+        on_event=printer.show,
+        on_signal=output.limit_waits,
+        lossless=not sys.stdout.isatty(),
+        before_start=None if before_start is None else ready,
+        beside=beside,
+    )
+    if not report_result(result):
+        raise CommandFailed
 
 
 def _note_unknown_nodes(filtered: Iterable[str], known: list[str]) -> None:
-
     for name in filtered:
         if name not in known:
             meant = closest(name, known)
@@ -184,39 +203,3 @@ def prepare(
         loaded, loaded.directory, uv=uv, offline=offline, lock=lock, verbose=verbose
     )
     return session.places(loaded.directory)
-
-
-def _watcher_of(path: Path, plan: RunPlan) -> Beside:
-    from dora_cli.live.watched_run import make_watcher, watch
-
-    return partial(watch, watcher=make_watcher(path, plan), plan=plan)
-
-
-def _run(
-    plan: RunPlan,
-    printer: RunPrinter,
-    before_start: Callable[[Path, str], None] | None,
-    beside: Beside | None,
-) -> None:
-    from dora_cli.logs.run_report import report_result
-    from dora_daemon.out_dir import OUT_DIR, folder, prepare_out_dir
-    from dora_daemon.runner import foreground
-
-    # The dataflow also runs without log files; each reports why it cannot be written.
-    with suppress(OSError):
-        prepare_out_dir(folder(Path(plan.working_dir), OUT_DIR))
-
-    def ready(directory: Path) -> None:
-        assert before_start is not None
-        before_start(directory, plan.dataflow_id)
-
-    result = foreground.run(
-        plan,
-        on_event=printer.show,
-        on_signal=output.limit_waits,
-        lossless=not sys.stdout.isatty(),
-        before_start=None if before_start is None else ready,
-        beside=beside,
-    )
-    if not report_result(result):
-        raise CommandFailed
