@@ -12,7 +12,12 @@ from dora_cluster.coordinator.local import (
     end_process,
     find_process,
 )
-from dora_cluster.coordinator.place import CoordinatorMachine, location, open_coordinator_machine
+from dora_cluster.coordinator.place import (
+    CoordinatorMachine,
+    can_have_service,
+    location,
+    open_place,
+)
 from dora_cluster.coordinator.service import CoordinatorService, installed_service, program_words
 from dora_cluster.coordinator.tokens import trust_authority
 from dora_cluster.decisions.preflight import (
@@ -41,10 +46,10 @@ def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, u
     """
 
     def work() -> str | None:
-        with open_coordinator_machine(cluster) as host:
-            if host is None:
-                output.remark(_why_not_here(cluster))
-                return None
+        if not can_have_service(cluster):
+            output.remark(_why_not_here(cluster))
+            return None
+        with open_place(cluster) as host:
             return install_on(host, installer, token, user=user)
 
     if (problem := _export_problem(cluster)) is not None:

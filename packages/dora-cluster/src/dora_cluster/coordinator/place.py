@@ -43,11 +43,8 @@ def location(cluster: Cluster) -> str:
 
 
 @contextmanager
-def open_coordinator_machine(cluster: Cluster) -> Iterator[CoordinatorMachine | None]:
-    """Open the machine that has, or could have, the service.
-
-    None: the file does not name it, and this machine cannot have the service.
-    """
+def open_place(cluster: Cluster) -> Iterator[CoordinatorMachine]:
+    """Open the machine with the coordinator's address; raises NotReady and SshError."""
     coordinator = cluster.coordinator
     if coordinator.host is not None:
         machine = Machine(
@@ -60,10 +57,13 @@ def open_coordinator_machine(cluster: Cluster) -> Iterator[CoordinatorMachine | 
         )
         with connect_to(machine) as connection:
             yield CoordinatorMachine(cluster, machine, connection)
-    elif _can_be_here(cluster):
+    elif is_local(coordinator.addr):
         yield this_machine(cluster)
     else:
-        yield None
+        raise NotReady(
+            f"{coordinator.addr} is not an address of this machine; run this command on the "
+            "machine that has it, or name that machine as `coordinator.host`"
+        )
 
 
 def this_machine(cluster: Cluster) -> CoordinatorMachine:
@@ -72,23 +72,12 @@ def this_machine(cluster: Cluster) -> CoordinatorMachine:
     return CoordinatorMachine(cluster, here, LocalConnection())
 
 
-@contextmanager
-def open_place(cluster: Cluster) -> Iterator[CoordinatorMachine]:
-    """Open the machine with the coordinator's address, also without systemd; raises NotReady."""
-    if cluster.coordinator.host is None and is_local(cluster.coordinator.addr):
-        yield this_machine(cluster)
-        return
-    with open_coordinator_machine(cluster) as host:
-        if host is None:
-            raise NotReady(
-                f"{cluster.coordinator.addr} is not an address of this machine; run this command "
-                "on the machine that has it, or name that machine as `coordinator.host`"
-            )
-        yield host
-
-
-def _can_be_here(cluster: Cluster) -> bool:
-    """Return whether a service of this machine's systemd would have the coordinator's address."""
+def can_have_service(cluster: Cluster) -> bool:
+    """Return whether the file names the machine of the coordinator, or this machine's systemd has
+    the coordinator's address.
+    """
+    if cluster.coordinator.host is not None:
+        return True
     if not _SYSTEMD.is_dir() or not is_local(cluster.coordinator.addr):
         return False
     with suppress(OSError):  # only root can read it

@@ -10,12 +10,11 @@ from dora_cluster.coordinator.local import (
     coordinator_arguments,
     start_coordinator,
 )
-from dora_cluster.coordinator.place import CoordinatorMachine, open_coordinator_machine, open_place
+from dora_cluster.coordinator.place import CoordinatorMachine, open_place
 from dora_cluster.coordinator.service import (
     POLL_INTERVAL,
     START_TIMEOUT,
     find_service,
-    installed_service,
     program_words,
 )
 from dora_cluster.coordinator.tokens import remember
@@ -113,13 +112,15 @@ def remove_promoted(remote: RemoteMachine, installer: Installer) -> None:
 
 
 def start_promoted(cluster: Cluster, installer: Installer, *, recreate_store: bool) -> bool:
-    """Start a promoted coordinator again in the background; False: it has a service."""
+    """Start a promoted coordinator again in the background.
+
+    Return False if it has a service, or does not belong on another machine.
+    """
     token = queries.endpoint_of(cluster).token
-    with installed_service(cluster) as service:
-        if service is not None or token is None:
-            return False
-    with open_coordinator_machine(cluster) as host:
-        if host is None or not host.is_remote:
+    if token is None or cluster.coordinator.host is None:
+        return False
+    with open_place(cluster) as host:
+        if find_service(host) is not None:
             return False
         if recreate_store:
             host.call("coordinator.put_store_aside")

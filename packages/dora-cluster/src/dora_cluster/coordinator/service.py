@@ -17,7 +17,7 @@ from dora_cluster.coordinator.local import (
     MODULE,
     coordinator_arguments,
 )
-from dora_cluster.coordinator.place import CoordinatorMachine, open_coordinator_machine
+from dora_cluster.coordinator.place import CoordinatorMachine, can_have_service, open_place
 from dora_cluster.decisions.preflight import (
     MachineFacts,
     NotReady,
@@ -125,8 +125,11 @@ def _own_environment() -> dict[str, str]:
 @contextmanager
 def installed_service(cluster: Cluster) -> Iterator[CoordinatorService | None]:
     """Open the coordinator's service if it is installed and belongs to this cluster."""
-    with open_coordinator_machine(cluster) as host:
-        yield None if host is None else find_service(host)
+    if not can_have_service(cluster):
+        yield None
+        return
+    with open_place(cluster) as host:
+        yield find_service(host)
 
 
 def find_service(host: CoordinatorMachine) -> CoordinatorService | None:
