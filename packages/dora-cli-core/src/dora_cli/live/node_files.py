@@ -51,8 +51,9 @@ def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
     folder, from ``base``, or by relative imports.
     """
     found: set[Path] = set()
-    for program in _programs(node, base):
-        found |= _with_imports(program, (program.parent, base))
+    for program in (base / name for name in node.programs):
+        if is_file(program):
+            found |= _with_imports(program, (program.parent, base))
     if node.kind == "standard" and node.path and not node.path.endswith(".py"):
         found |= _modules_of_packages(node.path, node.args, node.id, base)
     for text in (*node.args, *(one for one in node.env.values() if isinstance(one, str))):
@@ -61,15 +62,6 @@ def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
                 found.add(base / word)
     links = {path.resolve() for path in found if path.is_symlink()}
     return frozenset(found | links)
-
-
-def _programs(node: ResolvedNode, base: Path) -> Iterator[Path]:
-    names = [operator.python for operator in node.operators]
-    if node.kind == "standard" and node.path:
-        names.append(node.path)
-    for name in names:
-        if is_file(base / name):
-            yield Path(base / name)
 
 
 def _modules_of_packages(path: str, args: Sequence[str], node: str, base: Path) -> set[Path]:

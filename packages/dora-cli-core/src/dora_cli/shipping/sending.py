@@ -177,7 +177,8 @@ def collect(node: ResolvedNode, folder: Path) -> Collected:
     root = source_directory(node, folder)
     collector = _Collector(root, IgnoreRules(root))
     try:
-        for name, whole_folder in _programs(node):
+        for name in node.programs:
+            whole_folder = bool(node.operators) or name.endswith(".py")
             collector.add_program(name, whole_folder=whole_folder, may_be_built=bool(node.build))
         for name in _words(node, root):
             collector.add_named(PurePosixPath(name))
@@ -194,14 +195,6 @@ def source_directory(node: ResolvedNode, folder: Path) -> Path:
     if wanted and not Path(wanted).is_absolute() and (folder / wanted).is_dir():
         return folder / wanted
     return folder
-
-
-def _programs(node: ResolvedNode) -> Iterator[tuple[str, bool]]:
-    """Yield the programs of a node, and whether their folder is included."""
-    if node.kind == "standard" and node.path:
-        yield node.path, node.path.endswith(".py")
-    for operator in node.operators:
-        yield operator.python, True
 
 
 def _words(node: ResolvedNode, root: Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -79,7 +79,7 @@ class ReadFleet:
 
     loaded: LoadedFleet
     fleet: Fleet
-    code: list[Collected] = field(default_factory=list)
+    code: list[Collected]
 
 
 def operator() -> str:
@@ -100,16 +100,14 @@ def read_fleet(path: Path, only: tuple[str, ...] = ()) -> ReadFleet:
     loaded = load_fleet(path)
     for problem in loaded.warnings:
         output.remark(str(problem))
-    entries = loaded.dataflows
-    result = ReadFleet(loaded, Fleet(rollout=loaded.rollout))
-    found = []
-    for name, entry in entries.items():
+    found, code = [], list[Collected]()
+    for name, entry in loaded.dataflows.items():
         if only and name not in only:
             continue
         place = f"{loaded.location(name)}: dataflow {name}"
-        found.append(_desired(name, entry, path.parent, place, result.code))
+        found.append(_desired(name, entry, path.parent, place, code))
     fleet = Fleet(dataflows=tuple(found), rollout=loaded.rollout)
-    return ReadFleet(loaded, fleet, result.code)
+    return ReadFleet(loaded, fleet, code)
 
 
 def _desired(
@@ -160,9 +158,7 @@ def note_unversioned(fleet: Fleet) -> None:
 
 
 def _runs_file(spec: DataflowSpec, node: ResolvedNode) -> bool:
-    folder = Path(spec.origin.directory)
-    files = [node.path or "", *(one.python for one in node.operators)]
-    return any(name and (folder / name).is_file() for name in files)
+    return any((Path(spec.origin.directory) / name).is_file() for name in node.programs)
 
 
 def compare(

@@ -177,6 +177,12 @@ class ResolvedNode(ResolvedProgram):
         return bool(self.inputs or self.outputs)
 
     @property
+    def programs(self) -> tuple[str, ...]:
+        """The program that the node's process runs, and the files of its operators."""
+        own = (self.path,) if self.kind == "standard" and self.path else ()
+        return (*own, *(operator.python for operator in self.operators))
+
+    @property
     def needs_build(self) -> bool:
         """Whether the node has a git source or build commands."""
         return self.git is not None or any(line.strip() for line in self.build)
