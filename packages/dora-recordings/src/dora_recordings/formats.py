@@ -60,8 +60,7 @@ def reading(files: Iterable[Path]) -> Iterator[OpenedRecordings]:
 
     Prints damage at the end, and then raises CommandFailed. Raises UnreadableRecording.
     """
-    from dora_recordings.client.fleet import damage_of
-    from dora_recordings.reading import Recording
+    from dora_recordings.reading import Recording, damage_of
 
     recordings = [Recording(path) for path in files]
     with private_files():

@@ -375,6 +375,11 @@ class _Types:
         )
 
 
+def damage_of(recordings: Iterable[Recording]) -> list[str]:
+    """Return the unreadable parts so far, each with its file."""
+    return [f"{one.path} is damaged: {damage}" for one in recordings for damage in one.damage]
+
+
 def merged(
     recordings: Iterable[Recording],
     topics: Iterable[str] | None = None,

@@ -19,7 +19,7 @@ from dora_config.yaml.writer import dump_yaml
 from dora_node_api.backends import event_notes as notes
 from dora_node_api.data.metadata import decode_metadata
 from dora_recordings import arrow_messages as arrow
-from dora_recordings.reading import Recording, UnreadableRecording, merged
+from dora_recordings.reading import Recording, UnreadableRecording, damage_of, merged
 
 WINDOW_NS = 10_000_000_000
 """Nanoseconds by which a message may follow its event, by the clocks of two nodes."""
@@ -73,12 +73,12 @@ class Recorded:
         """Open the files. Raises UnreadableRecording."""
         self.files = [Path(file) for file in files]
         try:
-            self._recordings = [Recording(file) for file in self.files]
+            self.recordings = [Recording(file) for file in self.files]
         except OSError as error:
             raise UnreadableRecording(f"{error.filename}: {error.strerror}") from None
         self._noted: dict[str, bool] = {}
         self.facts = next(
-            (one.facts for one in self._recordings if one.facts.dataflow), self._recordings[0].facts
+            (one.facts for one in self.recordings if one.facts.dataflow), self.recordings[0].facts
         )
 
     def load(self, folder: Path) -> LoadedDataflow:
@@ -92,17 +92,17 @@ class Recorded:
     def lost(self) -> list[str]:
         """Return the gaps of the recording, a sentence each."""
         counts = Counter[str]()
-        for recording in self._recordings:
+        for recording in self.recordings:
             counts.update(recording.facts.lost)
         return [
             *(f"{n} messages of {name} were not recorded" for name, n in counts.items() if n),
-            *(f"{one.path} is damaged: {what}" for one in self._recordings for what in one.damage),
+            *damage_of(self.recordings),
         ]
 
     @cached_property
     def first(self) -> arrow.RecordedMessage:
         """The first message. Raises UnreadableRecording if there is none."""
-        found = next(merged(self._recordings), None)
+        found = next(merged(self.recordings), None)
         if found is None:
             raise UnreadableRecording(f"{self.files[0]} has no messages")
         return found
@@ -110,11 +110,11 @@ class Recorded:
     @cached_property
     def topics(self) -> frozenset[str]:
         """The outputs of which there are messages."""
-        return frozenset(message.topic for message in merged(self._recordings))
+        return frozenset(message.topic for message in merged(self.recordings))
 
     def messages(self, outputs: Collection[str]) -> Iterator[ReplayMessage]:
         """Yield the messages of these outputs in the order they were sent."""
-        for message in merged(self._recordings, outputs):
+        for message in merged(self.recordings, outputs):
             value, custom = arrow.decode_all(message.schema, message.data)
             own = decode_metadata(custom.get(arrow.OWN_TIMES_KEY, b""))
             sent = own.pop("publish_time", message.publish_time)

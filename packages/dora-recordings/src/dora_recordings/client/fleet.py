@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from dora_cli import output
 from dora_cli.coordinator.client import CoordinatorClient
@@ -19,9 +19,6 @@ from dora_config.protocol.recordings import (
     RemoveRecording,
     StopRecording,
 )
-
-if TYPE_CHECKING:
-    from dora_recordings.reading import Recording
 
 T = TypeVar("T", bound=RecorderReply)
 
@@ -51,11 +48,6 @@ def write_report(
     for problem in problems:
         output.failure(problem)
     return not missing and not problems
-
-
-def damage_of(recordings: Iterable[Recording]) -> list[str]:
-    """Return the unreadable parts so far, each with its file."""
-    return [f"{one.path} is damaged: {damage}" for one in recordings for damage in one.damage]
 
 
 class RecordingError(DoraError):

@@ -22,7 +22,6 @@ from dora_recordings.plugin import HEADING
 if TYPE_CHECKING:
     from dora_config.dataflow.loader import LoadedDataflow
     from dora_daemon.runner.service import Runner
-    from dora_recordings.reading import Recording
 
 
 class MessagesDropped(DoraError):
@@ -110,8 +109,6 @@ def _command(
     With `--check` nodes get the events that they received in the recording, one at a time, and what
     they send is compared, message by message. At the first difference of a node the exit code is 1.
     """
-    from dora_recordings.reading import Recording
-
     overrides = options.env_overrides(env)
     if check:
         chosen = None if run is None else _words(run)
@@ -120,10 +117,7 @@ def _command(
     if begin is not None and end is not None and begin >= end:
         raise typer.BadParameter("--from must be before --to")
     names = None if replace is None else _words(replace)
-    recordings = [Recording(path) for path in files]
-    text, directory = _replay(
-        recordings, names, speed, begin, end, loop=loop, skip_damaged=skip_damaged
-    )
+    text, directory = _replay(files, names, speed, begin, end, loop=loop, skip_damaged=skip_damaged)
     if output_yaml is not None:
         write_file(output_yaml, text)
         output.write(f"wrote {output_yaml}; its relative paths begin at {directory}")
@@ -175,7 +169,7 @@ async def _count_dropped(runner: Runner, counts: dict[str, int]) -> None:
 
 
 def _replay(
-    recordings: list[Recording],
+    files: list[Path],
     replace: list[str] | None,
     speed: float,
     begin: float | None,
@@ -186,27 +180,23 @@ def _replay(
 ) -> tuple[str, Path]:
     """Return the dataflow that replays the files, and the folder of its relative paths."""
     from dora_config.yaml.writer import dump_yaml
-    from dora_recordings.client.fleet import damage_of
-    from dora_recordings.reading import merged
+    from dora_recordings.reading import damage_of
+    from dora_recordings.received import Recorded
     from dora_recordings.replaying import CannotReplay, Replay, recorded_nodes, replay_dataflow
 
-    topics: set[str] = set()
-    first: int | None = None
-    for message in merged(recordings):
-        first = message.log_time if first is None else first
-        topics.add(message.topic)
-    damage = damage_of(recordings)
+    recorded = Recorded(files)
+    topics, facts = recorded.topics, recorded.facts
+    damage = damage_of(recorded.recordings)
     if damage and not skip_damaged:
         raise CannotReplay("\n".join([*damage, "replay the rest with --skip-damaged"]))
     for text in damage:
         output.warn(f"{text} skipped")
-    facts = next((one.facts for one in recordings if one.facts.dataflow), recordings[0].facts)
     if facts.dataflow is None:
-        raise CannotReplay(f"{recordings[0].path} has no dataflow; `dora record` writes one")
+        raise CannotReplay(f"{files[0]} has no dataflow; `dora record` writes one")
     players = recorded_nodes(facts.dataflow, topics, replace)
-    assert first is not None
+    first = recorded.first.log_time
     replay = Replay(
-        files=tuple(str(recording.path.absolute()) for recording in recordings),
+        files=tuple(str(file.absolute()) for file in files),
         python=sys.executable,
         speed=speed,
         loop=loop,

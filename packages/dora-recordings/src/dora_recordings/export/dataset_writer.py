@@ -53,13 +53,11 @@ class FeatureStatistics:
         if not len(values):
             return
         rows = np.asarray(values, np.float64)
-        low, high = rows.min(axis=0), rows.max(axis=0)
-        first = self._minimum is None
-        self._minimum = low if first else np.minimum(self._minimum, low)
-        self._maximum = high if first else np.maximum(self._maximum, high)
-        self._sum = self._sum + rows.sum(axis=0)
-        self._squares = self._squares + (rows**2).sum(axis=0)
-        self._count += len(rows)
+        added = FeatureStatistics()
+        added._minimum, added._maximum = rows.min(axis=0), rows.max(axis=0)
+        added._sum, added._squares = rows.sum(axis=0), (rows**2).sum(axis=0)
+        added._count = len(rows)
+        self.merge(added)
 
     def merge(self, other: FeatureStatistics) -> None:
         import numpy as np
