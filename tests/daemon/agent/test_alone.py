@@ -30,10 +30,10 @@ from dora_daemon.agent.commands import (
     Command,
     Connect,
     ExitDaemon,
-    KillRunner,
     SavePart,
     SendToCoordinator,
     SendToRunner,
+    SignalRunner,
     StartLater,
     StartRunner,
 )
@@ -374,7 +374,7 @@ def test_a_part_of_which_nothing_runs_is_stopped_at_once() -> None:
     machine = running().rebooted()
     commands = machine.post(StopPart(dataflow_id=ID))
     assert machine.record.phase == "ended"
-    assert not any(isinstance(c, KillRunner) for c in commands)
+    assert not any(isinstance(c, SignalRunner) for c in commands)
     assert starts(machine.post(AWAY)) == []
 
 

@@ -46,12 +46,12 @@ from dora_daemon.agent.commands import (
     Connect,
     DropPart,
     ExitDaemon,
-    KillRunner,
     ReadNodes,
     SavePart,
     SendToCoordinator,
     SendToRunner,
     SetRunnerLinks,
+    SignalRunner,
     StartRecorders,
     StartRunner,
     WriteLog,
@@ -146,7 +146,7 @@ def test_repeated_preparation_starts_one_runner() -> None:
 def test_new_attempt_waits_for_the_end_of_the_old_one() -> None:
     state = AgentState()
     commands = after(state, prepare(), placed(), connected(), prepare(2))
-    assert commands == [KillRunner(ID)]
+    assert commands == [SignalRunner(ID)]
     commands = after(state, RunnerEnded(ID, "killed"))
     assert [type(command) for command in commands] == [SavePart, StartRunner]
     assert messages(commands) == []
@@ -162,7 +162,7 @@ def test_stop_is_sent_when_the_runner_connects() -> None:
 
 def test_forced_stop_kills_a_runner_that_does_not_answer() -> None:
     forced = StopPart(dataflow_id=ID, force=True)
-    assert KillRunner(ID) in after(AgentState(), prepare(), placed(), forced)
+    assert SignalRunner(ID) in after(AgentState(), prepare(), placed(), forced)
 
 
 def test_stop_survives_a_restart_of_the_daemon() -> None:
@@ -310,7 +310,7 @@ def test_machine_stop_without_parts_ends_the_daemon_at_once() -> None:
 def test_signal_during_a_machine_stop_kills_runners() -> None:
     state = AgentState()
     after(state, prepare(), placed(), connected("running"), MachineStopping())
-    assert state.handle(EndDaemon(), 0.0) == [KillRunner(ID)]
+    assert state.handle(EndDaemon(), 0.0) == [SignalRunner(ID)]
     (lost,) = messages(state.handle(prepare(2), 0.0))
     assert isinstance(lost, PartLost)
 

@@ -66,16 +66,11 @@ class ReadNodes(FrozenRecord):
     attempt: int
 
 
-class EndRunner(FrozenRecord):
-    """Stop the nodes of a runner that takes no requests, with SIGTERM; ``RunnerEnded`` follows."""
+class SignalRunner(FrozenRecord):
+    """Stop the nodes of a runner (SIGTERM), or kill it; ``RunnerEnded`` follows."""
 
     dataflow_id: str
-
-
-class KillRunner(FrozenRecord):
-    """Kill a runner; ``RunnerEnded`` follows once all its processes have ended."""
-
-    dataflow_id: str
+    signal: Literal["SIGTERM", "SIGKILL"] = "SIGKILL"
 
 
 class StartRecorders(FrozenRecord):
@@ -106,8 +101,7 @@ Command = (
     | SendToRunner
     | SetRunnerLinks
     | ReadNodes
-    | EndRunner
-    | KillRunner
+    | SignalRunner
     | StartRecorders
     | WriteLog
     | ExitDaemon

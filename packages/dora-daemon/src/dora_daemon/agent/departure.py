@@ -31,7 +31,7 @@ class Departure:
         commands: list[do.Command] = [
             do.SendToRunner(key, protocol.ShutDown(grace=SHUTDOWN_GRACE))
             if part.runner is not None
-            else do.KillRunner(key)
+            else do.SignalRunner(key)
             for key, part in live.items()
         ]
         return commands if live else leave(hand_over=True)

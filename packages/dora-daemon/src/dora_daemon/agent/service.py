@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import time
 import uuid
@@ -209,10 +210,8 @@ class Agent:
                 self._tasks.start_soon(self._changes.set_links, record.dataflow_id)
             case do.ReadNodes(dataflow_id=dataflow_id, attempt=attempt):
                 self._tasks.start_soon(self._changes.read_nodes, dataflow_id, attempt)
-            case do.EndRunner(dataflow_id=dataflow_id):
-                self._runners.end(dataflow_id)
-            case do.KillRunner(dataflow_id=dataflow_id):
-                self._runners.kill(dataflow_id)
+            case do.SignalRunner(dataflow_id=dataflow_id, signal=name):
+                self._runners.signal(dataflow_id, signal.Signals[name])
             case do.StartRecorders(record=record, new_attempt=new_attempt):
                 self._recorders.start(record, new_attempt=new_attempt)
             case do.WriteLog(level=level, text=text):

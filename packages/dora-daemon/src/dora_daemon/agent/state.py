@@ -196,7 +196,7 @@ class AgentState:
         if part.record.attempt >= message.attempt:
             return [part.report_state()]
         part.next = message  # a node must not run twice: the old part ends first
-        return [do.KillRunner(message.dataflow_id)]
+        return [do.SignalRunner(message.dataflow_id)]
 
     def _make(self, message: messages.PreparePart) -> list[do.Command]:
         record = PartRecord.model_validate(message, from_attributes=True)
@@ -394,7 +394,7 @@ class AgentState:
 
     def _end(self, now: float) -> list[do.Command]:
         if (left := self._departure.left_with_machine) is not None:
-            return [do.KillRunner(dataflow_id) for dataflow_id in left]
+            return [do.SignalRunner(dataflow_id) for dataflow_id in left]
         force, self._departure.ending = self._departure.ending, True
         commands: list[do.Command] = []
         for dataflow_id, part in list(self.parts.items()):

@@ -201,7 +201,7 @@ class InProcessMachine(ABC, Generic[R]):
                 for runner in self.runners:
                     if runner.dataflow_id == dataflow_id:
                         self._send_to_runner(runner, request)
-            case agent_commands.KillRunner(dataflow_id=dataflow_id):
+            case agent_commands.SignalRunner(dataflow_id=dataflow_id, signal="SIGKILL"):
                 for runner in self.living(dataflow_id):
                     self.kill_runner(runner)
             case agent_commands.SetRunnerLinks(record=record):

@@ -211,8 +211,8 @@ class LocalPart:
             request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
             return [do.SendToRunner(dataflow_id, request)]
         if stop.force:
-            return [do.KillRunner(dataflow_id)]
-        return [do.EndRunner(dataflow_id)] if self.refusal is not None else []
+            return [do.SignalRunner(dataflow_id)]
+        return [do.SignalRunner(dataflow_id, "SIGTERM")] if self.refusal is not None else []
 
     def refuse(self, reason: str) -> list[do.Command]:
         """Note that the runner refuses requests; report why, and how to replace it."""

@@ -121,16 +121,11 @@ class RunnerClient:
         else:
             on_reply(None, problem)
 
-    def end(self) -> None:
-        """SIGTERM the runner, which then stops its nodes."""
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """SIGKILL the runner; its reaper and :meth:`attend` clean up."""
-        self._kill_wanted = True
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
+        """SIGTERM the runner, which then stops its nodes; or SIGKILL it: its reaper and
+        :meth:`attend` clean up.
+        """
+        self._kill_wanted |= number is signal.SIGKILL
         if self._process is not None:
             self._process.send_signal(number)
         elif self._directory is not None:
@@ -211,7 +206,7 @@ class RunnerClient:
         while not await anyio.to_thread.run_sync(directory.is_unlocked):
             if self._refusal is not None:
                 if await anyio.to_thread.run_sync(directory.result) is not None:
-                    self.kill()  # it waits until its result is acknowledged
+                    self.signal(signal.SIGKILL)  # it waits until its result is acknowledged
                 await anyio.sleep(REFUSED_PAUSE)
                 continue
             with suppress(OSError):
@@ -244,7 +239,7 @@ class RunnerClient:
             on_reply(None, f"the runner of that dataflow has not answered for {SILENCE_LIMIT} s")
         if stop_timed_out:
             self._is_mute = True
-            self.kill()
+            self.signal(signal.SIGKILL)
         self.send(protocol.GetStatus())  # a runner answers this even if a request takes long
 
     async def _deliver_end(self, directory: RunnerDirectory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -94,13 +95,9 @@ class RunnerRegistry:
             raise NotAnswered(reply.message)
         return reply
 
-    def end(self, dataflow_id: str) -> None:
+    def signal(self, dataflow_id: str, number: signal.Signals) -> None:
         if dataflow_id in self._clients:
-            self._clients[dataflow_id].end()
-
-    def kill(self, dataflow_id: str) -> None:
-        if dataflow_id in self._clients:
-            self._clients[dataflow_id].kill()
+            self._clients[dataflow_id].signal(number)
 
     def refresh(self) -> None:
         """Request the status of all runners for the next :meth:`statuses`."""
