@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
@@ -21,7 +22,7 @@ from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import RESULT
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
-from dora_daemon.runner.control.requests import ControlRequests, check_handshake
+from dora_daemon.runner.control.requests import ControlRequests
 from dora_daemon.runner.control.server import ControlServer
 from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.logs.history import record_failed_start
@@ -64,18 +65,18 @@ class Background:
         """Run the dataflow, then wait until the result is acknowledged."""
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._server.serve)
                 tasks.start_soon(_import_late_modules, self._plan)
-                await self._run_dataflow()
-                with anyio.move_on_after(LINGER_SECONDS):
-                    await self._acknowledged.wait()
-                await self._server.finish()
+                if await self._run_dataflow(tasks):
+                    with anyio.move_on_after(LINGER_SECONDS):
+                        await self._acknowledged.wait()
+                    await self._server.finish()
                 tasks.cancel_scope.cancel()
         finally:
             if self._runner is not None:
                 self._runner.close()
 
-    async def _run_dataflow(self) -> None:
+    async def _run_dataflow(self, tasks: TaskGroup) -> bool:
+        """Return whether it ran. The daemon reads why it could not start when this process ends."""
         with signals_stop(self._emit):
             try:
                 packages = make_package_folder(self._directory.path / "packages")
@@ -91,15 +92,16 @@ class Background:
                     foreground=False,
                 )
                 self._requests = ControlRequests(runner)
+                tasks.start_soon(self._server.serve)
                 await runner.run()
             except DoraError as error:
-                self._requests = None  # no node was spawned
                 result = protocol.DataflowResult(
                     dataflow_id=self._plan.dataflow_id, name=self._plan.name, error=str(error)
                 )
                 record_failed_start(history_file(self._plan), self._plan, str(error))
                 self._keep_result(result)
-                self._put_event(protocol.RunnerState(phase="finished", result=result))
+                return False
+        return True
 
     def _emit(self, event: StateEvent) -> None:
         if self._runner is not None:
@@ -116,7 +118,7 @@ class Background:
             print(f"{event.ts} {event.level} {event.message}", file=sys.stderr, flush=True)
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
-        """Answer requests about the process, and any request after a failed preparation."""
+        """Answer requests; those about the process itself here."""
         match request:
             case protocol.AcknowledgeResult() if self.result is None:
                 return protocol.Refusal(message="the dataflow has not ended yet")
@@ -130,18 +132,9 @@ class Background:
                     force = grace is None
                     self._emit(RunStopRequested(reason, grace=grace, force=force, recovering=True))
                 return protocol.Done()
-            case _ if self._requests is not None:
-                return await self._requests.answer(request)
-            case protocol.GetStatus():
-                return protocol.RunnerStatus(
-                    dataflow_id=self._plan.dataflow_id,
-                    name=self._plan.name,
-                    state=protocol.RunnerState(phase="finished", result=self.result),
-                )
-            case protocol.Handshake():
-                return check_handshake(request, self._plan)
             case _:
-                return protocol.Refusal(message="the dataflow could not be prepared")
+                assert self._requests is not None
+                return await self._requests.answer(request)
 
     def _keep_result(self, result: protocol.DataflowResult) -> None:
         """Store the result before it is reported: the process may be killed right after that."""
