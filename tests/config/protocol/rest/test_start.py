@@ -65,8 +65,9 @@ def test_a_folder_that_is_removed_meanwhile_is_refused(
 
         monkeypatch.setattr("os.stat", stat)
 
-    removed_after(0)
-    with pytest.raises(OperationFailed, match="is not a folder"):
-        specification(wanted(failing))
-    removed_after(1)
+    for looks in (0, 1):
+        removed_after(looks)
+        with pytest.raises(OperationFailed, match="is not a folder"):
+            specification(wanted(failing))
+    removed_after(3)  # `Path.resolve` also looks in some versions of Python
     assert specification(wanted(failing))[0].origin.directory == str(failing)

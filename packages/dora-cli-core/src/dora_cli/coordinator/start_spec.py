@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dora_config.errors import DoraError
-from dora_config.process_identity import boot_id
-from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.dataflow import DataflowSpec, Origin, workspace_of
 from dora_daemon.build.session_file import fingerprint, read_session
 
 if TYPE_CHECKING:
@@ -44,7 +40,6 @@ def make_spec(
     if debug:
         resolved = resolved.model_copy(update={"debug_inspection": True})
     session = read_session(path, current=fingerprint(resolved, uv=uv))
-    folder = path.parent.stat()
     finish = resolved.exit_when_nodes_finish
     if exit_when_nodes_finish is not None:
         finish = exit_when_nodes_finish
@@ -52,13 +47,8 @@ def make_spec(
         resolved=resolved,
         descriptor=loaded.descriptor_dict,
         name=name or resolved.name,
-        origin=Origin(
-            boot_id=boot_id(),
-            directory=str(path.parent),
-            device=folder.st_dev,
-            inode=folder.st_ino,
-        ),
-        workspace=_workspace(path),
+        origin=Origin.of(path.parent),
+        workspace=workspace_of(path.stem, f"{socket.gethostname()}{path}"),
         places=session.places(path.parent),
         env_overrides=env_overrides or {},
         uv=uv,
@@ -77,10 +67,3 @@ def _require_utf8(text: str, what: str, remedy: str) -> None:
         raise NotUtf8(
             f"{text}: {what} is not valid UTF-8 and cannot be sent to a daemon; {remedy}"
         ) from None
-
-
-def _workspace(path: Path) -> str:
-    """Return a readable folder name that is the same at each start of the same file."""
-    digest = hashlib.sha256(f"{socket.gethostname()}{path}".encode()).hexdigest()
-    stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100]
-    return f"{stem}-{digest[:8]}"

@@ -1,12 +1,17 @@
-"""Specification of a dataflow, messages about its start, and log filters; no I/O."""
+"""Specification of a dataflow, messages about its start, and log filters.
+
+No I/O except in `Origin.of`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import Field, field_validator
@@ -14,6 +19,7 @@ from pydantic import Field, field_validator
 from dora_config.dataflow.resolved import CurrentNode, NodeLocation, ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.sources import LogLevel
 from dora_config.ids import parse_node_id
+from dora_config.process_identity import boot_id
 from dora_config.protocol.dataflow_setup import DataflowSetup
 from dora_config.protocol.envelope import FollowedRequest, Message, Request
 from dora_config.protocol.recorders import RecordingPlan
@@ -30,6 +36,20 @@ class Origin(Message):
     device: int = 0
     inode: int = 0
     """Inode of that folder: a container with the same kernel may have another of that name."""
+
+    @classmethod
+    def of(cls, folder: Path) -> Origin:
+        """Return the identity of a folder of this machine. Raises OSError."""
+        found = folder.stat()
+        return cls(
+            boot_id=boot_id(), directory=str(folder), device=found.st_dev, inode=found.st_ino
+        )
+
+
+def workspace_of(name: str, identity: str) -> str:
+    """Return a readable folder name that is the same at each start of the same dataflow."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:100]
+    return f"{stem}-{sha256(identity.encode()).hexdigest()[:8]}"
 
 
 class DataflowSpec(DataflowSetup, Message):

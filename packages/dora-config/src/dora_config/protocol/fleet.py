@@ -5,8 +5,6 @@ Desired and observed are two records: :class:`Fleet` with a generation, and :cla
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -14,7 +12,7 @@ from pydantic import Field
 
 from dora_config.cluster.fleet import Rollout as Rollout
 from dora_config.frozen import UnixTime
-from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.dataflow import DataflowSpec, Origin, workspace_of
 from dora_config.protocol.envelope import Message, Query, Request
 from dora_config.protocol.reports import (
     CopyState as CopyState,
@@ -73,19 +71,17 @@ class DesiredDataflow(Message):
             for node in self.spec.resolved.nodes
         )
         name = f"{self.name}@{machine}"
-        update = {"name": name, "workspace": workspace_of(name)}
+        update = {"name": name, "workspace": workspace_of(name, name)}
         return self.spec.with_nodes(nodes).model_copy(update=update)
 
 
-def workspace_of(name: str) -> str:
-    """Return the folder of a dataflow on its machines, the same for every operator."""
-    stem = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:100]
-    return f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
 def for_fleet(spec: DataflowSpec) -> DataflowSpec:
-    """Return a specification that runs the code of its generation, also where its file lies."""
-    update: dict[str, object] = {"workspace": workspace_of(spec.name or "")}
+    """Return a specification that runs the code of its generation, also where its file lies.
+
+    Its folder on the machines is the same for every operator.
+    """
+    name = spec.name or ""
+    update: dict[str, object] = {"workspace": workspace_of(name, name)}
     if spec.code:
         update["origin"] = spec.origin.model_copy(update={"boot_id": ""})
     return spec.model_copy(update=update)

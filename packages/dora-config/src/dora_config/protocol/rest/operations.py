@@ -7,10 +7,8 @@ the runs of one computer can answer them. :data:`OPERATIONS` is the whole API.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
-import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +19,9 @@ from pydantic import BaseModel, ValidationError
 from dora_config.errors import ConfigError
 from dora_config.frozen import first_problem
 from dora_config.history.explanation import Explanation
-from dora_config.process_identity import boot_id
 from dora_config.protocol import control
 from dora_config.protocol.calls import NodeRequest
-from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.dataflow import DataflowSpec, Origin, workspace_of
 from dora_config.protocol.envelope import Message, Request
 from dora_config.protocol.fleet import (
     ApplyFleet,
@@ -80,7 +77,7 @@ def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, .
             descriptor=loaded.descriptor_dict,
             name=name,
             origin=origin,
-            workspace=_workspace(directory, name),
+            workspace=workspace_of(name or "dataflow", f"{directory}\0{name}"),
             env_overrides=wanted.env,
             exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
             offline=wanted.offline,
@@ -105,15 +102,9 @@ def _directory(text: str) -> tuple[Path | None, Origin]:
     if not path.is_absolute():
         raise OperationFailed("invalid", f'directory: "{text}" is not an absolute path')
     try:
-        folder = path.stat()
-        if stat.S_ISDIR(folder.st_mode):
+        if path.is_dir():
             directory = path.resolve()
-            return directory, Origin(
-                boot_id=boot_id(),
-                directory=str(directory),
-                device=folder.st_dev,
-                inode=folder.st_ino,
-            )
+            return directory, Origin.of(directory)
     except (OSError, ValueError):
         pass  # reported below
     raise OperationFailed(
@@ -121,13 +112,6 @@ def _directory(text: str) -> tuple[Path | None, Origin]:
         f'directory: "{text}" is not a folder on the coordinator\'s machine; omit it if the '
         "nodes need no files of that folder",
     )
-
-
-def _workspace(directory: Path | None, name: str | None) -> str:
-    """Return a readable folder name that is the same at each start of the same dataflow."""
-    digest = hashlib.sha256(f"{directory}\0{name}".encode()).hexdigest()
-    stem = re.sub(r"[^A-Za-z0-9_-]", "_", name or "dataflow")[:100]
-    return f"{stem}-{digest[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
