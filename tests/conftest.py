@@ -46,8 +46,10 @@ HAS_FAILED = pytest.StashKey[bool]()
 WHOLE_DATAFLOWS = ("examples", "faults", "with_lerobot")
 """Folders with integration tests only; elsewhere tests have the marker."""
 LONGEST = (
-    *("fleet/", "faults/", "together/test_lerobot_project.py", "ui/test_browser"),
-    *("cluster/bundle/test_whole_installation.py", "repository/test_docs.py"),
+    *("fleet/", "faults/", "together/", "examples/test_plugin.py", "ui/test_browser"),
+    *("cluster/bundle/test_whole_installation.py", "cluster/operations/test_background"),
+    *("cluster/bundle/test_install.py", "repository/test_docs.py", "testing/test_ci_examples.py"),
+    *("testing/test_replay_check", "testing/test_repetition.py"),
     *("recordings/commands/test_record.py", "daemon/agent/fleet/", "daemon/link/"),
 )
 """Beginnings of files that take long and therefore start first."""
@@ -66,6 +68,11 @@ SPREAD = frozenset(
     )
 )
 """Files with long tests that share nothing: workers take single tests of them."""
+SOURCES = frozenset(
+    f"tests/repository/test_{name}.py"
+    for name in ("install_lines", "layout", "reference", "structure", "terminal_output")
+)
+"""Files that parse all sources: one worker takes all of them, and parses each source once."""
 
 
 def pytest_sessionstart() -> None:
@@ -79,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def is_short(item: pytest.Item) -> tuple[bool, bool]:
         name = item.path.relative_to(tests).as_posix()
-        unmarked = item.get_closest_marker("integration") is None
+        unmarked = item.get_closest_marker("integration") is None and f"tests/{name}" not in SOURCES
         return unmarked or not name.startswith(LONGEST), unmarked
 
     for item in items:
@@ -91,11 +98,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Let workers of pytest-xdist take files, or single tests of those that are `SPREAD`."""
+    """Let workers of pytest-xdist take files, single tests of `SPREAD`, or all of `SOURCES`."""
 
     def unit(nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return nodeid if file in SPREAD else file
+        if file in SPREAD:
+            return nodeid
+        return "sources" if file in SOURCES else file
 
     if config.option.dist != "loadfile":
         return None

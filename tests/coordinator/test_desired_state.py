@@ -20,7 +20,7 @@ from dora_config.protocol.fleet import DesiredDataflow, PauseFleet
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
 
-QUICK = 100
+QUICK = 50
 SLOW = 10_000
 MACHINES = ("r1", "r2")
 SETTINGS = Settings(daemon_silence_limit=1e9)

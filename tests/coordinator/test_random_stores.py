@@ -31,7 +31,7 @@ from dora_coordinator.io.authority import Authority
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import PartState
 
-QUICK = 90
+QUICK = 45
 SLOW = 10_000
 MACHINES = ("r1", "r2", "r3")
 PLACES = (STATION, *MACHINES)

@@ -9,7 +9,6 @@ from typing import Any
 import jsonschema
 import pytest
 from config.parsing import errors, node, parse, with_node
-from hypothesis import given, settings, strategies as st
 
 from dora_config.cluster.loader import parse_cluster
 from dora_config.dataflow.expand import expand_dataflow
@@ -263,22 +262,21 @@ VALIDATORS = {
     )
     for kind in KINDS
 }
-numbers = st.integers(-3, 10**6).map(str) | st.floats(1, 1e6).map(lambda number: f"{number:.3f}")
-scalars = numbers | st.sampled_from(["true", "false", "True", "0x10", "1e3", "word", "[1]", "{}"])
+SCALARS = (
+    *("-3", "0", "1", "2", "1000000", "1.000", "1.500", "999999.999"),
+    *("true", "false", "True", "0x10", "1e3", "word", "[1]", "{}"),
+)
 
 
 @pytest.mark.parametrize("place", FILES, ids=[".".join(place) for place in FILES])
-@given(value=scalars)
-@settings(max_examples=30)
 def test_the_schema_accepts_a_scalar_if_and_only_if_it_loads(
-    tmp_path_factory: pytest.TempPathFactory, place: tuple[str, str], value: str
+    tmp_path: Path, place: tuple[str, str]
 ) -> None:
-    kind, text = kind_of(place[0]), FILES[place].replace("VALUE", value)
-    data = read_document(text, "f").data
-    valid = VALIDATORS[kind].is_valid(data)
-    folder = tmp_path_factory.getbasetemp() / "scalars"
-    folder.mkdir(exist_ok=True)
-    assert valid == loads(kind, text, folder), text
+    kind = kind_of(place[0])
+    for value in SCALARS:
+        text = FILES[place].replace("VALUE", value)
+        valid = VALIDATORS[kind].is_valid(read_document(text, "f").data)
+        assert valid == loads(kind, text, tmp_path), text
 
 
 def test_every_text_of_the_schemas_is_among_these_files() -> None:
