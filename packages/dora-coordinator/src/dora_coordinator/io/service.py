@@ -131,7 +131,7 @@ class Service:
         self._loaded = anyio.Event()
         self._unwritable: str | None = None
         """Why the store cannot be written now."""
-        self._queries = Queries(self.daemons.calls, settings, party)
+        self._queries = Queries(party)
 
     def _new_state(self) -> CoordinatorState:
         return CoordinatorState(

@@ -15,11 +15,11 @@ from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.runner import Statistics
 from dora_config.protocol.snapshot import EdgeSummary, MachineSample
-from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.index import uuid_in
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.queries.daemon_calls import CallProblems, DaemonCalls, Replies
+from dora_coordinator.queries.cluster import QueryContext
+from dora_coordinator.queries.daemon_calls import CallProblems, Replies
 from dora_coordinator.queries.edge_rows import edge_rows
 from dora_coordinator.state.commands import RequestRefused
 from dora_coordinator.state.membership import LONG_SILENCE, Member
@@ -36,27 +36,28 @@ PROBLEMS = CallProblems(
 )
 
 
-async def explained(request: Explain, cluster: CoordinatorState, calls: DaemonCalls) -> Explained:
+async def explained(request: Explain, cluster: QueryContext) -> Explained:
     """Return the explanation of a dataflow; raises :class:`RequestRefused`."""
-    evidence = await _Collection(cluster).evidence(request.dataflow, calls)
+    evidence = await _Collection(cluster).evidence(request.dataflow)
     return Explained(explanation=explain(evidence), evidence=evidence if request.evidence else None)
 
 
 class _Collection:
-    def __init__(self, cluster: CoordinatorState) -> None:
+    def __init__(self, cluster: QueryContext) -> None:
+        self._calls = cluster.calls
         self._registry = cluster.registry
         self._membership = cluster.membership
         self._silent_after = LONG_SILENCE * cluster.settings.heartbeat_interval
-        self._wall_offset = cluster.wall_offset
+        self._wall_offset = cluster.state.wall_offset
 
-    async def evidence(self, ref: str | None, calls: DaemonCalls) -> Evidence:
+    async def evidence(self, ref: str | None) -> Evidence:
         refused = self._refused_start(ref)
         if refused is not None:
             return self._of_refused(refused)
         dataflow = self._find(ref)
         if dataflow is None:
             return self._of_machines()
-        replies = await calls.gather(
+        replies = await self._calls.gather(
             [part.daemon for part in dataflow.parts.values()],
             ReadHistory(dataflow_id=dataflow.id),
             PartHistory,

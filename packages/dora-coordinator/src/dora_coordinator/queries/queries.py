@@ -18,7 +18,6 @@ from dora_coordinator.queries.builds import build
 from dora_coordinator.queries.checks import check
 from dora_coordinator.queries.clients import RequestClient
 from dora_coordinator.queries.cluster import QueryContext
-from dora_coordinator.queries.daemon_calls import DaemonCalls
 from dora_coordinator.queries.explanations import explained
 from dora_coordinator.queries.graph_changes import GraphChanges
 from dora_coordinator.queries.logs import read_logs
@@ -26,19 +25,15 @@ from dora_coordinator.queries.recorder_calls import call_recorders
 from dora_coordinator.queries.runner_calls import call_runners
 from dora_coordinator.queries.snapshots import Snapshots
 from dora_coordinator.queries.topics import Topics
-from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Begun
 
 
 class Queries:
-    def __init__(self, calls: DaemonCalls, settings: Settings, party: ProgramVersion) -> None:
-        self._calls = calls
+    def __init__(self, party: ProgramVersion) -> None:
         self._party = party
         self._topics = Topics()
         self._changes = GraphChanges()
-        self._snapshots = Snapshots(
-            calls, release=party.release, max_message_bytes=settings.max_message_bytes
-        )
+        self._snapshots = Snapshots(party.release)
 
     async def answer(
         self, query: control.ControlRequest, present: QueryContext, client: RequestClient
@@ -91,10 +86,10 @@ class Queries:
             case control.ChangeGraph():
                 return await self._changes.change(query, present)
             case control.Explain():
-                return await explained(query, cluster, self._calls)
+                return await explained(query, present)
             case control.GetSnapshot(dataflow=which, edges=edges):
                 one = None if which is None else registry.find(which, archived=True)
-                return await self._snapshots.get(cluster, one, edges=edges)
+                return await self._snapshots.get(present, one, edges=edges)
             case decision:
                 answer = await present.decide(decision)
                 assert not isinstance(answer, Begun)

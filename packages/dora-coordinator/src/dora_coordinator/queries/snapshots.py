@@ -18,10 +18,10 @@ from dora_config.protocol.snapshot import (
     SampleMachine,
     Snapshot,
 )
-from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.views import daemon_summary, node_summaries
-from dora_coordinator.queries.daemon_calls import DaemonCalls, Replies
+from dora_coordinator.queries.cluster import QueryContext
+from dora_coordinator.queries.daemon_calls import Replies
 from dora_coordinator.queries.edge_rows import edge_rows
 
 SAMPLE_SECONDS = 3.0
@@ -41,15 +41,14 @@ class _Kept:
 
 
 class Snapshots:
-    def __init__(self, calls: DaemonCalls, *, release: str, max_message_bytes: int) -> None:
-        self._calls = calls
+    def __init__(self, release: str) -> None:
+        """``release``: version of the coordinator."""
         self._release = release
-        self._max_edges = max(1, max_message_bytes // EDGE_BYTES)
         self._kept: dict[str | None, _Kept] = {}
         """Snapshots by dataflow."""
 
     async def get(
-        self, cluster: CoordinatorState, dataflow: Dataflow | None, *, edges: bool
+        self, cluster: QueryContext, dataflow: Dataflow | None, *, edges: bool
     ) -> Snapshot:
         """Return a snapshot; ``dataflow`` None: of all dataflows and machines."""
         if not edges:
@@ -67,7 +66,7 @@ class Snapshots:
             return kept.answer
 
     async def _sample(
-        self, cluster: CoordinatorState, dataflow: Dataflow | None
+        self, cluster: QueryContext, dataflow: Dataflow | None
     ) -> Replies[MachineSample]:
         chosen: tuple[str, ...] = ()
         if dataflow is None:
@@ -77,16 +76,17 @@ class Snapshots:
         else:
             daemons = [part.daemon for part in dataflow.parts.left()]
             chosen = (dataflow.id,)
-        return await self._calls.gather(
+        max_edges = max(1, cluster.settings.max_message_bytes // EDGE_BYTES)
+        return await cluster.calls.gather(
             daemons,
-            SampleMachine(dataflows=chosen, max_edges=self._max_edges),
+            SampleMachine(dataflows=chosen, max_edges=max_edges),
             MachineSample,
             seconds=SAMPLE_SECONDS,
         )
 
     def _assemble(
         self,
-        cluster: CoordinatorState,
+        cluster: QueryContext,
         dataflow: Dataflow | None,
         replies: Replies[MachineSample],
     ) -> Snapshot:
@@ -112,7 +112,7 @@ class Snapshots:
         for daemon, reply in replies.found.items():
             problems += [f'daemon "{daemon}": {clean_lines(text)}' for text in reply.problems]
         return Snapshot(
-            time=now + cluster.wall_offset,
+            time=now + cluster.state.wall_offset,
             release=self._release,
             machines=tuple(machines),
             nodes=tuple(row for one in dataflows for row in node_summaries(one, membership)),

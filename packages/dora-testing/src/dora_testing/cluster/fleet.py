@@ -106,7 +106,7 @@ class InProcessFleet(Generic[M]):
 
     def _begin_queries(self) -> None:
         self._calls = DaemonCalls(self._send_to_daemon)
-        self._queries = Queries(self._calls, self.settings, COORDINATOR)
+        self._queries = Queries(COORDINATOR)
 
     # ------------------------------------------------------------------- processes
 
