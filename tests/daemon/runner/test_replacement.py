@@ -101,13 +101,12 @@ class PendingRequest:
         self._socket.sendall(protocol.request_line(1, request))
 
     def reply(self) -> protocol.RunnerReply:
-        decoder = protocol.LineDecoder()
-        while True:
-            for message in decoder.feed(self._socket.recv(65536)):
-                assert isinstance(message, protocol.Envelope)
-                assert message.reply is not None
-                self.close()
-                return message.reply
+        with self._socket.makefile("rb") as lines:
+            message = protocol.decode_line(lines.readline())
+        assert isinstance(message, protocol.Envelope)
+        assert message.reply is not None
+        self.close()
+        return message.reply
 
     def refusal(self) -> str:
         reply = self.reply()

@@ -242,7 +242,7 @@ class BackgroundRun:
         self.plan = plan
         self.notices: list[RunnerEvent] = []
         self._socket: socket.socket | None = None
-        self._decoder = protocol.LineDecoder()
+        self._rest = b""
         self._numbers = 0
         self._pid = 0
         # kept open, because the file is removed with the directory
@@ -277,7 +277,8 @@ class BackgroundRun:
             if not data:
                 raise ConnectionError("closed")
             reply = None
-            for message in self._decoder.feed(data):
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for message in map(protocol.decode_line, lines):
                 assert isinstance(message, protocol.Envelope), message
                 if message.notice is not None:
                     self.notices.append(message.notice)
@@ -344,7 +345,7 @@ class BackgroundRun:
         if self._socket is not None:
             self._socket.close()
         self._socket = None
-        self._decoder = protocol.LineDecoder()
+        self._rest = b""
 
     def close(self) -> None:
         os.close(self._log)

@@ -12,7 +12,6 @@ kinds are answered with :class:`Refusal`, and notices of unknown kinds are skipp
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
@@ -418,24 +417,6 @@ def encode_line(envelope: Envelope) -> bytes:
 def request_line(number: int, request: RunnerRequest) -> bytes:
     """Encode a request; the reply repeats ``number``."""
     return encode_line(Envelope(id=number, request=request))
-
-
-class LineDecoder:
-    """Incremental decoder of lines from the control socket."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[Envelope | UnknownMessage]:
-        """Yield each message that ``data`` completes; raise `RunnerProtocolError` for others."""
-        self._buffer += data
-        while (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[:end])
-            del self._buffer[: end + 1]
-            if line.strip():
-                yield decode_line(line)
-        if len(self._buffer) > MAX_LINE:
-            raise RunnerProtocolError(f"message exceeds {MAX_LINE} bytes; closing the connection")
 
 
 def decode_line(line: bytes) -> Envelope | UnknownMessage:

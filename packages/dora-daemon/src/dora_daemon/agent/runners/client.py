@@ -42,6 +42,7 @@ from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import LOG, OWNER, kill_marked
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, RuntimeDirError
+from dora_daemon.runner.control.reading import read_message
 from dora_node_api.protocol.control_socket import connect_unix
 from dora_node_api.protocol.runner_index import CONTROL_SOCKET
 
@@ -258,17 +259,17 @@ class RunnerClient:
 
     async def _converse(self, connection: socket.socket) -> None:
         """Use one connection until it ends."""
-        reader, self._writer = await asyncio.open_unix_connection(sock=connection, limit=65536)
-        decoder = protocol.LineDecoder()
+        reader, self._writer = await asyncio.open_unix_connection(
+            sock=connection, limit=protocol.MAX_LINE
+        )
         try:
             for request in self._requests.connect():
                 self.send(request)
-            while data := await reader.read(65536):
-                for envelope in decoder.feed(data):
-                    if isinstance(envelope, protocol.Envelope):
-                        self._receive(envelope)
-                    if self._refusal is not None:
-                        return
+            while (message := await read_message(reader)) is not None:
+                if isinstance(message, protocol.Envelope):
+                    self._receive(message)
+                if self._refusal is not None:
+                    return
         except protocol.RunnerProtocolError as error:
             logger.warning("runner of dataflow %s: %s", self.dataflow_id, error)
         except OSError:

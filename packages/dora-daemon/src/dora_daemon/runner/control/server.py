@@ -15,6 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
+from dora_daemon.runner.control.reading import read_message
 from dora_daemon.runner.nodes.socket import Acceptor
 from dora_node_api.protocol.control_socket import bind_unix
 
@@ -26,8 +27,6 @@ READ_SECONDS = 1.0
 """Seconds for the clients to read the last messages after that."""
 _POLL_SECONDS = 0.01
 """Seconds between two checks of the clients."""
-_CHUNK = 65536
-"""Bytes that are read at once."""
 
 
 class ControlClient:
@@ -111,7 +110,7 @@ class ControlServer:
                 await anyio.sleep(_POLL_SECONDS)
 
     async def _serve(self, sock: socket.socket) -> None:
-        reader, writer = await asyncio.open_unix_connection(sock=sock)
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=protocol.MAX_LINE)
         client = ControlClient(writer)
         self.clients.add(client)
         try:
@@ -125,22 +124,15 @@ class ControlServer:
     async def _read(
         self, client: ControlClient, reader: asyncio.StreamReader, tasks: TaskGroup
     ) -> None:
-        decoder = protocol.LineDecoder()
-        while True:
-            try:
-                data = await reader.read(_CHUNK)
-            except OSError:
-                return
-            if not data:
-                return
-            try:
-                for message in decoder.feed(data):
-                    self._handle(client, message, tasks)
-            except protocol.RunnerProtocolError as error:
-                reply = protocol.Refusal(message=str(error))
-                client.put(protocol.encode_line(protocol.Envelope(reply=reply)))
-                await client.flush(1.0)
-                return
+        try:
+            while (message := await read_message(reader)) is not None:
+                self._handle(client, message, tasks)
+        except OSError:
+            pass  # the client has ended
+        except protocol.RunnerProtocolError as error:
+            reply = protocol.Refusal(message=str(error))
+            client.put(protocol.encode_line(protocol.Envelope(reply=reply)))
+            await client.flush(1.0)
 
     def _handle(
         self,
