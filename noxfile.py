@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
@@ -91,17 +92,23 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy in strict mode over the packages, the tests, the examples and the benchmarks."""
     _install(session, "types")
-    session.run(
-        "mypy",
+    everything = (
         *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("packages/*/src"))),
         *("tests", "examples", "benchmarks", "scripts", "docs/generate", "noxfile.py"),
     )
-    # names that macOS lacks
-    session.run(
-        *("mypy", "--platform", "darwin", "--follow-imports", "silent"),
+    names_that_macos_lacks = (
+        *("--platform", "darwin", "--follow-imports", "silent"),
         *("--cache-dir", ".mypy_cache/darwin"),
         *(f"packages/{name}/src" for name in ON_A_MAC),
     )
+
+    def check(words: Sequence[str]) -> object:
+        return session.run("mypy", *words, silent=True)
+
+    # mypy uses one processor.
+    with ThreadPoolExecutor() as pool:
+        for printed in pool.map(check, (everything, names_that_macos_lacks)):
+            session.log(str(printed).strip())
 
 
 def _folders(session: nox.Session, *names: str) -> list[str]:
