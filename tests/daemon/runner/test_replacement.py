@@ -54,10 +54,13 @@ MIDDLE = """
 """Forwards and counts; waits before it connects and before it ends while a file exists."""
 
 SINK = """
+    import time
     from pathlib import Path
     from dora import Node
     with Path("got").open("a") as file:
         for event in Node():
+            while Path("full").exists():
+                time.sleep(0.01)
             if event["type"] == "INPUT" and event["id"] == "number":
                 number = int.from_bytes(bytes(event["value"].to_pylist()), "little")
                 print(number, file=file, flush=True)
@@ -163,6 +166,15 @@ class Replacing:
     def release(self, name: str = "hold") -> None:
         (self.workspace.path / name).unlink()
 
+    def wait_until_blocked(self) -> None:
+        """Wait until the middle node waits for room to send."""
+
+        def blocked() -> bool:
+            edges = self.run.request(protocol.GetStatistics()).edges
+            return any(edge.blocked for edge in edges if edge.source == "middle/number")
+
+        wait_until(blocked, what="a full queue")
+
     def state(self) -> str:
         return next(n.status for n in self.run.status().nodes if n.node == "middle")
 
@@ -251,6 +263,18 @@ def test_both_are_killed_while_the_old_process_stops(workspace: Workspace) -> No
         flow.flows_on()
         flow.release("stubborn")
     flow.complete(lost=1)
+
+
+def test_a_send_that_waits_for_room_outlasts_a_replacement(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        flow.hold("full")
+        flow.wait_until_blocked()
+        request = flow.replace()
+        wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
+        flow.release("full")
+        assert isinstance(request.reply(), protocol.Done)
+        flow.flows_on()
+    flow.complete()
 
 
 def test_the_requester_hangs_up(workspace: Workspace) -> None:

@@ -57,6 +57,16 @@ def test_late_events_are_ignored_after_the_end() -> None:
     assert life.ended
 
 
+def test_sends_wait_for_room_during_a_restart_until_the_node_is_to_end() -> None:
+    life = running()
+    assert c.SendStop("a", dataflow_continues=True) in life.order(StopOrder(9.0, "restart"), 1.0)
+    assert not any(
+        isinstance(one, c.SendStop) for one in life.order(StopOrder(8.0, "restart"), 2.0)
+    )
+    assert c.SendStop("a") in life.order(StopOrder(7.0), 3.0)
+    assert not any(isinstance(one, c.SendStop) for one in life.order(StopOrder(6.0), 4.0))
+
+
 def test_a_timer_of_another_state_is_ignored() -> None:
     life = running()
     others: tuple[e.TimerName, ...] = ("backoff", "startup", "terminate", "kill")

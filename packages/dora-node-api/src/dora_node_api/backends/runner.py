@@ -155,8 +155,9 @@ class RunningBackend(Inputs, Outputs):
                     self._connection.add_route(output, spec, received.descriptors)
                 case RemoveRoute(queue):
                     self._connection.sender.remove_route(queue)
-                case StopNode():
-                    self._connection.halt()
+                case StopNode(dataflow_continues=continues):
+                    if not continues:
+                        self._connection.halt()
                     self.apply(received)
                     return
                 case _:

@@ -179,8 +179,9 @@ class ConnectionToRunner:
             case messages.SendOutput() as message:
                 self._to_publish.append(message)
                 self.wake()
-            case messages.StopNode():
-                self.halt()
+            case messages.StopNode(dataflow_continues=continues):
+                if not continues:
+                    self.halt()
                 self._to_inbox(received)
             case _:
                 self._to_inbox(received)

@@ -67,6 +67,8 @@ class SendStop(FrozenRecord):
     """Send STOP to a node."""
 
     node: str
+    dataflow_continues: bool = False
+    """Whether the readers of its outputs run on: the node is restarted or replaced."""
 
 
 class ArmTimer(FrozenRecord):

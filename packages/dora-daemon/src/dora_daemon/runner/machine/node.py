@@ -90,12 +90,13 @@ class StopSequence:
         """Send the first step of a stop."""
         self.order = order
         commands = do.cancel_timers(self.node)
+        stop = do.SendStop(self.node, dataflow_continues=order.then != "end")
         if self.dynamic:
-            return [*commands, do.SendStop(self.node)]
+            return [*commands, stop]
         if order.grace <= 0:
             return [*commands, *self.kill(_FORCED)]
         if connected:
-            commands.append(do.SendStop(self.node))
+            commands.append(stop)
         else:
             # it cannot receive STOP yet; it may have no pid either
             commands.append(do.SignalNode(self.node, "SIGTERM"))
@@ -104,15 +105,18 @@ class StopSequence:
     def repeat(self, order: StopOrder, now: float) -> list[do.Command]:
         """Apply another order during the stop. An end has precedence over a restart."""
         assert self.order is not None
+        commands: list[do.Command] = []
         if order.then == "end" or self.order.then == "end":
+            if self.order.then != "end":
+                commands.append(do.SendStop(self.node))  # ends a send that waits for room
             grace = min(order.grace, self.order.grace)
             order = replace(order, grace=grace, then="end", successor=None)
         self.order = order
         if self.dynamic:
-            return []
+            return commands
         if order.grace <= 0:
             return [*do.cancel_timers(self.node), *self.kill(_FORCED)]
-        return [do.ArmTimer(self.node, "terminate", now + order.grace)]
+        return [*commands, do.ArmTimer(self.node, "terminate", now + order.grace)]
 
     def terminate(self, now: float) -> list[do.Command]:
         """Send SIGTERM, later SIGKILL."""
