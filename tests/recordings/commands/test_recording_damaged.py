@@ -89,6 +89,14 @@ def test_what_is_damaged_is_named_and_left_out(dora: Dora, recording: Path) -> N
     assert "camera/image  foxglove.RawImage  20        0" in foxglove.out
 
 
+def test_an_export_names_an_unfinished_recording(dora: Dora, recording: Path) -> None:
+    os.truncate(recording, Recording(recording)._chunks[2].begin + 50)
+    exported = dora("recording", "export", recording, "-o", "tables")
+    assert exported.code == 0
+    assert "r.mcap is unfinished: the recorder was killed" in exported.err
+    assert "tables/arm_joints.parquet    20" in exported.out
+
+
 def test_a_damaged_recording_is_replayed_on_request(dora: Dora, recording: Path) -> None:
     place = damage_second_chunk(recording)
     refused = dora("replay", recording, "--output-yaml", "replay.yml")

@@ -58,7 +58,8 @@ class OpenedRecordings:
 def reading(files: Iterable[Path]) -> Iterator[OpenedRecordings]:
     """Open recordings; files that are written meanwhile are private, as recordings are.
 
-    Prints damage at the end, and then raises CommandFailed. Raises UnreadableRecording.
+    Prints at the end which files are unfinished, and damage, for which it raises CommandFailed.
+    Raises UnreadableRecording.
     """
     from dora_recordings.reading import Recording, damage_of
 
@@ -70,6 +71,12 @@ def reading(files: Iterable[Path]) -> Iterator[OpenedRecordings]:
             damage = damage_of(recordings)
             for text in damage:
                 output.warn(f"{text} left out")
+    for one in recordings:
+        if not one.finished:
+            output.warn(
+                f"{one.path} is unfinished: the recorder was killed, or still records; it was read "
+                "up to its last complete part"
+            )
     if damage:
         raise CommandFailed
 

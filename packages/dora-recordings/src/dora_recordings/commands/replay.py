@@ -17,6 +17,7 @@ from dora_cli.errors import CommandFailed
 from dora_config import plugins
 from dora_config.atomic_write import write_file
 from dora_config.errors import DoraError
+from dora_recordings.formats import Files
 from dora_recordings.plugin import HEADING
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ class MessagesDropped(DoraError):
     """A replay without waiting times was not complete."""
 
 
-Files = Annotated[list[Path], typer.Argument(metavar="FILE..", help="The recording, or its files.")]
 Replace = Annotated[
     str | None,
     typer.Option(
