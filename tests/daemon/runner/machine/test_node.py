@@ -59,7 +59,7 @@ def test_late_events_are_ignored_after_the_end() -> None:
 
 def test_sends_wait_for_room_during_a_restart_until_the_node_is_to_end() -> None:
     life = running()
-    assert c.SendStop("a", dataflow_continues=True) in life.order(StopOrder(9.0, "restart"), 1.0)
+    assert c.SendStop("a", restarts=True) in life.order(StopOrder(9.0, "restart"), 1.0)
     assert not any(
         isinstance(one, c.SendStop) for one in life.order(StopOrder(8.0, "restart"), 2.0)
     )

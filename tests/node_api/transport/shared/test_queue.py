@@ -256,3 +256,33 @@ def test_no_end_is_blamed_for_words_of_the_other(by_producer: bool, seed: int) -
     edge.close()
     board.close()
     segments.close()
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_what_ended_processes_had_in_their_hands_is_lost(journal: bool) -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments, bound=5, policy="backpressure", journal=journal)
+    sender = edge.sender()
+    for number in range(3):
+        send(sender, number)
+    words = board.edge_words(edge.spec.area)
+
+    def counted() -> tuple[int, int]:
+        seen = edge.keeper.statistics()
+        return seen.queued, seen.dropped
+
+    os.read(edge.ends.data_read, RECORD_SIZE)  # by a reader that stops before it counts
+    words[layout.P_SENT] += 1  # by a sender that is killed before it writes
+    assert counted() == (4, 0)
+    edge.keeper.producer_died()
+    assert counted() == (2, 2)
+    words[layout.C_RECEIVED] += 1
+    assert counted() == (2, 1)
+    os.read(edge.ends.data_read, RECORD_SIZE)  # by a reader that is killed before it counts
+    edge.keeper.consumer_died()
+    # A link has the record in its journal: its next process counts it.
+    assert counted() == ((2, 1) if journal else (1, 2))
+    sender.close()
+    edge.close()
+    board.close()
+    segments.close()

@@ -312,8 +312,8 @@ class Runner:
             case commands.SendGo(nodes=released):
                 services.drops.started()
                 services.sessions.release(released)
-            case commands.SendStop(node=node, dataflow_continues=continues):
-                nodes[node].send(StopNode(dataflow_continues=continues))
+            case commands.SendStop(node=node, restarts=restarts):
+                nodes[node].send(StopNode(restarts=restarts))
             case commands.ArmTimer():
                 self._timers.arm(command)
             case commands.CancelTimer(node=node, timer=timer):

@@ -155,8 +155,8 @@ class RunningBackend(Inputs, Outputs):
                     self._connection.add_route(output, spec, received.descriptors)
                 case RemoveRoute(queue):
                     self._connection.sender.remove_route(queue)
-                case StopNode(dataflow_continues=continues):
-                    if not continues:
+                case StopNode(restarts=restarts):
+                    if not restarts:
                         self._connection.halt()
                     self.apply(received)
                     return

@@ -179,8 +179,8 @@ class ConnectionToRunner:
             case messages.SendOutput() as message:
                 self._to_publish.append(message)
                 self.wake()
-            case messages.StopNode(dataflow_continues=continues):
-                if not continues:
+            case messages.StopNode(restarts=restarts):
+                if not restarts:
                     self.halt()
                 self._to_inbox(received)
             case _:

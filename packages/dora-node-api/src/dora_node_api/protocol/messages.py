@@ -260,8 +260,10 @@ class StopNode(Message, kind="stop"):
     """
 
     reason: str = "MANUAL"
-    dataflow_continues: bool = False
-    """Whether the readers run on, so that a send waits for room instead of dropping its message."""
+    restarts: bool = False
+    """Whether another process of the node follows: a send waits for room instead of dropping its
+    message.
+    """
 
 
 class AddRoute(Message, kind="add_route"):

@@ -67,8 +67,8 @@ class SendStop(FrozenRecord):
     """Send STOP to a node."""
 
     node: str
-    dataflow_continues: bool = False
-    """Whether the readers of its outputs run on: the node is restarted or replaced."""
+    restarts: bool = False
+    """Whether another process of the node follows."""
 
 
 class ArmTimer(FrozenRecord):

@@ -90,7 +90,7 @@ class StopSequence:
         """Send the first step of a stop."""
         self.order = order
         commands = do.cancel_timers(self.node)
-        stop = do.SendStop(self.node, dataflow_continues=order.then != "end")
+        stop = do.SendStop(self.node, restarts=order.then != "end")
         if self.dynamic:
             return [*commands, stop]
         if order.grace <= 0:

@@ -245,8 +245,9 @@ class QueueKeeper:
 
         The other end may be about to write or to count one of them; `statistics` corrects this.
         """
-        if not self.spec.journal or not self.spec.backpressure:
-            self._lost = _read_counters(self._words, self.ends)[1] or 0
+        _, uncounted = _read_counters(self._words, self.ends)
+        if uncounted is not None:
+            self._lost = uncounted
 
     def producer_died(self) -> None:
         """Account for a reaped producer; call it before anything is announced."""
@@ -259,11 +260,11 @@ class QueueKeeper:
         The next process takes over what is in its journal.
         """
         self._restore(producer=False)
-        self._note_lost()
         words = self._words
         if self.spec.journal and self.spec.backpressure:
             self.ring_room()
             return
+        self._note_lost()
         words[layout.F_FLOOR_DATA] = max(words[layout.F_FLOOR_DATA], words[layout.C_LAST_DATA] + 1)
         if self.spec.journal:
             return
